@@ -1,0 +1,37 @@
+# The project's own virtual environment; every target makes what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAGES := $(notdir $(wildcard stages/*))
+PACKAGES := lib $(addprefix stages/,$(STAGES)) workflows
+# On cp312, casatools has a wheel for a newer glibc whose bundled OpenSSL does not load on Debian 12.
+PLATFORM := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),--python-platform x86_64-manylinux_2_28,)
+UV = $(if $(shell command -v uv),uv,$(BIN)/uv)
+SPACE := $(subst ,, )
+
+export OPENBLAS_NUM_THREADS := 1
+export OMP_NUM_THREADS := 1
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test lint bench render lock tools clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.made: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+	$(UV) pip install --quiet --python $(BIN)/python $(PLATFORM) --compile-bytecode --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach p,$(PACKAGES),-e ./$(p))
+	@touch $@
+
+tools: ## Install WSClean and AOFlagger from Debian's packages, where this may be done
+	@sh tests/support/debian-tools.sh
+
+lock: ## Resolve the dependencies of all packages anew into requirements.lock
+	$(UV) pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header $(foreach p,$(PACKAGES),--no-emit-package contimg$(if $(filter-out lib,$(notdir $(p))),-$(notdir $(p)))) \
+	  --all-extras pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) --group dev -o requirements.lock
+
+clean: ## Remove the virtual environment and what demo and tests wrote
+	rm -rf $(VENV) demo .cache

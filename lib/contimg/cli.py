@@ -1,0 +1,23 @@
+"""``contimg COMMAND …``: the commands that are no stages; each distribution brings its own by an entry point."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points, version
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Find the command and hand the rest of the line to it."""
+    commands = {point.name: point for point in entry_points(group="contimg.commands")}
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in {"-h", "--help"}:
+        print("usage: contimg COMMAND [--help]\n\ncommands:", *sorted(commands), sep="\n  ")  # noqa: T201 - help goes to stdout
+        sys.exit(0)
+    if name == "--version":
+        print(f"contimg {version('contimg')}")  # noqa: T201 - so does the version
+        sys.exit(0)
+    if name not in commands:
+        print(f"contimg: no command {name!r}; there are: {', '.join(sorted(commands))}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    sys.exit(commands[name].load()(sys.argv[2:]))

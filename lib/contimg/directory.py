@@ -1,0 +1,115 @@
+"""A store in a directory: write beside, sync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from contimg.errors import MissingError, NoRoomError, StoreError
+from contimg.store import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PARTIAL = ".part-"
+"""Names that begin so are being written and are in no listing."""
+
+
+class DirectoryStore:
+    """Objects are files below one directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._base = Path(directory).absolute()
+        self.root = str(self._base)
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """List the files whose path begins with `prefix`, sorted by key."""
+        folder, _, _ = prefix.rpartition("/")
+        paths = []
+        for parent, _, names in os.walk(self._base / folder):
+            here = Path(parent).relative_to(self._base)
+            paths += [(here / name).as_posix() for name in names if not name.startswith(PARTIAL)]
+        for key in sorted(paths):
+            if key.startswith(prefix):
+                # A file may vanish between the listing and the look.
+                with contextlib.suppress(FileNotFoundError):
+                    stat = (self._base / key).stat()
+                    yield Entry(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+    def exists(self, key: str) -> bool:
+        """Say whether a file is there."""
+        return (self._base / key).is_file()
+
+    def read(self, key: str) -> bytes:
+        """Return a file's bytes."""
+        with self.open(key) as stream:
+            return stream.read()
+
+    @contextlib.contextmanager
+    def open(self, key: str) -> Iterator[IO[bytes]]:
+        """Open a file for reading."""
+        path = self._base / key
+        try:
+            stream = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise MissingError(str(path), "a file", "none", "Check the URI, or run the stage that makes it.") from error
+        except OSError as error:
+            raise StoreError(str(path), "a readable file", str(error), "Check mounts and permissions.") from error
+        with stream:
+            yield stream
+
+    @contextlib.contextmanager
+    def writer(self, key: str) -> Iterator[IO[bytes]]:
+        """Write a file beside its place and rename it there when it is whole."""
+        with self._beside(key) as (stream, part):
+            yield stream
+            _finish(stream)
+            part.replace(self._base / key)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a small file whole."""
+        with self.writer(key) as stream:
+            stream.write(data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write if the name is free, by a hard link, which the file system makes only once."""
+        with self._beside(key) as (stream, part):
+            stream.write(data)
+            _finish(stream)
+            try:
+                (self._base / key).hardlink_to(part)
+            except FileExistsError:
+                return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove a file."""
+        (self._base / key).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _beside(self, key: str) -> Iterator[tuple[IO[bytes], Path]]:
+        path = self._base / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            number, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
+        except OSError as error:
+            raise StoreError(str(path), "a writable directory", str(error), "Check mounts and permissions.") from error
+        part = Path(name)
+        try:
+            # mkstemp makes files that only their owner reads; a store is shared.
+            part.chmod(0o644)
+            with os.fdopen(number, "wb") as stream:
+                yield stream, part
+        except OSError as error:
+            raise NoRoomError(str(path), "room to write", str(error), "Free space, then run again.") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _finish(stream: IO[bytes]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
