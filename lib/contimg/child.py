@@ -40,8 +40,14 @@ def run(argv: Sequence[str], log: Path, timeout_s: float, env: Mapping[str, str]
     """
     with log.open("ab") as sink:
         child = subprocess.Popen(  # noqa: S603 - argv comes from the stages, never through a shell
-            argv, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=dict(env), cwd=cwd,
-            start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread runs Python here
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread runs Python here
         )
         try:
             code = child.wait(timeout_s)

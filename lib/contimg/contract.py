@@ -77,7 +77,9 @@ def run(stage: Stage, options: StageOptions, env: Mapping[str, str], console: Co
     if found is not None:
         console.log.info("cached: %s", artifact)
         return summarise(found, artifact, cached=True)
-    with tempfile.TemporaryDirectory(prefix=f"contimg-{stage.name}-", dir=scratch_root(env), ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix=f"contimg-{stage.name}-", dir=scratch_root(env), ignore_cleanup_errors=True
+    ) as folder:
         context = Context(artifact, Path(folder), inputs, env, console)
         outcome = stage.load()(options, context)
         manifest = Manifest(

@@ -196,5 +196,5 @@ class UsageError(ContimgError):
     exit = Exit.USAGE
 
 
-class Stopped(BaseException):  # noqa: N818 - an interrupt, like KeyboardInterrupt, is no error
+class Stopped(BaseException):
     """SIGTERM or SIGINT came; not an Exception, so that nothing swallows it."""

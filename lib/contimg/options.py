@@ -81,7 +81,9 @@ def help_text(field: FieldInfo) -> str:
 
 def input_kind(field: FieldInfo) -> Literal["artifact", "object"] | None:
     """Return what kind of input a field names, if it does."""
-    return next((mark.kind for mark in field.metadata if isinstance(mark, InputKind)), None)
+    # In `ArtifactURI | None` the mark stays inside the union.
+    marks = [*field.metadata, *(mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ()))]
+    return next((mark.kind for mark in marks if isinstance(mark, InputKind)), None)
 
 
 def parse(model: type[T], argv: Sequence[str], prog: str, version: str) -> T:
@@ -104,4 +106,6 @@ def parse(model: type[T], argv: Sequence[str], prog: str, version: str) -> T:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        parser.error("; ".join(f"{flag(str(item['loc'][0])) if item['loc'] else 'options'}: {item['msg']}" for item in error.errors()))
+        parser.error(
+            "; ".join(f"{flag(str(item['loc'][0])) if item['loc'] else 'options'}: {item['msg']}" for item in error.errors())
+        )

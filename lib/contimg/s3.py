@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import boto3
 from botocore.config import Config
@@ -86,7 +86,7 @@ class S3Store:
         with self._speaking(key):
             upload = _Upload(self._client, self._bucket, self._prefix + key)
             try:
-                yield upload
+                yield cast("IO[bytes]", upload)
                 upload.complete()
             except BaseException:
                 upload.abort()
@@ -188,7 +188,5 @@ class _Upload(io.RawIOBase):
         self._parts.append(self._pool.submit(self._upload, number, part))
 
     def _upload(self, number: int, part: bytes) -> str:
-        answer = self._client.upload_part(
-            Bucket=self._bucket, Key=self._key, UploadId=self._id, PartNumber=number, Body=part
-        )
+        answer = self._client.upload_part(Bucket=self._bucket, Key=self._key, UploadId=self._id, PartNumber=number, Body=part)
         return answer["ETag"]

@@ -1,0 +1,160 @@
+"""One set of tests for every store; S3 is spoken over real HTTP to two servers that we did not write."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from contimg.directory import PARTIAL
+from contimg.errors import MissingError, StoreError, UsageError
+from contimg.s3 import PART
+from contimg.store import copy_digest, fetch_file, open_store, put_file, split
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from contimg.store import Store
+
+
+@pytest.fixture(params=["directory", "moto", "rclone"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "directory":
+        return str(tmp_path / "store")
+    answer: str = request.getfixturevalue(f"{request.param}_root")
+    return answer
+
+
+@pytest.fixture
+def store(root: str) -> Store:
+    return open_store(root)
+
+
+def test_what_is_put_is_read(store: Store) -> None:
+    store.put("a/b.json", b"{}")
+    assert store.read("a/b.json") == b"{}"
+    assert store.exists("a/b.json")
+    assert not store.exists("a/c.json")
+
+
+def test_put_replaces(store: Store) -> None:
+    store.put("k", b"one")
+    store.put("k", b"two")
+    assert store.read("k") == b"two"
+
+
+def test_listing_is_sorted_and_keeps_to_its_prefix(store: Store) -> None:
+    for key in ("t/b", "t/a/z", "u/c", "t2"):
+        store.put(key, key.encode())
+    assert [entry.key for entry in store.entries("t/")] == ["t/a/z", "t/b"]
+    assert [entry.size for entry in store.entries("t")] == [5, 3, 2]
+    assert all(entry.modified.tzinfo is not None for entry in store.entries())
+
+
+def test_listing_of_nothing_is_empty(store: Store) -> None:
+    assert list(store.entries("nothing/")) == []
+
+
+def test_a_missing_object_is_named(store: Store) -> None:
+    with pytest.raises(MissingError, match=r"gone/k: expected"):
+        store.read("gone/k")
+
+
+def test_delete_twice_is_no_error(store: Store) -> None:
+    store.put("k", b"")
+    store.delete("k")
+    store.delete("k")
+    assert not store.exists("k")
+
+
+def test_files_of_several_parts_travel_whole(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "big"
+    source.write_bytes(bytes(range(256)) * (2 * PART // 256 + 7))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert put_file(store, "big", source) == (source.stat().st_size, digest)
+    assert fetch_file(store, "big", tmp_path / "back") == (source.stat().st_size, digest)
+    with store.open("big") as stream:
+        assert copy_digest(stream, None) == (source.stat().st_size, digest)
+
+
+def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="halfway"), store.writer("half") as stream:
+        stream.write(b"x" * (PART + 1))
+        raise RuntimeError("halfway")
+    assert not store.exists("half")
+    assert list(store.entries()) == []
+
+
+def test_a_failed_overwrite_keeps_the_old_object(store: Store) -> None:
+    store.put("k", b"old")
+    with pytest.raises(RuntimeError), store.writer("k") as stream:
+        stream.write(b"new" * PART)
+        raise RuntimeError
+    assert store.read("k") == b"old"
+
+
+def test_fetch_of_a_missing_object_leaves_no_file(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(MissingError):
+        fetch_file(store, "gone", tmp_path / "x")
+    assert list(tmp_path.glob("*x*")) == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "moto"])
+def test_only_one_of_many_creates_wins(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    # rclone ignores If-None-Match; watch probes for that and refuses such a store.
+    root = str(tmp_path / "s") if kind == "directory" else request.getfixturevalue(f"{kind}_root")
+    store, ready = open_store(root), threading.Barrier(16)
+
+    def claim(number: int) -> bool:
+        ready.wait()
+        return store.create("claims/x", str(number).encode())
+
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(claim, range(16)))
+    assert won.count(True) == 1
+    assert store.read("claims/x") == str(won.index(True)).encode()
+
+
+def test_an_abandoned_upload_leaves_no_parts(moto_root: str) -> None:
+    with pytest.raises(RuntimeError), open_store(moto_root).writer("half") as stream:
+        stream.write(b"x" * (2 * PART))
+        raise RuntimeError
+    assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket="contimg")
+
+
+def test_names_being_written_are_in_no_listing(tmp_path: Path) -> None:
+    (tmp_path / f"{PARTIAL}abc").write_bytes(b"half")
+    assert list(open_store(str(tmp_path)).entries()) == []
+
+
+def test_a_dead_endpoint_says_what_to_check(s3_environment: pytest.MonkeyPatch) -> None:
+    s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3_environment.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError, match="AWS_ENDPOINT_URL"):
+        open_store("s3://contimg/x").read("k")
+
+
+def test_a_bucket_that_is_not_there_is_no_missing_object(moto_root: str) -> None:
+    assert moto_root
+    with pytest.raises(StoreError, match="NoSuchBucket"):
+        open_store("s3://no-such-bucket").read("k")
+
+
+def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError):
+        open_store(str(tmp_path / "file" / "store")).put("k", b"")
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(UsageError, match="gopher"):
+        open_store("gopher://hole")
+
+
+def test_file_uris_and_paths_are_one(tmp_path: Path) -> None:
+    open_store(f"file://{tmp_path}/s").put("k", b"x")
+    store, key = split(f"{tmp_path}/s/k")
+    assert (store.read(key), key) == (b"x", "k")

@@ -1,0 +1,7 @@
+"""The executable."""
+
+from contimg.contract import main
+from toy.options import STAGE
+
+if __name__ == "__main__":
+    main(STAGE)
