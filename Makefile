@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint bench render lock tools clean
+.PHONY: help demo test test-slow lint bench render lock tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,27 @@ $(VENV)/.made: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	$(UV) pip install --quiet --python $(BIN)/python $(PLATFORM) --compile-bytecode --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach p,$(PACKAGES),-e ./$(p))
 	@touch $@
+
+demo: $(VENV)/.made tools ## Simulate a sky, run the whole chain on it, write images, light curves and a report
+	$(BIN)/python -m contimg_workflows.demo demo
+
+test: $(VENV)/.made tools ## All tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.made tools ## The long science tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.made ## ruff, mypy --strict, import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy lib/contimg workflows/contimg_workflows $(foreach s,$(STAGES),stages/$(s)/contimg_$(s))
+	$(BIN)/lint-imports
+
+render: $(VENV)/.made ## Write workflows/rendered/*.yaml; commit the difference
+	$(BIN)/python -m contimg_workflows.render workflows/rendered
+
+bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor and a peer; prints ratios
+	$(BIN)/python -m tests.bench
 
 tools: ## Install WSClean and AOFlagger from Debian's packages, where this may be done
 	@sh tests/support/debian-tools.sh
