@@ -1,0 +1,99 @@
+"""Manifests, digests and keys."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from contimg.errors import BadInputError, MissingError
+from contimg.manifest import MANIFEST, QA, Input, Manifest, Output, artifact_input, object_input, read_manifest, work_key
+from contimg.versions import source_digest, tool_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ONE = Output(name="a", bytes=1, sha256="1")
+TWO = Output(name="b", bytes=2, sha256="2")
+
+
+def manifest(**changes: Any) -> Manifest:
+    known: dict[str, Any] = {
+        "stage": "toy", "version": "1", "key": "k", "options": {}, "inputs": (), "tools": {}, "outputs": (ONE, TWO),
+        "metrics": {}, "qa": QA(), "seconds": {}, "created": datetime(2026, 1, 1, tzinfo=UTC),
+    }  # fmt: skip
+    return Manifest(**{**known, **changes})
+
+
+def key(**changes: Any) -> str:
+    known: dict[str, Any] = {
+        "stage": "toy", "options": {"x": 1}, "inputs": [Input(name="ms", uri="u", digest="d")], "code": "c", "tools": {"t": "1"},
+    }  # fmt: skip
+    return work_key(**{**known, **changes})
+
+
+def test_the_digest_is_of_the_outputs_alone() -> None:
+    same = manifest(outputs=(TWO, ONE), created=datetime(2027, 1, 1, tzinfo=UTC), seconds={"x": 1.0}, key="other")
+    assert same.digest == manifest().digest
+    assert manifest(outputs=(ONE,)).digest != manifest().digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stage": "other"},
+        {"options": {"x": 2}},
+        {"inputs": []},
+        {"inputs": [Input(name="ms", uri="u", digest="e")]},
+        {"inputs": [Input(name="flags", uri="u", digest="d")]},
+        {"code": "d"},
+        {"tools": {"t": "2"}},
+    ],
+)
+def test_whatever_the_bytes_depend_on_changes_the_key(change: dict[str, Any]) -> None:
+    assert key(**change) != key()
+
+
+def test_where_an_input_lies_does_not() -> None:
+    assert key(inputs=[Input(name="ms", uri="elsewhere", digest="d")]) == key()
+
+
+def test_the_order_of_inputs_does_not() -> None:
+    pair = [Input(name="a", uri="", digest="1"), Input(name="b", uri="", digest="2")]
+    assert key(inputs=pair) == key(inputs=pair[::-1])
+
+
+def test_an_unknown_output_is_refused_by_name() -> None:
+    with pytest.raises(BadInputError, match="expected c, found a, b"):
+        manifest().output("c")
+
+
+def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"whole")
+    with pytest.raises(MissingError, match=r"manifest\.json"):
+        read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"stage": 1}'])
+def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(BadInputError, match="a manifest"):
+        read_manifest(str(tmp_path))
+
+
+def test_inputs_are_described_by_digest(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text(manifest().model_dump_json())
+    (tmp_path / "record.json").write_text("{}")
+    assert artifact_input("ms", str(tmp_path)).digest == manifest().digest
+    # sha256 of the two bytes {}
+    assert object_input("g", f"{tmp_path}/record.json").digest.startswith("44136fa355b3678a")
+
+
+def test_sources_and_tools_have_versions() -> None:
+    assert len(source_digest("contimg")) == 64
+    assert source_digest("contimg") != source_digest("contimg", "contimg_watch")
+    assert tool_version("numpy")[0].isdigit()
+    assert tool_version("no-such-distribution") == "absent"
+    assert "3." in tool_version("wsclean")
+    with pytest.raises(ModuleNotFoundError):
+        source_digest("no_such_package")

@@ -1,0 +1,117 @@
+"""Any options model becomes a command line."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from contimg.options import (
+    ArtifactURI,
+    ArtifactURIs,
+    ObjectURI,
+    Options,
+    Words,
+    choices,
+    flag,
+    help_text,
+    input_kind,
+    is_optional,
+    parse,
+)
+from pydantic import Field
+
+
+class Example(Options):
+    """An example."""
+
+    name: str
+    """Who."""
+    size: int = Field(default=3, gt=0)
+    """How many,
+    on two lines."""
+    mode: Literal["a", "b"] | None = None
+    """One of two."""
+    ms: ArtifactURI | None = None
+    """An artifact."""
+    record: ObjectURI = ""
+    """An object."""
+    images: ArtifactURIs = ()
+    """Artifacts."""
+    words: Words = ("x",)
+    """A list."""
+    deep: bool = False
+    """A switch."""
+
+
+def read(*words: str) -> Example:
+    return parse(Example, ["--name", "n", *words], "example", "1")
+
+
+def test_defaults() -> None:
+    assert read() == Example(name="n")
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--size", "7"], "size", 7),
+        (["--mode", "b"], "mode", "b"),
+        (["--mode", ""], "mode", None),
+        (["--mode="], "mode", None),
+        (["--words", "a, b"], "words", ("a", "b")),
+        (["--words", ""], "words", ()),
+        (["--images", "s/1,s/2"], "images", ("s/1", "s/2")),
+        (["--deep"], "deep", True),
+        (["--deep", "false"], "deep", False),
+        (["--deep=true"], "deep", True),
+    ],
+)
+def test_words_become_values(words: list[str], field: str, value: object) -> None:
+    assert getattr(read(*words), field) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--size", "0"], "--size: Input should be greater than 0"),
+        (["--size", "two"], "--size"),
+        (["--mode", "c"], "--mode"),
+        (["--nam", "x"], "unrecognized arguments: --nam"),
+        (["stray"], "unrecognized arguments: stray"),
+    ],
+)
+def test_wrong_words_end_with_2_and_say_which(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read(*words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_required_option_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(Example, [], "example", "1")
+    assert "--name" in capsys.readouterr().err
+
+
+def test_what_a_field_says_of_itself() -> None:
+    fields = Example.model_fields
+    assert flag("fit_mode") == "--fit-mode"
+    assert help_text(fields["size"]) == "How many, on two lines. Default: 3."
+    assert help_text(fields["mode"]) == "One of two."
+    assert choices(fields["mode"]) == ["a", "b"]
+    assert choices(fields["size"]) is None
+    assert is_optional(fields["mode"])
+    assert not is_optional(fields["size"])
+
+
+@pytest.mark.parametrize(
+    ("field", "kind"),
+    [("ms", "artifact"), ("images", "artifact"), ("record", "object"), ("name", None), ("words", None), ("mode", None)],
+)
+def test_inputs_are_known_by_their_type(field: str, kind: str | None) -> None:
+    assert input_kind(Example.model_fields[field]) == kind
+
+
+def test_options_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        read().size = 9  # type: ignore[misc]
