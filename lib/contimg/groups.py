@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,7 +24,8 @@ _SUBBAND = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(?P<index>\d
 _RECORD = re.compile(r"(?P<id>\d{8}t\d{6})-a(?P<attempt>[1-9]\d*)\.json")
 
 
-class SubbandName(NamedTuple):
+@dataclass(frozen=True)
+class SubbandName:
     """What the name of a finished subband says."""
 
     stamp: datetime
@@ -60,7 +62,7 @@ class GroupRecord(_Record):
     t0: AwareDatetime
     """UTC midpoint of the first integration, ``time_array[0]``."""
     duration_s: float
-    """From the start of the first integration to the end of the last, seconds."""
+    """From the first integration's midpoint to the last one's, seconds."""
     dec_deg: float | None
     """Apparent Declination that the dishes point to, degrees; None if the header does not say."""
     subbands: tuple[Subband, ...]
@@ -85,7 +87,7 @@ class GroupRecord(_Record):
 
     @property
     def mjd_end(self) -> float:
-        """MJD (UTC) of the last integration's end, counted from the first one's midpoint."""
+        """MJD (UTC) of the last integration's midpoint."""
         return self.mjd_start + self.duration_s / 86400
 
 
