@@ -14,14 +14,15 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from contimg.console import Console
 from contimg.context import Context, available_memory
 from contimg.errors import ContimgError, Exit, MissingError, Stopped
 from contimg.manifest import MANIFEST, Manifest, read_manifest
-from contimg.options import parse
+from contimg.options import Options, parse
 from contimg.store import open_store
+from contimg.versions import tool_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from contimg.options import StageOptions
     from contimg.stage import Stage
 
+Model = TypeVar("Model", bound=Options)
 SHM = Path("/dev/shm")  # noqa: S108 - private folders are made in it
 SHM_WORTH = 6 << 30
 """Bytes that memory must offer before it serves as scratch by default; a full-size MS and its averages fit."""
@@ -42,6 +44,16 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> NoReturn:
     env = dict(os.environ)
     console = Console(stage.name, env)
     sys.exit(guarded(lambda: run(stage, options, env, console), console, env))
+
+
+def command(
+    prog: str, model: type[Model], work: Callable[[Model, Console, Mapping[str, str]], dict[str, Any]], argv: Sequence[str] | None = None
+) -> int:
+    """Run a command that makes no artifact, with a stage's options, log, signals and exit codes; return the code."""
+    options = parse(model, sys.argv[1:] if argv is None else argv, prog, tool_version("contimg"))
+    env = dict(os.environ)
+    console = Console(prog.removeprefix("contimg").strip(" -"), env)
+    return guarded(lambda: work(options, console, env), console, env)
 
 
 def guarded(work: Callable[[], dict[str, Any]], console: Console, env: Mapping[str, str]) -> int:

@@ -49,6 +49,12 @@ class DirectoryStore:
         with self.open(key) as stream:
             return stream.read()
 
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return some of a file's bytes."""
+        with self.open(key) as stream:
+            stream.seek(start)
+            return stream.read(stop - start)
+
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """Open a file for reading."""

@@ -72,6 +72,12 @@ class S3Store:
         with self._speaking(key):
             return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
 
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return some of an object's bytes, by ``Range``."""
+        with self._speaking(key):
+            wanted = f"bytes={start}-{stop - 1}"
+            return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=wanted)["Body"].read()
+
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """Open an object as a stream."""

@@ -49,6 +49,10 @@ class Store(Protocol):
         """Return a small object whole; MissingError if it is not there."""
         ...
 
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to before `stop` (fewer at the end); MissingError if the object is not there."""
+        ...
+
     def open(self, key: str) -> AbstractContextManager[IO[bytes]]:
         """Open an object for reading from its start; MissingError if it is not there."""
         ...

@@ -63,6 +63,14 @@ def test_a_missing_object_is_named(store: Store) -> None:
         store.read("gone/k")
 
 
+def test_a_range_is_read_without_the_rest(store: Store) -> None:
+    store.put("k", b"0123456789")
+    assert store.read_range("k", 3, 6) == b"345"
+    assert store.read_range("k", 8, 100) == b"89"
+    with pytest.raises(MissingError):
+        store.read_range("gone", 0, 1)
+
+
 def test_delete_twice_is_no_error(store: Store) -> None:
     store.put("k", b"")
     store.delete("k")
