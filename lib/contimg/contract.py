@@ -47,7 +47,10 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def command(
-    prog: str, model: type[Model], work: Callable[[Model, Console, Mapping[str, str]], dict[str, Any]], argv: Sequence[str] | None = None
+    prog: str,
+    model: type[Model],
+    work: Callable[[Model, Console, Mapping[str, str]], dict[str, Any]],
+    argv: Sequence[str] | None = None,
 ) -> int:
     """Run a command that makes no artifact, with a stage's options, log, signals and exit codes; return the code."""
     options = parse(model, sys.argv[1:] if argv is None else argv, prog, tool_version("contimg"))
