@@ -1,0 +1,30 @@
+"""The executable."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from contimg.contract import command
+
+from contimg_watch.options import WatchOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from contimg.console import Console
+
+
+def main() -> None:
+    """Run ``contimg-watch``."""
+    sys.exit(command("contimg-watch", WatchOptions, _watch))
+
+
+def _watch(options: WatchOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    from contimg_watch.stage import run  # h5py is slow to import, and --help needs none
+
+    return run(options, console, env)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Read a subband's header where it lies, by a few ranged reads."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING
+
+import h5py
+from contimg.errors import ContimgError
+from contimg.groups import utc_of_jd
+
+from contimg_watch.plan import Header
+
+if TYPE_CHECKING:
+    from contimg.store import Store
+
+BLOCK = 1 << 18
+"""Bytes of one ranged read; h5py asks for many small pieces that lie close together."""
+
+
+class RangedFile(io.RawIOBase):
+    """A read-only file over an object of a store, which fetches only the blocks that are looked at."""
+
+    def __init__(self, store: Store, key: str, size: int) -> None:
+        super().__init__()
+        self._store, self._key, self._size = store, key, size
+        self._blocks: dict[int, bytes] = {}
+        self._at = 0
+        self.failure: ContimgError | None = None
+        """Why the store did not answer; h5py would turn it into words about a broken file."""
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, as files do."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read up to the end of the block."""
+        if self._at >= self._size:
+            return 0
+        number, offset = divmod(self._at, BLOCK)
+        piece = self._block(number)[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            try:
+                start = number * BLOCK
+                self._blocks[number] = self._store.read_range(self._key, start, min(start + BLOCK, self._size))
+            except ContimgError as error:
+                self.failure = error
+                raise OSError(str(error)) from error
+        return self._blocks[number]
+
+
+def read_header(store: Store, key: str, size: int) -> tuple[Header | None, str]:
+    """Read the times and the Declination of a subband; or say why that cannot be done.
+
+    Raises
+    ------
+    ContimgError
+        If the store, not the object, is to blame.
+    """
+    raw = RangedFile(store, key, size)
+    try:
+        with h5py.File(io.BufferedReader(raw, BLOCK), "r") as file:
+            return _header(file), ""
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        if raw.failure is not None:
+            raise raw.failure from error
+        return None, " ".join(str(error).split())
+
+
+def _header(file: h5py.File) -> Header:
+    # Rows of a UVH5 file are time-major, so the first is the first integration and the last the last.
+    times = file["Header/time_array"]
+    if times.shape[0] == 0 or not math.isfinite(times[0]):
+        raise ValueError("Header/time_array holds no time")
+    first, last = float(times[0]), float(times[-1])
+    dec = file.get("Header/extra_keywords/phase_center_dec")
+    return Header(utc_of_jd(first), round((last - first) * 86400, 3), None if dec is None else round(math.degrees(dec[()]), 6))

@@ -1,0 +1,47 @@
+"""The options of watch and upload."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from contimg.options import Options, Words
+from pydantic import Field
+
+FULL_SIZE = 145_348_600
+"""Bytes of every subband that the telescope writes."""
+
+
+class WatchOptions(Options):
+    """Find the groups in a store's incoming subbands and write a record for each that can be processed."""
+
+    store: str
+    """Root URI of the store; subbands lie in STORE/incoming/DATE/, records go to STORE/groups/."""
+    follow: bool = False
+    """Keep looking until told to stop, instead of one pass."""
+    interval_s: float = Field(default=10.0, gt=0)
+    """Pause between two passes when following, seconds."""
+    timeout_s: float = Field(default=900.0, ge=0)
+    """A group without all 16 subbands is processed as it is when nothing of it came for so long, seconds."""
+    gap_s: float = Field(default=60.0, ge=25, le=150)
+    """First integrations that are further apart belong to different groups, seconds."""
+    size: int = Field(default=FULL_SIZE, ge=0)
+    """Bytes that a subband must have; 0: what most subbands of its group have."""
+    dates: Words = ()
+    """Look only at these days of STORE/incoming and their neighbours, YYYY-MM-DD; empty: at all."""
+
+
+class UploadOptions(Options):
+    """Copy finished subbands from a folder into a store's incoming, as they appear."""
+
+    folder: str
+    """Folder that the telescope writes to; its subfolders are searched too."""
+    store: str
+    """Root URI of the store; subbands go to STORE/incoming/DATE/, DATE from the name."""
+    follow: bool = False
+    """Keep looking until told to stop, instead of one pass."""
+    interval_s: float = Field(default=2.0, gt=0)
+    """Pause between two passes when following, seconds."""
+    jobs: int = Field(default=2, ge=1)
+    """Files copied side by side."""
+    verify: Literal["size", "new", "all"] = "new"
+    """Compare only sizes, read back and digest what was copied now, or also what was there already."""
