@@ -1,0 +1,1 @@
+"""The relative flux scale of every epoch."""

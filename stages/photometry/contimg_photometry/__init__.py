@@ -1,0 +1,1 @@
+"""Forced photometry of catalogue sources in one image."""

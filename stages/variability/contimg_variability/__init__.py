@@ -1,0 +1,1 @@
+"""Light-curve statistics and the search for extreme scattering events."""
