@@ -165,7 +165,7 @@ class Context:
     def call(self, function: str, timeout_s: float, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
         """Call ``module:function`` in a child Python that has CASA configured offline; arguments and result are JSON."""
         log = self.scratch / "casa.log"
-        return child.call(function, arguments, log, timeout_s, {**self._env, **self._casa_env()})
+        return child.call(function, arguments, log, timeout_s, self._casa_env())
 
     def _casa_env(self) -> dict[str, str]:
         from contimg.measures import casa_environment  # needs casadata, which only some stages have
