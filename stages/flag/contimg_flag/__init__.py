@@ -1,0 +1,1 @@
+"""The flag stage: what must not be used."""

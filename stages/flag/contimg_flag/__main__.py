@@ -1,0 +1,14 @@
+"""The executable contimg-flag."""
+
+from contimg.contract import main as contract_main
+
+from contimg_flag.options import STAGE
+
+
+def main() -> None:
+    """Run the stage and exit."""
+    contract_main(STAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The flag stage: what must not be used, step by step, and how much each step takes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+from contimg.context import Outcome
+from contimg.errors import AllFlaggedError
+from contimg.flagfile import pack_flags
+from contimg.manifest import QA
+
+from contimg_flag import array_mean, rfi, steps
+from contimg_flag.ledger import Ledger
+from contimg_flag.visibilities import Visibilities
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from contimg.context import Context
+
+    from contimg_flag.options import FlagOptions
+
+    BoolArray = npt.NDArray[np.bool_]
+
+STEPS = 7
+MANY = 0.3
+"""Flagged fraction above which an operator should look."""
+MANY_DEAD = 10
+"""Dead receptors above which an operator should look."""
+
+
+def run(options: FlagOptions, context: Context) -> Outcome:
+    """Flag one group."""
+    with context.step("read"):
+        visibilities = Visibilities(context.fetch_tree(options.ms, "ms.tar"))
+    ledger = Ledger(visibilities)
+    ledger.note("missing", "already flagged in the Measurement Set: missing subbands, not finite")
+    context.progress(1, STEPS)
+    with context.step("zeros, autos, dead antennas"):
+        dead = _simple_steps(visibilities, ledger, options)
+    _require_some(options.ms, ledger)
+    context.progress(4, STEPS)
+    with context.step("interference"):
+        _interference(visibilities, ledger, options, context)
+    context.progress(6, STEPS)
+    with context.step("clip"):
+        _clip(visibilities, options.clip_sigma)
+        ledger.note("clip", f"amplitude more than {options.clip_sigma:g} sigma above its channel's median")
+    _require_some(options.ms, ledger)
+    with context.step("write"):
+        context.write("flags.bin", pack_flags(visibilities.flags))
+        context.write("flagging.json", json.dumps(ledger.report(dead), indent=1).encode())
+    context.progress(STEPS, STEPS)
+    return _outcome(visibilities, ledger, dead)
+
+
+def _simple_steps(visibilities: Visibilities, ledger: Ledger, options: FlagOptions) -> BoolArray:
+    """Zeros, autos, dead receptors; return the dead ones, shape (antennas, correlations)."""
+    flags, missing = visibilities.flags, ledger.by_channel >= 1
+    rows, _, products = visibilities.shape
+    amplitude = np.zeros((rows, products), np.float32)
+    for block, data in visibilities.blocks():
+        steps.flag_zeros(data, flags[block])
+        steps.mean_amplitudes(data, flags[block], amplitude[block])
+    ledger.note("zeros", "exactly zero: the correlator had no data")
+    flags[~visibilities.cross] = True
+    ledger.note("autos", "auto-correlations; they count in no fraction")
+    there = max(1e-9, 1 - float(missing.mean()))
+    bad = np.clip((ledger.by_row - missing.mean()) / there, 0, 1)[visibilities.cross]
+    first, second = visibilities.antenna1[visibilities.cross], visibilities.antenna2[visibilities.cross]
+    count = len(visibilities.header.antennas.names)
+    dead = steps.dead_receptors(bad, amplitude[visibilities.cross], first, second, count, limit=options.dead_fraction)
+    steps.flag_receptors(flags, dead, visibilities.antenna1, visibilities.antenna2)
+    ledger.note("dead", f"receptors with {options.dead_fraction:.0%} bad visibilities or no signal")
+    return dead
+
+
+def _interference(visibilities: Visibilities, ledger: Ledger, options: FlagOptions, context: Context) -> None:
+    if options.rfi == "off":
+        return
+    _array_mean(visibilities)
+    ledger.note("array", "stands out in the mean over all baselines")
+    if options.rfi == "aoflagger":
+        rfi.aoflagger(visibilities, context)
+        ledger.note("rfi", "AOFlagger, each baseline")
+    else:
+        rfi.casa(visibilities, context)
+        ledger.note("rfi", "CASA tfcrop and rflag, each baseline")
+
+
+def _array_mean(visibilities: Visibilities) -> None:
+    """Flag what the mean over baselines shows, on all baselines and correlations."""
+    flags, times = visibilities.flags, len(visibilities.times_s)
+    rows, channels, products = visibilities.shape
+    mean = np.zeros((rows, products), np.float32)
+    total, count = np.zeros((times, channels, products)), np.zeros((times, channels, products))
+    for block, data in visibilities.blocks():
+        steps.mean_amplitudes(data, flags[block], mean[block])
+        array_mean.add_rows(
+            data, flags[block], visibilities.cross[block], mean[block], visibilities.time_index[block], total, count
+        )  # fmt: skip
+    level = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    found = np.any([array_mean.interference(level[..., product]) for product in range(products)], axis=0)
+    cross = visibilities.cross
+    power = np.bincount(visibilities.time_index[cross], mean[cross].mean(axis=1), times)
+    found[array_mean.bursts(power / np.bincount(visibilities.time_index[cross], minlength=times))] = True
+    for time in np.flatnonzero(found.any(axis=1)):
+        mine = visibilities.time_index == time
+        flags[mine] |= found[time][None, :, None]
+
+
+def _clip(visibilities: Visibilities, sigma: float) -> None:
+    """Flag single cross-correlations that are too loud for their channel and correlation."""
+    flags, cross = visibilities.flags, visibilities.cross
+    _, channels, products = visibilities.shape
+    amplitude = np.empty((channels, products, int(cross.sum())), np.float32)
+    done = 0
+    for block, data in visibilities.blocks():
+        mine = np.abs(data[cross[block]])
+        amplitude[..., done : done + len(mine)] = np.moveaxis(mine, 0, -1)
+        done += len(mine)
+    rows = np.flatnonzero(cross)
+    for channel in range(channels):
+        for product in range(products):
+            good = ~flags[rows, channel, product]
+            found, _ = steps.clip(amplitude[channel, product, good], sigma)
+            flags[rows[good][found], channel, product] = True
+
+
+def _require_some(where: str, ledger: Ledger) -> None:
+    if ledger.fraction >= 1:
+        by_step = ", ".join(f"{item['step']} {item['fraction']:.1%}" for item in ledger.steps)
+        remedy = "Look at the raw data: the correlator may have been off."
+        raise AllFlaggedError(where, "some visibilities to use", f"all flagged (after {by_step})", remedy)
+
+
+def _outcome(visibilities: Visibilities, ledger: Ledger, dead: BoolArray) -> Outcome:
+    names = visibilities.header.antennas.names
+    lost = [
+        f"{names[antenna]}{visibilities.correlations[product][0]}"
+        for antenna in visibilities.antennas for product in np.flatnonzero(dead[antenna])
+    ]  # fmt: skip
+    reasons = []
+    if ledger.fraction > MANY:
+        reasons.append(f"{ledger.fraction:.1%} of the visibilities are flagged (expected at most {MANY:.0%})")
+    if len(lost) > MANY_DEAD:
+        reasons.append(f"{len(lost)} receptors are dead (expected at most {MANY_DEAD})")
+    metrics = {"fraction": ledger.fraction, "dead_receptors": lost}
+    metrics |= {f"fraction_{item['step']}": item["fraction"] for item in ledger.steps}
+    return Outcome(metrics=metrics, qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons)))
