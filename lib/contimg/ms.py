@@ -107,6 +107,17 @@ class Writer:
         for name, values in columns.items():
             self._table.putcol(name, values, first, len(values))
 
+    def weigh(self, first: int, weight: npt.NDArray[np.float32]) -> None:
+        """Write WEIGHT, shape (rows, correlations), and the SIGMA that follows."""
+        self.put(first, {"WEIGHT": weight, "SIGMA": sigma_of(weight)})
+
+
+def sigma_of(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return weight^-1/2, and 0 where the weight is 0."""
+    sigma = np.zeros_like(weight)
+    np.power(weight, -0.5, out=sigma, where=weight > 0)
+    return sigma
+
 
 @contextlib.contextmanager
 def create(path: Path, header: Header, rows: Rows, columns: Sequence[str] = ("DATA",)) -> Iterator[Writer]:
@@ -164,8 +175,7 @@ def _layout(header: Header, columns: Sequence[str]) -> tuple[Any, dict[str, Any]
 
 def _put_rows(table: Any, rows: Rows) -> None:  # noqa: ANN401 - casacore has no types
     zeros = np.zeros(len(rows), np.int32)
-    sigma = np.zeros_like(rows.weight)
-    np.power(rows.weight, -0.5, out=sigma, where=rows.weight > 0)
+    sigma = sigma_of(rows.weight)
     values = {
         "TIME": rows.time_s, "TIME_CENTROID": rows.time_s, "INTERVAL": rows.interval_s, "EXPOSURE": rows.interval_s,
         "ANTENNA1": rows.antenna1, "ANTENNA2": rows.antenna2, "UVW": rows.uvw_m, "WEIGHT": rows.weight, "SIGMA": sigma,

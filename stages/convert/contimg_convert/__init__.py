@@ -1,0 +1,1 @@
+"""A group of UVH5 subbands to one Measurement Set."""

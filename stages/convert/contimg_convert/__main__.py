@@ -1,0 +1,15 @@
+"""``contimg-convert``."""
+
+from __future__ import annotations
+
+from contimg.contract import main as contract_main
+from contimg_convert.options import STAGE
+
+
+def main() -> None:
+    """Run the stage."""
+    contract_main(STAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Options of the convert stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from contimg.options import ObjectURI, StageOptions
+from contimg.stage import Stage
+
+
+class ConvertOptions(StageOptions):
+    """Make one Measurement Set of a group of UVH5 subbands: one field, one phase centre, one spectral window."""
+
+    group: ObjectURI
+    """URI of the group's record, STORE/groups/ID-aN.json."""
+    max_zeros: float = Field(default=0.25, gt=0, le=1)
+    """Refuse a group without fringes when at least this fraction of its cross-correlations is exactly zero."""
+    max_invalid: float = Field(default=0.25, gt=0, le=1)
+    """Refuse a group when at least this fraction of its visibilities is not finite; fewer are flagged."""
+
+
+STAGE = Stage(
+    name="convert",
+    options=ConvertOptions,
+    package="contimg_convert",
+    tools=("python-casacore", "numba", "h5py", "pyerfa", "astropy-iers-data"),
+)
