@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from chain import Chain, full_calibrator, small_calibrator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,3 +108,15 @@ def _root(endpoint: str, environment: pytest.MonkeyPatch, name: str) -> str:
         client.create_bucket(Bucket="contimg")
     prefix = "".join(letter if letter.isalnum() else "-" for letter in name)
     return f"s3://contimg/{prefix}-{time.monotonic_ns()}"
+
+
+@pytest.fixture(scope="session")
+def small_chain() -> Chain:
+    """A small simulated group on 3C48; its artifacts are made by the real executables when first asked for."""
+    return small_calibrator()
+
+
+@pytest.fixture(scope="session")
+def full_chain() -> Chain:
+    """The same at the telescope's size and the standard tier: minutes, so for slow tests only."""
+    return full_calibrator()

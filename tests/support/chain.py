@@ -1,0 +1,112 @@
+"""The whole chain on one simulated group, made by the real executables when a test first asks for a step of it.
+
+Artifacts are kept under .cache/chain between runs: their keys make sure that changed code makes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+THREE_C_48_RA_DEG = 24.4221
+
+
+def contimg(program: str, **options: object) -> dict[str, Any]:
+    """Run contimg-PROGRAM and return its summary; whatever it said on stderr stands in the failure."""
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    argv = [str(BIN / f"contimg-{program}"), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=ROOT)
+    assert done.returncode == 0, f"{' '.join(argv)}\n{done.stderr[-4000:]}"
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@dataclass
+class Chain:
+    """One group from simulated subbands on; each property is an artifact's URI."""
+
+    scale: Literal["small", "full"]
+    seed: int
+    tier: str
+    sky: dict[str, object] = field(default_factory=dict)
+    """Further options of the simulator."""
+    calibrate_from: Chain | None = None
+    """A calibrator group in the same store, for a group without one."""
+    name: str = ""
+
+    @property
+    def store(self) -> Path:
+        return ROOT / ".cache" / "chain" / (self.name or f"{self.scale}-{self.seed}")
+
+    @cached_property
+    def truth_artifact(self) -> str:
+        said = contimg(
+            "simulate", out=self.store / "products/simulate", incoming=self.store / "incoming", scale=self.scale, seed=self.seed, **self.sky
+        )  # fmt: skip
+        return str(said["artifact"])
+
+    @cached_property
+    def truth(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads((Path(self.truth_artifact) / "truth.json").read_text())
+        return answer
+
+    @cached_property
+    def truth_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        return dict(np.load(Path(self.truth_artifact) / "truth.npz"))
+
+    @property
+    def group_id(self) -> str:
+        return str(self.truth["groups"][0]["id"])
+
+    @cached_property
+    def record(self) -> str:
+        assert self.truth_artifact
+        contimg("watch", store=self.store, size=0, timeout_s=0)
+        return str(self.store / "groups" / f"{self.group_id}-a1.json")
+
+    @cached_property
+    def ms(self) -> str:
+        return self._make("convert", group=self.record)
+
+    @cached_property
+    def flags(self) -> str:
+        return self._make("flag", ms=self.ms)
+
+    @cached_property
+    def calibration(self) -> str:
+        if self.calibrate_from is not None:
+            assert self.calibrate_from.calibration
+        return self._make("calibrate", ms=self.ms, flags=self.flags, store=self.store)
+
+    @cached_property
+    def image(self) -> str:
+        return self._make("image", ms=self.ms, flags=self.flags, calibration=self.calibration, tier=self.tier)
+
+    @cached_property
+    def photometry(self) -> str:
+        return self._make("photometry", image=self.image, tables=self.store / "tables")
+
+    def _make(self, stage: str, **options: object) -> str:
+        said = contimg(stage, out=self.store / "products" / self.group_id / stage, **options)
+        return str(said["artifact"])
+
+
+def full_calibrator() -> Chain:
+    """Return a full-size group on 3C48 with its NVSS field, imaged at the standard tier."""
+    return Chain("full", seed=1, tier="standard")
+
+
+def small_calibrator() -> Chain:
+    """Return a small group on 3C48 with its NVSS field."""
+    return Chain("small", seed=1, tier="development")
