@@ -1,0 +1,1 @@
+"""Nouns and rules that all rooms of the house share."""

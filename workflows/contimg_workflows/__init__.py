@@ -1,0 +1,1 @@
+"""The DAGs, authored with Hera, and the local engine that walks them."""
