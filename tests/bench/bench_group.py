@@ -1,0 +1,81 @@
+"""A full-size group from subbands to report: seconds and peak memory of every stage, against the telescope's cadence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from chain import BIN, ENVIRONMENT, Chain, full_calibrator
+
+CADENCE_S = 309.24
+SOLVE_LIMIT_S = 400.0
+
+
+class Measured(NamedTuple):
+    """One stage's run."""
+
+    stage: str
+    wall_s: float
+    cpu_s: float
+    peak_gib: float
+    artifact: str
+
+
+def measure(stage: str, **options: object) -> Measured:
+    """Run an executable and measure it and its children."""
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    with tempfile.TemporaryFile() as said:
+        start = time.perf_counter()
+        child = subprocess.Popen([str(BIN / f"contimg-{stage}"), *words], stdout=said, env=ENVIRONMENT)
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        summary: dict[str, Any] = json.loads(said.read() or b"{}")
+    assert child.returncode == 0, f"contimg-{stage} ended with {child.returncode}"
+    peak = usage.ru_maxrss / (1 << 20)
+    return Measured(stage, wall, usage.ru_utime + usage.ru_stime, peak, str(summary["artifact"]))
+
+
+def run_group(chain: Chain, out: Path, *, solve: bool) -> list[Measured]:
+    """Process the group; without a solve, with the caltables of a solve before it."""
+    convert = measure("convert", out=out / "convert", group=chain.record)
+    flag = measure("flag", out=out / "flag", ms=convert.artifact)
+    known = {} if solve else {"solve": "never"}
+    calibrate = measure("calibrate", out=out / "calibrate", ms=convert.artifact, flags=flag.artifact, store=chain.store, **known)
+    image = measure("image", out=out / "image", ms=convert.artifact, flags=flag.artifact, calibration=calibrate.artifact)
+    photometry = measure("photometry", out=out / "photometry", image=image.artifact, tables=out / "tables")
+    report = measure(
+        "report", out=out / "report", convert=convert.artifact, flag=flag.artifact,
+        calibrate=calibrate.artifact, image=image.artifact, photometry=photometry.artifact,
+    )  # fmt: skip
+    return [convert, flag, calibrate, image, photometry, report]
+
+
+def show(title: str, stages: list[Measured], limit_s: float) -> None:
+    """Print the table and the ratios."""
+    print(f"{title:<22}{'wall s':>8}{'cpu s':>8}{'GiB':>6}")
+    for stage in stages:
+        print(f"  {stage.stage:<20}{stage.wall_s:8.1f}{stage.cpu_s:8.1f}{stage.peak_gib:6.2f}")
+    total = sum(stage.wall_s for stage in stages)
+    print(
+        f"  {'whole group':<20}{total:8.1f}   {total / limit_s:.2f} × its limit of {limit_s:.0f} s, {total / CADENCE_S:.2f} × the cadence"
+    )
+
+
+def main() -> None:
+    """Measure with a solve, then without."""
+    chain = full_calibrator()
+    assert chain.calibration
+    for solve, limit in ((True, SOLVE_LIMIT_S), (False, CADENCE_S)):
+        with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store) as folder:
+            show("with a solve" if solve else "without a solve", run_group(chain, Path(folder), solve=solve), limit)
+
+
+if __name__ == "__main__":
+    main()
