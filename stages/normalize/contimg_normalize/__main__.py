@@ -1,0 +1,14 @@
+"""The executable ``contimg-normalize``."""
+
+from contimg.contract import main as contract_main
+
+from contimg_normalize.options import STAGE
+
+
+def main() -> None:
+    """Run the stage."""
+    contract_main(STAGE)
+
+
+if __name__ == "__main__":
+    main()

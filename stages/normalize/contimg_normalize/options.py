@@ -1,0 +1,39 @@
+"""Options of the normalize stage."""
+
+from __future__ import annotations
+
+from contimg.options import StageOptions
+from contimg.stage import Stage
+from pydantic import Field
+
+DAY = r"^\d{4}-\d{2}-\d{2}$"
+
+
+class NormalizeOptions(StageOptions):
+    """Put all epochs of a Declination strip on one relative flux scale."""
+
+    tables: str
+    """URI of the folder of tables; photometry is read from it, results are published to it."""
+    strip: float
+    """Pointing Declination of the strip, degrees."""
+    strip_tolerance: float = Field(default=0.5, gt=0)
+    """Observations that pointed this near to it belong to the strip, degrees."""
+    first_day: str | None = Field(default=None, pattern=DAY)
+    """Use observations from this UTC day on, YYYY-MM-DD."""
+    last_day: str | None = Field(default=None, pattern=DAY)
+    """Use observations up to this UTC day."""
+    reference_snr: float = Field(default=50.0, gt=0)
+    """Reference sources have at least this median signal-to-noise ratio."""
+    max_references: int = Field(default=20, ge=3)
+    """Reference sources a field at most; they are chosen bright and spread."""
+    gradient: bool = False
+    """Fit a plane over the field instead of one factor, where at least 8 references are left."""
+    systematic: float | None = Field(default=None, ge=0, lt=1)
+    """1 sigma of errors that grow with flux, a fraction; measured from the references if not given."""
+    detection_snr: float = Field(default=5.0, gt=0)
+    """Below this signal-to-noise ratio an epoch's flux is marked as an upper limit."""
+
+
+STAGE = Stage(
+    name="normalize", options=NormalizeOptions, package="contimg_normalize", resolver="contimg_normalize.inputs:photometry_objects"
+)
