@@ -253,31 +253,26 @@ def _feed_table(count: int, time_s: float) -> dict[str, Any]:
 
 
 def _put(path: Path, name: str, columns: Mapping[str, Any]) -> None:
-    """Fill a subtable of an MS from one sequence a column."""
-    import casacore.tables as ct
+    """Make a subtable of an MS from one sequence a column.
 
-    if name in FIXED:
-        _fix_shapes(path, name)
-    with ct.table(f"{path}::{name}", readonly=False, ack=False) as table:
-        table.addrows(len(next(iter(columns.values()))))
-        for column, value in columns.items():
-            # python-casacore takes lists of texts in this form only.
-            texts = isinstance(value, list) and isinstance(value[0], list)
-            given = {"shape": [len(value), len(value[0])], "array": [text for row in value for text in row]} if texts else value
-            table.putcol(column, given)
-        if name == "FIELD":
-            for column in ("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR"):
-                table.putcolkeyword(column, "MEASINFO", {"type": "direction", "Ref": "ICRS"})
-
-
-def _fix_shapes(path: Path, name: str) -> None:
-    """Make an empty subtable anew with arrays of fixed shape: casacore leaves random bytes between others."""
+    It is made anew with all its rows: rows that are added later are counted in table.lock alone, which no tar takes along.
+    Arrays get a fixed shape where casacore would leave random bytes between them.
+    """
     import casacore.tables as ct
 
     description = ct.required_ms_desc(name)
-    for column, shape in FIXED[name].items():
+    for column, shape in FIXED.get(name, {}).items():
         description[column].update(ndim=len(shape), shape=list(shape), option=FIXED_SHAPE)
-    ct.default_ms_subtable(name, f"{path}/{name}", description).close()
+    count = len(next(iter(columns.values())))
+    with ct.table(f"{path}/{name}", description, nrow=count, ack=False) as table:
+        for column, value in columns.items():
+            # python-casacore takes lists of texts in this form only.
+            texts = isinstance(value, list) and isinstance(value[0], list)
+            given = {"shape": [count, len(value[0])], "array": [text for row in value for text in row]} if texts else value
+            table.putcol(column, given)
+        if name == "FIELD":
+            for column in FIXED[name]:
+                table.putcolkeyword(column, "MEASINFO", {"type": "direction", "Ref": "ICRS"})
 
 
 class MeasurementSet:
