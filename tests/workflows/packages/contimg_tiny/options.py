@@ -1,0 +1,28 @@
+"""The options of a stage of few lines that the engine's tests run as a real process."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from contimg.options import ArtifactURI, StageOptions
+from contimg.stage import Stage
+
+
+class TinyOptions(StageOptions):
+    """Write a word after what was read, or end in the way that is asked for."""
+
+    word: str = "x"
+    """What to write."""
+    source: ArtifactURI | None = None
+    """An artifact to write first."""
+    other: ArtifactURI | None = None
+    """Another."""
+    do: Literal["write", "data", "world", "crash", "sleep", "deaf", "bug"] = "write"
+    """How to end."""
+    times: int = 1000000
+    """End so only the first few times; then write."""
+    store: str = ""
+    """Folder that remembers the times, and who ran."""
+
+
+STAGE = Stage("tiny", TinyOptions, package="contimg_tiny")

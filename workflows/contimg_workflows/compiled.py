@@ -1,0 +1,212 @@
+"""From WorkflowTemplates and arguments to tasks that can be run: references followed, every value in its place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from contimg.errors import BadInputError, UsageError
+from contimg_workflows import retry
+from contimg_workflows.argo import read_template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from contimg_workflows.argo import Task, Template, WorkflowTemplate
+
+REFERENCE = re.compile(r"\{\{(.*?)\}\}")
+_INPUT = re.compile(r"inputs\.parameters\.(?P<name>[-\w]+)")
+_OUTPUT = re.compile(r"tasks\.(?P<task>[-\w]+)\.outputs\.parameters\.(?P<name>[-\w]+)")
+OUTPUTS_VARIABLE = "CONTIMG_OUTPUTS"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task of a workflow."""
+
+    name: str
+    needs: frozenset[str]
+    """Tasks that must have succeeded."""
+    program: str
+    arguments: Mapping[str, str]
+    """Value of each option; it may refer to outputs of the tasks that it needs."""
+    args: tuple[str, ...]
+    """Command line, which refers to the arguments."""
+    outputs: Mapping[str, str]
+    """Output parameters, and the file below $CONTIMG_OUTPUTS that holds each."""
+    retried: bool
+    deadline_s: float
+
+    def values(self, outputs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Return the options with what the tasks before handed over, by task and name."""
+        return {name: _fill(text, lambda ref: _output(ref, outputs)) for name, text in self.arguments.items()}
+
+    def command(self, values: Mapping[str, str]) -> list[str]:
+        """Return the command line for values of the options."""
+        return [self.program, *(_fill(word, lambda ref: _input(ref, values)) for word in self.args)]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A pipeline with arguments, under the name of this run."""
+
+    name: str
+    pipeline: str
+    arguments: Mapping[str, str]
+    jobs: Mapping[str, Job]
+
+
+class Library:
+    """The WorkflowTemplates that may refer to each other."""
+
+    def __init__(self, documents: Iterable[Mapping[str, Any]]) -> None:
+        read = [read_template(document) for document in documents]
+        self._templates: dict[str, WorkflowTemplate] = {template.metadata.name: template for template in read}
+
+    def __getitem__(self, name: str) -> WorkflowTemplate:
+        """Return a template by its name."""
+        if name not in self._templates:
+            raise UsageError(name, "a pipeline", f"none; there are {', '.join(sorted(self._templates))}", "Correct the name.")
+        return self._templates[name]
+
+    def parameters(self, pipeline: str) -> dict[str, str | None]:
+        """Return the names of a pipeline's parameters with their defaults."""
+        return {one.name: one.value for one in self[pipeline].spec.arguments.parameters}
+
+    def workflow(self, name: str, pipeline: str, arguments: Mapping[str, str]) -> Workflow:
+        """Make a workflow of a pipeline.
+
+        Raises
+        ------
+        UsageError
+            If an argument is unknown, missing, or none of the few values that its parameter allows.
+        BadInputError
+            If the templates use what the local engine does not understand.
+        """
+        template = self[pipeline]
+        values = _arguments(template, arguments)
+        entry = template.spec.template(template.spec.entrypoint)
+        inputs = {one.name: values.get(one.name, one.default or "") for one in entry.inputs.parameters}
+        if entry.dag is None:
+            jobs = [_job("main", frozenset(), entry, inputs)]
+        else:
+            jobs = [self._task(task, inputs) for task in entry.dag.tasks]
+        made = Workflow(name, pipeline, values, {job.name: job for job in jobs})
+        _check(made)
+        return made
+
+    def _task(self, task: Task, inputs: Mapping[str, str]) -> Job:
+        target = self[task.template_ref.name].spec.template(task.template_ref.template)
+        given = {one.name: _fill(one.value or "", lambda ref: _later(ref, inputs)) for one in task.arguments.parameters}
+        values = {one.name: given.pop(one.name, one.default) for one in target.inputs.parameters}
+        lacking = sorted(name for name, value in values.items() if value is None)
+        if lacking or given:
+            found = f"missing {lacking}, unknown {sorted(given)}"
+            raise BadInputError(
+                f"task {task.name}", f"the inputs of {task.template_ref.name}", found, "Render the templates anew."
+            )
+        needs = frozenset(part.strip() for part in task.depends.split("&&") if part.strip())
+        return _job(task.name, needs, target, {name: value or "" for name, value in values.items()})
+
+
+def _arguments(template: WorkflowTemplate, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the value of every parameter of a workflow."""
+    parameters = {one.name: one for one in template.spec.arguments.parameters}
+    where = template.metadata.name
+    for name in given:
+        if name not in parameters:
+            raise UsageError(where, f"one of {', '.join(parameters)}", name, "Correct the parameter's name.")
+    values: dict[str, str] = {}
+    for name, one in parameters.items():
+        value = given.get(name, one.value)
+        if value is None:
+            raise UsageError(where, f"a value of {name}", "none", one.description)
+        if one.enum and value not in one.enum:
+            raise UsageError(f"{where}: {name}", f"one of {', '.join(one.enum)}", value, one.description)
+        values[name] = value
+    return values
+
+
+def _job(name: str, needs: frozenset[str], template: Template, arguments: Mapping[str, str]) -> Job:
+    container, strategy = template.container, template.retry_strategy
+    if container is None or len(container.command) != 1:
+        raise BadInputError(f"template of {name}", "a container with a command of one word", "another", "Run it on Argo.")
+    if strategy is not None and strategy.expression != retry.expression():
+        raise BadInputError(f"retryStrategy of {name}", retry.expression(), strategy.expression, "Render the templates anew.")
+    return Job(
+        name=name,
+        needs=needs,
+        program=container.command[0],
+        arguments=arguments,
+        args=container.args,
+        outputs=_output_files(name, template),
+        retried=strategy is not None,
+        deadline_s=float(template.active_deadline_seconds or 86400),
+    )
+
+
+def _output_files(name: str, template: Template) -> dict[str, str]:
+    """Return the file of each output parameter, below the folder that $CONTIMG_OUTPUTS names in the container."""
+    env = {one.name: one.value for one in template.container.env} if template.container else {}
+    unknown = sorted(env.keys() - {OUTPUTS_VARIABLE})
+    if unknown:
+        raise BadInputError(f"env of {name}", OUTPUTS_VARIABLE, ", ".join(unknown), "Run it on Argo.")
+    files: dict[str, str] = {}
+    for one in template.outputs.parameters:
+        path = PurePosixPath(one.value_from.path if one.value_from else "")
+        if not path.is_relative_to(env.get(OUTPUTS_VARIABLE, "/none")):
+            raise BadInputError(f"output {one.name} of {name}", f"a file below ${OUTPUTS_VARIABLE}", str(path), "Run it on Argo.")
+        files[one.name] = path.relative_to(env[OUTPUTS_VARIABLE]).as_posix()
+    return files
+
+
+def _check(workflow: Workflow) -> None:
+    """Refuse references to tasks that are not waited for, and circles."""
+    for job in workflow.jobs.values():
+        before = _before(job, workflow, frozenset())
+        for text in job.arguments.values():
+            for reference in REFERENCE.findall(text):
+                match = _OUTPUT.fullmatch(reference)
+                task = match["task"] if match else ""
+                if match is None or task not in before or match["name"] not in workflow.jobs[task].outputs:
+                    where = f"{workflow.pipeline}: task {job.name}"
+                    raise BadInputError(where, "references to outputs of tasks that it waits for", reference, "Correct the DAG.")
+
+
+def _before(job: Job, workflow: Workflow, seen: frozenset[str]) -> frozenset[str]:
+    """Return all tasks that end before this one begins."""
+    found: frozenset[str] = frozenset()
+    for name in job.needs:
+        if name in seen or name not in workflow.jobs:
+            where = f"{workflow.pipeline}: task {job.name}"
+            raise BadInputError(where, "to wait for tasks of the DAG, and not for itself", name, "Correct `depends`.")
+        found |= {name} | _before(workflow.jobs[name], workflow, seen | {name})
+    return found
+
+
+def _fill(text: str, value: Callable[[str], str]) -> str:
+    return REFERENCE.sub(lambda match: value(match[1].strip()), text)
+
+
+def _input(reference: str, values: Mapping[str, str]) -> str:
+    match = _INPUT.fullmatch(reference)
+    if match is None or match["name"] not in values:
+        raise BadInputError(
+            f"{{{{{reference}}}}}", "inputs.parameters.NAME with a NAME that is given", "another", "Run it on Argo."
+        )
+    return values[match["name"]]
+
+
+def _later(reference: str, values: Mapping[str, str]) -> str:
+    """Fill in the workflow's parameters; what another task hands over comes later."""
+    return f"{{{{{reference}}}}}" if _OUTPUT.fullmatch(reference) else _input(reference, values)
+
+
+def _output(reference: str, outputs: Mapping[str, Mapping[str, str]]) -> str:
+    match = _OUTPUT.fullmatch(reference)
+    if match is None:
+        raise BadInputError(f"{{{{{reference}}}}}", "tasks.NAME.outputs.parameters.NAME", "another", "Run it on Argo.")
+    return outputs[match["task"]][match["name"]]

@@ -1,0 +1,150 @@
+"""What a person sees of a run: a live table on a terminal, a line at every change elsewhere, a summary at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from contimg_workflows.state import GOOD, RunState, Status, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+SHOWN = 20
+"""Workflows that the live table has room for."""
+EVERY_S = 0.25
+SIGNS = {
+    Status.PENDING: ("·", "dim"),
+    Status.RUNNING: ("▶", "cyan"),
+    Status.WAITING: ("↻", "yellow"),
+    Status.DONE: ("✓", "green"),
+    Status.CACHED: ("✓", "dim green"),
+    Status.FAILED: ("✗", "red"),
+    Status.SKIPPED: ("-", "dim"),
+    Status.STOPPED: ("■", "yellow"),
+    Status.INTERRUPTED: ("■", "yellow"),
+}
+
+
+class Display:
+    """Shows the states that it is given; by itself it knows nothing."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._shown = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin a live table on a terminal."""
+        if self._console.is_terminal:
+            # Refreshed by hand: a thread beside the engine would make its forks unsafe.
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Take the live table away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, states: Sequence[RunState]) -> None:
+        """Draw the live table, a few times a second."""
+        if self._live is not None and time.monotonic() - self._shown > EVERY_S:
+            self._shown = time.monotonic()
+            self._live.update(_live_table(states), refresh=True)
+
+    def print(self, table: Table) -> None:
+        """Print a table below everything else."""
+        self._console.print(table)
+
+    def changed(self, state: RunState, task: str) -> None:
+        """Write a line, where there is no table; failures always."""
+        now = state.tasks[task]
+        if self._live is not None and now.status not in {Status.FAILED, Status.WAITING}:
+            return
+        if now.status in {Status.CACHED, Status.SKIPPED} and self._live is None and not now.tries:
+            words = now.status.value
+        else:
+            words = " ".join(filter(None, [now.status.value, _duration(now), now.reason]))
+        line = f"{datetime.now(UTC):%H:%M:%S} {state.name} {task}: {words}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def summary(states: Sequence[RunState]) -> Table:
+    """Return the table of what happened: a row a workflow."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("workflow", "status", "tasks", "wall", "why"):
+        table.add_column(title, overflow="fold")
+    for state in states:
+        sign, style = SIGNS[state.status]
+        wall = ((state.ended or datetime.now(UTC)) - state.started).total_seconds()
+        status = Text(f"{sign} {state.status.value}", style=style)
+        table.add_row(state.name, status, _counts(state), _seconds(wall), why(state))
+    return table
+
+
+def tasks(state: RunState) -> Table:
+    """Return the table of one workflow: a row a task."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("task", "status", "tries", "wall", "work", "why"):
+        table.add_column(title, overflow="fold")
+    for name, task in state.tasks.items():
+        sign, style = SIGNS[task.status]
+        work = "" if task.made_s is None else _seconds(task.made_s)
+        status = Text(f"{sign} {task.status.value}", style=style)
+        table.add_row(name, status, str(len(task.tries) or ""), _duration(task), work, task.reason)
+    return table
+
+
+def why(state: RunState) -> str:
+    """Return the reason of a workflow's failure in one line."""
+    return "; ".join(f"{name}: {state.tasks[name].reason}" for name in state.failed)
+
+
+def _live_table(states: Sequence[RunState]) -> Table:
+    """Draw the workflows that move, the failed ones, and what the others sum up to."""
+    table = Table(box=None, pad_edge=False)
+    moving = [state for state in states if any(task.tries for task in state.tasks.values()) and state.status is Status.RUNNING]
+    for state in moving[:SHOWN]:
+        table.add_row(state.name, *[_cell(name, task) for name, task in state.tasks.items()])
+    ended = sum(state.status is not Status.RUNNING for state in states)
+    failed = sum(state.status is Status.FAILED for state in states)
+    table.add_row(Text(f"{ended} of {len(states)} done" + (f", {failed} failed" if failed else ""), style="bold"))
+    return table
+
+
+def _cell(name: str, task: TaskState) -> Text:
+    sign, style = SIGNS[task.status]
+    words = [sign, name]
+    if task.status is Status.RUNNING:
+        words += [task.progress, _seconds((datetime.now(UTC) - task.tries[-1].started).total_seconds())]
+    return Text(" ".join(filter(None, words)), style=style)
+
+
+def _counts(state: RunState) -> str:
+    done = sum(task.status in GOOD for task in state.tasks.values())
+    cached = sum(task.status is Status.CACHED for task in state.tasks.values())
+    return f"{done}/{len(state.tasks)}" + (f" ({cached} cached)" if cached else "")
+
+
+def _duration(task: TaskState) -> str:
+    return _seconds(sum(one.seconds for one in task.tries)) if task.tries and task.tries[-1].ended else ""
+
+
+def _seconds(value: float) -> str:
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{value:.1f} s"
+
+
+def stdout() -> Console:
+    """Return the console for what was asked for."""
+    return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())

@@ -1,0 +1,93 @@
+"""What a person may ask the local engine for, as workflows in an order."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from contimg.errors import UsageError
+from contimg.groups import GroupRecord
+from contimg_workflows.compiled import Library, Workflow
+from contimg_workflows.engine import Engine, Gate
+from contimg_workflows.render import rendered
+from contimg_workflows.selection import chosen, latest_records, limits_of, solvable
+from contimg_workflows.state import GOOD, RunState, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from contimg_workflows.display import Display
+
+PROCESS_GROUP, EPOCH, WATCH = "contimg-process-group", "contimg-epoch", "contimg-watch"
+
+
+class Runner:
+    """One store, one engine."""
+
+    def __init__(
+        self, store: str, runs: Path, env: Mapping[str, str], display: Display, jobs: int, settings: Iterable[str]
+    ) -> None:
+        self._store = store
+        self._library = Library(yaml.safe_load(text) for text in rendered().values())
+        self._settings = dict(self._setting(text) for text in settings)
+        self._engine = Engine(runs, Path(sys.executable).parent, env, display, jobs)
+
+    def groups(self, ids: Sequence[str] | None) -> list[RunState]:
+        """Process the groups of these ids, or all."""
+        records = latest_records(self._store)
+        return self._process(records if ids is None else chosen(records, ids, self._store))
+
+    def epoch(self, name: str) -> list[RunState]:
+        """Bring the fluxes of all groups together."""
+        workflow = self._workflow(f"epoch-{name}", EPOCH, {"store": self._store, "epoch": name})
+        return self._engine.run([workflow])
+
+    def everything(self, epoch: str) -> list[RunState]:
+        """Look for groups, process all of them, and run the epoch if any has fluxes."""
+        states = self._engine.run([self._workflow("watch", WATCH, {"store": self._store})])
+        if states[0].status is not Status.DONE:
+            return states
+        states += self.groups(None)
+        measured = any(state.tasks["photometry"].status in GOOD for state in states if "photometry" in state.tasks)
+        return states + self.epoch(epoch) if measured else states
+
+    def _process(self, records: Sequence[GroupRecord]) -> list[RunState]:
+        """Process groups: those that calibrate themselves go first, the others take from what these leave in the store."""
+        limits = limits_of({**self._library.parameters(PROCESS_GROUP), **self._arguments(PROCESS_GROUP)})
+        own = [record for record in records if solvable(record, limits)]
+        others = [record for record in records if record not in own]
+        workflows = [self._group(record) for record in [*own, *others]]
+        gate = Gate("calibrate", frozenset(f"contimg-{record.name}" for record in own))
+        return self._engine.run(workflows, {f"contimg-{record.name}": gate for record in others})
+
+    def _group(self, record: GroupRecord) -> Workflow:
+        arguments = {"store": self._store, "group": record.id, "attempt": str(record.attempt)}
+        return self._workflow(f"contimg-{record.name}", PROCESS_GROUP, arguments)
+
+    def _workflow(self, name: str, pipeline: str, arguments: Mapping[str, str]) -> Workflow:
+        return self._library.workflow(name, pipeline, {**self._arguments(pipeline), **arguments})
+
+    def _arguments(self, pipeline: str) -> dict[str, str]:
+        """Return the settings that concern a pipeline, or a stage that is run by itself."""
+        settings = self._settings
+        if pipeline == WATCH:
+            settings = {name.removeprefix("watch-"): value for name, value in settings.items() if name.startswith("watch-")}
+        known = self._library.parameters(pipeline)
+        return {name: value for name, value in settings.items() if name in known}
+
+    def _setting(self, text: str) -> tuple[str, str]:
+        """Read STAGE.OPTION=VALUE as the name and value of a parameter."""
+        path, equals, value = text.partition("=")
+        stage, dot, option = path.partition(".")
+        name = f"{stage}-{option.replace('-', '_')}"
+        known = [f"watch-{key}" for key in self._library.parameters(WATCH) if key != "store"]
+        known += [key for pipeline in (PROCESS_GROUP, EPOCH) for key in self._library.parameters(pipeline)]
+        if not equals or not dot or name not in known:
+            near = ", ".join(key.replace("-", ".", 1) for key in known if key.startswith(f"{stage}-"))
+            raise UsageError(
+                f"--set {text}", "STAGE.OPTION=VALUE", near or "no such stage", "contimg-STAGE --help lists options."
+            )
+        return name, value

@@ -1,0 +1,169 @@
+"""What a run has come to: one JSON file a workflow, written whole at every change, that outlives the engine."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from contimg.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STATE = "state.json"
+
+
+class Status(StrEnum):
+    """Where a task or a workflow stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting to try again"
+    DONE = "done"
+    CACHED = "cached"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+
+
+GOOD = {Status.DONE, Status.CACHED}
+OPEN = {Status.PENDING, Status.RUNNING, Status.WAITING}
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Try(_State):
+    """One process."""
+
+    started: datetime
+    ended: datetime | None = None
+    exit: int | None = None
+    reason: str = ""
+    """Why it failed."""
+    log: str
+    """File name below the run's folder."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, 0 while it runs."""
+        return (self.ended - self.started).total_seconds() if self.ended else 0.0
+
+
+class TaskState(_State):
+    """One task."""
+
+    status: Status = Status.PENDING
+    tries: list[Try] = []
+    outputs: dict[str, str] = {}
+    """What it handed over."""
+    progress: str = ""
+    """``N/M``, as the stage says."""
+    made_s: float | None = None
+    """Seconds that the stage spent on the artifact, also where it was found made."""
+    reason: str = ""
+    """Why it failed or was skipped."""
+
+
+class RunState(_State):
+    """One workflow."""
+
+    name: str
+    pipeline: str
+    arguments: dict[str, str]
+    started: datetime
+    ended: datetime | None = None
+    status: Status = Status.RUNNING
+    tasks: dict[str, TaskState]
+
+    @property
+    def failed(self) -> list[str]:
+        """The tasks that failed."""
+        return [name for name, task in self.tasks.items() if task.status is Status.FAILED]
+
+
+class RunFolder:
+    """Where a run keeps its state and its logs."""
+
+    def __init__(self, runs: Path, name: str) -> None:
+        self.path = runs / name
+
+    def save(self, state: RunState) -> None:
+        """Write the state; readers see the old one or the new one."""
+        part = self.path / f".{STATE}.part"
+        part.write_text(state.model_dump_json(indent=1, exclude_defaults=True))
+        part.replace(self.path / STATE)
+
+    def load(self) -> RunState:
+        """Read the state; a run that says it goes on but has no engine was interrupted."""
+        state = RunState.model_validate_json((self.path / STATE).read_text())
+        if state.status is Status.RUNNING and not self._held():
+            state.status = Status.INTERRUPTED
+            for task in state.tasks.values():
+                if task.status in {Status.RUNNING, Status.WAITING}:
+                    task.status, task.reason = Status.INTERRUPTED, "the engine ended without a word"
+        return state
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other engines from the same run; the kernel lets go when this process ends in whatever way.
+
+        Raises
+        ------
+        UsageError
+            If another engine runs it now.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                remedy = "Wait for it, or stop it; contimg status shows it."
+                raise UsageError(str(self.path), "no other engine on this run", "one", remedy) from error
+            yield
+
+    def _held(self) -> bool:
+        try:
+            with (self.path / ".lock").open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+
+def all_runs(runs: Path) -> list[RunFolder]:
+    """List the runs of a folder, the earliest start first."""
+    found = [RunFolder(runs, path.parent.name) for path in runs.glob(f"*/{STATE}")]
+    return sorted(found, key=lambda folder: json.loads((folder.path / STATE).read_text())["started"])
+
+
+def log_tail(path: Path, lines: int) -> list[str]:
+    """Return the last lines of a log, JSON lines as plain words."""
+    if not path.exists():
+        return []
+    with path.open("rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - 65536))
+        text = log.read().decode(errors="replace")
+    words = [word for line in text.splitlines() for word in _plain(line)]
+    return words[-lines:]
+
+
+def _plain(line: str) -> list[str]:
+    try:
+        entry = json.loads(line)
+        words = [f"{entry['time'][11:19]} {entry['level']}: {entry['message']}"]
+    except (ValueError, KeyError, TypeError):
+        return [line]
+    return words + str(entry.get("trace", "")).splitlines()
