@@ -1,0 +1,13 @@
+"""contimg-calibrate."""
+
+from contimg.contract import main as contract_main
+from contimg_calibrate.options import STAGE
+
+
+def main() -> None:
+    """Run the stage."""
+    contract_main(STAGE)
+
+
+if __name__ == "__main__":
+    main()

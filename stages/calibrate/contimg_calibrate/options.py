@@ -1,0 +1,79 @@
+"""What may be asked of contimg-calibrate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from contimg.options import ArtifactURI, ObjectURI, StageOptions
+from contimg.stage import Stage
+
+
+class CalibrateOptions(StageOptions):
+    """Caltables for one Measurement Set: solved on it if a calibrator is in its beam, else the best set of the store."""
+
+    ms: ArtifactURI | None = None
+    """URI of the convert artifact whose Measurement Set is calibrated."""
+    plain_ms: str | None = None
+    """Instead of --ms: a folder with any Measurement Set, of any telescope."""
+    field: str = "0"
+    """Of a plain Measurement Set: the field, by number or name."""
+    flags: ArtifactURI | None = None
+    """URI of the flag artifact of the Measurement Set."""
+    store: str | None = None
+    """Root URI of the store, whose table of calibration sets is searched and added to."""
+    calibration: ArtifactURI | None = None
+    """Take this calibrate artifact instead of searching the store."""
+    solve: Literal["auto", "always", "never"] = "auto"
+    """Solve here: auto, if a calibrator is bright enough in the beam."""
+    calibrator: str | None = None
+    """Solve on this calibrator: its name, or "RA,Dec" in degrees (ICRS); default: the one with the largest apparent flux."""
+    min_primary_jy: float = Field(default=2.0, gt=0)
+    """Least apparent flux of a flux standard that is solved on, Jy."""
+    min_bright_jy: float = Field(default=5.0, gt=0)
+    """Least apparent flux of any other calibrator that is solved on, Jy."""
+    model_source: Literal["nvss", "calibrator", "file"] = "nvss"
+    """Model: the calibrator with NVSS sources out to the beam's null, the calibrator alone, or the sources of --model-file."""
+    model_file: ObjectURI | None = None
+    """CSV with columns ra_deg, dec_deg, flux_jy, alpha, reference_hz: the whole model, before the beam."""
+    do_k: bool = False
+    """Solve delays before the bandpass."""
+    prephase_solint_s: float = Field(default=30.0, gt=0)
+    """Interval of the phases that only the bandpass solve uses, seconds."""
+    phase_solint_s: float = Field(default=60.0, gt=0)
+    """Interval of the gains' phases, seconds; their amplitudes are one for the whole Measurement Set."""
+    minsnr: float = Field(default=3.0, gt=0)
+    """Solutions of a lower signal-to-noise ratio are flagged."""
+    fillgaps: int = Field(default=3, ge=0)
+    """Bandpass channels that are interpolated where they are flagged."""
+    minblperant: int = Field(default=4, ge=1)
+    """Baselines that an antenna needs for a solution."""
+    reference_antenna: str | None = None
+    """Name of the antenna whose phase is 0; default: the healthiest outrigger."""
+    max_flagged: float = Field(default=0.3, gt=0, le=1)
+    """A solve fails with a larger share of flagged solutions, of antennas that have data."""
+    valid_hours: float = Field(default=12.0, gt=0)
+    """A solved set may be used without a further check of its date this long before and after, hours."""
+    borrow_days: float = Field(default=30.0, gt=0)
+    """A set of another date is borrowed from at most so far away in time, before or after, days."""
+    strip_deg: float = Field(default=5.0, gt=0)
+    """A set is used only for pointings within this of its own Declination, degrees."""
+    field_phase: Literal["auto", "always", "never"] = "auto"
+    """Solve phases again on the field with a model from NVSS, when a set is selected: auto, if the signal suffices."""
+    max_scale: float = Field(default=2.0, gt=1)
+    """A selected set is refused where calibrated data and model differ by more than this factor."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> CalibrateOptions:
+        if (self.ms is None) == (self.plain_ms is None):
+            raise ValueError("give either --ms or --plain-ms")
+        if (self.model_source == "file") != (self.model_file is not None):
+            raise ValueError("--model-source file and --model-file belong together")
+        return self
+
+
+STAGE = Stage(
+    name="calibrate", options=CalibrateOptions, package="contimg_calibrate", tools=("casatools", "python-casacore"),
+    resolver="contimg_calibrate.choose:resolve",
+)  # fmt: skip
