@@ -1,19 +1,172 @@
-"""The local engine with real processes."""
+"""The local engine with real processes: order, hand-over, resuming, retries, limits."""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from typing import TYPE_CHECKING
 
-from contimg_workflows.state import Status
+import pytest
+
+from contimg.errors import UsageError
+from contimg_workflows import process
+from contimg_workflows.engine import Gate
+from contimg_workflows.state import RunFolder, Status
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from pathlib import Path
+
+    from tiny_bench import Bench
+
+    from contimg_workflows.state import RunState
+
+
+def run(bench: Bench, jobs: int = 2, **settings: str) -> RunState:
+    (state,) = bench.engine(jobs).run([bench.workflow(**settings)])
+    return state
+
+
+def statuses(state: RunState) -> dict[str, str]:
+    return {name: task.status.value for name, task in state.tasks.items()}
 
 
 def test_a_diamond_runs_in_order_and_hands_artifacts_over(bench: Bench) -> None:
-    (state,) = bench.engine().run([bench.workflow()])
+    state = run(bench)
     assert state.status is Status.DONE
     assert bench.word("d") == "a b a c d"
-    assert sorted(bench.ran()) == ["a", "b", "c", "d"]
-    assert bench.ran()[0] == "a"
-    assert bench.ran()[-1] == "d"
+    assert (bench.ran()[0], sorted(bench.ran()), bench.ran()[-1]) == ("a", ["a", "b", "c", "d"], "d")
+
+
+@pytest.mark.parametrize(("jobs", "together"), [(1, False), (2, True)])
+def test_what_may_run_side_by_side_does(bench: Bench, jobs: int, *, together: bool) -> None:
+    state = run(bench, jobs, b_nap_s="0.7", c_nap_s="0.7")
+    b, c = state.tasks["b"].tries[0], state.tasks["c"].tries[0]
+    assert b.ended is not None
+    assert (c.started < b.ended) is together
+
+
+def test_a_second_run_starts_no_process(bench: Bench) -> None:
+    run(bench)
+    begun = time.monotonic()
+    state = run(bench)
+    assert time.monotonic() - begun < 1
+    assert set(statuses(state).values()) == {"cached"}
+    assert len(bench.ran()) == 4
+    assert not any(task.tries for task in state.tasks.values())
+
+
+def test_only_what_changed_and_what_follows_runs_again(bench: Bench) -> None:
+    run(bench)
+    state = run(bench, c_times="7")
+    # c writes the same bytes again, so that what d reads is the same, and d is what it was.
+    assert statuses(state) == {"a": "cached", "b": "cached", "c": "done", "d": "cached"}
+
+
+def test_bad_data_is_never_tried_again(bench: Bench) -> None:
+    state = run(bench, b_do="data", c_nap_s="0.5")
+    # c ran already and goes on; d does not begin.
+    assert statuses(state) == {"a": "done", "b": "failed", "c": "done", "d": "skipped"}
+    assert state.status is Status.FAILED
+    assert len(state.tasks["b"].tries) == 1
+    assert state.tasks["b"].tries[0].exit == 10
+    assert state.tasks["b"].reason == "x.hdf5: expected 145 bytes, found 0 bytes. Send it again."
+
+
+@pytest.mark.parametrize(
+    ("do", "times", "tries", "status", "code"),
+    [
+        ("world", "2", 3, "done", 0),
+        ("world", "9", 4, "failed", 20),
+        ("crash", "1", 2, "done", 0),
+        ("crash", "9", 2, "failed", 139),
+        ("bug", "9", 1, "failed", 70),
+    ],
+)
+def test_retries_follow_the_table(bench: Bench, do: str, times: str, tries: int, status: str, code: int) -> None:
+    state = run(bench, a_do=do, a_times=times)
+    task = state.tasks["a"]
+    assert (len(task.tries), task.status.value, task.tries[-1].exit) == (tries, status, code)
+
+
+def test_waits_grow_and_are_kept(bench: Bench) -> None:
+    engine = bench.engine()
+    engine.patience = 0.03
+    (state,) = engine.run([bench.workflow(a_do="world", a_times="2")])
+    first, second, third = state.tasks["a"].tries
+    assert first.ended is not None
+    assert second.ended is not None
+    assert (second.started - first.ended).total_seconds() >= 0.3
+    assert (third.started - second.ended).total_seconds() >= 0.6
+
+
+def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    from tiny_bench import Bench
+
+    bench = Bench(tmp_path, deadline_s=2)
+    state = run(bench, a_do="sleep", a_times="1")
+    first, second = state.tasks["a"].tries
+    assert (first.exit, first.reason) == (24, "took longer than 2 s")
+    assert first.seconds < 4
+    assert second.exit == 0
+    assert state.status is Status.DONE
+
+
+def test_a_task_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tiny_bench import Bench
+
+    monkeypatch.setattr(process, "GRACE_S", 0.5)
+    bench = Bench(tmp_path, deadline_s=2)
+    state = run(bench, a_do="deaf", a_times="1")
+    assert [one.exit for one in state.tasks["a"].tries] == [24, 0]
+    assert state.tasks["a"].tries[0].seconds < 5
+
+
+def test_a_killed_stage_is_tried_again_and_nothing_half_written_is_seen(bench: Bench) -> None:
+    def kill() -> None:
+        while not bench.pids():
+            time.sleep(0.02)
+        assert bench.made() == set()
+        os.kill(bench.pids()[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    state = run(bench, a_do="sleep", a_times="1")
+    killer.join()
+    assert [one.exit for one in state.tasks["a"].tries] == [137, 0]
+    assert "want of memory" in state.tasks["a"].tries[0].reason
+    assert bench.word("d") == "a b a c d"
+
+
+def test_a_failed_workflow_leaves_the_others_alone(bench: Bench) -> None:
+    states = bench.engine().run([bench.workflow("bad", a_do="data"), bench.workflow("good")])
+    assert [state.status for state in states] == [Status.FAILED, Status.DONE]
+    assert bench.word("d", "good") == "a b a c d"
+
+
+def test_a_gate_holds_one_task_until_others_have_ended(bench: Bench) -> None:
+    works = [bench.workflow("first", b_nap_s="0.8"), bench.workflow("late", b_nap_s="0.1")]
+    first, late = bench.engine(4).run(works, {"late": Gate("b", frozenset({"first"}))})
+    ended = first.tasks["b"].tries[0].ended
+    assert ended is not None
+    assert late.tasks["b"].tries[0].started >= ended
+    assert late.tasks["c"].tries[0].started < ended
+
+
+def test_a_gate_opens_when_the_others_fail(bench: Bench) -> None:
+    works = [bench.workflow("first", a_do="data"), bench.workflow("late")]
+    _, late = bench.engine().run(works, {"late": Gate("b", frozenset({"first"}))})
+    assert late.status is Status.DONE
+
+
+def test_two_engines_do_not_run_the_same(bench: Bench) -> None:
+    with RunFolder(bench.runs, "one").hold(), pytest.raises(UsageError, match="no other engine"):
+        run(bench)
+
+
+def test_a_stage_that_cannot_be_read_by_the_engine_speaks_for_itself(bench: Bench) -> None:
+    state = run(bench, a_times="many")
+    assert state.tasks["a"].tries[0].exit == 2
+    log = (bench.runs / "one" / "a.1.log").read_text()
+    assert "--times" in log

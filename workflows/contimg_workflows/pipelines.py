@@ -46,11 +46,11 @@ def artifact(task: Task) -> str:
 def process_group() -> WorkflowTemplate:
     """One group: from its record to an image, fluxes and a page."""
     own = [
-        _store(),
+        store_parameter(),
         Parameter(name="group", description="Id of the group: its first integration's UTC, such as 20260125t222605."),
         Parameter(name="attempt", value="1", description="Number of the attempt: STORE/groups/ID-aN.json is read."),
     ]
-    with _template("process-group", "Process a group", process_group.__doc__) as template:
+    with pipeline_template("process-group", "Process a group", process_group.__doc__) as template:
         pipeline = Pipeline(f"{STORE}/products/{GROUP}", own)
         with DAG(name="main") as dag:
             convert = pipeline.stage("convert", group=f"{STORE}/groups/{GROUP}-a{{{{inputs.parameters.attempt}}}}.json")
@@ -68,25 +68,25 @@ def process_group() -> WorkflowTemplate:
                 photometry=artifact(photometry),
             )
             chain(convert, flag, calibrate, image, photometry, report)
-        _finish(template, dag, pipeline)
+        finish(template, dag, pipeline)
     return template
 
 
 def epoch() -> WorkflowTemplate:
     """All fluxes of a Declination strip together: normalised light curves, their statistics, candidates and a page."""
     own = [
-        _store(),
+        store_parameter(),
         Parameter(name="strip", description="Pointing Declination of the strip, degrees."),
         Parameter(name="epoch", description="Name of this look at the strip; products go to STORE/products/epoch-NAME."),
     ]
-    with _template("epoch", "Light curves and candidates", epoch.__doc__) as template:
+    with pipeline_template("epoch", "Light curves and candidates", epoch.__doc__) as template:
         pipeline = Pipeline(f"{STORE}/products/epoch-{{{{inputs.parameters.epoch}}}}", own)
         with DAG(name="main") as dag:
             normalize = pipeline.stage("normalize", strip="{{inputs.parameters.strip}}")
             variability = pipeline.stage("variability", normalized=artifact(normalize))
             report = pipeline.stage("report", normalize=artifact(normalize), variability=artifact(variability))
             chain(normalize, variability, report)
-        _finish(template, dag, pipeline)
+        finish(template, dag, pipeline)
     return template
 
 
@@ -96,11 +96,13 @@ def chain(*tasks: Task) -> None:
         before.next(after)
 
 
-def _store() -> Parameter:
+def store_parameter() -> Parameter:
+    """Return the parameter that every pipeline has."""
     return Parameter(name="store", description="Root URI of the store: s3://bucket/prefix or a directory.")
 
 
-def _template(name: str, title: str, text: str | None) -> WorkflowTemplate:
+def pipeline_template(name: str, title: str, text: str | None) -> WorkflowTemplate:
+    """Begin the template of a pipeline."""
     return WorkflowTemplate(
         name=f"contimg-{name}",
         entrypoint="main",
@@ -112,7 +114,7 @@ def _template(name: str, title: str, text: str | None) -> WorkflowTemplate:
     )
 
 
-def _finish(template: WorkflowTemplate, dag: DAG, pipeline: Pipeline) -> None:
+def finish(template: WorkflowTemplate, dag: DAG, pipeline: Pipeline) -> None:
     """Give the DAG the parameters that its tasks turned out to need, and the form the same."""
     template.arguments = pipeline.parameters
     dag.inputs = [Parameter(name=one.name) for one in pipeline.parameters]

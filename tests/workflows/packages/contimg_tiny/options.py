@@ -21,6 +21,8 @@ class TinyOptions(StageOptions):
     """How to end."""
     times: int = 1000000
     """End so only the first few times; then write."""
+    nap_s: float = 0.0
+    """Sleep so long before writing."""
     store: str = ""
     """Folder that remembers the times, and who ran."""
 

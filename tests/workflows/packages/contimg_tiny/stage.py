@@ -21,6 +21,7 @@ def run(options: TinyOptions, context: Context) -> Outcome:
     context.write("first.txt", b"half")
     if _count(options) <= options.times:
         _end(options)
+    time.sleep(options.nap_s)
     with context.step("write"):
         context.write("word.txt", " ".join([*before, options.word]).encode())
     return Outcome(metrics={"words": len(before) + 1})
