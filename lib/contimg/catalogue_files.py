@@ -260,7 +260,9 @@ def _factor(name: str, spelled: str, wanted: str, where: str) -> float:
     try:
         return float(units.Unit(plain[0]).to(units.Unit(plain[1])))
     except (ValueError, TypeError, units.UnitConversionError) as error:
-        raise BadInputError(where, f"{name} in {wanted} or the like", spelled, "Convert the column, or correct its unit.") from error
+        raise BadInputError(
+            where, f"{name} in {wanted} or the like", spelled, "Convert the column, or correct its unit."
+        ) from error
 
 
 def _complete(columns: dict[str, FloatArray], found: Mapping[str, Raw | None]) -> None:

@@ -163,7 +163,9 @@ def direction_of_cosines(
     return np.asarray(np.mod(ra, 2 * np.pi)), np.asarray(dec)
 
 
-def separation_rad(ra1_rad: npt.ArrayLike, dec1_rad: npt.ArrayLike, ra2_rad: npt.ArrayLike, dec2_rad: npt.ArrayLike) -> FloatArray:
+def separation_rad(
+    ra1_rad: npt.ArrayLike, dec1_rad: npt.ArrayLike, ra2_rad: npt.ArrayLike, dec2_rad: npt.ArrayLike
+) -> FloatArray:
     """Return the angle between directions, 0 to pi; exact at every distance; all broadcast."""
     return np.asarray(erfa.seps(ra1_rad, dec1_rad, ra2_rad, dec2_rad), np.float64)
 

@@ -111,7 +111,9 @@ def _version(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError as error:
-        raise BadInputError("this Python", distribution, "none", f"Install {distribution}; CASA has no data without it.") from error
+        raise BadInputError(
+            "this Python", distribution, "none", f"Install {distribution}; CASA has no data without it."
+        ) from error
 
 
 def _build_aside(folder: Path) -> None:

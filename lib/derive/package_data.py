@@ -23,6 +23,7 @@ import erfa
 import numpy as np
 from astropy.coordinates import Angle
 from astropy.io import fits
+
 from contimg.schemas.shipped import NVSS, STATIONS, VLA_CALIBRATORS
 
 DATA = Path(__file__).parents[1] / "contimg" / "data"

@@ -15,7 +15,7 @@ CALTABLES = Schema(
         Column("mjd", pa.float64(), "d", "time.epoch", "UTC midpoint of that group", nullable=False),
         Column("valid_from", pa.float64(), "d", "time.start", "The set may be used from here, MJD", nullable=False),
         Column("valid_to", pa.float64(), "d", "time.end", "The set may be used up to here, MJD", nullable=False),
-        Column("dec", pa.float64(), "deg", "pos.eq.dec;instr.pointing", "Apparent Declination of the pointing", nullable=False),
+        Column("dec", pa.float64(), "deg", "pos.eq.dec", "Apparent Declination of the pointing", nullable=False),
         Column("calibrator", pa.string(), "", "meta.id;src", "Name of the calibrator", nullable=False),
         Column("flux_anchor", pa.string(), "", "meta.code", "standard or catalogue", nullable=False),
         Column("apparent_flux", pa.float64(), "Jy", "phot.flux.density;em.radio.750-1500MHz", "Calibrator after the beam"),

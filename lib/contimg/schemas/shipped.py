@@ -26,7 +26,9 @@ STATIONS = Schema(
     ),
 )
 
-RA = Column("ra", pa.float64(), "deg", "pos.eq.ra;meta.main", "Right ascension, ICRS (or FK5 J2000, within 0.03 arcsec)", nullable=False)
+RA = Column(
+    "ra", pa.float64(), "deg", "pos.eq.ra;meta.main", "Right ascension, ICRS (or FK5 J2000, within 0.03 arcsec)", nullable=False
+)
 DEC = Column("dec", pa.float64(), "deg", "pos.eq.dec;meta.main", "Declination, ICRS (or FK5 J2000)", nullable=False)
 
 NVSS = Schema(
@@ -54,12 +56,23 @@ VLA_CALIBRATORS = Schema(
         Column("alias", pa.string(), "", "meta.id", "Other name, or empty", nullable=False),
         RA,
         DEC,
-        Column("position_code", pa.string(), "", "meta.code.error;pos.eq", "A < 0.002, B < 0.01, C < 0.15, T > 0.15 arcsec", nullable=False),
-        Column("code_c", pa.string(), "", "meta.code.qual", "Code at 20 cm in configuration C (to 3.4 km), or empty", nullable=False),
-        Column("code_d", pa.string(), "", "meta.code.qual", "Code at 20 cm in configuration D (to 1.0 km), or empty", nullable=False),
+        Column(
+            "position_code",
+            pa.string(),
+            "",
+            "meta.code.error;pos.eq",
+            "A < 0.002, B < 0.01, C < 0.15, T > 0.15 arcsec",
+            nullable=False,
+        ),
+        Column(
+            "code_c", pa.string(), "", "meta.code.qual", "Code at 20 cm in configuration C (to 3.4 km), or empty", nullable=False
+        ),
+        Column(
+            "code_d", pa.string(), "", "meta.code.qual", "Code at 20 cm in configuration D (to 1.0 km), or empty", nullable=False
+        ),
         Column("flux_20cm", pa.float32(), "Jy", FLUX_L, "Flux density at 20 cm; null if the list has none"),
         Column("flux_6cm", pa.float32(), "Jy", "phot.flux.density;em.radio.3-6GHz", "Flux density at 6 cm"),
-        Column("uv_max", pa.float32(), "klambda", "instr.baseline;stat.max", "Use no longer baselines at 20 cm"),
+        Column("uv_max", pa.float32(), "", "instr.baseline;stat.max", "Use no longer baselines at 20 cm; 1000 wavelengths"),
     ),
 )
 
@@ -72,10 +85,23 @@ CATALOGUE = Schema(
         Column("name", pa.string(), "", "meta.id;meta.main", "Name in the survey, or one made from the position", nullable=False),
         RA,
         DEC,
-        Column("flux", pa.float64(), "Jy", "phot.flux.density;em.radio", "Integrated flux density; the peak where none is given", nullable=False),
+        Column(
+            "flux",
+            pa.float64(),
+            "Jy",
+            "phot.flux.density;em.radio",
+            "Integrated flux density; the peak where none is given",
+            nullable=False,
+        ),
         Column("flux_err", pa.float64(), "Jy", "stat.error;phot.flux.density;em.radio", "1 sigma"),
         Column("flux_peak", pa.float64(), "Jy/beam", "phot.flux.density;em.radio;stat.max", "Peak flux density"),
-        Column("major", pa.float32(), "arcsec", "phys.angSize.smajAxis", "Deconvolved major axis, FWHM; an upper limit in some surveys"),
+        Column(
+            "major",
+            pa.float32(),
+            "arcsec",
+            "phys.angSize.smajAxis",
+            "Deconvolved major axis, FWHM; an upper limit in some surveys",
+        ),
         Column("minor", pa.float32(), "arcsec", "phys.angSize.sminAxis", "Deconvolved minor axis, FWHM"),
         Column("position_angle", pa.float32(), "deg", "pos.posAng", "Of the major axis, north through east"),
         Column("spectral_index", pa.float32(), "", "spect.index", "alpha, S ~ nu^alpha"),
