@@ -75,10 +75,12 @@ def hadec(ra_rad: Floats, dec_rad: Floats, mjd: Floats, site: Site = SITE) -> tu
     Hour angle (west positive, in -pi to pi) and Declination, radians, shape (N, T), about the pole of the ITRS.
     """
     dut1, x, y = earth_orientation(mjd)
-    _, _, ha, dec, _, _ = erfa.atco13(
-        ra_rad[:, None], dec_rad[:, None], 0.0, 0.0, 0.0, 0.0, MJD_ZERO, mjd[None], dut1[None],
-        np.deg2rad(site.longitude_deg), np.deg2rad(site.latitude_deg), site.height_m, x[None], y[None], 0.0, 0.0, 0.0, 0.2e6,
-    )  # fmt: skip
+    # The Earth's part (precession, nutation, its velocity) is worked out once for each time, not for each source.
+    earth, _ = erfa.apco13(
+        MJD_ZERO, mjd, dut1, np.deg2rad(site.longitude_deg), np.deg2rad(site.latitude_deg), site.height_m, x, y, 0.0, 0.0, 0.0, 0.2e6
+    )
+    intermediate = erfa.atciq(ra_rad[:, None], dec_rad[:, None], 0.0, 0.0, 0.0, 0.0, earth[None])
+    _, _, ha, dec, _ = erfa.atioq(*intermediate, earth[None])
     return np.remainder(np.asarray(ha) + np.pi, 2 * np.pi) - np.pi, np.asarray(dec)
 
 

@@ -13,7 +13,7 @@ from contimg_simulate.array import INTEGRATION_S, SCALES, SUBBANDS, Array, Scale
 from contimg_simulate.beam import airy_power
 from contimg_simulate.frame import hadec, icrs_of_meridian, unit_vectors
 from contimg_simulate.instrument import Instrument
-from contimg_simulate.visibilities import delays, predict, receive
+from contimg_simulate.visibilities import Receivers, delays, predict, receive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +125,7 @@ def subband(group: Group, index: int) -> Complexes64:
         sky[np.isin(first, group.deaf) | np.isin(second, group.deaf)] = 0
         gain = bandpass * group.gains[:, :, t, None] * group.alive[t][:, None]
         noise = rng.standard_normal((array.baselines, scale.channels, 2, 2), dtype=np.float32)
-        receive(sky, _as_voltages(gain), noise, sigma, system, first, second, out[t])
+        receive(sky, Receivers(_as_voltages(gain), sigma, system), noise, (first, second), out[t])
     return out
 
 

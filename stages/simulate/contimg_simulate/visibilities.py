@@ -8,6 +8,7 @@ phase centre (hour angle 0 and the pointing's Declination), which moves with the
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,85 +69,104 @@ def predict(
     """
     out = np.zeros((len(pairs[0]), len(frequency_hz)), np.complex64)
     if len(delay_s):
-        real, imaginary = _phasors(delay_s, frequency_hz)
-        half = math.pi * smear[0], math.pi * smear[1]
-        _accumulate(delay_s, rate, flux_jy, real, imaginary, frequency_hz, pairs[0], pairs[1], half, out)
+        half = math.pi * smear[0] * float(frequency_hz.mean()), math.pi * smear[1]
+        detune = (frequency_hz / frequency_hz.mean() - 1).astype(np.float32)
+        phasors = _phasors(delay_s, frequency_hz)
+        _accumulate(_Paths(delay_s, rate, *half), np.ascontiguousarray(flux_jy.T), phasors, detune, pairs, out)
     return out
+
+
+class _Paths(NamedTuple):
+    """Delays and their rates, and what turns them into half the phase that passes inside an integration and a channel."""
+
+    delay_s: Floats
+    rate: Floats
+    per_rate: float
+    per_delay: float
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _phasors(delay_s: Floats, frequency_hz: Floats) -> tuple[Floats32, Floats32]:
-    """Return cosine and sine of each antenna's phase, shape (N, A, channels)."""
+    """Return cosine and sine of each antenna's phase, shape (A, channels, N)."""
     sources, antennas = delay_s.shape
-    real = np.empty((sources, antennas, frequency_hz.size), np.float32)
-    imaginary = np.empty((sources, antennas, frequency_hz.size), np.float32)
-    for s in range(sources):
-        for a in range(antennas):
-            for c in range(frequency_hz.size):
+    real = np.empty((antennas, frequency_hz.size, sources), np.float32)
+    imaginary = np.empty((antennas, frequency_hz.size, sources), np.float32)
+    for a in range(antennas):
+        for c in range(frequency_hz.size):
+            for s in range(sources):
                 turns = delay_s[s, a] * frequency_hz[c]
                 phase = 2 * math.pi * (turns - math.floor(turns))
-                real[s, a, c] = math.cos(phase)
-                imaginary[s, a, c] = math.sin(phase)
+                real[a, c, s] = math.cos(phase)
+                imaginary[a, c, s] = math.sin(phase)
     return real, imaginary
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _sinc(x: float) -> float:
-    return 1.0 - x * x / 6 if abs(x) < 1e-4 else math.sin(x) / x  # noqa: PLR2004 - the series is exact there
+def _sinc(x: float) -> tuple[float, float]:
+    """Return sin(x)/x, and x times its slope, which is cos(x) - sin(x)/x; series where they are good to 1e-7, for speed."""
+    y = x * x
+    if y < 1.0:
+        value = 1.0 - y / 6 * (1.0 - y / 20 * (1.0 - y / 42 * (1.0 - y / 72)))
+        return value, -y / 3 * (1.0 - y / 10 * (1.0 - y / 28 * (1.0 - y / 54)))
+    return math.sin(x) / x, math.cos(x) - math.sin(x) / x
 
 
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
 def _accumulate(
-    delay_s: Floats, rate: Floats, flux: Floats32, real: Floats32, imaginary: Floats32, frequency_hz: Floats,
-    first: Integers, second: Integers, half: tuple[float, float], out: Complexes64,
-) -> None:  # fmt: skip
-    """Add every source to every baseline; the inner loop runs along channels so that the compiler makes it SIMD."""
-    channels = frequency_hz.size
-    centre = frequency_hz.mean()
-    detune = ((frequency_hz - centre) / centre).astype(np.float32)
-    re, im = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    for b in range(first.size):
-        i, j = first[b], second[b]
-        re[:] = 0
-        im[:] = 0
-        for s in range(delay_s.shape[0]):
-            x = half[0] * (rate[s, j] - rate[s, i]) * centre
-            in_time, in_band = _sinc(x), _sinc(half[1] * (delay_s[s, j] - delay_s[s, i]))
-            # x goes with frequency: to first order across the subband, which is 0.4 % either way.
-            level, slope = np.float32(in_time * in_band), np.float32((math.cos(x) - in_time) * in_band)
-            for c in range(channels):
-                weight = flux[s, c] * (level + slope * detune[c])
-                re[c] += weight * (real[s, i, c] * real[s, j, c] + imaginary[s, i, c] * imaginary[s, j, c])
-                im[c] += weight * (real[s, i, c] * imaginary[s, j, c] - imaginary[s, i, c] * real[s, j, c])
-        for c in range(channels):
-            out[b, c] = complex(re[c], im[c])
+    paths: _Paths, flux: Floats32, phasors: tuple[Floats32, Floats32], detune: Floats32, pairs: tuple[Integers, Integers], out: Complexes64
+) -> None:
+    """Add every source to every baseline; the inner loop sums over sources, which the compiler makes SIMD."""
+    real, imaginary = phasors
+    level, slope = np.empty(flux.shape[1], np.float32), np.empty(flux.shape[1], np.float32)
+    for b in range(pairs[0].size):
+        i, j = pairs[0][b], pairs[1][b]
+        for s in range(level.size):
+            in_time, bend = _sinc(paths.per_rate * (paths.rate[s, j] - paths.rate[s, i]))
+            in_band, _ = _sinc(paths.per_delay * (paths.delay_s[s, j] - paths.delay_s[s, i]))
+            # The phase goes with frequency: to first order across the subband, which is 0.4 % either way.
+            level[s], slope[s] = in_time * in_band, bend * in_band
+        for c in range(detune.size):
+            ri, ii, rj, ij, row = real[i, c], imaginary[i, c], real[j, c], imaginary[j, c], flux[c]
+            re, im = np.float32(0), np.float32(0)
+            for s in range(level.size):
+                weight = row[s] * (level[s] + slope[s] * detune[c])
+                re += weight * (ri[s] * rj[s] + ii[s] * ij[s])
+                im += weight * (ri[s] * ij[s] - ii[s] * rj[s])
+            out[b, c] = complex(re, im)
+
+
+class Receivers(NamedTuple):
+    """What the antennas do to a signal in one integration."""
+
+    gain: Complexes64
+    """Voltage gains, shape (A, channels, 2), correlator units per square root of Jy: vis = conj(gain_A) gain_B sky."""
+    sigma: Floats32
+    """Shape (A,): the product of two antennas' is the noise of the real part of their visibility, Jy."""
+    system: Floats32
+    """System equivalent flux density, which the autocorrelations show, shape (A,), Jy."""
 
 
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
-def receive(
-    sky: Complexes64, gain: Complexes64, noise: Floats32, sigma: Floats32, system: Floats32, first: Integers, second: Integers, out: Complexes64
-) -> None:
+def receive(sky: Complexes64, receivers: Receivers, noise: Floats32, pairs: tuple[Integers, Integers], out: Complexes64) -> None:
     """Turn one integration's visibilities into what the correlator writes: gains, system temperature and noise.
 
     Parameters
     ----------
     sky
         Shape (baselines, channels), Jy.
-    gain
-        Voltage gains, shape (A, channels, 2), correlator units per square root of Jy; an antenna's voltage is gain times
-        field, so that vis = conj(gain_A) gain_B sky.
+    receivers
+        The antennas.
     noise
         Normal numbers, shape (baselines, channels, 2, 2): polarization, then real and imaginary part.
-    sigma
-        Square root of each antenna's noise of a visibility's real part, shape (A,): the product of two is that of their baseline, Jy.
-    system
-        Each antenna's system equivalent flux density, which its autocorrelation shows, shape (A,), Jy.
+    pairs
+        Index of the first and of the second antenna of each baseline.
     out
         Shape (baselines, channels, 2), filled.
     """
+    gain, sigma, system = receivers
     root = np.float32(math.sqrt(2.0))
-    for b in range(first.size):
-        i, j = first[b], second[b]
+    for b in range(sky.shape[0]):
+        i, j = pairs[0][b], pairs[1][b]
         spread = sigma[i] * sigma[j]
         for c in range(sky.shape[1]):
             for p in range(2):
