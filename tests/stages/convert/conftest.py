@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from astropy import units
 from astropy.coordinates import EarthLocation
+from pyuvdata import utils
+
 from contimg.coordinates import use_offline_iers
 from contimg.groups import GroupRecord, Subband, group_id, utc_of_jd
 from contimg.telescope import stations
-from pyuvdata import utils
 
 C = 299792458.0
 LOCATION = EarthLocation.from_geodetic(-118.283 * units.deg, 37.234 * units.deg, 1188.0 * units.m)
