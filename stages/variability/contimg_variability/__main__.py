@@ -1,0 +1,13 @@
+"""The executable ``contimg-variability``."""
+
+from contimg.contract import main as contract_main
+from contimg_variability.options import STAGE
+
+
+def main() -> None:
+    """Run the stage."""
+    contract_main(STAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Options of the variability stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from contimg.options import ArtifactURI, StageOptions
+from contimg.stage import Stage
+
+
+class VariabilityOptions(StageOptions):
+    """Describe the variability of every source, and look for extreme scattering events."""
+
+    normalized: ArtifactURI
+    """URI of the artifact that normalize made."""
+    tables: str
+    """URI of the folder of tables; statistics and candidates are published to it."""
+    min_score: float = Field(default=0.6, ge=0, le=1)
+    """A candidate's mission score is above this."""
+    min_evidence: float = Field(default=10.0, gt=0)
+    """A candidate's penalised log likelihood exceeds that of every rival explanation by this much."""
+    min_epochs: int = Field(default=20, ge=5)
+    """Sources with more epochs than this get a verdict."""
+
+
+STAGE = Stage(name="variability", options=VariabilityOptions, package="contimg_variability", tools=("scipy",))
