@@ -26,7 +26,7 @@ $(VENV)/.made: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	@touch $@
 
 demo: $(VENV)/.made tools ## Simulate a sky, run the whole chain on it, write images, light curves and a report
-	$(BIN)/python -m contimg_workflows.demo demo
+	$(BIN)/python -m contimg_workflows.demo --folder demo
 
 test: $(VENV)/.made tools ## All tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

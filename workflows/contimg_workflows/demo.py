@@ -1,0 +1,99 @@
+"""``make demo``: simulate months of a Declination strip, run the whole chain on them, and say whether it found what was hidden."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contimg.contract import command
+from contimg.errors import ChildFailedError, ContimgError
+from contimg.options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from contimg.console import Console
+
+SAME_DEG = 30 / 3600
+"""A candidate within half a beam of a hidden source is that source."""
+SETTINGS = ("watch.size=0", "watch.timeout_s=0", "image.tier=development")
+"""Small subbands of any size, no waiting for late ones, and images of the demo's short groups."""
+
+
+class DemoOptions(Options):
+    """Simulate 26 epochs over 150 days, process them and compare what was found with the truth."""
+
+    folder: str = "demo"
+    """Folder of the demo's store."""
+    jobs: int = 2
+    """Processes side by side."""
+    epochs: int = 26
+    """How often the target field is observed; an ESE verdict needs more than 20."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``contimg demo``."""
+    return command("contimg demo", DemoOptions, _work, argv)
+
+
+def _work(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    store = Path(options.folder).absolute() / "store"
+    say = console.log.info
+    say("simulating %d epochs of a strip at Dec +33 into %s", options.epochs, store / "incoming")
+    simulate = [
+        "contimg-simulate", "--campaign", "demo", "--epochs", str(options.epochs),
+        "--out", f"{store}/products/simulate", "--incoming", f"{store}/incoming",
+    ]  # fmt: skip
+    truth = json.loads((Path(_json(simulate, env)["artifact"]) / "truth.json").read_text())
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    run = _json(["contimg", "run", "all", "--store", str(store), "--jobs", str(options.jobs), *settings], env)
+    verdict = judge(truth, candidates(store))
+    pages = sorted(str(path) for path in store.glob("products/epoch-*/report/*/report.html"))
+    say("verdict: %s", verdict["words"])
+    for page in pages:
+        say("look at %s", page)
+    say("images: %s", f"{store}/products/*/image/*/thumbnail.png")
+    if not verdict["right"]:
+        raise ContimgError(str(store), "the hidden lens and nothing else", verdict["words"], "contimg status tells what ran.")
+    return {"store": str(store), "verdict": verdict, "report": pages[-1] if pages else None, "run": run}
+
+
+def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+    """Run one of our programs, its words on our stderr, and return its summary."""
+    program = str(Path(sys.executable).parent / argv[0])
+    done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise ChildFailedError(" ".join(argv[:3]), "exit code 0", str(done.returncode), "Its last words stand above.")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def candidates(store: Path) -> list[dict[str, Any]]:
+    """Return the published ESE candidates of a store."""
+    import pyarrow.parquet as pq  # slow to import
+
+    tables = [pq.read_table(path) for path in sorted(store.glob("tables/ese_candidates/*/*.parquet"))]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def judge(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Compare candidates with the sources that were made to scatter; positions decide."""
+    hidden = [source for source in truth["sources"] if source["curve"]["kind"] == "lens"]
+    seen = [source["name"] for source in hidden if any(_same(source, row) for row in found)]
+    false = [row["source"] for row in found if not any(_same(source, row) for source in hidden)]
+    right = len(seen) == len(hidden) and not false
+    words = f"{len(seen)} of {len(hidden)} hidden scattering events found, {len(false)} false candidates"
+    return {"right": right, "found": seen, "false": false, "words": words}
+
+
+def _same(source: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    east = (source["ra_deg"] - row["ra"]) * math.cos(math.radians(source["dec_deg"]))
+    return math.hypot(east, source["dec_deg"] - row["dec"]) < SAME_DEG
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
