@@ -88,7 +88,7 @@ class Array:
     def uvw_m(self, dec_rad: float) -> Floats:
         """Return second minus first antenna along u, v, w towards hour angle 0, shape (baselines, 3), metres."""
         frame = to_meridian(self.offsets_m)
-        towards = unit_vectors(np.float64(0.0), np.float64(dec_rad))
+        towards = unit_vectors(0.0, dec_rad)
         north = np.array([-np.sin(dec_rad), 0.0, np.cos(dec_rad)])
         axes = np.stack([np.array([0.0, 1.0, 0.0]), north, towards])
         return np.asarray((frame[self.second] - frame[self.first]) @ axes.T)

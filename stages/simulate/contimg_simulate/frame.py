@@ -77,7 +77,18 @@ def hadec(ra_rad: Floats, dec_rad: Floats, mjd: Floats, site: Site = SITE) -> tu
     dut1, x, y = earth_orientation(mjd)
     # The Earth's part (precession, nutation, its velocity) is worked out once for each time, not for each source.
     earth, _ = erfa.apco13(
-        MJD_ZERO, mjd, dut1, np.deg2rad(site.longitude_deg), np.deg2rad(site.latitude_deg), site.height_m, x, y, 0.0, 0.0, 0.0, 0.2e6
+        MJD_ZERO,
+        mjd,
+        dut1,
+        np.deg2rad(site.longitude_deg),
+        np.deg2rad(site.latitude_deg),
+        site.height_m,
+        x,
+        y,
+        0.0,
+        0.0,
+        0.0,
+        0.2e6,
     )
     intermediate = erfa.atciq(ra_rad[:, None], dec_rad[:, None], 0.0, 0.0, 0.0, 0.0, earth[None])
     _, _, ha, dec, _ = erfa.atioq(*intermediate, earth[None])
@@ -106,7 +117,7 @@ def transit_mjd(ra_rad: float, dec_rad: float, after_mjd: float, site: Site = SI
     return float(mjd)
 
 
-def unit_vectors(ha_rad: Floats, dec_rad: Floats) -> Floats:
+def unit_vectors(ha_rad: Floats | float, dec_rad: Floats | float) -> Floats:
     """Return unit vectors in the telescope's frame, shape (..., 3)."""
     equator = np.cos(dec_rad)
     return np.stack([equator * np.cos(ha_rad), -equator * np.sin(ha_rad), np.sin(dec_rad)], axis=-1)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from contimg_simulate import defects
 from contimg_simulate.array import INTEGRATION_S, SCALES, SUBBANDS, Array, Scale, dsa110
 from contimg_simulate.beam import airy_power
-from contimg_simulate.frame import hadec, icrs_of_meridian, unit_vectors
+from contimg_simulate.frame import hadec, unit_vectors
 from contimg_simulate.instrument import Instrument
 from contimg_simulate.visibilities import Receivers, delays, predict, receive
 
@@ -27,6 +27,7 @@ Complexes = npt.NDArray[np.complex128]
 Complexes64 = npt.NDArray[np.complex64]
 
 NOISE, DEFECTS = 11, 12
+MIDDLE_HZ = np.array([1.405e9])
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ class Group:
         """The size of the data."""
         return SCALES[self.options.scale]
 
-    def centre_deg(self) -> tuple[float, float]:
-        """Return the ICRS place of the pointing at the middle of the group."""
-        ra, dec = icrs_of_meridian(self.plan.dec_rad, np.array([self.plan.middle_mjd]))
-        return float(np.rad2deg(ra[0]) % 360), float(np.rad2deg(dec[0]))
-
     def apparent_jy(self, frequency_hz: Floats) -> Floats:
         """Return the sources' fluxes through the beam without the flux-scale error, shape (N, T, channels)."""
         intrinsic = np.array([source.spectrum_jy(frequency_hz, self.plan.middle_mjd) for source in self.sources])
@@ -74,9 +70,23 @@ class Group:
 
     def beam(self, frequency_hz: Floats) -> Floats:
         """Return the primary beam at each source, shape (N, T, channels)."""
-        if self.options.beam == "uniform":
-            return np.ones((*self.separation_rad.shape, frequency_hz.size))
-        return airy_power(self.separation_rad[..., None], frequency_hz)
+        return beam(self.options, self.separation_rad, frequency_hz)
+
+
+def beam(options: SimulateOptions, separation_rad: Floats, frequency_hz: Floats) -> Floats:
+    """Return the primary beam that the options ask for, with an axis of frequency added at the end."""
+    if options.beam == "uniform":
+        return np.ones((*separation_rad.shape, frequency_hz.size))
+    return airy_power(separation_rad[..., None], frequency_hz)
+
+
+def visible(plan: Plan, options: SimulateOptions, sky: Sequence[Source], radius_deg: float) -> list[Source]:
+    """Return the sources of a sky that a group sees: near enough, and bright enough through the beam when quiet."""
+    separation = separations_rad(offsets(plan, sky))
+    near = np.rad2deg(separation.min(axis=1)) < radius_deg
+    # A source that varies must not come and go with its flux.
+    quiet = np.array([source.flux_jy for source in sky]) * beam(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
+    return [source for source, keep in zip(sky, near & (quiet >= options.faintest_jy), strict=True) if keep]
 
 
 def prepare(plan: Plan, options: SimulateOptions, sources: Sequence[Source]) -> Group:
@@ -84,13 +94,14 @@ def prepare(plan: Plan, options: SimulateOptions, sources: Sequence[Source]) -> 
     array, scale = dsa110(), SCALES[options.scale]
     rng = np.random.default_rng([options.seed, DEFECTS, _tick(plan)])
     emitters = defects.emitters(options.rfi, scale, rng)
-    separation, delay, rate = _geometry(plan, sources, emitters, array)
+    offset = offsets(plan, sources)
+    delay, rate = _paths(plan, offset, emitters, array)
     tool = instrument(options)
     unit = options.gains == "unit"
     return Group(
         plan=plan, options=options, sources=sources,
         flux_scale=tool.flux_scale(plan.epoch) if plan.role == "target" else 1.0,
-        separation_rad=separation, delay_s=delay, rate=rate,
+        separation_rad=separations_rad(offset), delay_s=delay, rate=rate,
         bandpass=np.ones((2, array.antennas, SUBBANDS * scale.channels), complex) if unit else tool.bandpass(scale.band_hz()),
         gains=np.ones((2, array.antennas, scale.integrations), complex) if unit else tool.gains(plan.mjd),
         emitters=emitters, alive=defects.alive(options, array, scale.integrations, rng),
@@ -143,20 +154,28 @@ def _fluxes(group: Group, frequency_hz: Floats, index: int) -> npt.NDArray[np.fl
     return np.ascontiguousarray(whole, dtype=np.float32)
 
 
-def _geometry(plan: Plan, sources: Sequence[Source], emitters: Sequence[defects.Emitter], array: Array) -> tuple[Floats, Floats, Floats]:
-    """Return separations (N, T) from the pointing, and delays and rates (N + E, T, A)."""
+def offsets(plan: Plan, sources: Sequence[Source]) -> Floats:
+    """Return each source's unit vector minus that of the phase centre in the telescope's frame, shape (N, T, 3)."""
     place = np.deg2rad(np.array([(s.ra_deg, s.dec_deg) for s in sources]).reshape(-1, 2))
-    towards = unit_vectors(*hadec(place[:, 0], place[:, 1], plan.mjd))
-    centre = unit_vectors(np.float64(0.0), np.float64(plan.dec_rad))
-    offset = towards - centre
+    return unit_vectors(*hadec(place[:, 0], place[:, 1], plan.mjd)) - unit_vectors(0.0, plan.dec_rad)
+
+
+def separations_rad(offset: Floats) -> Floats:
+    """Return the angle that belongs to the difference of two unit vectors, without the last axis."""
     # Half the chord: exact for small angles, where the arc cosine is not.
-    separation = 2 * np.arcsin(np.clip(np.linalg.norm(offset, axis=-1) / 2, 0, 1))
+    return np.asarray(2 * np.arcsin(np.clip(np.linalg.norm(offset, axis=-1) / 2, 0, 1)))
+
+
+def _paths(plan: Plan, offset: Floats, emitters: Sequence[defects.Emitter], array: Array) -> tuple[Floats, Floats]:
+    """Return delays and rates of sources and emitters, both (N + E, T, A)."""
+    centre = unit_vectors(0.0, plan.dec_rad)
     ground = np.array([emitter.direction for emitter in emitters]).reshape(-1, 1, 3) - centre
     ground = np.broadcast_to(ground, (len(emitters), len(plan.mjd), 3))
+    # Against an emitter on the ground it is the phase centre that turns.
     turning = np.concatenate([offset, np.broadcast_to(-centre, ground.shape)]).reshape(-1, 3)
     delay, rate = delays(array.positions_m(), np.concatenate([offset, ground]).reshape(-1, 3), turning)
     shape = (-1, len(plan.mjd), array.antennas)
-    return separation, delay.reshape(shape), rate.reshape(shape)
+    return delay.reshape(shape), rate.reshape(shape)
 
 
 def _tick(plan: Plan) -> int:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from contimg.errors import UsageError
 from contimg.groups import group_id, mjd_of, utc_of_jd
 from contimg_simulate.array import CADENCE_S, INTEGRATION_S, SCALES, Scale
-from contimg_simulate.frame import DAY_S, MJD_ZERO, transit_mjd
+from contimg_simulate.frame import DAY_S, MJD_ZERO, icrs_of_meridian, transit_mjd
 
 if TYPE_CHECKING:
     from contimg_simulate.options import SimulateOptions
@@ -46,6 +46,11 @@ class Plan:
     def middle_mjd(self) -> float:
         """Middle of the group, MJD UTC."""
         return float(self.mjd.mean())
+
+    def centre_deg(self) -> tuple[float, float]:
+        """Return the ICRS place of the pointing at the middle of the group."""
+        ra, dec = icrs_of_meridian(self.dec_rad, np.array([self.middle_mjd]))
+        return float(np.rad2deg(ra[0]) % 360), float(np.rad2deg(dec[0]))
 
 
 def plans(options: SimulateOptions) -> list[Plan]:

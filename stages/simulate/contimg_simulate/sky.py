@@ -77,7 +77,9 @@ def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[So
 
     rows = catalogue().within(ra_deg, dec_deg, radius_deg)
     return [
-        Source(name=str(name), ra_deg=float(ra), dec_deg=float(dec), flux_jy=float(flux), alpha=_index(float(ra), float(dec), seed))
+        Source(
+            name=str(name), ra_deg=float(ra), dec_deg=float(dec), flux_jy=float(flux), alpha=_index(float(ra), float(dec), seed)
+        )
         for name, ra, dec, flux in zip(rows.name, rows.ra_deg, rows.dec_deg, rows.flux_jy, strict=True)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from contimg.context import Outcome
 from contimg.errors import NoSourcesError
@@ -12,7 +13,7 @@ from contimg.store import open_store, put_file
 from contimg_simulate import defects, demo, truth, uvh5
 from contimg_simulate.array import INTEGRATION_S, SUBBANDS
 from contimg_simulate.frame import DAY_S
-from contimg_simulate.observe import NOISE, Group, prepare, subband
+from contimg_simulate.observe import Group, prepare, subband, visible
 from contimg_simulate.schedule import plans
 from contimg_simulate.sky import Source, merge, nvss, read_sources, standards
 
@@ -33,50 +34,51 @@ NAMES = 13
 def run(options: SimulateOptions, context: Context) -> Outcome:
     """Write the subbands of all groups, and the truth."""
     planned = plans(options)
+    _check_room(options, context)
     own = read_sources(context.read(options.sources), options.sources) if options.sources else []
     incoming = open_store(options.incoming)
     described: list[dict[str, Any]] = []
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
     skies: dict[str, Source] = {}
-    for number, plan in enumerate(planned):
-        with context.step("sky"):
-            group = prepare(plan, options, _visible(plan, options, own))
-        defective = number == 0
-        with context.step("groups"):
-            files = _write_group(group, incoming, context, (number, len(planned)), defective=defective)
-        described.append(truth.describe(group, files))
-        arrays |= truth.arrays(group) | truth.common_arrays(group)
-        skies |= {source.name: source for source in group.sources}
+    with context.step("groups"):
+        for number, plan in enumerate(planned):
+            group = prepare(plan, options, _sky(plan, options, own))
+            files = _write_group(group, incoming, context, (number, len(planned)))
+            described.append(truth.describe(group, files))
+            arrays |= truth.arrays(group) | truth.common_arrays(group)
+            skies |= {source.name: source for source in group.sources}
     everything = [skies[name].model_dump(mode="json") for name in sorted(skies)]
     context.write("truth.json", truth.to_json(options, described, everything))
     context.write("truth.npz", truth.to_npz(arrays))
-    written = sum(len(item["files"]) for item in described)
-    return Outcome(metrics={"groups": len(described), "files": written, "sources": len(everything), "ids": [d["id"] for d in described]})
+    written = sum(len(group["files"]) for group in described)
+    ids = [group["id"] for group in described]
+    return Outcome(metrics={"groups": len(ids), "files": written, "sources": len(everything), "ids": ids})
 
 
-def _visible(plan: Plan, options: SimulateOptions, own: Sequence[Source]) -> list[Source]:
+def _check_room(options: SimulateOptions, context: Context) -> None:
+    """Refuse early what the machine cannot hold: one file in scratch, one subband in memory."""
+    whole = uvh5.FILE_BYTES if options.scale == "full" else uvh5.FILE_BYTES // 20
+    context.need(room=2 * whole, memory=4 * whole)
+
+
+def _sky(plan: Plan, options: SimulateOptions, own: Sequence[Source]) -> list[Source]:
     """Return the sources that a group sees: one's own first, then flux standards, then the catalogue."""
-    bare = prepare(plan, options, [])
-    ra, dec = bare.centre_deg()
-    sky = list(own)
-    if options.campaign == "demo":
-        sky = merge(sky, demo.variables(options))
+    ra, dec = plan.centre_deg()
+    sky = merge(own, demo.variables(options)) if options.campaign == "demo" else list(own)
     if options.nvss:
         sky = merge(merge(sky, standards()), nvss(ra, dec, SKY_RADIUS_DEG, options.seed))
-    group = prepare(plan, options, sky)
-    near = np.rad2deg(group.separation_rad.min(axis=1)) < SKY_RADIUS_DEG
-    # A source that varies must not come and go with its flux: what it is when quiet decides.
-    quiet = np.array([source.flux_jy for source in sky]) * group.beam(np.array([1.405e9])).mean(axis=(1, 2))
-    seen = [source for source, keep in zip(sky, near & (quiet >= options.faintest_jy), strict=True) if keep]
+    seen = visible(plan, options, sky, SKY_RADIUS_DEG)
     if not seen:
         remedy = "Point elsewhere, lower --faintest-jy, or give --sources."
-        raise NoSourcesError(f"RA {ra:.3f}, Dec {dec:.3f}", f"a source above {options.faintest_jy} Jy in the beam", "none", remedy)
+        place = f"RA {ra:.3f}, Dec {dec:.3f}"
+        raise NoSourcesError(place, f"a source above {options.faintest_jy} Jy in the beam", "none", remedy)
     return seen
 
 
-def _write_group(group: Group, incoming: Store, context: Context, part: tuple[int, int], *, defective: bool) -> list[str]:
+def _write_group(group: Group, incoming: Store, context: Context, part: tuple[int, int]) -> list[str]:
     """Write a group's files; return their keys below `incoming`."""
     options, plan = group.options, group.plan
+    defective = part[0] == 0
     missing = defects.subband_numbers(options.missing_subbands) if defective else set()
     start = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
     clocks = uvh5.stamps(start, np.random.default_rng([options.seed, NAMES, round(plan.middle_mjd * DAY_S)]))

@@ -25,7 +25,7 @@ BEAM_CHANNELS = 16
 def describe(group: Group, files: Sequence[str]) -> dict[str, Any]:
     """Return what is true of one group, as JSON holds it."""
     plan, scale = group.plan, group.scale
-    ra, dec = group.centre_deg()
+    ra, dec = plan.centre_deg()
     return {
         "id": plan.id, "role": plan.role, "epoch": plan.epoch, "mjd": plan.middle_mjd,
         "mjd_start": float(plan.mjd[0]), "mjd_end": float(plan.mjd[-1]), "pointing_dec_deg": float(np.rad2deg(plan.dec_rad)),
@@ -41,7 +41,12 @@ def arrays(group: Group) -> dict[str, npt.NDArray[Any]]:
     on = np.zeros((group.scale.integrations, group.bandpass.shape[2]), bool)
     for emitter in group.emitters:
         on |= emitter.on
-    times = {"mjd": group.plan.mjd, "gains": group.gains.astype(np.complex64), "alive": group.alive, "rfi": on}
+    times: dict[str, npt.NDArray[Any]] = {
+        "mjd": group.plan.mjd,
+        "gains": group.gains.astype(np.complex64),
+        "alive": group.alive,
+        "rfi": on,
+    }
     return {f"{name}_{group.plan.id}": value for name, value in times.items()}
 
 

@@ -45,7 +45,12 @@ def delays(positions_m: Floats, offsets: Floats, turning: Floats) -> tuple[Float
 
 
 def predict(
-    delay_s: Floats, rate: Floats, flux_jy: Floats32, frequency_hz: Floats, pairs: tuple[Integers, Integers], smear: tuple[float, float]
+    delay_s: Floats,
+    rate: Floats,
+    flux_jy: Floats32,
+    frequency_hz: Floats,
+    pairs: tuple[Integers, Integers],
+    smear: tuple[float, float],
 ) -> Complexes64:
     """Return the visibilities of one integration, shape (baselines, channels), Jy.
 
@@ -113,7 +118,12 @@ def _sinc(x: float) -> tuple[float, float]:
 
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
 def _accumulate(
-    paths: _Paths, flux: Floats32, phasors: tuple[Floats32, Floats32], detune: Floats32, pairs: tuple[Integers, Integers], out: Complexes64
+    paths: _Paths,
+    flux: Floats32,
+    phasors: tuple[Floats32, Floats32],
+    detune: Floats32,
+    pairs: tuple[Integers, Integers],
+    out: Complexes64,
 ) -> None:
     """Add every source to every baseline; the inner loop sums over sources, which the compiler makes SIMD."""
     real, imaginary = phasors
