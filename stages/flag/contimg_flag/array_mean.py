@@ -50,22 +50,27 @@ def add_rows(
 def interference(level: FloatArray) -> BoolArray:
     """Return what stands out, shape (integrations, channels).
 
+    A sample is compared with the quietest quarter of its channel, which shows a burst however wide, and with its neighbours in the
+    same integration, which shows a carrier however long. What is there at all times is sought deeper, in that quietest quarter.
+
     Parameters
     ----------
     level
         Mean over baselines of the amplitude relative to its row's mean, shape (integrations, channels); NaN where nothing is good.
     """
     good = np.isfinite(level)
-    channel = _median(level, axis=0)
-    sample = level / channel
-    sample = sample / _median(sample, axis=1)[:, None] - 1
-    found = _above(sample, good, SAMPLE_EXCESS)
-    found |= _above(channel / _running_median(channel) - 1, np.isfinite(channel), CHANNEL_EXCESS)[None, :]
+    flat = level / _median(level, axis=1)[:, None]
+    channel = _quartile(flat)
+    in_time = flat / channel
+    in_time = in_time / _median(in_time, axis=1)[:, None] - 1
+    in_frequency = flat / _running_median(flat) - 1
+    found = _above(in_time, good, SAMPLE_EXCESS) | _above(in_frequency, good, SAMPLE_EXCESS)
+    found |= _above(channel / _running_median(channel) - 1, np.isfinite(channel), CHANNEL_EXCESS)
     return np.asarray(found & good)
 
 
 def bursts(power: FloatArray) -> BoolArray:
-    """Return which integrations are louder than both their neighbours by a quarter; `power` is the mean amplitude of each."""
+    """Return which integrations are louder than both their neighbours by a quarter; `power` is the amplitude of each."""
     padded = np.concatenate([[-np.inf], power, [-np.inf]])
     neighbours = np.maximum(padded[:-2], padded[2:])
     return np.asarray(np.isfinite(neighbours) & (power > (1 + INTEGRATION_EXCESS) * neighbours))
@@ -80,8 +85,15 @@ def _above(excess: FloatArray, good: BoolArray, least: float) -> BoolArray:
 
 def _running_median(values: FloatArray) -> FloatArray:
     half = NEIGHBOURS // 2
-    padded = np.pad(values, half, constant_values=np.nan)
-    return _median(sliding_window_view(padded, NEIGHBOURS), axis=1)
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(half, half)], constant_values=np.nan)
+    return _median(sliding_window_view(padded, NEIGHBOURS, axis=-1), axis=-1)
+
+
+def _quartile(values: FloatArray) -> FloatArray:
+    """Return each channel's lower quartile over time, of what is not NaN; one of the values, so that four are not interpolated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanquantile(values, 0.25, axis=0, method="lower"))
 
 
 def _median(values: FloatArray, axis: int) -> FloatArray:

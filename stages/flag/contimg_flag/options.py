@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from contimg.options import ArtifactURI, StageOptions
 from contimg.stage import Stage
-from pydantic import Field
 
 
 class FlagOptions(StageOptions):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from contimg.context import Context
-
     from contimg_flag.visibilities import Visibilities
 
 TIMEOUT_S = 900.0
@@ -16,7 +15,7 @@ CHUNK_CHANNELS = 48
 """Channels that AOFlagger judges together: one subband at full size."""
 FEW_INTEGRATIONS = 12
 """Below this many the background cannot be told from fringes, so the threshold is raised to where fringes of 16 Jy stay."""
-BASE, BASE_OF_FEW = 1.0, 1.4
+BASE, BASE_OF_FEW = 1.2, 1.4
 MEMORY_FACTOR = 3
 """Memory of AOFlagger over the bytes of DATA: it holds the data, two copies of the flags and works on baselines."""
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
 from contimg.context import Outcome
 from contimg.errors import AllFlaggedError
 from contimg.flagfile import pack_flags
 from contimg.manifest import QA
-
-from contimg_flag import array_mean, rfi, steps
+from contimg_flag import array_mean, receptors, rfi, steps
 from contimg_flag.ledger import Ledger
 from contimg_flag.visibilities import Visibilities
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from contimg.context import Context
 
+    from contimg.context import Context
     from contimg_flag.options import FlagOptions
 
     BoolArray = npt.NDArray[np.bool_]
@@ -58,22 +59,53 @@ def run(options: FlagOptions, context: Context) -> Outcome:
 def _simple_steps(visibilities: Visibilities, ledger: Ledger, options: FlagOptions) -> BoolArray:
     """Zeros, autos, dead receptors; return the dead ones, shape (antennas, correlations)."""
     flags, missing = visibilities.flags, ledger.by_channel >= 1
-    rows, _, products = visibilities.shape
-    amplitude = np.zeros((rows, products), np.float32)
+    sums = Sums.zeros(visibilities)
     for block, data in visibilities.blocks():
         steps.flag_zeros(data, flags[block])
-        steps.mean_amplitudes(data, flags[block], amplitude[block])
+        sums.add(block, data, flags[block])
     ledger.note("zeros", "exactly zero: the correlator had no data")
     flags[~visibilities.cross] = True
     ledger.note("autos", "auto-correlations; they count in no fraction")
     there = max(1e-9, 1 - float(missing.mean()))
-    bad = np.clip((ledger.by_row - missing.mean()) / there, 0, 1)[visibilities.cross]
-    first, second = visibilities.antenna1[visibilities.cross], visibilities.antenna2[visibilities.cross]
-    count = len(visibilities.header.antennas.names)
-    dead = steps.dead_receptors(bad, amplitude[visibilities.cross], first, second, count, limit=options.dead_fraction)
-    steps.flag_receptors(flags, dead, visibilities.antenna1, visibilities.antenna2)
-    ledger.note("dead", f"receptors with {options.dead_fraction:.0%} bad visibilities or no signal")
+    dead = sums.dead(visibilities, (ledger.by_row - missing.mean()) / there, options.dead_fraction)
+    receptors.flag(flags, dead, visibilities.antenna1, visibilities.antenna2)
+    ledger.note("dead", f"receptors with {options.dead_fraction:.0%} bad visibilities, no power or no sky")
     return dead
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What is summed over the channels of each row; each has shape (rows, correlations)."""
+
+    amplitude: npt.NDArray[np.float32]
+    product: npt.NDArray[np.complex64]
+    power: npt.NDArray[np.float32]
+    pairs: npt.NDArray[np.int32]
+
+    @classmethod
+    def zeros(cls, visibilities: Visibilities) -> Self:
+        """Return sums of nothing."""
+        rows, _, products = visibilities.shape
+        shape = (rows, products)
+        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.complex64), np.zeros(shape, np.float32), np.zeros(shape, np.int32))
+
+    def add(self, block: slice, data: npt.NDArray[np.complex64], flags: BoolArray) -> None:
+        """Fill in a block of rows."""
+        steps.mean_amplitudes(data, flags, self.amplitude[block])
+        steps.neighbour_products(data, flags, self.product[block], self.power[block], self.pairs[block])
+
+    def dead(self, visibilities: Visibilities, fractions: npt.NDArray[np.float64], limit: float) -> BoolArray:
+        """Judge the receptors; `fractions` are bad fractions of the rows."""
+        cross, antennas = visibilities.cross, len(visibilities.header.antennas.names)
+        first, second = visibilities.antenna1[cross], visibilities.antenna2[cross]
+
+        def matrix(values: npt.NDArray[Any]) -> npt.NDArray[np.complex128]:
+            return receptors.baseline_sums(values[cross], first, second, antennas)
+
+        rows = matrix(np.ones_like(fractions)).real
+        found = receptors.bad(matrix(fractions).real / rows, limit)
+        found |= receptors.silent(matrix(self.amplitude).real / rows)
+        return found | receptors.deaf(matrix(self.product), matrix(self.power).real, matrix(self.pairs).real)
 
 
 def _interference(visibilities: Visibilities, ledger: Ledger, options: FlagOptions, context: Context) -> None:
@@ -103,8 +135,10 @@ def _array_mean(visibilities: Visibilities) -> None:
     level = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     found = np.any([array_mean.interference(level[..., product]) for product in range(products)], axis=0)
     cross = visibilities.cross
-    power = np.bincount(visibilities.time_index[cross], mean[cross].mean(axis=1), times)
-    found[array_mean.bursts(power / np.bincount(visibilities.time_index[cross], minlength=times))] = True
+    loudness = np.bincount(visibilities.time_index[cross], mean[cross].mean(axis=1), times)
+    loudness = loudness / np.bincount(visibilities.time_index[cross], minlength=times)
+    # The median channel: a burst in part of the band is no reason to lose the rest.
+    found[array_mean.bursts(loudness * np.nanmedian(level, axis=(1, 2)))] = True
     for time in np.flatnonzero(found.any(axis=1)):
         mine = visibilities.time_index == time
         flags[mine] |= found[time][None, :, None]

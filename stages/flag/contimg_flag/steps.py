@@ -1,4 +1,4 @@
-"""The steps that look at visibilities one by one, by receptor and by channel: arrays in, flags out.
+"""What is computed of every visibility: arrays in, flags and sums out.
 
 All flags have shape (rows, channels, correlations) and are changed in place; True is flagged.
 """
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
-SILENT = 0.1
-"""A receptor whose median amplitude is below this part of the array's median has no signal; healthy gains differ by 2 at most."""
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
@@ -50,6 +48,21 @@ def mean_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) ->
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def neighbour_products(data: ComplexArray, flags: BoolArray, product: ComplexArray, power: Float32Array, pairs: IntArray) -> None:
+    """Sum over good neighbouring channels V(c) conj V(c+1) and the power of both; each into shape (rows, correlations)."""
+    for row in range(data.shape[0]):
+        for p in range(data.shape[2]):
+            total, both, count = 0j, 0.0, 0
+            for channel in range(data.shape[1] - 1):
+                if not flags[row, channel, p] and not flags[row, channel + 1, p]:
+                    first, second = data[row, channel, p], data[row, channel + 1, p]
+                    total += first * second.conjugate()
+                    both += first.real**2 + first.imag**2 + second.real**2 + second.imag**2
+                    count += 1
+            product[row, p], power[row, p], pairs[row, p] = total, both / 2, count
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def count_flags(flags: BoolArray, cross: BoolArray, by_row: npt.NDArray[np.int64], by_channel: npt.NDArray[np.int64]) -> None:
     """Count the flags of cross-correlations: into shapes (rows, correlations) and (channels,)."""
     by_row[:] = 0
@@ -61,44 +74,6 @@ def count_flags(flags: BoolArray, cross: BoolArray, by_row: npt.NDArray[np.int64
                     if flags[row, channel, product]:
                         by_row[row, product] += 1
                         by_channel[channel] += 1
-
-
-def dead_receptors(
-    bad: FloatArray, amplitude: Float32Array, antenna1: IntArray, antenna2: IntArray, antennas: int, *, limit: float
-) -> BoolArray:
-    """Return which receptors are dead, shape (antennas, correlations).
-
-    Parameters
-    ----------
-    bad
-        Fraction of bad visibilities of each cross-correlation, of the channels that anyone has, shape (rows, correlations).
-    amplitude
-        Mean amplitudes of the same rows, 0 if there is none.
-    limit
-        A receptor with at least this bad fraction is dead. So is one whose median amplitude is below `SILENT` of the median
-        receptor's: amplitudes are products of two gains, so that a weak gain shows in all baselines of its antenna.
-    """
-    products = bad.shape[1]
-    fractions, medians = np.zeros((antennas, products)), np.full((antennas, products), np.nan)
-    for antenna in range(antennas):
-        mine = (antenna1 == antenna) | (antenna2 == antenna)
-        for product in range(products):
-            fractions[antenna, product] = bad[mine, product].mean() if mine.any() else 0.0
-            heard = amplitude[mine, product]
-            if (heard > 0).any():
-                medians[antenna, product] = np.median(heard[heard > 0])
-    alive = (fractions < limit) & np.isfinite(medians)
-    typical = np.median(medians[alive]) if alive.any() else 0.0
-    silent = np.isfinite(medians) & (medians < SILENT * typical)
-    dead: BoolArray = (fractions >= limit) | silent
-    return dead
-
-
-def flag_receptors(flags: BoolArray, dead: BoolArray, antenna1: IntArray, antenna2: IntArray) -> None:
-    """Flag every visibility of a dead receptor; `dead` has shape (antennas, correlations)."""
-    for product in range(dead.shape[1]):
-        rows = dead[antenna1, product] | dead[antenna2, product]
-        flags[rows, :, product] = True
 
 
 def clip(amplitudes: Float32Array, sigma: float) -> tuple[BoolArray, float]:
