@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
 
-BAD_SIGMA = 1e10
+FIXED_SHAPE = 5
+"""casacore's ColumnDesc::Direct | FixedShape."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Solvable:
     """Data over model, as CASA is given it: data X/Y, model 1, weight Y."""
 
     times_s: FloatArray
-    """Shape (R,)."""
+    """Shape (R,); rows of one time are one solution."""
     interval_s: float
     ant1: IntArray
     ant2: IntArray
@@ -70,7 +72,7 @@ def _width(freq_hz: FloatArray, header: Header) -> float:
 
 
 def solve(ms: Path, table: Path, limits: Limits, apply: Sequence[Path] = (), **solving: Any) -> Path:  # noqa: ANN401 - of CASA
-    """Solve one caltable; `solving` are the arguments of calibrater.setsolve (type, t, apmode, solnorm, …).
+    """Solve one caltable; `solving` are the arguments of calibrater.setsolve (type, apmode, solnorm, …).
 
     Raises
     ------
@@ -86,8 +88,8 @@ def solve(ms: Path, table: Path, limits: Limits, apply: Sequence[Path] = (), **s
         for path in apply:
             tool.setapply(table=str(path), interp="linear", calwt=False)
         tool.setsolve(
-            table=str(table), refant=limits.refant, minsnr=limits.minsnr, minblperant=limits.minblperant, combine="scan",
-            append=False, **solving,
+            table=str(table), refant=limits.refant, minsnr=limits.minsnr, minblperant=limits.minblperant, t="int", append=False,
+            **solving,
         )  # fmt: skip
         tool.solve()
     finally:
@@ -96,4 +98,31 @@ def solve(ms: Path, table: Path, limits: Limits, apply: Sequence[Path] = (), **s
         raise SolveFailedError(
             ms.name, f"solutions of type {solving['type']}", "none", "Look at the flags and at the model's flux."
         )
+    _settle(table)
     return table
+
+
+def _settle(path: Path) -> None:
+    """Write a caltable's solutions anew in columns of fixed shape, where casacore leaves no random bytes between arrays."""
+    import casacore.tables as ct
+
+    loose = path.with_name(f"{path.name}.loose")
+    path.rename(loose)
+    with ct.table(str(loose), ack=False, lockoptions="usernoread") as old:
+        description = {name: part for name, part in old.getdesc().items() if not name.startswith("_")}
+        for name in [name for name in description if not old.iscelldefined(name, 0)]:
+            del description[name]
+        for name, part in description.items():
+            if part.get("ndim"):
+                shape = list(old.getcell(name, 0).shape)
+                part.update(ndim=len(shape), shape=shape, option=FIXED_SHAPE)
+        with ct.table(str(path), description, nrow=old.nrows(), ack=False) as new:
+            for name in description:
+                new.putcol(name, old.getcol(name))
+            new.putinfo(old.info())
+            for name, value in old.getkeywords().items():
+                subtable = isinstance(value, str) and value.startswith("Table: ")
+                if subtable:
+                    shutil.copytree(loose / name, path / name, ignore=shutil.ignore_patterns("table.lock"))
+                new.putkeyword(name, f"Table: {path / name}" if subtable else value)
+    shutil.rmtree(loose)
