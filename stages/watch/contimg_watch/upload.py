@@ -38,8 +38,11 @@ class Local:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command."""
-    return command("contimg upload", UploadOptions, run, argv)
+    """Run ``contimg upload DIR --store URI``."""
+    words = list(argv)
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--folder")
+    return command("contimg upload", UploadOptions, run, words)
 
 
 def run(options: UploadOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:

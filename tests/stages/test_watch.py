@@ -1,0 +1,252 @@
+"""contimg-watch as a process on real files, in a directory and over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pytest
+
+from contimg.errors import Exit
+from contimg.groups import GroupRecord, mjd_of, read_group
+from contimg.store import open_store
+from contimg_watch.header import BLOCK, RangedFile, read_header
+from contimg_watch.probe import WRITERS, probe
+
+if TYPE_CHECKING:
+    from contimg.store import Store
+
+WATCH = Path(sys.executable).parent / "contimg-watch"
+T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
+
+
+def write_subband(path: Path, t0: datetime = T0, rows: int = 2000) -> None:
+    """Write the parts of a UVH5 file that watch looks at; times repeat over baselines, time-major."""
+    jd = mjd_of(t0) + 2400000.5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["Header/time_array"] = np.repeat(jd + np.arange(24) * 12.884902000427246 / 86400, 40)
+        file["Header/extra_keywords/phase_center_dec"] = np.radians(33.0)
+        file["Data/visdata"] = np.zeros(rows, np.complex64)
+
+
+def name(index: int, t0: datetime = T0, skew_s: int = 0) -> str:
+    stamp = t0 + timedelta(seconds=skew_s)
+    return f"{stamp:%Y-%m-%d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
+
+
+def fill(store: Store, scratch: Path, t0: datetime = T0, without: tuple[int, ...] = ()) -> None:
+    """Put a group with skewed clocks into a store."""
+    source = scratch / "subband.hdf5"
+    write_subband(source, t0)
+    for index in set(range(16)) - set(without):
+        store.put(f"incoming/{name(index, t0, index % 3)}", source.read_bytes())
+
+
+def watch(store: Store, *words: str, code: int = 0) -> dict[str, Any]:
+    argv = [str(WATCH), "--store", store.root, "--size", "0", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout) if code == 0 else json.loads(done.stderr.splitlines()[-1])
+    return said
+
+
+@pytest.fixture(params=["directory", "moto"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    root = str(tmp_path / "store") if request.param == "directory" else request.getfixturevalue("moto_root")
+    return open_store(root)
+
+
+def test_a_group_becomes_a_record_once(store: Store, tmp_path: Path) -> None:
+    fill(store, tmp_path)
+    assert watch(store)["written"] == ["20260125t222605-a1"]
+    again = watch(store)
+    assert (again["written"], again["recorded"]) == ([], 1)
+    record = read_group(f"{store.root}/groups/20260125t222605-a1.json")
+    assert record.complete
+    assert record.dec_deg == pytest.approx(33.0)
+    assert record.duration_s == pytest.approx(23 * 12.884902, abs=0.001)
+    assert record.subbands[4].uri == f"{store.root}/incoming/{name(4, T0, 1)}"
+    assert [entry.key for entry in store.entries("watch/")] == ["watch/headers.json"]
+
+
+def test_incomplete_then_partial_then_complete(store: Store, tmp_path: Path) -> None:
+    fill(store, tmp_path, without=(5,))
+    waiting = watch(store)["waiting"]
+    assert [(one["group"], one["missing"]) for one in waiting] == [("20260125t222605", [5])]
+    assert watch(store, "--timeout-s", "0")["written"] == ["20260125t222605-a1"]
+    fill(store, tmp_path)
+    assert watch(store)["written"] == ["20260125t222605-a2"]
+    assert watch(store)["written"] == []
+
+
+def test_broken_files_are_named_with_reasons(store: Store, tmp_path: Path) -> None:
+    fill(store, tmp_path)
+    whole = (tmp_path / "subband.hdf5").read_bytes()
+    store.put(f"incoming/{name(3, T0, 0)}", b"")
+    store.put(f"incoming/{name(4, T0, 1)}", whole[:-700])
+    store.put(f"incoming/{name(5, T0, 2)}", b"x" * len(whole))
+    store.put("incoming/2026-01-25/2026-01-25T22:26:09_sb06_incomplete.hdf5", whole[:10])
+    said = watch(store, "--timeout-s", "0")
+    reasons = {key[-9:-5]: reason for key, reason in said["quarantined"].items()}
+    assert reasons["sb03"] == "is empty (0 bytes)"
+    assert f"found {len(whole) - 700} bytes" in reasons["sb04"]
+    assert "truncated" in reasons["sb04"]
+    assert "none: " in reasons["sb05"]
+    assert len(reasons) == 3
+    record = read_group(f"{store.root}/groups/20260125t222605-a1.json")
+    assert record.missing == (3, 4, 5)
+
+
+def test_the_telescope_s_size_is_asked_for_by_default(store: Store, tmp_path: Path) -> None:
+    fill(store, tmp_path)
+    done = subprocess.run([str(WATCH), "--store", store.root], capture_output=True, text=True, timeout=60, check=True)
+    reasons = set(json.loads(done.stdout)["quarantined"].values())
+    assert reasons == {f"expected 145348600 bytes, found {(tmp_path / 'subband.hdf5').stat().st_size}"}
+    assert not list(store.entries("groups/"))
+
+
+def test_headers_are_read_once(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    fill(store, tmp_path, without=(5,))
+    watch(store)
+    # The same size and time, but nobody could read it now.
+    for path in (tmp_path / "store" / "incoming").rglob("*.hdf5"):
+        stat = path.stat()
+        path.write_bytes(b"x" * stat.st_size)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert watch(store)["quarantined"] == {}
+    path.write_bytes(b"x" * 17)
+    assert list(watch(store)["quarantined"]) == [str(path.relative_to(store.root))]
+
+
+def test_a_lost_or_foreign_memory_costs_only_time(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    fill(store, tmp_path)
+    store.put("watch/headers.json", b'{"of another": "version"}')
+    assert watch(store)["written"] == ["20260125t222605-a1"]
+
+
+def test_days_limit_the_look_but_not_a_group_around_midnight(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    midnight = datetime(2026, 1, 26, 0, 0, 1, tzinfo=UTC)
+    source = tmp_path / "subband.hdf5"
+    write_subband(source, midnight)
+    for index in range(16):
+        store.put(f"incoming/{name(index, midnight, -(index % 3))}", source.read_bytes())
+    fill(store, tmp_path, T0)
+    assert watch(store, "--dates", "2026-01-26", "--timeout-s", "0")["written"] == ["20260126t000001-a1"]
+    assert watch(store, "--dates", "2026-01-25", "--timeout-s", "0")["written"] == ["20260125t222605-a1"]
+    said = watch(store, "--dates", "25.1.2026", code=Exit.USAGE)
+    assert "YYYY-MM-DD" in said["message"]
+
+
+def test_following_it_sees_what_comes_and_stops_when_told(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    fill(store, tmp_path, without=(5,))
+    argv = [str(WATCH), "--store", store.root, "--size", "0", "--follow", "--interval-s", "0.1"]
+    watcher = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    time.sleep(1.5)
+    assert not list(store.entries("groups/"))
+    fill(store, tmp_path)
+    until = time.monotonic() + 20
+    while not list(store.entries("groups/")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    watcher.send_signal(signal.SIGTERM)
+    _, said = watcher.communicate(timeout=10)
+    assert watcher.returncode == Exit.TOLD_TO_STOP
+    assert said.count("group 20260125t222605-a1: 16 subbands") == 1
+
+
+def test_two_watchers_write_a_record_once(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    fill(store, tmp_path)
+    argv = [str(WATCH), "--store", store.root, "--size", "0"]
+    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(2)]
+    written = [json.loads(one.communicate(timeout=30)[0])["written"] for one in both]
+    assert sorted(written) == [[], ["20260125t222605-a1"]]
+
+
+def test_a_store_whose_conditional_puts_do_not_work_is_refused(rclone_root: str, tmp_path: Path) -> None:
+    store = open_store(rclone_root)
+    fill(store, tmp_path)
+    said = watch(store, code=Exit.USAGE)
+    assert f"expected 1 of {WRITERS} concurrent conditional puts to win" in said["message"]
+    assert "If-None-Match" in said["message"]
+    assert not list(store.entries("groups/"))
+    assert not list(store.entries("watch/"))
+
+
+def test_the_probe_leaves_nothing(store: Store) -> None:
+    probe(store)
+    assert not list(store.entries())
+
+
+def test_a_store_that_does_not_answer_is_the_world_s_fault(s3_environment: pytest.MonkeyPatch) -> None:
+    s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    said = watch(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
+    assert said["code"] == "STORE_UNREACHABLE"
+
+
+# Reading a header by ranges
+
+
+def test_only_the_blocks_that_matter_are_fetched(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "big.hdf5"
+    write_subband(path, rows=2_000_000)
+    store.put("big", path.read_bytes())
+    size = path.stat().st_size
+    raw = RangedFile(store, "big", size)
+    with h5py.File(raw, "r") as file:
+        assert file["Header/time_array"].shape == (960,)
+    assert len(raw._blocks) * BLOCK < size / 4  # noqa: SLF001
+    header, problem = read_header(store, "big", size)
+    assert problem == ""
+    assert header is not None
+    assert abs(header.t0 - T0) < timedelta(milliseconds=1)
+
+
+def test_a_ranged_file_is_the_file(tmp_path: Path) -> None:
+    data = np.random.default_rng(1).bytes(3 * BLOCK + 17)
+    store = open_store(str(tmp_path))
+    store.put("k", data)
+    raw = RangedFile(store, "k", len(data))
+    assert raw.read() == data
+    assert (raw.seek(-5, 2), raw.read(10), raw.read(1)) == (len(data) - 5, data[-5:], b"")
+    assert (raw.seek(BLOCK - 2), raw.seek(1, 1), raw.tell()) == (BLOCK - 2, BLOCK - 1, BLOCK - 1)
+
+
+@pytest.mark.parametrize("missing", ["Header/time_array", "Header/extra_keywords/phase_center_dec"])
+def test_headers_that_lack_something(tmp_path: Path, missing: str) -> None:
+    path = tmp_path / "s.hdf5"
+    write_subband(path)
+    with h5py.File(path, "a") as file:
+        del file[missing]
+    header, problem = read_header(open_store(str(tmp_path)), "s.hdf5", path.stat().st_size)
+    if missing.endswith("dec"):
+        assert header is not None
+        assert header.dec_deg is None
+    else:
+        assert header is None
+        assert "time_array" in problem
+
+
+def test_a_record_survives_json_and_moving(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    fill(store, tmp_path)
+    watch(store)
+    raw = GroupRecord.model_validate_json(store.read("groups/20260125t222605-a1.json"))
+    assert all(subband.uri.startswith("incoming/") for subband in raw.subbands)
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    moved = read_group(str(tmp_path / "elsewhere/groups/20260125t222605-a1.json"))
+    assert all(Path(subband.uri).exists() for subband in moved.subbands)
