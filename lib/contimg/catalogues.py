@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from contimg.coordinates import apparent_hadec, separation_rad
+from contimg.coordinates import apparent_hadec, icrs_of_hadec, separation_rad
 from contimg.errors import BadInputError
 from contimg.schemas.shipped import CATALOGUE, NVSS, VLA_CALIBRATORS
 from contimg.standards import Standard, standard, standard_flux_jy
@@ -40,8 +40,10 @@ GOOD_CODES = ("P", "S")
 """Closure errors below 3 and 10 %."""
 NEVER = {"2253+161": "3C454.3 is a violently variable blazar: its flux in any list is of another day"}
 """Calibrators of the VLA that are none here, with the reason."""
-MIN_BEAM = 0.05
-"""Mean beam below which a source is no calibrator: the first null is at 0, the first sidelobe at 0.017."""
+MIN_BEAM = 0.02
+"""Mean beam below which a source is no calibrator: above the first sidelobe, whose peak is 0.0175."""
+NEAR_DEG = 5.0
+"""Farther away the beam is below MIN_BEAM at all frequencies of the band, by far."""
 BEAM_SAMPLES = 13
 """Times and frequencies at which the beam is averaged; its mean is then right to 1e-4."""
 
@@ -194,7 +196,10 @@ def calibrators_in_beam(mjd_start: float, mjd_end: float, pointing_dec_deg: floa
     pointing_dec_deg
         Apparent Declination of the dishes, at hour angle zero.
     """
-    known = calibrators().select(calibrators().usable)
+    middle, length = (mjd_start + mjd_end) / 2, mjd_end - mjd_start
+    ra, dec = icrs_of_hadec(0.0, np.radians(pointing_dec_deg), middle, site)
+    drift_deg = 361.0 * length / 2
+    known = _usable().within(float(np.degrees(ra)), float(np.degrees(dec)), NEAR_DEG + drift_deg)
     beam = _mean_beam(known, mjd_start, mjd_end, pointing_dec_deg, site)
     found = [_in_beam(known, int(i), float(beam[i])) for i in np.flatnonzero(beam >= MIN_BEAM)]
     return sorted(found, key=lambda c: (-c.apparent_jy, c.name))
@@ -202,13 +207,18 @@ def calibrators_in_beam(mjd_start: float, mjd_end: float, pointing_dec_deg: floa
 
 def source_names(prefix: str, ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.str_]:
     """Return names ``PREFIX Jhhmmss+ddmmss`` from positions; digits are cut, not rounded, as the IAU asks."""
-    # A hundredth of the last digit forgives what the rounding of a position to binary digits may have taken.
-    seconds = np.floor(np.mod(np.asarray(ra_deg, np.float64), 360.0) * 240.0 + 0.01).astype(np.int64) % 86400
-    arcsec = np.floor(np.abs(np.asarray(dec_deg, np.float64)) * 3600.0 + 0.01).astype(np.int64)
+    # 2 mas forgive what the rounding of a position to binary digits may have taken.
+    seconds = np.floor(np.mod(np.asarray(ra_deg, np.float64), 360.0) * 240.0 + 2e-3 / 15).astype(np.int64) % 86400
+    arcsec = np.floor(np.abs(np.asarray(dec_deg, np.float64)) * 3600.0 + 2e-3).astype(np.int64)
     signs = np.where(np.asarray(dec_deg) < 0, "-", "+")
     parts = (seconds // 3600, seconds // 60 % 60, seconds % 60, signs, arcsec // 3600, arcsec // 60 % 60, arcsec % 60)
     texts = ["{} J{:02d}{:02d}{:02d}{}{:02d}{:02d}{:02d}".format(prefix, *row) for row in zip(*parts, strict=True)]
     return np.array(texts, np.str_)
+
+
+@functools.cache
+def _usable() -> Calibrators:
+    return calibrators().select(calibrators().usable)
 
 
 def _in_beam(known: Calibrators, i: int, beam: float) -> CalibratorInBeam:
@@ -233,12 +243,9 @@ def _mean_beam(known: Catalogue, mjd_start: float, mjd_end: float, pointing_dec_
     times = mjd_start + (mjd_end - mjd_start) * part
     ha, dec = apparent_hadec(np.radians(known.ra_deg), np.radians(known.dec_deg), times[:, None], site)
     away = separation_rad(ha, dec, 0.0, np.radians(pointing_dec_deg))
-    near = np.flatnonzero(away.min(axis=0) < np.radians(5.0))
     band = band_hz()
     freqs = band[0] + (band[-1] - band[0]) * part
-    mean = np.zeros(len(known))
-    mean[near] = primary_beam(away[:, near, None], freqs).mean(axis=(0, 2))
-    return mean
+    return np.asarray(primary_beam(away[..., None], freqs).mean(axis=(0, 2)), np.float64)
 
 
 def _unit_vectors(ra_deg: FloatArray, dec_deg: FloatArray) -> FloatArray:
