@@ -67,9 +67,10 @@ def run(options: CatalogueOptions, console: Console, _env: Mapping[str, str]) ->
     from contimg.catalogue_files import read_catalogue
     from contimg.schemas.shipped import CATALOGUE
 
+    data = _bytes(options.file)
     name = _name(options)
     mhz = options.frequency_mhz
-    columns = read_catalogue(_bytes(options.file), str(options.file), options.catalogue, mhz * 1e6 if mhz else None)
+    columns = read_catalogue(data, str(options.file), options.catalogue, mhz * 1e6 if mhz else None)
     uri = f"{options.store.rstrip('/')}/catalogues/{name}.parquet"
     open_store(options.store).put(f"catalogues/{name}.parquet", CATALOGUE.to_bytes(columns))
     sources = int(columns["ra"].size)

@@ -119,7 +119,8 @@ def read_catalogue(data: bytes, where: str, survey: Survey, frequency_hz: float 
     _require(found, raw, where)
     columns = {t: _values(column, t, survey, where) for t, column in found.items() if column is not None}
     _complete(columns, found)
-    columns.setdefault("frequency", np.full(columns["ra"].size, _frequency(survey, frequency_hz, where)))
+    if "frequency" not in columns:
+        columns["frequency"] = np.full(columns["ra"].size, _frequency(survey, frequency_hz, where))
     keep = _good(columns, raw, survey)
     if not keep.any():
         raise BadInputError(where, "rows with a position and a flux", f"none of {keep.size}", "Check the file.")
