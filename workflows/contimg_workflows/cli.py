@@ -49,14 +49,16 @@ class GroupOptions(RunOptions):
 
 
 class EpochOptions(RunOptions):
-    """Normalise the fluxes of all groups, search their light curves, write the page."""
+    """Normalise the fluxes of a Declination strip, search its light curves, write the page."""
 
-    epoch: str = "all"
-    """Name of the products' folder, STORE/products/epoch-NAME."""
+    strip: float | None = None
+    """Pointing Declination, degrees; default: each strip that the store's groups point to."""
+    epoch: str | None = None
+    """Name of the products' folder, STORE/products/epoch-NAME, for one strip; default: from the strip, as dec-p33.0."""
 
 
-class AllOptions(EpochOptions):
-    """Look for groups, process all of them, those with a calibrator first, then run the epoch."""
+class AllOptions(RunOptions):
+    """Look for groups, process all of them, those with a calibrator first, then run the epoch of each strip."""
 
 
 class StatusOptions(Options):
@@ -121,19 +123,21 @@ MANY = 100
 """Workflows that the closing table lists one by one; of more, only the failed ones."""
 
 
-def _groups(runner: Runner, options: RunOptions) -> list[RunState]:
-    return runner.groups(options.group if isinstance(options, GroupOptions) else None)
+def _groups(runner: Runner, options: GroupOptions) -> list[RunState]:
+    return runner.groups(options.group)
 
 
-def _epoch(runner: Runner, options: RunOptions) -> list[RunState]:
-    return runner.epoch(options.epoch if isinstance(options, EpochOptions) else "all")
+def _epochs(runner: Runner, options: EpochOptions) -> list[RunState]:
+    if options.epoch and options.strip is None:
+        raise UsageError("--epoch", "--strip beside it", "none", "Say which strip is meant.")
+    return runner.epochs(() if options.strip is None else (options.strip,), options.epoch)
 
 
-def _all(runner: Runner, options: RunOptions) -> list[RunState]:
-    return runner.everything(options.epoch if isinstance(options, EpochOptions) else "all")
+def _all(runner: Runner, _options: AllOptions) -> list[RunState]:
+    return runner.everything()
 
 
-WORK: dict[str, Callable[[Runner, RunOptions], list[RunState]]] = {"process-group": _groups, "epoch": _epoch, "all": _all}
+WORK: dict[str, Callable[[Runner, Any], list[RunState]]] = {"process-group": _groups, "epoch": _epochs, "all": _all}
 
 
 def _join_set(argv: Sequence[str]) -> list[str]:

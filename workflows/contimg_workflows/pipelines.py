@@ -59,15 +59,7 @@ def process_group() -> WorkflowTemplate:
             calibrate = pipeline.stage("calibrate", ms=artifact(convert), flags=artifact(flag), plain_ms="", field="0")
             image = pipeline.stage("image", ms=artifact(convert), flags=artifact(flag), calibration=artifact(calibrate))
             photometry = pipeline.stage("photometry", image=artifact(image))
-            report = pipeline.stage(
-                "report",
-                convert=artifact(convert),
-                flag=artifact(flag),
-                calibrate=artifact(calibrate),
-                image=artifact(image),
-                photometry=artifact(photometry),
-            )
-            chain(convert, flag, calibrate, image, photometry, report)
+            chain(convert, flag, calibrate, image, photometry)
         finish(template, dag, pipeline)
     return template
 
@@ -84,8 +76,7 @@ def epoch() -> WorkflowTemplate:
         with DAG(name="main") as dag:
             normalize = pipeline.stage("normalize", strip="{{inputs.parameters.strip}}")
             variability = pipeline.stage("variability", normalized=artifact(normalize))
-            report = pipeline.stage("report", normalize=artifact(normalize), variability=artifact(variability))
-            chain(normalize, variability, report)
+            chain(normalize, variability)
         finish(template, dag, pipeline)
     return template
 

@@ -13,7 +13,7 @@ from contimg.groups import GroupRecord
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.engine import Engine, Gate
 from contimg_workflows.render import rendered
-from contimg_workflows.selection import chosen, latest_records, limits_of, solvable
+from contimg_workflows.selection import chosen, latest_records, limits_of, solvable, strip_name, strips
 from contimg_workflows.state import GOOD, RunState, Status
 
 if TYPE_CHECKING:
@@ -40,19 +40,22 @@ class Runner:
         records = latest_records(self._store)
         return self._process(records if ids is None else chosen(records, ids, self._store))
 
-    def epoch(self, name: str) -> list[RunState]:
-        """Bring the fluxes of all groups together."""
-        workflow = self._workflow(f"epoch-{name}", EPOCH, {"store": self._store, "epoch": name})
-        return self._engine.run([workflow])
+    def epochs(self, wanted: Sequence[float] = (), name: str | None = None) -> list[RunState]:
+        """Bring the fluxes of Declination strips together: of these, or of all that the store's groups point to."""
+        decs = wanted or strips(latest_records(self._store))
+        return self._engine.run([self._epoch(dec, name or strip_name(dec)) for dec in decs])
 
-    def everything(self, epoch: str) -> list[RunState]:
-        """Look for groups, process all of them, and run the epoch if any has fluxes."""
+    def everything(self) -> list[RunState]:
+        """Look for groups, process all of them, and run the epochs if any group has fluxes."""
         states = self._engine.run([self._workflow("watch", WATCH, {"store": self._store})])
         if states[0].status is not Status.DONE:
             return states
         states += self.groups(None)
         measured = any(state.tasks["photometry"].status in GOOD for state in states if "photometry" in state.tasks)
-        return states + self.epoch(epoch) if measured else states
+        return states + self.epochs() if measured else states
+
+    def _epoch(self, dec_deg: float, name: str) -> Workflow:
+        return self._workflow(f"epoch-{name}", EPOCH, {"store": self._store, "epoch": name, "strip": str(dec_deg)})
 
     def _process(self, records: Sequence[GroupRecord]) -> list[RunState]:
         """Process groups: those that calibrate themselves go first, the others take from what these leave in the store."""
