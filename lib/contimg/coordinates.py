@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import erfa
@@ -75,16 +76,44 @@ def earth_rotation(mjd_utc: npt.ArrayLike) -> tuple[FloatArray, FloatArray, Floa
         If a date is outside the installed table.
     """
     mjd = np.atleast_1d(np.asarray(mjd_utc, np.float64))
-    table = earth_orientation()
-    first, last = float(table["MJD"][0].value), float(table["MJD"][-1].value)
-    if not np.all((mjd >= first) & (mjd < last)):
+    days, dut1, x, y = _finals()
+    if not np.all((mjd >= days[0]) & (mjd < days[-1])):
         found = f"MJD {np.nanmin(mjd):.5f} to {np.nanmax(mjd):.5f}"
         remedy = "Correct the times, or install a newer astropy-iers-data."
-        raise BadInputError("Earth orientation", f"times within MJD {first:.0f} to {last:.0f}", found, remedy)
-    dut1 = table.ut1_utc(MJD_ZERO_JD, mjd).to_value("s")
-    x, y = (axis.to_value("rad") for axis in table.pm_xy(MJD_ZERO_JD, mjd))
+        raise BadInputError("Earth orientation", f"times within MJD {days[0]:.0f} to {days[-1]:.0f}", found, remedy)
+    low = np.searchsorted(days, mjd, side="right") - 1
+    part = (mjd - days[low]) / (days[low + 1] - days[low])
+    step = dut1[low + 1] - dut1[low]
+    # A step of a second is a leap second at the end of the day.
+    ut1_utc = dut1[low] + part * (step - np.round(step))
     shape = np.shape(mjd_utc)
-    return dut1.reshape(shape), x.reshape(shape), y.reshape(shape)
+    arcsec = np.radians(1 / 3600)
+    return tuple(v.reshape(shape) for v in (ut1_utc, np.interp(mjd, days, x) * arcsec, np.interp(mjd, days, y) * arcsec))  # type: ignore[return-value]
+
+
+@functools.cache
+def _finals() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return MJD, UT1-UTC (s) and the polar motion (arcsec) of the installed IERS-A table, as astropy combines its bulletins.
+
+    Read here because astropy takes 1.5 s for it, which every process would pay that needs one apparent position.
+    """
+    import astropy_iers_data
+
+    content = Path(astropy_iers_data.IERS_A_FILE).read_bytes()
+    width = content.index(b"\n") + 1
+    table = np.frombuffer(content[: len(content) // width * width], "S1").reshape(-1, width)
+
+    def column(first: int, last: int) -> FloatArray:
+        words = np.char.strip(np.ascontiguousarray(table[:, first - 1 : last]).view(f"S{last - first + 1}").ravel())
+        words[words == b""] = b"nan"
+        return words.astype(np.float64)
+
+    # finals2000A: the columns of bulletin B, where it has a value already, else those of bulletin A.
+    bulletin_b = (column(155, 165), column(135, 144), column(145, 154))
+    bulletin_a = (column(59, 68), column(19, 27), column(38, 46))
+    known = ~np.isnan(bulletin_a[0])
+    dut1, x, y = (np.where(np.isnan(b), a, b)[known] for a, b in zip(bulletin_a, bulletin_b, strict=True))
+    return column(8, 15)[known], dut1, x, y
 
 
 def apparent_hadec(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contimg.coordinates import (
+    MJD_ZERO_JD,
     Site,
     apparent_hadec,
     circular_mean_rad,
@@ -142,6 +143,14 @@ class TestTime:
         assert dut1 == pytest.approx(Time(DATES, format="mjd").delta_ut1_utc, abs=1e-7)
         assert np.all(np.hypot(x, y) < 0.7 * ARCSEC)
         assert np.ptp(dut1) > 0.1  # a table that ended long ago would stand still
+
+    def test_the_reader_equals_astropys_through_leap_seconds(self) -> None:
+        from astropy import units as u
+
+        mjd = np.linspace(41685.0, 61300.0, 5001)
+        dut1, (x, y) = earth_orientation().ut1_utc(MJD_ZERO_JD, mjd), earth_orientation().pm_xy(MJD_ZERO_JD, mjd)
+        for mine, theirs, unit in zip(earth_rotation(mjd), (dut1, x, y), (u.s, u.rad, u.rad), strict=True):
+            assert np.abs(mine - theirs.to_value(unit)).max() < 1e-12
 
     def test_shapes_are_kept(self) -> None:
         assert earth_rotation(61000.0)[0].shape == ()
