@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from contimg_flag.steps import MAD_TO_SIGMA
+from contimg_flag.steps import MAD_TO_SIGMA, amplitude
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -43,7 +43,7 @@ def add_rows(
             for channel in range(data.shape[1]):
                 for product in range(data.shape[2]):
                     if not flags[row, channel, product] and mean[row, product] > 0:
-                        total[time[row], channel, product] += abs(data[row, channel, product]) / mean[row, product]
+                        total[time[row], channel, product] += amplitude(data[row, channel, product]) / mean[row, product]
                         count[time[row], channel, product] += 1
 
 
