@@ -1,0 +1,13 @@
+"""The executable ``contimg-image``."""
+
+from contimg.contract import main as contract_main
+from contimg_image.options import STAGE
+
+
+def main() -> None:
+    """Run the stage."""
+    contract_main(STAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Loops over visibilities; arrays only, shapes are checked by the callers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from numba import njit
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Singles = npt.NDArray[np.float32]
+    Complexes = npt.NDArray[np.complex64]
+    Flags = npt.NDArray[np.bool_]
+    Integers = npt.NDArray[np.int64]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
+    data: Complexes, flags: Flags, more_flags: Flags, weight: Singles, pols: Integers,
+    ant1: Integers, ant2: Integers, time_index: Integers, wanted: Integers,
+    band: Complexes, band_flag: Flags, gain: Complexes, gain_flag: Flags,
+    factor: int, first: int, vis: Complexes, total: Singles, difference: Floats, pairs: Floats,
+) -> None:  # fmt: skip
+    """Calibrate rows, average channels and the parallel hands to Stokes I.
+
+    Parameters
+    ----------
+    data, flags, more_flags
+        Shape (rows, channels, polarizations).
+    weight
+        Shape (rows, channels or 1, polarizations): inverse variances up to a factor, of calibrated data.
+    pols
+        The polarizations that make Stokes I, one or two.
+    wanted
+        Indices of the rows to take.
+    band, band_flag, gain, gain_flag
+        Inverse gains: shape (antennas, channels, polarizations) and (times, antennas, polarizations).
+    factor
+        Channels averaged to one.
+    first
+        Row of `vis` and `total` that the first wanted row goes to.
+    vis, total
+        Shape (N, channels / factor), filled: the weighted mean and the sum of weights, which is 0 where all is flagged.
+    difference, pairs
+        Shape (antennas, antennas), added to: |first - second polarization|^2 in units of its variance for unit weights, and how often.
+    """
+    channels = data.shape[1] // factor
+    spectral = weight.shape[1] > 1
+    for index in range(wanted.size):
+        r = wanted[index]
+        i, j, t = ant1[r], ant2[r], time_index[r]
+        for c in range(channels):
+            whole, weights = 0j, 0.0
+            one, other, one_weight, other_weight = 0j, 0j, 0.0, 0.0
+            for q in range(pols.size):
+                p = pols[q]
+                if gain_flag[t, i, p] or gain_flag[t, j, p]:
+                    continue
+                both = gain[t, i, p] * gain[t, j, p].conjugate()
+                part, part_weight = 0j, 0.0
+                for f in range(c * factor, (c + 1) * factor):
+                    if flags[r, f, p] or more_flags[r, f, p] or band_flag[i, f, p] or band_flag[j, f, p]:
+                        continue
+                    w = weight[r, f if spectral else 0, p]
+                    value = data[r, f, p]
+                    if not (w > 0 and math.isfinite(value.real) and math.isfinite(value.imag)):
+                        continue
+                    part += w * (value * (both * (band[i, f, p] * band[j, f, p].conjugate())))
+                    part_weight += w
+                whole += part
+                weights += part_weight
+                if q == 0:
+                    one, one_weight = part, part_weight
+                else:
+                    other, other_weight = part, part_weight
+            if one_weight > 0 and other_weight > 0:
+                apart = one / one_weight - other / other_weight
+                spread = 1 / one_weight + 1 / other_weight
+                difference[i, j] += (apart.real * apart.real + apart.imag * apart.imag) / (2 * spread)
+                pairs[i, j] += 1
+            if weights > 0:
+                vis[first + index, c] = whole / weights
+                total[first + index, c] = weights
+            else:
+                vis[first + index, c] = 0
+                total[first + index, c] = 0
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def grid_weights(uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats) -> None:
+    """Add weights to the cells of a half plane of width 1 / field, as WSClean does: `density` has shape (n, 2n), v from 0."""
+    half = density.shape[1] // 2
+    for r in range(uvw_m.shape[0]):
+        for c in range(freq_per_light.size):
+            if weight[r, c] > 0:
+                x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
+                density[y, x + half] += weight[r, c]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def briggs(
+    uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats, squared: float, out: Singles
+) -> None:
+    """Fill `out` with weight / (1 + density * squared), Briggs' weights of each visibility."""
+    half = density.shape[1] // 2
+    for r in range(uvw_m.shape[0]):
+        for c in range(freq_per_light.size):
+            x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
+            out[r, c] = weight[r, c] / (1.0 + density[y, x + half] * squared)
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
+    """Return the cell of a visibility, its conjugate taken where v is negative."""
+    if v_m < 0:
+        u_m, v_m = -u_m, -v_m
+    return math.floor(u_m * per_metre + 0.5), math.floor(v_m * per_metre + 0.5)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def smearing(  # noqa: PLR0913, PLR0917 - a kernel
+    uvw_s: Floats, spin_s: Floats, freq_hz: Floats, weight: Floats, interval_s: Floats,
+    centre: Floats, offset: Floats, widths: tuple[float, int], out: Floats,
+) -> float:  # fmt: skip
+    """Add to `out` what is left of sources in each direction, summed over samples with their weights; return the sum of weights.
+
+    Parameters
+    ----------
+    uvw_s, spin_s
+        Shape (K, 3): baselines over the speed of light, s, and what the Earth's turning adds to them in one second.
+    freq_hz, weight, interval_s
+        Shape (K,).
+    centre, offset
+        Shape (D, 3): directions (l, m, n - 1) relative to the phase centre, and relative to where the array pointed.
+    widths
+        Width of a channel of the correlator, Hz, and the number of them averaged to one.
+    """
+    width, factor = widths
+    heavy = 0.0
+    for k in range(freq_hz.size):
+        heavy += weight[k]
+        for d in range(out.size):
+            delay = _dot(uvw_s, k, offset, d)
+            rate = _dot(spin_s, k, offset, d) * freq_hz[k] * interval_s[k]
+            left = _sinc(math.pi * width * delay) * _sinc(math.pi * rate)
+            if factor > 1:
+                x = math.pi * width * _dot(uvw_s, k, centre, d)
+                left *= _sinc(factor * x) / _sinc(x)
+            out[d] += weight[k] * left
+    return heavy
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _dot(a: Floats, i: int, b: Floats, j: int) -> float:
+    return float(a[i, 0] * b[j, 0] + a[i, 1] * b[j, 1] + a[i, 2] * b[j, 2])
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _sinc(x: float) -> float:
+    """Return sin(x) / x; its series below 0.5, where that is good to 1e-7."""
+    y = x * x
+    if y < 0.25:  # noqa: PLR2004 - the series' range
+        return 1.0 - y / 6 * (1.0 - y / 20 * (1.0 - y / 42))
+    return math.sin(x) / x

@@ -1,0 +1,51 @@
+"""What may be asked of the imager."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from contimg.options import ArtifactURI, ObjectURI, StageOptions
+from contimg.stage import Stage
+
+Tier = Literal["quicklook", "development", "standard", "high_precision"]
+Backend = Literal["wsclean", "tclean"]
+
+
+class ImageOptions(StageOptions):
+    """Make the calibrated Stokes I image of one group, with its effective beam, its rms map and its thumbnail."""
+
+    ms: ArtifactURI
+    """URI of the convert artifact, which holds ms.tar."""
+    flags: ArtifactURI
+    """URI of the flag artifact of the same group."""
+    calibration: ArtifactURI
+    """URI of the calibrate artifact whose tables are applied; nothing is ever imaged without."""
+    tier: Tier = "standard"
+    """`standard` is the science image; `high_precision` is slower and finer; `development` and `quicklook` leave the long baselines out."""
+    backend: Backend = "wsclean"
+    """`tclean` (wproject) is for comparison; it is slower."""
+    catalogue: ObjectURI = ""
+    """Sources that clean masks are put on, as ``contimg catalogue add`` wrote them; the shipped NVSS if empty. Never a model."""
+
+    size: int | None = Field(default=None, ge=128, le=16384)
+    """Width and height, pixels, instead of the tier's."""
+    cell_arcsec: float | None = Field(default=None, gt=0)
+    """Pixel, arcsec, instead of the tier's."""
+    robust: float | None = Field(default=None, ge=-2, le=2)
+    """Briggs' robustness, instead of the tier's."""
+    niter: int | None = Field(default=None, ge=0)
+    """Most minor iterations, instead of the tier's; 0 makes a dirty image."""
+    threshold: float | None = Field(default=None, gt=0)
+    """Clean down to this multiple of the residual's noise, instead of the tier's."""
+    timeout_s: float = Field(default=3600.0, gt=0)
+    """Time limit of the imager, seconds."""
+
+
+STAGE = Stage(
+    name="image",
+    options=ImageOptions,
+    package="contimg_image",
+    tools=("wsclean", "casatools", "casatasks", "python-casacore", "numba", "numpy", "scipy", "astropy", "matplotlib"),
+)

@@ -1,0 +1,183 @@
+"""Calibrated image of one group: average, weigh, mask, clean, correct, judge."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from contimg.catalogues import load, nvss
+from contimg.context import Outcome
+from contimg.images import bilinear
+from contimg.ms import STOKES_I, Header, MeasurementSet, Rows, create
+from contimg_image import averaging, beam, describe, judge, masks, noise, tclean, tiers, wsclean
+from contimg_image.frame import Frame
+from contimg_image.observation import Observation, fetch
+from contimg_image.weights import ImagingWeights, half_power_rad, imaging_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from contimg.context import Context
+    from contimg_image.averaging import Averaged, Baselines
+    from contimg_image.options import ImageOptions
+    from contimg_image.tiers import Settings
+    from contimg_image.wsclean import Cleaned
+
+    Floats = npt.NDArray[np.float64]
+    Singles = npt.NDArray[np.float32]
+    Mask = npt.NDArray[np.bool_]
+
+STEPS = 6
+CUT = 0.2
+"""Beam below which nothing is corrected, judged or promised."""
+EDGE_RAD = float(np.radians(1.98))
+"""Where the beam of our dishes is 20 % at the middle of the band: smearing is kept small out to here."""
+MEMORY_PER_PIXEL = 120
+"""Bytes that a pixel needs at the height of cleaning, WSClean's padded grids included."""
+BLIND_THRESHOLD = 5.0
+"""Multiple of the noise at which cleaning ends where no mask guides it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sky:
+    """What the image should show, on its grid."""
+
+    effective: Singles
+    """Effective beam."""
+    known_beam: bool
+    x: Floats
+    y: Floats
+    expected_jy: Floats
+    radius_px: float
+    """Of a disc of the mask."""
+
+
+def run(options: ImageOptions, context: Context) -> Outcome:
+    """Image one group."""
+    with context.step("fetch"):
+        seen = fetch(options, context)
+    context.progress(1, STEPS)
+    with context.step("average"):
+        data, settings = average(options, seen)
+        weights = imaging_weights(data, settings.robust, settings.width_rad)
+        paths = [write_set(context.scratch / f"{part.name}.ms", data, part) for part in data.sets]
+    context.progress(2, STEPS)
+    with context.step("beam"):
+        frame = Frame(float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec)
+        where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
+        sky = expect(options, frame, data, weights, where)
+        lost = beam.smearing_loss(data, weights, where, edge_rad(where, settings))
+    context.progress(3, STEPS)
+    context.need(0, MEMORY_PER_PIXEL * settings.size**2)
+    with context.step("clean"):
+        made, mask, strangers = clean(options, context, paths, settings, frame, sky)
+    context.progress(4, STEPS)
+    with context.step("judge"):
+        local = noise.rms_map(made.residual, mask, beam_px(made, frame))
+        numbers = measure(options.ms, made, local, sky, weights, frame)
+        numbers |= {"smearing_loss": lost, "strangers": float(strangers), "used_fraction": data.used}
+    context.progress(5, STEPS)
+    with context.step("write"):
+        of = describe.description(seen, frame, made, weights, settings, numbers)
+        describe.publish(context, of, made, sky.effective, local, CUT)
+        metrics = describe.metrics(seen, data, made, weights, numbers)
+        record = {"settings": vars(settings), "metrics": metrics, "sets": [describe.of_set(part) for part in data.sets]}
+        context.write("imaging.json", json.dumps(record, indent=1).encode())
+    context.progress(STEPS, STEPS)
+    return Outcome(metrics=metrics, qa=judge.verdict(numbers, known_beam=sky.known_beam))
+
+
+def average(options: ImageOptions, seen: Observation) -> tuple[Averaged, Settings]:
+    """Calibrate and average the visibilities; return them with the settings that fit them."""
+    with MeasurementSet(seen.path) as ms:
+        header = ms.header
+        longest_m = float(averaging.baseline_lengths_m(header, ms.rows).max())
+        freq = float(header.frequencies_hz[-1])
+        settings = tiers.settings(options, header.telescope, longest_m, float(np.median(header.antennas.diameters_m)), freq)
+        radius_rad = EDGE_RAD if seen.pointing_dec_deg is not None else settings.width_rad / 2
+        data = averaging.average(options.ms, ms, seen.flags, seen.gains, radius_rad, settings.longest_m)
+    return data, settings
+
+
+def edge_rad(where: beam.Pointing, settings: Settings) -> float:
+    """Return the distance from the centre out to which an image keeps its promises."""
+    return EDGE_RAD if where.known_beam else settings.width_rad / 2
+
+
+def write_set(path: Path, data: Averaged, part: Baselines) -> Path:
+    """Write averaged Stokes I visibilities as a Measurement Set."""
+    header = Header(
+        data.header.telescope, data.header.field, data.header.ra_rad, data.header.dec_rad, part.frequencies_hz,
+        part.width_hz * part.factor, data.header.antennas, (STOKES_I,),
+    )  # fmt: skip
+    weight = part.weight.sum(axis=1, dtype=np.float64)[:, None].astype(np.float32)
+    rows = Rows(
+        data.times_s[part.time_index], part.interval_s, part.antenna1.astype(np.int32), part.antenna2.astype(np.int32),
+        part.uvw_m, weight,
+    )  # fmt: skip
+    with create(path, header, rows, ("DATA", "WEIGHT_SPECTRUM")) as writer:
+        writer.put(0, {"DATA": part.vis[..., None], "WEIGHT_SPECTRUM": part.weight[..., None], "FLAG": part.weight[..., None] == 0})
+    return path
+
+
+def expect(options: ImageOptions, frame: Frame, data: Averaged, weights: ImagingWeights, where: beam.Pointing) -> Sky:
+    """Return the effective beam on the image's grid, and the catalogue's sources as it lets them appear."""
+    axis, directions = beam.coarse_grid(frame.size * frame.cell_rad)
+    coarse = beam.effective_beam(data, weights, where, directions)
+    effective = beam.on_image(axis, coarse, frame.size, frame.cell_rad)
+    catalogue = load(options.catalogue) if options.catalogue else nvss()
+    near = catalogue.within(frame.ra_deg, frame.dec_deg, frame.radius_deg)
+    x, y = frame.pixels(near.ra_deg, near.dec_deg)
+    inside = frame.inside(x, y, margin=2)
+    expected = near.flux_jy[inside] * bilinear(effective, x[inside], y[inside])
+    radius = masks.HALF_WIDTHS * half_power_rad(data, weights) / frame.cell_rad
+    return Sky(effective, where.known_beam, x[inside], y[inside], expected, radius)
+
+
+def clean(
+    options: ImageOptions, context: Context, paths: list[Path], settings: Settings, frame: Frame, sky: Sky
+) -> tuple[Cleaned, Mask, int]:
+    """Clean inside of discs on the catalogue's sources; once more if bright sources are found that it lacks.
+
+    Returns
+    -------
+    The planes, the mask, and how many sources the catalogue lacks.
+    """
+    imager = wsclean.clean if options.backend == "wsclean" else tclean.clean
+    mask = masks.discs(frame, sky.x, sky.y, sky.radius_px)
+    blind = replace(settings, threshold=max(settings.threshold, BLIND_THRESHOLD))
+    made = imager(context, paths, settings if mask.any() else blind, mask if mask.any() else None, frame, options.timeout_s)
+    if not mask.any() or not settings.niter:
+        return made, mask, 0
+    local = noise.rms_map(made.residual, mask, beam_px(made, frame))
+    x, y = masks.strangers(made.residual / local, mask | (sky.effective < CUT), sky.radius_px)
+    if x.size:
+        context.log.info("%d bright sources are in no catalogue: clean again with them", x.size)
+        mask |= masks.discs(frame, x, y, sky.radius_px)
+        made = imager(context, paths, settings, mask, frame, options.timeout_s)
+    return made, mask, int(x.size)
+
+
+def beam_px(made: Cleaned, frame: Frame) -> float:
+    """Return the geometric mean of the beam's axes, pixels."""
+    return float(np.sqrt(made.bmaj_deg * made.bmin_deg) / frame.cell_deg)
+
+
+def measure(where: str, made: Cleaned, local: Singles, sky: Sky, weights: ImagingWeights, frame: Frame) -> dict[str, float]:
+    """Return what the image says of itself, and refuse it if that is absurd."""
+    judge.check_planes(where, made, frame.cell_deg)
+    good = sky.effective >= CUT
+    rms = float(np.median(local[good] if good.any() else local))
+    thermal = weights.thermal_rms_jy if np.isfinite(weights.thermal_rms_jy) else rms
+    sure = (sky.expected_jy >= judge.SURE * thermal) & (bilinear(sky.effective, sky.x, sky.y) >= CUT)
+    found = judge.sightings(made.image, sky.x[sure], sky.y[sure], sky.expected_jy[sure], beam_px(made, frame) / 2)
+    judge.check_sky(where, rms, thermal, found)
+    return {
+        "rms_jy": rms, "noise_ratio": rms / thermal, "peak_jy": float(made.image.max()), "sightings": float(found.expected_jy.size),
+        "flux_ratio": found.ratio,
+    }  # fmt: skip
