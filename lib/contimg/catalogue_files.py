@@ -303,5 +303,6 @@ def _names(raw: Mapping[str, Raw], keep: npt.NDArray[np.bool_], survey: Survey, 
     column = next((raw[name] for name in NAMES if name in raw), None)
     if column is None or column.values.dtype.kind not in "OSU":
         prefix = survey.upper() if survey != "other" else "CAT"
-        return [str(name) for name in source_names(prefix, columns["ra"], columns["dec"])]
+        made: list[str] = source_names(prefix, columns["ra"], columns["dec"]).tolist()
+        return made
     return [(v.decode() if isinstance(v, bytes) else str(v)).strip() for v in column.values[keep]]
