@@ -65,8 +65,8 @@ class SetRow:
     digest: str
 
 
-def target_of(uri: str) -> Target:
-    """Read a convert artifact's manifest.
+def target_of(uri: str) -> Target | None:
+    """Read when and where the array pointed in a convert artifact's manifest; None if another telescope was imported.
 
     Raises
     ------
@@ -74,6 +74,8 @@ def target_of(uri: str) -> Target:
         If it does not say when and where the array pointed.
     """
     metrics = read_manifest(uri).metrics
+    if "telescope" in metrics and "pointing_dec_deg" not in metrics:
+        return None
     try:
         return Target(
             str(metrics["group"]), float(metrics["mjd_start"]), float(metrics["mjd_end"]), float(metrics["pointing_dec_deg"]),
@@ -128,11 +130,11 @@ def resolve(options: CalibrateOptions) -> list[Input]:
         If there is neither a calibrator in the beam nor a valid set; says what was looked for.
     """
     if options.plain_ms is not None:
-        return [_plain_input(options.plain_ms)]
+        return [plain_input(options.plain_ms)]
     if options.calibration is not None or options.ms is None:
         return []
     target = target_of(options.ms)
-    if calibrator_here(options, target) is not None:
+    if target is None or calibrator_here(options, target) is not None:
         return []
     ranked = ladder(registry(options, target), target, options)
     inputs = list(_existing(ranked, options.store or ""))[:CANDIDATES]
@@ -141,21 +143,17 @@ def resolve(options: CalibrateOptions) -> list[Input]:
     return inputs
 
 
-def _plain_input(path: str) -> Input:
-    import hashlib
-
+def plain_input(path: str) -> Input:
+    """Describe a folder with a Measurement Set as an input; MissingError if it is none."""
     from contimg.trees import pack
 
     folder = Path(path)
     if not (folder / "table.dat").exists():
-        raise MissingError(path, "a Measurement Set (a folder with table.dat)", "none", "Correct --plain-ms.")
+        raise MissingError(path, "a Measurement Set (a folder with table.dat)", "none", "Correct the path.")
 
-    class Nowhere:
-        def write(self, data: bytes) -> int:
-            return len(data)
-
-    _, digest = pack(folder, Nowhere())  # type: ignore[arg-type]
-    return Input(name="plain_ms", uri=path, digest=hashlib.sha256(digest.encode()).hexdigest())
+    with Path("/dev/null").open("wb") as nowhere:
+        _, digest = pack(folder, nowhere)
+    return Input(name="plain_ms", uri=path, digest=digest)
 
 
 def _nothing(options: CalibrateOptions, target: Target) -> tuple[str, str, str, str]:

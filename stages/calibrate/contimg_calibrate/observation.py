@@ -93,5 +93,5 @@ def observe(options: CalibrateOptions, context: Context) -> Observation:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
         header = ms.header
     start, end = float(times.min() - interval / 2) / DAY_S, float(times.max() + interval / 2) / DAY_S
-    name = target.name if target else Path(str(options.plain_ms)).stem
+    name = target.name if target else path.stem if options.ms is not None else Path(str(options.plain_ms)).stem
     return Observation(path, flags, header, start, end, interval, target, name)
