@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from contimg_simulate.frame import SITE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from contimg_simulate.options import SimulateOptions
 
@@ -69,12 +71,33 @@ def antenna_indices(stations: Sequence[str], array: Array) -> list[int]:
     return [numbers.index(int(word)) for word in stations]
 
 
-def subband_numbers(words: Sequence[str]) -> set[int]:
-    """Return subbands as numbers."""
+@dataclass(frozen=True)
+class Damage:
+    """What happens to the files of the first group, by subband."""
+
+    missing: frozenset[int] = frozenset()
+    truncated: frozenset[int] = frozenset()
+    empty: frozenset[int] = frozenset()
+
+    def apply(self, path: Path, index: int) -> None:
+        """Cut a file off, if it is one of those."""
+        if index in self.empty:
+            os.truncate(path, 0)
+        elif index in self.truncated:
+            os.truncate(path, int(path.stat().st_size * TRUNCATED))
+
+
+def damage(options: SimulateOptions) -> Damage:
+    """Return what the options want broken."""
+    words = (options.missing_subbands, options.truncated_subbands, options.empty_subbands)
+    return Damage(*(_subbands(given) for given in words))
+
+
+def _subbands(words: Sequence[str]) -> frozenset[int]:
     unknown = [word for word in words if not word.isdigit() or int(word) >= SUBBANDS]
     if unknown:
         raise UsageError("subbands", f"0 to {SUBBANDS - 1}", ", ".join(unknown), "Name subbands by their numbers.")
-    return {int(word) for word in words}
+    return frozenset(int(word) for word in words)
 
 
 def _horizon(rng: np.random.Generator) -> Floats:

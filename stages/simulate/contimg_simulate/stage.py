@@ -19,10 +19,10 @@ from contimg_simulate.sky import Source, merge, nvss, read_sources, standards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from contimg.context import Context
     from contimg.store import Store
+    from contimg_simulate.defects import Damage
     from contimg_simulate.options import SimulateOptions
     from contimg_simulate.schedule import Plan
 
@@ -33,7 +33,7 @@ NAMES = 13
 
 def run(options: SimulateOptions, context: Context) -> Outcome:
     """Write the subbands of all groups, and the truth."""
-    planned = plans(options)
+    planned, damage = plans(options), defects.damage(options)
     _check_room(options, context)
     own = read_sources(context.read(options.sources), options.sources) if options.sources else []
     incoming = open_store(options.incoming)
@@ -43,10 +43,12 @@ def run(options: SimulateOptions, context: Context) -> Outcome:
     with context.step("groups"):
         for number, plan in enumerate(planned):
             group = prepare(plan, options, _sky(plan, options, own))
-            files = _write_group(group, incoming, context, (number, len(planned)))
+            broken = damage if number == 0 else defects.Damage()
+            files = _write_group(group, broken, incoming, context, (number, len(planned)))
             described.append(truth.describe(group, files))
             arrays |= truth.arrays(group) | truth.common_arrays(group)
             skies |= {source.name: source for source in group.sources}
+            context.progress((number + 1) * SUBBANDS, len(planned) * SUBBANDS)
     everything = [skies[name].model_dump(mode="json") for name in sorted(skies)]
     context.write("truth.json", truth.to_json(options, described, everything))
     context.write("truth.npz", truth.to_npz(arrays))
@@ -75,34 +77,19 @@ def _sky(plan: Plan, options: SimulateOptions, own: Sequence[Source]) -> list[So
     return seen
 
 
-def _write_group(group: Group, incoming: Store, context: Context, part: tuple[int, int]) -> list[str]:
+def _write_group(group: Group, damage: Damage, incoming: Store, context: Context, part: tuple[int, int]) -> list[str]:
     """Write a group's files; return their keys below `incoming`."""
-    options, plan = group.options, group.plan
-    defective = part[0] == 0
-    missing = defects.subband_numbers(options.missing_subbands) if defective else set()
-    start = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
-    clocks = uvh5.stamps(start, np.random.default_rng([options.seed, NAMES, round(plan.middle_mjd * DAY_S)]))
+    plan = group.plan
+    opened = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
+    clocks = uvh5.stamps(opened, np.random.default_rng([group.options.seed, NAMES, round(plan.middle_mjd * DAY_S)]))
     keys = []
     for index, clock in enumerate(clocks):
-        if index not in missing:
-            path = context.scratch / "subband.hdf5"
-            content = uvh5.Subband(index, group.scale, group.array, plan.dec_rad, plan.time_jd, subband(group, index))
-            uvh5.write(path, content)
-            if defective:
-                _damage(path, index, options)
-            keys.append(f"{clock[:10]}/{clock}_sb{index:02d}.hdf5")
-            put_file(incoming, keys[-1], path)
-            path.unlink()
-        context.progress(part[0] * SUBBANDS + index + 1, part[1] * SUBBANDS)
+        context.progress(part[0] * SUBBANDS + index, part[1] * SUBBANDS)
+        if index in damage.missing:
+            continue
+        path = context.scratch / "subband.hdf5"
+        uvh5.write(path, uvh5.Subband(index, group.scale, group.array, plan.dec_rad, plan.time_jd, subband(group, index)))
+        damage.apply(path, index)
+        keys.append(f"{clock[:10]}/{clock}_sb{index:02d}.hdf5")
+        put_file(incoming, keys[-1], path)
     return keys
-
-
-def _damage(path: Path, index: int, options: SimulateOptions) -> None:
-    """Cut a file off, if that was asked for."""
-    size = path.stat().st_size
-    if index in defects.subband_numbers(options.empty_subbands):
-        size = 0
-    elif index in defects.subband_numbers(options.truncated_subbands):
-        size = int(size * defects.TRUNCATED)
-    with path.open("r+b") as file:
-        file.truncate(size)

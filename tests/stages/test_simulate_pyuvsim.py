@@ -1,0 +1,102 @@
+"""The simulator against pyuvsim, which others wrote: same sources, baselines and times, no beam, no smearing."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import astropy.units as u
+import h5py
+import numpy as np
+import pytest
+from astropy.coordinates import EarthLocation, Latitude, Longitude
+from astropy.time import Time
+from astropy.utils import iers
+from astropy_iers_data import IERS_A_FILE
+
+from contimg_simulate.array import dsa110
+from simulated import BARE, off_axis, simulate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCES = [off_axis(0.0, 0.1, 3.0), off_axis(1.3, 0.4, 1.0), off_axis(-0.7, -1.6, 0.5), off_axis(-2.0, 1.0, 2.0)]
+SUBBANDS = (0, 9, 15)
+PHASE_ONLY = 1e-3
+"""Of the brightest source's flux, as issue 3 asks. Places that agree to 1 mas give 4e-4 on 2.6 km."""
+
+
+def _sky() -> Any:
+    from pyradiosky import SkyModel
+
+    stokes = np.zeros((4, 1, len(SOURCES))) * u.Jy
+    stokes[0, 0] = [source.flux_jy for source in SOURCES] * u.Jy
+    return SkyModel(
+        name=[source.name for source in SOURCES], ra=Longitude([s.ra_deg for s in SOURCES] * u.deg),
+        dec=Latitude([s.dec_deg for s in SOURCES] * u.deg), frame="icrs", stokes=stokes, spectral_type="flat", component_type="point",
+    )  # fmt: skip
+
+
+def _expected(file: h5py.File, rows: list[int]) -> np.ndarray[Any, Any]:
+    """Return pyuvsim's XX for rows and all channels of a file, fringe-stopped as the file is; shape (rows, channels)."""
+    from pyuvdata import utils
+    from pyuvdata.analytic_beam import UniformBeam
+    from pyuvsim import Antenna, Baseline, BeamList, Telescope
+    from pyuvsim.uvsim import UVEngine, UVTask
+
+    header = file["Header"]
+    where = EarthLocation.from_geodetic(
+        header["longitude"][()] * u.deg, header["latitude"][()] * u.deg, header["altitude"][()] * u.m
+    )
+    centre = np.array([where.x.to_value("m"), where.y.to_value("m"), where.z.to_value("m")])
+    enu = utils.ENU_from_ECEF(header["antenna_positions"][()] + centre, center_loc=where)
+    telescope = Telescope("DSA", where, BeamList([UniformBeam()]))
+    frequency = header["freq_array"][0]
+    dec, latitude = header["extra_keywords/phase_center_dec"][()], np.deg2rad(header["latitude"][()])
+    stopped_at = np.array([0.0, np.sin(dec - latitude), np.cos(dec - latitude)])
+    sky, engine = _sky(), UVEngine()
+    out = np.zeros((len(rows), frequency.size), complex)
+    for k, row in enumerate(rows):
+        ends = [Antenna(str(n), int(n), enu[n], 0) for n in (header["ant_1_array"][row], header["ant_2_array"][row])]
+        time = Time(header["time_array"][row], format="jd", scale="utc", location=where)
+        for c, hertz in enumerate(frequency):
+            engine.set_task(UVTask(sky, time, hertz * u.Hz, Baseline(*ends), telescope))
+            out[k, c] = engine.make_visibility()[0]
+        path = (enu[header["ant_2_array"][row]] - enu[header["ant_1_array"][row]]) @ stopped_at
+        out[k] *= np.exp(-2j * np.pi * frequency * path / 299792458.0)
+    return out
+
+
+def _rows(count: int) -> list[int]:
+    """Return rows of the longest and of some other baselines, at the first and the last time; some have ant1 > ant2."""
+    array = dsa110()
+    lengths = np.linalg.norm(array.uvw_m(np.deg2rad(33.0)), axis=1)
+    chosen = [
+        *np.argsort(lengths)[-count:],
+        *np.flatnonzero(array.first > array.second)[:2],
+        *range(1, array.baselines, array.baselines // count),
+    ]
+    return [int(row) + t * array.baselines for row in chosen for t in (0, 3)]
+
+
+@pytest.mark.parametrize("index", SUBBANDS)
+def test_agrees_with_pyuvsim(tmp_path_factory: pytest.TempPathFactory, index: int) -> None:
+    made = simulate(_folder(tmp_path_factory), SOURCES, beam="uniform", smearing=False, **BARE)
+    rows = _rows(8)
+    with (
+        h5py.File(made.files[index]) as file,
+        warnings.catch_warnings(),
+        iers.earth_orientation_table.set(iers.IERS_A.open(IERS_A_FILE)),
+    ):
+        warnings.simplefilter("ignore")
+        expected = _expected(file, rows)
+        found = file["Data/visdata"][:][rows][:, 0, :, 0]
+    # pyuvsim's XX is <Ex Ex*>, half of Stokes I; ours, as CASA's, averages with YY to Stokes I.
+    worst = np.abs(found - 2 * expected).max() / max(source.flux_jy for source in SOURCES)
+    assert worst < PHASE_ONLY
+    assert np.abs(found - 2 * expected.conj()).max() > 1, "the test would not see a mirrored sky"
+
+
+def _folder(factory: pytest.TempPathFactory) -> Path:
+    # One simulation for all parameters: a second call finds it made.
+    return factory.getbasetemp() / "pyuvsim"
