@@ -49,7 +49,7 @@ LIGHTCURVE_STATS = Schema(
         Column("mjd_last", pa.float64(), "d", "time.end", "UTC", nullable=False),
         Column("flux_mean", pa.float64(), "mJy/beam", f"{FLUX};stat.mean", "Mean with the weights 1 / flux_err^2", nullable=False),
         Column("flux_mean_err", pa.float64(), "mJy/beam", ERROR, "1 sigma", nullable=False),
-        Column("flux_median", pa.float64(), "mJy/beam", f"{FLUX};stat.median", "", nullable=False),
+        Column("flux_median", pa.float64(), "mJy/beam", f"{FLUX};stat.median", "Median of the epochs, unweighted", nullable=False),
         Column("flux_std", pa.float64(), "mJy/beam", f"stat.stdev;{FLUX}", "Sample standard deviation; null for one epoch"),
         Column("v_peak", pa.float64(), "", "src.var.index", "flux_std / unweighted mean; null for one epoch"),
         Column("eta_peak", pa.float64(), "", "stat.fit.chi2;src.var", "Reduced chi-square about the mean; null for one epoch"),
