@@ -79,7 +79,8 @@ def read_caltable(path: Path) -> CalTable:
 
     try:
         with ct.table(str(path), ack=False, lockoptions="usernoread") as table:
-            kind = KINDS.get(table.keywordnames() and table.getkeywords().get("VisCal", ""), "")
+            words = table.getkeywords() if table.keywordnames() else {}
+            kind = KINDS.get(words.get("VisCal", ""), "")
             if not kind or not table.nrows():
                 raise BadInputError(str(path), "solutions of kind B, G or K", "none", "Solve again.")
             columns = {name: table.getcol(name) for name in ("TIME", "ANTENNA1", "SPECTRAL_WINDOW_ID", "FLAG")}
