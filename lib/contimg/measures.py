@@ -38,7 +38,6 @@ ROOM = 80_000_000
 CONFIG = """\
 measurespath = {measures!r}
 datapath = [measurespath]
-cachedir = {cache!r}
 measures_auto_update = False
 data_auto_update = False
 telemetry_enabled = False
@@ -57,24 +56,26 @@ def casa_environment(env: Mapping[str, str]) -> dict[str, str]:
     ----------
     env
         The environment of this process, which is not read otherwise. ``CONTIMG_MEASURES`` says where the measures folder is
-        kept (by default a folder of this user's in the temporary folder); ``TMPDIR`` and ``HOME`` mean what they always do.
+        kept (by default in a folder of this user's in the temporary folder); ``TMPDIR`` and ``HOME`` mean what they always do.
 
     Raises
     ------
     BadInputError, NoRoomError
         If casadata is not installed, or there is no room for the copy.
     """
-    root = _root(env)
-    folder = measures_folder(root)
+    own = _own_folder(env)
+    chosen = env.get("CONTIMG_MEASURES")
+    folder = measures_folder(_folder(Path(chosen).absolute()) if chosen else own)
     # Without .pyc files the import of casatasks takes 5.5 s instead of 2.2 s and prints warnings.
     made = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # Not below CONTIMG_MEASURES: that may be baked into an image whose root is read-only.
     made |= {
         "CASASITECONFIG": str(folder / "casasiteconfig.py"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-        "MPLCONFIGDIR": str(_folder(root / "matplotlib")), "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(_folder(own / "matplotlib")), "MPLBACKEND": "Agg",
     }  # fmt: skip
     home = env.get("HOME", "")
     if not (home and os.access(home, os.W_OK)):
-        made["HOME"] = str(_folder(root / "home"))
+        made["HOME"] = str(_folder(own / "home"))
     return made
 
 
@@ -90,13 +91,13 @@ def measures_folder(root: Path) -> Path:
     return folder
 
 
-def _root(env: Mapping[str, str]) -> Path:
-    chosen = env.get("CONTIMG_MEASURES")
+def _own_folder(env: Mapping[str, str]) -> Path:
+    """Return this user's folder in the temporary folder."""
     # The user's number keeps users of one machine apart, and is checked: anyone may make folders in /tmp.
-    root = _folder(Path(chosen) if chosen else Path(env.get("TMPDIR") or tempfile.gettempdir()) / f"contimg-{os.getuid()}")
-    if not chosen and root.stat().st_uid != os.getuid():
-        raise BadInputError(str(root), "a folder of this user", "another user's", "Set CONTIMG_MEASURES to a folder of yours.")
-    return root.absolute()
+    own = _folder(Path(env.get("TMPDIR") or tempfile.gettempdir()).absolute() / f"contimg-{os.getuid()}")
+    if own.stat().st_uid != os.getuid():
+        raise BadInputError(str(own), "a folder of this user", "another user's", "Set TMPDIR to a folder of yours.")
+    return own
 
 
 def _folder(path: Path) -> Path:
@@ -142,7 +143,7 @@ def _build(part: Path, final: Path) -> None:
         # Modes are not copied: the source may be read-only.
         shutil.copytree(source / name, part / name, dirs_exist_ok=True, copy_function=shutil.copyfile)
     renew(part / "geodetic")
-    (part / "casasiteconfig.py").write_text(CONFIG.format(measures=str(final), cache=str(final.parent / "cache")))
+    (part / "casasiteconfig.py").write_text(CONFIG.format(measures=str(final)))
 
 
 def renew(geodetic: Path) -> None:

@@ -66,7 +66,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(root: Path) -> dict[str, str]:
-    return casa_environment({"PATH": os.defpath, "HOME": "/nonexistent", "CONTIMG_MEASURES": str(root)})
+    return casa_environment(
+        {"PATH": os.defpath, "HOME": "/nonexistent", "CONTIMG_MEASURES": str(root), "TMPDIR": str(root / "tmp")}
+    )
 
 
 def run(code: str, environment: dict[str, str], cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -142,11 +144,11 @@ def test_a_function_of_a_module_runs_so(environment: dict[str, str], tmp_path: P
 
 class TestEnvironment:
     def test_it_is_whole(self, root: Path) -> None:
-        given = {"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1", "CONTIMG_MEASURES": str(root), "HOME": str(root), "A": "b"}
+        given = {"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1", "CONTIMG_MEASURES": str(root), "HOME": "/tmp", "A": "b"}
         made = casa_environment(given)
         assert made["PATH"] == "/bin"
         assert made["A"] == "b"
-        assert made["HOME"] == str(root)
+        assert made["HOME"] == "/tmp"
         assert made["OMP_NUM_THREADS"] == made["OPENBLAS_NUM_THREADS"] == "1"
         assert "PYTHONDONTWRITEBYTECODE" not in made
         assert given["PYTHONDONTWRITEBYTECODE"] == "1"
@@ -157,6 +159,12 @@ class TestEnvironment:
         assert os.access(environment["MPLCONFIGDIR"], os.W_OK)
         assert os.access(environment["HOME"], os.W_OK)  # the one given does not exist
 
+    def test_nothing_else_is_written_beside_the_measures(self, environment: dict[str, str], root: Path) -> None:
+        # In an image they lie on a read-only root.
+        assert {path.name for path in root.iterdir()} == {"tmp", measures_folder(root).name}
+        assert Path(environment["MPLCONFIGDIR"]).is_relative_to(root / "tmp")
+        assert Path(environment["HOME"]).is_relative_to(root / "tmp")
+
     def test_by_default_it_lies_in_the_temporary_folder(self, tmp_path: Path) -> None:
         made = casa_environment({"TMPDIR": str(tmp_path)})
         assert Path(made["CASASITECONFIG"]).is_relative_to(tmp_path / f"contimg-{os.getuid()}")
@@ -164,7 +172,7 @@ class TestEnvironment:
     def test_an_unusable_place_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(NoRoomError, match="CONTIMG_MEASURES"):
-            casa_environment({"CONTIMG_MEASURES": str(tmp_path / "file" / "below")})
+            casa_environment({"CONTIMG_MEASURES": str(tmp_path / "file" / "below"), "TMPDIR": str(tmp_path)})
 
 
 class TestFolder:
