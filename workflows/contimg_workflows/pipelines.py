@@ -59,7 +59,18 @@ def process_group() -> WorkflowTemplate:
             calibrate = pipeline.stage("calibrate", ms=artifact(convert), flags=artifact(flag), plain_ms="", field="0")
             image = pipeline.stage("image", ms=artifact(convert), flags=artifact(flag), calibration=artifact(calibrate))
             photometry = pipeline.stage("photometry", image=artifact(image))
-            chain(convert, flag, calibrate, image, photometry)
+            report = pipeline.stage(
+                "report",
+                convert=artifact(convert),
+                flag=artifact(flag),
+                calibrate=artifact(calibrate),
+                image=artifact(image),
+                photometry=artifact(photometry),
+                normalize="",
+                variability="",
+                groups="",
+            )
+            chain(convert, flag, calibrate, image, photometry, report)
         finish(template, dag, pipeline)
     return template
 
@@ -76,7 +87,17 @@ def epoch() -> WorkflowTemplate:
         with DAG(name="main") as dag:
             normalize = pipeline.stage("normalize", strip="{{inputs.parameters.strip}}")
             variability = pipeline.stage("variability", normalized=artifact(normalize))
-            chain(normalize, variability)
+            report = pipeline.stage(
+                "report",
+                normalize=artifact(normalize),
+                variability=artifact(variability),
+                convert="",
+                flag="",
+                calibrate="",
+                image="",
+                photometry="",
+            )
+            chain(normalize, variability, report)
         finish(template, dag, pipeline)
     return template
 

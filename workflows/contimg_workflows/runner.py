@@ -13,8 +13,8 @@ from contimg.groups import GroupRecord
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.engine import Engine, Gate
 from contimg_workflows.render import rendered
-from contimg_workflows.selection import chosen, latest_records, limits_of, solvable, strip_name, strips
-from contimg_workflows.state import GOOD, RunState, Status
+from contimg_workflows.selection import STRIP_GAP_DEG, chosen, latest_records, limits_of, solvable, strip_name, strips
+from contimg_workflows.state import GOOD, RunFolder, RunState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from contimg_workflows.display import Display
 
 PROCESS_GROUP, EPOCH, WATCH = "contimg-process-group", "contimg-epoch", "contimg-watch"
+SHOWN = ("calibrate", "image", "photometry")
+"""Tasks of a group whose artifacts the page of an epoch lists."""
 
 
 class Runner:
@@ -30,7 +32,7 @@ class Runner:
     def __init__(
         self, store: str, runs: Path, env: Mapping[str, str], display: Display, jobs: int, settings: Iterable[str]
     ) -> None:
-        self._store = store
+        self._store, self._runs = store, runs
         self._library = Library(yaml.safe_load(text) for text in rendered().values())
         self._settings = dict(self._setting(text) for text in settings)
         self._engine = Engine(runs, Path(sys.executable).parent, env, display, jobs)
@@ -55,7 +57,18 @@ class Runner:
         return states + self.epochs() if measured else states
 
     def _epoch(self, dec_deg: float, name: str) -> Workflow:
-        return self._workflow(f"epoch-{name}", EPOCH, {"store": self._store, "epoch": name, "strip": str(dec_deg)})
+        arguments = {"store": self._store, "epoch": name, "strip": str(dec_deg), "report-groups": ",".join(self._shown(dec_deg))}
+        return self._workflow(f"epoch-{name}", EPOCH, arguments)
+
+    def _shown(self, dec_deg: float) -> list[str]:
+        """Return the artifacts of a strip's groups that the page of an epoch lists, as far as this engine made them."""
+        found: list[str] = []
+        for record in latest_records(self._store):
+            folder = RunFolder(self._runs, f"contimg-{record.name}")
+            if record.dec_deg is not None and abs(record.dec_deg - dec_deg) < STRIP_GAP_DEG and folder.exists():
+                tasks = folder.load().tasks
+                found += [tasks[name].outputs["artifact"] for name in SHOWN if name in tasks and tasks[name].status in GOOD]
+        return found
 
     def _process(self, records: Sequence[GroupRecord]) -> list[RunState]:
         """Process groups: those that calibrate themselves go first, the others take from what these leave in the store."""

@@ -45,9 +45,6 @@ NEEDS = {
     "variability": Needs(3600, "4Gi"),
 }
 """The stages that have a template; simulate is for people and tests."""
-from importlib.util import find_spec
-
-NEEDS = {n: v for n, v in NEEDS.items() if find_spec(f"contimg_{n}.options")}  # TEMPORARY
 
 
 def options_of(name: str) -> type[Options]:

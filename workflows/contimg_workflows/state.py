@@ -98,6 +98,10 @@ class RunFolder:
     def __init__(self, runs: Path, name: str) -> None:
         self.path = runs / name
 
+    def exists(self) -> bool:
+        """Say whether it was ever begun."""
+        return (self.path / STATE).exists()
+
     def save(self, state: RunState) -> None:
         """Write the state; readers see the old one or the new one."""
         part = self.path / f".{STATE}.part"

@@ -1,0 +1,215 @@
+"""contimg run and contimg status, as a person meets them."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+from contimg.groups import GroupRecord, Subband
+from contimg.store import open_store
+from contimg_workflows.cli import status
+from contimg_workflows.display import Display, summary
+from contimg_workflows.selection import Limits, chosen, latest_records, solvable, strip_name, strips
+
+if TYPE_CHECKING:
+    from tiny_bench import Bench
+
+CONTIMG = Path(sys.executable).parent / "contimg"
+
+
+def contimg(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(CONTIMG), *words], capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
+
+
+def record(day: str = "2026-01-25", attempt: int = 1, dec_deg: float | None = 33.0, hour: int = 1) -> GroupRecord:
+    t0 = datetime.fromisoformat(f"{day}T{hour:02d}:14:31+00:00")
+    subbands = [
+        Subband(index=n, uri=f"incoming/{day}/{t0:%Y-%m-%dT%H:%M:%S}_sb{n:02d}.hdf5", size=9, modified=t0) for n in range(16)
+    ]
+    return GroupRecord(
+        id=f"{t0:%Y%m%dt%H%M%S}", attempt=attempt, t0=t0, duration_s=296.0, dec_deg=dec_deg, subbands=tuple(subbands)
+    )  # fmt: skip
+
+
+def put(store: Path, *records: GroupRecord) -> None:
+    for one in records:
+        open_store(str(store)).put(f"groups/{one.name}.json", one.model_dump_json().encode())
+
+
+# contimg status
+
+
+def status_of(bench: Bench, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert status(["--runs", str(bench.runs), *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_status_says_what_ran_how_long_and_why_it_failed(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.engine().run([bench.workflow("bad", b_do="data"), bench.workflow("good")])
+    said = status_of(bench, capsys)
+    lines = {line.split()[0]: line for line in said[: said.index("ends:")].splitlines()[:3]}
+    assert "failed" in lines["bad"]
+    assert "b: x.hdf5: expected 145 bytes, found 0 bytes. Send it again." in lines["bad"]
+    assert "4/4" in lines["good"]
+    assert lines["good"].rstrip().endswith(" s")
+    assert "b.1.log ends:" in said
+    assert "error: x.hdf5: expected 145 bytes" in said
+    assert "good b" not in said
+
+
+def test_status_of_one_workflow_lists_its_tasks(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.engine().run([bench.workflow("one", a_do="world", a_times="1"), bench.workflow("two")])
+    said = status_of(bench, capsys, "--name", "one")
+    row = next(line for line in said.splitlines() if line.startswith("a "))
+    assert row.split()[:4] == ["a", "✓", "done", "2"]
+    assert "two" not in said
+    bench.engine().run([bench.workflow("one", a_do="world", a_times="1")])
+    assert "(4 cached)" in status_of(bench, capsys, "--name", "one")
+
+
+def test_status_shows_as_many_lines_as_asked(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.engine().run([bench.workflow("bad", a_do="bug")])
+    said = status_of(bench, capsys, "--lines", "3")
+    tail = said[said.index("ends:") :].strip().splitlines()[1:]
+    assert len(tail) == 3
+    assert "ZeroDivisionError: no" in tail[-1]
+    assert "ends:" not in status_of(bench, capsys, "--lines", "0")
+
+
+def test_status_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["--store", str(tmp_path)]) == 2
+    assert "expected a run, found none" in capsys.readouterr().err
+    assert status([]) == 2
+    assert "--store or --runs" in capsys.readouterr().err
+
+
+# What is seen meanwhile
+
+
+def test_without_a_terminal_each_change_is_a_line(bench: Bench) -> None:
+    bench.engine().run([bench.workflow("one", a_do="world", a_times="1")])
+    lines = [line.split(" ", 1)[1] for line in bench.said.getvalue().splitlines()]
+    assert lines[0] == "one a: running"
+    assert lines[1].startswith("one a: waiting to try again")
+    assert "s3://x: expected an answer, found none" in lines[1]
+    assert lines[-1].startswith("one d: done")
+
+
+def test_on_a_terminal_a_table_moves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contimg_workflows.display.EVERY_S", 0.02)
+    screen = io.StringIO()
+    with Display(Console(file=screen, force_terminal=True, width=160)) as display:
+        bench.engine(display=display).run([bench.workflow("one", a_nap_s="0.6"), bench.workflow("two", a_do="data")])
+    seen = screen.getvalue()
+    assert "1/2" in seen  # the stage's own progress
+    assert "two a: failed" in seen  # failures stay, the table goes
+    assert "1 of 2 done, 1 failed" in seen
+
+
+def test_the_closing_table_has_a_row_a_workflow(bench: Bench) -> None:
+    states = bench.engine().run([bench.workflow("one"), bench.workflow("bad", a_do="data")])
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(summary(states))
+    _, one, bad = screen.getvalue().splitlines()
+    assert ("one" in one, "done" in one, "4/4" in one) == (True, True, True)
+    assert ("bad" in bad, "failed" in bad, "0/4" in bad, "a: x.hdf5" in bad) == (True, True, True, True)
+
+
+# contimg run
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["run"], "usage: contimg run"),
+        (["run", "mosaic"], "usage: contimg run"),
+        (["run", "all"], "required: --store"),
+        (["run", "all", "--store", "X", "--jobs", "0"], "--jobs"),
+        (["run", "all", "--store", "X", "--set", "image.teir=quicklook"], "image.tier"),
+        (["run", "all", "--store", "X", "--set", "image.tier=best"], "one of quicklook, development, standard, high_precision"),
+        (["run", "all", "--store", "X", "--set", "nonsense"], "STAGE.OPTION=VALUE"),
+        (["run", "process-group", "--store", "X", "--group", "20990101t000000"], "a record of 20990101t000000"),
+        (["run", "epoch", "--store", "X", "--epoch", "mine"], "--strip beside it"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(tmp_path: Path, words: list[str], found: str) -> None:
+    put(tmp_path, record())
+    done = contimg(*[str(tmp_path) if word == "X" else word for word in words])
+    assert done.returncode == 2
+    assert found in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_needs_nothing() -> None:
+    done = contimg("run", "process-group", "--help")
+    assert done.returncode == 0
+    assert "--set" in done.stdout
+
+
+def test_bad_data_fail_the_run_with_the_stage_s_own_words(tmp_path: Path) -> None:
+    one = record()
+    put(tmp_path, one)
+    for subband in one.subbands:
+        open_store(str(tmp_path)).put(subband.uri, b"no HDF5 ")
+    done = contimg("run", "process-group", "--store", str(tmp_path), "--group", one.id)
+    assert done.returncode == 1, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert (said["workflows"], said["failed"]) == (1, 1)
+    reason = said["reasons"][f"contimg-{one.name}"]
+    assert reason.startswith("convert: ")
+    assert "sb00.hdf5" in reason
+    shown = contimg("status", "--store", str(tmp_path))
+    assert reason[:60] in shown.stdout.replace("\n", "")
+    assert not list(tmp_path.glob("products/*/*/*/manifest.json"))
+
+
+def test_all_of_an_empty_store_is_done_at_once(tmp_path: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    done = contimg("run", "all", "--store", str(tmp_path), "--set", "watch.size=0", "--set", "watch.timeout_s=0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["workflows"] == 1
+
+
+def test_a_store_that_does_not_answer_ends_the_run(tmp_path: Path, s3_environment: pytest.MonkeyPatch) -> None:
+    s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    done = contimg("run", "process-group", "--store", "s3://contimg/x", "--group", "20260125t011431", cwd=tmp_path)
+    assert done.returncode == 20
+    assert "AWS_ENDPOINT_URL" in done.stderr
+
+
+# Which groups, in which order
+
+
+def test_the_latest_attempt_counts(tmp_path: Path) -> None:
+    put(tmp_path, record(attempt=1), record(attempt=2), record(attempt=10), record("2026-01-24"))
+    open_store(str(tmp_path)).put("groups/notes.json", b"{}")
+    found = latest_records(str(tmp_path))
+    assert [one.name for one in found] == ["20260124t011431-a1", "20260125t011431-a10"]
+    assert [one.name for one in chosen(found, ["20260125t011431"], "s")] == ["20260125t011431-a10"]
+
+
+def test_3c48_s_transit_calibrates_itself_and_an_hour_later_nothing_does() -> None:
+    # 3C48 (RA 01h37m41s, Dec +33.16) culminates at LST 1h38m: at longitude -118.28 on 2026-01-25 that is 01:14 UTC.
+    limits = Limits(standard_jy=2.0, other_jy=5.0)
+    assert solvable(record(hour=1), limits)
+    assert not solvable(record(hour=3), limits)
+    assert not solvable(record(hour=1, dec_deg=None), limits)
+    assert not solvable(record(hour=1), Limits(standard_jy=1000.0, other_jy=1000.0))
+
+
+def test_strips_are_pointings_that_lie_together() -> None:
+    decs = [33.0, 33.0004, 16.3, 54.6, 32.9998, None, -5.2]
+    assert strips([record(dec_deg=dec) for dec in decs]) == [-5.2, 16.3, 33.0, 54.6]
+    assert [strip_name(dec) for dec in (-5.2, 33.0, 16.34)] == ["dec-m05.2", "dec-p33.0", "dec-p16.3"]
+
+
+def test_times_are_utc() -> None:
+    assert record().t0.astimezone(UTC) == record().t0
