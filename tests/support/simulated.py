@@ -52,7 +52,8 @@ def simulate(folder: Path, sky: Sequence[Source] = (), **chosen: Any) -> Made:
     if sky:
         (folder / "sources.json").write_text(json.dumps([source.model_dump(mode="json") for source in sky]))
         chosen["sources"] = str(folder / "sources.json")
-    options = SimulateOptions(out=str(folder / "products"), incoming=str(folder / "incoming"), **chosen)
+    chosen.setdefault("incoming", str(folder / "incoming"))
+    options = SimulateOptions(out=str(folder / "products"), **chosen)
     summary = contract.run(STAGE, options, {}, Console("simulate", {}))
     return Made(folder / "incoming", Path(summary["artifact"]), summary)
 
