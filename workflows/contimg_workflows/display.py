@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Workflows that the live table has room for."""
 EVERY_S = 0.25
+WIDE = 400
+"""Columns where nobody looks."""
 SIGNS = {
     Status.PENDING: ("·", "dim"),
     Status.RUNNING: ("▶", "cyan"),
@@ -38,7 +40,7 @@ class Display:
     """Shows the states that it is given; by itself it knows nothing."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or _console(sys.stderr)
         self._live: Live | None = None
         self._shown = 0.0
 
@@ -147,4 +149,9 @@ def _seconds(value: float) -> str:
 
 def stdout() -> Console:
     """Return the console for what was asked for."""
-    return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+    return _console(sys.stdout)
+
+
+def _console(stream: TextIO) -> Console:
+    """Return a console that folds lines for a person, and leaves them whole for a file."""
+    return Console(file=stream, width=None if stream.isatty() else WIDE)
