@@ -67,7 +67,8 @@ def position_of(name_or_position: str) -> tuple[float, float]:
             return found.ra_deg, found.dec_deg
         listed = calibrators()
         wanted = name_or_position.upper().removeprefix("J")
-        which = np.flatnonzero(np.isin(listed.name, [wanted]) | np.isin(np.char.upper(listed.alias), [wanted]))
+        known = zip(listed.name, listed.alias, strict=True)
+        which = np.flatnonzero([wanted in {str(name).upper(), str(alias).upper()} for name, alias in known])
         if not which.size:
             remedy = "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux."
             raise UsageError("--calibrator", "a known calibrator, or RA,Dec", name_or_position, remedy) from None
