@@ -1,0 +1,15 @@
+"""The executable contimg-report."""
+
+from __future__ import annotations
+
+from contimg.contract import main as contract_main
+from contimg_report.options import STAGE
+
+
+def main() -> None:
+    """Run the stage and exit."""
+    contract_main(STAGE)
+
+
+if __name__ == "__main__":
+    main()

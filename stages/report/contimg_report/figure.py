@@ -1,0 +1,102 @@
+"""Figures as inline SVG that follow the page's light or dark colours; the same data make the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, FAINT = "#010101", "#020202"
+BLUE, ORANGE, GREEN, PINK = "#030303", "#040404", "#050505", "#060606"
+"""Placeholders: the page's style sheet gives each a colour for light and one for dark, after Okabe and Ito."""
+VARIABLES = {INK: "--ink", FAINT: "--faint", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", PINK: "--pink"}
+WIDTH_IN = 4.6
+"""About 440 CSS pixels at full size: text stays readable on a phone."""
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "legend.fontsize": 8, "legend.frameon": False, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT,
+    "xtick.color": INK, "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
+    "axes.spines.top": False, "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.4, "axes.grid": True,
+    "axes.axisbelow": True, "lines.linewidth": 1.2, "image.interpolation": "none", "image.origin": "lower",
+    "axes.formatter.useoffset": False, "figure.constrained_layout.use": True, "path.simplify": True,
+}  # fmt: skip
+COLOURS = 256
+"""Most colours of a palette image."""
+DPI = 72.0
+"""An SVG's unit is a point."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it."""
+
+    name: str
+    svg: str
+    alt: str
+    """What a person who does not see it needs to know."""
+    caption: str
+    wide: bool = False
+
+
+def new(height_in: float = 3.0, rows: int = 1, columns: int = 1, *, width_in: float = WIDTH_IN) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure in the page's style and its axes, row by row."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width_in, height_in))
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.ravel())
+
+
+def picture(figure: Figure, name: str, alt: str, caption: str, *, wide: bool = False) -> Picture:
+    """Draw a figure; `name` makes the SVG's identifiers unique on the page."""
+    sink = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return Picture(name, _inline(sink.getvalue(), name, alt), alt, caption, wide)
+
+
+def _inline(svg: str, name: str, alt: str) -> str:
+    """Make matplotlib's SVG fit to stand in a page: scaled by the page, coloured by it, labelled, without clashing identifiers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
+    width = re.search(r'width="([\d.]+)pt"', svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
+    style = f' style="max-width:{float(width.group(1)) * 96 / 72:.0f}px"' if width else ""
+    label = f' role="img" aria-label="{_escaped(alt)}"'
+    svg = svg.replace("<svg", f"<svg{label}{style}", 1)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    svg = re.sub(r"font: ([^;\"]*?) ?([\d.]+px) [^;\"]*", r"font: \1 \2 var(--font)", svg)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", lambda found: _smaller(found.group(1)), svg)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def _smaller(encoded: str) -> str:
+    """Write an image of few colours with a palette: a quarter of the bytes."""
+    data = base64.b64decode(encoded)
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+    flat = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
+    colours, indices = np.unique(flat, return_inverse=True)
+    if colours.size <= COLOURS:
+        table = colours.view(np.uint8).reshape(-1, 4)
+        made = Image.fromarray(indices.reshape(flat.shape).astype(np.uint8), mode="P")
+        made.putpalette(table[:, :3].tobytes())
+        sink = io.BytesIO()
+        made.save(sink, format="PNG", optimize=True, transparency=table[:, 3].tobytes())
+        data = min(data, sink.getvalue(), key=len)
+    return "data:image/png;base64," + base64.b64encode(data).decode()
