@@ -49,8 +49,8 @@ bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor a
 tools: ## Install WSClean and AOFlagger from Debian's packages, where this may be done
 	@sh tests/support/debian-tools.sh
 
-lock: ## Resolve the dependencies of all packages anew into requirements.lock
-	$(UV) pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url \
+lock: ## Resolve what the packages ask for into requirements.lock (UPGRADE=--upgrade for newer versions)
+	$(UV) pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header $(foreach p,$(PACKAGES),--no-emit-package contimg$(if $(filter-out lib,$(notdir $(p))),-$(notdir $(p)))) \
 	  --all-extras pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) --group dev -o requirements.lock
 
