@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contimg_workflows.display import Display
 
 PROCESS_GROUP, EPOCH, WATCH = "contimg-process-group", "contimg-epoch", "contimg-watch"
-SHOWN = ("calibrate", "image", "photometry")
+SHOWN = ("flag", "calibrate", "image", "photometry")
 """Tasks of a group whose artifacts the page of an epoch lists."""
 
 

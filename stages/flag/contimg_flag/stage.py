@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -56,7 +56,9 @@ def run(options: FlagOptions, context: Context) -> Outcome:
         context.write("flags.bin", pack_flags(visibilities.flags))
         context.write("flagging.json", json.dumps(ledger.report(dead), indent=1).encode())
     context.progress(STEPS, STEPS)
-    return _outcome(visibilities, ledger, dead)
+    outcome = _outcome(visibilities, ledger, dead)
+    # The page of a run puts what all stages say of a group into one row.
+    return replace(outcome, metrics={"group": context.manifest(options.ms).metrics.get("group"), **outcome.metrics})
 
 
 def _simple_steps(visibilities: Visibilities, ledger: Ledger, options: FlagOptions) -> tuple[BoolArray, Float32Array]:
