@@ -115,7 +115,7 @@ def judge_curve(curve: LightCurve, options: VariabilityOptions) -> Verdict:
     lens = evidence(curve.mjd, curve.flux, curve.error)
     if lens is None:
         return Verdict(candidate=False, reason="no lens of the bank dims it as a lens does", score=score)
-    ratios = {"red noise": lens.over_red_noise, "a flare": lens.over_flare, "bad epochs": lens.over_glitch}
+    ratios = {"red noise": lens.over_red_noise, "a flare": lens.over_flare, "bad epochs": lens.over_bad_epochs}
     rival = min(ratios, key=ratios.__getitem__)
     said = f"ln likelihood ratio of a lens to {rival} {ratios[rival]:+.1f}"
     candidate = lens.least > options.min_evidence
@@ -148,7 +148,7 @@ def candidate_row(curve: LightCurve, verdict: Verdict) -> dict[str, Any]:
         return {}
     return {
         **_identity(curve), **_score(verdict.score), "ese_evidence": lens.least, "over_red_noise": lens.over_red_noise,
-        "over_flare": lens.over_flare, "over_glitch": lens.over_glitch, "lens_mjd": lens.mjd, "lens_duration": lens.duration_days,
+        "over_flare": lens.over_flare, "over_bad_epochs": lens.over_bad_epochs, "lens_mjd": lens.mjd, "lens_duration": lens.duration_days,
         "lens_alpha": lens.alpha, "lens_beta": lens.beta, "lens_fraction": lens.fraction, "lens_depth": lens.depth,
         "flux_quiescent": lens.quiescent, "red_noise": lens.red_noise,
     }  # fmt: skip

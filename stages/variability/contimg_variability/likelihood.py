@@ -1,0 +1,74 @@
+"""Likelihoods of a light curve: a mean a + b × template under errors and the source's own slow variation.
+
+The variation is a damped random walk of covariance (s a)² exp(−|Δt|/τ); every explanation of a light curve may use it, and each
+takes the s and τ that suit it best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RED_SIZES = (0.005, 0.015, 0.05, 0.15, 0.45)
+RED_DAYS = (3.0, 15.0, 60.0, 240.0)
+"""3 days is shorter than any cadence: errors that were underestimated."""
+
+
+@dataclass(frozen=True)
+class LightCurveNoise:
+    """The Q covariances to try for a light curve y of N epochs, ready for fits of a + b T."""
+
+    y: Floats
+    """Shape (N,), of unit median."""
+    size: Floats
+    """Shape (Q,): 1 sigma of the source's own variation, a fraction of its flux."""
+    weight: Floats
+    """K⁻¹ 1, shape (Q, N)."""
+    projected: Floats
+    """P = K⁻¹ − K⁻¹ 1 1ᵀ K⁻¹ / (1ᵀ K⁻¹ 1), shape (Q, N, N): K⁻¹ for what is left after the best constant."""
+    least: Floats
+    """Shape (Q,): templates with a smaller TᵀPT are seen by no epoch, and would fit anything."""
+    constant: Floats
+    """Log likelihood of the best constant, shape (Q,)."""
+
+    def fits(self, shapes: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return log likelihood, a and b of the best a + b T for M templates, shape (M, N); each of shape (Q, M)."""
+        spread = shapes @ self.projected
+        along, norm = spread @ self.y, np.einsum("qmn,mn->qm", spread, shapes)
+        seen = norm > self.least[:, None]
+        b = np.where(seen, along / np.where(seen, norm, 1.0), 0.0)
+        a = ((self.weight @ self.y)[:, None] - b * (self.weight @ shapes.T)) / self.weight.sum(axis=1)[:, None]
+        return self.constant[:, None] + 0.5 * along * b, a, b
+
+    def two_bad_epochs(self) -> float:
+        """Return the largest log likelihood of a constant and two bad epochs of any size.
+
+        Two free offsets at epochs i and j gain ½ rᵀ P⁻¹ r, with r = P y and P both restricted to i and j.
+        """
+        best = -np.inf
+        for p, constant in zip(self.projected, self.constant, strict=True):
+            pull, diagonal = p @ self.y, np.diag(p)
+            det = diagonal[:, None] * diagonal[None, :] - p**2
+            np.fill_diagonal(det, np.inf)
+            own = pull[:, None] ** 2 * diagonal[None, :]
+            best = max(best, float(constant + 0.5 * ((own + own.T - 2 * np.outer(pull, pull) * p) / det).max()))
+        return best
+
+
+def noise_of(mjd: Floats, y: Floats, sigma: Floats) -> LightCurveNoise:
+    """Return the covariances to try for a light curve of unit median; all shape (N,)."""
+    lag = np.abs(mjd[:, None] - mjd[None, :])
+    red = [(size, size**2 * np.exp(-lag / days)) for size in RED_SIZES for days in RED_DAYS]
+    size = np.array([0.0] + [item[0] for item in red])
+    covariance = np.stack([np.zeros_like(lag)] + [item[1] for item in red]) + np.diag(sigma**2)
+    inverse = np.asarray(np.linalg.inv(covariance), np.float64)
+    weight = inverse.sum(axis=1)
+    projected = inverse - weight[:, :, None] * weight[:, None, :] / weight.sum(axis=1)[:, None, None]
+    _, logdet = np.linalg.slogdet(covariance)
+    constant = -0.5 * np.einsum("i,qij,j->q", y, projected, y) - 0.5 * logdet
+    least = 1e-6 * np.trace(inverse, axis1=1, axis2=2) / y.size
+    return LightCurveNoise(y, size, weight, projected, least, constant)
