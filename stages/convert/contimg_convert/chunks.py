@@ -18,8 +18,25 @@ if TYPE_CHECKING:
 
     from contimg_convert.kernels import Chunks
 
-GAP = 1 << 16
-"""Bytes between two chunks that are read along rather than skipped."""
+class Workspace:
+    """Memory that one thread reads into again and again: it stays in the processor's cache."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+        self._floats = np.empty(0, np.float32)
+
+    def bytes(self, count: int) -> npt.NDArray[np.uint8]:
+        """Return `count` bytes, of any content."""
+        if self._bytes.size < count:
+            self._bytes = np.empty(count, np.uint8)
+        return self._bytes[:count]
+
+    def floats(self, *shape: int) -> npt.NDArray[np.float32]:
+        """Return an array of any content."""
+        count = int(np.prod(shape))
+        if self._floats.size < count:
+            self._floats = np.empty(count, np.float32)
+        return self._floats[:count].reshape(shape)
 
 
 class Dataset:
@@ -30,7 +47,6 @@ class Dataset:
         self._dataset, self._descriptor, self._dtype = dataset, descriptor, np.dtype(dtype)
         self.rows, self.channels, self.polarizations = dataset.shape[0], dataset.shape[-2], dataset.shape[-1]
         self._shape, self._offsets, self._origins = self._map()
-        self._buffer = np.empty(0, np.uint8)
 
     @property
     def whole(self) -> tuple[int, int, int]:
@@ -42,14 +58,8 @@ class Dataset:
         """Whether the file's bytes are the values."""
         return self._offsets.size > 0
 
-    @property
-    def columns(self) -> tuple[int, int]:
-        """How many chunks lie side by side along the channels, and how many channels each has."""
-        width = self._shape[1] if self.raw else self.channels
-        return -(-self.channels // width), width
-
-    def block(self, first: int, last: int) -> Chunks:
-        """Return the chunks that hold the rows `first` to `last`; they are valid until the next call.
+    def block(self, first: int, last: int, space: Workspace) -> Chunks:
+        """Return the chunks that hold the rows from `first` to before `last`; they are valid until `space` is used again.
 
         Raises
         ------
@@ -59,8 +69,8 @@ class Dataset:
         if not self.raw:
             return self._decoded(first, last)
         inside = (self._origins[:, 0] < last) & (self._origins[:, 0] + self._shape[0] > first)
-        offsets = self._offsets[inside]
-        return self._buffer_of(offsets), self._moved, self._origins[inside], self._shape
+        buffer, offsets = self._read_runs(self._offsets[inside], space)
+        return buffer, offsets, self._origins[inside], self._shape
 
     def _map(self) -> tuple[tuple[int, int, int], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Find the shape of a chunk, and offset and origin of each in the order of the file; none if they cannot be read raw."""
@@ -85,20 +95,20 @@ class Dataset:
         number = np.arange(self.rows, dtype=np.int64)
         return row, offset + number * int(np.prod(row)) * self._dtype.itemsize, number[:, None] * np.array([1, 0, 0])
 
-    def _buffer_of(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Read chunks in runs; where each begins in the buffer is left in `_moved`."""
+    def _read_runs(
+        self, offsets: npt.NDArray[np.int64], space: Workspace
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Read chunks, those that adjoin at once; return their bytes, nothing else, and where in them each chunk begins."""
         size = int(np.prod(self._shape)) * self._dtype.itemsize
-        first = np.flatnonzero(np.diff(offsets, prepend=-GAP - 2 * size) > size + GAP)
+        first = np.flatnonzero(np.diff(offsets, prepend=-2 * size) != size)
         last = np.append(first[1:], offsets.size) - 1
         starts, lengths = offsets[first], offsets[last] + size - offsets[first]
         places = np.cumsum(lengths) - lengths
-        if self._buffer.size < lengths.sum():
-            self._buffer = np.empty(int(lengths.sum()), np.uint8)
-        view = memoryview(self._buffer)  # type: ignore[arg-type]
+        buffer = space.bytes(int(lengths.sum()))
+        view = memoryview(buffer)  # type: ignore[arg-type]
         for start, length, place in zip(starts.tolist(), lengths.tolist(), places.tolist(), strict=True):
             self._read(view[place : place + length], start)
-        self._moved = offsets + np.repeat(places - starts, last - first + 1)
-        return self._buffer
+        return buffer, offsets + np.repeat(places - starts, last - first + 1)
 
     def _read(self, into: memoryview, offset: int) -> None:
         done = 0

@@ -38,59 +38,71 @@ def compiled(function: Function) -> Function:
 
 
 @compiled
-def phasors(delay_m: Array, first_hz: float, step_hz: float, every: int, start: Array, turn: Array) -> None:
-    """Fill `start` (columns, rows) with exp(-2 pi i f d / c) at every `every`-th channel, `turn` (rows,) with its ratio a channel."""
-    scale = -2.0 * np.pi / SPEED_OF_LIGHT
-    for r in range(delay_m.size):
-        angle = scale * delay_m[r] * step_hz
-        turn[r] = complex(np.cos(angle), np.sin(angle))
-        for column in range(start.shape[0]):
-            angle = scale * delay_m[r] * (first_hz + column * every * step_hz)
-            start[column, r] = complex(np.cos(angle), np.sin(angle))
+def clear(data: Array, flags: Array, pol0: int, pols: int) -> int:
+    """Make flagged zeros of what is not finite in one row; return how many."""
+    found = 0
+    for channel in range(flags.shape[0]):
+        for pol in range(pol0, pol0 + pols):
+            a, b = data[channel, 2 * pol], data[channel, 2 * pol + 1]
+            if a - a != 0 or b - b != 0:
+                data[channel, 2 * pol] = data[channel, 2 * pol + 1] = 0
+                flags[channel, pol] = True
+                found += 1
+    return found
+
+
+@compiled
+def phasors(first: Array, turn: Array, pairs: Array, out: Array) -> None:
+    """Fill `out` (rows, channels, 2), real and imaginary part, with the phase of each baseline.
+
+    `first` and `turn`, complex128 of shape (integrations, antennas), are the phasors of each antenna at the first channel and
+    of one channel's step; a baseline's is that of its second antenna (`pairs`, shape (B, 2)) over that of its first.
+    """
+    for r in range(out.shape[0]):
+        t, one, two = r // pairs.shape[0], pairs[r % pairs.shape[0], 0], pairs[r % pairs.shape[0], 1]
+        z = first[t, two] * np.conj(first[t, one])
+        ratio = turn[t, two] * np.conj(turn[t, one])
+        for channel in range(out.shape[1]):
+            out[r, channel, 0], out[r, channel, 1] = z.real, z.imag
+            z *= ratio
 
 
 @compiled
 def rotate(
     chunks: Chunks, window: tuple[int, int], places: Array, channels: tuple[int, int],
-    phase: tuple[Array, Array], out: tuple[Array, Array], tally: Array,
+    phase: Array, out: tuple[Array, Array], tally: Array,
 ) -> None:  # fmt: skip
-    """Turn the visibilities of complex64 chunks by the phasors `phase` and put them into `out`, (data, flags).
+    """Turn the visibilities of complex64 chunks by the `phasors` and put them into `out`: data as (rows, channels, pols x 2), flags.
 
     What is not finite becomes a flagged zero. Calls for other channels may run at the same time.
     """
     buffer, offsets, origins, shape = chunks
-    start, turn = phase
     data, flags = out
     size = shape[0] * shape[1] * shape[2] * 8
     for i in range(offsets.size):
-        values = buffer[offsets[i] : offsets[i] + size].view(np.complex64)
+        values = buffer[offsets[i] : offsets[i] + size].view(np.float32)
         row0, channel0, pol0 = origins[i, 0], origins[i, 1], origins[i, 2]
-        count, pols = min(shape[1], channels[0] - channel0), min(shape[2], data.shape[2] - pol0)
+        count, pols = min(shape[1], channels[0] - channel0), min(shape[2], flags.shape[2] - pol0)
         for row in range(max(row0, window[0]), min(row0 + shape[0], window[1])):
             local = row - window[0]
             place = places[local % places.shape[0]]
             to = local - local % places.shape[0] + place[0]
-            sign = 1.0 - 2.0 * place[1]
-            z, ratio = start[channel0 // shape[1], local], turn[local]
-            base = (row - row0) * shape[1] * shape[2]
-            zeros, invalid = 0, 0
-            for channel in range(count):
-                target = channels[1] - channel0 - channel
-                for pol in range(pols):
-                    x = values[base + channel * shape[2] + pol]
-                    a, b = np.float64(x.real), np.float64(x.imag)
-                    # Only what is not finite differs from itself by something else than nothing.
-                    if a - a != 0.0 or b - b != 0.0:
-                        data[to, target, pol0 + pol] = 0.0
-                        flags[to, target, pol0 + pol] = True
-                        invalid += 1
-                        continue
-                    if a == 0.0 and b == 0.0:
-                        zeros += 1
-                    re, im = a * z.real - b * z.imag, sign * (a * z.imag + b * z.real)
-                    data[to, target, pol0 + pol] = complex(np.float32(re), np.float32(im))
-                z *= ratio
-            tally[INVALID] += invalid
+            sign = np.float32(1 - 2 * place[1])
+            zeros, odd = 0, np.float32(0)
+            for pol in range(pols):
+                for channel in range(count):
+                    at = 2 * ((row - row0) * shape[1] * shape[2] + channel * shape[2] + pol)
+                    a, b = values[at], values[at + 1]
+                    c, d = phase[local, channel0 + channel, 0], phase[local, channel0 + channel, 1]
+                    zeros += (a == 0) & (b == 0)
+                    # Nothing, but for what is not finite.
+                    odd += (a - a) + (b - b)
+                    target = channels[1] - channel0 - channel
+                    data[to, target, 2 * (pol0 + pol)] = a * c - b * d
+                    data[to, target, 2 * (pol0 + pol) + 1] = sign * (a * d + b * c)
+            if odd != 0:
+                top = channels[1] - channel0
+                tally[INVALID] += clear(data[to, top - count + 1 : top + 1], flags[to, top - count + 1 : top + 1], pol0, pols)
             if place[2] == 0:
                 tally[ZEROS] += zeros
                 tally[CROSSES] += count * pols

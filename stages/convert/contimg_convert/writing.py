@@ -13,7 +13,9 @@ import numpy as np
 from contimg import ms, telescope
 from contimg.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
 from contimg.errors import NoSignalError
+from contimg.groups import N_SUBBANDS
 from contimg_convert import kernels
+from contimg_convert.chunks import Workspace
 from contimg_convert.geometry import UVW_LIMIT, Geometry, meridian_uvw, rotate_to_icrs
 from contimg_convert.reading import POLARIZATIONS, check_uvw
 
@@ -50,11 +52,16 @@ class Baselines:
         return np.stack([self.rank, self.file1 <= self.file2, self.file1 == self.file2], axis=1).astype(np.int64)
 
     @cached_property
+    def pairs(self) -> IntArray:
+        """Antennas in the order of the files, shape (B, 2)."""
+        return np.stack([self.file1, self.file2], axis=1)
+
+    @cached_property
     def antennas(self) -> tuple[IntArray, IntArray]:
         """ANTENNA1 and ANTENNA2 in the order of the MS."""
         order = np.argsort(self.rank)
-        pair = np.sort(np.stack([self.file1, self.file2]), axis=0)[:, order]
-        return pair[0], pair[1]
+        pairs = np.sort(self.pairs, axis=1)[order]
+        return pairs[:, 0], pairs[:, 1]
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,9 @@ def write(path: Path, field: str, the: Plan, subbands: Mapping[int, Subband], sh
     """
     times, count = len(the.header.times_jd), len(the.header.antenna1)
     each = max(1, BLOCK_BYTES // (count * len(the.band_hz) * POLS * 8))
-    filler = Filler(the, subbands, each)
-    with ms.create(path, ms_header(field, the), ms_rows(the)) as writer, ThreadPoolExecutor(_threads()) as pool:
+    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    filler = Filler(the, subbands, each, threads)
+    with ms.create(path, ms_header(field, the), ms_rows(the)) as writer, ThreadPoolExecutor(threads) as pool:
         for first in range(0, times, each):
             last = min(first + each, times)
             rows = (last - first) * count
@@ -131,7 +139,7 @@ def write(path: Path, field: str, the: Plan, subbands: Mapping[int, Subband], sh
 class Filler:
     """One block of the MS in memory, filled by one thread a subband."""
 
-    def __init__(self, the: Plan, subbands: Mapping[int, Subband], integrations: int) -> None:
+    def __init__(self, the: Plan, subbands: Mapping[int, Subband], integrations: int, threads: int) -> None:
         self._plan, self._subbands = the, subbands
         shape = (integrations * len(the.header.antenna1), len(the.band_hz), POLS)
         self.data = np.zeros(shape, np.complex64)
@@ -139,18 +147,22 @@ class Filler:
         self._sums = {index: np.zeros((shape[0], POLS)) for index in subbands}
         self._tallies = {index: np.zeros(kernels.TALLIES, np.int64) for index in subbands}
         self._window = (0, 0)
-        self._delays = np.empty(0)
+        self._delays = np.empty((0, 0))
+        self._spaces = [Workspace() for _ in range(threads)]
+
+    def channels(self, index: int) -> tuple[int, int]:
+        """Return how many channels a subband has and where in the band its first one is; the others are below it."""
+        count = len(self._plan.header.frequencies_hz)
+        return count, len(self._plan.band_hz) - 1 - index * count
 
     def start(self, first: int, last: int) -> Callable[[int], None]:
         """Begin the block of the integrations from `first` to before `last`; return what fills one subband."""
-        count, lines = len(self._plan.header.antenna1), self._plan.baselines
-        self._window = (first * count, last * count)
-        paths = self._plan.geometry.delay_m[first:last]
-        self._delays = (paths[:, lines.file2] - paths[:, lines.file1]).ravel()
-        channels = len(self._plan.header.frequencies_hz)
-        for index in range(len(self._plan.band_hz) // channels):
-            stop = len(self._plan.band_hz) - index * channels
-            self.flags[:, stop - channels : stop] = index not in self._subbands
+        each = len(self._plan.header.antenna1)
+        self._window = (first * each, last * each)
+        self._delays = self._plan.geometry.delay_m[first:last]
+        for index in range(N_SUBBANDS):
+            count, top = self.channels(index)
+            self.flags[:, top - count + 1 : top + 1] = index not in self._subbands
         return self._fill
 
     def weights(self, rows: int) -> npt.NDArray[np.float32]:
@@ -167,26 +179,42 @@ class Filler:
         return Tally(zeros=float(counts[kernels.ZEROS]) / crosses, invalid=float(counts[kernels.INVALID]) / values)
 
     def _fill(self, index: int) -> None:
-        subband, window, places = self._subbands[index], self._window, self._plan.baselines.places
-        frequencies = subband.header.frequencies_hz
-        channels = (len(frequencies), len(self._plan.band_hz) - 1 - index * len(frequencies))
-        flags = subband.flags.block(*window)
-        # Raw flags are all False in practice; then there is nothing to gather.
-        if flags[0].any():
-            kernels.gather_flags(flags, window, places, channels, self.flags)
-        columns, every = subband.visibilities.columns
-        start, turn = np.empty((columns, len(self._delays)), np.complex128), np.empty(len(self._delays), np.complex128)
-        step = (frequencies[-1] - frequencies[0]) / max(1, len(frequencies) - 1)
-        kernels.phasors(self._delays, frequencies[0], step, every, start, turn)
-        chunks = subband.visibilities.block(*window)
-        kernels.rotate(chunks, window, places, channels, (start, turn), (self.data, self.flags), self._tallies[index])
-        self._add_samples(subband, channels)
+        subband, space = self._subbands[index], self._spaces.pop()
+        try:
+            self._fill_flags(subband, space)
+            self._fill_data(subband, space)
+            self._add_samples(subband, space)
+        finally:
+            self._spaces.append(space)
 
-    def _add_samples(self, subband: Subband, channels: tuple[int, int]) -> None:
-        sums, absurd = self._sums[subband.header.index], np.zeros(2)
+    def _fill_flags(self, subband: Subband, space: Workspace) -> None:
+        chunks = subband.flags.block(*self._window, space)
+        # Raw flags are all False in practice; then there is nothing to gather.
+        if chunks[0].any():
+            places, channels = self._plan.baselines.places, self.channels(subband.header.index)
+            kernels.gather_flags(chunks, self._window, places, channels, self.flags)
+
+    def _fill_data(self, subband: Subband, space: Workspace) -> None:
+        index, lines = subband.header.index, self._plan.baselines
+        frequencies = subband.header.frequencies_hz
+        count, step = len(frequencies), (frequencies[-1] - frequencies[0]) / max(1, len(frequencies) - 1)
+        turns = -2j * np.pi / telescope.SPEED_OF_LIGHT * self._delays
+        phase = space.floats(self._window[1] - self._window[0], count, 2)
+        kernels.phasors(np.exp(turns * frequencies[0]), np.exp(turns * step), lines.pairs, phase)
+        chunks = subband.visibilities.block(*self._window, space)
+        out = self.data.view(np.float32), self.flags
+        kernels.rotate(chunks, self._window, lines.places, self.channels(index), phase, out, self._tallies[index])
+
+    def _add_samples(self, subband: Subband, space: Workspace) -> None:
+        index = subband.header.index
+        sums, chunks, absurd = self._sums[index], subband.samples.block(*self._window, space), np.zeros(2)
+        values = chunks[0].view(np.float32)
+        lowest, highest = values.min(), values.max()
+        if lowest == highest and 0 <= lowest <= kernels.MOST_SAMPLES:
+            sums[:] = float(lowest) * len(subband.header.frequencies_hz)
+            return
         sums[:] = 0
-        places = self._plan.baselines.places
-        kernels.add_samples(subband.samples.block(*self._window), self._window, places, channels, sums, absurd)
+        kernels.add_samples(chunks, self._window, self._plan.baselines.places, self.channels(index), sums, absurd)
         if absurd[1]:
             wanted = f"nsamples from 0 to {kernels.MOST_SAMPLES:.0e}"
             found = f"{absurd[0]:g} ({absurd[1]:.0f} such values in one block)"
@@ -225,7 +253,3 @@ def _check_length(uvw_m: FloatArray, the: Plan) -> None:
     found, limit = float(np.max(np.linalg.norm(uvw_m, axis=1))), UVW_LIMIT * longest_baseline_m(the)
     if found > limit:
         raise AssertionError(f"max |uvw| {found:.1f} m > {limit:.1f} m")
-
-
-def _threads() -> int:
-    return min(MOST_THREADS, len(os.sched_getaffinity(0)))

@@ -5,6 +5,8 @@ It shares no code with the stage: apparent places come from pyuvdata, fringes ar
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +19,13 @@ from astropy import units
 from astropy.coordinates import EarthLocation
 from pyuvdata import utils
 
+from contimg.context import Context, Outcome
 from contimg.coordinates import use_offline_iers
 from contimg.groups import GroupRecord, Subband, group_id, utc_of_jd
 from contimg.telescope import stations
+from contimg.trees import unpack
+from contimg_convert.options import ConvertOptions
+from contimg_convert.stage import run
 
 C = 299792458.0
 LOCATION = EarthLocation.from_geodetic(-118.283 * units.deg, 37.234 * units.deg, 1188.0 * units.m)
@@ -187,3 +193,49 @@ def meridian(dec: float) -> np.ndarray:
 @pytest.fixture
 def observation() -> Observation:
     return Observation()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What one run of the stage left."""
+
+    outcome: Outcome
+    context: Context
+    ms: Path
+
+    @property
+    def sha256(self) -> str:
+        return next(output.sha256 for output in self.context.outputs if output.name == "ms.tar")
+
+
+def convert(record: Path, scratch: Path, **options: Any) -> Converted:
+    """Run the stage in this process and unpack its MS."""
+    artifact = scratch / "artifact"
+    (scratch / "work").mkdir(parents=True)
+    context = Context(str(artifact), scratch / "work", (), {})
+    outcome = run(ConvertOptions(group=str(record), out=str(scratch), **options), context)
+    with (artifact / "ms.tar").open("rb") as tar:
+        return Converted(outcome, context, unpack(tar, scratch / "ms"))
+
+
+@pytest.fixture(scope="session")
+def two_sources() -> Observation:
+    """One source in the middle, one off to the north-east and one to the south-west; no noise."""
+    return Observation(sources=((0.0, 0.0, 1.0), (0.9, 0.7, 0.5), (-1.1, -0.4, 0.2)))
+
+
+@pytest.fixture(scope="session")
+def group(two_sources: Observation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The record of a written group; nobody may change its files."""
+    return two_sources.write(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def converted(group: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    return convert(group, tmp_path_factory.mktemp("converted"))
+
+
+@pytest.fixture
+def run_convert(tmp_path: Path) -> Callable[..., Converted]:
+    counter = itertools.count()
+    return lambda record, **options: convert(record, tmp_path / f"run{next(counter)}", **options)
