@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -56,9 +56,9 @@ def run(options: FlagOptions, context: Context) -> Outcome:
         context.write("flags.bin", pack_flags(visibilities.flags))
         context.write("flagging.json", json.dumps(ledger.report(dead), indent=1).encode())
     context.progress(STEPS, STEPS)
-    outcome = _outcome(visibilities, ledger, dead)
     # The page of a run puts what all stages say of a group into one row.
-    return replace(outcome, metrics={"group": context.manifest(options.ms).metrics.get("group"), **outcome.metrics})
+    group = context.manifest(options.ms).metrics.get("group")
+    return _outcome(group, visibilities, ledger, dead)
 
 
 def _simple_steps(visibilities: Visibilities, ledger: Ledger, options: FlagOptions) -> tuple[BoolArray, Float32Array]:
@@ -74,7 +74,7 @@ def _simple_steps(visibilities: Visibilities, ledger: Ledger, options: FlagOptio
     there = max(1e-9, 1 - float(missing.mean()))
     dead = sums.dead(visibilities, (ledger.by_row - missing.mean()) / there, options.dead_fraction)
     receptors.flag(flags, dead, visibilities.antenna1, visibilities.antenna2)
-    ledger.note("dead", f"receptors with {options.dead_fraction:.0%} bad visibilities, no power or no sky")
+    ledger.note("dead", f"receptors with at least {options.dead_fraction:.0%} bad visibilities, no power or no sky")
     return dead, sums.amplitude
 
 
@@ -170,7 +170,7 @@ def _require_some(where: str, ledger: Ledger) -> None:
         raise AllFlaggedError(where, "some visibilities to use", f"all flagged (after {by_step})", remedy)
 
 
-def _outcome(visibilities: Visibilities, ledger: Ledger, dead: BoolArray) -> Outcome:
+def _outcome(group: str | None, visibilities: Visibilities, ledger: Ledger, dead: BoolArray) -> Outcome:
     names = visibilities.header.antennas.names
     lost = [
         f"{names[antenna]}{visibilities.correlations[product][0]}"
@@ -181,6 +181,6 @@ def _outcome(visibilities: Visibilities, ledger: Ledger, dead: BoolArray) -> Out
         reasons.append(f"{ledger.fraction:.1%} of the visibilities are flagged (expected at most {MANY:.0%})")
     if len(lost) > MANY_DEAD:
         reasons.append(f"{len(lost)} receptors are dead (expected at most {MANY_DEAD})")
-    metrics = {"fraction": ledger.fraction, "dead_receptors": lost}
+    metrics = {"group": group, "fraction": ledger.fraction, "dead_receptors": lost}
     metrics |= {f"fraction_{item['step']}": item["fraction"] for item in ledger.steps}
     return Outcome(metrics=metrics, qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons)))

@@ -14,11 +14,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from matplotlib.axes import Axes
 
 INK, FAINT = "#010101", "#020202"
 BLUE, ORANGE, GREEN, PINK = "#030303", "#040404", "#050505", "#060606"
 """Placeholders: the page's style sheet gives each a colour for light and one for dark, after Okabe and Ito."""
+SOFT_BLUE, SOFT_ORANGE = "#5b9bc7", "#d8935a"
+"""For what is drawn as pixels, which no style sheet reaches: seen on light and on dark."""
 VARIABLES = {INK: "--ink", FAINT: "--faint", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", PINK: "--pink"}
 WIDTH_IN = 4.6
 """About 440 CSS pixels at full size: text stays readable on a phone."""
@@ -45,26 +49,29 @@ class Picture:
     alt: str
     """What a person who does not see it needs to know."""
     caption: str
-    wide: bool = False
 
 
 def new(height_in: float = 3.0, rows: int = 1, columns: int = 1, *, width_in: float = WIDTH_IN) -> tuple[Figure, list[Axes]]:
     """Return an empty figure in the page's style and its axes, row by row."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width_in, height_in))
-        axes = figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width_in, height_in))
+    axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.ravel())
 
 
-def picture(figure: Figure, name: str, alt: str, caption: str, *, wide: bool = False) -> Picture:
-    """Draw a figure; `name` makes the SVG's identifiers unique on the page."""
+def style() -> AbstractContextManager[None]:
+    """Draw in the page's style while this context lasts."""
+    return mpl.rc_context(STYLE)
+
+
+def picture(figure: Figure, name: str, alt: str, caption: str, *, largest: float = 1.0) -> Picture:
+    """Draw a figure, shown at most `largest` times its size; `name` makes the SVG's identifiers unique on the page."""
     sink = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Picture(name, _inline(sink.getvalue(), name, alt), alt, caption, wide)
+    return Picture(name, _inline(sink.getvalue(), name, alt, largest), alt, caption)
 
 
-def _inline(svg: str, name: str, alt: str) -> str:
+def _inline(svg: str, name: str, alt: str, largest: float) -> str:
     """Make matplotlib's SVG fit to stand in a page: scaled by the page, coloured by it, labelled, without clashing identifiers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
@@ -72,9 +79,9 @@ def _inline(svg: str, name: str, alt: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
     width = re.search(r'width="([\d.]+)pt"', svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
-    style = f' style="max-width:{float(width.group(1)) * 96 / 72:.0f}px"' if width else ""
+    size = f' style="max-width:{largest * float(width.group(1)) * 96 / 72:.0f}px"' if width else ""
     label = f' role="img" aria-label="{_escaped(alt)}"'
-    svg = svg.replace("<svg", f"<svg{label}{style}", 1)
+    svg = svg.replace("<svg", f"<svg{label}{size}", 1)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r"font: ([^;\"]*?) ?([\d.]+px) [^;\"]*", r"font: \1 \2 var(--font)", svg)

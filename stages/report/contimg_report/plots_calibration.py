@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
-from contimg_report.figure import BLUE, ORANGE, Picture, new, picture
+from contimg_report.figure import BLUE, ORANGE, SOFT_BLUE, SOFT_ORANGE, Picture, new, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POLARIZATIONS = ("X", "Y")
-COLOURS = (BLUE, ORANGE)
+COLOURS, SOFT = (BLUE, ORANGE), (SOFT_BLUE, SOFT_ORANGE)
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -25,6 +26,7 @@ def bandpass(arrays: Arrays) -> list[Picture]:
     frequency = arrays["bandpass_freq_hz"] / 1e6
     amplitude, phase = np.abs(mean), np.degrees(np.angle(mean))
     low, high = np.nanpercentile(amplitude, [1, 99])
+    turn = float(np.clip(np.nanpercentile(np.abs(phase), 99), 1, 180))
     text = f"{mean.shape[0]} antennas, {mean.shape[1]} channels, {100 * float(flag.mean()):.2f} % flagged"
     return [
         _waterfall(
@@ -32,8 +34,8 @@ def bandpass(arrays: Arrays) -> list[Picture]:
             f"Bandpass amplitude of each antenna and polarization ({text}); 98 % lie between {low:.2f} and {high:.2f}.",
         ),
         _waterfall(
-            "bandpass-phase", phase, frequency, "twilight", (-180.0, 180.0), "Phase (deg)",
-            f"Bandpass phase of each antenna and polarization ({text}).",
+            "bandpass-phase", phase, frequency, "twilight_shifted", (-turn, turn), "Phase (deg)",
+            f"Bandpass phase of each antenna and polarization ({text}); 99 % are within {turn:.0f} degrees of 0.",
         ),
     ]  # fmt: skip
 
@@ -45,11 +47,12 @@ def bandpass_lines(arrays: Arrays) -> list[Picture]:
         return []
     frequency = arrays["bandpass_freq_hz"] / 1e6
     figure, panels = new(2.6, 1, 2)
-    for axes, product, colour in zip(panels, range(value.shape[-1]), COLOURS, strict=False):
-        lines = np.abs(value[0, :, :, product])
-        axes.plot(frequency, lines.T, color=colour, alpha=0.12, linewidth=0.5, rasterized=True)
-        axes.plot(frequency, np.nanmedian(lines, axis=0), color=colour, linewidth=1.6)
-        axes.set(title=POLARIZATIONS[product], xlabel="MHz")
+    top = np.nanpercentile(np.abs(value[0]), 99.9)
+    for product in range(value.shape[-1]):
+        lines, axes = np.abs(value[0, :, :, product]), panels[product]
+        axes.plot(frequency, lines.T, color=SOFT[product], alpha=0.3, linewidth=0.4, rasterized=True)
+        axes.plot(frequency, np.nanmedian(lines, axis=0), color=COLOURS[product], linewidth=1.8)
+        axes.set(title=POLARIZATIONS[product], xlabel="MHz", ylim=(0, 1.05 * top))
     panels[0].set(ylabel="Amplitude")
     alt = f"Bandpass amplitudes of {value.shape[1]} antennas over frequency, with the median as a bold line, X and Y apart."
     return [picture(figure, "bandpass-lines", alt, "Bandpass amplitude of every antenna (thin) and their median (bold).")]
@@ -63,22 +66,25 @@ def gains(arrays: Arrays) -> list[Picture]:
         pictures.append(_amplitude_by_antenna(np.abs(value), arrays))
     role = "phase" if "phase_value" in arrays else "gain"
     value, _ = _good(arrays, role)
-    if value is not None:
+    if value is not None and len(value) > 1:
         pictures.append(_phase_against_time(value, arrays[f"{role}_time_s"]))
+    elif value is not None:
+        pictures.append(_phase_by_antenna("gain-phase", value, arrays, "Gain phases, one solution for the group: nothing to draw against time."))
     value, _ = _good(arrays, "field")
     if value is not None:
-        pictures.append(_phase_by_antenna(value, arrays))
+        caption = "Phases solved again on the field, after the set: the drift since the calibrator."
+        pictures.append(_phase_by_antenna("field-phase", value, arrays, caption))
     return pictures
 
 
 def _good(arrays: Arrays, role: str) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
-    """Return values (T, antennas, channels, polarizations) with NaN where flagged, and flags of antennas that have data."""
+    """Return values (T, antennas, channels, polarizations), NaN where flagged, and flags; of the antennas that have data."""
     if f"{role}_value" not in arrays:
         return None, None
     value, flag = arrays[f"{role}_value"].astype(np.complex128), arrays[f"{role}_flag"].astype(bool)
     value[flag] = np.nan
-    there = ~flag.all(axis=(0, 2, 3))
-    return value, flag[:, there]
+    there = ~arrays["bandpass_flag"].all(axis=(0, 2, 3))
+    return value[:, there], flag[:, there]
 
 
 def _waterfall(
@@ -95,15 +101,14 @@ def _waterfall(
         axes.set(title=POLARIZATIONS[product], xlabel="MHz")
     panels[0].set(ylabel="Antenna (in order of station)")
     panels[1].set_yticklabels([])
-    figure.colorbar(shown, ax=panels, label=label, location="bottom", shrink=0.7, aspect=40)
+    figure.colorbar(shown, ax=panels, label=label, location="bottom", shrink=0.7, aspect=40, ticks=MaxNLocator(5))
     return picture(figure, name, alt, f"{alt} White: no solution.")
 
 
 def _names(axes: Axes, arrays: Arrays, count: int) -> None:
-    names = arrays.get("antenna")
-    if names is not None and len(names) == count:
-        ticks = np.arange(0, count, max(1, count // 8))
-        axes.set_xticks(ticks, [str(names[tick]) for tick in ticks])
+    names = arrays["antenna"][~arrays["bandpass_flag"].all(axis=(0, 2, 3))]
+    ticks = np.arange(0, count, max(1, count // 8))
+    axes.set_xticks(ticks, [str(names[tick]) for tick in ticks])
 
 
 def _amplitude_by_antenna(amplitude: np.ndarray[Any, Any], arrays: Arrays) -> Picture:
@@ -125,15 +130,14 @@ def _phase_against_time(value: np.ndarray[Any, Any], time_s: np.ndarray[Any, Any
     minutes = (time_s - time_s[0]) / 60
     figure, (axes,) = new(2.6)
     for product in range(phase.shape[-1]):
-        style = {"marker": "o", "markersize": 2} if len(minutes) < 3 else {}  # noqa: PLR2004 - too few for a line
-        axes.plot(minutes, phase[..., product], color=COLOURS[product], alpha=0.35, linewidth=0.6, **style)  # type: ignore[arg-type]
+        axes.plot(minutes, phase[..., product], color=COLOURS[product], alpha=0.35, linewidth=0.6, marker="o", markersize=1.5)
     axes.set(xlabel="Minutes after the first solution", ylabel="Phase change (deg)")
     drift = float(np.nanmax(np.abs(phase))) if phase.size else 0.0
     alt = f"Phase of {phase.shape[1]} antennas against time, relative to the first of {len(minutes)} solutions; largest change {drift:.1f} degrees."
     return picture(figure, "gain-phase", alt, "Gain phases against time, every antenna, X and Y; relative to the first solution.")
 
 
-def _phase_by_antenna(value: np.ndarray[Any, Any], arrays: Arrays) -> Picture:
+def _phase_by_antenna(name: str, value: np.ndarray[Any, Any], arrays: Arrays, caption: str) -> Picture:
     mean = np.nanmean(value, axis=(0, 2))
     phase = np.degrees(np.angle(mean))
     figure, (axes,) = new(2.6)
@@ -142,5 +146,5 @@ def _phase_by_antenna(value: np.ndarray[Any, Any], arrays: Arrays) -> Picture:
     axes.set(xlabel="Station", ylabel="Phase (deg)")
     _names(axes, arrays, phase.shape[0])
     axes.legend(ncols=2)
-    alt = f"Phases that were solved again on the field, by antenna: rms {np.sqrt(np.nanmean(phase**2)):.1f} degrees."
-    return picture(figure, "field-phase", alt, "Phases solved again on the field, after the set: the drift since the calibrator.")
+    alt = f"Phases by antenna, X circles and Y squares: rms {np.sqrt(np.nanmean(phase**2)):.1f} degrees."
+    return picture(figure, name, alt, caption)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contimg.telescope import stations
-from contimg_report.figure import BLUE, FAINT, ORANGE, Picture, new, picture
+from contimg_report.figure import BLUE, INK, ORANGE, Picture, new, picture
 from contimg_report.words import percent
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def over_array(flagging: dict[str, Any]) -> Picture:
     north = np.radians(places.lat_deg - np.median(places.lat_deg)) * 6371
     lost = np.array([100 * float(np.mean(item["fraction"])) for item in known])
     figure, (axes,) = new(4.0)
-    shown = axes.scatter(east[index], north[index], c=lost, cmap="cividis", vmin=0, vmax=_top(lost), s=16, edgecolors=FAINT, linewidths=0.3)
+    shown = axes.scatter(east[index], north[index], c=lost, cmap="cividis", vmin=0, vmax=_top(lost), s=16, edgecolors=INK, linewidths=0.4)
     axes.set(xlabel="East (km)", ylabel="North (km)", aspect="equal")
     figure.colorbar(shown, ax=axes, label="Flagged (%)", shrink=0.8)
     dead = [item["name"] for item in known if item["dead"]]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from contimg.images import SkyImage
     from contimg_report.material import Artifact
 
+CONTOURS = ("#ffffff", "#ffffff", "#1c2530")
+"""Seen on the dark and on the bright end of the map."""
 SHOWN = 512
 """Pixels across on the page; more would be noise."""
 Pixels = np.ndarray[Any, Any]
@@ -85,9 +87,12 @@ def _psf(image: SkyImage, _: float) -> Picture:
     shown = axes.imshow(middle, extent=(reach, -reach, -reach, reach), cmap="PuOr_r", norm=AsinhNorm(0.05, vmin=-1, vmax=1))
     axes.grid(visible=False)
     axes.set(xlabel="East (arcsec)", ylabel="North (arcsec)")
-    figure.colorbar(shown, ax=axes, label="Response (asinh scale)", shrink=0.85, ticks=[-1, -0.3, -0.1, 0, 0.1, 0.3, 1])
+    bar = figure.colorbar(shown, ax=axes, label="Response (asinh scale)", shrink=0.85)
+    levels = (-1, -0.3, -0.1, 0, 0.1, 0.3, 1)
+    bar.set_ticks(levels, labels=[f"{level:g}" for level in levels])
+    bar.minorticks_off()
     alt = f"The point spread function out to {reach:.0f} arcsec; farther out its sidelobes reach {np.nanmax(np.abs(outside)):.2f}."
-    return picture(figure, "sky-psf", alt, "Point spread function (dirty beam), its middle.")
+    return picture(figure, "sky-psf", alt, "Point spread function (dirty beam), its middle.", largest=1.5)
 
 
 def _major_deg(image: SkyImage) -> float:
@@ -106,12 +111,16 @@ def _sky(  # noqa: PLR0913 - one figure
     extent = (half_x, -half_x, -half_y, half_y)
     shown = axes.imshow(small, extent=extent, cmap=cmap, norm=norm)
     if contours:
-        axes.contour(small, contours, extent=extent, colors=ORANGE, linewidths=0.8)
+        axes.contour(small, contours, extent=extent, colors=CONTOURS, linewidths=0.9)
     axes.grid(visible=False)
     axes.set(xlabel="East of the centre (deg)", ylabel="North of the centre (deg)")
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.85)
+    bar = figure.colorbar(shown, ax=axes, label=label, shrink=0.85)
+    if isinstance(norm, AsinhNorm):
+        decades = [value for value in 10.0 ** np.arange(-2, 6) if norm.linear_width < value < (norm.vmax or 0)]
+        bar.set_ticks([0.0, *decades], labels=["0", *(f"{value:g}" for value in decades)], minor=False)
+        bar.minorticks_off()
     _ellipse(axes, image, half_x, half_y)
-    return picture(figure, name, alt, caption + _beam_words(image))
+    return picture(figure, name, alt, caption + _beam_words(image), largest=1.5)
 
 
 def _ellipse(axes: Axes, image: SkyImage, half_x: float, half_y: float) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from contimg.context import Outcome
 from contimg.manifest import read_manifest
 from contimg_report import page, plots_calibration, plots_flags, plots_fluxes, plots_image, plots_run, verdict
+from contimg_report.figure import style
 from contimg_report.material import STAGES, Artifact, open_artifact
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def run(options: ReportOptions, context: Context) -> Outcome:
         artifacts = {
             stage: open_artifact(context, getattr(options, stage), stage) for stage in STAGES if getattr(options, stage) is not None
         }  # fmt: skip
-    with context.step("draw"):
+    with context.step("draw"), style():
         of_group = "convert" in artifacts
         content = group_page(artifacts) if of_group else run_page(artifacts, options)
         html = page.render("group.html.j2" if of_group else "run.html.j2", content)

@@ -72,7 +72,10 @@ def of_run(artifacts: Mapping[str, Artifact], candidates: int | None) -> Verdict
     fine = good(artifacts)
     found = {None: "No search for scattering events", 0: "No candidate", 1: "1 candidate"}.get(candidates, f"{candidates} candidates")
     headline = found if fine else f"{found}, with reservations"
-    text = "Every stage vouches for its product." if fine else "Read the reservations before you trust the light curves."
+    text = "All stages vouch for their products." if fine else "Read the reservations before you trust the light curves."
+    names = artifacts["variability"].metrics.get("candidate_names") if "variability" in artifacts else None
+    if names:
+        text = f"{', '.join(names)} {'looks' if len(names) == 1 else 'look'} like a plasma lens passing by. {text}"
     return Verdict(fine, headline, text, reasons(artifacts))
 
 
@@ -124,9 +127,9 @@ def _subbands(convert: Artifact) -> Tile:
 def _depth(image: Artifact) -> list[Tile]:
     said = image.metrics
     thermal = said.get("thermal_rms_jy")
-    note = f"{said['rms_jy'] / thermal:.2f} × the thermal noise" if thermal else "thermal noise unknown"
+    note = f"per beam, {said['rms_jy'] / thermal:.2f} × the thermal noise" if thermal else "per beam"
     beam = f"{said['bmaj_arcsec']:.0f}″ × {said['bmin_arcsec']:.0f}″"
-    return [_tile(image, "Image rms", f"{1e3 * said['rms_jy']:.2f} mJy/beam", note), _tile(image, "Beam", beam, f"at {said['bpa_deg']:.0f}°")]
+    return [_tile(image, "Image rms", f"{1e3 * said['rms_jy']:.2f} mJy", note), _tile(image, "Beam", beam, f"at {said['bpa_deg']:.0f}°")]
 
 
 def _ratio(photometry: Artifact) -> Tile:
