@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 STEP_S = 12.884902
 STATIONS = (1, 2, 5, 9, 14, 19, 25, 31, 37, 44, 51, 68, 73, 79, 85, 92, 98, 102, 103, 105, 109, 114)
 """Some of each arm, and outriggers."""
-FREQ_HZ = 1.32e9 + 5e6 * np.arange(32)
+FREQ_HZ = 1.4e9 + 0.5e6 * np.arange(32)
+"""Narrow channels: smearing in frequency, which these data do not have, is nothing then."""
 
 
 @dataclass
@@ -41,13 +42,15 @@ class Observed:
     dec_deg: float = 33.0
     times: int = 6
     seed: int = 1
-    noise_jy: float = 0.0
+    noise_jy: float = 0.05
     """Rms of the real part of one sample."""
     drift_deg: float = 0.0
     """Rms phase of each antenna, in addition to that of the seed."""
     name: str = "20260125t011431"
     freq_hz: FloatArray = field(default_factory=FREQ_HZ.copy)
     scale: float = 0.07
+    deaf: tuple[int, ...] = ()
+    """Stations that deliver noise but no sky."""
 
     def __post_init__(self) -> None:
         self.mjds = self.mjd + (np.arange(self.times) - (self.times - 1) / 2) * STEP_S / 86400
@@ -103,7 +106,8 @@ class Observed:
         rng = np.random.default_rng([self.seed, round(self.mjd * 1000)])
         (ant1, ant2), truth, made = self.pairs, self.truth, []
         for k, mjd in enumerate(self.mjds):
-            sky = self.visibilities(mjd)[:, :, None]
+            hears = ~(np.isin(ant1 + 1, self.deaf) | np.isin(ant2 + 1, self.deaf))
+            sky = (self.visibilities(mjd) * hears[:, None])[:, :, None]
             noise = self.noise_jy * (rng.normal(size=(*sky.shape[:2], 2)) + 1j * rng.normal(size=(*sky.shape[:2], 2)))
             made.append((sky + noise) * truth[k, ant1] * truth[k, ant2].conj())
         return np.concatenate(made).astype(np.complex64)

@@ -52,8 +52,8 @@ class Limits:
 
 def write_solvable(path: Path, header: Header, freq_hz: FloatArray, given: Solvable) -> None:
     """Write a Measurement Set for one solve: DATA = X/Y, MODEL_DATA = 1, WEIGHT and WEIGHT_SPECTRUM = Y."""
+    data = np.divide(given.top, given.bottom, out=np.zeros_like(given.top), where=given.bottom > 0)
     bottom = given.bottom
-    data = np.divide(given.top, bottom, out=np.zeros_like(given.top), where=bottom > 0)
     filled = np.count_nonzero(bottom > 0, axis=1)
     weight = np.divide(bottom.sum(axis=1), filled, out=np.zeros(filled.shape, np.float32), where=filled > 0)
     still = replace(header, frequencies_hz=freq_hz, channel_width_hz=_width(freq_hz, header))

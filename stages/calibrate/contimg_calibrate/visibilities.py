@@ -35,6 +35,9 @@ SAME_TIME_S = 1e-3
 DAY_S = 86400.0
 SECOND_DIFFERENCE = 12.0
 """Mean |d0 - 2 d1 + d2|^2 of complex noise, in units of the variance of its real part."""
+MAX_WEIGHT = 10.0
+"""No baseline weighs more (or less) than the usual one by a larger factor: true noise varies by 3, and CASA does not converge
+where, for want of noise, the weights range over many powers of ten."""
 MIN_TRIPLES = 20
 """Samples that a baseline needs for a noise estimate of its own; otherwise it gets the median."""
 
@@ -133,7 +136,7 @@ def _weights(noise: FloatArray) -> Float32Array:
     total, count = noise[..., 0], noise[..., 1]
     variance = np.divide(total, count * SECOND_DIFFERENCE, out=np.full(total.shape, np.nan), where=count >= MIN_TRIPLES)
     usual = np.nanmedian(np.where(variance > 0, variance, np.nan)) if np.any(variance > 0) else 1.0
-    variance = np.where(variance > 0, variance, usual)
+    variance = np.clip(np.where(variance > 0, variance, usual), usual / MAX_WEIGHT, usual * MAX_WEIGHT)
     return np.asarray(1 / variance, np.float32)
 
 
