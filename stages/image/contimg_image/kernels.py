@@ -92,7 +92,7 @@ def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def grid_weights(uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats) -> None:
-    """Add weights to the cells of a half plane of width 1 / field, as WSClean does: `density` has shape (n, 2n), v from 0."""
+    """Add weights to the cells of a half plane of width 1 / field: `density` has shape (n, 2n), v from 0."""
     half = density.shape[1] // 2
     for r in range(uvw_m.shape[0]):
         for c in range(freq_per_light.size):
@@ -103,22 +103,24 @@ def grid_weights(uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_r
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def briggs(
-    uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats, squared: float, out: Singles
+    uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats, shape: tuple[float, float], out: Singles
 ) -> None:
-    """Fill `out` with weight / (1 + density * squared), Briggs' weights of each visibility."""
+    """Fill `out` with weight / (1 + density * shape[0]) * exp(-shape[1] * uv^2), tapered Briggs weights of each visibility."""
     half = density.shape[1] // 2
+    squared, falling = shape
     for r in range(uvw_m.shape[0]):
         for c in range(freq_per_light.size):
             x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
-            out[r, c] = weight[r, c] / (1.0 + density[y, x + half] * squared)
+            square = (uvw_m[r, 0] ** 2 + uvw_m[r, 1] ** 2) * freq_per_light[c] ** 2
+            out[r, c] = weight[r, c] / (1.0 + density[y, x + half] * squared) * math.exp(-falling * square)
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
-    """Return the cell of a visibility, its conjugate taken where v is negative."""
+    """Return the cell of a visibility, its conjugate taken where v is negative; rounded down, as WSClean does."""
     if v_m < 0:
         u_m, v_m = -u_m, -v_m
-    return math.floor(u_m * per_metre + 0.5), math.floor(v_m * per_metre + 0.5)
+    return math.floor(u_m * per_metre), math.floor(v_m * per_metre)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 STRANGER_SIGMA = 12.0
 """A peak in the residual above this multiple of the local rms, outside of all discs, is a source that the catalogue lacks."""
 MOST_STRANGERS = 200
-HALF_WIDTHS = 2.0
-"""Radius of a disc in units of the PSF's largest half width at half maximum: about one beam."""
 
 
 def discs(frame: Frame, x: Floats, y: Floats, radius_px: float) -> Mask:

@@ -15,7 +15,7 @@ from contimg.ms import STOKES_I, Header, MeasurementSet, Rows, create
 from contimg_image import averaging, beam, describe, judge, masks, noise, tclean, tiers, wsclean
 from contimg_image.frame import Frame
 from contimg_image.observation import Observation, fetch
-from contimg_image.weights import ImagingWeights, half_power_rad, imaging_weights
+from contimg_image.weights import ImagingWeights, half_power_beam, imaging_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from contimg.context import Context
     from contimg_image.averaging import Averaged, Baselines
-    from contimg_image.options import ImageOptions
+    from contimg_image.options import Backend, ImageOptions
     from contimg_image.tiers import Settings
     from contimg_image.wsclean import Cleaned
 
@@ -39,6 +39,9 @@ EDGE_RAD = float(np.radians(1.98))
 """Where the beam of our dishes is 20 % at the middle of the band: smearing is kept small out to here."""
 MEMORY_PER_PIXEL = 120
 """Bytes that a pixel needs at the height of cleaning, WSClean's padded grids included."""
+ARCSEC_RAD = float(np.radians(1 / 3600))
+DISC_BEAMS = 1.0
+"""Radius of a mask's disc in units of the beam's major axis."""
 BLIND_THRESHOLD = 5.0
 """Multiple of the noise at which cleaning ends where no mask guides it."""
 
@@ -53,8 +56,6 @@ class Sky:
     x: Floats
     y: Floats
     expected_jy: Floats
-    radius_px: float
-    """Of a disc of the mask."""
 
 
 def run(options: ImageOptions, context: Context) -> Outcome:
@@ -64,18 +65,22 @@ def run(options: ImageOptions, context: Context) -> Outcome:
     context.progress(1, STEPS)
     with context.step("average"):
         data, settings = average(options, seen)
-        weights = imaging_weights(data, settings.robust, settings.width_rad)
-        paths = [write_set(context.scratch / f"{part.name}.ms", data, part) for part in data.sets]
+        padded = wsclean.PADDING * settings.width_rad
+        weights = imaging_weights(data, settings.robust, padded, settings.taper_arcsec * ARCSEC_RAD)
+        paths = tuple(write_set(context.scratch / f"{part.name}.ms", data, part) for part in data.sets)
     context.progress(2, STEPS)
     with context.step("beam"):
         frame = Frame(float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec)
         where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
+        lobe = half_power_beam(data, weights)
         sky = expect(options, frame, data, weights, where)
         lost = beam.smearing_loss(data, weights, where, edge_rad(where, settings))
     context.progress(3, STEPS)
     context.need(0, MEMORY_PER_PIXEL * settings.size**2)
     with context.step("clean"):
-        made, mask, strangers = clean(options, context, paths, settings, frame, sky)
+        restoring = (lobe[0] / ARCSEC_RAD, lobe[1] / ARCSEC_RAD, float(np.degrees(lobe[2])))
+        job = wsclean.Job(paths, settings, restoring, frame, options.timeout_s)
+        made, mask, strangers = clean(options.backend, context, job, sky)
     context.progress(4, STEPS)
     with context.step("judge"):
         local = noise.rms_map(made.residual, mask, beam_px(made, frame))
@@ -135,31 +140,31 @@ def expect(options: ImageOptions, frame: Frame, data: Averaged, weights: Imaging
     x, y = frame.pixels(near.ra_deg, near.dec_deg)
     inside = frame.inside(x, y, margin=2)
     expected = near.flux_jy[inside] * bilinear(effective, x[inside], y[inside])
-    radius = masks.HALF_WIDTHS * half_power_rad(data, weights) / frame.cell_rad
-    return Sky(effective, where.known_beam, x[inside], y[inside], expected, radius)
+    return Sky(effective, where.known_beam, x[inside], y[inside], expected)
 
 
-def clean(
-    options: ImageOptions, context: Context, paths: list[Path], settings: Settings, frame: Frame, sky: Sky
-) -> tuple[Cleaned, Mask, int]:
+def clean(backend: Backend, context: Context, job: wsclean.Job, sky: Sky) -> tuple[Cleaned, Mask, int]:
     """Clean inside of discs on the catalogue's sources; once more if bright sources are found that it lacks.
 
     Returns
     -------
     The planes, the mask, and how many sources the catalogue lacks.
     """
-    imager = wsclean.clean if options.backend == "wsclean" else tclean.clean
-    mask = masks.discs(frame, sky.x, sky.y, sky.radius_px)
-    blind = replace(settings, threshold=max(settings.threshold, BLIND_THRESHOLD))
-    made = imager(context, paths, settings if mask.any() else blind, mask if mask.any() else None, frame, options.timeout_s)
-    if not mask.any() or not settings.niter:
+    imager = wsclean.clean if backend == "wsclean" else tclean.clean
+    radius_px = DISC_BEAMS * job.beam[0] / job.frame.cell_arcsec
+    mask = masks.discs(job.frame, sky.x, sky.y, radius_px)
+    if not mask.any():
+        blind = replace(job.settings, threshold=max(job.settings.threshold, BLIND_THRESHOLD))
+        return imager(context, replace(job, settings=blind), None), mask, 0
+    made = imager(context, job, mask)
+    if not job.settings.niter:
         return made, mask, 0
-    local = noise.rms_map(made.residual, mask, beam_px(made, frame))
-    x, y = masks.strangers(made.residual / local, mask | (sky.effective < CUT), sky.radius_px)
+    local = noise.rms_map(made.residual, mask, beam_px(made, job.frame))
+    x, y = masks.strangers(made.residual / local, mask | (sky.effective < CUT), radius_px)
     if x.size:
         context.log.info("%d bright sources are in no catalogue: clean again with them", x.size)
-        mask |= masks.discs(frame, x, y, sky.radius_px)
-        made = imager(context, paths, settings, mask, frame, options.timeout_s)
+        mask |= masks.discs(job.frame, x, y, radius_px)
+        made = imager(context, job, mask)
     return made, mask, int(x.size)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,12 @@ from contimg.errors import BadImageError
 from contimg_image.wsclean import Cleaned, write_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
     from contimg.context import Context
-    from contimg_image.frame import Frame
-    from contimg_image.tiers import Settings
+    from contimg_image.wsclean import Job
 
     Mask = npt.NDArray[np.bool_]
 
@@ -28,19 +26,24 @@ NAME = "tclean"
 PLANES = ("image", "residual", "psf", "model")
 
 
-def clean(context: Context, paths: Sequence[Path], settings: Settings, mask: Mask | None, frame: Frame, timeout_s: float) -> Cleaned:
-    """Image and clean Measurement Sets that hold Stokes I."""
-    path = None if mask is None else write_mask(context.scratch / "mask.fits", mask, frame)
+def clean(context: Context, job: Job, mask: Mask | None) -> Cleaned:
+    """Image and clean."""
+    path = None if mask is None else write_mask(context.scratch / "mask.fits", mask, job.frame)
+    settings, (major, minor, angle) = job.settings, job.beam
+    tuning = {
+        "imsize": [settings.size, settings.size], "cell": f"{settings.cell_arcsec}arcsec", "robust": settings.robust,
+        "uvtaper": [f"{settings.taper_arcsec}arcsec"] if settings.taper_arcsec else [],
+        "restoringbeam": [f"{major}arcsec", f"{minor}arcsec", f"{angle}deg"],
+    }  # fmt: skip
     answer = context.call(
-        "contimg_image.tclean:in_casa", timeout_s, paths=[str(path) for path in paths], folder=str(context.scratch),
-        size=settings.size, cell_arcsec=settings.cell_arcsec, robust=settings.robust, niter=settings.niter,
-        nsigma=settings.threshold, mask=None if path is None else str(path),
+        "contimg_image.tclean:in_casa", job.timeout_s, paths=[str(path) for path in job.paths], folder=str(context.scratch),
+        tuning=tuning, niter=settings.niter, nsigma=settings.threshold, mask=None if path is None else str(path),
     )  # fmt: skip
     return _read(context.scratch, answer)
 
 
-def in_casa(  # noqa: PLR0913 - JSON from the parent
-    *, paths: list[str], folder: str, size: int, cell_arcsec: float, robust: float, niter: int, nsigma: float, mask: str | None
+def in_casa(
+    *, paths: list[str], folder: str, tuning: dict[str, Any], niter: int, nsigma: float, mask: str | None
 ) -> dict[str, Any]:
     """Run tclean and export its planes as FITS; return its version. Runs in a child."""
     from casatasks import casalog, exportfits, importfits, tclean, version_string
@@ -49,9 +52,9 @@ def in_casa(  # noqa: PLR0913 - JSON from the parent
     name = f"{folder}/{NAME}"
     image_mask = f"{name}.clean-mask"
     common = {
-        "vis": paths, "imagename": name, "datacolumn": "data", "imsize": [size, size], "cell": f"{cell_arcsec}arcsec", "specmode": "mfs",
-        "stokes": "I", "gridder": "wproject", "wprojplanes": WPLANES, "weighting": "briggs", "robust": robust, "pbcor": False,
-        "restoringbeam": "", "pblimit": -0.1, "deconvolver": "hogbom", "gain": 0.1,
+        "vis": paths, "imagename": name, "datacolumn": "data", "specmode": "mfs",
+        "stokes": "I", "gridder": "wproject", "wprojplanes": WPLANES, "weighting": "briggs", "pbcor": False,
+        "pblimit": -0.1, "deconvolver": "hogbom", "gain": 0.1, **tuning,
     }  # fmt: skip
     if mask is not None:
         # The mask must have the image's own coordinates: make an empty image first, then fill it.

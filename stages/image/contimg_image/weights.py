@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.errors import BadImageError
 from contimg.telescope import SPEED_OF_LIGHT
 from contimg_image import kernels
 
@@ -40,11 +41,11 @@ SAMPLES = 10_000
 ANGLES, STEPS_TO_HALF = 12, 200
 
 
-def imaging_weights(data: Averaged, robust: float, width_rad: float) -> ImagingWeights:
-    """Return Briggs' weights for a field of `width_rad`: density is counted in cells of its reciprocal.
+def imaging_weights(data: Averaged, robust: float, width_rad: float, taper_rad: float = 0.0) -> ImagingWeights:
+    """Return Briggs' weights for a field of `width_rad`, padding included: density is counted in cells of its reciprocal.
 
     The weight of a visibility of natural weight W in a cell that holds D is W / (1 + D s), s = (5 / 10^R)^2 / (sum D^2 / sum D);
-    a cell and its conjugate are one. The image's variance is variance x sum w^2/W / (sum w)^2.
+    a cell and its conjugate are one. A taper multiplies it by the transform of a Gaussian of that FWHM. The image's variance is variance x sum w^2/W / (sum w)^2.
     """
     reach = data.longest_m * max(float(part.frequencies_hz[-1]) for part in data.sets) / SPEED_OF_LIGHT * width_rad
     half = int(reach) + 2
@@ -56,9 +57,14 @@ def imaging_weights(data: Averaged, robust: float, width_rad: float) -> ImagingW
     made: list[Singles] = []
     for part, per_light in zip(data.sets, scaled, strict=True):
         weight = np.empty_like(part.weight)
-        kernels.briggs(part.uvw_m, per_light, part.weight, width_rad, density, squared, weight)
+        kernels.briggs(part.uvw_m, per_light, part.weight, width_rad, density, (squared, _falling(taper_rad)), weight)
         made.append(weight)
     return _summary(data, tuple(made))
+
+
+def _falling(taper_rad: float) -> float:
+    """Return a of exp(-a (u^2 + v^2)), u and v in wavelengths, the transform of a Gaussian of unit area and this FWHM."""
+    return float((np.pi * taper_rad) ** 2 / (4 * np.log(2)))
 
 
 def _summary(data: Averaged, weights: tuple[Singles, ...]) -> ImagingWeights:
@@ -74,23 +80,36 @@ def _summary(data: Averaged, weights: tuple[Singles, ...]) -> ImagingWeights:
     return ImagingWeights(weights, moment / total, float(sigma / np.sqrt(natural)), float(sigma * np.sqrt(spread) / total))
 
 
-def half_power_rad(data: Averaged, weights: ImagingWeights) -> float:
-    """Return the radius at which the PSF first falls to one half, along the direction in which this is largest.
+def half_power_beam(data: Averaged, weights: ImagingWeights) -> tuple[float, float, float]:
+    """Return the ellipse through the half-power points of the PSF: major and minor axis (FWHM, rad) and position angle (rad).
 
-    From the Fourier sum over a sample of the visibilities, so that a mask can be made before there is a PSF.
+    From the Fourier sum over a sample of the visibilities, so that it is there before the PSF is. It is the restoring beam, too: a
+    Gaussian fitted to a PSF with deep sidelobes is narrower than its main lobe, and components between pixels then lose flux.
     """
     u, v, heavy = _sample(data, weights)
     angle = np.linspace(0, np.pi, ANGLES, endpoint=False)
-    along = np.outer(np.sin(angle), u) + np.outer(np.cos(angle), v)
-    reach = np.sqrt(np.average(along**2, axis=1, weights=heavy))
-    widest = 0.0
-    for projected, spread in zip(along, reach, strict=True):
-        # A Gaussian of this spread would fall to one half at 0.19 / spread; a PSF with wings later.
-        radius = np.linspace(0, 1.5 / spread, STEPS_TO_HALF)
-        profile = np.array([np.average(np.cos(2 * np.pi * r * projected), weights=heavy) for r in radius])
-        below = np.flatnonzero(profile < 0.5)  # noqa: PLR2004 - one half
-        widest = max(widest, float(radius[below[0]] if below.size else radius[-1]))
-    return widest
+    radius = np.array([_half_power(np.sin(a) * u + np.cos(a) * v, heavy) for a in angle])
+    # 1 / r^2 = a sin^2 + 2 b sin cos + c cos^2 along the position angle.
+    terms = np.stack([np.sin(angle) ** 2, 2 * np.sin(angle) * np.cos(angle), np.cos(angle) ** 2], axis=1)
+    a, b, c = np.linalg.lstsq(terms * radius[:, None] ** 2, np.ones(ANGLES))[0]
+    values, vectors = np.linalg.eigh(np.array([[a, b], [b, c]]))
+    if not values[0] > 0:
+        raise BadImageError("weights", "a PSF with a main lobe", "none", "Too few baselines are left; look at the flags.")
+    east, north = vectors[:, 0]
+    return float(2 / np.sqrt(values[0])), float(2 / np.sqrt(values[1])), float(np.arctan2(east, north) % np.pi)
+
+
+def _half_power(along: Floats, heavy: Floats) -> float:
+    """Return the radius at which the PSF first falls to one half in one direction; `along` are its spatial frequencies."""
+    spread = np.sqrt(np.average(along**2, weights=heavy))
+    # A Gaussian of this spread falls to one half at 0.19 / spread; a PSF with wings later.
+    radius = np.linspace(0, 1.5 / spread, STEPS_TO_HALF)
+    profile = np.array([np.average(np.cos(2 * np.pi * r * along), weights=heavy) for r in radius])
+    below = np.flatnonzero(profile < 0.5)  # noqa: PLR2004 - one half
+    if not below.size:
+        return float(radius[-1])
+    i = below[0]
+    return float(np.interp(0.5, [profile[i], profile[i - 1]], [radius[i], radius[i - 1]]))
 
 
 def _sample(data: Averaged, weights: ImagingWeights) -> tuple[Floats, Floats, Floats]:

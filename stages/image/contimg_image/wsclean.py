@@ -11,8 +11,6 @@ import numpy as np
 from contimg.errors import BadImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
     from astropy.io.fits import Header
 
@@ -27,6 +25,19 @@ PADDING = 1.2
 """The w-gridder aliases onto the outermost rows without padding."""
 NAME = "field"
 PLANES = ("image", "residual", "psf", "model")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an imager is asked for."""
+
+    paths: tuple[Path, ...]
+    """Measurement Sets that hold Stokes I."""
+    settings: Settings
+    beam: tuple[float, float, float]
+    """Restoring beam: major and minor axis (FWHM, arcsec), position angle (deg)."""
+    frame: Frame
+    timeout_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,29 +58,34 @@ class Cleaned:
     """What the imager says of itself: WSClean's WSC keys."""
 
 
-def command(paths: Sequence[Path], settings: Settings, mask: Path | None, scratch: Path) -> list[str]:
+def command(job: Job, mask: Path | None, scratch: Path) -> list[str]:
     """Return WSClean's command line."""
     # One thread where bytes must repeat: with two, the w-gridder's sums come in any order (0.7 mJy in a cleaned image).
+    settings = job.settings
     threads = "1" if settings.deterministic else "2"
+    major, minor, angle = job.beam
     size, cell = str(settings.size), f"{settings.cell_arcsec}asec"
     argv = [
         "wsclean", "-j", threads, "-use-wgridder", "-wgridder-accuracy", str(settings.accuracy), "-padding", str(PADDING),
         "-no-update-model-required", "-temp-dir", str(scratch), "-name", str(scratch / NAME), "-no-dirty",
         "-pol", "I", "-size", size, size, "-scale", cell, "-weight", "briggs", str(settings.robust),
+        "-beam-shape", f"{major}asec", f"{minor}asec", f"{angle}deg",
         "-niter", str(settings.niter), "-mgain", str(settings.mgain), "-auto-threshold", str(settings.threshold),
     ]  # fmt: skip
+    if settings.taper_arcsec:
+        argv += ["-taper-gaussian", f"{settings.taper_arcsec}asec"]
     if not settings.niter:
         argv += ["-make-psf"]
     if mask is not None:
         argv += ["-fits-mask", str(mask)]
-    return [*argv, *(str(path) for path in paths)]
+    return [*argv, *(str(path) for path in job.paths)]
 
 
-def clean(context: Context, paths: Sequence[Path], settings: Settings, mask: Mask | None, frame: Frame, timeout_s: float) -> Cleaned:
-    """Image and clean Measurement Sets that hold Stokes I."""
-    path = None if mask is None else write_mask(context.scratch / "mask.fits", mask, frame)
-    context.run(command(paths, settings, path, context.scratch), timeout_s)
-    return read(context.scratch, settings)
+def clean(context: Context, job: Job, mask: Mask | None) -> Cleaned:
+    """Image and clean."""
+    path = None if mask is None else write_mask(context.scratch / "mask.fits", mask, job.frame)
+    context.run(command(job, path, context.scratch), job.timeout_s)
+    return read(context.scratch, job.settings)
 
 
 def write_mask(path: Path, mask: Mask, frame: Frame) -> Path:
