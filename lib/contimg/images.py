@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -129,7 +130,6 @@ def read_image(path: Path, where: str = "") -> SkyImage:
         If it is not one plane with celestial coordinates, or has no finite pixel.
     """
     from astropy.io import fits  # half a second that --help does not pay
-    from astropy.wcs import WCS
 
     name = where or str(path)
     try:
@@ -138,9 +138,18 @@ def read_image(path: Path, where: str = "") -> SkyImage:
     except (OSError, ValueError, TypeError, IndexError) as error:
         raise BadFileError(name, "a whole FITS file", str(error), "Make the image again.") from error
     plane = np.squeeze(data) if data is not None else np.empty(0)
-    wcs = WCS(header, naxis=2)
+    wcs = _celestial(header)
     if plane.ndim != 2 or min(plane.shape) < 2 or not wcs.has_celestial:  # noqa: PLR2004 - two axes
         raise BadImageError(name, "one plane with celestial axes", f"shape {plane.shape}", "Name an image of one plane.")
     if not np.isfinite(plane).any():
         raise BadImageError(name, "finite pixels", "none", "Look at the imaging log.")
     return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs)
+
+
+def _celestial(header: Header) -> WCS:
+    from astropy.wcs import WCS, FITSFixedWarning
+
+    with warnings.catch_warnings():
+        # CASA's and WSClean's headers spell some keywords in old ways; astropy reads them rightly and says so each time.
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        return WCS(header, naxis=2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+
 from contimg.errors import BadInputError, NoSourcesError
 from contimg.manifest import Input
 from contimg.schemas.photometry import PHOTOMETRY
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from contimg.context import Context
-
     from contimg_normalize.options import NormalizeOptions
 
 NAME = "photometry"

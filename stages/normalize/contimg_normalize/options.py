@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from contimg.options import StageOptions
 from contimg.stage import Stage
-from pydantic import Field
 
 DAY = r"^\d{4}-\d{2}-\d{2}$"
 
@@ -35,5 +36,8 @@ class NormalizeOptions(StageOptions):
 
 
 STAGE = Stage(
-    name="normalize", options=NormalizeOptions, package="contimg_normalize", resolver="contimg_normalize.inputs:photometry_objects"
+    name="normalize",
+    options=NormalizeOptions,
+    package="contimg_normalize",
+    resolver="contimg_normalize.inputs:photometry_objects",
 )

@@ -117,6 +117,7 @@ def systematic_fraction(flux: Floats, noise: Floats) -> float:
 
     It holds what grows with flux and differs from source to source: calibration, deconvolution, pointing.
     """
+
     def excess(fraction: float) -> float:
         return float(np.median(reduced_scatter(flux, np.hypot(noise, fraction * flux)))) - 1.0
 

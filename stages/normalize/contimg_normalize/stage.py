@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from contimg.context import Outcome
 from contimg.errors import NoSourcesError
 from contimg.manifest import QA
 from contimg.schemas.normalization import NORMALIZATION, NORMALIZED
 from contimg.telescope import SITE
-from numpy.typing import NDArray
-
 from contimg_normalize.epochs import LightCurves, fields_of, light_curves, middle_of
 from contimg_normalize.inputs import read_photometry
 from contimg_normalize.references import (
@@ -29,8 +29,8 @@ from contimg_normalize.scale import FEWEST, MAD_TO_SIGMA, Scale, baselines, leav
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from contimg.context import Context
 
+    from contimg.context import Context
     from contimg_normalize.options import NormalizeOptions
 
 Floats = NDArray[np.float64]
@@ -195,7 +195,10 @@ def summarise(fields: list[Field]) -> dict[str, Any]:
     found = [bright_scatter(field) for field in fields]
     relative, over = (np.concatenate(part) for part in zip(*found, strict=True))
     if relative.size:
-        metrics |= {"scatter_median": round(float(np.median(relative)), 5), "scatter_over_noise": round(float(np.median(over)), 4)}
+        metrics |= {
+            "scatter_median": round(float(np.median(relative)), 5),
+            "scatter_over_noise": round(float(np.median(over)), 4),
+        }
     return metrics
 
 
@@ -225,7 +228,9 @@ def judge(fields: list[Field], all_fields: int, options: NormalizeOptions) -> QA
         if (np.abs(factors - 1) > WORST_FACTOR).any():
             reasons.append(f"field {field.name}: the scale is off by up to {np.nanmax(np.abs(factors - 1)):.0%} of the baseline")
         if options.systematic is None and field.curves.epoch.size < EPOCHS_TO_JUDGE:
-            reasons.append(f"field {field.name}: too few epochs to measure the systematic term; {UNMEASURED_SYSTEMATIC} was taken")
+            reasons.append(
+                f"field {field.name}: too few epochs to measure the systematic term; {UNMEASURED_SYSTEMATIC} was taken"
+            )
         elif field.systematic > WORST_SYSTEMATIC:
             reasons.append(f"field {field.name}: fluxes scatter by {field.systematic:.1%} beyond their noise")
     return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +62,7 @@ class Correlation:
         m = self.reach
         lags_y, lags_x = np.arange(-my, my + 1), np.arange(-mx, mx + 1)
         kernel[np.ix_(lags_y % shape[0], lags_x % shape[1])] = self.values[np.ix_(lags_y + m, lags_x + m)]
-        spread = np.fft.irfft2(np.fft.rfft2(weights, s=shape) * np.fft.rfft2(kernel), s=shape)[:, :ny, :nx]
+        spread = fft.irfft2(fft.rfft2(weights, s=shape) * fft.rfft2(kernel), s=shape)[:, :ny, :nx]
         return np.asarray(weights.reshape(n, -1) @ spread.reshape(n, -1).T)
 
 
@@ -88,9 +89,10 @@ def noise_autocorrelation(residual: NDArray[np.float32], good: NDArray[np.bool_]
         middle, sigma = float(values[use].mean()), float(values[use].std())
         use &= np.abs(values - middle) <= BRIGHT * sigma
     values = np.where(use, values - values[use].mean(), 0.0)
-    shape = (values.shape[0] + reach, values.shape[1] + reach)  # padded, so that lags do not wrap
-    power = np.fft.irfft2(np.abs(np.fft.rfft2(values, s=shape)) ** 2, s=shape)
-    pairs = np.fft.irfft2(np.abs(np.fft.rfft2(use.astype(np.float64), s=shape)) ** 2, s=shape)
+    # Padded, so that lags do not wrap, to a size without large primes.
+    shape = tuple(fft.next_fast_len(size + reach, real=True) for size in values.shape)
+    power = fft.irfft2(np.abs(fft.rfft2(values, s=shape)) ** 2, s=shape)
+    pairs = fft.irfft2(np.abs(fft.rfft2(use.astype(np.float64), s=shape)) ** 2, s=shape)
     lags = np.arange(-reach, reach + 1)
     grid = np.ix_(lags % shape[0], lags % shape[1])
     found = power[grid] / np.maximum(pairs[grid], 1.0)

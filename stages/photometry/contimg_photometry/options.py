@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from contimg.options import ArtifactURI, ObjectURI, StageOptions
 from contimg.stage import Stage
-from pydantic import Field
 
 
 class PhotometryOptions(StageOptions):

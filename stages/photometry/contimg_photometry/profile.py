@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from contimg.images import SkyImage
-
     from contimg_photometry.noise import Correlation
 
 Floats = NDArray[np.float64]

@@ -55,7 +55,12 @@ def source_name(ra_deg: float, dec_deg: float) -> str:
 
 
 def photometry_rows(
-    targets: Targets, found: Measurements, sky: tuple[Floats, Floats, Floats, Floats], of: Observation, detection_snr: float, scale_error: float
+    targets: Targets,
+    found: Measurements,
+    sky: tuple[Floats, Floats, Floats, Floats],
+    of: Observation,
+    detection_snr: float,
+    scale_error: float,
 ) -> dict[str, Any]:
     """Return the columns of the photometry table.
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from contimg.context import Outcome
 from contimg.errors import BadInputError, NoSourcesError
 from contimg.images import SkyImage, read_image
 from contimg.manifest import QA
 from contimg.schemas.photometry import PHOTOMETRY
-from numpy.typing import NDArray
-
 from contimg_photometry.measure import Apertures, Measurements, measure
 from contimg_photometry.noise import Correlation, noise_autocorrelation
 from contimg_photometry.profile import BeamProfile, profile_of
@@ -22,7 +22,6 @@ from contimg_photometry.rows import Observation, Targets, photometry_rows
 if TYPE_CHECKING:
     from contimg.context import Context
     from contimg.manifest import Manifest
-
     from contimg_photometry.options import PhotometryOptions
 
 Floats = NDArray[np.float64]
@@ -76,7 +75,9 @@ def observation(manifest: Manifest, uri: str, image: SkyImage) -> Observation:
     if missing:
         raise BadInputError(uri, "an image with the metrics group and mjd", f"no {', '.join(missing)}", "Name an image artifact.")
     strip = metrics.get("pointing_dec_deg")
-    return Observation(str(metrics["group"]), manifest.key, float(metrics["mjd"]), image.centre_deg[1] if strip is None else float(strip))
+    return Observation(
+        str(metrics["group"]), manifest.key, float(metrics["mjd"]), image.centre_deg[1] if strip is None else float(strip)
+    )
 
 
 def _catalogue(options: PhotometryOptions, image: SkyImage, beam_map: SkyImage) -> Targets:

@@ -89,7 +89,9 @@ def run(options: VariabilityOptions, context: Context) -> Outcome:
 def light_curves(table: pa.Table) -> list[LightCurve]:
     """Return one light curve a source from the table of normalised fluxes; epochs without a factor are left out."""
     columns = {name: np.asarray(table[name].to_pylist()) for name in ("source", "field")}
-    columns |= {name: table[name].to_numpy() for name in ("ra", "dec", "epoch", "mjd", "flux", "flux_err", "upper_limit", "reference")}
+    columns |= {
+        name: table[name].to_numpy() for name in ("ra", "dec", "epoch", "mjd", "flux", "flux_err", "upper_limit", "reference")
+    }
     good = np.isfinite(columns["flux"].astype(np.float64)) & (columns["flux_err"].astype(np.float64) > 0)
     columns = {name: column[good] for name, column in columns.items()}
     curves = []
@@ -168,7 +170,9 @@ def _score(score: Score | None) -> dict[str, Any]:
 
 def curve_rows(curves: list[LightCurve], verdicts: list[Verdict]) -> dict[str, Any]:
     """Return the columns of lightcurves."""
-    models = [v.lens.model if v.candidate and v.lens else np.full(c.mjd.size, np.nan) for c, v in zip(curves, verdicts, strict=True)]
+    models = [
+        v.lens.model if v.candidate and v.lens else np.full(c.mjd.size, np.nan) for c, v in zip(curves, verdicts, strict=True)
+    ]
     return {
         "source": np.repeat([c.source for c in curves], [c.mjd.size for c in curves]).tolist(),
         "mjd": np.concatenate([c.mjd for c in curves]), "epoch": np.concatenate([c.epoch for c in curves]),
