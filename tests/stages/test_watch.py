@@ -16,11 +16,14 @@ import h5py
 import numpy as np
 import pytest
 
+from contimg.console import Console
 from contimg.errors import Exit
 from contimg.groups import GroupRecord, mjd_of, read_group
 from contimg.store import open_store
 from contimg_watch.header import BLOCK, RangedFile, read_header
+from contimg_watch.options import FULL_SIZE, WatchOptions
 from contimg_watch.probe import WRITERS, probe
+from contimg_watch.stage import run
 
 if TYPE_CHECKING:
     from contimg.store import Store
@@ -52,11 +55,16 @@ def fill(store: Store, scratch: Path, t0: datetime = T0, without: tuple[int, ...
         store.put(f"incoming/{name(index, t0, index % 3)}", source.read_bytes())
 
 
-def watch(store: Store, *words: str, code: int = 0) -> dict[str, Any]:
+def watch(store: Store, **options: Any) -> dict[str, Any]:
+    """Make one pass, as a process does after it has read its command line."""
+    return run(WatchOptions(store=store.root, **{"size": 0, **options}), Console("watch", {}), {})
+
+
+def process(store: Store, *words: str, code: int) -> dict[str, Any]:
     argv = [str(WATCH), "--store", store.root, "--size", "0", *words]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout) if code == 0 else json.loads(done.stderr.splitlines()[-1])
+    said: dict[str, Any] = json.loads(done.stdout if code == 0 else done.stderr.splitlines()[-1])
     return said
 
 
@@ -68,8 +76,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def test_a_group_becomes_a_record_once(store: Store, tmp_path: Path) -> None:
     fill(store, tmp_path)
-    assert watch(store)["written"] == ["20260125t222605-a1"]
-    again = watch(store)
+    assert process(store, code=0)["written"] == ["20260125t222605-a1"]
+    again = process(store, code=0)
     assert (again["written"], again["recorded"]) == ([], 1)
     record = read_group(f"{store.root}/groups/20260125t222605-a1.json")
     assert record.complete
@@ -83,7 +91,7 @@ def test_incomplete_then_partial_then_complete(store: Store, tmp_path: Path) -> 
     fill(store, tmp_path, without=(5,))
     waiting = watch(store)["waiting"]
     assert [(one["group"], one["missing"]) for one in waiting] == [("20260125t222605", [5])]
-    assert watch(store, "--timeout-s", "0")["written"] == ["20260125t222605-a1"]
+    assert watch(store, timeout_s=0)["written"] == ["20260125t222605-a1"]
     fill(store, tmp_path)
     assert watch(store)["written"] == ["20260125t222605-a2"]
     assert watch(store)["written"] == []
@@ -96,7 +104,7 @@ def test_broken_files_are_named_with_reasons(store: Store, tmp_path: Path) -> No
     store.put(f"incoming/{name(4, T0, 1)}", whole[:-700])
     store.put(f"incoming/{name(5, T0, 2)}", b"x" * len(whole))
     store.put("incoming/2026-01-25/2026-01-25T22:26:09_sb06_incomplete.hdf5", whole[:10])
-    said = watch(store, "--timeout-s", "0")
+    said = watch(store, timeout_s=0)
     reasons = {key[-9:-5]: reason for key, reason in said["quarantined"].items()}
     assert reasons["sb03"] == "is empty (0 bytes)"
     assert f"found {len(whole) - 700} bytes" in reasons["sb04"]
@@ -109,8 +117,8 @@ def test_broken_files_are_named_with_reasons(store: Store, tmp_path: Path) -> No
 
 def test_the_telescope_s_size_is_asked_for_by_default(store: Store, tmp_path: Path) -> None:
     fill(store, tmp_path)
-    done = subprocess.run([str(WATCH), "--store", store.root], capture_output=True, text=True, timeout=60, check=True)
-    reasons = set(json.loads(done.stdout)["quarantined"].values())
+    reasons = set(watch(store, size=FULL_SIZE)["quarantined"].values())
+    assert WatchOptions(store="x").size == FULL_SIZE
     assert reasons == {f"expected 145348600 bytes, found {(tmp_path / 'subband.hdf5').stat().st_size}"}
     assert not list(store.entries("groups/"))
 
@@ -144,9 +152,9 @@ def test_days_limit_the_look_but_not_a_group_around_midnight(tmp_path: Path) -> 
     for index in range(16):
         store.put(f"incoming/{name(index, midnight, -(index % 3))}", source.read_bytes())
     fill(store, tmp_path, T0)
-    assert watch(store, "--dates", "2026-01-26", "--timeout-s", "0")["written"] == ["20260126t000001-a1"]
-    assert watch(store, "--dates", "2026-01-25", "--timeout-s", "0")["written"] == ["20260125t222605-a1"]
-    said = watch(store, "--dates", "25.1.2026", code=Exit.USAGE)
+    assert watch(store, dates=("2026-01-26",), timeout_s=0)["written"] == ["20260126t000001-a1"]
+    assert watch(store, dates=("2026-01-25",), timeout_s=0)["written"] == ["20260125t222605-a1"]
+    said = process(store, "--dates", "25.1.2026", code=Exit.USAGE)
     assert "YYYY-MM-DD" in said["message"]
 
 
@@ -180,11 +188,10 @@ def test_two_watchers_write_a_record_once(tmp_path: Path) -> None:
 def test_a_store_whose_conditional_puts_do_not_work_is_refused(rclone_root: str, tmp_path: Path) -> None:
     store = open_store(rclone_root)
     fill(store, tmp_path)
-    said = watch(store, code=Exit.USAGE)
+    said = process(store, code=Exit.USAGE)
     assert f"expected 1 of {WRITERS} concurrent conditional puts to win" in said["message"]
     assert "If-None-Match" in said["message"]
     assert not list(store.entries("groups/"))
-    assert not list(store.entries("watch/"))
 
 
 def test_the_probe_leaves_nothing(store: Store) -> None:
@@ -194,7 +201,7 @@ def test_the_probe_leaves_nothing(store: Store) -> None:
 
 def test_a_store_that_does_not_answer_is_the_world_s_fault(s3_environment: pytest.MonkeyPatch) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    said = watch(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
+    said = process(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
     assert said["code"] == "STORE_UNREACHABLE"
 
 

@@ -183,7 +183,7 @@ def listings(draw: st.DrawFn) -> list[Seen]:
     """Some groups as the telescope writes them: skewed clocks, gaps, wrong sizes, empty, broken and second files."""
     listing: list[Seen] = []
     t0 = T0
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.integers(1, 3))):
         t0 += timedelta(seconds=draw(st.sampled_from([CADENCE_S, 410.0, 605.0, 7000.0])))
         present = draw(st.sets(st.integers(0, 15), min_size=1, max_size=16))
         full = draw(st.booleans())
@@ -212,7 +212,7 @@ def moments() -> st.SearchStrategy[datetime]:
     return st.integers(0, 20000).map(lambda seconds: T0 + timedelta(seconds=seconds))
 
 
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=150, deadline=None)
 
 
 @MANY

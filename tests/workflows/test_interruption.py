@@ -84,6 +84,7 @@ def again(bench: Bench, folder: Path) -> None:
     assert bench.ran().count("b") == 2
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_state_is_whole(bench: Bench, tmp_path: Path) -> None:
     for delay in (0.9, 1.2, 1.5, 1.8):
         engine = drive(tmp_path)

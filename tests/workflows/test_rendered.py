@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from contimg.options import flag
 from contimg_workflows.compiled import Library
 from contimg_workflows.lint import lint, unknown_fields
+from contimg_workflows.pipelines import all_templates
 from contimg_workflows.render import main, rendered
 from contimg_workflows.stages import NEEDS, options_of, word_of
 
@@ -26,6 +27,10 @@ PIPELINES = ("contimg-process-group", "contimg-epoch")
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_committed_yaml_is_current(name: str) -> None:
     assert (RENDERED / name).read_text() == FILES[name], "run `make render` and commit the difference"
+
+
+def test_the_engine_walks_what_is_committed() -> None:
+    assert {template.name: template.to_dict() for template in all_templates()} == DOCUMENTS
 
 
 def test_nothing_else_is_committed(tmp_path: Path) -> None:

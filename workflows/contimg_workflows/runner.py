@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from contimg.errors import UsageError
 from contimg.groups import GroupRecord
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.engine import Engine, Gate
-from contimg_workflows.render import rendered
+from contimg_workflows.pipelines import all_templates
 from contimg_workflows.selection import STRIP_GAP_DEG, chosen, latest_records, limits_of, solvable, strip_name, strips
 from contimg_workflows.state import GOOD, RunFolder, RunState, Status
 
@@ -33,7 +31,7 @@ class Runner:
         self, store: str, runs: Path, env: Mapping[str, str], display: Display, jobs: int, settings: Iterable[str]
     ) -> None:
         self._store, self._runs = store, runs
-        self._library = Library(yaml.safe_load(text) for text in rendered().values())
+        self._library = Library(template.to_dict() for template in all_templates())
         self._settings = dict(self._setting(text) for text in settings)
         self._engine = Engine(runs, Path(sys.executable).parent, env, display, jobs)
 
