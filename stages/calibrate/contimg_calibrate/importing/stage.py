@@ -25,7 +25,8 @@ def run(options: ImportOptions, context: Context) -> Outcome:
     path = pick_field(Path(options.path), options.field, context.scratch / f"{name}.ms")
     with MeasurementSet(path) as ms:
         header, rows = ms.header, ms.rows
-        flags = ms.read("FLAG")
+        # The flag stage would flag the autos; what is imported comes with the flags of its own observatory.
+        flags = ms.read("FLAG") | (rows.antenna1 == rows.antenna2)[:, None, None]
     context.write_tree("ms.tar", path)
     context.write("flags.bin", pack_flags(flags))
     half = rows.interval_s / 2

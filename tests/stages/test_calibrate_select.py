@@ -1,0 +1,149 @@
+"""Selecting a set: phases are fitted to the field, and a set that does not fit is refused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from contimg import contract
+from contimg.calibration import Calibration, load_gains
+from contimg.catalogues import standard_flux_jy
+from contimg.console import Console
+from contimg.context import Context
+from contimg.errors import BadInputError, NoCalibrationError
+from contimg.predict import PointSources
+from contimg.telescope import SITE
+from contimg_calibrate.options import STAGE, CalibrateOptions
+from contimg_calibrate.sky import field_sources
+from contimg_calibrate.solving import intervals, rank_references
+from observed import FREQ_HZ, STATIONS, Observed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+THREE_C_48 = PointSources(np.radians([24.42208096]), np.radians([33.15975916]), standard_flux_jy("3C48", FREQ_HZ)[None])
+LATER = 61065.0922
+"""An hour after 3C48's transit: 70 NVSS sources of 10 mJy and more in the beam, 5 Jy together."""
+USED = np.array(STATIONS) - 1
+
+
+def target(**changes: Any) -> Observed:
+    plain = Observed(THREE_C_48, **{"mjd": LATER, "name": "20260125t021221", "noise_jy": 0.3, "drift_deg": 5.0, **changes})
+    return replace(plain, sources=field_sources(plain.mjds[0], plain.mjds[-1], np.radians(plain.dec_deg), SITE, FREQ_HZ))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a set that was solved on 3C48."""
+    root = tmp_path_factory.mktemp("store")
+    said = run(root, Observed(THREE_C_48, noise_jy=0.3).write(root), model_source="calibrator")
+    assert said["metrics"]["solved"]
+    return root
+
+
+def run(root: Path, ms: str, **chosen: Any) -> dict[str, Any]:
+    options = CalibrateOptions(**{"ms": ms, "out": str(root / "calibrated"), "store": str(root), **chosen})
+    return contract.run(STAGE, options, dict(os.environ), Console("calibrate", {}))
+
+
+def record(said: dict[str, Any]) -> Calibration:
+    return Calibration.model_validate_json((Path(said["artifact"]) / "calibration.json").read_text())
+
+
+def phase_errors(said: dict[str, Any], seen: Observed, scratch: Path) -> NDArray[np.float64]:
+    """Return the phases' errors, degrees, less one for all antennas, shape (times, stations, channels, polarizations)."""
+    context = Context(str(scratch / "none"), scratch, (), {})
+    ratio = load_gains(context, said["artifact"]).evaluate(seen.mjds * 86400, FREQ_HZ).product()[:, USED] / seen.truth[:, USED]
+    common = np.angle(np.sum(ratio / np.abs(ratio), axis=1, keepdims=True))
+    return np.degrees(np.angle(ratio * np.exp(-1j * common)))
+
+
+def test_phases_are_fitted_to_the_field(store: Path, tmp_path: Path) -> None:
+    seen = target()
+    ms = seen.write(tmp_path)
+    fitted, plain = run(store, ms, phase_solint_s=1e3), run(store, ms, field_phase="never")
+    for folder in ("fitted", "plain"):
+        (tmp_path / folder).mkdir()
+    before = np.std(phase_errors(plain, seen, tmp_path / "plain"))
+    after = np.std(phase_errors(fitted, seen, tmp_path / "fitted"))
+    # Drawn with 5 deg an antenna; what noise leaves (said by the stage itself, without the allowance for faint sources,
+    # of which these data have none), and the walk of 0.5 deg a step inside the group.
+    assert before == pytest.approx(5.0, rel=0.4)
+    assert after < 1.5
+    said = record(fitted)
+    assert said.field_phase.done
+    assert "NVSS sources suffice" in said.field_phase.reason
+    assert said.field_phase.sources > 30
+    assert said.field_phase.scale == pytest.approx(1.0, abs=0.02)
+    assert [table.role for table in said.tables] == ["bandpass", "phase", "gain", "field"]
+    assert "Not asked for" in record(plain).field_phase.reason
+
+
+def test_the_record_names_the_set_and_the_rung(store: Path, tmp_path: Path) -> None:
+    said = record(run(store, target().write(tmp_path)))
+    assert not said.solved
+    assert said.rung == "SAME_DATE_VALID"
+    assert said.source is not None
+    assert said.source.group == "20260125t011431"
+    assert (said.calibrator.name, said.flux_anchor) == ("3C48", "standard")
+    assert said.mjd == pytest.approx(LATER)
+
+
+@pytest.mark.parametrize("days", [-7, 7])
+def test_another_date_is_borrowed_after_a_check(store: Path, tmp_path: Path, days: int) -> None:
+    # A sidereal week away the same field is overhead, and antennas have drifted far: the phases are new.
+    seen = target(mjd=LATER + days * 0.99726957, name="20260201t014500", drift_deg=60.0)
+    said = record(run(store, seen.write(tmp_path)))
+    assert said.rung == "BORROWED_VALIDATED"
+    assert said.field_phase.done
+    assert said.field_phase.scale == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.06, 4.0])
+def test_a_set_that_does_not_fit_is_refused(store: Path, tmp_path: Path, factor: float) -> None:
+    wrong = target(scale=0.07 * np.sqrt(factor))
+    with pytest.raises(NoCalibrationError, match="x the model") as caught:
+        run(store, wrong.write(tmp_path))
+    assert caught.value.exit == 15
+
+
+def test_phases_are_kept_where_the_field_is_too_faint(store: Path, tmp_path: Path) -> None:
+    said = run(store, target(noise_jy=30.0, times=2).write(tmp_path))
+    phase = record(said).field_phase
+    assert not phase.done
+    assert "do not suffice" in phase.reason
+    assert phase.phase_error_deg is not None
+    assert phase.phase_error_deg > 10.0
+
+
+def test_a_named_set_is_taken(store: Path, tmp_path: Path) -> None:
+    [solved] = [path.parent for path in (store / "calibrated").glob("*/calibration.json") if '"solved": true' in path.read_text()]
+    ms = target().write(tmp_path)
+    said = run(tmp_path, ms, calibration=str(solved), store=None)
+    assert record(said).source.key == solved.name  # type: ignore[union-attr]
+    with pytest.raises(BadInputError, match="solved on its own group"):
+        run(tmp_path, ms, calibration=said["artifact"], store=None)
+
+
+def test_interval_borders() -> None:
+    times = 10.0 * np.arange(24)
+    for solint, count in ((10.0, 24), (60.0, 4), (100.0, 2), (1e9, 1), (1.0, 24)):
+        middle, part = intervals(times, 10.0, solint)
+        assert middle.size == count
+        assert np.all(np.diff(part) >= 0)
+        assert middle == pytest.approx([times[part == k].mean() for k in range(count)])
+
+
+def test_reference_antennas_are_healthy_outriggers_first() -> None:
+    names = tuple(str(number) for number in range(1, 118))
+    health = np.full(117, 0.9)
+    health[102], health[103], health[105], health[0] = 0.0, 0.4, 0.95, 0.99
+    assert rank_references("DSA_110", names, health)[:3] == ["106", "105", "107"]
+    assert rank_references("DSA_110", names, health, "7")[:2] == ["7", "106"]
+    assert rank_references("VLA", names, health)[0] == "1"
+    assert rank_references("DSA_110", ("1", "2"), np.array([0.0, 0.1])) == ["2"]
