@@ -21,6 +21,7 @@ from contimg.context import Context, available_memory
 from contimg.errors import ContimgError, Exit, MissingError, Stopped
 from contimg.manifest import MANIFEST, Manifest, read_manifest
 from contimg.options import Options, parse
+from contimg.scratch import scratch_folder
 from contimg.store import open_store
 from contimg.versions import tool_version
 
@@ -92,10 +93,8 @@ def run(stage: Stage, options: StageOptions, env: Mapping[str, str], console: Co
     if found is not None:
         console.log.info("cached: %s", artifact)
         return summarise(found, artifact, cached=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f"contimg-{stage.name}-", dir=scratch_root(env), ignore_cleanup_errors=True
-    ) as folder:
-        context = Context(artifact, Path(folder), inputs, env, console)
+    with scratch_folder(scratch_root(env), stage.name) as folder:
+        context = Context(artifact, folder, inputs, env, console)
         outcome = stage.load()(options, context)
         manifest = Manifest(
             stage=stage.name, version=stage.version, key=key, options=options.model_dump(mode="json"), inputs=inputs,

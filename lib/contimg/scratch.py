@@ -1,0 +1,54 @@
+"""Scratch folders that do not outlive their process for long, even if it was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "contimg-"
+LOCK = ".alive"
+"""A file in each folder that its owner holds locked; the kernel lets go of it when the owner dies."""
+
+
+@contextlib.contextmanager
+def scratch_folder(root: str, name: str) -> Iterator[Path]:
+    """Make an empty folder below `root` that goes when the block ends; and remove those of owners that were killed."""
+    sweep(root)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}-", dir=root))
+    with (folder / "locking").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Under its own name only once it is locked, so that nobody finds it free in between.
+        (folder / "locking").rename(folder / LOCK)
+        inner = folder / "work"
+        inner.mkdir()
+        try:
+            yield inner
+        finally:
+            # A child that is being killed may still hold a file open.
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(root: str) -> list[str]:
+    """Remove scratch folders whose owner is dead; memory would fill up with them. Returns their names."""
+    swept = []
+    for path in sorted(Path(root).glob(f"{PREFIX}*/{LOCK}")):
+        # Another user's, or just removed by its owner.
+        with contextlib.suppress(PermissionError, FileNotFoundError):
+            number = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(number)
+            shutil.rmtree(path.parent, ignore_errors=True)
+            swept.append(path.parent.name)
+    return swept
