@@ -6,7 +6,7 @@ import base64
 import io
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -26,13 +26,15 @@ SOFT_BLUE, SOFT_ORANGE = "#5b9bc7", "#d8935a"
 VARIABLES = {INK: "--ink", FAINT: "--faint", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", PINK: "--pink"}
 WIDTH_IN = 4.6
 """About 440 CSS pixels at full size: text stays readable on a phone."""
+LEFT_IN, RIGHT_IN, BOTTOM_IN, TOP_IN, BAR_IN = 0.62, 0.12, 0.46, 0.26, 0.55
+"""Margins, and the margin on the side of a colour bar."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "legend.fontsize": 8, "legend.frameon": False, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT,
     "xtick.color": INK, "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
     "axes.spines.top": False, "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.4, "axes.grid": True,
     "axes.axisbelow": True, "lines.linewidth": 1.2, "image.interpolation": "none", "image.origin": "lower",
-    "axes.formatter.useoffset": False, "figure.constrained_layout.use": True, "path.simplify": True,
+    "axes.formatter.useoffset": False, "path.simplify": True,
 }  # fmt: skip
 COLOURS = 256
 """Most colours of a palette image."""
@@ -51,10 +53,17 @@ class Picture:
     caption: str
 
 
-def new(height_in: float = 3.0, rows: int = 1, columns: int = 1, *, width_in: float = WIDTH_IN) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure in the page's style and its axes, row by row."""
-    figure = Figure(figsize=(width_in, height_in))
-    axes = figure.subplots(rows, columns, squeeze=False)
+def new(height_in: float = 3.0, columns: int = 1, *, bar: Literal["none", "right", "bottom"] = "none") -> tuple[Figure, list[Axes]]:
+    """Return an empty figure and its axes, side by side, with room for titles, labels and a colour bar.
+
+    The margins are fixed: matplotlib's own layout draws every figure twice, which is half of the stage's time.
+    """
+    figure = Figure(figsize=(WIDTH_IN, height_in))
+    figure.subplots_adjust(
+        left=LEFT_IN / WIDTH_IN, right=1 - (BAR_IN if bar == "right" else RIGHT_IN) / WIDTH_IN,
+        bottom=(BAR_IN if bar == "bottom" else BOTTOM_IN) / height_in, top=1 - TOP_IN / height_in,
+    )  # fmt: skip
+    axes = figure.subplots(1, columns, squeeze=False)
     return figure, list(axes.ravel())
 
 

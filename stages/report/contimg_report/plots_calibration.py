@@ -46,7 +46,7 @@ def bandpass_lines(arrays: Arrays) -> list[Picture]:
     if value is None:
         return []
     frequency = arrays["bandpass_freq_hz"] / 1e6
-    figure, panels = new(2.6, 1, 2)
+    figure, panels = new(2.6, 2)
     top = np.nanpercentile(np.abs(value[0]), 99.9)
     for product in range(value.shape[-1]):
         lines, axes = np.abs(value[0, :, :, product]), panels[product]
@@ -91,7 +91,7 @@ def _waterfall(
     name: str, values: np.ndarray[Any, Any], frequency_mhz: np.ndarray[Any, Any], cmap: str, limits: tuple[float, float],
     label: str, alt: str,
 ) -> Picture:  # fmt: skip
-    figure, panels = new(3.6, 1, 2)
+    figure, panels = new(3.4, 2, bar="bottom")
     edges = (float(frequency_mhz[0]), float(frequency_mhz[-1]), -0.5, values.shape[0] - 0.5)
     for product, axes in enumerate(panels):
         shown = axes.imshow(
@@ -101,7 +101,7 @@ def _waterfall(
         axes.set(title=POLARIZATIONS[product], xlabel="MHz")
     panels[0].set(ylabel="Antenna (in order of station)")
     panels[1].set_yticklabels([])
-    figure.colorbar(shown, ax=panels, label=label, location="bottom", shrink=0.7, aspect=40, ticks=MaxNLocator(5))
+    figure.colorbar(shown, ax=panels, label=label, location="bottom", shrink=0.7, aspect=40, pad=0.19, ticks=MaxNLocator(5))
     return picture(figure, name, alt, f"{alt} White: no solution.")
 
 

@@ -52,10 +52,10 @@ def over_array(flagging: dict[str, Any]) -> Picture:
     east = np.radians(places.lon_deg - np.median(places.lon_deg)) * np.cos(np.radians(37.2)) * 6371
     north = np.radians(places.lat_deg - np.median(places.lat_deg)) * 6371
     lost = np.array([100 * float(np.mean(item["fraction"])) for item in known])
-    figure, (axes,) = new(4.0)
+    figure, (axes,) = new(4.0, bar="right")
     shown = axes.scatter(east[index], north[index], c=lost, cmap="cividis", vmin=0, vmax=_top(lost), s=16, edgecolors=INK, linewidths=0.4)
     axes.set(xlabel="East (km)", ylabel="North (km)", aspect="equal")
-    figure.colorbar(shown, ax=axes, label="Flagged (%)", shrink=0.8)
+    figure.colorbar(shown, ax=axes, label="Flagged (%)", fraction=0.045, pad=0.03)
     dead = [item["name"] for item in known if item["dead"]]
     _ring(axes, [(east[where[name]], north[where[name]], name) for name in dead])
     text = f"dead: {', '.join(dead)}" if dead else "none dead"

@@ -82,12 +82,12 @@ def _psf(image: SkyImage, _: float) -> Picture:
     middle = shrink(image.pixels[y - half : y + half, x - half : x + half], 256)
     outside = np.array(image.pixels)
     outside[y - half // 2 : y + half // 2, x - half // 2 : x + half // 2] = np.nan
-    figure, (axes,) = new(3.9)
+    figure, (axes,) = new(3.9, bar="right")
     reach = half * abs(image.cell_deg[0]) * 3600
     shown = axes.imshow(middle, extent=(reach, -reach, -reach, reach), cmap="PuOr_r", norm=AsinhNorm(0.05, vmin=-1, vmax=1))
     axes.grid(visible=False)
     axes.set(xlabel="East (arcsec)", ylabel="North (arcsec)")
-    bar = figure.colorbar(shown, ax=axes, label="Response (asinh scale)", shrink=0.85)
+    bar = figure.colorbar(shown, ax=axes, label="Response (asinh scale)", fraction=0.045, pad=0.03)
     levels = (-1, -0.3, -0.1, 0, 0.1, 0.3, 1)
     bar.set_ticks(levels, labels=[f"{level:g}" for level in levels])
     bar.minorticks_off()
@@ -106,7 +106,7 @@ def _sky(  # noqa: PLR0913 - one figure
     name: str, image: SkyImage, small: Pixels, norm: Normalize, label: str, alt: str, caption: str,
     *, cmap: str = "cividis", contours: tuple[float, ...] = (),
 ) -> Picture:  # fmt: skip
-    figure, (axes,) = new(3.9)
+    figure, (axes,) = new(3.9, bar="right")
     half_x, half_y = (abs(cell) * size / 2 for cell, size in zip(image.cell_deg, image.pixels.shape[::-1], strict=True))
     extent = (half_x, -half_x, -half_y, half_y)
     shown = axes.imshow(small, extent=extent, cmap=cmap, norm=norm)
@@ -114,7 +114,7 @@ def _sky(  # noqa: PLR0913 - one figure
         axes.contour(small, contours, extent=extent, colors=CONTOURS, linewidths=0.9)
     axes.grid(visible=False)
     axes.set(xlabel="East of the centre (deg)", ylabel="North of the centre (deg)")
-    bar = figure.colorbar(shown, ax=axes, label=label, shrink=0.85)
+    bar = figure.colorbar(shown, ax=axes, label=label, fraction=0.045, pad=0.03)
     if isinstance(norm, AsinhNorm):
         decades = [value for value in 10.0 ** np.arange(-2, 6) if norm.linear_width < value < (norm.vmax or 0)]
         bar.set_ticks([0.0, *decades], labels=["0", *(f"{value:g}" for value in decades)], minor=False)
