@@ -82,7 +82,7 @@ def test_another_field_is_refused_by_its_name(documents: dict[str, dict[str, Any
         ("contimg-diamond", "spec.templates.0.dag.tasks.0.templateRef.name", "contimg-gone", "contimg-gone: expected a pipeline"),
         ("contimg-diamond", "spec.entrypoint", "gone", "template gone"),
         ("contimg-tiny", "spec.templates.0.container.command", ["sh", "-c"], "a command of one word"),
-        ("contimg-tiny", "spec.templates.0.container.env", [{"name": "SECRET", "value": "x"}], "env of"),
+        ("contimg-tiny", "spec.templates.0.container.env", [{"name": "KEY", "valueFrom": {}}], "env.0.valueFrom"),
         ("contimg-tiny", "spec.templates.0.outputs.parameters.0.valueFrom.path", "/etc/x", "a file below $CONTIMG_OUTPUTS"),
         ("contimg-tiny", "spec.templates.0.retryStrategy.expression", "true", "retryStrategy of"),
         ("contimg-tiny", "spec.templates.0.retryStrategy.retryPolicy", "OnFailure", "retryPolicy"),

@@ -170,3 +170,31 @@ def test_a_stage_that_cannot_be_read_by_the_engine_speaks_for_itself(bench: Benc
     assert state.tasks["a"].tries[0].exit == 2
     log = (bench.runs / "one" / "a.1.log").read_text()
     assert "--times" in log
+
+
+def test_a_killed_stage_leaves_no_scratch(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTIMG_SCRATCH", str(tmp_path / "scratch"))
+    seen: list[Path] = []
+
+    def kill() -> None:
+        while not bench.pids():
+            time.sleep(0.02)
+        seen.extend((tmp_path / "scratch").glob("*/contimg-tiny-*"))
+        os.kill(bench.pids()[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run(bench, a_do="sleep", a_times="1")
+    killer.join()
+    assert len(seen) == 1
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_stage_that_is_not_installed_is_named(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "contimg-tiny").unlink()
+    with pytest.raises(UsageError, match="expected contimg-tiny, found none"):
+        run(bench)
+
+
+def test_threads_of_blas_are_one(bench: Bench) -> None:
+    assert bench.workflow().jobs["a"].env == {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

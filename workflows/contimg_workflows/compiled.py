@@ -37,6 +37,8 @@ class Job:
     """Command line, which refers to the arguments."""
     outputs: Mapping[str, str]
     """Output parameters, and the file below $CONTIMG_OUTPUTS that holds each."""
+    env: Mapping[str, str]
+    """What the process finds in its environment beside the engine's own."""
     retried: bool
     deadline_s: float
 
@@ -143,6 +145,7 @@ def _job(name: str, needs: frozenset[str], template: Template, arguments: Mappin
         arguments=arguments,
         args=container.args,
         outputs=_output_files(name, template),
+        env={one.name: one.value for one in container.env if one.name != OUTPUTS_VARIABLE},
         retried=strategy is not None,
         deadline_s=float(template.active_deadline_seconds or 86400),
     )
@@ -151,9 +154,6 @@ def _job(name: str, needs: frozenset[str], template: Template, arguments: Mappin
 def _output_files(name: str, template: Template) -> dict[str, str]:
     """Return the file of each output parameter, below the folder that $CONTIMG_OUTPUTS names in the container."""
     env = {one.name: one.value for one in template.container.env} if template.container else {}
-    unknown = sorted(env.keys() - {OUTPUTS_VARIABLE})
-    if unknown:
-        raise BadInputError(f"env of {name}", OUTPUTS_VARIABLE, ", ".join(unknown), "Run it on Argo.")
     files: dict[str, str] = {}
     for one in template.outputs.parameters:
         path = PurePosixPath(one.value_from.path if one.value_from else "")

@@ -76,7 +76,7 @@ class Display:
         if now.status in {Status.CACHED, Status.SKIPPED} and self._live is None and not now.tries:
             words = now.status.value
         else:
-            words = " ".join(filter(None, [now.status.value, _duration(now), now.reason]))
+            words = " ".join(filter(None, [now.status.value, _duration(now) if now.tries[-1].ended else "", now.reason]))
         line = f"{datetime.now(UTC):%H:%M:%S} {state.name} {task}: {words}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -103,7 +103,8 @@ def tasks(state: RunState) -> Table:
         sign, style = SIGNS[task.status]
         work = "" if task.made_s is None else _seconds(task.made_s)
         status = Text(f"{sign} {task.status.value}", style=style)
-        table.add_row(name, status, str(len(task.tries) or ""), _duration(task), work, task.reason)
+        reason = task.progress if task.status is Status.RUNNING else task.reason
+        table.add_row(name, status, str(len(task.tries) or ""), _duration(task), work, reason)
     return table
 
 
@@ -128,7 +129,7 @@ def _cell(name: str, task: TaskState) -> Text:
     sign, style = SIGNS[task.status]
     words = [sign, name]
     if task.status is Status.RUNNING:
-        words += [task.progress, _seconds((datetime.now(UTC) - task.tries[-1].started).total_seconds())]
+        words += [task.progress, _duration(task)]
     return Text(" ".join(filter(None, words)), style=style)
 
 
@@ -139,7 +140,13 @@ def _counts(state: RunState) -> str:
 
 
 def _duration(task: TaskState) -> str:
-    return _seconds(sum(one.seconds for one in task.tries)) if task.tries and task.tries[-1].ended else ""
+    """Return the wall time of all tries, up to now where one is running."""
+    if not task.tries:
+        return ""
+    total = sum(one.seconds for one in task.tries)
+    if task.status is Status.RUNNING:
+        total += (datetime.now(UTC) - task.tries[-1].started).total_seconds()
+    return _seconds(total)
 
 
 def _seconds(value: float) -> str:

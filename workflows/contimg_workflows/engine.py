@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from contimg.errors import Exit, retry_of
+from contimg.errors import Exit, UsageError, retry_of
 from contimg_workflows import retry
 from contimg_workflows.cache import Cache
 from contimg_workflows.process import Process
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from contimg_workflows.display import Display
 
 TICK_S = 0.05
+NOTE_S = 2.0
 GRACE_S = 11.0
 """After this no process is left, whether it listened or not."""
 
@@ -47,6 +48,7 @@ class _Run:
     ready: set[str] = field(default_factory=set)
     """Tasks whose product was looked for and not found."""
     gate: Gate | None = None
+    saved: float = 0.0
 
     @property
     def outputs(self) -> dict[str, dict[str, str]]:
@@ -54,6 +56,14 @@ class _Run:
 
     def save(self) -> None:
         self.folder.save(self.state)
+        self.saved = time.monotonic()
+
+    def note(self, task: str, progress: str) -> None:
+        """Keep a task's progress; on disk not too often, it is only for those who look."""
+        if self.state.tasks[task].progress != progress:
+            self.state.tasks[task].progress = progress
+            if time.monotonic() - self.saved > NOTE_S:
+                self.save()
 
 
 class Engine:
@@ -73,7 +83,7 @@ class Engine:
         Raises
         ------
         UsageError
-            If another engine has one of them in hand.
+            If another engine has one of them in hand, or a stage is not installed.
         Stopped
             After all processes have ended, if this one was told to stop.
         """
@@ -90,6 +100,9 @@ class Engine:
         return [run.state for run in runs]
 
     def _begin(self, workflow: Workflow, stack: ExitStack) -> _Run:
+        for job in workflow.jobs.values():
+            if not (self._bin / job.program).exists():
+                raise UsageError(str(self._bin), job.program, "none", f"Install the stage: pip install {job.program}.")
         folder = RunFolder(self._folder, workflow.name)
         stack.enter_context(folder.hold())
         state = RunState(
@@ -172,7 +185,8 @@ class Engine:
         argv = job.command(job.values(run.outputs))
         argv[0] = str(self._bin / argv[0])
         folder = run.folder.path / f".{job.name}"
-        run.processes[job.name] = Process(argv, folder, run.folder.path / log, self._env, job.deadline_s)
+        env = {**self._env, **job.env}
+        run.processes[job.name] = Process(argv, folder, run.folder.path / log, env, job.deadline_s)
         task.tries.append(Try(started=datetime.now(UTC), log=log))
         self._set(run, job, Status.RUNNING)
 
@@ -181,7 +195,7 @@ class Engine:
         ended = False
         for name, process in list(run.processes.items()):
             code = process.poll()
-            run.state.tasks[name].progress = process.progress()
+            run.note(name, process.progress())
             if code is not None:
                 del run.processes[name]
                 self._judge(run, run.workflow.jobs[name], process, code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from contimg.errors import UsageError
 from contimg.groups import GroupRecord
+from contimg.store import open_store
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.engine import Engine, Gate
 from contimg_workflows.pipelines import all_templates
@@ -30,7 +31,8 @@ class Runner:
     def __init__(
         self, store: str, runs: Path, env: Mapping[str, str], display: Display, jobs: int, settings: Iterable[str]
     ) -> None:
-        self._store, self._runs = store, runs
+        # Absolute, so that what manifests say of it is true in every folder.
+        self._store, self._runs = open_store(store).root, runs
         self._library = Library(template.to_dict() for template in all_templates())
         self._settings = dict(self._setting(text) for text in settings)
         self._engine = Engine(runs, Path(sys.executable).parent, env, display, jobs)
