@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain import BIN, ENVIRONMENT, Chain, contimg
 
+from chain import BIN, ENVIRONMENT, Chain, contimg
 from contimg.flagfile import read_flags
 from contimg.manifest import read_manifest
 
