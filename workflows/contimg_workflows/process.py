@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contimg.contract import scratch_root
 from contimg.errors import Exit, meaning_of
 
 if TYPE_CHECKING:
@@ -29,18 +27,13 @@ class Process:
 
     def __init__(self, argv: Sequence[str], folder: Path, log: Path, env: Mapping[str, str], deadline_s: float) -> None:
         self._outputs, self._progress = folder / "outputs", folder / "progress"
-        # The same place for every try of a task: what a killed one left in memory goes at the latest before the next.
-        place = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-        self._scratch = Path(scratch_root(env)) / f"contimg-{os.getuid()}-{place}"
-        for old in (folder, self._scratch):
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         self._outputs.mkdir(parents=True)
         self._deadline_s, self._ends = deadline_s, time.monotonic() + deadline_s
         self._kill_at: float | None = None
         self._timed_out = False
         mine = {
             "CONTIMG_OUTPUTS": str(self._outputs),
-            "CONTIMG_SCRATCH": str(self._scratch),
             "CONTIMG_LOG_JSON": "1",
             "ARGO_PROGRESS_FILE": str(self._progress),
         }
@@ -60,7 +53,6 @@ class Process:
         if os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             # What it left behind goes before its id can be given to another.
             self._sweep()
-            shutil.rmtree(self._scratch, ignore_errors=True)
             code = self._child.wait()
             return int(Exit.CHILD_TIMED_OUT) if self._timed_out else (128 - code if code < 0 else code)
         now = time.monotonic()
