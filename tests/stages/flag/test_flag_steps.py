@@ -48,9 +48,11 @@ def test_flags_of_autos_are_not_counted() -> None:
 
 
 def test_clip_level_is_median_plus_seven_robust_sigma() -> None:
-    amplitudes = np.array([1, 2, np.nan, 3, 4, 5, 30], np.float32)
-    # median 3.5, deviations 2.5 1.5 .5 .5 1.5 26.5, their median 1.5
+    amplitudes = np.array([30, 2, np.nan, 3.5, 1, 5], np.float32)
+    # median 3.5, deviations 26.5 1.5 0 2.5 1.5, their median 1.5
     assert steps.clip_level(amplitudes, 7) == pytest.approx(3.5 + 7 * 1.4826 * 1.5, rel=1e-6)
+    assert np.isnan(amplitudes[2])
+    assert amplitudes[0] == 30
 
 
 def test_clip_of_noise_takes_next_to_nothing_and_of_spikes_all() -> None:
