@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg_image.meshes import refine
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -41,8 +43,6 @@ def rms_map(residual: Singles, sources: Mask, beam_px: float) -> Singles:
     beam_px
         Geometric mean of the beam's axes, pixels.
     """
-    from scipy.interpolate import RegularGridInterpolator
-
     size = residual.shape[0]
     boxes = max(1, round(size / (BOX_BEAMS * beam_px)))
     edges = np.linspace(0, size, boxes + 1).astype(int)
@@ -59,18 +59,7 @@ def rms_map(residual: Singles, sources: Mask, beam_px: float) -> Singles:
     if boxes == 1:
         return np.full(residual.shape, mesh[0, 0], np.float32)
     middle = (edges[:-1] + edges[1:] - 1) / 2
-    inner = np.clip(np.arange(size, dtype=np.float64), middle[0], middle[-1])
-    rough = RegularGridInterpolator((middle, middle), mesh)
-    return _stretch(rough, inner)
-
-
-def _stretch(rough: object, inner: Floats) -> Singles:
-    """Evaluate an interpolator on the square grid of `inner`, some rows at a time."""
-    out = np.empty((inner.size, inner.size), np.float32)
-    for first in range(0, inner.size, 256):
-        rows, columns = np.meshgrid(inner[first : first + 256], inner, indexing="ij")
-        out[first : first + 256] = rough((rows, columns))  # type: ignore[operator]
-    return out
+    return refine(mesh, middle, np.arange(size, dtype=np.float64), degree=1)
 
 
 def _filled(mesh: Floats, otherwise: float) -> Floats:

@@ -27,13 +27,13 @@ def thumbnail(image: npt.NDArray[np.float32], frame: Frame, rms_jy: float, beam_
 
     small, factor = shrink(image)
     half = small.shape[0] * factor * frame.cell_deg / 2
-    figure = Figure(figsize=(7.2, 6.2), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(7.2, 6.2), dpi=110)
+    axes = figure.add_axes((0.1, 0.09, 0.74, 0.86))
     shown = axes.imshow(
         small * TO_MJY, origin="lower", extent=(half, -half, -half, half), cmap="cividis", interpolation="nearest",
         vmin=LOW * rms_jy * TO_MJY, vmax=HIGH * rms_jy * TO_MJY,
     )  # fmt: skip
-    figure.colorbar(shown, ax=axes, label="mJy/beam", extend="both", shrink=0.9)
+    figure.colorbar(shown, cax=figure.add_axes((0.86, 0.09, 0.03, 0.86)), label="mJy/beam", extend="both")
     axes.set(xlabel="offset in RA, deg", ylabel="offset in Dec, deg", title=title)
     major, minor, angle = beam_deg
     # Ten times its size, or nobody would see it.

@@ -38,7 +38,8 @@ class ImagingWeights:
 
 SAMPLES = 10_000
 """Visibilities that the width of the PSF is found from."""
-ANGLES, STEPS_TO_HALF = 12, 200
+NO_LOBE = "Too few baselines are left; look at the flags."
+ANGLES, STEPS_TO_HALF = 12, 100
 
 
 def imaging_weights(data: Averaged, robust: float, width_rad: float, taper_rad: float = 0.0) -> ImagingWeights:
@@ -88,13 +89,15 @@ def half_power_beam(data: Averaged, weights: ImagingWeights) -> tuple[float, flo
     """
     u, v, heavy = _sample(data, weights)
     angle = np.linspace(0, np.pi, ANGLES, endpoint=False)
+    if not np.average(u**2 + v**2, weights=heavy) > 0:
+        raise BadImageError("weights", "a PSF with a main lobe", "no baseline", NO_LOBE)
     radius = np.array([_half_power(np.sin(a) * u + np.cos(a) * v, heavy) for a in angle])
     # 1 / r^2 = a sin^2 + 2 b sin cos + c cos^2 along the position angle.
     terms = np.stack([np.sin(angle) ** 2, 2 * np.sin(angle) * np.cos(angle), np.cos(angle) ** 2], axis=1)
     a, b, c = np.linalg.lstsq(terms * radius[:, None] ** 2, np.ones(ANGLES))[0]
     values, vectors = np.linalg.eigh(np.array([[a, b], [b, c]]))
     if not values[0] > 0:
-        raise BadImageError("weights", "a PSF with a main lobe", "none", "Too few baselines are left; look at the flags.")
+        raise BadImageError("weights", "a PSF with a main lobe", "none", NO_LOBE)
     east, north = vectors[:, 0]
     return float(2 / np.sqrt(values[0])), float(2 / np.sqrt(values[1])), float(np.arctan2(east, north) % np.pi)
 
