@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -20,7 +22,9 @@ from astropy.time import Time
 from pyuvdata import UVData
 
 from contimg.coordinates import direction_cosines
+from contimg.manifest import read_manifest
 from contimg.ms import MeasurementSet
+from contimg.store import open_store, put_file
 
 C = 299792458.0
 
@@ -198,9 +202,13 @@ def test_the_layout_of_the_files_changes_no_byte(converted: Any, two_sources: An
 
 
 def test_the_same_group_makes_the_same_bytes_in_another_process(converted: Any, group: Path, tmp_path: Path) -> None:
-    """Memory that nobody wrote to would show: the C library fills it with a pattern."""
+    """Memory that nobody wrote to would show, for the C library fills it with a pattern; and so would the number of processors."""
     env = {**os.environ, "MALLOC_PERTURB_": "165", "CONTIMG_SCRATCH": str(tmp_path / "elsewhere")}
-    argv = [sys.executable, "-m", "contimg_convert", "--group", str(group), "--out", str(tmp_path / "out")]
+    alone = (
+        "import os, runpy; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "runpy.run_module('contimg_convert', run_name='__main__', alter_sys=True)"
+    )
+    argv = [sys.executable, "-c", alone, "--group", str(group), "--out", str(tmp_path / "out")]
     subprocess.run(argv, env=env, check=True, capture_output=True)
     (made,) = (tmp_path / "out").glob("*/manifest.json")
     assert converted.sha256 in made.read_text()
@@ -249,3 +257,23 @@ def test_what_is_not_finite_becomes_a_flagged_zero(group: Path, tmp_path: Path, 
     assert np.isfinite(values).all()
     assert not values[flags].any()
     assert made.outcome.qa.verdict == "warning"
+
+
+def test_a_group_in_s3_gives_the_same_bytes(converted: Any, group: Path, tmp_path: Path, rclone_root: str) -> None:
+    """Subbands are streamed into scratch, the MS out of it."""
+    store = open_store(rclone_root)
+    base = group.parent.parent
+    for path in sorted(base.rglob("*.*")):
+        if path.is_file():
+            put_file(store, path.relative_to(base).as_posix(), path)
+    words = ["--group", f"{rclone_root}/groups/{group.name}", "--out", f"{rclone_root}/products"]
+    env = {**os.environ, "CONTIMG_SCRATCH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "contimg_convert", *words], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = read_manifest(json.loads(done.stdout)["artifact"])
+    assert made.output("ms.tar").sha256 == converted.sha256
+    listed = json.loads(store.read(f"products/{made.key}/subbands.json"))
+    for row in listed:
+        (path,) = (base / "incoming").rglob(f"*_sb{row['index']:02d}.hdf5")
+        assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert not list(tmp_path.iterdir())
