@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +18,6 @@ from contimg_workflows.engine import Gate
 from contimg_workflows.state import RunFolder, Status
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tiny_bench import Bench
 
     from contimg_workflows.state import RunState
@@ -198,3 +198,16 @@ def test_a_stage_that_is_not_installed_is_named(bench: Bench, tmp_path: Path) ->
 
 def test_threads_of_blas_are_one(bench: Bench) -> None:
     assert bench.workflow().jobs["a"].env == {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def test_many_workflows_keep_few_files_open(bench: Bench) -> None:
+    run(bench)
+    works = [bench.library.workflow(f"w{n}", "contimg-diamond", {"store": str(bench.store / "one")}) for n in range(100)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, hard))
+    try:
+        states = bench.engine().run(works)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {state.status for state in states} == {Status.DONE}
+    assert len(bench.ran()) == 4

@@ -115,7 +115,7 @@ def why(state: RunState) -> str:
 
 def _live_table(states: Sequence[RunState]) -> Table:
     """Draw the workflows that move, the failed ones, and what the others sum up to."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     moving = [state for state in states if any(task.tries for task in state.tasks.values()) and state.status is Status.RUNNING]
     for state in moving[:SHOWN]:
         table.add_row(state.name, *[_cell(name, task) for name, task in state.tasks.items()])

@@ -45,14 +45,28 @@ class _Run:
     processes: dict[str, Process] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     """When a task may try again, on the monotonic clock."""
-    ready: set[str] = field(default_factory=set)
-    """Tasks whose product was looked for and not found."""
     gate: Gate | None = None
     saved: float = 0.0
+    lock: ExitStack = field(default_factory=ExitStack)
+    begun: bool = False
 
     @property
     def outputs(self) -> dict[str, dict[str, str]]:
         return {name: task.outputs for name, task in self.state.tasks.items()}
+
+    def begin(self) -> None:
+        """Take it in hand, when its first task is looked at: of a thousand workflows few are open at a time."""
+        if not self.begun:
+            self.lock.enter_context(self.folder.hold())
+            self.begun, self.state.started = True, datetime.now(UTC)
+            self.save()
+
+    def end(self, status: Status) -> None:
+        """Let go of it."""
+        self.state.status, self.state.ended = status, datetime.now(UTC)
+        if self.begun:
+            self.save()
+        self.lock.close()
 
     def save(self) -> None:
         self.folder.save(self.state)
@@ -87,24 +101,22 @@ class Engine:
         Stopped
             After all processes have ended, if this one was told to stop.
         """
-        with ExitStack() as stack:
-            runs = [self._begin(workflow, stack) for workflow in workflows]
-            self._runs = {run.workflow.name: run for run in runs}
-            for name, gate in (gates or {}).items():
-                self._runs[name].gate = gate
-            try:
-                self._loop(runs)
-            except BaseException:
-                self._stop(runs)
-                raise
+        runs = [self._prepare(workflow, (gates or {}).get(workflow.name)) for workflow in workflows]
+        self._runs = {run.workflow.name: run for run in runs}
+        try:
+            self._loop(runs)
+        except BaseException:
+            self._stop(runs)
+            raise
         return [run.state for run in runs]
 
-    def _begin(self, workflow: Workflow, stack: ExitStack) -> _Run:
+    def _prepare(self, workflow: Workflow, gate: Gate | None) -> _Run:
         for job in workflow.jobs.values():
             if not (self._bin / job.program).exists():
                 raise UsageError(str(self._bin), job.program, "none", f"Install the stage: pip install {job.program}.")
         folder = RunFolder(self._folder, workflow.name)
-        stack.enter_context(folder.hold())
+        with folder.hold():  # refused before anything has begun
+            pass
         state = RunState(
             name=workflow.name,
             pipeline=workflow.pipeline,
@@ -112,9 +124,7 @@ class Engine:
             started=datetime.now(UTC),
             tasks={name: TaskState() for name in workflow.jobs},
         )
-        run = _Run(workflow, folder, state)
-        run.save()
-        return run
+        return _Run(workflow, folder, state, gate=gate)
 
     def _loop(self, runs: Sequence[_Run]) -> None:
         while any(run.state.status is Status.RUNNING for run in runs):
@@ -134,7 +144,7 @@ class Engine:
             if run.state.tasks[name].status in {Status.PENDING, Status.WAITING}:
                 moved |= self._consider(run, job)
         if not any(task.status in OPEN for task in run.state.tasks.values()):
-            self._end(run)
+            run.end(Status.FAILED if run.state.failed else Status.DONE)
             moved = True
         return moved
 
@@ -146,15 +156,13 @@ class Engine:
             return self._set(run, job, Status.SKIPPED, f"{run.state.failed[0]} failed")
         if any(run.state.tasks[need].status not in GOOD for need in job.needs) or self._gated(run, job):
             return False
-        if job.name not in run.ready:
-            if self._found(run, job):
-                return True
-            run.ready.add(job.name)
-        if sum(len(other.processes) for other in self._runs.values()) >= self._jobs:
-            return False
         if task.status is Status.WAITING and time.monotonic() < run.due[job.name]:
             return False
-        self._start(run, job)
+        if sum(len(other.processes) for other in self._runs.values()) >= self._jobs:
+            return False
+        run.begin()
+        if not self._found(run, job):
+            self._start(run, job)
         return True
 
     def _gated(self, run: _Run, job: Job) -> bool:
@@ -162,11 +170,6 @@ class Engine:
             return False
         others = (self._runs[name].state for name in run.gate.workflows if name in self._runs)
         return any(other.tasks[job.name].status in OPEN for other in others)
-
-    def _end(self, run: _Run) -> None:
-        run.state.status = Status.FAILED if run.state.failed else Status.DONE
-        run.state.ended = datetime.now(UTC)
-        run.save()
 
     # A task
 
@@ -247,8 +250,7 @@ class Engine:
                 for task in run.state.tasks.values():
                     if task.status in {Status.RUNNING, Status.WAITING}:
                         task.status, task.reason = Status.STOPPED, "the engine was told to stop"
-                run.state.status, run.state.ended = Status.STOPPED, datetime.now(UTC)
-                run.save()
+                run.end(Status.STOPPED)
 
 
 def _processes(runs: Sequence[_Run]) -> Iterator[tuple[_Run, Process]]:
