@@ -137,6 +137,19 @@ def test_headers_are_read_once(tmp_path: Path) -> None:
     assert list(watch(store)["quarantined"]) == [str(path.relative_to(store.root))]
 
 
+def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    fill(store, tmp_path)
+    watch(store)
+    assert store.read("watch/headers.json").count(b"hdf5") == 16
+    for index in range(12):
+        store.delete(f"incoming/{name(index, T0, index % 3)}")
+    assert watch(store, dates=("2026-01-01",))["recorded"] == 0
+    assert store.read("watch/headers.json").count(b"hdf5") == 16
+    assert watch(store)["recorded"] == 1
+    assert store.read("watch/headers.json").count(b"hdf5") == 4
+
+
 def test_a_lost_or_foreign_memory_costs_only_time(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     fill(store, tmp_path)

@@ -49,6 +49,13 @@ class Headers:
             self._changed = True
         return Seen(entry.key, entry.size, entry.modified, item.header, item.problem)
 
+    def forget_all_but(self, keys: set[str]) -> None:
+        """Forget objects that are gone, so that the memory does not grow for ever."""
+        gone = self._kept.keys() - keys
+        for key in gone:
+            del self._kept[key]
+        self._changed |= bool(gone)
+
     def save(self) -> None:
         """Write what is new; it is a memory only, so the last of two writers may win."""
         if self._changed:

@@ -51,6 +51,8 @@ class Watcher:
     def once(self) -> Plan:
         """Look once and write the records that are due."""
         listing = [self._see(entry) for entry in self._incoming()]
+        if not self._days:
+            self._headers.forget_all_but({seen.key for seen in listing})
         self._headers.save()
         self._learn()
         result = self._within(plan(listing, datetime.now(UTC), self._records.values(), self._rules))
