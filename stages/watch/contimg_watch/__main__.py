@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from contimg.contract import command
-
 from contimg_watch.options import WatchOptions
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import math
 from typing import TYPE_CHECKING
 
 import h5py
+
 from contimg.errors import ContimgError
 from contimg.groups import utc_of_jd
-
 from contimg_watch.plan import Header
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from contimg.errors import MissingError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from contimg.errors import MissingError
 from contimg_watch.header import read_header
 from contimg_watch.plan import Header, Seen
 

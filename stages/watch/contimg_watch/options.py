@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from contimg.options import Options, Words
 from pydantic import Field
+
+from contimg.options import Options, Words
 
 FULL_SIZE = 145_348_600
 """Bytes of every subband that the telescope writes."""

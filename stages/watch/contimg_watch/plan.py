@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from contimg.groups import N_SUBBANDS, GroupRecord, Subband, group_id, subband_name
-
 from contimg_watch.options import FULL_SIZE
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from contimg.errors import StoreError, UsageError
 from contimg.groups import GROUPS, INCOMING, GroupRecord, record_name, subband_name
 from contimg.store import open_store
-
 from contimg_watch.memory import Headers
 from contimg_watch.plan import Plan, Rules, Seen, State, plan
 from contimg_watch.probe import probe
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from contimg.console import Console
     from contimg.store import Entry, Store
-
     from contimg_watch.options import WatchOptions
 
 

@@ -12,7 +12,6 @@ from contimg.contract import command
 from contimg.errors import BadFileError, StoreError
 from contimg.groups import INCOMING, subband_name
 from contimg.store import copy_digest, open_store, put_file
-
 from contimg_watch.options import UploadOptions
 
 if TYPE_CHECKING:
