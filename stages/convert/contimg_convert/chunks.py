@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from contimg.errors import BadFileError
+from contimg.errors import BadFileError, StoreError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -113,7 +113,10 @@ class Dataset:
     def _read(self, into: memoryview, offset: int) -> None:
         done = 0
         while done < len(into):
-            count = os.preadv(self._descriptor, [into[done:]], offset + done)
+            try:
+                count = os.preadv(self._descriptor, [into[done:]], offset + done)
+            except OSError as error:
+                raise StoreError(self.name, "a readable file", str(error), "Check the disk and its mounts.") from error
             if count == 0:
                 size = os.fstat(self._descriptor).st_size
                 remedy = "Copy the subband again from the telescope's disk."

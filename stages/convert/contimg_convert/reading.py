@@ -11,11 +11,12 @@ import numpy as np
 
 from contimg import telescope
 from contimg.coordinates import Site
-from contimg.errors import BadFileError, InconsistentGroupError, WrongTelescopeError
+from contimg.errors import BadFileError, InconsistentGroupError, StoreError, WrongTelescopeError
 from contimg_convert.chunks import Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from io import BufferedReader
     from pathlib import Path
 
     import numpy.typing as npt
@@ -92,8 +93,10 @@ def opened(path: Path, where: str, index: int) -> Iterator[Subband]:
         If it is empty, truncated, no HDF5, no UVH5, or not as this telescope writes it.
     WrongTelescopeError
         If another one wrote it.
+    StoreError
+        If the file is there but cannot be read.
     """
-    with _hdf5(path, where) as file, path.open("rb") as stream:
+    with _stream(path, where) as stream, _hdf5(path, where) as file:
         try:
             header, data = read_header(file["Header"], where, index), file["Data"]
             made = [
@@ -107,6 +110,13 @@ def opened(path: Path, where: str, index: int) -> Iterator[Subband]:
             if dataset.whole != wanted:
                 raise BadFileError(where, f"arrays of shape {wanted}, as the header says", str(dataset.whole), RECOPY)
         yield Subband(header, *made)
+
+
+def _stream(path: Path, where: str) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise StoreError(where, "a readable file", str(error), "Check mounts and permissions.") from error
 
 
 @contextlib.contextmanager
