@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
+from contimg.errors import UsageError
+from contimg.versions import tool_version
+
 if TYPE_CHECKING:
     from contimg.context import Context
     from contimg_flag.visibilities import Visibilities
@@ -25,9 +28,14 @@ def aoflagger(visibilities: Visibilities, context: Context) -> None:
 
     Raises
     ------
+    UsageError
+        If it is not installed.
     ChildFailedError, ChildTimedOutError
         With the end of its log.
     """
+    if tool_version("aoflagger") == "absent":
+        remedy = "Install Debian's package aoflagger (make tools), or choose --rfi casa."
+        raise UsageError("--rfi aoflagger", "the program aoflagger", "none on the PATH", remedy)
     rows, channels, products = visibilities.shape
     context.need(0, MEMORY_FACTOR * rows * channels * products * 8)
     base = BASE if len(visibilities.times_s) >= FEW_INTEGRATIONS else BASE_OF_FEW
