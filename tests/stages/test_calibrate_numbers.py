@@ -73,7 +73,7 @@ def mirrored(chain: Chain, path: Path, *, all_of_it: bool) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("all_of_it", [True, False])
+@pytest.mark.parametrize("all_of_it", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_conjugated_model_fails_the_same_numbers(small_chain: Chain, tmp_path: Path, all_of_it: bool) -> None:  # noqa: FBT001
     """The check is sensitive: the whole model conjugated, or only the weak sources off the axis."""
     said = contimg(

@@ -149,7 +149,9 @@ def solve_field(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any
     tables = [Path(path) for path in given["tables"]]
     top, bottom = sum_channels(work.ratio, work.factors(tables))
     error = float(np.degrees(phase_error_rad(work.ratio, bottom, len(work.header.antennas.names))))
-    total = float(np.hypot(error, given["confusion_deg"]))
+    # Unmodelled sources are noise that neither time nor frequency average; only an antenna's baselines do.
+    others = max(1, int(np.count_nonzero(_health(work))) - 1)
+    total = float(np.hypot(error, np.degrees(given["confusion"] / np.sqrt(2 * others))))
     span = float(np.ptp(work.ratio.times_s)) + work.integration_s
     short = error * np.sqrt(max(1.0, span / given["phase_solint_s"]))
     answer: dict[str, Any] = {"phase_error_deg": total, "before": leftover(work.ratio, top, bottom), "done": False, "solint": ""}

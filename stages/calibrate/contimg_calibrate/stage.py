@@ -35,6 +35,10 @@ TABLES = (
     AppliedTable(role="field", kind="G", file="field.tar", interp="linear"),
 )
 """All that there can be, in the order of solving."""
+SCRATCH_BYTES = 200_000_000
+"""Room for the small sets and the tables."""
+MEMORY_A_BYTE, CASA_BYTES = 1.8, 500_000_000
+"""Memory of a solve: so much for each byte of the Measurement Set, and CASA itself (2.9 GB for the full size)."""
 DRIFT_DEG = 5.0
 """Phases of antennas drift apart by so much in an hour, and with the root of time."""
 MAX_PHASE_ERROR_DEG = 10.0
@@ -144,10 +148,13 @@ def _select(options: CalibrateOptions, context: Context, ms: Observation) -> Out
             raise BadInputError(uri, "a set that was solved on its own group", "one that was selected", f"Take {chosen.source}.")
         with context.step("fit"):
             phase, folders, scale = _fit(options, context, ms, uri, chosen)
-        if scale is None or 1 / options.max_scale <= scale <= options.max_scale:
+        # A set of another date must be seen to fit; ours of the same date may go unseen, with a warning.
+        unseen = scale is None and (_same_date(chosen, ms) or ms.target is None)
+        if unseen or (scale is not None and 1 / options.max_scale <= scale <= options.max_scale):
             return _selected(context, ms, (uri, chosen), phase, folders)
-        context.log.warning("%s refused: calibrated data are %.3g x the model", uri, scale)
-        refused.append(f"{chosen.group} (data {scale:.3g} x the model)")
+        found = "the field is too faint to tell" if scale is None else f"calibrated data are {scale:.3g} x the model"
+        context.log.warning("%s refused: %s", uri, found)
+        refused.append(f"{chosen.group} ({found})")
     wanted = f"a set that brings the data within a factor {options.max_scale:g} of the NVSS model"
     raise NoCalibrationError(ms.name, wanted, ", ".join(refused) or "no set", "Calibrate a group of this strip nearer in time.")
 
@@ -166,9 +173,8 @@ def _fit(
         return FieldPhase(done=False, reason="NVSS has no source in the beam that is bright enough."), folders, None
     strength = float(np.sqrt(np.sum(apparent**2)))
     limit = MAX_PHASE_ERROR_DEG if options.field_phase == "auto" else 180.0
-    confusion = float(np.degrees(CONFUSION_JY / np.sqrt(2) / strength / np.sqrt(max(1, len(ms.header.antennas.names) - 1))))
     answer = _call(context, "solve_field", ms, sky, {
-        "tables": list(folders.values()), "mode": options.field_phase, "confusion_deg": confusion, "limit_deg": limit,
+        "tables": list(folders.values()), "mode": options.field_phase, "confusion": CONFUSION_JY / strength, "limit_deg": limit,
         "phase_solint_s": options.phase_solint_s, "short_limit_deg": SHORT_ERROR_DEG, "minsnr": options.minsnr,
         "minblperant": options.minblperant, "reference_antenna": options.reference_antenna or chosen.reference_antenna,
     })  # fmt: skip
@@ -205,13 +211,16 @@ def _field_sky(ms: Observation) -> Sky:
     return replace(sky, sources=skies.select(sky.sources, bright))
 
 
+def _same_date(chosen: Calibration, ms: Observation) -> bool:
+    return chosen.valid_from_mjd <= ms.mjd <= chosen.valid_to_mjd or int(chosen.mjd) == int(ms.mjd)
+
+
 def _selected(
     context: Context, ms: Observation, choice: tuple[str, Calibration], phase: FieldPhase, folders: dict[str, str]
 ) -> Outcome:
     uri, chosen = choice
     manifest = context.manifest(uri)
-    near = chosen.valid_from_mjd <= ms.mjd <= chosen.valid_to_mjd or int(chosen.mjd) == int(ms.mjd)
-    rung: Rung = "SAME_DATE_VALID" if near else "BORROWED_VALIDATED"
+    rung: Rung = "SAME_DATE_VALID" if _same_date(chosen, ms) else "BORROWED_VALIDATED"
     record = chosen.model_copy(update={
         "group": ms.name, "mjd": ms.mjd, "dec_deg": ms.dec_deg, "tables": _applied(folders), "rung": rung, "solved": False,
         "field_phase": phase, "source": SetSource(group=chosen.group, key=manifest.key, digest=manifest.digest, mjd=chosen.mjd),
@@ -228,6 +237,8 @@ def _selected(
 def _call(context: Context, function: str, ms: Observation, sky: Sky, given: dict[str, Any]) -> dict[str, Any]:
     folder = context.scratch / f"{function}{len(list(context.scratch.glob(f'{function}*')))}"
     folder.mkdir()
+    size = sum(path.stat().st_size for path in ms.path.rglob("*") if path.is_file())
+    context.need(SCRATCH_BYTES, memory=int(MEMORY_A_BYTE * size) + CASA_BYTES)
     save_sky(folder / "sky.npz", sky)
     arguments = {
         "ms": str(ms.path),
