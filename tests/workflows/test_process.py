@@ -1,0 +1,133 @@
+"""One try of a task, with programs of a line of shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from contimg_workflows import process
+from contimg_workflows.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., Process]:
+    def begin(script: str, deadline_s: float = 20) -> Process:
+        return Process(
+            ["/bin/sh", "-c", script],
+            tmp_path / "task",
+            tmp_path / "log",
+            {"PATH": os.environ["PATH"], "WORD": "hello"},
+            deadline_s,
+        )
+
+    return begin
+
+
+def end(one: Process) -> int:
+    until = time.monotonic() + 20
+    while (code := one.poll()) is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return code
+
+
+@pytest.mark.parametrize("code", [0, 2, 10, 21, 70])
+def test_exit_codes_are_the_program_s(start: Callable[..., Process], code: int) -> None:
+    assert end(start(f"exit {code}")) == code
+
+
+@pytest.mark.parametrize(("signal", "code"), [("KILL", 137), ("TERM", 143), ("SEGV", 139), ("ABRT", 134)])
+def test_signals_are_counted_as_a_shell_does(start: Callable[..., Process], signal: str, code: int) -> None:
+    assert end(start(f"kill -{signal} $$")) == code
+
+
+def test_it_finds_where_to_write_and_its_environment(start: Callable[..., Process], tmp_path: Path) -> None:
+    one = start('echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; echo out; echo err >&2')
+    assert end(one) == 0
+    assert one.outputs({"artifact": "artifact"}) == {"artifact": "hello"}
+    assert one.progress() == "3/4"
+    assert (tmp_path / "log").read_text() == "err\n"
+
+
+def test_what_a_try_left_is_gone_for_the_next(start: Callable[..., Process]) -> None:
+    end(start("echo x > $CONTIMG_OUTPUTS/artifact"))
+    one = start("true")
+    assert end(one) == 0
+    assert one.outputs({"artifact": "artifact"}) is None
+    assert one.progress() == ""
+
+
+def test_the_reason_is_its_own_or_the_table_s(start: Callable[..., Process]) -> None:
+    failure = json.dumps({"exit": 10, "name": "BAD_FILE", "reason": "x.hdf5 is empty"})
+    one = start(f"echo '{failure}' > $CONTIMG_OUTPUTS/failure.json; exit 10")
+    assert one.reason(end(one)) == "x.hdf5 is empty"
+    one = start("exit 22")
+    assert one.reason(end(one)) == "exit code 22: not enough disk or memory"
+
+
+def test_seconds_are_the_stage_s(start: Callable[..., Process]) -> None:
+    one = start("""echo '{"seconds": 12.5}' > $CONTIMG_OUTPUTS/summary.json""")
+    end(one)
+    assert one.made_s() == 12.5
+    one = start("true")
+    end(one)
+    assert one.made_s() is None
+
+
+def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:
+    one = start("exec sleep 30", deadline_s=0.2)
+    begun = time.monotonic()
+    assert end(one) == 24
+    assert time.monotonic() - begun < 3
+    assert one.reason(24) == "took longer than 0 s"
+
+
+def test_who_does_not_listen_is_killed(start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE_S", 0.3)
+    one = start("trap '' TERM; sleep 30; sleep 30")
+    time.sleep(0.2)
+    one.stop()
+    begun = time.monotonic()
+    assert end(one) == 137
+    assert 0.2 < time.monotonic() - begun < 3
+
+
+def test_grandchildren_go_with_it(start: Callable[..., Process], tmp_path: Path) -> None:
+    one = start(f"sleep 60 & echo $! > {tmp_path}/pid; exit 0")
+    assert end(one) == 0
+    pid = int((tmp_path / "pid").read_text())
+    time.sleep(0.1)
+    status = Path(f"/proc/{pid}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys,time,pathlib; from contimg_workflows.process import Process\n"
+        "p = pathlib.Path(sys.argv[1])\n"
+        "Process(['/bin/sh', '-c', f'trap \"echo told > {p}/told; exit\" TERM; echo $$ > {p}/pid; while :; do sleep 0.1; done'],"
+        " p / 'task', p / 'log', {'PATH': '/usr/bin:/bin'}, 60)\n"
+        "time.sleep(60)"
+    )
+    engine = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    _until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    engine.kill()
+    engine.wait(10)
+    _until((tmp_path / "told").exists)
+
+
+def _until(what: Callable[[], object]) -> None:
+    until = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.02)
