@@ -102,6 +102,16 @@ def solve(ms: Path, table: Path, limits: Limits, apply: Sequence[Path] = (), **s
     return table
 
 
+def reference(table: Path) -> str:
+    """Return the name of the antenna that most solutions of a caltable refer to: CASA passes over one that has none."""
+    import casacore.tables as ct
+
+    with ct.table(str(table), ack=False, lockoptions="usernoread") as solutions:
+        used = solutions.getcol("ANTENNA2")
+    with ct.table(f"{table}::ANTENNA", ack=False, lockoptions="usernoread") as antennas:
+        return str(antennas.getcell("NAME", int(np.bincount(used[used >= 0]).argmax())))
+
+
 def _settle(path: Path) -> None:
     """Write a caltable's solutions anew in columns of fixed shape, where casacore leaves no random bytes between arrays."""
     import casacore.tables as ct

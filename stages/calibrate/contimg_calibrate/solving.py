@@ -139,7 +139,7 @@ def solve_group(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any
     return {
         "quality": said,
         "tables": {role: str(path) for role, path in tables.items()},
-        "refant": work.limits.refant.split(",")[0],
+        "refant": casa.reference(gain),
     }
 
 
