@@ -1,0 +1,196 @@
+"""The two stages after photometry as processes, on tables of 26 epochs: the numbers that the project promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contimg.errors import Exit
+from contimg.schemas.photometry import PHOTOMETRY
+
+BIN = Path(sys.executable).parent
+SIDEREAL = 0.9972695663
+EPOCHS, SOURCES = 26, 40
+LENS, FLARE = 0, 1
+
+
+def lens_gain(position: np.ndarray, strength: float, size: float) -> np.ndarray:
+    """A plasma lens by the integral over rays of the source's brightness; the stage counts rays instead."""
+    rays = np.arange(-25, 25, size / 50)
+    origin = rays * (1 + strength * np.exp(-(rays**2)))
+    bright = np.exp(-0.5 * ((origin[None, :] - position[:, None]) / size) ** 2)
+    return np.asarray(bright.sum(axis=1) * (size / 50) / (size * np.sqrt(2 * np.pi)))
+
+
+@dataclass
+class Sky:
+    flux: np.ndarray
+    beam: np.ndarray
+    curve: np.ndarray
+    common: np.ndarray
+    snr: np.ndarray
+
+
+def write_tables(root: Path, seed: int = 0, ra: float = 38.3, references: int = SOURCES) -> Sky:
+    """Photometry of 26 epochs over 150 days with a 5 % common flux-scale error each, a lens, a flare, the rest steady."""
+    rng = np.random.default_rng(seed)
+    east, north = rng.uniform(-1.6, 1.6, (2, references))
+    flux = 60 * (1 - rng.uniform(0, 0.98, references)) ** -1.0
+    flux[[LENS, FLARE]], east[[LENS, FLARE]], north[[LENS, FLARE]] = (148, 123), (0.2, 0.8), (-0.1, 0.3)
+    beam = np.exp(-4 * np.log(2) * (east**2 + north**2) / 2.7**2)
+    days = 6 * np.arange(EPOCHS)
+    curve = np.ones((references, EPOCHS))
+    curve[LENS] = lens_gain((days - 85.0) / 13.0, 1.2, 0.3)
+    curve[FLARE] = 1 + 0.6 * np.where(days < 75, np.exp((days - 75) / 5), np.exp((75 - days) / 12))
+    common = 1 + 0.05 * rng.normal(size=EPOCHS)
+    noise = 0.4 / beam
+    for e in range(EPOCHS):
+        found = flux * curve[:, e] * common[e] + noise * rng.normal(size=references)
+        columns: dict[str, Any] = {column.name: [None] * references for column in PHOTOMETRY.columns}
+        columns |= {
+            "source": [f"DSA J{k:04d}" for k in range(references)], "ra": (ra + east / np.cos(np.radians(33))) % 360, "dec": 33 + north,
+            "group": [f"g{e}"] * references, "image": ["key"] * references, "mjd": [61065.1 + 6 * SIDEREAL * e] * references,
+            "strip": [33.0] * references, "beam": beam, "flux_forced": found, "local_rms": noise, "snr": found / noise,
+            "flux_peak": found, "upper_limit": found < 5 * noise, "compactness": [1.0] * references, "blend": [1] * references,
+        }  # fmt: skip
+        place = root / f"photometry/date=2026-{1 + e // 28:02d}-{1 + e % 28:02d}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"g{e}.parquet").write_bytes(PHOTOMETRY.to_bytes(columns))
+    return Sky(flux, beam, curve, common, flux / noise)
+
+
+def run(program: str, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    argv = [str(BIN / program), "--tables", f"{root}/tables", "--out", f"{root}/out", *options]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+
+
+def summary(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sky]:
+    root = tmp_path_factory.mktemp("tables")
+    return root, write_tables(root / "tables")
+
+
+@pytest.fixture(scope="module")
+def normalized(sky: tuple[Path, Sky]) -> dict[str, Any]:
+    return summary(run("contimg-normalize", sky[0], "--strip", "33.1"))
+
+
+@pytest.fixture(scope="module")
+def frame(normalized: dict[str, Any]) -> pd.DataFrame:
+    return pd.read_parquet(Path(normalized["artifact"]) / "normalized.parquet")
+
+
+def test_factors_are_the_common_errors(sky: tuple[Path, Sky], normalized: dict[str, Any]) -> None:
+    epochs = pd.read_parquet(Path(normalized["artifact"]) / "normalization.parquet")
+    assert len(epochs) == EPOCHS
+    truth = sky[1].common / np.median(sky[1].common[:10])
+    # A median of 20 references of S/N 50 to 1000: 0.3 % (the baseline's own error, common to all epochs, comes on top).
+    ratio = epochs.factor.to_numpy() / truth
+    assert ratio.std() < 0.004
+    assert np.abs(ratio / np.median(ratio) - 1).max() < 4 * epochs.factor_err.max()
+    assert normalized["qa"]["verdict"] == "good"
+    assert 10 <= normalized["metrics"]["references"] <= 20
+
+
+def test_steady_sources_scatter_as_their_errors_predict(sky: tuple[Path, Sky], frame: pd.DataFrame) -> None:
+    steady = [k for k in range(SOURCES) if k not in {LENS, FLARE} and sky[1].snr[k] >= 100]
+    assert len(steady) >= 15
+    relative, over = [], []
+    for k in steady:
+        rows = frame[frame.source == f"DSA J{k:04d}"]
+        relative.append(rows.flux.std() / rows.flux.mean())
+        over.append(rows.flux.std() / np.sqrt((rows.flux_err**2).mean()))
+    # The project's promise: at most 1.15 times what the errors predict, and at most 2 %; over the sources, since one source's 26
+    # epochs know their scatter to 14 %. Below 0.85 the errors would be too large.
+    assert 0.85 < np.sqrt(np.mean(np.square(over))) < 1.15
+    assert max(relative) <= 0.02
+    raw = [frame[frame.source == f"DSA J{k:04d}"].flux_raw for k in steady]
+    assert min(values.std() / values.mean() for values in raw) > 0.03  # what was taken out
+
+
+def test_the_variable_ones_are_no_references(frame: pd.DataFrame) -> None:
+    assert not frame[frame.source.isin([f"DSA J{LENS:04d}", f"DSA J{FLARE:04d}"])].reference.any()
+    assert frame[frame.reference].source.nunique() >= 10
+
+
+def test_the_lens_is_a_candidate_and_nothing_else(sky: tuple[Path, Sky], normalized: dict[str, Any]) -> None:
+    root = sky[0]
+    done = summary(run("contimg-variability", root, "--normalized", normalized["artifact"]))
+    assert done["metrics"]["candidate_names"] == [f"DSA J{LENS:04d}"]
+    assert done["metrics"]["judged"] == SOURCES
+    stats = pd.read_parquet(Path(done["artifact"]) / "lightcurve_stats.parquet").set_index("source")
+    flare = stats.loc[f"DSA J{FLARE:04d}"]
+    assert flare.ese_score > 0.6  # the mission's score alone takes the flare too
+    assert flare.ese_evidence < 0
+    assert "flare" in flare.ese_reason
+    found = pd.read_parquet(Path(done["artifact"]) / "ese_candidates.parquet").iloc[0]
+    assert found.lens_mjd == pytest.approx(61065.1 + 85 * SIDEREAL, abs=1.5)
+    assert found.ese_evidence > 20
+    curves = pd.read_parquet(Path(done["artifact"]) / "lightcurves.parquet")
+    mine = curves[curves.source == found.source]
+    assert len(curves) == SOURCES * EPOCHS
+    assert ((mine.flux - mine.model) / mine.flux_err).std() < 2
+    assert curves[curves.source != found.source].model.isna().all()
+    unit = "date=2026-06-23/strip+33.10.parquet"
+    for table in ("lightcurve_stats", "ese_candidates"):
+        assert (root / "tables" / table / unit).read_bytes() == (Path(done["artifact"]) / f"{table}.parquet").read_bytes()
+    assert (root / "tables/normalized" / unit).exists()
+
+
+def test_a_new_epoch_changes_the_key_and_the_same_tables_are_cached(tmp_path: Path) -> None:
+    write_tables(tmp_path / "tables")
+    first = summary(run("contimg-normalize", tmp_path, "--strip", "33", "--last-day", "2026-01-20"))
+    again = summary(run("contimg-normalize", tmp_path, "--strip", "33", "--last-day", "2026-01-20"))
+    assert again["cached"]
+    assert first["metrics"]["epochs"] == 20
+    assert summary(run("contimg-normalize", tmp_path, "--strip", "33", "--last-day", "2026-01-21"))["key"] != first["key"]
+    verdict = summary(run("contimg-variability", tmp_path, "--normalized", first["artifact"]))
+    assert verdict["metrics"]["judged"] == verdict["metrics"]["candidates"] == 0  # 20 epochs are not more than 20
+    assert verdict["qa"]["verdict"] == "warning"
+
+
+@pytest.mark.parametrize("ra", [359.9])
+def test_a_field_on_ra_zero_is_one_field(tmp_path: Path, ra: float) -> None:
+    write_tables(tmp_path / "tables", seed=1, ra=ra)
+    done = summary(run("contimg-normalize", tmp_path, "--strip", "33"))
+    assert done["metrics"]["fields"] == 1
+    assert done["metrics"]["epochs"] == EPOCHS
+    assert done["metrics"]["scatter_median"] < 0.02
+
+
+def test_few_references_warn_and_too_few_refuse(tmp_path: Path) -> None:
+    write_tables(tmp_path / "tables", references=7)
+    few = summary(run("contimg-normalize", tmp_path, "--strip", "33", "--reference-snr", "20"))
+    assert few["qa"]["verdict"] == "warning"
+    assert any("references" in reason for reason in few["qa"]["reasons"])
+    none = run("contimg-normalize", tmp_path, "--strip", "33", "--reference-snr", "100000")
+    assert none.returncode == Exit.NO_SOURCES
+    assert "--reference-snr" in none.stderr
+    other = run("contimg-normalize", tmp_path, "--strip", "54")
+    assert other.returncode == Exit.NO_SOURCES
+    assert "none in 26 files" in other.stderr
+
+
+def test_what_is_no_photometry_is_refused(tmp_path: Path) -> None:
+    write_tables(tmp_path / "tables")
+    place = tmp_path / "tables/photometry/date=2026-01-01"
+    (place / "broken.parquet").write_bytes(b"PAR1 and nothing else")
+    ended = run("contimg-normalize", tmp_path, "--strip", "33")
+    assert ended.returncode == Exit.BAD_INPUT
+    assert "broken.parquet" in ended.stderr
+    missing = run("contimg-variability", tmp_path, "--normalized", f"{tmp_path}/out/0000000000000000")
+    assert missing.returncode == Exit.NOT_FOUND

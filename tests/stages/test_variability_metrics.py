@@ -1,0 +1,140 @@
+"""Statistics of light curves against the published formulas, brute force, and a peer's published values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from contimg_variability import metrics
+
+VAST = Path(__file__).parents[3] / "shared/data/vast_basic"
+FLUX = np.array([10.0, 12.0, 9.0, 11.0])
+ERROR = np.array([1.0, 2.0, 0.5, 1.0])
+
+fluxes = arrays(np.float64, st.integers(4, 30), elements=st.floats(-100, 1000, allow_subnormal=False, width=32))
+
+
+def published_eta(flux: np.ndarray, error: np.ndarray) -> float:
+    weight, n = error**-2.0, flux.size
+    return float(n / (n - 1) * (np.mean(weight * flux**2) - np.mean(weight * flux) ** 2 / np.mean(weight)))
+
+
+def test_eta_by_hand() -> None:
+    # Weights 1, 1/4, 4, 1: the mean is 60/6.25 = 9.6; squares 0.16 + 5.76/4 + 0.36·4 + 1.96 = 5.0; over 3.
+    assert metrics.weighted_mean(FLUX, ERROR) == pytest.approx((9.6, 0.4))
+    assert metrics.eta(FLUX, ERROR) == pytest.approx(5.0 / 3)
+
+
+@given(fluxes, st.integers(0, 2**32 - 1))
+def test_eta_equals_the_published_form(flux: np.ndarray, seed: int) -> None:
+    error = np.random.default_rng(seed).uniform(1, 5, flux.size)
+    # The published form cancels: its own error is 1e-16 of ⟨wF²⟩, at most 1e6.
+    assert metrics.eta(flux, error) == pytest.approx(published_eta(flux, error), rel=1e-9, abs=1e-7)
+
+
+def test_eta_survives_a_signal_to_noise_where_the_published_form_cancels() -> None:
+    rng = np.random.default_rng(1)
+    error = np.full(50, 1e-6)
+    flux = 1000.0 + error * rng.normal(size=50)
+    exact = np.var((flux - 1000.0) / 1e-6, ddof=1)
+    # Doubles near 1000 are 1.1e-13 apart, a ten-millionth of the error.
+    assert metrics.eta(flux, error) == pytest.approx(exact, rel=1e-5)
+    assert abs(published_eta(flux, error) - exact) > 1
+
+
+def test_eta_of_noise_is_chi_square() -> None:
+    rng = np.random.default_rng(4)
+    error = rng.uniform(0.5, 3, (4000, 26))
+    found = np.array([metrics.eta(100 + e * rng.normal(size=26), e) for e in error])
+    # Mean 1, variance 2/25; 4000 of them.
+    assert found.mean() == pytest.approx(1.0, abs=0.015)
+    assert found.var() == pytest.approx(2 / 25, rel=0.1)
+    p = np.array([metrics.p_constant(100 + e * rng.normal(size=26), e) for e in error])
+    assert np.mean(p < 0.01) == pytest.approx(0.01, abs=0.005)
+
+
+def test_modulation_is_the_sample_scatter_over_the_mean() -> None:
+    assert metrics.modulation(FLUX) == pytest.approx(np.sqrt((0.25 + 2.25 + 2.25 + 0.25) / 3) / 10.5)
+
+
+def test_pairs_by_hand() -> None:
+    vs, m = metrics.pair_vs(FLUX, ERROR), metrics.pair_m(FLUX)
+    assert vs[0, 1] == pytest.approx(-2 / np.sqrt(5))
+    assert m[1, 2] == pytest.approx(6 / 21)
+    assert np.array_equal(vs, -vs.T)
+    pair = metrics.pairs(FLUX, ERROR)
+    assert pair.vs == pytest.approx(2 / np.sqrt(1.25))
+    assert pair.m == pytest.approx(4 / 20)
+    assert pair.significant == 0
+    assert metrics.pairs(np.array([10.0, 20.0, 10.0]), np.full(3, 1.0)).significant == 2
+
+
+def test_one_epoch_has_no_variability() -> None:
+    one = (np.array([5.0]), np.array([1.0]))
+    assert np.isnan(metrics.eta(*one))
+    assert np.isnan(metrics.p_constant(*one))
+    assert np.isnan(metrics.modulation(one[0]))
+    assert np.isnan(metrics.pairs(*one).vs)
+    assert np.isnan(metrics.leave_one_out(one[0])).all()
+
+
+@settings(deadline=None)
+@given(fluxes)
+def test_leave_one_out_equals_leaving_one_out(flux: np.ndarray) -> None:
+    n = flux.size
+    found = metrics.leave_one_out(flux)
+    for k in range(n):
+        rest = np.delete(flux, k)
+        spread = rest.std(ddof=1)
+        if spread > 1e-4 * np.abs(flux).max():  # else both are rounding
+            assert found[k] == pytest.approx((flux[k] - rest.mean()) / (spread * np.sqrt(n / (n - 1))), rel=1e-4, abs=1e-6)
+
+
+def test_leave_one_out_has_no_ceiling() -> None:
+    flux = np.append(np.random.default_rng(0).normal(100, 1, 25), 300.0)
+    plain = np.abs(flux - flux.mean()).max() / flux.std(ddof=1)
+    assert plain < 25 / np.sqrt(26)
+    assert metrics.leave_one_out(flux)[-1] > 100
+    assert metrics.leave_one_out(np.array([1.0, 1.0, 1.0, 1.0, 2.0]))[-1] == np.inf
+    assert (metrics.leave_one_out(np.ones(6)) == 0).all()
+
+
+def condon_errors(row: dict[str, float], major: float, minor: float) -> float:
+    """1 sigma of a fitted peak flux, Condon 1997, PASP 109, 166, eq. 21 with the exponents of his table 1."""
+    snr = row["flux_peak"] / row["rms_image"]
+    size = row["maj_axis"] * row["min_axis"] / (4 * major * minor)
+    rho2 = size * ((1 + (major / row["maj_axis"]) ** 2) * (1 + (minor / row["min_axis"]) ** 2)) ** 1.5 * snr**2
+    return float(row["flux_peak"] * np.sqrt(2 / rho2))
+
+
+def selavy() -> list[dict[str, float]]:
+    rows = []
+    for epoch in range(1, 5):
+        lines = (VAST / f"data/epoch{epoch:02d}.selavy.components.txt").read_text().splitlines()
+        names = lines[0].lstrip("# ").split()
+        rows += [dict(zip(names, line.split(), strict=False)) for line in lines[2:]]
+    wanted = ("flux_peak", "maj_axis", "min_axis", "rms_image")
+    return [{name: float(row[name]) for name in wanted} for row in rows]
+
+
+@pytest.mark.skipif(not VAST.exists(), reason="the peer's fixtures are not here")
+def test_eta_and_v_equal_a_peers() -> None:
+    import pandas as pd
+
+    results = VAST / "results/basic-association-with-forced-extraction"
+    fitted = {k + 1: (row["flux_peak"], condon_errors(row, 15.0, 10.0)) for k, row in enumerate(selavy())}
+    forced = pd.concat([pd.read_parquet(path) for path in results.glob("forced_*.parquet")])
+    fitted |= {row.id: (row.flux_peak, row.flux_peak_err) for row in forced.itertuples()}
+    expected = pd.read_parquet(results / "sources.parquet")
+    members = pd.read_parquet(results / "associations.parquet").groupby("source_id").meas_id
+    assert len(expected) == 7
+    for source, ids in members:
+        flux, error = np.array([fitted[k] for k in ids]).T
+        # They sum the form that cancels: ⟨wF²⟩ is 4e6 there, so 1e-9 of it is 4e-3 · 1e-6 of η.
+        assert metrics.eta(flux, error) == pytest.approx(expected.eta_peak[source], rel=1e-7)
+        assert metrics.modulation(flux) == pytest.approx(expected.v_peak[source], rel=1e-9)
