@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from contimg_convert.kernels import Chunks
 
+
 class Workspace:
     """Memory that one thread reads into again and again: it stays in the processor's cache."""
 
@@ -95,9 +96,7 @@ class Dataset:
         number = np.arange(self.rows, dtype=np.int64)
         return row, offset + number * int(np.prod(row)) * self._dtype.itemsize, number[:, None] * np.array([1, 0, 0])
 
-    def _read_runs(
-        self, offsets: npt.NDArray[np.int64], space: Workspace
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def _read_runs(self, offsets: npt.NDArray[np.int64], space: Workspace) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Read chunks, those that adjoin at once; return their bytes, nothing else, and where in them each chunk begins."""
         size = int(np.prod(self._shape)) * self._dtype.itemsize
         first = np.flatnonzero(np.diff(offsets, prepend=-2 * size) != size)

@@ -147,7 +147,8 @@ def read_header(header: h5py.Group, where: str, index: int) -> SubbandHeader:
         where=where, index=index, frequencies_hz=frequencies, width_hz=width, times_jd=times,
         integration_s=float(header["integration_time"][0]), antenna1=antenna1, antenna2=antenna2,
         uvw_m=np.asarray(header["uvw_array"][: len(antenna1)], np.float64),
-        ha_rad=float(keywords["ha_phase_center"][()]), dec_rad=float(keywords["phase_center_dec"][()]), array=_array(header),
+        ha_rad=float(keywords["ha_phase_center"][()]), dec_rad=float(keywords["phase_center_dec"][()]),
+        array=_array(header, where, np.concatenate([antenna1, antenna2])),
     )  # fmt: skip
 
 
@@ -184,8 +185,12 @@ def _axes(header: h5py.Group, where: str) -> tuple[FloatArray, IntArray, IntArra
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
 
 
-def _array(header: h5py.Group) -> Array:
+def _array(header: h5py.Group, where: str, used: IntArray) -> Array:
     numbers = np.asarray(header["antenna_numbers"][()], np.int64)
+    lengths = {len(header[name]) for name in ("antenna_numbers", "antenna_names", "antenna_positions")}
+    if len(lengths) > 1 or not np.all(np.isin(used, numbers)):
+        found = f"antennas {sorted(set(used.tolist()) - set(numbers.tolist()))} without, lists of {sorted(lengths)}"
+        raise BadFileError(where, "number, name and position of every antenna", found, RECOPY)
     diameters = header["antenna_diameters"][()] if "antenna_diameters" in header else telescope.DISH_M
     return Array(
         numbers=numbers, names=tuple(_text(name) for name in header["antenna_names"][()]),
@@ -235,7 +240,9 @@ def _same(header: SubbandHeader, first: SubbandHeader) -> None:
     same = np.array_equal(header.antenna1, first.antenna1) and np.array_equal(header.antenna2, first.antenna2)
     if not same or not np.array_equal(header.array.positions_m, first.array.positions_m):
         wanted, found = (f"{len(h.antenna1)} baselines" for h in (first, header))
-        raise InconsistentGroupError(header.where, f"antennas and baselines of {first.where} ({wanted})", f"other {found}", REGROUP)
+        raise InconsistentGroupError(
+            header.where, f"antennas and baselines of {first.where} ({wanted})", f"other {found}", REGROUP
+        )
     if len(header.frequencies_hz) != len(first.frequencies_hz) or header.width_hz != first.width_hz:
         wanted, found = (f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz" for h in (first, header))
         raise InconsistentGroupError(header.where, f"{wanted}, as {first.where}", found, REGROUP)
@@ -253,5 +260,7 @@ def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
     found = float(np.max(np.abs(header.uvw_m - ours_m)))
     if not found <= max(1.0, UVW_TOLERANCE * longest):
         remedy = "Check antenna_positions, phase_center_dec and the sign of uvw_array in the header."
-        raise InconsistentGroupError(header.where, "uvw_array that follows from the antenna positions", f"off by {found:.1f} m", remedy)
+        raise InconsistentGroupError(
+            header.where, "uvw_array that follows from the antenna positions", f"off by {found:.1f} m", remedy
+        )
     return found

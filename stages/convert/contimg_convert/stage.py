@@ -45,7 +45,8 @@ def run(options: ConvertOptions, context: Context) -> Outcome:
         with context.step("digests of subbands"):
             found = digests.results()
     context.write("subbands.json", _listing(sources, found))
-    metrics = _metrics(record, the, tally)
+    missing = sorted(set(range(N_SUBBANDS)) - set(found))
+    metrics = _metrics(record, the, tally) | {"missing_subbands": missing}
     return Outcome(metrics=metrics, qa=_verdict(metrics))
 
 
@@ -104,7 +105,7 @@ def _metrics(record: GroupRecord, the: writing.Plan, tally: writing.Tally) -> di
         "ra_deg": float(np.degrees(the.geometry.ra_rad)), "dec_deg": float(np.degrees(the.geometry.dec_rad)),
         "lat_deg": site.lat_deg, "lon_deg": site.lon_deg, "height_m": site.height_m,
         "antennas": len(np.unique(the.baselines.antennas)), "baselines": len(header.antenna1), "rows": the.rows,
-        "channels": len(the.band_hz), "channel_width_hz": header.width_hz, "missing_subbands": list(record.missing),
+        "channels": len(the.band_hz), "channel_width_hz": header.width_hz,
         "freq_min_hz": float(the.band_hz[0]) - width, "freq_max_hz": float(the.band_hz[-1]) + width,
         "longest_baseline_m": writing.longest_baseline_m(the), "header_uvw_difference_m": the.uvw_difference_m,
         "zeros_fraction": tally.zeros, "invalid_fraction": tally.invalid,

@@ -147,7 +147,9 @@ class Observation:
 
     def _write_header(self, header: h5py.Group, frequencies: np.ndarray) -> None:
         pairs, positions = self.pairs, self.positions_m
-        uvw = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ to_local(LOCATION.lon.rad) @ meridian(np.radians(self.dec_deg)).T
+        uvw = (
+            (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ to_local(LOCATION.lon.rad) @ meridian(np.radians(self.dec_deg)).T
+        )
         repeat = {"ant_1_array": pairs[:, 0], "ant_2_array": pairs[:, 1], "uvw_array": uvw.astype(np.float32)}
         for name, value in repeat.items():
             header[name] = np.concatenate([value] * self.integrations)

@@ -37,7 +37,10 @@ def gathered(dataset: Dataset, first: int, last: int, dtype: str = "<c8") -> np.
     for offset, origin in zip(offsets, origins, strict=True):
         chunk = buffer[offset : offset + size].view(dtype).reshape(shape)
         target = tuple(slice(start, start + length) for start, length in zip(origin, shape, strict=True))
-        inside = tuple(slice(0, part.stop - part.start) for part in (slice(*axis.indices(n)) for axis, n in zip(target, out.shape, strict=True)))
+        inside = tuple(
+            slice(0, part.stop - part.start)
+            for part in (slice(*axis.indices(n)) for axis, n in zip(target, out.shape, strict=True))
+        )
         out[target] = chunk[inside]
     return out[first:last]
 
@@ -48,7 +51,10 @@ def whole(file: h5py.File, **how: Any) -> None:
 
 def appended(file: h5py.File) -> None:
     """As the correlator does: grown integration by integration, in turn with another dataset."""
-    made = [file.create_dataset(name, (0, *SHAPE[1:]), "<c8", maxshape=(None, *SHAPE[1:]), chunks=(8, 1, 4, 1)) for name in ("visdata", "other")]
+    made = [
+        file.create_dataset(name, (0, *SHAPE[1:]), "<c8", maxshape=(None, *SHAPE[1:]), chunks=(8, 1, 4, 1))
+        for name in ("visdata", "other")
+    ]
     for first in range(0, ROWS, 25):
         last = min(first + 25, ROWS)
         for dataset in made:
@@ -74,7 +80,9 @@ RAW: dict[str, Callable[[h5py.File], None]] = {
 DECODED: dict[str, Callable[[h5py.File], None]] = {
     "gzip": lambda file: whole(file, chunks=(16, 1, 3, 1), compression="gzip"),
     "shuffled with checksums": lambda file: whole(file, chunks=(16, 1, 3, 1), shuffle=True, fletcher32=True),
-    "double": lambda file: file.create_dataset("visdata", data=values("<c16").astype("<c8").astype("<c16"), chunks=(16, 1, 3, 1)).id,
+    "double": lambda file: (
+        file.create_dataset("visdata", data=values("<c16").astype("<c8").astype("<c16"), chunks=(16, 1, 3, 1)).id
+    ),
     "big-endian": lambda file: file.create_dataset("visdata", data=values(">c8"), chunks=(16, 1, 3, 1)).id,
 }
 

@@ -79,7 +79,9 @@ def test_true_gains_turn_a_simulated_group_into_its_sky(small_chain: Chain, tmp_
 @pytest.mark.slow
 def test_a_full_group_takes_less_than_two_gib(full_chain: Chain, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
-    with subprocess.Popen(argv(full_chain.record, tmp_path / "out"), env={**os.environ, "CONTIMG_SCRATCH": str(scratch)}) as child:
+    with subprocess.Popen(
+        argv(full_chain.record, tmp_path / "out"), env={**os.environ, "CONTIMG_SCRATCH": str(scratch)}
+    ) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0

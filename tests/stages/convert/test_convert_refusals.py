@@ -140,6 +140,13 @@ def other_antennas(store: Path) -> None:
     edit(store, move)
 
 
+def unknown_antenna(store: Path) -> None:
+    def rename(file: h5py.File) -> None:
+        file["Header/antenna_numbers"][2] = 500
+
+    edit(store, rename)
+
+
 def ascending(store: Path) -> None:
     edit(store, lambda file: replace(file, "Header/freq_array", file["Header/freq_array"][()][:, ::-1]))
 
@@ -239,6 +246,7 @@ REFUSED: list[tuple[Callable[[Path], None], type[ContimgError], str]] = [
     (mixed_times, InconsistentGroupError, r"_sb07\.hdf5: expected the time axis of .*_sb00\.hdf5"),
     (shuffled_rows, BadFileError, r"_sb07\.hdf5: expected integrations in order of time"),
     (other_antennas, InconsistentGroupError, r"_sb07\.hdf5: expected antennas and baselines of .*_sb00\.hdf5"),
+    (unknown_antenna, BadFileError, r"_sb07\.hdf5: expected number, name and position of every antenna, found antennas \[2\]"),
     (ascending, InconsistentGroupError, r"_sb07\.hdf5: expected channels that descend by 1953125 Hz"),
     (gap, InconsistentGroupError, r"_sb07\.hdf5: expected subband 7 to begin at 1415\.757445 MHz.*found 1414\.757445 MHz"),
     (duplicate_content, InconsistentGroupError, r"_sb07\.hdf5: expected subband 7 to begin at"),

@@ -33,7 +33,9 @@ C = 299792458.0
 def oracle(group: Path, converted: Any, two_sources: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the MS that pyuvdata writes, once it knows that the fringes were stopped at the meridian, not at the zenith."""
     files = sorted((group.parent.parent / "incoming").rglob("*.hdf5"))
-    parts = [UVData.from_file(path, file_type="uvh5", run_check=False, check_autos=False, fix_autos=False) for path in files[::-1]]
+    parts = [
+        UVData.from_file(path, file_type="uvh5", run_check=False, check_autos=False, fix_autos=False) for path in files[::-1]
+    ]
     for part in parts:
         part.uvw_array = part.uvw_array.astype(np.float64)
         part.reorder_freqs(channel_order="freq", run_check=False)
@@ -68,7 +70,9 @@ def columns(path: Path, *names: str) -> dict[str, np.ndarray]:
     with ct.table(str(path), ack=False) as table:
         values = {name: table.getcol(name) for name in (*names, "TIME", "ANTENNA1", "ANTENNA2")}
     swap = values["ANTENNA1"] > values["ANTENNA2"]
-    values["ANTENNA1"], values["ANTENNA2"] = (np.where(swap, values[b], values[a]) for a, b in (("ANTENNA1", "ANTENNA2"), ("ANTENNA2", "ANTENNA1")))
+    values["ANTENNA1"], values["ANTENNA2"] = (
+        np.where(swap, values[b], values[a]) for a, b in (("ANTENNA1", "ANTENNA2"), ("ANTENNA2", "ANTENNA1"))
+    )
     if "UVW" in values:
         values["UVW"][swap] *= -1
     if "DATA" in values:
@@ -83,18 +87,31 @@ def subtable(path: Path, name: str, column: str) -> Any:
 
 
 def test_rows_and_subtables_are_those_of_pyuvdata(converted: Any, oracle: Path) -> None:
-    ours, theirs = columns(converted.ms, "FLAG", "WEIGHT", "SIGMA", "EXPOSURE"), columns(oracle, "FLAG", "WEIGHT", "SIGMA", "EXPOSURE")
+    ours, theirs = (
+        columns(converted.ms, "FLAG", "WEIGHT", "SIGMA", "EXPOSURE"),
+        columns(oracle, "FLAG", "WEIGHT", "SIGMA", "EXPOSURE"),
+    )
     for name in ("ANTENNA1", "ANTENNA2", "FLAG", "WEIGHT", "SIGMA"):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
     # MJD seconds around 5e9 in float64 resolve 1 us; Julian dates, from which both start, 40 us.
     np.testing.assert_allclose(ours["TIME"], theirs["TIME"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(ours["EXPOSURE"], theirs["EXPOSURE"], rtol=1e-12)
-    np.testing.assert_allclose(subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_FREQ"), subtable(oracle, "SPECTRAL_WINDOW", "CHAN_FREQ"), rtol=1e-12)
-    np.testing.assert_allclose(subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_WIDTH"), subtable(oracle, "SPECTRAL_WINDOW", "CHAN_WIDTH"), rtol=1e-9)
+    np.testing.assert_allclose(
+        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_FREQ"), subtable(oracle, "SPECTRAL_WINDOW", "CHAN_FREQ"), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_WIDTH"), subtable(oracle, "SPECTRAL_WINDOW", "CHAN_WIDTH"), rtol=1e-9
+    )
     assert list(subtable(converted.ms, "ANTENNA", "NAME")) == list(subtable(oracle, "ANTENNA", "NAME"))
-    np.testing.assert_allclose(subtable(converted.ms, "ANTENNA", "POSITION"), subtable(oracle, "ANTENNA", "POSITION"), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(subtable(converted.ms, "FIELD", "PHASE_DIR"), subtable(oracle, "FIELD", "PHASE_DIR"), rtol=0, atol=1e-12)
-    np.testing.assert_array_equal(subtable(converted.ms, "POLARIZATION", "CORR_TYPE"), subtable(oracle, "POLARIZATION", "CORR_TYPE"))
+    np.testing.assert_allclose(
+        subtable(converted.ms, "ANTENNA", "POSITION"), subtable(oracle, "ANTENNA", "POSITION"), rtol=0, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        subtable(converted.ms, "FIELD", "PHASE_DIR"), subtable(oracle, "FIELD", "PHASE_DIR"), rtol=0, atol=1e-12
+    )
+    np.testing.assert_array_equal(
+        subtable(converted.ms, "POLARIZATION", "CORR_TYPE"), subtable(oracle, "POLARIZATION", "CORR_TYPE")
+    )
 
 
 def test_visibilities_are_those_of_pyuvdata(converted: Any, oracle: Path) -> None:
@@ -139,7 +156,9 @@ def test_every_source_is_at_its_icrs_place(converted: Any, two_sources: Any) -> 
 
 
 @pytest.mark.parametrize(("east", "north"), [(0.9, 0.7), (-1.1, 0.5)])
-def test_an_off_axis_source_is_not_mirrored(observation: Any, tmp_path: Path, run_convert: Callable[..., Any], east: float, north: float) -> None:
+def test_an_off_axis_source_is_not_mirrored(
+    observation: Any, tmp_path: Path, run_convert: Callable[..., Any], east: float, north: float
+) -> None:
     seen = observation.but(sources=((east, north, 1.0),), noise=0.5)
     made = run_convert(seen.write(tmp_path / "store"))
     with MeasurementSet(made.ms) as data:
@@ -171,14 +190,18 @@ def test_it_has_one_field_and_one_band(converted: Any, two_sources: Any) -> None
     np.testing.assert_array_equal(*(subtable(converted.ms, "FIELD", name) for name in ("PHASE_DIR", "REFERENCE_DIR")))
     metrics = converted.outcome.metrics
     assert metrics["dec_deg"] == pytest.approx(32.86, abs=0.01)
-    assert metrics["mjd_end"] - metrics["mjd_start"] == pytest.approx(two_sources.integrations * two_sources.integration_s / 86400, rel=1e-4)
+    assert metrics["mjd_end"] - metrics["mjd_start"] == pytest.approx(
+        two_sources.integrations * two_sources.integration_s / 86400, rel=1e-4
+    )
     assert metrics["missing_subbands"] == []
     assert converted.outcome.qa.verdict == "good"
     longest = np.linalg.norm(rows.uvw_m, axis=1).max()
     assert longest <= 1.1 * metrics["longest_baseline_m"]
 
 
-def test_a_missing_subband_stays_as_flagged_channels(converted: Any, two_sources: Any, tmp_path: Path, run_convert: Callable[..., Any]) -> None:
+def test_a_missing_subband_stays_as_flagged_channels(
+    converted: Any, two_sources: Any, tmp_path: Path, run_convert: Callable[..., Any]
+) -> None:
     made = run_convert(two_sources.write(tmp_path / "store", tuple(i for i in range(16) if i != 5)))
     gone = np.zeros(96, bool)
     gone[(15 - 5) * 6 : (16 - 5) * 6] = True
@@ -195,7 +218,9 @@ def test_a_missing_subband_stays_as_flagged_channels(converted: Any, two_sources
 
 
 @pytest.mark.parametrize("layout", [{"compression": "gzip"}, {}, {"chunks": (64, 1, 6, 2)}, {"chunks": (1000, 1, 5, 1)}], ids=str)
-def test_the_layout_of_the_files_changes_no_byte(converted: Any, two_sources: Any, tmp_path: Path, run_convert: Callable[..., Any], layout: dict[str, Any]) -> None:
+def test_the_layout_of_the_files_changes_no_byte(
+    converted: Any, two_sources: Any, tmp_path: Path, run_convert: Callable[..., Any], layout: dict[str, Any]
+) -> None:
     if "chunks" in layout:
         layout = {**layout, "maxshape": (None, 1, 6, 2)}
     assert run_convert(two_sources.but(layout=layout).write(tmp_path / "store")).sha256 == converted.sha256
