@@ -16,7 +16,7 @@
 
 aoflagger.require_min_version("3.1")
 
-base = base or 1.2
+base = base or 1.0
 chunk = chunk or 48
 
 local first_pass = 2.0 -- times base, to find what would spoil the background

@@ -18,7 +18,7 @@ CHUNK_CHANNELS = 48
 """Channels that AOFlagger judges together: one subband at full size."""
 FEW_INTEGRATIONS = 12
 """Below this many the background cannot be told from fringes, so the threshold is raised to where fringes of 16 Jy stay."""
-BASE, BASE_OF_FEW = 1.2, 1.4
+BASE, BASE_OF_FEW = 1.0, 1.4
 MEMORY_FACTOR = 1.6
 """Memory of AOFlagger over the bytes of DATA, as measured at full size: 2.1 GB."""
 
