@@ -37,12 +37,12 @@ def description(
     extra: dict[str, tuple[Value, str]] = {
         "GROUPID": (seen.group, "group of subbands"),
         "CALTBL": (seen.calibration_key, "key of the calibrate artifact"),
-        "CALDATE": ((MJD_ZERO + timedelta(days=solved)).strftime("%Y-%m-%dT%H:%M:%S"), "when the calibrator was observed, UTC"),
-        "CALPROV": (seen.calibration.rung, "rung of the ladder that the calibration is from"),
+        "CALDATE": ((MJD_ZERO + timedelta(days=solved)).strftime("%Y-%m-%dT%H:%M:%S"), "UTC of the calibrator"),
+        "CALPROV": (seen.calibration.rung, "rung of the ladder"),
         "CALSRC": (seen.calibration.calibrator.name, "calibrator"),
         "PIPEVER": (tool_version("contimg-image"), "version of contimg-image"),
-        "RMSMED": (numbers["rms_jy"], "[Jy/beam] median local rms inside the 20 % beam"),
-        "RMSTHERM": (_finite(weights.thermal_rms_jy), "[Jy/beam] thermal rms of these weights, -1 unknown"),
+        "RMSMED": (numbers["rms_jy"], "[Jy/beam] median inside the 20 % beam"),
+        "RMSTHERM": (_finite(weights.thermal_rms_jy), "[Jy/beam] expected; -1 unknown"),
         "PBMODEL": ("airy 4.65 m" if known else "none", "primary beam in beam.fits"),
         "ROBUST": (settings.robust, "Briggs"),
     }

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 STRANGER_SIGMA = 12.0
 """A peak in the residual above this multiple of the local rms, outside of all discs, is a source that the catalogue lacks."""
 MOST_STRANGERS = 200
+LOBE_MARGIN = 1.3
+"""The residual's sidelobes are not only those of its highest peak."""
 
 
 def discs(frame: Frame, x: Floats, y: Floats, radius_px: float) -> Mask:
@@ -31,7 +33,16 @@ def discs(frame: Frame, x: Floats, y: Floats, radius_px: float) -> Mask:
     return mask
 
 
-def strangers(significance: npt.NDArray[np.float32], known: Mask, radius_px: float) -> tuple[Floats, Floats]:
+def sidelobe(psf: npt.NDArray[np.float32], radius_px: float) -> float:
+    """Return the highest sidelobe of a PSF, absolute, further from its middle than a radius."""
+    middle = psf.shape[0] // 2
+    core = max(1, int(radius_px))
+    beyond = np.abs(psf)
+    beyond[middle - core : middle + core + 1, middle - core : middle + core + 1] = 0
+    return float(beyond.max())
+
+
+def strangers(significance: npt.NDArray[np.float32], known: Mask, radius_px: float, lobe: float) -> tuple[Floats, Floats]:
     """Return the pixels x, y of sources that no disc covers, brightest first.
 
     Parameters
@@ -40,9 +51,13 @@ def strangers(significance: npt.NDArray[np.float32], known: Mask, radius_px: flo
         Residual over local rms.
     known
         Pixels where none is looked for: the mask, and where the beam is too low.
+    radius_px
+        Of a disc; sources are two of them apart.
+    lobe
+        Highest sidelobe of the PSF: what is below that of the brightest may be its sidelobe.
     """
     left = np.where(known, 0.0, significance)
-    candidates = np.argwhere(left > STRANGER_SIGMA)
+    candidates = np.argwhere(left > max(STRANGER_SIGMA, LOBE_MARGIN * lobe * float(left.max())))
     found: list[tuple[int, int]] = []
     for row, column in candidates[np.argsort(-left[tuple(candidates.T)], kind="stable")]:
         if all((row - r) ** 2 + (column - c) ** 2 > (2 * radius_px) ** 2 for r, c in found):

@@ -45,6 +45,10 @@ DISC_BEAMS = 1.0
 BLIND_THRESHOLD = 5.0
 """Multiple of the noise at which cleaning ends where no mask guides it."""
 
+BLIND_NITER = 10_000
+ROUNDS = 2
+"""Most rounds of cleaning that follow the first, when sources are found that the catalogue lacks."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sky:
@@ -154,18 +158,31 @@ def clean(backend: Backend, context: Context, job: wsclean.Job, sky: Sky) -> tup
     radius_px = DISC_BEAMS * job.beam[0] / job.frame.cell_arcsec
     mask = masks.discs(job.frame, sky.x, sky.y, radius_px)
     if not mask.any():
-        blind = replace(job.settings, threshold=max(job.settings.threshold, BLIND_THRESHOLD))
-        return imager(context, replace(job, settings=blind), None), mask, 0
+        return imager(context, blind(job), None), mask, 0
     made = imager(context, job, mask)
     if not job.settings.niter:
         return made, mask, 0
-    local = noise.rms_map(made.residual, mask, beam_px(made, job.frame))
-    x, y = masks.strangers(made.residual / local, mask | (sky.effective < CUT), radius_px)
-    if x.size:
+    if not np.isfinite(made.residual).all():
+        context.log.warning("cleaning inside of the catalogue's discs diverged: it lacks a bright source")
+        made = imager(context, replace(job, settings=replace(job.settings, niter=0)), None)
+    found = 0
+    for _ in range(ROUNDS):
+        local = noise.rms_map(made.residual, mask, beam_px(made, job.frame))
+        lobe = masks.sidelobe(made.psf, radius_px)
+        x, y = masks.strangers(made.residual / local, mask | (sky.effective < CUT), radius_px, lobe)
+        if not x.size:
+            break
         context.log.info("%d bright sources are in no catalogue: clean again with them", x.size)
         mask |= masks.discs(job.frame, x, y, radius_px)
         made = imager(context, job, mask)
-    return made, mask, int(x.size)
+        found += int(x.size)
+    return made, mask, found
+
+
+def blind(job: wsclean.Job) -> wsclean.Job:
+    """Return the job without the help of a mask: it ends early, before it makes sources of noise."""
+    given = job.settings
+    return replace(job, settings=replace(given, threshold=max(given.threshold, BLIND_THRESHOLD), niter=min(given.niter, BLIND_NITER)))
 
 
 def beam_px(made: Cleaned, frame: Frame) -> float:
@@ -178,11 +195,12 @@ def measure(where: str, made: Cleaned, local: Singles, sky: Sky, weights: Imagin
     judge.check_planes(where, made, frame.cell_deg)
     good = sky.effective >= CUT
     rms = float(np.median(local[good] if good.any() else local))
+    # Of one polarization the noise cannot be told from the sky; then the image is only compared with itself.
     thermal = weights.thermal_rms_jy if np.isfinite(weights.thermal_rms_jy) else rms
     sure = (sky.expected_jy >= judge.SURE * thermal) & (bilinear(sky.effective, sky.x, sky.y) >= CUT)
     found = judge.sightings(made.image, sky.x[sure], sky.y[sure], sky.expected_jy[sure], beam_px(made, frame) / 2)
     judge.check_sky(where, rms, thermal, found)
     return {
-        "rms_jy": rms, "noise_ratio": rms / thermal, "peak_jy": float(made.image.max()), "sightings": float(found.expected_jy.size),
+        "rms_jy": rms, "noise_ratio": rms / weights.thermal_rms_jy, "peak_jy": float(made.image.max()), "sightings": float(found.expected_jy.size),
         "flux_ratio": found.ratio,
     }  # fmt: skip

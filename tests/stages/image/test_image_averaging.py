@@ -70,7 +70,7 @@ class Small:
 
 
 @pytest.mark.parametrize("spectral", [False, True], ids=["WEIGHT", "WEIGHT_SPECTRUM"])
-def test_means_are_those_of_the_corrected_data(tmp_path: Path, spectral: bool) -> None:
+def test_means_are_those_of_the_corrected_data(tmp_path: Path, *, spectral: bool) -> None:
     small = Small(tmp_path / "a.ms", spectral=spectral)
     with MeasurementSet(small.path) as ms:
         found = average("a.ms", ms, small.more, small.gains(), EDGE, 1e9)
