@@ -45,9 +45,8 @@ def test_axes_of_length_one_are_dropped(image: SkyImage, tmp_path: Path) -> None
     plain = read_image(write(tmp_path / "plain.fits", image.pixels, header(2)))
     assert image.pixels.shape == plain.pixels.shape == SHAPE
     assert np.array_equal(image.pixels, plain.pixels)
-    assert image.to_pixels(np.array([38.91]), np.array([32.9])) == pytest.approx(
-        plain.to_pixels(np.array([38.91]), np.array([32.9]))
-    )
+    there = np.array([38.91]), np.array([32.9])
+    assert np.array(image.to_pixels(*there)) == pytest.approx(np.array(plain.to_pixels(*there)))
 
 
 def test_pixels_are_what_kernels_take(image: SkyImage, tmp_path: Path) -> None:
@@ -70,7 +69,7 @@ def test_centre_cells_and_beam(image: SkyImage) -> None:
 def test_pixels_and_sky_are_inverse(image: SkyImage) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 100, (2, 50))
-    assert image.to_pixels(*image.to_sky(x, y)) == pytest.approx((x, y), abs=1e-6)
+    assert np.array(image.to_pixels(*image.to_sky(x, y))) == pytest.approx(np.array([x, y]), abs=1e-6)
 
 
 def test_east_is_left_and_north_is_up(image: SkyImage) -> None:
@@ -137,7 +136,7 @@ def test_what_is_no_fits_is_refused_by_its_uri(tmp_path: Path, content: bytes | 
     path = tmp_path / "image.fits"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BadFileError, match="s3://bucket/image.fits"):
+    with pytest.raises(BadFileError, match=r"s3://bucket/image\.fits"):
         read_image(path, "s3://bucket/image.fits")
 
 

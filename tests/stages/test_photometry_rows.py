@@ -157,7 +157,7 @@ def test_sources_outside_the_beam_are_left_out() -> None:
     kept = within_beam(beams, plane(np.ones((3, 3))), options())
     assert list(kept.name) == ["NVSS 0"]
     assert kept.ra_deg.size == kept.beam.size == 1
-    with pytest.raises(NoSourcesError, match="beam.fits.*at least 0.6.*none among 3"):
+    with pytest.raises(NoSourcesError, match=r"beam\.fits.*at least 0\.6.*none among 3"):
         within_beam(beams, plane(np.ones((3, 3))), options(min_beam=0.6))
 
 

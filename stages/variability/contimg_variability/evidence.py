@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contimg_variability.likelihood import LightCurveNoise, noise_of
-from contimg_variability.templates import flare_curve, flares, lenses, whole_lens_curve
+from contimg_variability.templates import SHORTEST_SPAN_DAYS, flare_curve, flares, lenses, whole_lens_curve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,8 @@ def evidence(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
     mjd, flux, error
         Shape (N,), `mjd` ascending.
     """
+    if np.ptp(mjd) <= SHORTEST_SPAN_DAYS:
+        return None
     scale = float(np.median(np.abs(flux)))
     y, sigma = flux / scale, error / scale
     noise, coarse = noise_of(mjd, y, sigma), noise_of(mjd, y, np.hypot(sigma, COARSE * np.ptp(y)))

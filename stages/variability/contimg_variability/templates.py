@@ -25,6 +25,8 @@ STEPS = 12
 """Lens positions in the time that a lens lasts."""
 SEEN = 0.35
 """A light curve must reach this part of the duration to both sides of the middle: there the spikes are past their tops."""
+SHORTEST_SPAN_DAYS = 2 * SEEN * DURATIONS_DAYS[0]
+"""A shorter light curve holds no whole lens."""
 CHANGE = 0.05
 """A lens lasts as long as it changes the flux by this much."""
 GRID_STEP, GRID_HALF, RAYS_A_CELL = 0.02, 16.0, 12
@@ -117,10 +119,13 @@ def flare_curve(mjd: Floats, rise: float, decay: float, power: float, peak: floa
 
 
 def lenses(mjd: Floats) -> Bank:
-    """Return the bank of lenses for a light curve: strengths, source sizes and durations, at positions a twelfth of it apart."""
+    """Return the bank of lenses for a light curve of at least SHORTEST_SPAN_DAYS.
+
+    Strengths, source sizes and durations, at positions a twelfth of the duration apart.
+    """
     rows, points = [], []
     span = mjd[-1] - mjd[0]
-    for duration in [days for days in DURATIONS_DAYS if 2 * SEEN * days <= span] or DURATIONS_DAYS[:1]:
+    for duration in (days for days in DURATIONS_DAYS if 2 * SEEN * days <= span):
         middles = np.arange(mjd[0] + SEEN * duration, mjd[-1] - SEEN * duration + 1e-9, duration / STEPS)
         times = mjd[None, :] - middles[:, None]
         for alpha in ALPHAS:
