@@ -54,13 +54,15 @@ def measure_convert(record: Path, where: Path) -> None:
             made = measure("convert", out=folder, group=record)
             manifest = read_manifest(made.artifact)
             size = manifest.output("ms.tar").bytes
+            begun = time.process_time()
             reading, writing = floor_s(paths, size, Path(folder))
+            processors_s = time.process_time() - begun
         if not number:
             continue  # compiles the kernels and fills the page cache
         ratios.append(made.wall_s / (reading + writing))
         print(
             f"  convert {made.wall_s:5.1f} s ({made.cpu_s:.1f} s of processors, {made.peak_gib:.2f} GiB)"
-            f"   floor {reading + writing:5.1f} s (read {reading:.1f}, write {writing:.1f})   ratio {ratios[-1]:.2f}"
+            f"   floor {reading + writing:5.1f} s (read {reading:.1f}, write {writing:.1f}; {processors_s:.1f} s of processors)   ratio {ratios[-1]:.2f}"
             f"   {json.dumps(manifest.seconds)}"
         )
     total = sum(path.stat().st_size for path in paths)
