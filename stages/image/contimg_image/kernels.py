@@ -168,3 +168,82 @@ def _sinc(x: float) -> float:
     if y < 0.25:  # noqa: PLR2004 - the series' range
         return 1.0 - y / 6 * (1.0 - y / 20 * (1.0 - y / 42))
     return math.sin(x) / x
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def responses(  # noqa: PLR0913, PLR0917 - a kernel
+    uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
+    sample: tuple[float, int, float], freq_hz: float, level: Floats, out: Complexes,
+) -> None:  # fmt: skip
+    """Fill `out`, shape (rows, K), with the visibilities of sources of 1 Jy before the beam in one channel.
+
+    Parameters
+    ----------
+    uvw_s, spin_s
+        Shape (rows, 3): baselines over the speed of light, and what the Earth's turning adds in one second.
+    cosines, offsets
+        Shape (K, 3) and (times, K, 3): directions about the phase centre and about where the dishes point.
+    sample
+        Width of a channel (Hz), channels averaged to one, cycles of the middle frequency in an integration.
+    level
+        Shape (times, K).
+    """
+    for r in range(uvw_s.shape[0]):
+        t = time_index[r]
+        for k in range(cosines.shape[0]):
+            delay = _dot(uvw_s, r, cosines, k)
+            left = _left(uvw_s, spin_s, r, offsets[t], k, delay, sample) * level[t, k]
+            turns = delay * freq_hz
+            phase = 2 * math.pi * (turns - math.floor(turns))
+            out[r, k] = complex(left * math.cos(phase), left * math.sin(phase))
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def mean_level(  # noqa: PLR0913, PLR0917 - a kernel
+    uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
+    sample: tuple[float, int, float], level: Floats, weight: Singles, out: Floats,
+) -> None:  # fmt: skip
+    """Add to `out`, shape (K,), the weighted sum of what sources show: their level, shape (times, K, C), times what smearing leaves."""
+    for r in range(uvw_s.shape[0]):
+        t = time_index[r]
+        for k in range(cosines.shape[0]):
+            total = 0.0
+            for c in range(weight.shape[1]):
+                total += weight[r, c] * level[t, k, c]
+            out[k] += total * _left(uvw_s, spin_s, r, offsets[t], k, _dot(uvw_s, r, cosines, k), sample)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def subtract_changes(  # noqa: PLR0913, PLR0917 - a kernel
+    uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
+    sample: tuple[float, int, float], freq_hz: Floats, level: Floats, kept: Floats, vis: Complexes,
+) -> None:  # fmt: skip
+    """Subtract sources, and add them again as steady points of the fluxes `kept`; `vis` has shape (rows, C), channels equidistant."""
+    step_hz = freq_hz[1] - freq_hz[0] if freq_hz.size > 1 else 0.0
+    for r in range(uvw_s.shape[0]):
+        t = time_index[r]
+        for k in range(cosines.shape[0]):
+            delay = _dot(uvw_s, r, cosines, k)
+            left = _left(uvw_s, spin_s, r, offsets[t], k, delay, sample)
+            turns = delay * freq_hz[0]
+            phase = 2 * math.pi * (turns - math.floor(turns))
+            real, imaginary = math.cos(phase), math.sin(phase)
+            step = 2 * math.pi * delay * step_hz
+            step_real, step_imaginary = math.cos(step), math.sin(step)
+            for c in range(freq_hz.size):
+                change = left * level[t, k, c] - kept[k]
+                vis[r, c] -= complex(change * real, change * imaginary)
+                real, imaginary = real * step_real - imaginary * step_imaginary, real * step_imaginary + imaginary * step_real
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _left(
+    uvw_s: Floats, spin_s: Floats, r: int, offset: Floats, k: int, delay: float, sample: tuple[float, int, float]
+) -> float:
+    """Return what smearing leaves of a source: in a channel and an integration of the correlator, and by averaging channels."""
+    width, factor, cycles = sample
+    left = _sinc(math.pi * width * _dot(uvw_s, r, offset, k)) * _sinc(math.pi * cycles * _dot(spin_s, r, offset, k))
+    if factor > 1:
+        x = math.pi * width * delay
+        left *= _sinc(factor * x) / _sinc(x)
+    return float(left)

@@ -12,7 +12,7 @@ from contimg.catalogues import load, nvss
 from contimg.context import Outcome
 from contimg.images import bilinear
 from contimg.ms import STOKES_I, Header, MeasurementSet, Rows, create
-from contimg_image import averaging, beam, describe, judge, masks, noise, tclean, tiers, wsclean
+from contimg_image import averaging, beam, describe, judge, masks, noise, steady, tclean, tiers, wsclean
 from contimg_image.frame import Frame
 from contimg_image.observation import Observation, fetch
 from contimg_image.weights import ImagingWeights, half_power_beam, imaging_weights
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from contimg.catalogues import Catalogue
     from contimg.context import Context
     from contimg_image.averaging import Averaged, Baselines
     from contimg_image.options import Backend, ImageOptions
@@ -71,13 +72,17 @@ def run(options: ImageOptions, context: Context) -> Outcome:
         data, settings = average(options, seen)
         padded = wsclean.PADDING * settings.width_rad
         weights = imaging_weights(data, settings.robust, padded, settings.taper_arcsec * ARCSEC_RAD)
+    frame = Frame(float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec)
+    where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
+    catalogue = load(options.catalogue) if options.catalogue else nvss()
+    with context.step("steady"):
+        bright = steady.choose(catalogue, frame, where, weights.frequency_hz, settings.steady)
+        steady.make_steady(data, weights, where, bright)
         paths = tuple(write_set(context.scratch / f"{part.name}.ms", data, part) for part in data.sets)
     context.progress(2, STEPS)
     with context.step("beam"):
-        frame = Frame(float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec)
-        where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
         lobe = half_power_beam(data, weights)
-        sky = expect(options, frame, data, weights, where)
+        sky = expect(catalogue, frame, data, weights, where)
         lost = beam.smearing_loss(data, weights, where, edge_rad(where, settings))
     context.progress(3, STEPS)
     context.need(0, MEMORY_PER_PIXEL * settings.size**2)
@@ -134,12 +139,11 @@ def write_set(path: Path, data: Averaged, part: Baselines) -> Path:
     return path
 
 
-def expect(options: ImageOptions, frame: Frame, data: Averaged, weights: ImagingWeights, where: beam.Pointing) -> Sky:
+def expect(catalogue: Catalogue, frame: Frame, data: Averaged, weights: ImagingWeights, where: beam.Pointing) -> Sky:
     """Return the effective beam on the image's grid, and the catalogue's sources as it lets them appear."""
     axis, directions = beam.coarse_grid(frame.size * frame.cell_rad)
     coarse = beam.effective_beam(data, weights, where, directions)
     effective = beam.on_image(axis, coarse, frame.size, frame.cell_rad)
-    catalogue = load(options.catalogue) if options.catalogue else nvss()
     near = catalogue.within(frame.ra_deg, frame.dec_deg, frame.radius_deg)
     x, y = frame.pixels(near.ra_deg, near.dec_deg)
     inside = frame.inside(x, y, margin=2)
