@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contimg.telescope import SITE
-from contimg_normalize.epochs import LightCurves, fields_of, light_curves, middle_of, transit_number
+from contimg_normalize.epochs import LightCurves, fields_of, light_curves, measured, middle_of, transit_number
 from contimg_normalize.references import candidates, spread_out, stable, systematic_fraction
 from contimg_normalize.scale import baselines, leave_one_out, normalised, solve
 
@@ -28,6 +28,14 @@ def test_factor_is_the_median_after_a_three_sigma_clip() -> None:
     assert list(np.flatnonzero(~scale.used)) == [8, 9]
     assert scale.scatter == pytest.approx(1.4826 * 0.01)
     assert np.sqrt(scale.covariance[0, 0]) == pytest.approx(1.2533 * 1.4826 * 0.01 / np.sqrt(8))
+
+
+def test_a_clip_leaves_a_handful_of_references_alone() -> None:
+    # Clipped again and again, four of these five would go.
+    ratio = np.array([1.0, 1.001, 1.01, 0.95, 1.06])
+    scale = solve(ratio, np.zeros(5), np.zeros(5), gradient=False)
+    assert scale.used.sum() >= 3
+    assert scale.plane[0] == pytest.approx(1.0, abs=0.005)
 
 
 def test_error_of_the_factor_is_its_scatter_over_many_epochs() -> None:
@@ -126,7 +134,7 @@ def test_observations_of_one_transit_are_averaged_by_their_noise() -> None:
 def test_a_source_that_was_not_measured_is_missing_not_zero() -> None:
     rows = curve_rows(3, 4, np.random.default_rng(1))
     rows["flux_forced"][5] = np.nan
-    curves = light_curves(rows, SITE.lon_deg)
+    curves = light_curves(measured(rows), SITE.lon_deg)
     assert np.isnan(curves.flux).sum() == 1
     assert curves.count.min() == 0
 

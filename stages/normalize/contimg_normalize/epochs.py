@@ -106,17 +106,21 @@ def transit_number(mjd: Floats, ra_deg: Floats, field_ra_deg: float, longitude_d
     return np.round((turned - field_ra_deg - wrapped(ra_deg - field_ra_deg)) / 360.0).astype(np.int64)
 
 
+def measured(rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the rows that hold a flux with an error."""
+    keep = np.isfinite(rows["flux_forced"]) & (rows["local_rms"] > 0)
+    return {name: column[keep] for name, column in rows.items()}
+
+
 def light_curves(rows: dict[str, NDArray[Any]], longitude_deg: float) -> LightCurves:
     """Average the rows of one field into one flux a source and epoch.
 
     Parameters
     ----------
     rows
-        Columns of the photometry table. The mean over the observations of one transit has the weight beam²/rms², which is
+        Columns of the photometry table, at least one row, fluxes with errors. The mean over the observations of one transit has the weight beam²/rms², which is
         1 / local_rms², since local_rms is corrected for the beam.
     """
-    keep = np.isfinite(rows["flux_forced"]) & (rows["local_rms"] > 0)
-    rows = {name: column[keep] for name, column in rows.items()}
     source, first, i = np.unique(rows["source"], return_index=True, return_inverse=True)
     ra, dec = (np.asarray(rows[name], np.float64) for name in ("ra", "dec"))
     number = transit_number(np.asarray(rows["mjd"], np.float64), ra, middle_of(ra), longitude_deg)

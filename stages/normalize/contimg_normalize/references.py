@@ -36,20 +36,23 @@ def candidates(curves: LightCurves, min_snr: float) -> Bools:
     return np.asarray(good & ~(np.abs(curves.compactness - middle) > WORST_COMPACTNESS))
 
 
-def stable(curves: LightCurves, among: Bools, error: Floats) -> Bools:
+def stable(curves: LightCurves, among: Bools, error: Floats, *, gradient: bool = False) -> Bools:
     """Drop candidates that vary, and say which are left, shape (n,).
 
     Each is normalised by the others; one that scatters twice as much as the median candidate (in units of the errors) goes, the
     worst first, until none does.
     """
     left = among.copy()
+    east, north = offsets(curves)
     if curves.epoch.size < EPOCHS_TO_JUDGE:
         return left
     for _ in range(int(among.sum())):
         members = np.flatnonzero(left)
         if members.size <= FEWEST:
             break
-        excess = reduced_scatter(curves.flux[members], error[members])
+        plane = (east[members], north[members]) if gradient else None
+        scale = scale_of_others(curves.flux[members], plane)
+        excess = reduced_scatter(curves.flux[members], error[members], scale)
         worst = int(np.argmax(excess))
         if excess[worst] <= UNSTABLE * max(1.0, float(np.median(excess))):
             break
@@ -57,9 +60,9 @@ def stable(curves: LightCurves, among: Bools, error: Floats) -> Bools:
     return left
 
 
-def reduced_scatter(flux: Floats, error: Floats) -> Floats:
-    """Return sqrt(χ²/(m − 1)) of each source's light curve after the others' scale was taken out, shape (n,)."""
-    curve, sigma = normalised_curves(flux, error)
+def reduced_scatter(flux: Floats, error: Floats, scale: tuple[Floats, Floats]) -> Floats:
+    """Return sqrt(χ²/(m − 1)) of each source's light curve on a scale (factors and their errors), shape (n,)."""
+    curve, sigma = normalised(flux, error, *scale)
     weight = np.where(np.isfinite(curve), sigma**-2.0, 0.0)
     safe = np.where(np.isfinite(curve), curve, 0.0)
     mean = (weight * safe).sum(axis=1) / weight.sum(axis=1)
@@ -67,15 +70,22 @@ def reduced_scatter(flux: Floats, error: Floats) -> Floats:
     return np.asarray(np.sqrt(chi2 / np.maximum((weight > 0).sum(axis=1) - 1, 1)))
 
 
-def normalised_curves(flux: Floats, error: Floats) -> tuple[Floats, Floats]:
-    """Return each source's light curve on the scale of the others, and its errors; shape (n, m)."""
+def scale_of_others(flux: Floats, plane: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
+    """Return the factor that each source gets from all the others in each epoch, and its error; shape (n, m).
+
+    Parameters
+    ----------
+    plane
+        Offsets east and north, degrees, if a gradient is to be fitted.
+    """
     base, _ = baselines(flux)
-    ratio, flat = flux / base[:, None], np.zeros(len(flux))
+    ratio = flux / base[:, None]
+    east, north = plane if plane is not None else (np.zeros(len(flux)), np.zeros(len(flux)))
     factor, factor_error = np.empty_like(flux), np.empty_like(flux)
     for e in range(flux.shape[1]):
-        scales = leave_one_out(ratio[:, e], flat, flat, gradient=False)
-        factor[:, e], factor_error[:, e] = np.array([(s.plane[0], np.sqrt(s.covariance[0, 0])) for s in scales]).T
-    return normalised(flux, error, factor, factor_error)
+        for k, scale in enumerate(leave_one_out(ratio[:, e], east, north, gradient=plane is not None)):
+            factor[k, e], factor_error[k, e] = scale.at(east[k], north[k])
+    return factor, factor_error
 
 
 def spread_out(curves: LightCurves, among: Bools, most: int) -> Bools:
@@ -112,14 +122,15 @@ def offsets(curves: LightCurves, about: NDArray[np.int64] | None = None) -> tupl
     return wrapped(curves.ra_deg - middle) * np.cos(np.radians(curves.dec_deg)), north
 
 
-def systematic_fraction(flux: Floats, noise: Floats) -> float:
+def systematic_fraction(flux: Floats, noise: Floats, plane: tuple[Floats, Floats] | None = None) -> float:
     """Return the fraction of the flux that must be added to the noise for the references' median χ²/(m − 1) to be 1; 0 if none.
 
     It holds what grows with flux and differs from source to source: calibration, deconvolution, pointing.
     """
+    scale = scale_of_others(flux, plane)
 
     def excess(fraction: float) -> float:
-        return float(np.median(reduced_scatter(flux, np.hypot(noise, fraction * flux)))) - 1.0
+        return float(np.median(reduced_scatter(flux, np.hypot(noise, fraction * flux), scale))) - 1.0
 
     low, high = 0.0, 1.0
     if excess(low) <= 0:

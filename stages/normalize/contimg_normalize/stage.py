@@ -14,12 +14,11 @@ from contimg.errors import NoSourcesError
 from contimg.manifest import QA
 from contimg.schemas.normalization import NORMALIZATION, NORMALIZED
 from contimg.telescope import SITE
-from contimg_normalize.epochs import LightCurves, fields_of, light_curves, middle_of
+from contimg_normalize.epochs import LightCurves, fields_of, light_curves, measured, middle_of
 from contimg_normalize.inputs import read_photometry
 from contimg_normalize.references import (
     EPOCHS_TO_JUDGE,
     candidates,
-    normalised_curves,
     offsets,
     spread_out,
     stable,
@@ -99,14 +98,15 @@ def as_arrays(table: pa.Table) -> dict[str, NDArray[Any]]:
 
 def normalise_field(rows: dict[str, NDArray[Any]], options: NormalizeOptions) -> Field | None:
     """Normalise one field; None if it has too few references."""
-    curves = light_curves(rows, SITE.lon_deg)
-    if curves.source.size == 0:
+    rows = measured(rows)
+    if rows["source"].size == 0:
         return None
+    curves = light_curves(rows, SITE.lon_deg)
     among = candidates(curves, options.reference_snr)
     if among.sum() < FEWEST:
         return None
     systematic = _systematic(curves, among, options)
-    left = stable(curves, among, np.hypot(curves.noise, systematic * curves.flux))
+    left = stable(curves, among, np.hypot(curves.noise, systematic * curves.flux), gradient=options.gradient)
     reference = spread_out(curves, left, options.max_references)
     systematic = _systematic(curves, reference, options)
     scales, factor, factor_error = field_scale(curves, reference, gradient=options.gradient)
@@ -121,7 +121,9 @@ def _systematic(curves: LightCurves, reference: Bools, options: NormalizeOptions
         return options.systematic
     if curves.epoch.size < EPOCHS_TO_JUDGE:
         return UNMEASURED_SYSTEMATIC
-    return systematic_fraction(curves.flux[reference], curves.noise[reference])
+    east, north = offsets(curves)
+    plane = (east[reference], north[reference]) if options.gradient else None
+    return systematic_fraction(curves.flux[reference], curves.noise[reference], plane)
 
 
 def field_scale(curves: LightCurves, reference: Bools, *, gradient: bool) -> tuple[list[Scale], Floats, Floats]:
@@ -207,7 +209,8 @@ def bright_scatter(field: Field) -> tuple[Floats, Floats]:
     bright = field.reference & (field.curves.snr >= BRIGHT_SNR)
     if field.curves.epoch.size < EPOCHS_TO_JUDGE or not bright.any():
         return np.empty(0), np.empty(0)
-    flux, error = normalised_curves(field.curves.flux[field.reference], field.curves.noise[field.reference])
+    raw, noise = field.curves.flux[field.reference], field.curves.noise[field.reference]
+    flux, error = normalised(raw, noise, field.factor[field.reference], field.factor_error[field.reference])
     part = bright[field.reference]
     mean = np.nanmean(flux[part], axis=1)
     spread = np.nanstd(flux[part], axis=1, ddof=1)

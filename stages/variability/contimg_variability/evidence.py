@@ -41,6 +41,8 @@ lensed part trade off against each other in a narrow valley, in which a simplex 
 COARSE = 0.1
 """By this part of its whole range a coarse template misses the light curve that it stands for. Added to the errors it makes the
 bank rank templates rightly at high signal-to-noise ratios, and smooths the way of the search; the verdict is without it."""
+FORBIDDEN = 1e12
+"""Loss of what is not allowed; finite, because the simplex subtracts losses."""
 ROOM = 4_000_000
 """Numbers in one array of a bank's fits."""
 
@@ -209,7 +211,7 @@ def _search(family: _Family, start: _Fit, mjd: Floats, noise: LightCurveNoise, s
         found = _at(family, point, mjd, noise)
         if found is not None and found.value > best.value:
             best = found
-        return np.inf if found is None else -found.value
+        return FORBIDDEN if found is None else -found.value
 
     simplex = np.vstack([start.point, start.point + np.diag(family.bank.steps * stride)])
     minimize(loss, start.point, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": SEARCH})
