@@ -62,6 +62,24 @@ def turned(after_s: float, head: Header) -> Floats:
     return np.asarray((stations().itrf_m - SITE.itrf_m) @ np.array([east, north, towards]).T)
 
 
+def sky(data: Averaged, lmn: Floats, flux_jy: float, alpha: float, frequency_hz: float) -> list[npt.NDArray[np.complex128]]:
+    """Return the visibilities of a source with a power-law spectrum, seen through the drifting beam and smeared; one array a set."""
+    head, made = data.header, []
+    for part in data.sets:
+        vis = np.zeros(part.weight.shape, complex)
+        for t, moment in enumerate(data.times_s):
+            ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), moment / 86400, SITE)
+            towards = np.stack(direction_cosines(ra, dec, head.ra_rad, head.dec_rad))
+            away = 2 * np.arcsin(np.linalg.norm(lmn - towards) / 2)
+            rows = np.flatnonzero(part.time_index == t)
+            for c, freq in enumerate(part.frequencies_hz):
+                level = flux_jy * float(primary_beam(away, freq)) * (freq / frequency_hz) ** alpha
+                left = _coherence(head, part, rows, (freq, data.interval_s), (lmn, lmn - towards))
+                vis[rows, c] = level * left * np.exp(2j * np.pi * freq / SPEED_OF_LIGHT * (part.uvw_m[rows] @ lmn))
+        made.append(vis)
+    return made
+
+
 def brute_beam(data: Averaged, weights: tuple[Any, ...], lmn: Floats, alpha: float, frequency_hz: float) -> float:
     """Return the effective beam in one direction from every visibility: phases summed over finely cut samples, no sinc."""
     total = heavy = 0.0
