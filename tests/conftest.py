@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from chain import Chain, full_calibrator, small_calibrator
 
 if TYPE_CHECKING:

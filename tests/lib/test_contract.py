@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from contimg.errors import MEANING, Exit, meaning_of, retry_of
 from contimg.manifest import MANIFEST, read_manifest
 

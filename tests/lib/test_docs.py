@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from contimg.errors import MEANING
 
 PAGE = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()

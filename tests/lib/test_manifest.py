@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from contimg.errors import BadInputError, MissingError
 from contimg.manifest import MANIFEST, QA, Input, Manifest, Output, artifact_input, object_input, read_manifest, work_key
 from contimg.versions import source_digest, tool_version

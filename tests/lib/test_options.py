@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
+from pydantic import Field
+
 from contimg.options import (
     ArtifactURI,
     ArtifactURIs,
@@ -18,7 +20,6 @@ from contimg.options import (
     is_optional,
     parse,
 )
-from pydantic import Field
 
 
 class Example(Options):

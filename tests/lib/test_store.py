@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+
 from contimg.directory import PARTIAL
 from contimg.errors import MissingError, StoreError, UsageError
 from contimg.s3 import PART

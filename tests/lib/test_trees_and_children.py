@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from contimg import child
 from contimg.context import Context, available_memory
 from contimg.errors import BadInputError, ChildFailedError, ChildTimedOutError, NoRoomError
