@@ -199,26 +199,19 @@ def responses(  # noqa: PLR0913, PLR0917 - a kernel
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def mean_level(  # noqa: PLR0913, PLR0917 - a kernel
+def take_out(  # noqa: PLR0913, PLR0917 - a kernel
     uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
-    sample: tuple[float, int, float], level: Floats, weight: Singles, out: Floats,
+    sample: tuple[float, int, float], freq_hz: Floats, level: Floats, weight: Singles, total: Floats, vis: Complexes,
 ) -> None:  # fmt: skip
-    """Add to `out`, shape (K,), the weighted sum of what sources show: their level, shape (times, K, C), times what smearing leaves."""
-    for r in range(uvw_s.shape[0]):
-        t = time_index[r]
-        for k in range(cosines.shape[0]):
-            total = 0.0
-            for c in range(weight.shape[1]):
-                total += weight[r, c] * level[t, k, c]
-            out[k] += total * _left(uvw_s, spin_s, r, offsets[t], k, _dot(uvw_s, r, cosines, k), sample)
+    """Subtract sources from `vis`, shape (rows, C), channels equidistant.
 
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def subtract_changes(  # noqa: PLR0913, PLR0917 - a kernel
-    uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
-    sample: tuple[float, int, float], freq_hz: Floats, level: Floats, kept: Floats, vis: Complexes,
-) -> None:  # fmt: skip
-    """Subtract sources, and add them again as steady points of the fluxes `kept`; `vis` has shape (rows, C), channels equidistant."""
+    Parameters
+    ----------
+    level
+        Shape (times, K, C), Jy: the sources without smearing.
+    weight, total
+        Shape (rows, C); and shape (K,), added to: the weighted sum of what each source shows.
+    """
     step_hz = freq_hz[1] - freq_hz[0] if freq_hz.size > 1 else 0.0
     for r in range(uvw_s.shape[0]):
         t = time_index[r]
@@ -230,10 +223,13 @@ def subtract_changes(  # noqa: PLR0913, PLR0917 - a kernel
             real, imaginary = math.cos(phase), math.sin(phase)
             step = 2 * math.pi * delay * step_hz
             step_real, step_imaginary = math.cos(step), math.sin(step)
+            shown = 0.0
             for c in range(freq_hz.size):
-                change = left * level[t, k, c] - kept[k]
-                vis[r, c] -= complex(change * real, change * imaginary)
+                flux = left * level[t, k, c]
+                shown += weight[r, c] * flux
+                vis[r, c] -= complex(flux * real, flux * imaginary)
                 real, imaginary = real * step_real - imaginary * step_imaginary, real * step_imaginary + imaginary * step_real
+            total[k] += shown
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]

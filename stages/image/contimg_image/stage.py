@@ -10,9 +10,9 @@ import numpy as np
 
 from contimg.catalogues import load, nvss
 from contimg.context import Outcome
-from contimg.images import bilinear
+from contimg.images import Beam, bilinear
 from contimg.ms import STOKES_I, Header, MeasurementSet, Rows, create
-from contimg_image import averaging, beam, describe, judge, masks, noise, steady, tclean, tiers, wsclean
+from contimg_image import averaging, beam, bright, describe, judge, masks, noise, tclean, tiers, wsclean
 from contimg_image.frame import Frame
 from contimg_image.observation import Observation, fetch
 from contimg_image.weights import ImagingWeights, half_power_beam, imaging_weights
@@ -75,9 +75,9 @@ def run(options: ImageOptions, context: Context) -> Outcome:
     frame = Frame(float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec)
     where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
     catalogue = load(options.catalogue) if options.catalogue else nvss()
-    with context.step("steady"):
-        bright = steady.choose(catalogue, frame, where, weights.frequency_hz, settings.steady)
-        steady.make_steady(data, weights, where, bright)
+    with context.step("bright sources"):
+        strong = bright.choose(catalogue, frame, where, weights.frequency_hz, settings.bright)
+        apparent_jy = bright.take_out(data, weights, where, strong)
         paths = tuple(write_set(context.scratch / f"{part.name}.ms", data, part) for part in data.sets)
     context.progress(2, STEPS)
     with context.step("beam"):
@@ -90,6 +90,8 @@ def run(options: ImageOptions, context: Context) -> Outcome:
         restoring = (lobe[0] / ARCSEC_RAD, lobe[1] / ARCSEC_RAD, float(np.degrees(lobe[2])))
         job = wsclean.Job(paths, settings, restoring, frame, options.timeout_s)
         made, mask, strangers = clean(options.backend, context, job, sky)
+        restored = Beam(made.bmaj_deg, made.bmin_deg, made.bpa_deg)
+        bright.put_back(made.image, strong, apparent_jy, restored, frame.cell_deg)
     context.progress(4, STEPS)
     with context.step("judge"):
         local = noise.rms_map(made.residual, mask, beam_px(made, frame))

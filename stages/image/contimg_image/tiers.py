@@ -38,8 +38,8 @@ class Settings:
     """Of the gridder, relative."""
     taper_arcsec: float
     """Width (FWHM) of a Gaussian that the sky is smoothed with by the weights; 0 for none."""
-    steady: int
-    """Most sources whose changes are taken out before imaging."""
+    bright: int
+    """Most sources that are taken out of the visibilities before imaging."""
     deterministic: bool = True
     """Whether the same input must give the same bytes."""
 
@@ -60,7 +60,7 @@ TIERS: dict[Tier, Settings] = {
     "quicklook": Settings(1350, 10.8, 0.5, 20_000, 4.0, 0.95, 500.0, 1e-3, 0.0, 10, deterministic=False),
     "development": Settings(1620, 9.0, 0.5, 50_000, 2.0, 0.95, 500.0, 1e-4, 0.0, 20),
     # The taper takes the 10" spike out of the PSF, which 3" cells sample too coarsely: + 0.8 % in peaks without, + 0.3 % with.
-    "standard": Settings(5400, 3.0, 0.5, 200_000, 1.0, 0.9, EVERYTHING_M, 1e-4, 12.0, 40),
+    "standard": Settings(5400, 3.0, 0.5, 200_000, 1.0, 0.9, EVERYTHING_M, 1e-4, 12.0, 60),
     "high_precision": Settings(6480, 2.5, 0.5, 1_000_000, 0.7, 0.8, EVERYTHING_M, 1e-5, 12.0, 100),
 }
 
