@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLOURS, MARKS = (BLUE, ORANGE, GREEN, PINK), "os^D"
 VARIABLE_SHOWN, STEADY_SHOWN = 6, 2
 """Light curves beside the candidates': the most variable other sources, and the brightest references."""
-EPSILON = 1e-3
+EPSILON, LARGE, JANSKY_FROM = 1e-3, 1.4, 5000.0
 Rows = list[dict[str, Any]]
 
 
@@ -27,7 +27,7 @@ def factors(table: pa.Table) -> list[Picture]:
     field = column(table, "field")
     names = sorted(set(field.tolist()))
     start = float(np.floor(np.min(mjd)))
-    figure, (axes,) = new(2.8)
+    figure, (axes,) = new(3.0)
     axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
     for k, name in enumerate(names):
         mine = field == name
@@ -39,7 +39,7 @@ def factors(table: pa.Table) -> list[Picture]:
     good = factor[np.isfinite(factor)]
     scatter = float(np.std(good, ddof=1)) if good.size > 1 else 0.0
     text = f"{len(mjd)} epochs, median {np.median(good):.3f}, scatter {100 * scatter:.1f} %" if good.size else "no epoch has one"
-    return [picture(figure, "factors", f"Normalisation factor of each epoch: {text}.", f"Normalisation factor of each epoch ({text}).")]
+    return [picture(figure, "factors", f"Normalisation factor of each epoch: {text}.", f"Normalisation factor of each epoch ({text}).", largest=LARGE)]
 
 
 def eta_v(stats: pa.Table) -> list[Picture]:
@@ -49,7 +49,7 @@ def eta_v(stats: pa.Table) -> list[Picture]:
     good = np.isfinite(eta) & np.isfinite(modulation)
     if not good.any():
         return []
-    figure, (axes,) = new(3.4)
+    figure, (axes,) = new(3.0)
     kinds = (
         ("other sources", good & ~candidate & ~reference, BLUE, "o", 3.0), ("references", good & reference, GREEN, "s", 3.5),
         ("ESE candidates", good & candidate, ORANGE, "*", 12.0),
@@ -62,7 +62,7 @@ def eta_v(stats: pa.Table) -> list[Picture]:
     axes.legend(loc="best")
     names = ", ".join(column(stats, "source")[candidate].tolist()) or "none"
     alt = f"Variability of {int(good.sum())} sources, eta against V; median eta {np.median(eta[good]):.2f}. Candidates: {names}."
-    return [picture(figure, "eta-v", alt, "η–V: sources that vary lie to the upper right; the dotted line is noise alone.")]
+    return [picture(figure, "eta-v", alt, "η–V: sources that vary lie to the upper right; the dotted line is noise alone.", largest=LARGE)]
 
 
 def light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture], list[Picture]]:
@@ -76,27 +76,28 @@ def light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture], list
     steady = steady[np.argsort(-column(stats, "flux_mean")[steady], kind="stable")][:STEADY_SHOWN]
     arrays = {one: column(curves, one) for one in ("source", "mjd", "flux", "flux_err", "upper_limit", "model")}
 
-    def draw(indices: np.ndarray[Any, Any], kind: str) -> list[Picture]:
-        return [_light_curve(arrays, str(name[k]), f"{kind}, η {eta[k]:.1f}", f"curve-{k}") for k in indices]
+    def draw(indices: np.ndarray[Any, Any], kind: str, largest: float = 1.0) -> list[Picture]:
+        return [_light_curve(arrays, str(name[k]), f"{kind}, η {eta[k]:.1f}", f"curve-{k}", largest) for k in indices]
 
-    return draw(found, "candidate"), draw(variable, "most variable") + draw(steady, "reference")
+    return draw(found, "candidate", LARGE), draw(variable, "most variable") + draw(steady, "reference")
 
 
-def _light_curve(arrays: dict[str, np.ndarray[Any, Any]], source: str, kind: str, name: str) -> Picture:
+def _light_curve(arrays: dict[str, np.ndarray[Any, Any]], source: str, kind: str, name: str, largest: float) -> Picture:
     mine = arrays["source"] == source
     mjd, flux, error, model = (arrays[one][mine] for one in ("mjd", "flux", "flux_err", "model"))
     limit = arrays["upper_limit"][mine].astype(bool)
     start = float(np.floor(np.min(arrays["mjd"])))
+    part, unit = (1e-3, "Jy") if np.median(flux) > JANSKY_FROM else (1.0, "mJy")  # five digits have no room
     figure, (axes,) = new(2.5)
-    axes.errorbar(mjd[~limit] - start, flux[~limit], error[~limit], fmt="o", color=BLUE, markersize=3.5, linewidth=0.9)
-    _limits(axes, mjd[limit] - start, np.maximum(flux[limit], 0) + 3 * error[limit])
+    axes.errorbar(mjd[~limit] - start, part * flux[~limit], part * error[~limit], fmt="o", color=BLUE, markersize=3.5, linewidth=0.9)
+    _limits(axes, mjd[limit] - start, part * (np.maximum(flux[limit], 0) + 3 * error[limit]))
     fitted = np.isfinite(model)
     if fitted.any():
-        axes.plot(mjd[fitted] - start, model[fitted], color=ORANGE, linewidth=1.5, label="plasma lens, fitted")
+        axes.plot(mjd[fitted] - start, part * model[fitted], color=ORANGE, linewidth=1.5, label="plasma lens, fitted")
         axes.legend()
-    axes.set(xlabel=f"MJD − {start:.0f} (days)", ylabel="Flux (mJy/beam)", title=source)
+    axes.set(xlabel=f"MJD − {start:.0f} (days)", ylabel=f"Flux ({unit}/beam)", title=source)
     text = f"{source} ({kind}): {mine.sum()} epochs, {limit.sum()} upper limits, from {flux.min():.1f} to {flux.max():.1f} mJy per beam"
-    return picture(figure, name, f"Light curve of {text}.", f"{source}: {kind}.")
+    return picture(figure, name, f"Light curve of {text}.", f"{source}: {kind}.", largest=largest)
 
 
 def _limits(axes: Axes, days: np.ndarray[Any, Any], level: np.ndarray[Any, Any]) -> None:

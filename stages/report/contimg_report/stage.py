@@ -62,9 +62,10 @@ def group_page(artifacts: dict[str, Artifact]) -> dict[str, Any]:
 def run_page(artifacts: dict[str, Artifact], options: ReportOptions) -> dict[str, Any]:
     """Return what the page of a run shows."""
     candidates = artifacts["variability"].metrics["candidates"] if "variability" in artifacts else None
+    groups = page.group_rows(read_manifest(uri) for uri in options.groups)
     content: dict[str, Any] = {
-        **_common(artifacts), "verdict": verdict.of_run(artifacts, candidates), "tiles": verdict.run_tiles(artifacts),
-        "title": page.run_title(artifacts), "groups": page.group_rows(read_manifest(uri) for uri in options.groups),
+        **_common(artifacts), "verdict": verdict.of_run(artifacts, candidates), "tiles": verdict.run_tiles(artifacts, groups),
+        "title": page.run_title(artifacts), "groups": groups,
     }  # fmt: skip
     if "normalize" in artifacts:
         table = artifacts["normalize"].table("normalization.parquet")

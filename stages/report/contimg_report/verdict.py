@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from contimg_report.words import number, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from contimg_report.material import Artifact
 
@@ -97,8 +97,8 @@ def group_tiles(artifacts: Mapping[str, Artifact]) -> list[Tile]:
     return tiles
 
 
-def run_tiles(artifacts: Mapping[str, Artifact]) -> list[Tile]:
-    """Return the figures that sum up a run."""
+def run_tiles(artifacts: Mapping[str, Artifact], groups: Sequence[Mapping[str, Any]] = ()) -> list[Tile]:
+    """Return the figures that sum up a run; `groups` are the rows of its groups."""
     tiles = []
     if "normalize" in artifacts:
         one = artifacts["normalize"]
@@ -111,6 +111,10 @@ def run_tiles(artifacts: Mapping[str, Artifact]) -> list[Tile]:
     if "variability" in artifacts:
         one = artifacts["variability"]
         tiles.append(_tile(one, "Candidates", str(one.metrics["candidates"]), "for extreme scattering events"))
+    if groups:
+        doubtful = sum(not row["good"] for row in groups)
+        note = "all good" if not doubtful else f"{doubtful} with reservations"
+        tiles.append(Tile("Groups", str(len(groups)), note, not doubtful))
     return tiles
 
 

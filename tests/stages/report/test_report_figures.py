@@ -238,3 +238,14 @@ def test_the_most_variable_and_the_brightest_references_are_shown_once_each() ->
     assert shown[: plots_run.VARIABLE_SHOWN] == ["s10", "s9", "s8", "s7", "s6", "s5"]
     assert shown[plots_run.VARIABLE_SHOWN :] == ["s4", "s2"]
     assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize(("flux", "unit"), [(120.0, "mJy"), (16200.0, "Jy")])
+def test_a_bright_light_curve_is_in_jansky(flux: float, unit: str) -> None:
+    curves = pa.table({
+        "source": ["s0"] * 3, "mjd": [61000.0, 61001.0, 61002.0], "flux": [flux] * 3, "flux_err": [1.0] * 3, "upper_limit": [False] * 3,
+        "model": pa.array([None] * 3, pa.float64()),
+    })  # fmt: skip
+    _, (drawn,) = plots_run.light_curves(curves, statistics([1.0], [False]))
+    assert f"Flux ({unit}/beam)" in drawn.svg
+    assert f"from {flux:.1f} to {flux:.1f} mJy per beam" in drawn.alt

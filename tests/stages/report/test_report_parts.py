@@ -131,6 +131,14 @@ def test_all_that_is_known_of_a_group_is_one_row() -> None:
     assert rows[1]["metrics"]["flag_fraction"] == 0.1
 
 
+def test_a_run_counts_its_doubtful_groups() -> None:
+    artifacts = {"variability": artifact("variability", {"candidates": 1})}
+    tile = verdict.run_tiles(artifacts, [{"good": True}, {"good": False}, {"good": True}])[-1]
+    assert (tile.label, tile.value, tile.note, tile.good) == ("Groups", "3", "1 with reservations", False)
+    assert verdict.run_tiles(artifacts, [{"good": True}])[-1].note == "all good"
+    assert [one.label for one in verdict.run_tiles(artifacts)] == ["Candidates"]
+
+
 def test_only_bad_antennas_are_listed_the_worst_first() -> None:
     antennas = [
         {"index": 0, "name": "1", "fraction": [0.1, 0.1], "dead": []}, {"index": 1, "name": "2", "fraction": [0.5, 0.2], "dead": []},
