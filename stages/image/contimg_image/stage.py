@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ def run(options: ImageOptions, context: Context) -> Outcome:
     context.progress(1, STEPS)
     with context.step("average"):
         data, settings = average(options, seen)
+        # Scratch may be memory, and the imager needs it more.
+        shutil.rmtree(seen.path)
         padded = wsclean.PADDING * settings.width_rad
         weights = imaging_weights(data, settings.robust, padded, settings.taper_arcsec * ARCSEC_RAD)
     frame = Frame(float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec)
