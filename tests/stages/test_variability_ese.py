@@ -117,7 +117,7 @@ def test_spikes_and_dip_of_a_lens_are_one_excursion() -> None:
 
 @pytest.mark.parametrize("error", [0.003, 0.01, 0.03])
 def test_lens_is_found_where_it_is(error: float) -> None:
-    for seed, middle in enumerate((65.0, 85.0, 100.0)):
+    for seed, middle in enumerate((65.0, 100.0)):
         found = verdict(lens_gain((DAYS - middle) / 13, 1.2, 0.3), error, np.random.default_rng(seed))
         assert found.candidate
         assert found.lens is not None
@@ -171,7 +171,7 @@ def population(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     return flux, error
 
 
-@pytest.mark.parametrize(("kind", "count"), [("steady", 400), ("bad epochs", 10), ("flare", 10), ("red", 15)])
+@pytest.mark.parametrize(("kind", "count"), [("steady", 400), ("bad epochs", 8), ("flare", 8), ("red", 8)])
 def test_false_alarms_are_rare(kind: str, count: int) -> None:
     rng = np.random.default_rng(2026)
     alarms = sum(verdict(*population(kind, rng), rng).candidate for _ in range(count))
@@ -209,9 +209,13 @@ def gbi_windows(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.skipif(not GBI.exists(), reason="the GBI light curves are not here")
-def test_real_agn_without_a_lens_are_no_candidates() -> None:
-    windows = [window for path in sorted(GBI.glob("*.txt")) for window in gbi_windows(path)]
-    assert len(windows) >= 20
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [("0954+658.txt", 5), pytest.param("*.txt", 20, marks=pytest.mark.slow)],
+)
+def test_real_agn_without_a_lens_are_no_candidates(names: str, count: int) -> None:
+    windows = [window for path in sorted(GBI.glob(names)) for window in gbi_windows(path)]
+    assert len(windows) >= count
     found = []
     for mjd, flux in windows:
         # Their errors are 1.5 % of the flux.

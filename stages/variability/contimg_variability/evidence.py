@@ -41,6 +41,8 @@ lensed part trade off against each other in a narrow valley, in which a simplex 
 COARSE = 0.1
 """By this part of its whole range a coarse template misses the light curve that it stands for. Added to the errors it makes the
 bank rank templates rightly at high signal-to-noise ratios, and smooths the way of the search; the verdict is without it."""
+HOPELESS = 15.0
+"""A lens that is this much less likely than red noise after the coarse search is not searched further; it would gain some units."""
 FORBIDDEN = 1e12
 """Loss of what is not allowed; finite, because the simplex subtracts losses."""
 ROOM = 4_000_000
@@ -112,16 +114,19 @@ def evidence(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
     noise, coarse = noise_of(mjd, y, sigma), noise_of(mjd, y, np.hypot(sigma, COARSE * np.ptp(y)))
     lens = _Family(lenses(mjd), whole_lens_curve, lambda shapes, a, b: _dims(shapes, a, b, y, sigma))
     flare = _Family(flares(mjd), flare_curve, lambda _shapes, _a, b: b > 0)
-    best = _maximum(lens, mjd, coarse, noise)
+    constant = float(noise.constant.max())
+    red, bad = constant - _penalty("red noise", y.size), noise.two_bad_epochs() - _penalty("bad epochs", y.size)
+    ahead = max(red, bad) + _penalty("lens", y.size)
+    best = _maximum(lens, mjd, coarse, noise, worth=ahead - HOPELESS)
     if best is None:
         return None
-    constant = float(noise.constant.max())
-    burst = _maximum(flare, mjd, coarse, noise)
-    rivals = (
-        constant - _penalty("red noise", y.size),
-        (burst.value if burst else constant) - _penalty("flare", y.size),
-        noise.two_bad_epochs() - _penalty("bad epochs", y.size),
+    # A lens that red noise beats needs no more rivals: the bank's flare is enough for the record.
+    burst = (
+        _maximum(flare, mjd, coarse, noise, worth=-np.inf)
+        if best.value > ahead
+        else next(iter(_best_of_bank(flare, noise)), None)
     )
+    rivals = (red, (burst.value if burst else constant) - _penalty("flare", y.size), bad)
     ratios = tuple(best.value - _penalty("lens", y.size) - rival for rival in rivals)
     return _report(mjd, best, lens.bank.parameters_of(best.point), ratios, scale)
 
@@ -178,14 +183,17 @@ def _fits(
     return found, which
 
 
-def _maximum(family: _Family, mjd: Floats, coarse: LightCurveNoise, noise: LightCurveNoise) -> _Fit | None:
-    """Return the best allowed fit: the bank's, or what a simplex search from the bank's best finds."""
+def _maximum(family: _Family, mjd: Floats, coarse: LightCurveNoise, noise: LightCurveNoise, worth: float) -> _Fit | None:
+    """Return the best allowed fit: the bank's, or what a simplex search from the bank's best finds.
+
+    The search ends early if its first part does not reach the log likelihood `worth`.
+    """
     starts = _best_of_bank(family, coarse)
     if not starts:
         return None
     smooth = max((_search(family, start, mjd, coarse, 1.0) for start in starts), key=lambda fit: fit.value)
     best = _at(family, smooth.point, mjd, noise) or starts[0]
-    for _ in range(RESTARTS):
+    for _ in range(RESTARTS if best.value > worth else 0):
         before = best.value
         best = _search(family, best, mjd, noise, -0.5)
         if best.value < before + GAIN:
