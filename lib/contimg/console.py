@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from contimg.context import Progress
 
@@ -30,9 +30,10 @@ class Console(Progress):
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._person = sys.stderr.isatty() and not env.get("CONTIMG_LOG_JSON")
-        self.log.setLevel(env.get("CONTIMG_LOG_LEVEL", "INFO").upper())
-        self.log.handlers = [self._handler()]
+        self._out = self._handler()
+        self.log.handlers = [self._out]
         self.log.propagate = False
+        self._set_level(env.get("CONTIMG_LOG_LEVEL") or "INFO")
 
     def show(self, done: int, total: int) -> None:
         """Move the bar, or write a line; and tell Argo."""
@@ -53,18 +54,30 @@ class Console(Progress):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+            self._out.setStream(sys.stderr)
 
     def _move(self, done: int, total: int) -> None:
         if self._bar is None:
-            from rich.progress import Progress as NewBar  # only a person needs rich
+            from rich.console import Console as Terminal  # only a person needs rich
+            from rich.progress import Progress as NewBar
 
-            self._bar = NewBar(transient=True)
+            # stdout is the summary's.
+            self._bar = NewBar(console=Terminal(stderr=True), transient=True)
             self._task = self._bar.add_task(self._stage, total=total)
             self._bar.start()
+            # The bar has put itself before stderr, so that words appear above it and not in it.
+            self._out.setStream(sys.stderr)
         if self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
 
-    def _handler(self) -> logging.Handler:
+    def _set_level(self, name: str) -> None:
+        if name.upper() in logging.getLevelNamesMapping():
+            self.log.setLevel(name.upper())
+        else:
+            self.log.setLevel(logging.INFO)
+            self.log.warning("CONTIMG_LOG_LEVEL is %r, which is no level; taking INFO", name)
+
+    def _handler(self) -> logging.StreamHandler[TextIO]:
         handler = logging.StreamHandler(sys.stderr)
         form = "%(levelname)s %(message)s" if self._person else ""
         handler.setFormatter(logging.Formatter(f"contimg-{self._stage}: {form}") if self._person else _JsonLines(self._stage))

@@ -72,7 +72,10 @@ class Context:
         self.need(expected.bytes)
         path = self.scratch / "inputs" / uri.rstrip("/").rpartition("/")[2] / name
         if not path.exists():
-            self._check(uri, expected, *fetch_file(open_store(uri), name, path))
+            found = fetch_file(open_store(uri), name, path)
+            if found[1] != expected.sha256:
+                path.unlink()  # or the next fetch would take it for a checked one
+            self._check(uri, expected, *found)
         return path
 
     def fetch_tree(self, uri: str, name: str) -> Path:
@@ -97,12 +100,9 @@ class Context:
 
     def write(self, name: str, content: bytes | Path) -> Output:
         """Write one file of the artifact."""
-        with self._store.writer(name) as sink:
-            if isinstance(content, Path):
-                with content.open("rb") as source:
-                    size, digest = copy_digest(source, sink)
-            else:
-                size, digest = copy_digest(io.BytesIO(content), sink)
+        # The source first: in the writer's hands its errors would count as the store's.
+        with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as source, self._store.writer(name) as sink:
+            size, digest = copy_digest(source, sink)
         return self._record(name, size, digest)
 
     def write_tree(self, name: str, folder: Path) -> Output:

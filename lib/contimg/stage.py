@@ -38,8 +38,8 @@ class Stage:
 
     @property
     def version(self) -> str:
-        """The version of the stage's distribution."""
-        return versions.tool_version(self.program)
+        """The version of the distribution that holds the stage; not every stage has one of its own."""
+        return versions.tool_version(self.package.partition(".")[0].replace("_", "-"))
 
     def load(self) -> Callable[[Any, Context], Outcome]:
         """Import the stage's code; this is where the heavy imports happen."""
