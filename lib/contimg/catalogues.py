@@ -267,8 +267,8 @@ def _numbers(table: pa.Table, name: str) -> FloatArray:
     # Not to_numpy: that imports pandas where it is installed, which takes longer than all the rest.
     column = table[name].combine_chunks()
     whole = np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype())[column.offset : column.offset + len(column)]
-    missing = np.asarray(column.is_null().to_pylist()) if column.null_count else False
-    return np.where(missing, np.nan, whole.astype(np.float64))
+    missing = np.asarray(column.is_null().to_pylist(), bool)
+    return np.asarray(np.where(missing, np.nan, whole), np.float64)
 
 
 def _words(table: pa.Table, name: str) -> npt.NDArray[Any]:
