@@ -192,8 +192,8 @@ class TestDoing:
             raise ZeroDivisionError
         with doing.step("apply"):
             pass
-        assert first >= 0.05
-        assert doing.seconds["solve"] >= first + 0.05
+        assert first >= 0.049
+        assert doing.seconds["solve"] >= first + 0.049  # seconds are rounded to ms
         assert list(doing.seconds) == ["solve", "apply"]
 
     def test_progress_goes_where_the_contract_says(self, tmp_path: Path) -> None:

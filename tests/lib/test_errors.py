@@ -1,0 +1,101 @@
+"""Every failure that a person can act on: it says where, what and what to do, and survives the way home."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NoReturn
+
+import pytest
+
+from contimg import errors
+from contimg.errors import MEANING, BadFileError, ContimgError, Exit, Retry, Stopped, meaning_of, retry_of
+
+
+def family(kind: type[ContimgError]) -> list[type[ContimgError]]:
+    return [
+        member for child in kind.__subclasses__() if child.__module__ == errors.__name__ for member in (child, *family(child))
+    ]
+
+
+KINDS = family(ContimgError)
+FOUR = ("/data/x_sb03.hdf5", "145348600 bytes", "0 bytes", "Send it again.")
+LINE = "/data/x_sb03.hdf5: expected 145348600 bytes, found 0 bytes. Send it again."
+
+
+@pytest.mark.parametrize("kind", [ContimgError, *KINDS])
+class TestEveryError:
+    def test_says_all_in_one_line(self, kind: type[ContimgError]) -> None:
+        assert str(kind(*FOUR)) == LINE
+
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_survives_pickling(self, kind: type[ContimgError], protocol: int) -> None:
+        back = pickle.loads(pickle.dumps(kind(*FOUR), protocol))  # noqa: S301 - our own bytes
+        assert type(back) is kind
+        assert (str(back), back.args, back.exit) == (LINE, FOUR, kind.exit)
+
+    def test_survives_copying(self, kind: type[ContimgError]) -> None:
+        assert str(copy.deepcopy(kind(*FOUR))) == LINE
+
+    def test_has_a_code_of_the_table_and_a_docstring(self, kind: type[ContimgError]) -> None:
+        assert kind.exit in MEANING
+        assert kind.__doc__
+
+    def test_asks_for_all_four_parts(self, kind: type[ContimgError]) -> None:
+        with pytest.raises(TypeError):
+            kind("x.hdf5")  # type: ignore[call-arg]
+
+    def test_is_no_oserror_and_no_stop(self, kind: type[ContimgError]) -> None:
+        assert not issubclass(kind, OSError | Stopped)
+        assert issubclass(kind, Exception)
+
+
+def test_every_code_has_one_error_and_every_error_its_own_code() -> None:
+    codes = [kind.exit for kind in KINDS]
+    assert len(set(codes)) == len(codes)
+    # Nothing raises DONE; BUG is what is left; TOLD_TO_STOP is `Stopped`.
+    assert set(Exit) - set(codes) == {Exit.DONE, Exit.BUG, Exit.TOLD_TO_STOP}
+
+
+def test_data_are_blamed_from_10_and_the_world_from_20() -> None:
+    for kind in KINDS:
+        world = retry_of(kind.exit).limit > 0
+        assert (20 <= kind.exit < 30) == world, kind.__name__
+        assert world or kind.exit < 20
+
+
+def _raise() -> NoReturn:
+    raise BadFileError(*FOUR)
+
+
+def test_an_error_crosses_a_process_pool() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool, pytest.raises(BadFileError) as caught:
+        pool.submit(_raise).result()
+    assert str(caught.value) == LINE
+
+
+def test_the_cause_stays_with_it() -> None:
+    with pytest.raises(BadFileError) as caught:
+        try:
+            b"\xff".decode()
+        except UnicodeDecodeError as error:
+            raise BadFileError(*FOUR) from error
+    assert isinstance(caught.value.__cause__, UnicodeDecodeError)
+
+
+@pytest.mark.parametrize("code", [1, 3, 26, 71, 255, -9])
+def test_an_unknown_code_is_named_and_never_tried_again(code: int) -> None:
+    assert meaning_of(code) == f"unknown exit code {code}"
+    assert retry_of(code) == Retry(0, 0.0)
+
+
+def test_codes_are_what_a_shell_can_carry() -> None:
+    assert all(0 <= code < 126 for code in Exit), "from 126 on a code is the shell's or a signal's"
+    assert len({meaning for meaning, _ in MEANING.values()}) == len(MEANING)
+
+
+def test_nothing_that_catches_exceptions_swallows_a_stop() -> None:
+    assert issubclass(Stopped, BaseException)
+    assert not issubclass(Stopped, Exception)

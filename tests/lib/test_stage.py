@@ -1,0 +1,180 @@
+"""A stage seen from outside: what it will read, and the name of its work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import Field
+
+from contimg.errors import BadInputError, MissingError, UsageError
+from contimg.manifest import MANIFEST, QA, Input, Manifest, Output
+from contimg.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions
+from contimg.stage import PLACES, Stage
+from contimg.store import open_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class TryOptions(StageOptions):
+    """Reads one of everything."""
+
+    ms: ArtifactURI | None = None
+    """One artifact."""
+    images: ArtifactURIs = ()
+    """Many."""
+    record: ObjectURI = ""
+    """An object."""
+    model: ObjectURI | None = None
+    """Another."""
+    tables: str = ""
+    """A place."""
+    store: str | None = None
+    """Another place."""
+    calibrations: str = ""
+    """A third one."""
+    sigma: float = Field(default=3.0, gt=0)
+    """What is made."""
+    tier: str = "standard"
+    """So is this."""
+
+
+def rows(options: TryOptions) -> list[Input]:
+    """Resolve what lies in the store, as calibrate and normalize do."""
+    root = open_store(options.tables)
+    return [Input(name="rows", uri=f"{options.tables}/{e.key}", digest=root.read(e.key).decode()) for e in root.entries("rows/")]
+
+
+PLAIN = Stage("try", TryOptions, package="contimg.schemas", tools=("numpy",))
+ASKING = Stage("try", TryOptions, package="contimg.schemas", tools=("numpy",), resolver=f"{__name__}:rows")
+
+
+def artifact(folder: Path, sha256: str) -> str:
+    output = Output(name="a", bytes=1, sha256=sha256)
+    made = Manifest(
+        stage="toy", version="1", key=folder.name, options={}, inputs=(), tools={}, outputs=(output,),
+        metrics={}, qa=QA(), seconds={}, created=datetime.now(UTC),
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(made.model_dump_json())
+    return str(folder)
+
+
+def key(stage: Stage = PLAIN, /, **options: Any) -> str:
+    given = TryOptions(**({"out": "o"} | options))
+    return stage.key(given, stage.inputs(given))
+
+
+class TestInputs:
+    def test_every_kind_is_resolved_under_its_option_s_name(self, tmp_path: Path) -> None:
+        uris = [artifact(tmp_path / name, name * 64) for name in "abc"]
+        (tmp_path / "r.json").write_bytes(b"{}")
+        given = TryOptions(out="o", ms=uris[0], images=",".join(uris[1:]), record=f"{tmp_path}/r.json")  # type: ignore[arg-type]
+        found = PLAIN.inputs(given)
+        assert [(item.name, item.uri) for item in found] == [
+            ("ms", uris[0]), ("images", uris[1]), ("images", uris[2]), ("record", f"{tmp_path}/r.json"),
+        ]  # fmt: skip
+        # sha256 of the two bytes {}
+        assert found[-1].digest == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+        assert len({item.digest for item in found}) == 4
+
+    def test_what_was_left_out_is_no_input(self) -> None:
+        assert PLAIN.inputs(TryOptions(out="o", tables="t", store="s")) == ()
+
+    @pytest.mark.parametrize("option", ["ms", "images", "record", "model"])
+    def test_what_does_not_exist_is_named(self, tmp_path: Path, option: str) -> None:
+        with pytest.raises(MissingError, match="nowhere"):
+            PLAIN.inputs(TryOptions(**{"out": "o", option: f"{tmp_path}/nowhere"}))
+
+    def test_one_missing_artifact_of_many_is_named(self, tmp_path: Path) -> None:
+        there = artifact(tmp_path / "a", "a" * 64)
+        with pytest.raises(MissingError, match="gone"):
+            PLAIN.inputs(TryOptions(out="o", images=(there, f"{tmp_path}/gone")))
+
+    def test_a_manifest_that_is_none_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / MANIFEST).write_text('{"stage": "toy"}')
+        with pytest.raises(BadInputError, match="a manifest"):
+            PLAIN.inputs(TryOptions(out="o", ms=str(tmp_path)))
+
+    def test_queries_are_answered_before_the_key_is_made(self, tmp_path: Path) -> None:
+        empty = key(ASKING, tables=str(tmp_path))
+        open_store(str(tmp_path)).put("rows/1", b"one")
+        one = key(ASKING, tables=str(tmp_path))
+        open_store(str(tmp_path)).put("rows/2", b"two")
+        assert len({empty, one, key(ASKING, tables=str(tmp_path))}) == 3
+        open_store(str(tmp_path)).delete("rows/2")
+        assert key(ASKING, tables=str(tmp_path)) == one
+
+    def test_a_resolver_without_a_function_is_a_mistake_of_the_stage(self) -> None:
+        with pytest.raises(UsageError, match="module:function"):
+            Stage("try", TryOptions, package="contimg", resolver="contimg.stage").inputs(TryOptions(out="o"))
+
+
+class TestKey:
+    def test_it_is_a_name_for_folders_and_kubernetes(self) -> None:
+        assert len(key()) == 16
+        assert set(key()) <= set("0123456789abcdef")
+
+    @pytest.mark.parametrize("change", [{"sigma": 3.5}, {"tier": "quick"}])
+    def test_what_is_made_changes_it(self, change: dict[str, Any]) -> None:
+        assert key(**change) != key()
+
+    @pytest.mark.parametrize("place", sorted(PLACES & set(TryOptions.model_fields)))
+    def test_where_it_is_made_does_not(self, place: str) -> None:
+        assert key(**{place: "elsewhere"}) == key()
+
+    def test_a_default_that_is_given_is_still_the_default(self) -> None:
+        assert key(sigma="3", tier="standard") == key()
+
+    def test_the_place_of_an_input_does_not_but_its_bytes_do(self, tmp_path: Path) -> None:
+        here, there = artifact(tmp_path / "here/k", "a" * 64), artifact(tmp_path / "there/k", "a" * 64)
+        other = artifact(tmp_path / "other/k", "b" * 64)
+        assert key(ms=here) == key(ms=there) == key(ms=here + "/")
+        assert len({key(), key(ms=here), key(ms=other)}) == 3
+
+    def test_the_same_bytes_in_another_role_are_other_work(self, tmp_path: Path) -> None:
+        uri = artifact(tmp_path / "a", "a" * 64)
+        assert key(ms=uri) != key(images=(uri,))
+
+    def test_the_order_of_a_list_of_artifacts_does_not(self, tmp_path: Path) -> None:
+        first, second = (artifact(tmp_path / name, name * 64) for name in "ab")
+        assert key(images=(first, second)) == key(images=(second, first)) != key(images=(first,))
+
+    def test_stage_code_and_tools_change_it(self) -> None:
+        others = [
+            Stage("other", TryOptions, package="contimg.schemas", tools=("numpy",)),
+            Stage("try", TryOptions, package="contimg_workflows", tools=("numpy",)),
+            Stage("try", TryOptions, package="contimg.schemas", tools=("numpy", "scipy")),
+        ]
+        assert len({key(), *(key(stage) for stage in others)}) == 4
+
+    def test_it_is_the_same_in_another_process(self) -> None:
+        code = (
+            "from contimg_flag.options import STAGE as s; from contimg.manifest import Input;"
+            "print(s.key(s.options(out='o', ms='m'), (Input(name='ms', uri='m', digest='1'),)))"
+        )
+        from contimg_flag.options import STAGE
+
+        # Sets and dicts are in another order for another seed of the hashes.
+        argv = [sys.executable, "-c", code]
+        said = subprocess.run(
+            argv, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7", "PATH": os.environ["PATH"]}
+        )
+        here = STAGE.key(STAGE.options(out="elsewhere", ms="n"), (Input(name="ms", uri="n", digest="1"),))  # type: ignore[call-arg]
+        assert said.stdout.strip() == here
+
+
+def test_a_stage_knows_its_program_and_version() -> None:
+    assert PLAIN.program == "contimg-try"
+    assert PLAIN.version == "0.1.0", "that of the distribution contimg, which holds the package"
+    assert list(PLAIN.tool_versions()) == ["numpy"]
+
+
+def test_a_stage_without_code_says_which_module() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"contimg\.schemas\.stage"):
+        PLAIN.load()
