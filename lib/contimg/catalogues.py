@@ -264,11 +264,12 @@ def _shipped(name: str) -> bytes:
 
 
 def _numbers(table: pa.Table, name: str) -> FloatArray:
-    # Not to_numpy: that imports pandas where it is installed, which takes longer than all the rest.
-    column = table[name].combine_chunks()
-    whole = np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype())[column.offset : column.offset + len(column)]
-    missing = np.asarray(column.is_null().to_pylist(), bool)
-    return np.asarray(np.where(missing, np.nan, whole), np.float64)
+    # Not to_numpy: that imports pandas where it is installed, which takes longer than all the rest. Nulls become NaN.
+    column: Any = table[name].combine_chunks()
+    values = np.frombuffer(
+        column.buffers()[1], column.type.to_pandas_dtype(), len(column), column.offset * column.type.byte_width
+    )
+    return np.asarray(np.where(np.asarray(column.is_null().to_pylist(), bool), np.nan, values), np.float64)
 
 
 def _words(table: pa.Table, name: str) -> npt.NDArray[Any]:
