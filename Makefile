@@ -29,10 +29,10 @@ demo: $(VENV)/.made tools ## Simulate a sky, run the whole chain on it, write im
 	$(BIN)/python -m contimg_workflows.demo --folder demo
 
 test: $(VENV)/.made tools ## All tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.made tools ## The long science tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 lint: $(VENV)/.made ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check

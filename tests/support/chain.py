@@ -5,16 +5,21 @@ Artifacts are kept under .cache/chain between runs: their keys make sure that ch
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -30,6 +35,15 @@ def contimg(program: str, **options: object) -> dict[str, Any]:
     assert done.returncode == 0, f"{' '.join(argv)}\n{done.stderr[-4000:]}"
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time through."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass
@@ -51,10 +65,14 @@ class Chain:
 
     @cached_property
     def truth_artifact(self) -> str:
-        said = contimg(
+        with locked(self.store / ".simulate.lock"):
+            said = self._simulate()
+        return str(said["artifact"])
+
+    def _simulate(self) -> dict[str, Any]:
+        return contimg(
             "simulate", out=self.store / "products/simulate", incoming=self.store / "incoming", scale=self.scale, seed=self.seed, **self.sky
         )  # fmt: skip
-        return str(said["artifact"])
 
     @cached_property
     def truth(self) -> dict[str, Any]:
@@ -72,7 +90,8 @@ class Chain:
     @cached_property
     def record(self) -> str:
         assert self.truth_artifact
-        contimg("watch", store=self.store, size=0, timeout_s=0)
+        with locked(self.store / ".watch.lock"):
+            contimg("watch", store=self.store, size=0, timeout_s=0)
         return str(self.store / "groups" / f"{self.group_id}-a1.json")
 
     @cached_property
@@ -98,7 +117,9 @@ class Chain:
         return self._make("photometry", image=self.image, tables=self.store / "tables")
 
     def _make(self, stage: str, **options: object) -> str:
-        said = contimg(stage, out=self.store / "products" / self.group_id / stage, **options)
+        # Workers of one test run share the chain: the second waits, and finds the artifact made.
+        with locked(self.store / f".{stage}.lock"):
+            said = contimg(stage, out=self.store / "products" / self.group_id / stage, **options)
         return str(said["artifact"])
 
 
