@@ -39,7 +39,7 @@ CUT = 0.2
 """Beam below which nothing is corrected, judged or promised."""
 EDGE_RAD = float(np.radians(1.98))
 """Where the beam of our dishes is 20 % at the middle of the band: smearing is kept small out to here."""
-MEMORY_PER_PIXEL = 120
+MEMORY_PER_PIXEL = 90
 """Bytes that a pixel needs at the height of cleaning, WSClean's padded grids included."""
 ARCSEC_RAD = float(np.radians(1 / 3600))
 DISC_BEAMS = 1.0

@@ -15,7 +15,6 @@ from chain import Chain, contimg
 from contimg import contract
 from contimg.console import Console
 from contimg.flagfile import pack_flags
-from contimg.manifest import read_manifest
 from contimg.measures import casa_environment
 from contimg.ms import MeasurementSet
 from contimg_calibrate.foreign import pick_field
@@ -43,7 +42,6 @@ def test_fluxes_and_places_about_3c48(full_chain: Chain) -> None:
     """A field with 16 Jy in it, imaged with the gains that were solved on it."""
     hold(compare(full_chain, full_chain.image))
     assert metrics(full_chain.image)["noise_ratio"] <= 1.5
-    assert sum(read_manifest(full_chain.image).seconds.values()) <= 2 * 170  # alone on two cores it takes half of that
 
 
 @pytest.mark.slow
