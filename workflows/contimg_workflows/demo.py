@@ -91,7 +91,8 @@ def judge(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[
 
 
 def _same(source: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    east = (source["ra_deg"] - row["ra"]) * math.cos(math.radians(source["dec_deg"]))
+    turn = (source["ra_deg"] - row["ra"] + 180) % 360 - 180  # 359.999 and 0.001 are neighbours
+    east = turn * math.cos(math.radians(source["dec_deg"]))
     return math.hypot(east, source["dec_deg"] - row["dec"]) < SAME_DEG
 
 
