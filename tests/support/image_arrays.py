@@ -42,7 +42,12 @@ def averaged(*, times: int = 3, every: int = 4, factor: int = 2, channels: int =
     index = np.flatnonzero(stations().active)[::every]
     first, second = np.triu_indices(index.size, 1)
     moments = MJD * 86400 + INTEGRATION_S * (np.arange(times) - (times - 1) / 2) * 8
-    uvw = np.concatenate([turned(float(t - MJD * 86400), head)[index[second]] - turned(float(t - MJD * 86400), head)[index[first]] for t in moments])
+    uvw = np.concatenate(
+        [
+            turned(float(t - MJD * 86400), head)[index[second]] - turned(float(t - MJD * 86400), head)[index[first]]
+            for t in moments
+        ]
+    )
     weight = rng.uniform(0.5, 1.5, (len(uvw), channels)).astype(np.float32)
     weight[rng.random(weight.shape) < 0.1] = 0
     part = Baselines(

@@ -106,7 +106,9 @@ def channels_to_average(longest_m: float, radius_rad: float, width_hz: float, ch
     return max(allowed, default=1)
 
 
-def average(path: str, ms: MeasurementSet, flags: npt.NDArray[np.bool_], gains: Gains, radius_rad: float, longest_m: float) -> Averaged:
+def average(
+    path: str, ms: MeasurementSet, flags: npt.NDArray[np.bool_], gains: Gains, radius_rad: float, longest_m: float
+) -> Averaged:
     """Calibrate and average a Measurement Set in one pass.
 
     Parameters
@@ -134,15 +136,16 @@ def average(path: str, ms: MeasurementSet, flags: npt.NDArray[np.bool_], gains: 
     length_m = baseline_lengths_m(header, rows)
     times, time_index = np.unique(rows.time_s, return_inverse=True)
     groups = [
-        _Group.plan(name, header, rows, which, radius_rad, longest)
-        for name, which, longest in _ranges(length_m, longest_m)
+        _Group.plan(name, header, rows, which, radius_rad, longest) for name, which, longest in _ranges(length_m, longest_m)
     ]
     noise = _Noise(len(header.antennas.names))
     factors = gains.evaluate(times, header.frequencies_hz)
     _fill(ms, flags, rows, time_index.astype(np.int64), factors, groups, noise)
     sets = tuple(group.finish(header, rows, time_index) for group in groups)
     if not sum(float(part.weight.sum()) for part in sets):
-        raise AllFlaggedError(path, "visibilities to image", "all flagged", "Look at flagging.json and at the calibration's flags.")
+        raise AllFlaggedError(
+            path, "visibilities to image", "all flagged", "Look at flagging.json and at the calibration's flags."
+        )
     return _collect(header, rows, times, sets, noise.variance(), length_m)
 
 
@@ -171,7 +174,9 @@ class _Group:
     weight: npt.NDArray[np.float32]
 
     @classmethod
-    def plan(cls, name: str, header: Header, rows: Rows, which: npt.NDArray[np.bool_], radius_rad: float, longest: float) -> _Group:
+    def plan(
+        cls, name: str, header: Header, rows: Rows, which: npt.NDArray[np.bool_], radius_rad: float, longest: float
+    ) -> _Group:
         channels = len(header.frequencies_hz)
         factor = channels_to_average(longest, radius_rad, header.channel_width_hz, channels)
         index = np.flatnonzero(which & (rows.antenna1 != rows.antenna2))

@@ -126,7 +126,11 @@ def _angle(directions: Floats, towards: Floats) -> Floats:
 
 
 def _smear(
-    data: Averaged, part: Baselines, weight: npt.NDArray[np.float32], cell: tuple[int, npt.NDArray[np.int_]], directions: tuple[Floats, Floats]
+    data: Averaged,
+    part: Baselines,
+    weight: npt.NDArray[np.float32],
+    cell: tuple[int, npt.NDArray[np.int_]],
+    directions: tuple[Floats, Floats],
 ) -> Floats:
     """Return the weighted mean of what smearing leaves, over a sample of one integration's visibilities in some channels."""
     t, channels = cell

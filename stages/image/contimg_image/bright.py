@@ -157,7 +157,9 @@ def fit(data: Averaged, parts: list[_Seen]) -> tuple[Floats, Floats]:
     return both[:count], both[count:]
 
 
-def _add_equations(part: Baselines, seen: _Seen, rows: npt.NDArray[np.int64], channel: int, normal: Floats, right: Floats) -> None:
+def _add_equations(
+    part: Baselines, seen: _Seen, rows: npt.NDArray[np.int64], channel: int, normal: Floats, right: Floats
+) -> None:
     """Add one channel's normal equations for amplitudes, and for amplitudes times log frequency."""
     uvw, spin, time_index, *rest = seen.geometry(part)
     design = np.empty((rows.size, seen.level.shape[1]), np.complex64)

@@ -79,7 +79,9 @@ def publish(context: Context, of: Description, made: Cleaned, effective: Singles
     context.write("thumbnail.png", thumbnail(made.image, of.frame, rms, of.beam_deg, title))
 
 
-def metrics(seen: Observation, data: Averaged, made: Cleaned, weights: ImagingWeights, numbers: dict[str, float]) -> dict[str, Any]:
+def metrics(
+    seen: Observation, data: Averaged, made: Cleaned, weights: ImagingWeights, numbers: dict[str, float]
+) -> dict[str, Any]:
     """Return the numbers that dashboards and later stages read."""
     known = {name: value for name, value in numbers.items() if np.isfinite(value)}
     thermal = weights.thermal_rms_jy

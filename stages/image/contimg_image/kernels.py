@@ -103,7 +103,13 @@ def grid_weights(uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_r
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def briggs(
-    uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats, shape: tuple[float, float], out: Singles
+    uvw_m: Floats,
+    freq_per_light: Floats,
+    weight: Singles,
+    width_rad: float,
+    density: Floats,
+    shape: tuple[float, float],
+    out: Singles,
 ) -> None:
     """Fill `out` with weight / (1 + density * shape[0]) * exp(-shape[1] * uv^2), tapered Briggs weights of each visibility."""
     half = density.shape[1] // 2
@@ -233,9 +239,7 @@ def take_out(  # noqa: PLR0913, PLR0917 - a kernel
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _left(
-    uvw_s: Floats, spin_s: Floats, r: int, offset: Floats, k: int, delay: float, sample: tuple[float, int, float]
-) -> float:
+def _left(uvw_s: Floats, spin_s: Floats, r: int, offset: Floats, k: int, delay: float, sample: tuple[float, int, float]) -> float:
     """Return what smearing leaves of a source: in a channel and an integration of the correlator, and by averaging channels."""
     width, factor, cycles = sample
     left = _sinc(math.pi * width * _dot(uvw_s, r, offset, k)) * _sinc(math.pi * cycles * _dot(spin_s, r, offset, k))

@@ -75,7 +75,9 @@ def run(options: ImageOptions, context: Context) -> Outcome:
         shutil.rmtree(seen.path)
         padded = wsclean.PADDING * settings.width_rad
         weights = imaging_weights(data, settings.robust, padded, settings.taper_arcsec * ARCSEC_RAD)
-    frame = Frame(float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec)
+    frame = Frame(
+        float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec
+    )
     where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     with context.step("bright sources"):
@@ -140,7 +142,9 @@ def write_set(path: Path, data: Averaged, part: Baselines) -> Path:
         part.uvw_m, weight,
     )  # fmt: skip
     with create(path, header, rows, ("DATA", "WEIGHT_SPECTRUM")) as writer:
-        writer.put(0, {"DATA": part.vis[..., None], "WEIGHT_SPECTRUM": part.weight[..., None], "FLAG": part.weight[..., None] == 0})
+        writer.put(
+            0, {"DATA": part.vis[..., None], "WEIGHT_SPECTRUM": part.weight[..., None], "FLAG": part.weight[..., None] == 0}
+        )
     return path
 
 
@@ -191,7 +195,9 @@ def clean(backend: Backend, context: Context, job: wsclean.Job, sky: Sky) -> tup
 def blind(job: wsclean.Job) -> wsclean.Job:
     """Return the job without the help of a mask: it ends early, before it makes sources of noise."""
     given = job.settings
-    return replace(job, settings=replace(given, threshold=max(given.threshold, BLIND_THRESHOLD), niter=min(given.niter, BLIND_NITER)))
+    return replace(
+        job, settings=replace(given, threshold=max(given.threshold, BLIND_THRESHOLD), niter=min(given.niter, BLIND_NITER))
+    )
 
 
 def beam_px(made: Cleaned, frame: Frame) -> float:

@@ -19,7 +19,9 @@ LOW, HIGH = -3.0, 25.0
 TO_MJY = 1e3
 
 
-def thumbnail(image: npt.NDArray[np.float32], frame: Frame, rms_jy: float, beam_deg: tuple[float, float, float], title: str) -> bytes:
+def thumbnail(
+    image: npt.NDArray[np.float32], frame: Frame, rms_jy: float, beam_deg: tuple[float, float, float], title: str
+) -> bytes:
     """Return a PNG of an image, Jy/beam; the same image makes the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -36,6 +36,7 @@ class ImagingWeights:
     thermal_rms_jy: float
     """Noise with these weights: the natural radiometer rms x sqrt(N sum w^2) / sum w, for visibilities of one variance."""
 
+
 SAMPLES = 10_000
 """Visibilities that the width of the PSF is found from."""
 NO_LOBE = "Too few baselines are left; look at the flags."

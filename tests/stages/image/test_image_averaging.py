@@ -46,7 +46,9 @@ class Small:
         data = self.sky * whole[when, self.ant1] * whole[when, self.ant2].conj()
         self.flag = RNG.random(shape) < 0.2
         self.more = RNG.random(shape) < 0.1
-        rows = Rows(self.time, np.full(len(uvw), 12.9), self.ant1.astype(np.int32), self.ant2.astype(np.int32), uvw, self.weight[:, 0])
+        rows = Rows(
+            self.time, np.full(len(uvw), 12.9), self.ant1.astype(np.int32), self.ant2.astype(np.int32), uvw, self.weight[:, 0]
+        )
         columns = ("DATA", "WEIGHT_SPECTRUM") if spectral else ("DATA",)
         with create(path, head, rows, columns) as writer:
             put: dict[str, Any] = {"DATA": data.astype(np.complex64), "FLAG": self.flag}
@@ -83,7 +85,9 @@ def test_means_are_those_of_the_corrected_data(tmp_path: Path, *, spectral: bool
         assert np.array_equal(part.antenna1, small.ant1[which])
         assert part.frequencies_hz == pytest.approx(small.freq.reshape(-1, part.factor).mean(axis=1))
     assert found.antennas == 11
-    assert found.used == pytest.approx(sum(np.count_nonzero(p.weight) * p.factor for p in found.sets) / (len(length[length > 0]) * CHANNELS))
+    assert found.used == pytest.approx(
+        sum(np.count_nonzero(p.weight) * p.factor for p in found.sets) / (len(length[length > 0]) * CHANNELS)
+    )
 
 
 def test_the_noise_is_that_of_unit_weight(tmp_path: Path) -> None:

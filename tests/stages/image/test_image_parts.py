@@ -228,7 +228,9 @@ def test_the_picture_keeps_every_point_source_and_its_bytes() -> None:
 def cleaned(**chosen: Any) -> Cleaned:
     plane = np.random.default_rng(5).normal(size=(600, 600)).astype(np.float32)
     planes = {"image": plane, "residual": plane, "psf": plane, "model": plane} | chosen
-    beam = {"bmaj_deg": 68 / 3600, "bmin_deg": 37 / 3600, "bpa_deg": 90.0} | {k: planes.pop(k) for k in ("bmaj_deg", "bmin_deg") if k in planes}
+    beam = {"bmaj_deg": 68 / 3600, "bmin_deg": 37 / 3600, "bpa_deg": 90.0} | {
+        k: planes.pop(k) for k in ("bmaj_deg", "bmin_deg") if k in planes
+    }
     return Cleaned(**planes, **beam, frequency_hz=1.4e9, bandwidth_hz=1.9e8, keywords={})
 
 

@@ -111,7 +111,9 @@ def test_it_is_not_mirrored(small_chain: Chain) -> None:
         if not (0.5 < away < 1.5) or beam[y, x] * source["flux_jy"] < 0.05:
             continue
         own.append(pixels[y, x] / (beam[y, x] * source["flux_jy"]))
-        others += [pixels[b, a] / (beam[y, x] * source["flux_jy"]) for a, b in ((size - x, y), (x, size - y), (size - x, size - y))]
+        others += [
+            pixels[b, a] / (beam[y, x] * source["flux_jy"]) for a, b in ((size - x, y), (x, size - y), (size - x, size - y))
+        ]
     assert len(own) >= 8
     assert np.median(own) > 0.9
     assert np.median(np.abs(others)) < 0.1
