@@ -216,12 +216,26 @@ def gbi_windows(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_real_agn_without_a_lens_are_no_candidates(names: str, count: int) -> None:
     windows = [window for path in sorted(GBI.glob(names)) for window in gbi_windows(path)]
     assert len(windows) >= count
-    found = []
-    for mjd, flux in windows:
-        # Their errors are 1.5 % of the flux.
-        curve = LightCurve(
-            "agn", 0, 0, "f", reference=False, mjd=mjd, epoch=np.arange(mjd.size), flux=flux, error=0.015 * flux, limit=flux < 0
-        )
-        found.append(judge_curve(curve, OPTIONS))
-    # No event of 1996 to 2000 in these four is in the literature of ESEs at 2.25 GHz.
+    found = [gbi_verdict(mjd, flux) for mjd, flux in windows]
+    # No event of 1996 to 2000 in these four is in the literature of ESEs at 2.25 GHz; the mission's score alone would take
+    # two thirds of these light curves.
     assert not [item.reason for item in found if item.candidate]
+
+
+@pytest.mark.skipif(not GBI.exists(), reason="the GBI light curves are not here")
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [("1413+135.txt", 0.5), pytest.param("*.txt", 0.7, marks=pytest.mark.slow)],
+)
+def test_lenses_put_before_real_agn_are_found(names: str, part: float) -> None:
+    windows = [window for path in sorted(GBI.glob(names)) for window in gbi_windows(path)]
+    found = [gbi_verdict(mjd, flux * lens_gain((mjd - mjd[0] - 75) / 13, 1.2, 0.3)) for mjd, flux in windows]
+    # Real sources vary by themselves, and three of these data sets hold bad scans: not every lens can stand out.
+    assert np.mean([item.candidate for item in found]) >= part
+
+
+def gbi_verdict(mjd: np.ndarray, flux: np.ndarray) -> Verdict:
+    """The archive's errors are 1.5 % of the flux."""
+    error, limit = 0.015 * flux, np.zeros(mjd.size, bool)
+    curve = LightCurve("agn", 0, 0, "f", reference=False, mjd=mjd, epoch=np.arange(mjd.size), flux=flux, error=error, limit=limit)
+    return judge_curve(curve, OPTIONS)
