@@ -155,7 +155,14 @@ def test_flags_of_any_shape_return(drawn: tuple[tuple[int, int, int], bytes]) ->
 
 @pytest.mark.parametrize(
     "header",
-    [b"contimg-flags 10 2 2 2", b"contimg-flags 1 2 2", b"contimg-flags 1 2 -2 2", b"contimg-flags 1 2 2.0 2", b"\x89HDF"],
+    [
+        b"contimg-flags 10 2 2 2",
+        b"contimg-flags 12 2 2",
+        b"contimg-flags 1 2 2",
+        b"contimg-flags 1 2 -2 2",
+        b"contimg-flags 1 2 2.0 2",
+        b"\x89HDF",
+    ],
 )
 def test_another_header_is_no_flag_file(header: bytes) -> None:
     with pytest.raises(BadInputError, match=r"expected a flag file \(contimg-flags 1 …\)"):

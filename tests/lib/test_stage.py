@@ -124,8 +124,9 @@ class TestKey:
     def test_what_is_made_changes_it(self, change: dict[str, Any]) -> None:
         assert key(**change) != key()
 
-    @pytest.mark.parametrize("place", sorted(PLACES & set(TryOptions.model_fields)))
+    @pytest.mark.parametrize("place", ["out", "tables", "store", "calibrations"])
     def test_where_it_is_made_does_not(self, place: str) -> None:
+        assert place in PLACES
         assert key(**{place: "elsewhere"}) == key()
 
     def test_a_default_that_is_given_is_still_the_default(self) -> None:
