@@ -30,7 +30,7 @@ class DirectoryStore:
         """List the files whose path begins with `prefix`, sorted by key."""
         folder, _, _ = prefix.rpartition("/")
         paths = []
-        for parent, _, names in os.walk(self._base / folder):
+        for parent, _, names in os.walk(self._base / folder, onerror=_unlistable):
             here = Path(parent).relative_to(self._base)
             paths += [(here / name).as_posix() for name in names if not name.startswith(PARTIAL)]
         for key in sorted(paths):
@@ -94,7 +94,11 @@ class DirectoryStore:
 
     def delete(self, key: str) -> None:
         """Remove a file."""
-        (self._base / key).unlink(missing_ok=True)
+        path = self._base / key
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(str(path), "a file that can be removed", str(error), "Check mounts and permissions.") from error
 
     @contextlib.contextmanager
     def _beside(self, key: str) -> Iterator[tuple[IO[bytes], Path]]:
@@ -114,6 +118,12 @@ class DirectoryStore:
             raise NoRoomError(str(path), "room to write", str(error), "Free space, then run again.") from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def _unlistable(error: OSError) -> None:
+    """Say so when a folder cannot be listed, lest the store look empty; one that is not there holds nothing."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise StoreError(str(error.filename), "a readable directory", str(error), "Check mounts and permissions.") from error
 
 
 def _finish(stream: IO[bytes]) -> None:
