@@ -37,8 +37,8 @@ SLOPE_SPREAD = 0.5
 """Spectral indices scatter by this about the mean: a fit that knows less keeps the mean."""
 REACH_BEAMS = 2.5
 """A restored point ends here, in units of the major axis: 3e-8 of its peak."""
-FIT_SAMPLES = 400_000
-"""Visibilities that amplitudes are fitted to: 1 mJy each, where some per cent suffice."""
+FIT_SAMPLES = 200_000
+"""Visibilities that amplitudes are fitted to: 2 mJy each, where some per cent suffice; the rest is imaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,13 @@ def choose(catalogue: Catalogue, frame: Frame, where: Pointing, frequency_hz: fl
     order = np.argsort(-expected, kind="stable")[:count]
     x, y = frame.pixels(near.ra_deg[order], near.dec_deg[order])
     return Bright(cosines[order], x, y, frame.inside(x, y, margin=2))
+
+
+def at(frame: Frame, x: Floats, y: Floats) -> Bright:
+    """Return sources at pixels of the image."""
+    east, north = -(x - frame.size // 2) * frame.cell_rad, (y - frame.size // 2) * frame.cell_rad
+    cosines = np.stack([east, north, np.sqrt(1 - east**2 - north**2) - 1], axis=1)
+    return Bright(cosines, x, y, np.ones(x.size, bool))
 
 
 def _angles(cosines: Floats, towards: Floats) -> Floats:

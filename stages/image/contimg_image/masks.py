@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STRANGER_SIGMA = 12.0
 """A peak in the residual above this multiple of the local rms, outside of all discs, is a source that the catalogue lacks."""
-MOST_STRANGERS = 200
+MOST_STRANGERS = 20
 LOBE_MARGIN = 1.3
 """The residual's sidelobes are not only those of its highest peak."""
 
@@ -42,13 +42,15 @@ def sidelobe(psf: npt.NDArray[np.float32], radius_px: float) -> float:
     return float(beyond.max())
 
 
-def strangers(significance: npt.NDArray[np.float32], known: Mask, radius_px: float, lobe: float) -> tuple[Floats, Floats]:
-    """Return the pixels x, y of sources that no disc covers, brightest first.
+def strangers(
+    residual: npt.NDArray[np.float32], local: npt.NDArray[np.float32], known: Mask, radius_px: float, lobe: float
+) -> tuple[Floats, Floats]:
+    """Return the pixels x, y of sources that no disc covers, brightest first, to a fraction of a pixel.
 
     Parameters
     ----------
-    significance
-        Residual over local rms.
+    residual, local
+        What cleaning left, and its local rms.
     known
         Pixels where none is looked for: the mask, and where the beam is too low.
     radius_px
@@ -56,13 +58,27 @@ def strangers(significance: npt.NDArray[np.float32], known: Mask, radius_px: flo
     lobe
         Highest sidelobe of the PSF: what is below that of the brightest may be its sidelobe.
     """
-    left = np.where(known, 0.0, significance)
-    candidates = np.argwhere(left > max(STRANGER_SIGMA, LOBE_MARGIN * lobe * float(left.max())))
+    left = np.where(known, 0.0, residual)
+    candidates = np.argwhere((left > STRANGER_SIGMA * local) & (left > LOBE_MARGIN * lobe * float(left.max())))
     found: list[tuple[int, int]] = []
     for row, column in candidates[np.argsort(-left[tuple(candidates.T)], kind="stable")]:
         if all((row - r) ** 2 + (column - c) ** 2 > (2 * radius_px) ** 2 for r, c in found):
             found.append((int(row), int(column)))
         if len(found) == MOST_STRANGERS:
             break
-    places = np.array(found, np.float64).reshape(-1, 2)
-    return places[:, 1], places[:, 0]
+    places = np.array([_summit(residual, row, column) for row, column in found], np.float64).reshape(-1, 2)
+    return places[:, 0], places[:, 1]
+
+
+def _summit(plane: npt.NDArray[np.float32], row: int, column: int) -> tuple[float, float]:
+    """Return x, y of the top of a parabola through a peak and its neighbours along each axis."""
+    last = plane.shape[0] - 1
+    if not (0 < row < last and 0 < column < last):
+        return float(column), float(row)
+    return column + _vertex(plane[row, column - 1 : column + 2]), row + _vertex(plane[row - 1 : row + 2, column])
+
+
+def _vertex(three: npt.NDArray[np.float32]) -> float:
+    low, top, high = (float(value) for value in three)
+    bend = low - 2 * top + high
+    return float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5)) if bend < 0 else 0.0

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from contimg.catalogues import load, nvss
 from contimg.context import Outcome
-from contimg.images import Beam, bilinear
-from contimg.ms import STOKES_I, Header, MeasurementSet, Rows, create
-from contimg_image import averaging, beam, bright, describe, judge, masks, noise, tclean, tiers, wsclean
+from contimg.images import bilinear
+from contimg.ms import MeasurementSet
+from contimg_image import averaging, beam, bright, describe, judge, noise, tiers, wsclean
 from contimg_image.frame import Frame
 from contimg_image.observation import Observation, fetch
+from contimg_image.rounds import CUT, Field, Sky, beam_px, clean
 from contimg_image.weights import ImagingWeights, half_power_beam, imaging_weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
     from contimg.catalogues import Catalogue
     from contimg.context import Context
-    from contimg_image.averaging import Averaged, Baselines
-    from contimg_image.options import Backend, ImageOptions
+    from contimg_image.averaging import Averaged
+    from contimg_image.options import ImageOptions
     from contimg_image.tiers import Settings
     from contimg_image.wsclean import Cleaned
 
@@ -35,33 +33,11 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 STEPS = 6
-CUT = 0.2
-"""Beam below which nothing is corrected, judged or promised."""
 EDGE_RAD = float(np.radians(1.98))
 """Where the beam of our dishes is 20 % at the middle of the band: smearing is kept small out to here."""
 MEMORY_PER_PIXEL = 90
 """Bytes that a pixel needs at the height of cleaning, WSClean's padded grids included."""
 ARCSEC_RAD = float(np.radians(1 / 3600))
-DISC_BEAMS = 1.0
-"""Radius of a mask's disc in units of the beam's major axis."""
-BLIND_THRESHOLD = 5.0
-"""Multiple of the noise at which cleaning ends where no mask guides it."""
-
-BLIND_NITER = 10_000
-ROUNDS = 2
-"""Most rounds of cleaning that follow the first, when sources are found that the catalogue lacks."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sky:
-    """What the image should show, on its grid."""
-
-    effective: Singles
-    """Effective beam."""
-    known_beam: bool
-    x: Floats
-    y: Floats
-    expected_jy: Floats
 
 
 def run(options: ImageOptions, context: Context) -> Outcome:
@@ -81,9 +57,9 @@ def run(options: ImageOptions, context: Context) -> Outcome:
     where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     with context.step("bright sources"):
-        strong = bright.choose(catalogue, frame, where, weights.frequency_hz, settings.bright)
-        apparent_jy = bright.take_out(data, weights, where, strong)
-        paths = tuple(write_set(context.scratch / f"{part.name}.ms", data, part) for part in data.sets)
+        field = Field(data, weights, where, frame)
+        field.take_out(bright.choose(catalogue, frame, where, weights.frequency_hz, settings.bright))
+        paths = field.write(context.scratch)
     context.progress(2, STEPS)
     with context.step("beam"):
         lobe = half_power_beam(data, weights)
@@ -94,9 +70,8 @@ def run(options: ImageOptions, context: Context) -> Outcome:
     with context.step("clean"):
         restoring = (lobe[0] / ARCSEC_RAD, lobe[1] / ARCSEC_RAD, float(np.degrees(lobe[2])))
         job = wsclean.Job(paths, settings, restoring, frame, options.timeout_s)
-        made, mask, strangers = clean(options.backend, context, job, sky)
-        restored = Beam(made.bmaj_deg, made.bmin_deg, made.bpa_deg)
-        bright.put_back(made.image, strong, apparent_jy, restored, frame.cell_deg)
+        made, mask, strangers = clean(options.backend, context, job, sky, field)
+        field.put_back(made)
     context.progress(4, STEPS)
     with context.step("judge"):
         local = noise.rms_map(made.residual, mask, beam_px(made, frame))
@@ -130,24 +105,6 @@ def edge_rad(where: beam.Pointing, settings: Settings) -> float:
     return EDGE_RAD if where.known_beam else settings.width_rad / 2
 
 
-def write_set(path: Path, data: Averaged, part: Baselines) -> Path:
-    """Write averaged Stokes I visibilities as a Measurement Set."""
-    header = Header(
-        data.header.telescope, data.header.field, data.header.ra_rad, data.header.dec_rad, part.frequencies_hz,
-        part.width_hz * part.factor, data.header.antennas, (STOKES_I,),
-    )  # fmt: skip
-    weight = part.weight.sum(axis=1, dtype=np.float64)[:, None].astype(np.float32)
-    rows = Rows(
-        data.times_s[part.time_index], part.interval_s, part.antenna1.astype(np.int32), part.antenna2.astype(np.int32),
-        part.uvw_m, weight,
-    )  # fmt: skip
-    with create(path, header, rows, ("DATA", "WEIGHT_SPECTRUM")) as writer:
-        writer.put(
-            0, {"DATA": part.vis[..., None], "WEIGHT_SPECTRUM": part.weight[..., None], "FLAG": part.weight[..., None] == 0}
-        )
-    return path
-
-
 def expect(catalogue: Catalogue, frame: Frame, data: Averaged, weights: ImagingWeights, where: beam.Pointing) -> Sky:
     """Return the effective beam on the image's grid, and the catalogue's sources as it lets them appear."""
     axis, directions = beam.coarse_grid(frame.size * frame.cell_rad)
@@ -158,51 +115,6 @@ def expect(catalogue: Catalogue, frame: Frame, data: Averaged, weights: ImagingW
     inside = frame.inside(x, y, margin=2)
     expected = near.flux_jy[inside] * bilinear(effective, x[inside], y[inside])
     return Sky(effective, where.known_beam, x[inside], y[inside], expected)
-
-
-def clean(backend: Backend, context: Context, job: wsclean.Job, sky: Sky) -> tuple[Cleaned, Mask, int]:
-    """Clean inside of discs on the catalogue's sources; once more if bright sources are found that it lacks.
-
-    Returns
-    -------
-    The planes, the mask, and how many sources the catalogue lacks.
-    """
-    imager = wsclean.clean if backend == "wsclean" else tclean.clean
-    radius_px = DISC_BEAMS * job.beam[0] / job.frame.cell_arcsec
-    mask = masks.discs(job.frame, sky.x, sky.y, radius_px)
-    if not mask.any():
-        return imager(context, blind(job), None), mask, 0
-    made = imager(context, job, mask)
-    if not job.settings.niter:
-        return made, mask, 0
-    if not np.isfinite(made.residual).all():
-        context.log.warning("cleaning inside of the catalogue's discs diverged: it lacks a bright source")
-        made = imager(context, replace(job, settings=replace(job.settings, niter=0)), None)
-    found = 0
-    for _ in range(ROUNDS):
-        local = noise.rms_map(made.residual, mask, beam_px(made, job.frame))
-        lobe = masks.sidelobe(made.psf, radius_px)
-        x, y = masks.strangers(made.residual / local, mask | (sky.effective < CUT), radius_px, lobe)
-        if not x.size:
-            break
-        context.log.info("%d bright sources are in no catalogue: clean again with them", x.size)
-        mask |= masks.discs(job.frame, x, y, radius_px)
-        made = imager(context, job, mask)
-        found += int(x.size)
-    return made, mask, found
-
-
-def blind(job: wsclean.Job) -> wsclean.Job:
-    """Return the job without the help of a mask: it ends early, before it makes sources of noise."""
-    given = job.settings
-    return replace(
-        job, settings=replace(given, threshold=max(given.threshold, BLIND_THRESHOLD), niter=min(given.niter, BLIND_NITER))
-    )
-
-
-def beam_px(made: Cleaned, frame: Frame) -> float:
-    """Return the geometric mean of the beam's axes, pixels."""
-    return float(np.sqrt(made.bmaj_deg * made.bmin_deg) / frame.cell_deg)
 
 
 def measure(where: str, made: Cleaned, local: Singles, sky: Sky, weights: ImagingWeights, frame: Frame) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,6 @@ from contimg.errors import BadImageError
 from contimg_image.wsclean import Cleaned, write_mask
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
     from contimg.context import Context
@@ -50,6 +49,9 @@ def in_casa(
 
     casalog.setlogfile(f"{folder}/casa.txt")
     name = f"{folder}/{NAME}"
+    # It would go on with what an earlier round left.
+    for old in Path(folder).glob(f"{NAME}.*"):
+        shutil.rmtree(old)
     image_mask = f"{name}.clean-mask"
     common = {
         "vis": paths, "imagename": name, "datacolumn": "data", "specmode": "mfs",

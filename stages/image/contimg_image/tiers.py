@@ -87,6 +87,9 @@ def settings(options: ImageOptions, telescope: str, longest_baseline_m: float, d
         for name in ("size", "cell_arcsec", "robust", "niter", "threshold")
         if getattr(options, name) is not None
     }
+    if options.niter == 0:
+        # A dirty image shows everything as it is.
+        given["bright"] = 0
     return replace(chosen, **given)
 
 

@@ -12,7 +12,7 @@ import pytest
 from contimg.errors import BadImageError
 from contimg.telescope import SITE, SPEED_OF_LIGHT
 from contimg_image import beam
-from contimg_image.stage import write_set
+from contimg_image.rounds import write_set
 from contimg_image.weights import half_power_beam, imaging_weights
 from image_arrays import DEC_DEG, averaged, brute_beam
 

@@ -101,17 +101,19 @@ def test_discs_are_round_and_stop_at_the_edge() -> None:
 
 
 def test_strangers_are_found_once_each() -> None:
-    significance = np.zeros((600, 600), np.float32)
-    significance[100:103, 200:203] = 30.0
-    significance[101, 201] = 50.0
-    significance[400, 50] = 20.0
-    significance[300, 300] = 99.0
-    significance[500, 500] = 11.0
+    residual = np.zeros((600, 600), np.float32)
+    residual[100:103, 200:203] = 30.0
+    residual[101, 201], residual[101, 200] = 50.0, 40.0
+    residual[400, 50] = 20.0
+    residual[300, 300] = 99.0
+    residual[500, 500] = 11.0
     known = masks.discs(FRAME, np.array([300.0]), np.array([300.0]), 5.0)
-    x, y = masks.strangers(significance, known, 5.0, lobe=0.1)
-    assert list(zip(x, y, strict=True)) == [(201, 101), (50, 400)]
-    x, y = masks.strangers(significance, known, 5.0, lobe=0.35)
-    assert list(zip(x, y, strict=True)) == [(201, 101)], "20 may be a sidelobe of 50"
+    local = np.ones_like(residual)
+    x, y = masks.strangers(residual, local, known, 5.0, lobe=0.1)
+    # The parabola through 40, 50 and 30 has its top a sixth of a pixel to the left.
+    assert (x, y) == (pytest.approx([201 - 1 / 6, 50]), pytest.approx([101, 400]))
+    assert len(masks.strangers(residual, local, known, 5.0, lobe=0.35)[0]) == 1, "20 may be a sidelobe of 50"
+    assert len(masks.strangers(residual, 5 * local, known, 5.0, lobe=0.1)[0]) == 0, "10 sigma"
 
 
 def test_sidelobes_are_looked_for_outside_of_the_main_lobe() -> None:
