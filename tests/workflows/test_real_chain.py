@@ -46,7 +46,7 @@ class Site:
                 where, words = (path / "cwd").readlink(), (path / "cmdline").read_text()
             except OSError:
                 continue
-            if where.is_relative_to(self.scratch) or str(self.scratch) in words:
+            if where.is_relative_to(self.scratch) or str(self.scratch) in words or str(self.store) in words:
                 found += [int(path.name)] if program in words else []
         return found
 
