@@ -63,7 +63,10 @@ def test_the_header_is_that_of_science_md(small: Made, index: int) -> None:
         header = file["Header"]
         texts = {name: header[name][()].decode() for name in ("telescope_name", "instrument", "object_name", "phase_type")}
         assert texts == {"telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search", "phase_type": "drift"}
-        numbers = {name: header[name][()] for name in ("Nants_data", "Nants_telescope", "Nbls", "Nspws", "Npols", "Nfreqs", "Ntimes", "Nblts")}
+        numbers = {
+            name: header[name][()]
+            for name in ("Nants_data", "Nants_telescope", "Nbls", "Nspws", "Npols", "Nfreqs", "Ntimes", "Nblts")
+        }
         assert numbers == {
             "Nants_data": 96, "Nants_telescope": 117, "Nbls": 4656, "Nspws": 1, "Npols": 2, "Nfreqs": 12, "Ntimes": 4, "Nblts": 4 * 4656,
         }  # fmt: skip
@@ -111,7 +114,11 @@ def test_uvw_is_second_minus_first_at_hour_angle_zero_for_all_times(small: Made)
         assert uvw.dtype == np.float32
         uvw = uvw[()].reshape(4, 4656, 3)
         assert np.all(uvw == uvw[:1])
-        ecef, longitude, dec = header["antenna_positions"][()], np.deg2rad(-118.283), header["extra_keywords/phase_center_dec"][()]
+        ecef, longitude, dec = (
+            header["antenna_positions"][()],
+            np.deg2rad(-118.283),
+            header["extra_keywords/phase_center_dec"][()],
+        )
         along = ecef[header["ant_2_array"][:4656]] - ecef[header["ant_1_array"][:4656]]
     # Thompson, Moran & Swenson, equation 4.1, with the X axis on the local meridian.
     x = along[:, 0] * np.cos(longitude) + along[:, 1] * np.sin(longitude)

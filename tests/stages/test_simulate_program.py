@@ -29,7 +29,14 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_group_comes_with_one_line_of_summary(tmp_path: Path) -> None:
-    words = ["--out", f"{tmp_path}/products", "--incoming", f"{tmp_path}/incoming", "--missing-subbands", "2,3,4,5,6,7,8,9,10,11,12,13,14,15"]
+    words = [
+        "--out",
+        f"{tmp_path}/products",
+        "--incoming",
+        f"{tmp_path}/incoming",
+        "--missing-subbands",
+        "2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+    ]
     done = _run(*words)
     assert done.returncode == Exit.DONE, done.stderr
     summary = json.loads(done.stdout)

@@ -31,7 +31,9 @@ def _site() -> EarthLocation:
 @given(st.floats(0, 359.9), st.floats(-30, 85), st.floats(59000, 61300))
 def test_places_are_those_of_astropy(ra: float, dec: float, mjd: float) -> None:
     with iers.earth_orientation_table.set(BULLETIN):
-        seen = SkyCoord(ra * u.deg, dec * u.deg).transform_to(HADec(obstime=Time(mjd, format="mjd", scale="utc"), location=_site()))
+        seen = SkyCoord(ra * u.deg, dec * u.deg).transform_to(
+            HADec(obstime=Time(mjd, format="mjd", scale="utc"), location=_site())
+        )
         ha, declination = frame.hadec(np.deg2rad([ra]), np.deg2rad([dec]), np.array([mjd]))
         apart = np.remainder(ha[0, 0] - seen.ha.rad + np.pi, 2 * np.pi) - np.pi
         # One library, two assemblies of it: UT1 between days is interpolated alike to a microsecond, 15 microarcseconds.
@@ -98,7 +100,9 @@ def test_lists_are_read_as_json_and_as_csv() -> None:
         {"name": "A", "ra_deg": 10.0, "dec_deg": 33.0, "flux_jy": 0.5, "alpha": -0.8},
         {"name": "B", "ra_deg": 11.0, "dec_deg": 32.0, "flux_jy": 0.1, "curve": {"kind": "flare", "peak_mjd": 61100.0}},
     ]
-    table = 'name,ra_deg,dec_deg,flux_jy,alpha,curve\nA,10,33,0.5,-0.8,\nB,11,32,0.1,,"{""kind"": ""flare"", ""peak_mjd"": 61100}"\n'
+    table = (
+        'name,ra_deg,dec_deg,flux_jy,alpha,curve\nA,10,33,0.5,-0.8,\nB,11,32,0.1,,"{""kind"": ""flare"", ""peak_mjd"": 61100}"\n'
+    )
     from_json = read_sources(json.dumps(rows).encode(), "list.json")
     assert from_json == read_sources(table.encode(), "list.csv")
     assert from_json[1].curve == Flare(peak_mjd=61100.0)

@@ -88,7 +88,8 @@ def judge_signal(options: ConvertOptions, record: GroupRecord, tally: writing.Ta
 
 
 def _listing(sources: list[Source], digests: dict[int, str]) -> bytes:
-    rows = [{"index": s.index, "uri": s.uri, "bytes": s.size, "sha256": digests[s.index]} for s in sources]
+    # The name alone: where the store lies is no part of the product.
+    rows = [{"index": s.index, "name": s.uri.rpartition("/")[2], "bytes": s.size, "sha256": digests[s.index]} for s in sources]
     return json.dumps(rows, indent=1).encode()
 
 

@@ -92,7 +92,9 @@ class Sums:
         """Return sums of nothing."""
         rows, _, products = visibilities.shape
         shape = (rows, products)
-        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.complex64), np.zeros(shape, np.float32), np.zeros(shape, np.int32))
+        return cls(
+            np.zeros(shape, np.float32), np.zeros(shape, np.complex64), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+        )
 
     def add(self, block: slice, data: npt.NDArray[np.complex64], flags: BoolArray) -> None:
         """Fill in a block of rows."""

@@ -53,7 +53,9 @@ class Picture:
     caption: str
 
 
-def new(height_in: float = 3.0, columns: int = 1, *, bar: Literal["none", "right", "bottom"] = "none") -> tuple[Figure, list[Axes]]:
+def new(
+    height_in: float = 3.0, columns: int = 1, *, bar: Literal["none", "right", "bottom"] = "none"
+) -> tuple[Figure, list[Axes]]:
     """Return an empty figure and its axes, side by side, with room for titles, labels and a colour bar.
 
     The margins are fixed: matplotlib's own layout draws every figure twice, which is half of the stage's time.

@@ -22,8 +22,12 @@ FILTERS = ("percent", "seconds", "megabytes", "utc", "number", "flux", "right_as
 def render(template: str, content: Mapping[str, Any]) -> str:
     """Fill a template; a name that is missing is an error, not an empty place."""
     folder = files("contimg_report") / "templates"
-    sources = {entry.name: entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith((".j2", ".css"))}
-    environment = Environment(loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    sources = {
+        entry.name: entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith((".j2", ".css"))
+    }
+    environment = Environment(
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {name: getattr(words, name) for name in FILTERS}
     return environment.get_template(template).render(content)
 

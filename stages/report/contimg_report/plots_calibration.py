@@ -69,7 +69,11 @@ def gains(arrays: Arrays) -> list[Picture]:
     if value is not None and len(value) > 1:
         pictures.append(_phase_against_time(value, arrays[f"{role}_time_s"]))
     elif value is not None:
-        pictures.append(_phase_by_antenna("gain-phase", value, arrays, "Gain phases, one solution for the group: nothing to draw against time."))
+        pictures.append(
+            _phase_by_antenna(
+                "gain-phase", value, arrays, "Gain phases, one solution for the group: nothing to draw against time."
+            )
+        )
     value, _ = _good(arrays, "field")
     if value is not None:
         caption = "Phases solved again on the field, after the set: the drift since the calibrator."
@@ -142,7 +146,9 @@ def _phase_by_antenna(name: str, value: np.ndarray[Any, Any], arrays: Arrays, ca
     phase = np.degrees(np.angle(mean))
     figure, (axes,) = new(2.6)
     for product in range(phase.shape[1]):
-        axes.plot(phase[:, product], "os"[product], color=COLOURS[product], markersize=3, linestyle="none", label=POLARIZATIONS[product])
+        axes.plot(
+            phase[:, product], "os"[product], color=COLOURS[product], markersize=3, linestyle="none", label=POLARIZATIONS[product]
+        )
     axes.set(xlabel="Station", ylabel="Phase (deg)")
     _names(axes, arrays, phase.shape[0])
     axes.legend(ncols=2)

@@ -53,7 +53,9 @@ def over_array(flagging: dict[str, Any]) -> Picture:
     north = np.radians(places.lat_deg - np.median(places.lat_deg)) * 6371
     lost = np.array([100 * float(np.mean(item["fraction"])) for item in known])
     figure, (axes,) = new(4.0, bar="right")
-    shown = axes.scatter(east[index], north[index], c=lost, cmap="cividis", vmin=0, vmax=_top(lost), s=16, edgecolors=INK, linewidths=0.4)
+    shown = axes.scatter(
+        east[index], north[index], c=lost, cmap="cividis", vmin=0, vmax=_top(lost), s=16, edgecolors=INK, linewidths=0.4
+    )
     axes.set(xlabel="East (km)", ylabel="North (km)", aspect="equal")
     figure.colorbar(shown, ax=axes, label="Flagged (%)", fraction=0.045, pad=0.03)
     dead = [item["name"] for item in known if item["dead"]]
@@ -68,7 +70,11 @@ def bad_antennas(flagging: dict[str, Any]) -> list[dict[str, str]]:
     rows = [item for item in flagging["antennas"] if item["dead"] or max(item["fraction"]) > HIGH]
     rows.sort(key=lambda item: -max(item["fraction"]))
     return [
-        {"name": item["name"], "dead": ", ".join(item["dead"]) or "–", "fraction": " / ".join(percent(f) for f in item["fraction"])}
+        {
+            "name": item["name"],
+            "dead": ", ".join(item["dead"]) or "–",
+            "fraction": " / ".join(percent(f) for f in item["fraction"]),
+        }
         for item in rows
     ]
 

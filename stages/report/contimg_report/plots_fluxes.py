@@ -45,7 +45,9 @@ def _ratio(ratio: np.ndarray[Any, Any], catalogue_mjy: np.ndarray[Any, Any]) -> 
     reach = max(0.2, float(np.quantile(np.abs(ratio - 1), 0.98)) * 1.2)
     axes.set(xscale="log", xlabel="Catalogue flux (mJy)", ylabel="Our peak / catalogue", ylim=(1 - reach, 1 + reach))
     alt = f"Flux ratio to the catalogue of {ratio.size} bright single sources: median {median:.3f}, scatter {scatter:.3f} (1.4826 MAD)."
-    return picture(figure, "flux-ratio", alt, f"Flux ratio to NVSS, {ratio.size} sources: median {median:.3f}, scatter {scatter:.3f} (band).")
+    return picture(
+        figure, "flux-ratio", alt, f"Flux ratio to NVSS, {ratio.size} sources: median {median:.3f}, scatter {scatter:.3f} (band)."
+    )
 
 
 def _offsets(east: np.ndarray[Any, Any], north: np.ndarray[Any, Any]) -> Picture:
@@ -57,14 +59,24 @@ def _offsets(east: np.ndarray[Any, Any], north: np.ndarray[Any, Any]) -> Picture
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.plot(east, north, "o", color=BLUE, markersize=3.5, alpha=0.8)
     axes.plot(*middle, "+", color=ORANGE, markersize=14, markeredgewidth=2)
-    axes.set(xlabel="East offset (arcsec)", ylabel="North offset (arcsec)", aspect="equal", xlim=(reach, -reach), ylim=(-reach, reach))
+    axes.set(
+        xlabel="East offset (arcsec)", ylabel="North offset (arcsec)", aspect="equal", xlim=(reach, -reach), ylim=(-reach, reach)
+    )
     text = f"{east.size} sources: median ({middle[0]:+.2f}″, {middle[1]:+.2f}″), median distance {size:.2f}″"
-    return picture(figure, "offsets", f"Positions against the catalogue, {text}.", f"Positions against NVSS, {text}. The cross is the median.")
+    return picture(
+        figure,
+        "offsets",
+        f"Positions against the catalogue, {text}.",
+        f"Positions against NVSS, {text}. The cross is the median.",
+    )
 
 
 def brightest(table: pa.Table) -> list[dict[str, str]]:
     """Return rows for the brightest sources."""
-    columns = {name: column(table, name) for name in ("source", "flux_forced", "flux_peak_err", "snr", "beam", "catalogue_flux", "flux_ratio")}
+    columns = {
+        name: column(table, name)
+        for name in ("source", "flux_forced", "flux_peak_err", "snr", "beam", "catalogue_flux", "flux_ratio")
+    }
     order = np.argsort(-columns["flux_forced"])[:SHOWN]
     return [
         {

@@ -91,7 +91,9 @@ def _psf(image: SkyImage, _: float) -> Picture:
     levels = (-1, -0.3, -0.1, 0, 0.1, 0.3, 1)
     bar.set_ticks(levels, labels=[f"{level:g}" for level in levels])
     bar.minorticks_off()
-    alt = f"The point spread function out to {reach:.0f} arcsec; farther out its sidelobes reach {np.nanmax(np.abs(outside)):.2f}."
+    alt = (
+        f"The point spread function out to {reach:.0f} arcsec; farther out its sidelobes reach {np.nanmax(np.abs(outside)):.2f}."
+    )
     return picture(figure, "sky-psf", alt, "Point spread function (dirty beam), its middle.", largest=1.5)
 
 
@@ -139,7 +141,9 @@ def _beam_words(image: SkyImage) -> str:
         beam = image.beam
     except BadImageError:
         return ""
-    return f" Beam {beam.major_deg * 3600:.0f}″ × {beam.minor_deg * 3600:.0f}″ at {beam.pa_deg:.0f}° (ellipse, five times as large)."
+    return (
+        f" Beam {beam.major_deg * 3600:.0f}″ × {beam.minor_deg * 3600:.0f}″ at {beam.pa_deg:.0f}° (ellipse, five times as large)."
+    )
 
 
 def _extent(image: SkyImage) -> str:

@@ -39,7 +39,15 @@ def factors(table: pa.Table) -> list[Picture]:
     good = factor[np.isfinite(factor)]
     scatter = float(np.std(good, ddof=1)) if good.size > 1 else 0.0
     text = f"{len(mjd)} epochs, median {np.median(good):.3f}, scatter {100 * scatter:.1f} %" if good.size else "no epoch has one"
-    return [picture(figure, "factors", f"Normalisation factor of each epoch: {text}.", f"Normalisation factor of each epoch ({text}).", largest=LARGE)]
+    return [
+        picture(
+            figure,
+            "factors",
+            f"Normalisation factor of each epoch: {text}.",
+            f"Normalisation factor of each epoch ({text}).",
+            largest=LARGE,
+        )
+    ]
 
 
 def eta_v(stats: pa.Table) -> list[Picture]:
@@ -62,7 +70,11 @@ def eta_v(stats: pa.Table) -> list[Picture]:
     axes.legend(loc="best")
     names = ", ".join(column(stats, "source")[candidate].tolist()) or "none"
     alt = f"Variability of {int(good.sum())} sources, eta against V; median eta {np.median(eta[good]):.2f}. Candidates: {names}."
-    return [picture(figure, "eta-v", alt, "η–V: sources that vary lie to the upper right; the dotted line is noise alone.", largest=LARGE)]
+    return [
+        picture(
+            figure, "eta-v", alt, "η–V: sources that vary lie to the upper right; the dotted line is noise alone.", largest=LARGE
+        )
+    ]
 
 
 def light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture], list[Picture]]:
@@ -89,7 +101,9 @@ def _light_curve(arrays: dict[str, np.ndarray[Any, Any]], source: str, kind: str
     start = float(np.floor(np.min(arrays["mjd"])))
     part, unit = (1e-3, "Jy") if np.median(flux) > JANSKY_FROM else (1.0, "mJy")  # five digits have no room
     figure, (axes,) = new(2.5)
-    axes.errorbar(mjd[~limit] - start, part * flux[~limit], part * error[~limit], fmt="o", color=BLUE, markersize=3.5, linewidth=0.9)
+    axes.errorbar(
+        mjd[~limit] - start, part * flux[~limit], part * error[~limit], fmt="o", color=BLUE, markersize=3.5, linewidth=0.9
+    )
     _limits(axes, mjd[limit] - start, part * (np.maximum(flux[limit], 0) + 3 * error[limit]))
     fitted = np.isfinite(model)
     if fitted.any():
@@ -108,7 +122,17 @@ def _limits(axes: Axes, days: np.ndarray[Any, Any], level: np.ndarray[Any, Any])
 
 def candidate_rows(table: pa.Table) -> Rows:
     """Return the rows of the table of candidates, most convincing first."""
-    names = ("source", "ese_score", "ese_evidence", "ese_tau", "ese_amplitude", "n_epochs", "lens_mjd", "lens_depth", "flux_quiescent")
+    names = (
+        "source",
+        "ese_score",
+        "ese_evidence",
+        "ese_tau",
+        "ese_amplitude",
+        "n_epochs",
+        "lens_mjd",
+        "lens_depth",
+        "flux_quiescent",
+    )
     columns = {name: column(table, name) for name in names}
     order = np.argsort(-columns["ese_evidence"], kind="stable")
     return [

@@ -28,7 +28,11 @@ def run(options: ReportOptions, context: Context) -> Outcome:
     with context.step("write"):
         context.write("report.html", html.encode())
     found: verdict.Verdict = content["verdict"]
-    metrics = {"page": "group" if of_group else "run", "verdict": found.headline, "reasons": [": ".join(pair) for pair in found.reasons]}
+    metrics = {
+        "page": "group" if of_group else "run",
+        "verdict": found.headline,
+        "reasons": [": ".join(pair) for pair in found.reasons],
+    }
     return Outcome(metrics=metrics)
 
 

@@ -23,7 +23,11 @@ RUNGS = {
     "SAME_DATE_VALID": "taken from a set of the same transit or date",
     "BORROWED_VALIDATED": "borrowed from another date, checked against the field's sources",
 }
-ANCHORS = {"standard": "a Perley–Butler 2017 standard", "catalogue": "a catalogue calibrator", "nvss": "the ensemble of NVSS sources"}
+ANCHORS = {
+    "standard": "a Perley–Butler 2017 standard",
+    "catalogue": "a catalogue calibrator",
+    "nvss": "the ensemble of NVSS sources",
+}
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,20 @@ def of_group(artifacts: Mapping[str, Artifact]) -> Verdict:
     count = "1 thing" if len(why) == 1 else f"{len(why)} things"
     headline = "Good" if fine else f"Look at {count}" if why else "Look at this"
     done = " → ".join(NAMES[stage].lower() for stage in artifacts)
-    return Verdict(fine, headline, f"{'All steps vouch for their products' if fine else 'The products exist, with reservations'}: {done}.", why)
+    return Verdict(
+        fine,
+        headline,
+        f"{'All steps vouch for their products' if fine else 'The products exist, with reservations'}: {done}.",
+        why,
+    )
 
 
 def of_run(artifacts: Mapping[str, Artifact], candidates: int | None) -> Verdict:
     """Judge a run."""
     fine = good(artifacts)
-    found = {None: "No search for scattering events", 0: "No candidate", 1: "1 candidate"}.get(candidates, f"{candidates} candidates")
+    found = {None: "No search for scattering events", 0: "No candidate", 1: "1 candidate"}.get(
+        candidates, f"{candidates} candidates"
+    )
     headline = found if fine else f"{found}, with reservations"
     text = "All stages vouch for their products." if fine else "Read the reservations before you trust the light curves."
     names = artifacts["variability"].metrics.get("candidate_names") if "variability" in artifacts else None
@@ -133,7 +144,10 @@ def _depth(image: Artifact) -> list[Tile]:
     thermal = said.get("thermal_rms_jy")
     note = f"per beam, {said['rms_jy'] / thermal:.2f} × the thermal noise" if thermal else "per beam"
     beam = f"{said['bmaj_arcsec']:.0f}″ × {said['bmin_arcsec']:.0f}″"
-    return [_tile(image, "Image rms", f"{1e3 * said['rms_jy']:.2f} mJy", note), _tile(image, "Beam", beam, f"at {said['bpa_deg']:.0f}°")]
+    return [
+        _tile(image, "Image rms", f"{1e3 * said['rms_jy']:.2f} mJy", note),
+        _tile(image, "Beam", beam, f"at {said['bpa_deg']:.0f}°"),
+    ]
 
 
 def _ratio(photometry: Artifact) -> Tile:

@@ -49,7 +49,9 @@ def test_a_damaged_file_is_refused(cut: int, tmp_path: Path) -> None:
         read_flags(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"contimg-flags 1 x y z\n", b"contimg-flags 1 3 4\n", b"contimg-flags 2 1 1 1\nabc", b"SIMPLE = T"])
+@pytest.mark.parametrize(
+    "content", [b"", b"contimg-flags 1 x y z\n", b"contimg-flags 1 3 4\n", b"contimg-flags 2 1 1 1\nabc", b"SIMPLE = T"]
+)
 def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "flags.bin"
     path.write_bytes(content)

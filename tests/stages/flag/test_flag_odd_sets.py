@@ -41,11 +41,15 @@ def rows() -> Rows:
     )  # fmt: skip
 
 
-def make(path: Path, flags: np.ndarray | None = None, data: np.ndarray | None = None, correlations: tuple[int, ...] = (9, 12)) -> Path:
+def make(
+    path: Path, flags: np.ndarray | None = None, data: np.ndarray | None = None, correlations: tuple[int, ...] = (9, 12)
+) -> Path:
     rng = np.random.default_rng(2)
     of_rows = rows()
     shape = (len(of_rows), CHANNELS, len(correlations))
-    antennas = Antennas(tuple(map(str, range(101, 101 + TABLE_ANTENNAS))), np.ones((TABLE_ANTENNAS, 3)), np.full(TABLE_ANTENNAS, 4.65))
+    antennas = Antennas(
+        tuple(map(str, range(101, 101 + TABLE_ANTENNAS))), np.ones((TABLE_ANTENNAS, 3)), np.full(TABLE_ANTENNAS, 4.65)
+    )
     header = Header("DSA_110", "field", 0.4, 0.6, 1.3e9 + 244140.625 * np.arange(CHANNELS), 244140.625, antennas, correlations)
     seen = 1 + rng.standard_normal(shape) + 1j * rng.standard_normal(shape) if data is None else data
     weight = np.ones((shape[0], shape[2]), np.float32)
@@ -132,7 +136,9 @@ def test_a_set_that_is_all_flagged_is_refused_with_its_reason(tmp_path: Path, mo
     assert "Look at the raw data" in said["message"]
 
 
-@pytest.mark.parametrize(("option", "value"), [("dead_fraction", "0"), ("dead_fraction", "1.1"), ("clip_sigma", "-1"), ("rfi", "magic")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("dead_fraction", "0"), ("dead_fraction", "1.1"), ("clip_sigma", "-1"), ("rfi", "magic")]
+)
 def test_options_that_mean_nothing_are_usage_errors(option: str, value: str, tmp_path: Path) -> None:
     done = flag("nowhere", tmp_path, f"--{option.replace('_', '-')}={value}")
     assert done.returncode == 2
@@ -214,7 +220,12 @@ def test_told_to_stop_it_leaves_nothing_behind(small_chain: Chain, tmp_path: Pat
     slow.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo "AOFlagger 3.1"; exit; }\necho $$ > "$MARK"\nexec sleep 60\n')
     slow.chmod(0o755)
     mark, scratch = tmp_path / "mark", tmp_path / "scratch"
-    environment = {**ENVIRONMENT, "PATH": f"{slow.parent}:{os.environ['PATH']}", "MARK": str(mark), "CONTIMG_SCRATCH": str(scratch)}
+    environment = {
+        **ENVIRONMENT,
+        "PATH": f"{slow.parent}:{os.environ['PATH']}",
+        "MARK": str(mark),
+        "CONTIMG_SCRATCH": str(scratch),
+    }
     argv = [str(BIN / "contimg-flag"), f"--ms={small_chain.ms}", f"--out={tmp_path / 'out'}"]
     child = subprocess.Popen(argv, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     for _ in range(600):

@@ -78,7 +78,9 @@ def test_good_amplitudes_are_not_a_number_where_flagged() -> None:
 
 
 def test_baseline_matrix_is_symmetric_and_knows_what_is_not_there() -> None:
-    sums = receptors.baseline_sums(np.array([[1.0], [2.0], [4.0]]), np.array([0, 0, 1], np.int32), np.array([1, 1, 2], np.int32), 4)
+    sums = receptors.baseline_sums(
+        np.array([[1.0], [2.0], [4.0]]), np.array([0, 0, 1], np.int32), np.array([1, 1, 2], np.int32), 4
+    )
     assert sums[0, 1, 0] == sums[1, 0, 0] == 3
     assert sums[2, 1, 0] == 4
     assert np.isnan(sums[0, 2, 0])

@@ -33,7 +33,8 @@ def sources() -> list[dict[str, Any]]:
     flux = np.geomspace(400, 80, SOURCES)
     flux[FAINT] = 4.0
     return [
-        {"source": f"DSA J0235{k:02d}.0+330000", "ra": float(ra[k]), "dec": float(dec[k]), "flux": float(flux[k])} for k in range(SOURCES)
+        {"source": f"DSA J0235{k:02d}.0+330000", "ra": float(ra[k]), "dec": float(dec[k]), "flux": float(flux[k])}
+        for k in range(SOURCES)
     ]
 
 
@@ -52,7 +53,13 @@ def epoch_rows(epoch: int, rng: np.random.Generator) -> tuple[str, list[dict[str
     for k, source in enumerate(sources()):
         flux = scale * source["flux"] * variation(k, mjd) + RMS_MJY * rng.standard_normal()
         found = flux / RMS_MJY >= 5
-        measured = {"flux_peak": flux, "flux_peak_err": RMS_MJY, "flux_fit": flux, "flux_fit_err": RMS_MJY, "flux_ratio": flux / source["flux"]}
+        measured = {
+            "flux_peak": flux,
+            "flux_peak_err": RMS_MJY,
+            "flux_fit": flux,
+            "flux_fit_err": RMS_MJY,
+            "flux_ratio": flux / source["flux"],
+        }
         rows.append({
             "source": source["source"], "ra": source["ra"], "dec": source["dec"], "group": group, "image": "0" * 16, "mjd": mjd, "strip": 33.0,
             "beam": 1.0, "flux_forced": flux, "local_rms": RMS_MJY, "flux_fit_rms": RMS_MJY, "flux_scale_err": 0.05, "background": 0.0,
@@ -69,7 +76,9 @@ def epochs(tmp_path_factory: pytest.TempPathFactory) -> Run:
     rng = np.random.default_rng(8)
     for epoch in range(EPOCHS):
         group, rows = epoch_rows(epoch, rng)
-        open_store(str(store / "tables")).put(f"photometry/date=2026-01-25/{group}.parquet", PHOTOMETRY.to_bytes(PHOTOMETRY.rows(rows)))
+        open_store(str(store / "tables")).put(
+            f"photometry/date=2026-01-25/{group}.parquet", PHOTOMETRY.to_bytes(PHOTOMETRY.rows(rows))
+        )
     made = contimg("normalize", tables=store / "tables", strip=33.0, out=store / "normalize")["artifact"]
     found = contimg("variability", normalized=made, tables=store / "tables", out=store / "variability")["artifact"]
     return Run(made, found)

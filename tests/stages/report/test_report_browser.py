@@ -21,7 +21,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        made = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
         yield made
         made.close()
 
@@ -77,7 +79,9 @@ def test_every_picture_is_there(browser: Browser, path: Path) -> None:
 
 def test_text_in_pictures_is_readable_on_a_phone(browser: Browser, path: Path) -> None:
     page = Visit(browser, path, 390).page
-    heights = page.evaluate("[...document.querySelectorAll('figure svg text')].map(e => e.getBoundingClientRect().height).filter(h => h > 0)")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('figure svg text')].map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
+    )
     assert heights
     # 7 pixels of box is the x-height of small print; below it nobody reads.
     assert min(heights) >= 7
@@ -87,7 +91,8 @@ def test_dark_is_dark_and_figures_follow(browser: Browser, path: Path) -> None:
     def luminance(scheme: str, selector: str, what: str) -> float:
         page = Visit(browser, path, 1280, scheme).page
         red, green, blue = page.evaluate(
-            "([s, w]) => getComputedStyle(document.querySelector(s))[w].match(/[0-9.]+/g).slice(0, 3).map(Number)", [selector, what]
+            "([s, w]) => getComputedStyle(document.querySelector(s))[w].match(/[0-9.]+/g).slice(0, 3).map(Number)",
+            [selector, what],
         )
         return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
 

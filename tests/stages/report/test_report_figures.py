@@ -123,7 +123,10 @@ class Planes:
     def __init__(self, folder: Path, names: tuple[str, ...], *, beam: bool = True) -> None:
         rng = np.random.default_rng(1)
         self.metrics = {"rms_jy": 1e-3}
-        self.planes = {f"{name}.fits": sky_image(folder / f"{name}.fits", 1e-3 * rng.standard_normal((600, 600)), beam=beam) for name in names}
+        self.planes = {
+            f"{name}.fits": sky_image(folder / f"{name}.fits", 1e-3 * rng.standard_normal((600, 600)), beam=beam)
+            for name in names
+        }
 
     def has(self, name: str) -> bool:
         return name in self.planes
@@ -208,7 +211,9 @@ def test_each_field_has_its_factors() -> None:
 
 
 def test_an_epoch_scale_that_is_nowhere_known_is_said() -> None:
-    table = pa.table({"mjd": [61000.0], "factor": pa.array([None], pa.float64()), "factor_err": pa.array([None], pa.float64()), "field": ["a"]})
+    table = pa.table(
+        {"mjd": [61000.0], "factor": pa.array([None], pa.float64()), "factor_err": pa.array([None], pa.float64()), "field": ["a"]}
+    )
     assert "no epoch has one" in plots_run.factors(table)[0].alt
 
 
@@ -231,7 +236,12 @@ def test_the_most_variable_and_the_brightest_references_are_shown_once_each() ->
     stats = statistics([float(k) for k in range(1, 13)], [False] * 11 + [True])
     rows = [(name, 61000.0 + k, 10.0, 1.0, False, None) for name in stats["source"].to_pylist() for k in range(3)]
     names = ("source", "mjd", "flux", "flux_err", "upper_limit", "model")
-    curves = pa.table({name: pa.array(values, pa.float64() if name == "model" else None) for name, values in zip(names, zip(*rows, strict=True), strict=True)})
+    curves = pa.table(
+        {
+            name: pa.array(values, pa.float64() if name == "model" else None)
+            for name, values in zip(names, zip(*rows, strict=True), strict=True)
+        }
+    )
     found, others = plots_run.light_curves(curves, stats)
     assert [one.caption.split(":")[0] for one in found] == ["s11"]
     shown = [one.caption.split(":")[0] for one in others]

@@ -77,7 +77,11 @@ def test_a_group_is_judged_first_and_its_numbers_are_its_manifests(group_page: P
     text = Page(group_page.read_text()).text
     image, flags = read_manifest(group_options["image"]).metrics, read_manifest(group_options["flag"]).metrics
     # The last "What came in" is the heading, the first is the link to it.
-    place = [text.index("vouch for their products" if " Good " in text else "Look at"), text.index("16 of 16"), text.rindex("What came in")]
+    place = [
+        text.index("vouch for their products" if " Good " in text else "Look at"),
+        text.index("16 of 16"),
+        text.rindex("What came in"),
+    ]
     assert place == sorted(place)
     assert f"{1e3 * image['rms_jy']:.2f} mJy" in text
     assert words.percent(flags["fraction"]) in text
@@ -138,4 +142,6 @@ def test_a_page_of_nothing_or_of_two_kinds_is_a_usage_error(argv: list[str]) -> 
 def test_an_artifact_of_another_stage_is_refused(group_options: dict[str, str], tmp_path: Path) -> None:
     code, said = refused(f"--convert={group_options['flag']}", f"--out={tmp_path}")
     assert code == 19
-    assert "expected an artifact of convert, found one of flag. Give it as --flag." in json.loads(said.splitlines()[-1])["message"]
+    assert (
+        "expected an artifact of convert, found one of flag. Give it as --flag." in json.loads(said.splitlines()[-1])["message"]
+    )

@@ -91,7 +91,9 @@ def test_shrinking_averages_and_leaves_gaps_out() -> None:
 
 
 def test_nulls_become_not_a_number() -> None:
-    table = pa.table({"flux": pa.array([1.0, None]), "n": pa.array([1, None], pa.int32()), "name": ["a", "b"], "good": [True, False]})
+    table = pa.table(
+        {"flux": pa.array([1.0, None]), "n": pa.array([1, None], pa.int32()), "name": ["a", "b"], "good": [True, False]}
+    )
     assert np.isnan(column(table, "flux")[1])
     assert np.isnan(column(table, "n")[1])
     assert column(table, "name").tolist() == ["a", "b"]
@@ -106,10 +108,16 @@ def test_one_warning_makes_the_banner_a_warning_and_is_named() -> None:
     assert verdict.of_group({"convert": artifact("convert", {})}).headline == "Good"
 
 
-@pytest.mark.parametrize(("count", "headline"), [(None, "No search for scattering events"), (0, "No candidate"), (1, "1 candidate"), (3, "3 candidates")])
+@pytest.mark.parametrize(
+    ("count", "headline"),
+    [(None, "No search for scattering events"), (0, "No candidate"), (1, "1 candidate"), (3, "3 candidates")],
+)
 def test_a_run_says_how_many_candidates(count: int | None, headline: str) -> None:
     assert verdict.of_run({"normalize": artifact("normalize", {})}, count).headline == headline
-    assert verdict.of_run({"normalize": artifact("normalize", {}, "few references")}, count).headline == f"{headline}, with reservations"
+    assert (
+        verdict.of_run({"normalize": artifact("normalize", {}, "few references")}, count).headline
+        == f"{headline}, with reservations"
+    )
 
 
 def test_missing_subbands_are_named() -> None:

@@ -56,7 +56,9 @@ def test_the_summary_says_what_the_page_says(tmp_path: Path) -> None:
 def test_what_looks_like_markup_is_text() -> None:
     manifest = read_manifest(SICK.ms)
     evil = '<script>alert("x")</script>'
-    warned = manifest.model_copy(update={"qa": QA(verdict="warning", reasons=(evil,)), "metrics": {**manifest.metrics, "group": evil}})
+    warned = manifest.model_copy(
+        update={"qa": QA(verdict="warning", reasons=(evil,)), "metrics": {**manifest.metrics, "group": evil}}
+    )
     artifacts = {"convert": Artifact(SICK.ms, warned, context=None)}  # type: ignore[arg-type]
     content = {
         "verdict": verdict.of_group(artifacts), "tiles": verdict.group_tiles(artifacts), "title": f"Group {evil}", "seen": warned.metrics,
