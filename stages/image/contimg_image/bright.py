@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 REACH_DEG = 6.0
 """Sources out to here are considered: the beam's second sidelobe."""
+APART_RAD = float(np.radians(40 / 3600))
+"""Sources nearer than the minor axis of the beam are one to the fit; cleaning sees the difference."""
 SLOPE_SPREAD = 0.5
 """Spectral indices scatter by this about the mean: a fit that knows less keeps the mean."""
 REACH_BEAMS = 2.5
@@ -61,9 +63,20 @@ def choose(catalogue: Catalogue, frame: Frame, where: Pointing, frequency_hz: fl
     cosines = np.stack(direction_cosines(np.radians(near.ra_deg), np.radians(near.dec_deg), *centre), axis=1).reshape(-1, 3)
     away = _angles(cosines, where.cosines)
     expected = near.flux_jy * primary_beam(away, frequency_hz).mean(axis=0)
-    order = np.argsort(-expected, kind="stable")[:count]
+    order = _apart(cosines, np.argsort(-expected, kind="stable"), count)
     x, y = frame.pixels(near.ra_deg[order], near.dec_deg[order])
     return Bright(cosines[order], x, y, frame.inside(x, y, margin=2))
+
+
+def _apart(cosines: Floats, order: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return the first `count` of an order that are not next to an earlier one: a fit cannot tell the two."""
+    chosen: list[int] = []
+    for index in order:
+        if len(chosen) == count:
+            break
+        if all(np.linalg.norm(cosines[index] - cosines[other]) > APART_RAD for other in chosen):
+            chosen.append(int(index))
+    return np.array(chosen, np.int64)
 
 
 def at(frame: Frame, x: Floats, y: Floats) -> Bright:

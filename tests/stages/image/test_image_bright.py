@@ -129,3 +129,19 @@ def test_only_the_order_of_the_catalogue_counts() -> None:
     ra, dec = direction_of_cosines(*once.cosines[0, :2], head.ra_rad, head.dec_rad)
     assert (np.degrees(ra), np.degrees(dec)) == pytest.approx((24.422, 33.160), abs=2e-3)  # 3C48
     assert once.inside[0]
+
+
+def test_close_pairs_are_one_to_the_fit() -> None:
+    """Two entries of one source would share its flux in any way, and noise would decide how."""
+    data = averaged(every=16)
+    head = data.header
+    frame = Frame(float(np.degrees(head.ra_rad)), float(np.degrees(head.dec_rad)), 5400, 3.0)
+    where = beam.pointing(head, data.times_s, DEC_DEG, SITE)
+    part = nvss().within(24.42, 33.16, 1.0)
+    twice = part.select(np.repeat(np.arange(len(part)), 2))
+    twice.dec_deg[1::2] += 10 / 3600
+    found = bright.choose(twice, frame, where, 1.4e9, 10)
+    gaps = np.linalg.norm(found.cosines[:, None] - found.cosines[None], axis=2) + np.eye(10)
+    assert np.degrees(gaps.min()) * 3600 > 40
+    none = bright.choose(twice, frame, where, 1.4e9, 0)
+    assert none.cosines.shape == (0, 3)
