@@ -142,3 +142,17 @@ def test_evidence_does_not_depend_on_the_unit_of_flux() -> None:
     assert second.least == pytest.approx(first.least, abs=0.5)  # the search's own precision
     assert second.quiescent == pytest.approx(350 * first.quiescent, rel=0.01)
     assert second.depth == pytest.approx(first.depth, rel=0.05)
+
+
+def test_a_template_that_is_given_is_in_every_fit() -> None:
+    noise, shape = noise_of(DAYS, Y, SIGMA), np.exp(-0.5 * ((DAYS - 40) / 15) ** 2)
+    other = np.sin(DAYS / 20)
+    with_it = noise.given(shape)
+    assert with_it.constant == pytest.approx(noise.fits(shape[None, :])[0][:, 0], rel=1e-9)
+    value, _, b = with_it.fits(np.stack([other, shape]))
+    for q, covariance in enumerate(covariances()):
+        basis, inverse = np.stack([np.ones(24), shape, other], axis=1), np.linalg.inv(covariance)
+        expected = np.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse @ Y)
+        assert b[q, 0] == pytest.approx(expected[2], rel=1e-5)
+        assert value[q, 0] == pytest.approx(log_likelihood(basis @ expected, covariance), rel=1e-8)
+    assert value[:, 1] == pytest.approx(with_it.constant)  # the same once more adds nothing

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-PARAMETERS = {"red noise": 3, "flare": 8, "bad epochs": 7, "lens": 8}
+PARAMETERS = {"red noise": 3, "flare": 8, "two flares": 13, "bad epochs": 7, "lens": 8}
 """Numbers that each explanation adjusts; the penalty is half of it times ln N (Schwarz 1978)."""
 SHALLOWEST = 0.1
 """A lens that dims its source by less is none that anyone has seen: dips are 10 to 50 % and more (Fiedler et al. 1994)."""
@@ -120,15 +120,41 @@ def evidence(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
     best = _maximum(lens, mjd, coarse, noise, worth=ahead - HOPELESS)
     if best is None:
         return None
-    # A lens that red noise beats needs no more rivals: the bank's flare is enough for the record.
-    burst = (
-        _maximum(flare, mjd, coarse, noise, worth=-np.inf)
-        if best.value > ahead
-        else next(iter(_best_of_bank(flare, noise)), None)
+    rivals = (
+        red,
+        _flares(flare, mjd, coarse, noise, ahead=best.value - _penalty("lens", y.size), thorough=best.value > ahead),
+        bad,
     )
-    rivals = (red, (burst.value if burst else constant) - _penalty("flare", y.size), bad)
     ratios = tuple(best.value - _penalty("lens", y.size) - rival for rival in rivals)
     return _report(mjd, best, lens.bank.parameters_of(best.point), ratios, scale)
+
+
+def _flares(
+    family: _Family, mjd: Floats, coarse: LightCurveNoise, noise: LightCurveNoise, ahead: float, *, thorough: bool
+) -> float:
+    """Return the penalised log likelihood of one flare or two.
+
+    Parameters
+    ----------
+    ahead
+        That of the lens: two flares are only tried where one is less likely.
+    thorough
+        Whether to search; a lens that red noise beats needs no more rivals, and the bank's flare is enough for the record.
+    """
+    epochs = mjd.size
+    none = float(noise.constant.max())
+    found = _maximum(family, mjd, coarse, noise, worth=-np.inf) if thorough else next(iter(_best_of_bank(family, noise)), None)
+    one = (found.value if found else none) - _penalty("flare", epochs)
+    if found is None or one > ahead or not thorough:
+        return one
+    two = none
+    for _ in range(2):  # the second beside the first, then the first anew beside the second
+        shape = flare_curve(mjd, *family.bank.parameters_of(found.point))
+        other = _maximum(family, mjd, coarse.given(shape), noise.given(shape), worth=-np.inf)
+        if other is None:
+            break
+        found, two = other, max(two, other.value)
+    return max(one, two - _penalty("two flares", epochs))
 
 
 def _report(mjd: Floats, best: _Fit, parameters: tuple[float, ...], ratios: tuple[float, ...], scale: float) -> Evidence:

@@ -6,7 +6,7 @@ takes the s and τ that suit it best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,13 @@ class LightCurveNoise:
         b = np.where(seen, along / np.where(seen, norm, 1.0), 0.0)
         a = ((self.weight @ self.y)[:, None] - b * (self.weight @ shapes.T)) / self.weight.sum(axis=1)[:, None]
         return self.constant[:, None] + 0.5 * along * b, a, b
+
+    def given(self, shape: Floats) -> LightCurveNoise:
+        """Return the same noise for fits of a + b T + c S, with a template S, shape (N,), in every fit; `a` is not meant to be used."""
+        spread = self.projected @ shape
+        norm = np.maximum(spread @ shape, self.least)
+        projected = self.projected - spread[:, :, None] * spread[:, None, :] / norm[:, None, None]
+        return replace(self, projected=projected, constant=self.constant + 0.5 * (spread @ self.y) ** 2 / norm)
 
     def two_bad_epochs(self) -> float:
         """Return the largest log likelihood of a constant and two bad epochs of any size.
