@@ -1,8 +1,8 @@
 #!/bin/sh
-# WSClean and AOFlagger come from Debian's packages; say plainly what is missing where they cannot be installed.
+# WSClean and AOFlagger (and what else is named) come from Debian's packages; say plainly what is missing where they cannot be installed.
 set -eu
 missing=""
-for program in wsclean aoflagger; do command -v "$program" >/dev/null || missing="$missing $program"; done
+for program in wsclean aoflagger "$@"; do command -v "$program" >/dev/null || missing="$missing $program"; done
 [ -n "$missing" ] || exit 0
 if command -v apt-get >/dev/null; then
   sudo=""
@@ -16,5 +16,5 @@ if command -v apt-get >/dev/null; then
   fi
 fi
 echo "Not found:$missing. contimg images with WSClean and flags with AOFlagger." >&2
-echo "Ask an administrator for: apt-get install wsclean aoflagger (Debian 12 or later, Ubuntu 22.04 or later)." >&2
+echo "Ask an administrator for: apt-get install$missing (Debian 12 or later, Ubuntu 22.04 or later)." >&2
 exit 1
