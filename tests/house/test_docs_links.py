@@ -102,7 +102,8 @@ def test_a_test_that_is_named_exists(page: str, test: str) -> None:
 @pytest.mark.parametrize(("page", "module"), found(r"(?<![\w./-])(contimg(?:_[a-z]+)?(?:\.[a-z_]+)+)(?![\w/-])"))
 def test_a_module_is_there(page: str, module: str) -> None:
     package, *parts = module.split(".")
-    folder = next(iter(ROOT.glob(f"*/{package}")), None) or next(iter(ROOT.glob(f"stages/*/{package}")), None)
+    rooms = [ROOT / "lib", ROOT / "workflows", *ROOT.glob("stages/*")]
+    folder = next((room / package for room in rooms if (room / package).is_dir()), None)
     assert folder is not None, page
     assert folder.joinpath(*parts).is_dir() or folder.joinpath(*parts).with_suffix(".py").is_file() or _defines(folder, parts)
 
