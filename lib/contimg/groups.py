@@ -15,6 +15,7 @@ from contimg.store import open_store, split
 N_SUBBANDS = 16
 JD_OF_MJD_0 = 2400000.5
 MJD_OF_UNIX_0 = 40587
+MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 GROUPS = "groups/"
 """Where the records lie below the store's root."""
 INCOMING = "incoming/"
@@ -112,6 +113,11 @@ def record_name(name: str) -> tuple[str, int] | None:
 def utc_of_jd(jd: float) -> datetime:
     """Return the UTC of a Julian date (good to 40 microseconds, which is what a float64 holds)."""
     return datetime.fromtimestamp(0, UTC) + timedelta(days=(jd - JD_OF_MJD_0) - MJD_OF_UNIX_0)
+
+
+def utc_of_mjd(mjd: float) -> datetime:
+    """Return the UTC moment of an MJD."""
+    return MJD_ZERO + timedelta(days=mjd)
 
 
 def mjd_of(moment: datetime) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contimg.calibration import Rung
 from contimg.errors import BadInputError, MissingError, NoCalibrationError
+from contimg.groups import utc_of_mjd
 from contimg.manifest import Input, artifact_input, read_manifest
 from contimg.schemas.caltables import CALTABLES
 from contimg.store import open_store
@@ -26,7 +27,6 @@ SET = "calibration_set"
 """Name of the resolved inputs."""
 TRANSIT_DAYS = 0.25
 """Sets of the same transit are nearer than this, days."""
-MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
         return []
     store = open_store(f"{options.store.rstrip('/')}/tables/{CALTABLES.name}")
     reach = timedelta(days=options.borrow_days + 1)
-    middle = MJD_ZERO + timedelta(days=target.mjd)
+    middle = utc_of_mjd(target.mjd)
     first, last = (middle - reach).date().isoformat(), (middle + reach).date().isoformat()
     rows: list[SetRow] = []
     for entry in store.entries("date="):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from contimg.calibration import RECORD, AppliedTable, Calibration, CalibratorRecord, FieldPhase, SetSource, read_calibration
 from contimg.context import Outcome
 from contimg.errors import BadInputError, NoCalibrationError, UsageError
+from contimg.groups import utc_of_mjd
 from contimg.manifest import QA, digest_json
 from contimg.predict import Sky
 from contimg.schemas.caltables import CALTABLES
@@ -131,7 +131,7 @@ def _register(context: Context, store: str, record: Calibration) -> None:
         "apparent_flux": record.calibrator.apparent_jy, "rung": record.rung, "flag_fraction": record.flag_fraction,
         "artifact": choose.relative(context.artifact, store), "digest": digest,
     }  # fmt: skip
-    day = (choose.MJD_ZERO + timedelta(days=record.mjd)).date().isoformat()
+    day = utc_of_mjd(record.mjd).date().isoformat()
     context.publish(f"{store.rstrip('/')}/tables", CALTABLES, day, record.group, CALTABLES.rows([row]))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contimg.groups import utc_of_mjd
 from contimg.versions import tool_version
-from contimg_image.product import MJD_ZERO, Description, cut_psf, header, to_bytes
+from contimg_image.product import Description, cut_psf, header, to_bytes
 from contimg_image.thumbnail import thumbnail
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def description(
     extra: dict[str, tuple[Value, str]] = {
         "GROUPID": (seen.group, "group of subbands"),
         "CALTBL": (seen.calibration_key, "key of the calibrate artifact"),
-        "CALDATE": ((MJD_ZERO + timedelta(days=solved)).strftime("%Y-%m-%dT%H:%M:%S"), "UTC of the calibrator"),
+        "CALDATE": (utc_of_mjd(solved).strftime("%Y-%m-%dT%H:%M:%S"), "UTC of the calibrator"),
         "CALPROV": (seen.calibration.rung, "rung of the ladder"),
         "CALSRC": (seen.calibration.calibrator.name, "calibrator"),
         "PIPEVER": (tool_version("contimg-image"), "version of contimg-image"),

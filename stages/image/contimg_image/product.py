@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from contimg.groups import utc_of_mjd
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     Singles = npt.NDArray[np.float32]
     Value = str | float | int | bool
 
-MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 STOKES_I = 1
 PSF_SHARE = 4
 """The PSF is cut to this part of the image's width: what lies beyond says nothing about the beam."""
@@ -107,7 +107,7 @@ def _axes(made: Header, of: Description) -> None:
 
 def iso(mjd: float) -> str:
     """Return a UTC time as FITS writes it, to the millisecond."""
-    return (MJD_ZERO + timedelta(days=mjd)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    return utc_of_mjd(mjd).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
 
 
 def to_bytes(plane: Singles, made: Header) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from contimg.context import Outcome
 from contimg.errors import NoSourcesError
+from contimg.groups import utc_of_mjd
 from contimg.manifest import QA
 from contimg.schemas.normalization import NORMALIZATION, NORMALIZED
 from contimg.telescope import SITE
@@ -44,7 +44,6 @@ WORST_SYSTEMATIC = 0.02
 WORST_FACTOR = 0.3
 BRIGHT_SNR = 100.0
 """The scatter of the references from this S/N up goes into the metrics; it is the one that the project has promised."""
-MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def run(options: NormalizeOptions, context: Context) -> Outcome:
         rows = NORMALIZED.rows([row for field in fields for row in flux_rows(field, options.detection_snr)])
         context.write_table("normalization.parquet", NORMALIZATION, epochs)
         context.write_table("normalized.parquet", NORMALIZED, rows)
-        last = MJD_ZERO + timedelta(days=float(np.max(epochs["mjd"].to_numpy())))
+        last = utc_of_mjd(float(np.max(epochs["mjd"].to_numpy())))
         for schema, table in ((NORMALIZATION, epochs), (NORMALIZED, rows)):
             context.publish(options.tables, schema, last.strftime("%Y-%m-%d"), f"strip{options.strip:+06.2f}", table)
     metrics = {"strip_deg": options.strip, "last_mjd": round(float(np.max(epochs["mjd"].to_numpy())), 5), **summarise(fields)}

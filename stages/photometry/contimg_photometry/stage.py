@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from contimg.context import Outcome
 from contimg.errors import BadInputError, NoSourcesError
+from contimg.groups import utc_of_mjd
 from contimg.images import SkyImage, read_image
 from contimg.manifest import QA
 from contimg.schemas.photometry import PHOTOMETRY
@@ -35,7 +35,6 @@ WORST_OFFSET = 0.1
 """The median position offset may be this part of the minor axis before QA warns."""
 ENOUGH = 5
 """Sources that a median of the flux ratio needs for a QA verdict."""
-MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 
 
 def run(options: PhotometryOptions, context: Context) -> Outcome:
@@ -56,7 +55,7 @@ def run(options: PhotometryOptions, context: Context) -> Outcome:
     with context.step("write"):
         table = PHOTOMETRY.table(rows)
         context.write_table("photometry.parquet", PHOTOMETRY, table)
-        day = (MJD_ZERO + timedelta(days=of.mjd)).strftime("%Y-%m-%d")
+        day = utc_of_mjd(of.mjd).strftime("%Y-%m-%d")
         context.publish(options.tables, PHOTOMETRY, day, of.group, table)
     metrics = summarise(rows, options.position_snr)
     return Outcome(metrics={"group": of.group, "mjd": of.mjd, **metrics}, qa=judge(metrics, image.beam.minor_deg * ARCSEC))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
+from contimg.groups import utc_of_mjd
+
 TINY_PERCENT = 0.005
 MINUTE_S = 120.0
 KILO = 1000.0
@@ -36,12 +37,12 @@ def utc(mjd: float | None) -> str:
     """Return an MJD as UTC to the second."""
     if mjd is None:
         return NOTHING
-    return (MJD_ZERO + timedelta(days=mjd, seconds=0.5)).strftime("%Y-%m-%d %H:%M:%S")
+    return (utc_of_mjd(mjd) + timedelta(seconds=0.5)).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def day(mjd: float) -> str:
     """Return an MJD's UTC day."""
-    return (MJD_ZERO + timedelta(days=mjd)).strftime("%Y-%m-%d")
+    return utc_of_mjd(mjd).strftime("%Y-%m-%d")
 
 
 def number(value: float | None, digits: int = 2) -> str:

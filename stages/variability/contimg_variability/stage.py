@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from contimg.context import Outcome
 from contimg.errors import NoSourcesError
+from contimg.groups import utc_of_mjd
 from contimg.manifest import QA
 from contimg.schemas.normalization import NORMALIZED
 from contimg.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
@@ -30,7 +30,6 @@ VARIABLE = 1e-3
 """Sources more likely constant than this are not searched for lenses."""
 MANY = 0.05
 """If more than this part of the sources are candidates, the fault is ours and not the sky's: ESEs are rare."""
-MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def run(options: VariabilityOptions, context: Context) -> Outcome:
         context.write_table("ese_candidates.parquet", ESE_CANDIDATES, found)
         context.write_table("lightcurves.parquet", LIGHTCURVES, curve_rows(curves, verdicts))
         last = max(float(curve.mjd[-1]) for curve in curves)
-        day = (MJD_ZERO + timedelta(days=last)).strftime("%Y-%m-%d")
+        day = utc_of_mjd(last).strftime("%Y-%m-%d")
         unit = f"strip{float(upstream.get('strip_deg', np.median([c.dec_deg for c in curves]))):+06.2f}"
         context.publish(options.tables, LIGHTCURVE_STATS, day, unit, stats)
         context.publish(options.tables, ESE_CANDIDATES, day, unit, found)
