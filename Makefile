@@ -13,10 +13,10 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow lint bench render lock tools clean
+.PHONY: help demo test test-slow e2e lint bench render chart kernels lock tools clean images test-images
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.made: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,25 +29,49 @@ demo: $(VENV)/.made tools ## Simulate a sky, run the whole chain on it, write im
 	$(BIN)/python -m contimg_workflows.demo --folder demo
 
 test: $(VENV)/.made tools ## All tests but the slow ones
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not cluster and not images"
 
 test-slow: $(VENV)/.made tools ## The long science tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube context, with the images of `make images`
+	$(BIN)/python -m pytest -p no:xdist -m cluster tests/e2e/cluster/test_chain.py # its figures want a quiet machine
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster --ignore tests/e2e/cluster/test_chain.py
 
 lint: $(VENV)/.made ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy lib/contimg workflows/contimg_workflows $(foreach s,$(STAGES),stages/$(s)/contimg_$(s))
+	$(BIN)/mypy $(wildcard charts/*.py charts/contimg/files/*.py images/*.py)
 	$(BIN)/lint-imports
 
 render: $(VENV)/.made ## Write workflows/rendered/*.yaml; commit the difference
 	$(BIN)/python -m contimg_workflows.render workflows/rendered
+	$(MAKE) --no-print-directory chart
+
+chart: $(VENV)/.made ## Put workflows/rendered into the chart, and write its README from its values; commit the difference
+	mkdir -p charts/contimg/rendered
+	rm -f charts/contimg/rendered/*.yaml
+	cp workflows/rendered/*.yaml charts/contimg/rendered/
+	$(BIN)/python charts/readme.py charts/contimg
 
 bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor and a peer; prints ratios
 	$(BIN)/python -m tests.bench
 
 tools: ## Install WSClean and AOFlagger from Debian's packages, where this may be done
 	@sh tests/support/debian-tools.sh
+
+images: ## Build one image a stage by docker, podman or buildah (BUILD= BASE= INDEX= VERSION= REGISTRY= ONLY="flag image")
+	@BUILD="$(BUILD)" BASE="$(BASE)" INDEX="$(INDEX)" VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" sh images/build $(ONLY)
+
+test-images: $(VENV)/.made ## Run each image walled in as a pod: what it holds, one real job, its size
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rsfEP tests/images
+
+kernels: $(VENV)/.made tools ## Note what images compile beforehand, images/kernels.json, by a run of the chain; commit the difference
+	rm -rf .cache/kernels .cache/chain/kernels
+	NUMBA_CACHE_DIR=$(CURDIR)/.cache/kernels $(BIN)/python tests/support/chain.py kernels
+	$(BIN)/python images/kernels.py record .cache/kernels
+	rm -rf .cache/kernels .cache/chain/kernels
 
 lock: ## Resolve what the packages ask for into requirements.lock (UPGRADE=--upgrade for newer versions)
 	$(UV) pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

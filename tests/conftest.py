@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chain import Chain, full_calibrator, small_calibrator
+from cluster.loud import pytest_collection_modifyitems, pytest_terminal_summary
+
+__all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["built", "charted"]
 BIN = Path(sys.executable).parent
 KEYS = {"AWS_ACCESS_KEY_ID": "contimg", "AWS_SECRET_ACCESS_KEY": "contimg-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -83,6 +87,7 @@ def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Credentials by boto3's own chain."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)  # it would win over the test's own server
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return monkeypatch

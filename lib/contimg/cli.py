@@ -6,6 +6,8 @@ import sys
 from importlib.metadata import entry_points, version
 from typing import NoReturn
 
+from contimg.contract import leave
+
 
 def main() -> NoReturn:
     """Find the command and hand the rest of the line to it."""
@@ -20,4 +22,8 @@ def main() -> NoReturn:
     if name not in commands:
         print(f"contimg: no command {name!r}; there are: {', '.join(sorted(commands))}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    sys.exit(commands[name].load()(sys.argv[2:]))
+    try:
+        code = commands[name].load()(sys.argv[2:])
+    except SystemExit as ended:
+        code = ended.code
+    leave(int(code or 0))

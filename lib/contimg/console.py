@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class Console(Progress):
     """stderr, and ``$ARGO_PROGRESS_FILE``."""
 
-    def __init__(self, stage: str, env: Mapping[str, str]) -> None:
+    def __init__(self, stage: str, env: Mapping[str, str], *, plain: bool = False) -> None:
         self.log = logging.getLogger("contimg")
         self._stage = stage
         self._file = Path(env["ARGO_PROGRESS_FILE"]) if env.get("ARGO_PROGRESS_FILE") else None
         self._bar: Bar | None = None
         self._task: TaskID | None = None
-        self._person = sys.stderr.isatty() and not env.get("CONTIMG_LOG_JSON")
+        self._person = plain or (sys.stderr.isatty() and not env.get("CONTIMG_LOG_JSON"))
         self._out = self._handler()
         self.log.handlers = [self._out]
         self.log.propagate = False

@@ -119,6 +119,19 @@ class Context:
         """Put rows where queries find them: ``TABLES/NAME/date=DAY/UNIT.parquet``; the same unit again replaces itself."""
         open_store(tables).put(f"{schema.name}/date={day}/{unit}.parquet", schema.to_bytes(rows))
 
+    @property
+    def key(self) -> str:
+        """The key of the work: the last part of the artifact's URI."""
+        return self.artifact.rstrip("/").rpartition("/")[2]
+
+    def beside(self, tables: str) -> str:
+        """Return the artifact's URI as tables name it: relative to the folder that holds them, so that a store may be moved.
+
+        An artifact that lies elsewhere keeps its whole URI.
+        """
+        holds = tables.rstrip("/").rpartition("/")[0]
+        return self.artifact.removeprefix(f"{holds}/") if holds else self.artifact
+
     # Doing
 
     @contextmanager

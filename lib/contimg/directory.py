@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from contimg.errors import MissingError, NoRoomError, StoreError
+from contimg.errors import MissingError, NoRoomError, StoreError, UsageError
 from contimg.store import Entry
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ class DirectoryStore:
     def __init__(self, directory: str) -> None:
         self._base = Path(directory).absolute()
         self.root = str(self._base)
+
+    def check(self) -> None:
+        """Make sure that the directory is there, since a mistyped one looks like an empty store."""
+        if not self._base.is_dir():
+            found = "a file" if self._base.exists() else "none"
+            raise UsageError(self.root, "the directory of a store", found, "Correct the path, or mount it.")
+
+    def tidy(self, prefix: str = "") -> int:
+        """Remove what writers that were killed left below a folder; return how many. The kernel knows which still write."""
+        parts = list((self._base / prefix).rglob(f"{PARTIAL}*"))
+        return sum(_abandoned(part) for part in parts)
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the files whose path begins with `prefix`, sorted by key."""
@@ -105,10 +117,9 @@ class DirectoryStore:
         path = self._base / key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            number, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
+            number, part = _held_file(path.parent)
         except OSError as error:
             raise StoreError(str(path), "a writable directory", str(error), "Check mounts and permissions.") from error
-        part = Path(name)
         try:
             # mkstemp makes files that only their owner reads; a store is shared.
             part.chmod(0o644)
@@ -124,6 +135,28 @@ def _unlistable(error: OSError) -> None:
     """Say so when a folder cannot be listed, lest the store look empty; one that is not there holds nothing."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise StoreError(str(error.filename), "a readable directory", str(error), "Check mounts and permissions.") from error
+
+
+def _held_file(folder: Path) -> tuple[int, Path]:
+    """Make a file that is locked for as long as it is written; where locks do not work, tidying does not either."""
+    while True:
+        number, name = tempfile.mkstemp(prefix=PARTIAL, dir=folder)
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        if os.fstat(number).st_nlink:
+            return number, Path(name)
+        os.close(number)  # tidied away before it was locked
+
+
+def _abandoned(part: Path) -> bool:
+    """Remove a file that nobody writes any more; say whether it was one."""
+    try:
+        with part.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+    except OSError:  # still written, gone, another's, or on a file system without locks
+        return False
+    return True
 
 
 def _finish(stream: IO[bytes]) -> None:

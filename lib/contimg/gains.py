@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from contimg.errors import BadInputError
 
@@ -210,24 +209,10 @@ def apply_block(
     factors
         What `Gains.evaluate` returned.
     """
+    from contimg import loops  # numba is slow to import, and most who read gains apply none
+
     inverse = (1 / factors.bandpass).astype(np.complex64)
-    _apply(
+    loops.apply(
         data, flags, np.asarray(ant1, np.int64), np.asarray(ant2, np.int64), np.asarray(time_index, np.int64),
         inverse, factors.bandpass_flag, (1 / factors.gain).astype(np.complex64), factors.gain_flag,
     )  # fmt: skip
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _apply(  # noqa: PLR0913, PLR0917 - a kernel
-    data: ComplexArray, flags: FlagArray, ant1: IntArray, ant2: IntArray, time_index: IntArray,
-    band: ComplexArray, band_flag: FlagArray, gain: ComplexArray, gain_flag: FlagArray,
-) -> None:  # fmt: skip
-    rows, channels, pols = data.shape
-    for r in range(rows):
-        i, j, t = ant1[r], ant2[r], time_index[r]
-        for p in range(pols):
-            both = gain[t, i, p] * np.conj(gain[t, j, p])
-            lost = gain_flag[t, i, p] or gain_flag[t, j, p]
-            for f in range(channels):
-                data[r, f, p] *= both * (band[i, f, p] * np.conj(band[j, f, p]))
-                flags[r, f, p] |= lost or band_flag[i, f, p] or band_flag[j, f, p]

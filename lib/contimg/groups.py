@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from contimg.errors import BadInputError
-from contimg.store import open_store, split
+from contimg.manifest import Input, digest_json, object_input
+from contimg.store import Entry, open_store, split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from contimg.store import Store
 
 N_SUBBANDS = 16
 JD_OF_MJD_0 = 2400000.5
 MJD_OF_UNIX_0 = 40587
-MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 GROUPS = "groups/"
 """Where the records lie below the store's root."""
 INCOMING = "incoming/"
@@ -70,6 +75,8 @@ class GroupRecord(_Record):
     """By index, each index at most once."""
     missing: tuple[int, ...] = ()
     """Subbands that the attempt has to do without."""
+    retries: int = Field(default=0, ge=0)
+    """How often these very subbands were begun anew, after runs that the world ended."""
 
     @property
     def name(self) -> str:
@@ -110,14 +117,45 @@ def record_name(name: str) -> tuple[str, int] | None:
     return (match["id"], int(match["attempt"])) if match else None
 
 
+class Recorded(NamedTuple):
+    """A record in a store's listing; sorts by group, then by attempt, where keys would have a10 before a2."""
+
+    group: str
+    attempt: int
+    entry: Entry
+
+    @property
+    def run(self) -> str:
+        """Name of the attempt, ID-aN."""
+        return f"{self.group}-a{self.attempt}"
+
+
+def recorded(store: Store, prefix: str = "") -> Iterator[Recorded]:
+    """List the records whose names begin with `prefix`, by key."""
+    for entry in store.entries(f"{GROUPS}{prefix}"):
+        name = record_name(entry.key.removeprefix(GROUPS))
+        if name is not None:
+            yield Recorded(*name, entry)
+
+
+def latest(store: Store) -> list[Recorded]:
+    """List the record of the latest attempt at each group, by id."""
+    return list({one.group: one for one in sorted(recorded(store))}.values())
+
+
 def utc_of_jd(jd: float) -> datetime:
     """Return the UTC of a Julian date (good to 40 microseconds, which is what a float64 holds)."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(days=(jd - JD_OF_MJD_0) - MJD_OF_UNIX_0)
+    return utc_of_mjd(jd - JD_OF_MJD_0)
 
 
 def utc_of_mjd(mjd: float) -> datetime:
     """Return the UTC moment of an MJD."""
-    return MJD_ZERO + timedelta(days=mjd)
+    return datetime.fromtimestamp(0, UTC) + timedelta(days=mjd - MJD_OF_UNIX_0)
+
+
+def day_of_mjd(mjd: float) -> str:
+    """Return the UTC day of an MJD, as tables are parted by it."""
+    return utc_of_mjd(mjd).strftime("%Y-%m-%d")
 
 
 def mjd_of(moment: datetime) -> float:
@@ -141,13 +179,34 @@ def read_group(uri: str) -> GroupRecord:
         If it is not a group record.
     """
     store, key = split(uri)
-    try:
-        record = GroupRecord.model_validate_json(store.read(key))
-    except ValidationError as error:
-        raise BadInputError(uri, "a group record", str(error), "Name a STORE/groups/ID-aN.json that watch wrote.") from error
+    record = group_record(store.read(key), uri)
     root = store_of(uri)
     subbands = tuple(s.model_copy(update={"uri": s.uri if _absolute(s.uri) else f"{root}/{s.uri}"}) for s in record.subbands)
     return record.model_copy(update={"subbands": subbands})
+
+
+def group_record(data: bytes, uri: str) -> GroupRecord:
+    """Return the record that an object at `uri` holds, with the subbands' URIs as they stand there.
+
+    Raises
+    ------
+    BadInputError
+        If it is not a group record.
+    """
+    try:
+        return GroupRecord.model_validate_json(data)
+    except ValidationError as error:
+        raise BadInputError(uri, "a group record", str(error), "Name a STORE/groups/ID-aN.json that watch wrote.") from error
+
+
+def group_input(name: str, uri: str) -> Input:
+    """Describe a group's record as an input: what is in it, but neither which attempt it is nor how often it was tried."""
+    store, key = split(uri)
+    try:
+        record = GroupRecord.model_validate_json(store.read(key))
+    except ValidationError:  # whoever reads it says what is wrong
+        return object_input(name, uri)
+    return Input(name=name, uri=uri, digest=digest_json(record.model_dump(mode="json", exclude={"attempt", "retries"})))
 
 
 def store_of(uri: str) -> str:

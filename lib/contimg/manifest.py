@@ -48,6 +48,17 @@ class QA(_Record):
     reasons: tuple[str, ...] = ()
 
 
+class Usage(_Record):
+    """What making it took of the machine."""
+
+    wall_s: float
+    """From the start of the process, seconds."""
+    cpu_s: float
+    """Of the process and its children, on all cores, seconds."""
+    peak_memory_bytes: int
+    """Largest resident size of the process plus that of its largest child; files in memory scratch are not in it."""
+
+
 class Manifest(_Record):
     """What was made, from what, how well and how long it took."""
 
@@ -62,6 +73,8 @@ class Manifest(_Record):
     metrics: dict[str, Any]
     qa: QA
     seconds: dict[str, float]
+    usage: Usage | None = None
+    """None in artifacts that older versions made."""
     created: datetime
 
     @property

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from contimg.coordinates import MJD_ZERO_JD, SIDEREAL_RATE, apparent_hadec, direction_cosines, icrs_of_hadec, separation_rad
 from contimg.errors import BadInputError
@@ -161,9 +160,13 @@ def predict(sky: Sky, positions_m: FloatArray, mjd_utc: float) -> ComplexArray:
 
 def predict_rows(sky: Sky, positions_m: FloatArray, mjd_utc: float, ant1: IntArray, ant2: IntArray) -> ComplexArray:
     """Return the model of the rows of one integration, shape (rows, channels), Jy; `predict` picked at pairs of antennas."""
-    model = predict(sky, positions_m, mjd_utc)
+    from contimg import loops
+
+    # A fifth of the stations is not correlated, and the work goes with the square of their number.
+    present, index = np.unique(np.concatenate([ant1, ant2]), return_inverse=True)
+    model = predict(sky, positions_m[present], mjd_utc)
     rows = np.empty((ant1.size, sky.freq_hz.size), np.complex64)
-    _pick(model, ant1.astype(np.int64), ant2.astype(np.int64), rows)
+    loops.pick(model, index[: ant1.size], index[ant1.size :], rows)
     return rows
 
 
@@ -220,6 +223,8 @@ def _nodes(sky: Sky, positions_m: FloatArray, tracked: FloatArray, apparent: Flo
 
 def _fringes(paths_m: FloatArray, delays_m_hz: FloatArray, freq_hz: FloatArray) -> ComplexArray:
     """Return exp(2 pi i (f path + delay) / c), shape (channels, sources, antennas)."""
+    from contimg import loops  # numba is slow to import, and fluxes need none of it
+
     step = np.diff(freq_hz)
     fringes = np.empty((freq_hz.size, *paths_m.shape), np.complex64)
     if step.size and np.ptp(step) > UNEVEN_HZ:
@@ -228,26 +233,5 @@ def _fringes(paths_m: FloatArray, delays_m_hz: FloatArray, freq_hz: FloatArray) 
         return fringes
     first = np.exp(2j * np.pi / SPEED_OF_LIGHT * (freq_hz[0] * paths_m + delays_m_hz))
     turn = np.exp(2j * np.pi / SPEED_OF_LIGHT * (step[0] if step.size else 0.0) * paths_m)
-    _turn(first.ravel(), turn.ravel(), fringes.reshape(freq_hz.size, -1))
+    loops.turn(first.ravel(), turn.ravel(), fringes.reshape(freq_hz.size, -1))
     return fringes
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _turn(first: npt.NDArray[np.complex128], turn: npt.NDArray[np.complex128], fringes: ComplexArray) -> None:
-    """Fill row f with first * turn^f, in double precision."""
-    state = first.copy()
-    for f in range(fringes.shape[0]):
-        for k in range(fringes.shape[1]):
-            fringes[f, k] = state[k]
-            state[k] *= turn[k]
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _pick(model: ComplexArray, ant1: IntArray, ant2: IntArray, rows: ComplexArray) -> None:
-    """Copy (channel, i, j) to (row, channel), some channels at a time so that both sides stay in the cache."""
-    channels = rows.shape[1]
-    for first in range(0, channels, 16):
-        last = min(first + 16, channels)
-        for r in range(rows.shape[0]):
-            for f in range(first, last):
-                rows[r, f] = model[f, ant1[r], ant2[r]]

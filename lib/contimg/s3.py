@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
 
-from contimg.errors import MissingError, StoreError
+from contimg.errors import MissingError, StoreError, UsageError
 from contimg.store import Entry
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ PART = 16 << 20
 IN_FLIGHT = 4
 """Parts on their way at once, which bounds the memory at IN_FLIGHT + 1 parts."""
 MISSING = {"404", "NoSuchKey", "NotFound"}
+NO_BUCKET = {"NoSuchBucket", "InvalidBucketName"}
+REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403"}
 TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
@@ -49,6 +51,11 @@ class S3Store:
                 max_pool_connections=16,
             ),
         )
+
+    def check(self) -> None:
+        """Make sure that the bucket is there and may be listed."""
+        with self._speaking(""):
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the objects whose key begins with `prefix`; S3 sorts by key."""
@@ -129,8 +136,18 @@ class S3Store:
                 raise MissingError(uri, "an object", "none", "Check the URI, or run the stage that makes it.") from error
             if code in TAKEN:
                 raise _TakenError(uri) from error
+            if code in NO_BUCKET:
+                raise UsageError(uri, f"a bucket {self._bucket}", code, "Correct the store's URI, or make the bucket.") from error
+            if code in REFUSED:
+                remedy = "Check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and what they may do in this bucket."
+                raise UsageError(uri, "credentials that S3 accepts", f"{code}: {error}", remedy) from error
             remedy = "Check bucket, credentials (AWS_*) and endpoint (AWS_ENDPOINT_URL)."
             raise StoreError(uri, "an answer from S3", f"{code}: {error}", remedy) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role."
+            raise UsageError(uri, "credentials for S3", str(error), remedy) from error
+        except ParamValidationError as error:
+            raise UsageError(uri, "a name that a bucket may have", str(error), "Correct the store's URI.") from error
         except BotoCoreError as error:
             remedy = "Check the endpoint (AWS_ENDPOINT_URL), the network and the credentials (AWS_*)."
             raise StoreError(uri, "an answer from S3", str(error), remedy) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from contimg import manifest, versions
 from contimg.errors import UsageError
+from contimg.groups import group_input
 from contimg.options import StageOptions, input_kind
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Stage:
             kind, value = input_kind(field), getattr(options, name)
             if kind is None or not value:
                 continue
-            describe = manifest.artifact_input if kind == "artifact" else manifest.object_input
+            describe = DESCRIBE[kind]
             uris = (value,) if isinstance(value, str) else value
             found += [describe(name, uri) for uri in uris]
         if self.resolver:
@@ -79,7 +80,9 @@ class Stage:
         return manifest.work_key(self.name, chosen, inputs, code, self.tool_versions())
 
 
-PLACES = {"out", "tables", "store", "calibrations"}
+DESCRIBE = {"artifact": manifest.artifact_input, "object": manifest.object_input, "group": group_input}
+"""How an input is digested, by its kind."""
+PLACES = {"out", "reuse", "tables", "store", "calibrations"}
 """Options that say where things lie, not what is made; what is read there enters the key by its digest."""
 
 

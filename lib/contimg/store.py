@@ -37,6 +37,10 @@ class Store(Protocol):
     root: str
     """The root URI, without a trailing slash."""
 
+    def check(self) -> None:
+        """Raise UsageError unless the bucket or directory is there and may be listed."""
+        ...
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the objects whose key begins with `prefix`, sorted by key."""
         ...

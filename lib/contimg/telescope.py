@@ -77,8 +77,13 @@ class Stations:
 @functools.cache
 def stations() -> Stations:
     """Return the stations; read-only arrays, shared by all callers."""
-    table = pq.read_table(BytesIO((files("contimg") / "data" / "stations.parquet").read_bytes()))
-    column = {name: table[name].to_numpy() for name in table.column_names if name != "arm"}
+    # Neither read_table nor to_numpy: both import pandas where it is installed, which takes longer than all the rest.
+    table = pq.ParquetFile(BytesIO((files("contimg") / "data" / "stations.parquet").read_bytes())).read()
+    column = {
+        name: np.array(table[name].to_pylist(), table[name].type.to_pandas_dtype())
+        for name in table.column_names
+        if name != "arm"
+    }
     itrf = np.stack([column[axis] for axis in ("x", "y", "z")], axis=1)
     for array in (*column.values(), itrf):
         array.flags.writeable = False

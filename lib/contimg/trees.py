@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 TRANSIENT = {"table.lock"}
 """Files that CASA rewrites whenever it looks; their content is no data."""
-
-
+FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python before 3.11.4, as Debian 12 has it, knows no filters."""
 BLOCK = 4 << 20
 """Bytes copied at a time; tarfile's own 16 KiB make a tar three times as dear as its bytes."""
 
@@ -83,12 +83,20 @@ def unpack(source: IO[bytes], into: Path) -> Path:
         with tarfile.open(fileobj=source, mode="r|", bufsize=BLOCK, copybufsize=BLOCK) as tar:  # type: ignore[call-overload]
             for member in tar:
                 top = top or member.name.split("/")[0]
-                tar.extract(member, into, filter="data")
+                _harmless(member)
+                tar.extract(member, into, **FILTER)
     except tarfile.TarError as error:
         raise BadInputError(str(into), "a tar of a folder", str(error), "Make the artifact again.") from error
     if not top:
         raise BadInputError(str(into), "a tar of a folder", "an empty one", "Make the artifact again.")
     return into / top
+
+
+def _harmless(member: tarfile.TarInfo) -> None:
+    """Refuse what `pack` never writes and what would lead out of the folder."""
+    parts = member.name.split("/")
+    if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
+        raise BadInputError(member.name, "a file or a folder below the tar's own", "another", "Make the artifact again.")
 
 
 def _member(path: Path, folder: Path) -> tarfile.TarInfo:

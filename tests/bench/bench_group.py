@@ -42,13 +42,16 @@ def measure(stage: str, **options: object) -> Measured:
     return Measured(stage, wall, usage.ru_utime + usage.ru_stime, peak, str(summary["artifact"]))
 
 
-def run_group(chain: Chain, out: Path, *, solve: bool) -> list[Measured]:
-    """Process the group; without a solve, with the caltables of a solve before it."""
+def run_group(chain: Chain, store: Path, *, solve: bool) -> list[Measured]:
+    """Process the group in a store; without a solve, with the caltables that a solve left in that store before."""
+    out = store / ("solve" if solve else "select")
     convert = measure("convert", out=out / "convert", group=chain.record)
     flag = measure("flag", out=out / "flag", ms=convert.artifact)
     known = {} if solve else {"solve": "never"}
-    calibrate = measure("calibrate", out=out / "calibrate", ms=convert.artifact, flags=flag.artifact, store=chain.store, **known)
-    image = measure("image", out=out / "image", ms=convert.artifact, flags=flag.artifact, calibration=calibrate.artifact)
+    calibrate = measure("calibrate", out=out / "calibrate", ms=convert.artifact, flags=flag.artifact, store=store, **known)
+    image = measure(
+        "image", out=out / "image", ms=convert.artifact, flags=flag.artifact, calibration=calibrate.artifact, tier=chain.tier
+    )
     photometry = measure("photometry", out=out / "photometry", image=image.artifact, tables=out / "tables")
     report = measure(
         "report", out=out / "report", convert=convert.artifact, flag=flag.artifact,
@@ -71,9 +74,9 @@ def show(title: str, stages: list[Measured], limit_s: float) -> None:
 def main() -> None:
     """Measure with a solve, then without."""
     chain = full_calibrator()
-    assert chain.calibration
-    for solve, limit in ((True, SOLVE_LIMIT_S), (False, CADENCE_S)):
-        with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store) as folder:
+    assert chain.record
+    with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store.parent) as folder:
+        for solve, limit in ((True, SOLVE_LIMIT_S), (False, CADENCE_S)):
             show("with a solve" if solve else "without a solve", run_group(chain, Path(folder), solve=solve), limit)
 
 

@@ -54,7 +54,11 @@ def made(kind: str, rng: np.random.Generator) -> np.ndarray:
 
 def one(kind: str, rng: np.random.Generator) -> tuple[bool, bool, float]:
     """Whether the mission's score flags a source, whether it is a candidate, and its evidence; errors are 0.5 to 10 %."""
-    flux = made(kind, rng)
+    return judged(made(kind, rng), rng)
+
+
+def judged(flux: np.ndarray, rng: np.random.Generator) -> tuple[bool, bool, float]:
+    """The same of given fluxes."""
     error = np.full(26, 10 ** rng.uniform(-2.3, -1.0) * flux.mean())
     noisy = flux + error * rng.normal(size=26)
     limit = np.zeros(26, bool)

@@ -250,7 +250,7 @@ def test_a_store_that_may_not_be_read(site: Site) -> None:
 def test_a_store_that_is_no_directory(site: Site, tmp_path: Path) -> None:
     site.watch()
     (tmp_path / "file").write_text("no directory")
-    fails("watch", store=tmp_path / "file").blames("STORE_UNREACHABLE", "file", "Not a directory")
+    fails("watch", store=tmp_path / "file").blames("USAGE", "file", "a file")
     fails("convert", group=site.record, out=tmp_path / "file/out").blames("STORE_UNREACHABLE", "file/out", "Not a directory")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contimg_workflows.cli import PIPELINES
+from contimg_workflows.cli.run import PIPELINES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -16,8 +16,8 @@ TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 STAGES = {folder.name for folder in (ROOT / "stages").iterdir() if (folder / "pyproject.toml").is_file()}
 COMMANDS = {point.name for point in entry_points(group="contimg.commands")}
 PLACEHOLDERS = {"NAME", "COMMAND", "CMD"}
-NO_PROGRAMS = {"workflows", "runs", "flags", "UID"}
-"""What follows `contimg-` in names of a distribution, of folders and of a file's first line."""
+NO_PROGRAMS = {"workflows", "runs", "flags", "UID", "ID-aN", "NAMESPACE", "preflight"}
+"""What follows `contimg-` in names of a distribution, of folders, of a file's first line and of a cluster's objects."""
 """The figures, and what goes with them, are still to be measured."""
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -47,7 +47,7 @@ def links() -> list[tuple[str, str]]:
 
 
 def makefile() -> set[str]:
-    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize(("page", "link"), [item for item in links() if "://" not in item[1]])
@@ -64,7 +64,7 @@ def test_what_is_elsewhere_is_named_securely() -> None:
     assert [item for item in links() if "://" in item[1] and not item[1].startswith("https://")] == []
 
 
-@pytest.mark.parametrize(("page", "target"), found(r"(?:^|\s)make ([a-z][a-z-]*)"))
+@pytest.mark.parametrize(("page", "target"), found(r"(?:^|\s)make ([a-z][a-z0-9-]*)"))
 def test_a_make_target_is_one(page: str, target: str) -> None:
     assert target in makefile(), page
 
@@ -136,5 +136,5 @@ def test_no_page_names_a_machine_s_own_paths() -> None:
 
 def test_help_of_make_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
-    explained = set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    explained = set(re.findall(r"^([a-z0-9-]+):.*## ", text, re.MULTILINE))
     assert explained == makefile() == set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())

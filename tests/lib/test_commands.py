@@ -88,9 +88,10 @@ class CountOptions(Options):
 
 @pytest.fixture(autouse=True)
 def _signals_are_given_back() -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    before, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
@@ -146,6 +147,20 @@ class TestCommand:
         self.run(BadFileError("x", "y", "z", "Do it."))
         failure = json.loads((tmp_path / "c/failure.json").read_text())
         assert failure == {"exit": 10, "name": "BAD_FILE", "reason": "x: expected y, found z. Do it."}
+
+    def test_what_prints_for_people_tells_no_summary(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def work(options: CountOptions, console: Any, env: Any) -> dict[str, Any]:
+            del console, env
+            if options.up_to < 0:
+                raise BadFileError("x", "y", "z", "Do it.")
+            print("one, two")  # noqa: T201 - what such a command is for
+            return {}
+
+        assert command("contimg count", CountOptions, work, [], tell=False) == 0
+        assert capsys.readouterr().out == "one, two\n"
+        assert command("contimg count", CountOptions, work, ["--up-to=-1"], tell=False) == Exit.BAD_FILE
+        # Plain words, though this is no terminal.
+        assert capsys.readouterr() == ("", "contimg-count: ERROR x: expected y, found z. Do it.\n")
 
     def test_a_wrong_line_never_starts_the_work(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:

@@ -130,7 +130,7 @@ def test_help_is_the_docs() -> None:
         assert words in done.stdout
 
 
-@pytest.mark.parametrize("do", ["sleep", "child"])
+@pytest.mark.parametrize("do", ["sleep", "child", "finaliser", "compiled", "swallowed", "tidy"])
 def test_told_to_stop(tmp_path: Path, do: str) -> None:
     argv = [sys.executable, "-m", "toy", "--out", str(tmp_path / "out"), "--do", do]
     child = subprocess.Popen(argv, env={**ENVIRONMENT, "CONTIMG_SCRATCH": str(tmp_path / "scratch")}, stderr=subprocess.PIPE)
@@ -144,6 +144,7 @@ def test_told_to_stop(tmp_path: Path, do: str) -> None:
     assert child.returncode == Exit.TOLD_TO_STOP
     assert not list(tmp_path.rglob(MANIFEST))
     assert list((tmp_path / "scratch").iterdir()) == []
+    assert (tmp_path / "tidied").exists() == (do == "tidy")
     assert "sleep 61" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
 
 

@@ -17,13 +17,17 @@ from contimg.groups import (
     GroupRecord,
     Subband,
     group_id,
+    group_input,
     mjd_of,
     read_group,
     record_name,
+    recorded,
     store_of,
     subband_name,
     utc_of_jd,
+    utc_of_mjd,
 )
+from contimg.manifest import object_input
 from contimg.store import open_store
 
 T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
@@ -77,6 +81,20 @@ def test_anything_else_is_no_record(name: str) -> None:
     assert record_name(name) is None
 
 
+def test_the_records_of_a_store_are_listed_and_sort_by_number(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for name in ("20260125t222605-a10.json", "20260125t222605-a2.json", "20260125t222605-ax.json", "20260126t000000-a1.json"):
+        store.put(f"groups/{name}", b"{}")
+    store.put("groups/old/20260125t222605-a1.json", b"{}")
+    listed = [(one.group, one.attempt, one.entry.key) for one in sorted(recorded(store))]
+    assert listed == [
+        ("20260125t222605", 2, "groups/20260125t222605-a2.json"),
+        ("20260125t222605", 10, "groups/20260125t222605-a10.json"),
+        ("20260126t000000", 1, "groups/20260126t000000-a1.json"),
+    ]
+    assert [one.attempt for one in recorded(store, "20260126")] == [1]
+
+
 def test_ids_are_utc_to_the_nearest_second() -> None:
     assert group_id(T0) == "20260125t222605"
     assert group_id(T0 - timedelta(microseconds=13)) == "20260125t222605"
@@ -104,7 +122,7 @@ def test_times_survive_a_float_julian_date(moment: datetime) -> None:
 def test_mjd_is_the_almanac_s() -> None:
     # J2000.0 is JD 2451545.0, that is 2000-01-01 12:00; leap seconds do not enter.
     assert mjd_of(datetime(2000, 1, 1, 12, tzinfo=UTC)) == 51544.5
-    assert utc_of_jd(2451545.0) == datetime(2000, 1, 1, 12, tzinfo=UTC)
+    assert utc_of_jd(2451545.0) == utc_of_mjd(51544.5) == datetime(2000, 1, 1, 12, tzinfo=UTC)
 
 
 def test_a_record_says_when_and_what_is_missing() -> None:
@@ -168,3 +186,26 @@ def test_what_is_not_there_or_no_record_is_named(tmp_path: Path) -> None:
     open_store(str(tmp_path)).put("groups/20260125t222605-a1.json", json.dumps({"id": 1}).encode())
     with pytest.raises(BadInputError, match="expected a group record"):
         read_group(f"{tmp_path}/groups/20260125t222605-a1.json")
+
+
+def _digest(folder: Path, **changes: Any) -> str:
+    one = record(**changes)
+    (folder / f"{one.name}.json").write_text(one.model_dump_json())
+    found = group_input("group", f"{folder}/{one.name}.json")
+    assert (found.name, found.uri) == ("group", f"{folder}/{one.name}.json")
+    return found.digest
+
+
+def test_the_same_subbands_again_are_the_same_work(tmp_path: Path) -> None:
+    first = _digest(tmp_path)
+    assert _digest(tmp_path, attempt=2, retries=1) == first
+    assert _digest(tmp_path, attempt=3, subbands=record().subbands[:15], missing=(15,)) != first
+    moved = record().subbands[0].model_copy(update={"size": 8})
+    assert _digest(tmp_path, attempt=4, subbands=(moved, *record().subbands[1:])) != first
+
+
+def test_what_is_no_record_is_digested_whole(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    assert group_input("group", f"{tmp_path}/x.json") == object_input("group", f"{tmp_path}/x.json")
+    with pytest.raises(MissingError):
+        group_input("group", f"{tmp_path}/gone.json")

@@ -10,6 +10,7 @@ from pydantic import Field
 from contimg.options import (
     ArtifactURI,
     ArtifactURIs,
+    GroupURI,
     ObjectURI,
     Options,
     Words,
@@ -36,12 +37,16 @@ class Example(Options):
     """An artifact."""
     record: ObjectURI = ""
     """An object."""
+    group: GroupURI = ""
+    """A group's record."""
     images: ArtifactURIs = ()
     """Artifacts."""
     words: Words = ("x",)
     """A list."""
     deep: bool = False
     """A switch."""
+    from_: str = "here"
+    """A word of Python."""
 
 
 def read(*words: str) -> Example:
@@ -65,6 +70,7 @@ def test_defaults() -> None:
         (["--deep"], "deep", True),
         (["--deep", "false"], "deep", False),
         (["--deep=true"], "deep", True),
+        (["--from", "there"], "from_", "there"),
     ],
 )
 def test_words_become_values(words: list[str], field: str, value: object) -> None:
@@ -74,9 +80,9 @@ def test_words_become_values(words: list[str], field: str, value: object) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--size", "0"], "--size: Input should be greater than 0"),
-        (["--size", "two"], "--size"),
-        (["--mode", "c"], "--mode"),
+        (["--size", "0"], "--size: Input should be greater than 0, found '0'"),
+        (["--size", "two"], "found 'two'"),
+        (["--mode", "c"], "--mode: Input should be 'a' or 'b', found 'c'"),
         (["--nam", "x"], "unrecognized arguments: --nam"),
         (["stray"], "unrecognized arguments: stray"),
     ],
@@ -107,7 +113,15 @@ def test_what_a_field_says_of_itself() -> None:
 
 @pytest.mark.parametrize(
     ("field", "kind"),
-    [("ms", "artifact"), ("images", "artifact"), ("record", "object"), ("name", None), ("words", None), ("mode", None)],
+    [
+        ("ms", "artifact"),
+        ("images", "artifact"),
+        ("record", "object"),
+        ("group", "group"),
+        ("name", None),
+        ("words", None),
+        ("mode", None),
+    ],
 )
 def test_inputs_are_known_by_their_type(field: str, kind: str | None) -> None:
     assert input_kind(Example.model_fields[field]) == kind

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from contimg.directory import PARTIAL
+from contimg.directory import PARTIAL, DirectoryStore
 from contimg.errors import MissingError, StoreError, UsageError
 from contimg.s3 import PART
 from contimg.store import copy_digest, fetch_file, open_store, put_file, split
@@ -148,8 +150,59 @@ def test_a_dead_endpoint_says_what_to_check(s3_environment: pytest.MonkeyPatch) 
 
 def test_a_bucket_that_is_not_there_is_no_missing_object(moto_root: str) -> None:
     assert moto_root
-    with pytest.raises(StoreError, match="NoSuchBucket"):
-        open_store("s3://no-such-bucket").read("k")
+    for ask in (lambda store: store.read("k"), lambda store: store.check(), lambda store: list(store.entries())):
+        with pytest.raises(UsageError, match="expected a bucket no-such-bucket, found NoSuchBucket"):
+            ask(open_store("s3://no-such-bucket"))
+
+
+def test_credentials_that_the_server_does_not_know_are_named(rclone_root: str, s3_environment: pytest.MonkeyPatch) -> None:
+    s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    s3_environment.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
+    for ask in (lambda store: store.check(), lambda store: store.put("k", b"x"), lambda store: store.exists("k")):
+        with pytest.raises(UsageError, match="expected credentials that S3 accepts"):
+            ask(open_store(rclone_root))
+
+
+def test_no_credentials_at_all_are_named(tmp_path: Path) -> None:
+    none = str(tmp_path / "none")
+    bare = {"AWS_SHARED_CREDENTIALS_FILE": none, "AWS_CONFIG_FILE": none, "AWS_EC2_METADATA_DISABLED": "true"}
+    bare["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+    code = "from contimg.store import open_store; open_store('s3://contimg').check()"
+    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, timeout=60, check=False)
+    assert "UsageError: s3://contimg/: expected credentials for S3, found Unable to locate credentials" in done.stderr
+
+
+@pytest.mark.parametrize("bucket", ["UPPER_case", "x"])
+def test_what_no_bucket_may_be_called_is_refused(bucket: str, moto_endpoint: str, s3_environment: pytest.MonkeyPatch) -> None:
+    s3_environment.setenv("AWS_ENDPOINT_URL", moto_endpoint)
+    with pytest.raises(UsageError, match="bucket"):
+        open_store(f"s3://{bucket}").check()
+
+
+def test_a_store_that_is_there_passes(store: Store) -> None:
+    store.put("k", b"")
+    store.check()
+
+
+@pytest.mark.parametrize(("path", "found"), [("gone", "none"), ("file", "a file")])
+def test_a_mistyped_directory_is_no_empty_store(tmp_path: Path, path: str, found: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match=rf"{path}: expected the directory of a store, found {found}\."):
+        open_store(str(tmp_path / path)).check()
+
+
+def test_what_a_killed_writer_left_is_tidied_and_what_is_written_is_not(tmp_path: Path) -> None:
+    store = DirectoryStore(str(tmp_path))
+    with store.writer("a/b/whole") as stream:
+        stream.write(b"x")
+        (tmp_path / "a" / f"{PARTIAL}dead").write_bytes(b"half")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / f"{PARTIAL}dead").write_bytes(b"half")
+        assert store.tidy("a/") == 1
+    assert store.read("a/b/whole") == b"x"
+    assert [path.parent.name for path in tmp_path.rglob(f"{PARTIAL}*")] == ["other"]
+    assert store.tidy("none/") == 0
+    assert store.tidy() == 1
 
 
 def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +51,25 @@ def test_other_content_makes_other_bytes(tree: Path) -> None:
 def test_round_trip(tree: Path, tmp_path: Path) -> None:
     back = unpack(io.BytesIO(packed(tree)), tmp_path / "b")
     assert subprocess.run(["diff", "-r", tree, back], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("filters", [{"filter": "data"}, {}], ids=["filter", "Python 3.11.2"])
+@pytest.mark.parametrize(("name", "kind"), [("../x", tarfile.REGTYPE), ("/tmp/x", tarfile.REGTYPE), ("a/x", tarfile.SYMTYPE)])
+def test_a_tar_that_leads_out_of_its_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: bytes, filters: dict[str, str]
+) -> None:
+    monkeypatch.setattr("contimg.trees.FILTER", filters)
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc"
+    with pytest.raises(BadInputError, match="below the tar's own"):
+        unpack(io.BytesIO(member.tobuf() + bytes(1024)), tmp_path / "b")
+
+
+def test_round_trip_without_filters(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contimg.trees.FILTER", {})
+    back = unpack(io.BytesIO(packed(tree)), tmp_path / "b")
+    assert subprocess.run(["diff", "-r", tree, back], check=False).returncode == 0
+    assert {path.stat().st_uid for path in back.rglob("*")} == {os.getuid()}
 
 
 # A cut inside a header looks like an end to tarfile: there the digest speaks (next test).

@@ -10,7 +10,7 @@ import pytest
 from contimg.errors import BadImageError
 from contimg.images import Beam, bilinear, read_image
 from contimg_photometry.blends import fit_group, groups
-from contimg_photometry.kernels import annulus_noise, beam_fit, peak_at, position_fit
+from contimg_photometry.kernels import annulus_noise, beam_fit, peak_at, position_fit, solve_symmetric
 from contimg_photometry.measure import annulus_offsets
 from contimg_photometry.noise import Correlation
 from contimg_photometry.profile import BeamProfile, profile_of
@@ -154,3 +154,13 @@ def test_an_image_without_sky_is_refused(tmp_path: Path) -> None:
     fits.PrimaryHDU(np.ones((4, 4), np.float32)).writeto(tmp_path / "plain.fits")
     with pytest.raises(BadImageError, match="celestial"):
         read_image(tmp_path / "plain.fits")
+
+
+def test_three_equations_are_solved_as_numpy_does() -> None:
+    dice = np.random.default_rng(7)
+    for _ in range(200):
+        rows = dice.normal(size=(5, 3))
+        matrix, right = rows.T @ rows, dice.normal(size=3)
+        expected = np.linalg.solve(matrix, right)
+        assert solve_symmetric(matrix, right) == pytest.approx(expected, rel=1e-12 * np.linalg.cond(matrix), abs=1e-12)
+    assert solve_symmetric(np.ones((3, 3)), np.ones(3)) == (0.0, 0.0, 0.0)

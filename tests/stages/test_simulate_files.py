@@ -318,7 +318,7 @@ class TestDefects:
 
 
 def test_it_shares_no_beam_frame_or_prediction_code_with_the_stages() -> None:
-    allowed = {"contract", "options", "stage", "context", "errors", "store", "groups", "telescope", "catalogues"}
+    allowed = {"contract", "options", "stage", "context", "errors", "store", "groups", "telescope", "catalogues", "npz"}
     imported = set()
     for path in sorted(Path(contimg_simulate.__file__).parent.glob("*.py")):
         text = path.read_text()

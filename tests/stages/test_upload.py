@@ -151,6 +151,7 @@ def test_killed_in_the_middle_nothing_half_copied_is_seen(disk: Path, tmp_path: 
     assert not store.exists(f"incoming/2026-01-25/{FIRST}")
     assert said(upload(disk, store))["copied"] >= 1
     assert (tmp_path / "store/incoming/2026-01-25" / FIRST).stat().st_size == 300 << 20
+    assert not list((tmp_path / "store").rglob(".part-*"))
 
 
 def _until(what: Any) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gbi
 from contimg_variability.evidence import evidence
 from contimg_variability.options import VariabilityOptions
 from contimg_variability.score import mission_score
 from contimg_variability.stage import LightCurve, Verdict, judge_curve
 from contimg_variability.templates import half_extent, lens_curve, lenses, magnification
 
-GBI = Path(__file__).parents[3] / "shared/data/gbi"
 OPTIONS = VariabilityOptions(normalized="n", tables="t", out="o")
 DAYS = 6.0 * np.arange(26)
 
@@ -190,31 +190,16 @@ def test_false_alarm_rate_is_low(kind: str) -> None:
 
 def gbi_windows(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Light curves of a real AGN at 2.25 GHz, each 150 days with one epoch in six days, like ours."""
-    columns = np.genfromtxt(path, invalid_raise=False)
-    mjd, flux = columns[:, 0], columns[:, 2]
-    good = flux > 0
-    mjd, flux = mjd[good], flux[good]
-    # The archive holds failed scans near zero: they are cut by a running median, as any reader of these data does.
-    order = np.argsort(mjd, kind="stable")
-    mjd, flux = mjd[order], flux[order]
-    middle = np.array([np.median(flux[max(0, k - 7) : k + 8]) for k in range(flux.size)])
-    mjd, flux = mjd[np.abs(flux / middle - 1) < 0.15], flux[np.abs(flux / middle - 1) < 0.15]
-    windows = []
-    for start in np.arange(mjd[0], mjd[-1] - 150, 150.0):
-        nearest = np.unique([int(np.argmin(np.abs(mjd - day))) for day in start + DAYS])
-        nearest = nearest[np.abs(mjd[nearest] - start - 75) < 80]
-        if nearest.size > OPTIONS.min_epochs:
-            windows.append((mjd[nearest], flux[nearest]))
-    return windows
+    return gbi.windows(path, 2, 150.0, OPTIONS.min_epochs)
 
 
-@pytest.mark.skipif(not GBI.exists(), reason="the GBI light curves are not here")
+@pytest.mark.skipif(not gbi.FOLDER.exists(), reason="the GBI light curves are not here")
 @pytest.mark.parametrize(
     ("names", "count"),
     [("0954+658.txt", 5), pytest.param("*.txt", 20, marks=pytest.mark.slow)],
 )
 def test_real_agn_without_a_lens_are_no_candidates(names: str, count: int) -> None:
-    windows = [window for path in sorted(GBI.glob(names)) for window in gbi_windows(path)]
+    windows = [window for path in sorted(gbi.FOLDER.glob(names)) for window in gbi_windows(path)]
     assert len(windows) >= count
     found = [gbi_verdict(mjd, flux) for mjd, flux in windows]
     # No event of 1996 to 2000 in these four is in the literature of ESEs at 2.25 GHz; the mission's score alone would take
@@ -223,9 +208,9 @@ def test_real_agn_without_a_lens_are_no_candidates(names: str, count: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not GBI.exists(), reason="the GBI light curves are not here")
+@pytest.mark.skipif(not gbi.FOLDER.exists(), reason="the GBI light curves are not here")
 def test_lenses_put_before_real_agn_are_found() -> None:
-    windows = [window for path in sorted(GBI.glob("*.txt")) for window in gbi_windows(path)]
+    windows = [window for path in sorted(gbi.FOLDER.glob("*.txt")) for window in gbi_windows(path)]
     found = [gbi_verdict(mjd, flux * lens_gain((mjd - mjd[0] - 75) / 13, 1.2, 0.3)) for mjd, flux in windows]
     # Real sources vary by themselves, and three of these data sets hold bad scans: not every lens can stand out.
     assert np.mean([item.candidate for item in found]) >= 0.7

@@ -18,46 +18,23 @@ import pytest
 
 from contimg.console import Console
 from contimg.errors import Exit
-from contimg.groups import GroupRecord, mjd_of, read_group
+from contimg.groups import GroupRecord, read_group
 from contimg.store import open_store
 from contimg_watch.header import BLOCK, RangedFile, read_header
-from contimg_watch.options import FULL_SIZE, WatchOptions
+from contimg_watch.options import FULL_SIZE, ServiceOptions, WatchOptions
 from contimg_watch.probe import WRITERS, probe
 from contimg_watch.stage import run
+from subbands import T0, fill, name, write_subband
 
 if TYPE_CHECKING:
     from contimg.store import Store
 
 WATCH = Path(sys.executable).parent / "contimg-watch"
-T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
-
-
-def write_subband(path: Path, t0: datetime = T0, rows: int = 2000) -> None:
-    """Write the parts of a UVH5 file that watch looks at; times repeat over baselines, time-major."""
-    jd = mjd_of(t0) + 2400000.5
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        file["Header/time_array"] = np.repeat(jd + np.arange(24) * 12.884902000427246 / 86400, 40)
-        file["Header/extra_keywords/phase_center_dec"] = np.radians(33.0)
-        file["Data/visdata"] = np.zeros(rows, np.complex64)
-
-
-def name(index: int, t0: datetime = T0, skew_s: int = 0) -> str:
-    stamp = t0 + timedelta(seconds=skew_s)
-    return f"{stamp:%Y-%m-%d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
-
-
-def fill(store: Store, scratch: Path, t0: datetime = T0, without: tuple[int, ...] = ()) -> None:
-    """Put a group with skewed clocks into a store."""
-    source = scratch / "subband.hdf5"
-    write_subband(source, t0)
-    for index in set(range(16)) - set(without):
-        store.put(f"incoming/{name(index, t0, index % 3)}", source.read_bytes())
 
 
 def watch(store: Store, **options: Any) -> dict[str, Any]:
     """Make one pass, as a process does after it has read its command line."""
-    return run(WatchOptions(store=store.root, **{"size": 0, **options}), Console("watch", {}), {})
+    return run(ServiceOptions(store=store.root, **{"size": 0, **options}), Console("watch", {}), {})
 
 
 def process(store: Store, *words: str, code: int) -> dict[str, Any]:
@@ -175,18 +152,20 @@ def test_following_it_sees_what_comes_and_stops_when_told(tmp_path: Path) -> Non
     store = open_store(str(tmp_path / "store"))
     fill(store, tmp_path, without=(5,))
     argv = [str(WATCH), "--store", store.root, "--size", "0", "--follow", "--interval-s", "0.1"]
-    watcher = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "log"
+    with log.open("w") as sink:
+        watcher = subprocess.Popen(argv, stderr=sink)
     time.sleep(1.5)
     assert not list(store.entries("groups/"))
     fill(store, tmp_path)
     until = time.monotonic() + 20
-    while not list(store.entries("groups/")):
+    while "16 subbands" not in log.read_text():  # the record is there a moment before the word of it
         assert time.monotonic() < until
         time.sleep(0.05)
+    assert list(store.entries("groups/"))
     watcher.send_signal(signal.SIGTERM)
-    _, said = watcher.communicate(timeout=10)
-    assert watcher.returncode == Exit.TOLD_TO_STOP
-    assert said.count("group 20260125t222605-a1: 16 subbands") == 1
+    assert watcher.wait(timeout=10) == Exit.TOLD_TO_STOP
+    assert log.read_text().count("group 20260125t222605-a1: 16 subbands") == 1
 
 
 def test_two_watchers_write_a_record_once(tmp_path: Path) -> None:
@@ -259,6 +238,56 @@ def test_headers_that_lack_something(tmp_path: Path, missing: str) -> None:
     else:
         assert header is None
         assert "time_array" in problem
+
+
+TIME, DEC = "Header/time_array", "Header/extra_keywords/phase_center_dec"
+GOOD_JD = 2461066.434
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (TIME, np.zeros(4), "from Julian date 0 to 0"),
+        (TIME, np.full(4, 1e20), "from Julian date 1e+20"),
+        (TIME, np.full(4, -1e9), "from Julian date -1"),
+        (TIME, np.full(4, np.nan), "from Julian date nan"),
+        (TIME, np.array([GOOD_JD, 0.0]), "to 0, which is no observation"),
+        (TIME, np.array([GOOD_JD, np.inf]), "to inf, which is no observation"),
+        (TIME, np.zeros(0), "holds no time"),
+        (TIME, np.float64(GOOD_JD), "holds no numbers"),
+        (TIME, np.full((2, 2), GOOD_JD), "holds no numbers"),
+        (TIME, np.array([b"a", b"b"]), "holds no numbers"),
+        (TIME, None, "holds no numbers"),
+        (DEC, "abc", "holds no number"),
+        (DEC, np.ones(2), "holds no number"),
+        (DEC, None, "holds no number"),
+    ],
+)
+def test_a_header_of_nonsense_is_named_and_does_not_end_the_watch(tmp_path: Path, name: str, value: object, words: str) -> None:
+    path = tmp_path / "s.hdf5"
+    write_subband(path)
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        if value is None:
+            file.create_group(name)
+        else:
+            file[name] = value
+    header, problem = read_header(open_store(str(tmp_path)), "s.hdf5", path.stat().st_size)
+    assert header is None
+    assert f"{name} " in problem
+    assert words in problem
+
+
+def test_a_declination_that_is_no_number_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "s.hdf5"
+    write_subband(path)
+    with h5py.File(path, "a") as file:
+        file[DEC][()] = np.nan
+    header, problem = read_header(open_store(str(tmp_path)), "s.hdf5", path.stat().st_size)
+    assert problem == ""
+    assert header is not None
+    assert header.dec_deg is None
 
 
 def test_a_record_survives_json_and_moving(tmp_path: Path) -> None:

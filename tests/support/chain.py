@@ -69,8 +69,11 @@ class Chain:
             said = self._simulate()
         return str(said["artifact"])
 
+    def contimg(self, program: str, **options: object) -> dict[str, Any]:
+        return contimg(program, **options)
+
     def _simulate(self) -> dict[str, Any]:
-        return contimg(
+        return self.contimg(
             "simulate", out=self.store / "products/simulate", incoming=self.store / "incoming", scale=self.scale, seed=self.seed, **self.sky
         )  # fmt: skip
 
@@ -91,12 +94,12 @@ class Chain:
     def record(self) -> str:
         assert self.truth_artifact
         with locked(self.store / ".watch.lock"):
-            contimg("watch", store=self.store, size=0, timeout_s=0)
+            self.contimg("watch", store=self.store, size=0, timeout_s=0)
         return str(self.store / "groups" / f"{self.group_id}-a1.json")
 
     @cached_property
     def ms(self) -> str:
-        return self._make("convert", group=self.record)
+        return self._make("convert", group=self.record, tables=self.store / "tables")
 
     @cached_property
     def flags(self) -> str:
@@ -110,7 +113,9 @@ class Chain:
 
     @cached_property
     def image(self) -> str:
-        return self._make("image", ms=self.ms, flags=self.flags, calibration=self.calibration, tier=self.tier)
+        return self._make(
+            "image", ms=self.ms, flags=self.flags, calibration=self.calibration, tier=self.tier, tables=self.store / "tables"
+        )  # fmt: skip
 
     @cached_property
     def photometry(self) -> str:
@@ -119,7 +124,7 @@ class Chain:
     def _make(self, stage: str, **options: object) -> str:
         # Workers of one test run share the chain: the second waits, and finds the artifact made.
         with locked(self.store / f".{stage}.lock"):
-            said = contimg(stage, out=self.store / "products" / self.group_id / stage, **options)
+            said = self.contimg(stage, out=self.store / "products" / self.group_id / stage, **options)
         return str(said["artifact"])
 
 
@@ -131,3 +136,11 @@ def full_calibrator() -> Chain:
 def small_calibrator() -> Chain:
     """Return a small group on 3C48 with its NVSS field."""
     return Chain("small", seed=1, tier="development")
+
+
+if __name__ == "__main__":
+    # Both ways to be calibrated, in a store of their own.
+    solved = Chain("small", seed=1, tier="development", name=sys.argv[1])
+    taken = Chain("small", seed=1, tier="development", sky={"ra_deg": 38.9}, calibrate_from=solved, name=solved.name)
+    assert solved.photometry
+    assert taken.photometry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from commands import here
 from contimg.groups import GroupRecord, Subband
 from contimg.store import open_store
-from contimg_workflows.cli import run, status
+from contimg_workflows.cli.run import main as run
+from contimg_workflows.cli.status import main as status
 from contimg_workflows.display import Display, summary
 from contimg_workflows.selection import Limits, chosen, latest_records, solvable, strip_name, strips
 
@@ -28,18 +29,6 @@ CONTIMG = Path(sys.executable).parent / "contimg"
 
 def contimg(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(CONTIMG), *words], capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
-
-
-def here(*words: str) -> int:
-    """Run ``contimg run`` in this process, which is much faster; put the signals back."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        return run(words)
-    except SystemExit as ended:
-        return int(str(ended.code))
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def record(day: str = "2026-01-25", attempt: int = 1, dec_deg: float | None = 33.0, hour: int = 1) -> GroupRecord:
@@ -61,7 +50,7 @@ def put(store: Path, *records: GroupRecord) -> None:
 
 
 def status_of(bench: Bench, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert status(["--runs", str(bench.runs), *words]) == 0
+    assert here(status, "--runs", str(bench.runs), *words) == 0
     return capsys.readouterr().out
 
 
@@ -98,9 +87,9 @@ def test_status_shows_as_many_lines_as_asked(bench: Bench, capsys: pytest.Captur
 
 
 def test_status_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status(["--store", str(tmp_path)]) == 2
+    assert here(status, "--store", str(tmp_path)) == 2
     assert "expected a run, found none" in capsys.readouterr().err
-    assert status([]) == 2
+    assert here(status) == 2
     assert "--store or --runs" in capsys.readouterr().err
 
 
@@ -157,7 +146,7 @@ def test_a_wrong_command_line_is_explained(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], found: str
 ) -> None:
     put(tmp_path, record())
-    assert here(*[str(tmp_path) if word == "X" else word for word in words[1:]]) == 2
+    assert here(run, *[str(tmp_path) if word == "X" else word for word in words[1:]]) == 2
     said = capfd.readouterr()
     assert found in said.err
     assert said.out == ""
@@ -209,6 +198,13 @@ def test_the_latest_attempt_counts(tmp_path: Path) -> None:
     found = latest_records(str(tmp_path))
     assert [one.name for one in found] == ["20260124t011431-a1", "20260125t011431-a10"]
     assert [one.name for one in chosen(found, ["20260125t011431"], "s")] == ["20260125t011431-a10"]
+
+
+def test_a_record_that_is_none_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, record())
+    open_store(str(tmp_path)).put("groups/20260124t000000-a1.json", b"{}")
+    assert here(run, "process-group", "--group", "20260125t011431", "--store", str(tmp_path)) == 19
+    assert f"{tmp_path}/groups/20260124t000000-a1.json: expected a group record" in capfd.readouterr().err
 
 
 def test_3c48_s_transit_calibrates_itself_and_an_hour_later_nothing_does() -> None:

@@ -51,6 +51,16 @@ def test_signals_are_counted_as_a_shell_does(start: Callable[..., Process], sign
     assert end(start(f"kill -{signal} $$")) == code
 
 
+def test_one_that_ended_before_it_was_told_to_stop_keeps_its_code(start: Callable[..., Process], tmp_path: Path) -> None:
+    one = start("echo $$ >&2; exit 7")
+    while not (said := (tmp_path / "log").read_text().strip()):
+        time.sleep(0.01)
+    os.waitid(os.P_PID, int(said), os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked yet
+    one.stop()
+    assert end(one) == 7
+    assert end(one) == 7  # a stop may come between the end and its being noted: who asks again is told again
+
+
 def test_it_finds_where_to_write_and_its_environment(start: Callable[..., Process], tmp_path: Path) -> None:
     one = start('echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; echo out; echo err >&2')
     assert end(one) == 0
@@ -71,8 +81,9 @@ def test_the_reason_is_its_own_or_the_table_s(start: Callable[..., Process]) -> 
     failure = json.dumps({"exit": 10, "name": "BAD_FILE", "reason": "x.hdf5 is empty"})
     one = start(f"echo '{failure}' > $CONTIMG_OUTPUTS/failure.json; exit 10")
     assert one.reason(end(one)) == "x.hdf5 is empty"
-    one = start("exit 22")
-    assert one.reason(end(one)) == "exit code 22: not enough disk or memory"
+    for half in ("", """echo '{"exit": 10, "rea' > $CONTIMG_OUTPUTS/failure.json;""", ": > $CONTIMG_OUTPUTS/failure.json;"):
+        one = start(f"{half} exit 22")
+        assert one.reason(end(one)) == "exit code 22: not enough disk or memory"
 
 
 def test_seconds_are_the_stage_s(start: Callable[..., Process]) -> None:

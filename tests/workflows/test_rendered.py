@@ -8,20 +8,23 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
-from hera.workflows.models import WorkflowTemplate
+from hera.workflows.models import CronWorkflow, WorkflowTemplate
 from pydantic import TypeAdapter
 
 from contimg.options import flag
 from contimg_workflows.compiled import Library
-from contimg_workflows.lint import lint, unknown_fields
-from contimg_workflows.pipelines import all_templates
-from contimg_workflows.render import main, rendered
-from contimg_workflows.stages import NEEDS, options_of, word_of
+from contimg_workflows.lint import lint, problems_of
+from contimg_workflows.lint.library import Library as Lint
+from contimg_workflows.lint.schema import unknown_fields
+from contimg_workflows.render import all_templates, main, rendered
+from contimg_workflows.stages import COMMANDS, NEEDS, options_of, word_of
 
 RENDERED = Path(__file__).parents[2] / "workflows" / "rendered"
 FILES = rendered()
-DOCUMENTS: dict[str, dict[str, Any]] = {one["metadata"]["name"]: one for one in map(yaml.safe_load, FILES.values())}
+EVERYTHING: list[dict[str, Any]] = [yaml.safe_load(text) for text in FILES.values()]
+DOCUMENTS: dict[str, dict[str, Any]] = {one["metadata"]["name"]: one for one in EVERYTHING if one["kind"] == "WorkflowTemplate"}
 PIPELINES = ("contimg-process-group", "contimg-epoch")
+DRIVERS = ("contimg-group", "contimg-reprocess", "contimg-backfill", "contimg-backfill-chunk", "contimg-nightly")
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
@@ -41,7 +44,7 @@ def test_nothing_else_is_committed(tmp_path: Path) -> None:
 
 
 def test_lint_finds_nothing() -> None:
-    assert lint(DOCUMENTS) == []
+    assert lint(EVERYTHING) == []
 
 
 def test_the_local_engine_understands_all() -> None:
@@ -53,7 +56,7 @@ def test_the_local_engine_understands_all() -> None:
     assert list(library.workflow("x", "contimg-watch", {"store": "/s"}).jobs) == ["main"]
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS))
+@pytest.mark.parametrize("name", sorted({**NEEDS, **COMMANDS}))
 def test_a_stage_s_form_is_its_help(name: str) -> None:
     form = {one["name"]: one for one in DOCUMENTS[f"contimg-{name}"]["spec"]["arguments"]["parameters"]}
     for key, field in options_of(name).model_fields.items():
@@ -63,7 +66,7 @@ def test_a_stage_s_form_is_its_help(name: str) -> None:
     assert [word.partition("=")[0] for word in args] == [flag(key) for key in options_of(name).model_fields]
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS))
+@pytest.mark.parametrize("name", sorted({**NEEDS, **COMMANDS}))
 def test_defaults_survive_as_words(name: str) -> None:
     """What a template passes by default is what the stage takes by default."""
     for field in options_of(name).model_fields.values():
@@ -113,7 +116,8 @@ def spoiled(name: str, *path: Any, value: Any = None, drop: bool = False) -> lis
         del part[path[-1]]
     else:
         part[path[-1]] = value
-    return lint(documents)
+    library = Lint([*documents.values(), *(one for one in EVERYTHING if one["kind"] != "WorkflowTemplate")])
+    return problems_of(documents[name], library)
 
 
 TEMPLATE = ("spec", "templates", 0)
@@ -158,11 +162,12 @@ def test_lint_finds_what_is_wrong_with_a_pipeline(path: tuple[Any, ...], value: 
 
 def test_the_schema_is_closed_at_every_depth() -> None:
     """An unknown field put anywhere into any template is found."""
-    for name, document in DOCUMENTS.items():
+    for document in EVERYTHING:
+        model = CronWorkflow if document["kind"] == "CronWorkflow" else WorkflowTemplate
         for path in _dicts(document):
-            found = list(unknown_fields(_with(document, path), WorkflowTemplate))
-            free = path[-1:] in {("labels",), ("annotations",), ("limits",), ("requests",)}
-            assert free or any("unknown field zzz" in one for one in found), (name, path)
+            found = list(unknown_fields(_with(document, path), model))
+            free = path[-1:] in {("labels",), ("annotations",), ("limits",), ("requests",), ("labelsFrom",)}
+            assert free or any("unknown field zzz" in one for one in found), (document["metadata"]["name"], path)
 
 
 def _dicts(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

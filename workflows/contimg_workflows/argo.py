@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from contimg.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+RAMP = re.compile(
+    r"containers:\n- name: main\n  resources:\n    limits:\n      memory: .*\n"
+    r"volumes:\n- name: scratch\n  emptyDir:\n    sizeLimit: .*\n"
+)
+WHEN = r"^\{\{tasks\.(?P<task>[-\w]+)\.outputs\.parameters\.(?P<name>[-\w]+)\}\} == (?P<word>\w+)$"
+"""The one condition that we use: a task handed over a word."""
+
+
+def _ramp(text: str) -> str:
+    if not RAMP.fullmatch(text):
+        raise ValueError("only more memory for main and scratch is understood")
+    return text
 
 
 class _Part(BaseModel):
@@ -40,6 +55,74 @@ class Parameters(_Part):
     parameters: tuple[Parameter, ...] = ()
 
 
+class Artifact(_Part):
+    """A file that the Argo UI shows; here it stays where the stage left it."""
+
+    name: str
+    path: str
+    optional: Literal[True]
+    archive: dict[Literal["none"], dict[str, str]]
+    s3: dict[Literal["key"], str]
+
+
+class Outputs(Parameters):
+    """What a template hands over."""
+
+    artifacts: tuple[Artifact, ...] = ()
+
+
+class EmptyDir(_Part):
+    """A folder that a pod begins with empty; here the temporary folder serves."""
+
+    medium: str = ""
+    size_limit: str
+
+
+class Volume(_Part):
+    """A folder of a pod."""
+
+    name: str
+    empty_dir: EmptyDir
+
+
+class Mount(_Part):
+    """Where a folder appears."""
+
+    name: str
+    mount_path: str
+
+
+class KeyRef(_Part):
+    """An entry of a ConfigMap."""
+
+    name: str
+    key: str
+
+
+class Semaphore(_Part):
+    """How many pods of a kind run at a time; here `--jobs` bounds all."""
+
+    config_map_key_ref: KeyRef
+
+
+class Synchronization(_Part):
+    """What a pod waits for."""
+
+    semaphores: tuple[Semaphore, ...] = Field(min_length=1)
+
+
+class Mutex(_Part):
+    """A name that one workflow has at a time; here a lock keeps two engines from one run."""
+
+    name: str
+
+
+class Mutexes(_Part):
+    """What a workflow waits for."""
+
+    mutexes: tuple[Mutex, ...] = Field(min_length=1)
+
+
 class Env(_Part):
     """A variable of a container's environment."""
 
@@ -62,6 +145,9 @@ class Container(_Part):
     args: tuple[str, ...] = ()
     env: tuple[Env, ...] = ()
     resources: Resources = Resources()
+    security_context: dict[str, Any] = {}
+    """The walls of a pod; a process on a laptop has its user's."""
+    volume_mounts: tuple[Mount, ...] | None = Field(default=None, min_length=1)
 
 
 class Backoff(_Part):
@@ -76,9 +162,9 @@ class RetryStrategy(_Part):
     """When to try again."""
 
     limit: str
-    retry_policy: Literal["Always"]
+    retry_policy: Literal["Always"] | None = None
     expression: str
-    backoff: Backoff
+    backoff: Backoff | None = None
 
 
 class TemplateRef(_Part):
@@ -95,6 +181,7 @@ class Task(_Part):
     template_ref: TemplateRef
     arguments: Parameters = Parameters()
     depends: str = ""
+    when: str = Field(default="", pattern=f"{WHEN}|^$")
 
 
 class Dag(_Part):
@@ -108,11 +195,17 @@ class Template(_Part):
 
     name: str
     inputs: Parameters = Parameters()
-    outputs: Parameters = Parameters()
+    outputs: Outputs = Outputs()
     container: Container | None = None
     dag: Dag | None = None
     retry_strategy: RetryStrategy | None = None
     active_deadline_seconds: int | None = None
+    metadata: dict[Literal["labels"], dict[str, str]] = {}
+    metrics: dict[str, Any] = {}
+    security_context: dict[str, Any] = {}
+    pod_spec_patch: Annotated[str, AfterValidator(_ramp)] | None = None
+    synchronization: Synchronization | None = None
+    volumes: tuple[Volume, ...] = ()
 
 
 class Spec(_Part):
@@ -121,6 +214,20 @@ class Spec(_Part):
     entrypoint: str
     templates: tuple[Template, ...]
     arguments: Parameters = Parameters()
+    on_exit: str | None = None
+    """Argo's record of the workflow; the local engine keeps its own state."""
+    active_deadline_seconds: int | None = None
+    """Of the whole workflow; here a person looks on, and each task has its own."""
+    pod_gc: dict[str, str] = Field(default={}, alias="podGC")
+    synchronization: Mutexes | None = None
+    ttl_strategy: dict[str, int] = {}
+    workflow_metadata: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _exit_is_there(self) -> Spec:
+        if self.on_exit is not None and self.on_exit not in {template.name for template in self.templates}:
+            raise ValueError(f"spec.onExit: there is no template {self.on_exit}")
+        return self
 
     def template(self, name: str) -> Template:
         """Return a template by its name."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from contimg.contract import existing
+from contimg.contract import made
 from contimg.errors import ContimgError
 from contimg.options import is_optional
 from contimg_workflows.stages import stage_of
@@ -28,6 +28,11 @@ class Found:
     seconds: float
     """What its stage spent on it."""
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What the stage would hand over."""
+        return {"artifact": self.artifact, "cached": "true", "seconds": str(self.seconds)}
+
 
 class Cache:
     """Asks the store as the stage itself would."""
@@ -35,12 +40,11 @@ class Cache:
     def find(self, job: Job, values: Mapping[str, str]) -> Found | None:
         """Return the artifact that the task would make, if it is there; None also where only the stage can say why not."""
         stage = stage_of(job.program)
-        if stage is None or set(job.outputs) != {"artifact"}:
+        if stage is None or "artifact" not in job.outputs:
             return None
         try:
             options = stage.options.model_validate(_given(stage.options.model_fields, values))
-            artifact = f"{options.out.rstrip('/')}/{stage.key(options, stage.inputs(options))}"
-            manifest = existing(artifact)
+            artifact, manifest = made(stage, options, () if options.reuse else stage.inputs(options))
         except (ContimgError, ValidationError):
             return None
         return None if manifest is None else Found(artifact, round(sum(manifest.seconds.values()), 3))

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from contimg.errors import BadInputError, UsageError
 from contimg_workflows import retry
-from contimg_workflows.argo import read_template
+from contimg_workflows.argo import WHEN, read_template
+from contimg_workflows.arguments import settled
+from contimg_workflows.pods import POD_ENVIRONMENT, VERSION_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 REFERENCE = re.compile(r"\{\{(.*?)\}\}")
 _INPUT = re.compile(r"inputs\.parameters\.(?P<name>[-\w]+)")
 _OUTPUT = re.compile(r"tasks\.(?P<task>[-\w]+)\.outputs\.parameters\.(?P<name>[-\w]+)")
+_WORKFLOW = re.compile(r"workflow\.(?P<name>name|uid)")
+_WHEN = re.compile(WHEN)
 OUTPUTS_VARIABLE = "CONTIMG_OUTPUTS"
+IN_PODS = {*POD_ENVIRONMENT, VERSION_VARIABLE}
+"""Variables that say where things lie in a pod, or what its image must be."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,16 @@ class Job:
     """What the process finds in its environment beside the engine's own."""
     retried: bool
     deadline_s: float
+    when: str = ""
+    """A word that another task must have handed over, or this one is skipped."""
+
+    def unwanted(self, outputs: Mapping[str, Mapping[str, str]]) -> str:
+        """Say why the task is skipped, after the task that decides it; nothing if it is wanted or not decided yet."""
+        match = _WHEN.fullmatch(self.when)
+        if match is None or match["task"] not in outputs:
+            return ""
+        word = outputs[match["task"]].get(match["name"], match["word"])
+        return "" if word == match["word"] else f"{match['task']}: {match['name']} is {word}"
 
     def values(self, outputs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Return the options with what the tasks before handed over, by task and name."""
@@ -65,21 +81,24 @@ class Library:
     """The WorkflowTemplates that may refer to each other."""
 
     def __init__(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        read = [read_template(document) for document in documents]
-        self._templates: dict[str, WorkflowTemplate] = {template.metadata.name: template for template in read}
+        # Read when asked for: those that only start other workflows are not for the local engine.
+        self._documents = {document["metadata"]["name"]: document for document in documents}
+        self._read: dict[str, WorkflowTemplate] = {}
 
     def __getitem__(self, name: str) -> WorkflowTemplate:
         """Return a template by its name."""
-        if name not in self._templates:
-            raise UsageError(name, "a pipeline", f"none; there are {', '.join(sorted(self._templates))}", "Correct the name.")
-        return self._templates[name]
+        if name not in self._documents:
+            raise UsageError(name, "a pipeline", f"none; there are {', '.join(sorted(self._documents))}", "Correct the name.")
+        if name not in self._read:
+            self._read[name] = read_template(self._documents[name])
+        return self._read[name]
 
     def parameters(self, pipeline: str) -> dict[str, str | None]:
         """Return the names of a pipeline's parameters with their defaults."""
         return {one.name: one.value for one in self[pipeline].spec.arguments.parameters}
 
-    def workflow(self, name: str, pipeline: str, arguments: Mapping[str, str]) -> Workflow:
-        """Make a workflow of a pipeline.
+    def workflow(self, name: str, pipeline: str, arguments: Mapping[str, str], uid: str = "") -> Workflow:
+        """Make a workflow of a pipeline; without a uid it is known by its name.
 
         Raises
         ------
@@ -89,20 +108,24 @@ class Library:
             If the templates use what the local engine does not understand.
         """
         template = self[pipeline]
-        values = _arguments(template, arguments)
+        values = settled(pipeline, template.spec.arguments.parameters, arguments)
         entry = template.spec.template(template.spec.entrypoint)
-        inputs = {one.name: values.get(one.name, one.default or "") for one in entry.inputs.parameters}
-        if entry.dag is None:
-            jobs = [_job("main", frozenset(), entry, inputs)]
-        else:
-            jobs = [self._task(task, inputs) for task in entry.dag.tasks]
+        scope = _Scope({one.name: values.get(one.name, one.default or "") for one in entry.inputs.parameters}, name, uid)
+        jobs = self._jobs(entry, scope) if entry.dag else [_job("main", frozenset(), entry, scope.inputs)]
         made = Workflow(name, pipeline, values, {job.name: job for job in jobs})
         _check(made)
         return made
 
-    def _task(self, task: Task, inputs: Mapping[str, str]) -> Job:
+    def _jobs(self, template: Template, scope: _Scope) -> list[Job]:
+        """Return the tasks of a DAG, those of a DAG within it under the names of both."""
+        if template.retry_strategy is not None and template.retry_strategy.expression != "false":
+            found = template.retry_strategy.expression
+            raise BadInputError(f"retryStrategy of {template.name}", "that a DAG is not run again", found, "Run it on Argo.")
+        return [job for task in (template.dag.tasks if template.dag else ()) for job in self._task(task, scope)]
+
+    def _task(self, task: Task, scope: _Scope) -> list[Job]:
         target = self[task.template_ref.name].spec.template(task.template_ref.template)
-        given = {one.name: _fill(one.value or "", lambda ref: _later(ref, inputs)) for one in task.arguments.parameters}
+        given = {one.name: _fill(one.value or "", scope.later) for one in task.arguments.parameters}
         values = {one.name: given.pop(one.name, one.default) for one in target.inputs.parameters}
         lacking = sorted(name for name, value in values.items() if value is None)
         if lacking or given:
@@ -110,32 +133,44 @@ class Library:
             raise BadInputError(
                 f"task {task.name}", f"the inputs of {task.template_ref.name}", found, "Render the templates anew."
             )
-        needs = frozenset(part.strip() for part in task.depends.split("&&") if part.strip())
-        return _job(task.name, needs, target, {name: value or "" for name, value in values.items()})
+        needs = frozenset(scope.prefix + part.strip() for part in task.depends.split("&&") if part.strip())
+        inputs, when = {name: value or "" for name, value in values.items()}, task.when or scope.when
+        if target.dag is None:
+            return [_job(scope.prefix + task.name, needs or scope.needs, target, inputs, when)]
+        inner = _Scope(inputs, scope.name, scope.uid, f"{scope.prefix}{task.name}-", needs or scope.needs, when)
+        return self._jobs(target, inner)
 
 
-def _arguments(template: WorkflowTemplate, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the value of every parameter of a workflow."""
-    parameters = {one.name: one for one in template.spec.arguments.parameters}
-    where = template.metadata.name
-    for name in given:
-        if name not in parameters:
-            raise UsageError(where, f"one of {', '.join(parameters)}", name, "Correct the parameter's name.")
-    values: dict[str, str] = {}
-    for name, one in parameters.items():
-        value = given.get(name, one.value)
-        if value is None:
-            raise UsageError(where, f"a value of {name}", "none", one.description)
-        if one.enum and value not in one.enum:
-            raise UsageError(f"{where}: {name}", f"one of {', '.join(one.enum)}", value, one.description)
-        values[name] = value
-    return values
+@dataclass(frozen=True)
+class _Scope:
+    """What the references in a template mean."""
+
+    inputs: Mapping[str, str]
+    name: str
+    uid: str = ""
+    prefix: str = ""
+    """Of the names of its tasks."""
+    needs: frozenset[str] = frozenset()
+    """What its first tasks wait for."""
+    when: str = ""
+    """Under which condition any of them runs."""
+
+    def later(self, reference: str) -> str:
+        """Fill in what is known before anything runs; what another task hands over comes later."""
+        output, workflow = _OUTPUT.fullmatch(reference), _WORKFLOW.fullmatch(reference)
+        if output:
+            return f"{{{{tasks.{self.prefix}{output['task']}.outputs.parameters.{output['name']}}}}}"
+        if workflow:
+            return self.name if workflow["name"] == "name" else self.uid or f"local-{self.name}"
+        return _input(reference, self.inputs)
 
 
-def _job(name: str, needs: frozenset[str], template: Template, arguments: Mapping[str, str]) -> Job:
+def _job(name: str, needs: frozenset[str], template: Template, arguments: Mapping[str, str], when: str = "") -> Job:
     container, strategy = template.container, template.retry_strategy
-    if container is None or len(container.command) != 1:
-        raise BadInputError(f"template of {name}", "a container with a command of one word", "another", "Run it on Argo.")
+    if container is None or not (len(container.command) == 1 or container.command[:-1] == ("contimg",)):
+        raise BadInputError(
+            f"template of {name}", "a container with a command of one word, or contimg's", "another", "Run it on Argo."
+        )
     if strategy is not None and strategy.expression != retry.expression():
         raise BadInputError(f"retryStrategy of {name}", retry.expression(), strategy.expression, "Render the templates anew.")
     return Job(
@@ -143,11 +178,12 @@ def _job(name: str, needs: frozenset[str], template: Template, arguments: Mappin
         needs=needs,
         program=container.command[0],
         arguments=arguments,
-        args=container.args,
+        args=(*container.command[1:], *container.args),
         outputs=_output_files(name, template),
-        env={one.name: one.value for one in container.env if one.name != OUTPUTS_VARIABLE},
+        env={one.name: one.value for one in container.env if one.name not in IN_PODS},
         retried=strategy is not None,
         deadline_s=float(template.active_deadline_seconds or 86400),
+        when=when,
     )
 
 
@@ -198,11 +234,6 @@ def _input(reference: str, values: Mapping[str, str]) -> str:
             f"{{{{{reference}}}}}", "inputs.parameters.NAME with a NAME that is given", "another", "Run it on Argo."
         )
     return values[match["name"]]
-
-
-def _later(reference: str, values: Mapping[str, str]) -> str:
-    """Fill in the workflow's parameters; what another task hands over comes later."""
-    return f"{{{{{reference}}}}}" if _OUTPUT.fullmatch(reference) else _input(reference, values)
 
 
 def _output(reference: str, outputs: Mapping[str, Mapping[str, str]]) -> str:

@@ -76,7 +76,7 @@ def candidates(store: Path) -> list[dict[str, Any]]:
     """Return the published ESE candidates of a store."""
     import pyarrow.parquet as pq  # slow to import
 
-    tables = [pq.read_table(path) for path in sorted(store.glob("tables/ese_candidates/*/*.parquet"))]
+    tables = [pq.ParquetFile(path).read() for path in sorted(store.glob("tables/ese_candidates/*/*.parquet"))]
     return [row for table in tables for row in table.to_pylist()]
 
 

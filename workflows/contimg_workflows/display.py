@@ -88,9 +88,9 @@ def summary(states: Sequence[RunState]) -> Table:
         table.add_column(title, overflow="fold")
     for state in states:
         sign, style = SIGNS[state.status]
-        wall = ((state.ended or datetime.now(UTC)) - state.started).total_seconds()
+        wall = "" if state.status is Status.PENDING else _seconds(_wall_s(state))
         status = Text(f"{sign} {state.status.value}", style=style)
-        table.add_row(state.name, status, _counts(state), _seconds(wall), why(state))
+        table.add_row(state.name, status, _counts(state), wall, why(state))
     return table
 
 
@@ -109,8 +109,8 @@ def tasks(state: RunState) -> Table:
 
 
 def why(state: RunState) -> str:
-    """Return the reason of a workflow's failure in one line."""
-    return "; ".join(f"{name}: {state.tasks[name].reason}" for name in state.failed)
+    """Return the reason of a workflow's failure, or why it waits, in one line."""
+    return "; ".join(f"{name}: {state.tasks[name].reason}" for name in state.failed) or state.reason
 
 
 def _live_table(states: Sequence[RunState]) -> Table:
@@ -131,6 +131,10 @@ def _cell(name: str, task: TaskState) -> Text:
     if task.status is Status.RUNNING:
         words += [task.progress, _duration(task)]
     return Text(" ".join(filter(None, words)), style=style)
+
+
+def _wall_s(state: RunState) -> float:
+    return ((state.ended or datetime.now(UTC)) - state.started).total_seconds()
 
 
 def _counts(state: RunState) -> str:

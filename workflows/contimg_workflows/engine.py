@@ -54,12 +54,23 @@ class _Run:
     def outputs(self) -> dict[str, dict[str, str]]:
         return {name: task.outputs for name, task in self.state.tasks.items()}
 
-    def begin(self) -> None:
-        """Take it in hand, when its first task is looked at: of a thousand workflows few are open at a time."""
-        if not self.begun:
+    def begin(self) -> bool:
+        """Take it in hand, when its first task is looked at: of a thousand workflows few are open at a time.
+
+        Another engine may have it by then; it is left to that one, and this returns False.
+        """
+        if self.begun:
+            return True
+        try:
             self.lock.enter_context(self.folder.hold())
-            self.begun, self.state.started = True, datetime.now(UTC)
-            self.save()
+        except UsageError as error:
+            self.state.status, self.state.reason, self.state.ended = Status.SKIPPED, str(error), datetime.now(UTC)
+            for task in self.state.tasks.values():
+                task.status, task.reason = Status.SKIPPED, "another engine has it"
+            return False
+        self.begun, self.state.started = True, datetime.now(UTC)
+        self.save()
+        return True
 
     def end(self, status: Status) -> None:
         """Let go of it."""
@@ -97,7 +108,7 @@ class Engine:
         Raises
         ------
         UsageError
-            If another engine has one of them in hand, or a stage is not installed.
+            If another engine has one of them in hand, or a stage is not installed. What another takes later is skipped.
         Stopped
             After all processes have ended, if this one was told to stop.
         """
@@ -143,7 +154,7 @@ class Engine:
         for name, job in run.workflow.jobs.items():
             if run.state.tasks[name].status in {Status.PENDING, Status.WAITING}:
                 moved |= self._consider(run, job)
-        if not any(task.status in OPEN for task in run.state.tasks.values()):
+        if run.state.ended is None and not any(task.status in OPEN for task in run.state.tasks.values()):
             run.end(Status.FAILED if run.state.failed else Status.DONE)
             moved = True
         return moved
@@ -154,14 +165,16 @@ class Engine:
         if run.state.failed:
             # As Argo does: after a failure nothing new begins, what runs goes on.
             return self._set(run, job, Status.SKIPPED, f"{run.state.failed[0]} failed")
+        unwanted = job.unwanted({name: one.outputs for name, one in run.state.tasks.items() if one.status in GOOD})
+        if unwanted:
+            return self._set(run, job, Status.SKIPPED, unwanted)
         if any(run.state.tasks[need].status not in GOOD for need in job.needs) or self._gated(run, job):
             return False
         if task.status is Status.WAITING and time.monotonic() < run.due[job.name]:
             return False
         if sum(len(other.processes) for other in self._runs.values()) >= self._jobs:
             return False
-        run.begin()
-        if not self._found(run, job):
+        if run.begin() and not self._found(run, job):
             self._start(run, job)
         return True
 
@@ -179,7 +192,7 @@ class Engine:
         if found is None:
             return False
         task = run.state.tasks[job.name]
-        task.outputs, task.made_s = {"artifact": found.artifact}, found.seconds
+        task.outputs, task.made_s = found.outputs, found.seconds
         return self._set(run, job, Status.CACHED)
 
     def _start(self, run: _Run, job: Job) -> None:

@@ -1,15 +1,15 @@
-"""The pipelines: which stage follows which, and what it reads."""
+"""The science: which stage follows which, and what it reads. What starts these pipelines is in `drivers`."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows.models import TemplateRef
 
-from contimg_workflows.stages import LABELS, NEEDS, options_of, parameter, stage_template
+from contimg_workflows.runs import exit_handler, once, pipeline_template, store_parameter
+from contimg_workflows.stages import options_of, parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +18,7 @@ STORE = "{{inputs.parameters.store}}"
 GROUP = "{{inputs.parameters.group}}"
 PLACES = {"store": STORE, "tables": f"{STORE}/tables", "calibrations": STORE}
 """Options that say where things lie."""
+GROUP_STAGES = ("convert", "flag", "calibrate", "image", "photometry", "report")
 
 
 class Pipeline:
@@ -43,16 +44,22 @@ def artifact(task: Task) -> str:
     return f"{{{{tasks.{task.name}.outputs.parameters.artifact}}}}"
 
 
+def group_parameter() -> Parameter:
+    """Return the parameter of everything that works on one group."""
+    return Parameter(name="group", description="Id of the group: its first integration's UTC, such as 20260125t222605.")
+
+
+def attempt_parameter() -> Parameter:
+    """Return which record of a group is read."""
+    return Parameter(name="attempt", value="1", description="Number of the attempt: STORE/groups/ID-aN.json is read.")
+
+
 def process_group() -> WorkflowTemplate:
     """One group: from its record to an image, fluxes and a page."""
-    own = [
-        store_parameter(),
-        Parameter(name="group", description="Id of the group: its first integration's UTC, such as 20260125t222605."),
-        Parameter(name="attempt", value="1", description="Number of the attempt: STORE/groups/ID-aN.json is read."),
-    ]
-    with pipeline_template("process-group", "Process a group", process_group.__doc__) as template:
+    own = [store_parameter(), group_parameter(), attempt_parameter()]
+    with pipeline_template("process-group", "Process a group", process_group.__doc__, of="group", alone="group") as template:
         pipeline = Pipeline(f"{STORE}/products/{GROUP}", own)
-        with DAG(name="main") as dag:
+        with DAG(name="main", retry_strategy=once()) as dag:
             convert = pipeline.stage("convert", group=f"{STORE}/groups/{GROUP}-a{{{{inputs.parameters.attempt}}}}.json")
             flag = pipeline.stage("flag", ms=artifact(convert))
             # A plain Measurement Set has no group; that is for people.
@@ -72,6 +79,7 @@ def process_group() -> WorkflowTemplate:
             )
             chain(convert, flag, calibrate, image, photometry, report)
         finish(template, dag, pipeline)
+        exit_handler("process-group", group="{{workflow.parameters.group}}")
     return template
 
 
@@ -82,9 +90,9 @@ def epoch() -> WorkflowTemplate:
         Parameter(name="strip", description="Pointing Declination of the strip, degrees."),
         Parameter(name="epoch", description="Name of this look at the strip; products go to STORE/products/epoch-NAME."),
     ]
-    with pipeline_template("epoch", "Light curves and candidates", epoch.__doc__) as template:
+    with pipeline_template("epoch", "Light curves and candidates", epoch.__doc__, of="epoch", alone="epoch") as template:
         pipeline = Pipeline(f"{STORE}/products/epoch-{{{{inputs.parameters.epoch}}}}", own)
-        with DAG(name="main") as dag:
+        with DAG(name="main", retry_strategy=once()) as dag:
             normalize = pipeline.stage("normalize", strip="{{inputs.parameters.strip}}")
             variability = pipeline.stage("variability", normalized=artifact(normalize))
             report = pipeline.stage(
@@ -99,7 +107,14 @@ def epoch() -> WorkflowTemplate:
             )
             chain(normalize, variability, report)
         finish(template, dag, pipeline)
+        exit_handler("epoch")
     return template
+
+
+def asked(template: WorkflowTemplate) -> dict[str, Parameter]:
+    """Return the parameters of a template's form by name."""
+    form = template.arguments if isinstance(template.arguments, list) else []
+    return {str(one.name): one for one in form if isinstance(one, Parameter)}
 
 
 def chain(*tasks: Task) -> None:
@@ -108,31 +123,7 @@ def chain(*tasks: Task) -> None:
         before.next(after)
 
 
-def store_parameter() -> Parameter:
-    """Return the parameter that every pipeline has."""
-    return Parameter(name="store", description="Root URI of the store: s3://bucket/prefix or a directory.")
-
-
-def pipeline_template(name: str, title: str, text: str | None) -> WorkflowTemplate:
-    """Begin the template of a pipeline."""
-    return WorkflowTemplate(
-        name=f"contimg-{name}",
-        entrypoint="main",
-        labels={**LABELS, "app.kubernetes.io/component": name},
-        annotations={
-            "workflows.argoproj.io/title": f"contimg: {title}",
-            "workflows.argoproj.io/description": " ".join((text or "").split()),
-        },
-    )
-
-
 def finish(template: WorkflowTemplate, dag: DAG, pipeline: Pipeline) -> None:
     """Give the DAG the parameters that its tasks turned out to need, and the form the same."""
     template.arguments = pipeline.parameters
     dag.inputs = [Parameter(name=one.name) for one in pipeline.parameters]
-
-
-def all_templates() -> list[WorkflowTemplate]:
-    """Return every template: the stages' and the pipelines'."""
-    stages = [stage_template(name, options_of(name), version("contimg"), needs) for name, needs in NEEDS.items()]
-    return [*stages, process_group(), epoch()]

@@ -50,10 +50,12 @@ class Process:
 
     def poll(self) -> int | None:
         """Return the exit code as a shell counts it, None while it runs; enforce the deadline."""
-        if os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        if self._child.returncode is None and os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             # What it left behind goes before its id can be given to another.
             self._sweep()
-            code = self._child.wait()
+            self._child.wait()
+        code = self._child.returncode
+        if code is not None:
             return int(Exit.CHILD_TIMED_OUT) if self._timed_out else (128 - code if code < 0 else code)
         now = time.monotonic()
         if now > self._ends and not self._timed_out:
@@ -67,16 +69,18 @@ class Process:
         """Ask it to stop; `poll` kills it if it does not."""
         if self._kill_at is None:
             self._kill_at = time.monotonic() + GRACE_S
-            self._child.send_signal(signal.SIGTERM)
+            if self._child.returncode is None:
+                # Not `send_signal`: that takes the exit code of one that has just ended, and `poll` would find no child.
+                os.kill(self._child.pid, signal.SIGTERM)
 
     def reason(self, code: int) -> str:
         """Say why it failed: its own words, or the meaning of its exit code."""
         if self._timed_out:
             return f"took longer than {self._deadline_s:.0f} s"
-        told = self._outputs / "failure.json"
-        if told.exists():
-            return str(json.loads(told.read_text())["reason"])
-        return f"exit code {code}: {meaning_of(code)}"
+        try:
+            return str(json.loads((self._outputs / "failure.json").read_text())["reason"])
+        except (FileNotFoundError, ValueError):  # not said, or not to its end: the disk was full, or it was killed
+            return f"exit code {code}: {meaning_of(code)}"
 
     def outputs(self, files: Mapping[str, str]) -> dict[str, str] | None:
         """Return the output parameters; None if one was not written."""

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contimg.errors import UsageError
 from contimg.groups import GroupRecord
 from contimg.store import open_store
+from contimg_workflows.arguments import named
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.engine import Engine, Gate
-from contimg_workflows.pipelines import all_templates
+from contimg_workflows.render import all_templates
 from contimg_workflows.selection import STRIP_GAP_DEG, chosen, latest_records, limits_of, solvable, strip_name, strips
 from contimg_workflows.state import GOOD, RunFolder, RunState, Status
 
@@ -34,7 +34,7 @@ class Runner:
         # Absolute, so that what manifests say of it is true in every folder.
         self._store, self._runs = open_store(store).root, runs
         self._library = Library(template.to_dict() for template in all_templates())
-        self._settings = dict(self._setting(text) for text in settings)
+        self._settings = named(settings, self._known())
         self._engine = Engine(runs, Path(sys.executable).parent, env, display, jobs)
 
     def groups(self, ids: Sequence[str] | None) -> list[RunState]:
@@ -94,16 +94,7 @@ class Runner:
         known = self._library.parameters(pipeline)
         return {name: value for name, value in settings.items() if name in known}
 
-    def _setting(self, text: str) -> tuple[str, str]:
-        """Read STAGE.OPTION=VALUE as the name and value of a parameter."""
-        path, equals, value = text.partition("=")
-        stage, dot, option = path.partition(".")
-        name = f"{stage}-{option.replace('-', '_')}"
+    def _known(self) -> list[str]:
+        """Return the parameters that a setting may name."""
         known = [f"watch-{key}" for key in self._library.parameters(WATCH) if key != "store"]
-        known += [key for pipeline in (PROCESS_GROUP, EPOCH) for key in self._library.parameters(pipeline)]
-        if not equals or not dot or name not in known:
-            near = ", ".join(key.replace("-", ".", 1) for key in known if key.startswith(f"{stage}-"))
-            raise UsageError(
-                f"--set {text}", "STAGE.OPTION=VALUE", near or "no such stage", "contimg-STAGE --help lists options."
-            )
-        return name, value
+        return known + [key for pipeline in (PROCESS_GROUP, EPOCH) for key in self._library.parameters(pipeline) if "-" in key]

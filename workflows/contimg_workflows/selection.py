@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 from contimg.errors import UsageError
-from contimg.groups import GROUPS, GroupRecord, record_name
+from contimg.groups import GROUPS, group_record, latest
 from contimg.store import open_store
+from contimg.strips import STRIP_GAP_DEG, strip_name, strips
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-STRIP_GAP_DEG = 0.25
-"""Pointings further apart belong to different strips; within a dwell they agree to 0.001."""
+    from contimg.groups import GroupRecord
+
+__all__ = ["STRIP_GAP_DEG", "Limits", "chosen", "latest_records", "limits_of", "solvable", "strip_name", "strips"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,16 @@ class Limits:
 
 
 def latest_records(store: str) -> list[GroupRecord]:
-    """Return the latest attempt of each group of a store, by id."""
+    """Return the latest attempt of each group of a store, by id.
+
+    Raises
+    ------
+    BadInputError
+        If a record cannot be read.
+    """
     root = open_store(store)
-    names = [(entry.key, record_name(entry.key.removeprefix(GROUPS))) for entry in root.entries(GROUPS)]
-    latest = {name[0]: key for key, name in sorted(names, key=lambda pair: pair[1] or ("", 0)) if name}
-    return [GroupRecord.model_validate_json(root.read(key)) for _, key in sorted(latest.items())]
+    keys = [one.entry.key for one in latest(root)]
+    return [group_record(root.read(key), f"{root.root}/{key}") for key in keys]
 
 
 def chosen(records: Iterable[GroupRecord], ids: Iterable[str], store: str) -> list[GroupRecord]:
@@ -58,23 +64,6 @@ def solvable(record: GroupRecord, limits: Limits) -> bool:
         return False
     inside = calibrators_in_beam(record.mjd_start, record.mjd_end, record.dec_deg, SITE)
     return any(one.apparent_jy >= (limits.standard_jy if one.is_standard else limits.other_jy) for one in inside)
-
-
-def strips(records: Iterable[GroupRecord]) -> list[float]:
-    """Return the pointing Declinations of groups, degrees, each strip once, rounded to a tenth."""
-    decs = sorted(record.dec_deg for record in records if record.dec_deg is not None)
-    runs: list[list[float]] = []
-    for dec in decs:
-        if runs and dec - runs[-1][-1] < STRIP_GAP_DEG:
-            runs[-1].append(dec)
-        else:
-            runs.append([dec])
-    return [round(median(run), 1) for run in runs]
-
-
-def strip_name(dec_deg: float) -> str:
-    """Return the name of a strip, which is legal for Kubernetes: dec-p33.0, dec-m05.2."""
-    return f"dec-{'m' if dec_deg < 0 else 'p'}{abs(dec_deg):04.1f}"
 
 
 def limits_of(parameters: Mapping[str, str | None]) -> Limits:

@@ -1,4 +1,4 @@
-"""A WorkflowTemplate per stage, made from its options: the form in the Argo UI is the stage's --help."""
+"""A WorkflowTemplate per stage and per command, made from its options: the form in the Argo UI is the program's --help."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hera.workflows import Container, Env, Parameter, Resources, WorkflowTemplate
+from hera.workflows import Container, Parameter, WorkflowTemplate
 from hera.workflows.models import ValueFrom
 
 from contimg.options import choices, flag
-from contimg_workflows import retry
+from contimg_workflows import pods, retry
+from contimg_workflows.pods import ENVIRONMENT, OUTPUTS, Needs
+from contimg_workflows.runs import described, run_settings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -18,72 +20,98 @@ if TYPE_CHECKING:
     from contimg.options import Options
     from contimg.stage import Stage
 
-OUTPUTS = "/tmp/outputs"  # noqa: S108 - in a pod of its own
-# Threads of BLAS on few cores wait for each other: 15 times slower was measured.
-ENVIRONMENT = {"CONTIMG_OUTPUTS": OUTPUTS, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-LABELS = {"app.kubernetes.io/name": "contimg", "app.kubernetes.io/part-of": "contimg"}
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a stage may take, for a full-size group."""
-
-    deadline_s: int
-    """A try that runs longer is ended."""
-    memory: str
-    """Request and limit, as Kubernetes writes it."""
-    cpu: str = "1"
-
+__all__ = ["COMMANDS", "ENVIRONMENT", "NEEDS", "Command", "Needs", "command_of", "options_of", "stage_of", "stage_template"]
 
 NEEDS = {
-    "watch": Needs(600, "1Gi"),
-    "convert": Needs(1200, "4Gi"),
-    "flag": Needs(1800, "6Gi"),
-    "calibrate": Needs(2400, "8Gi"),
-    "image": Needs(4000, "8Gi", cpu="2"),
-    "photometry": Needs(900, "4Gi"),
-    "report": Needs(600, "4Gi"),
-    "normalize": Needs(1800, "4Gi"),
-    "variability": Needs(3600, "4Gi"),
+    "watch": Needs(600, 1024, cpu="250m"),
+    "convert": Needs(1200, 4096, 2560),
+    "flag": Needs(1800, 6144, 3072, semaphore="casa"),
+    "calibrate": Needs(2400, 8192, 4096, semaphore="casa"),
+    "image": Needs(4000, 8192, 5120, cpu="2", semaphore="wsclean", views=("thumbnail.png",)),
+    "photometry": Needs(900, 4096, 1024),
+    "report": Needs(600, 4096, 1024, views=("report.html",)),
+    "normalize": Needs(1800, 4096, 512),
+    "variability": Needs(3600, 4096, 512),
 }
 """The stages that have a template; simulate is for people and tests."""
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command `contimg NAME` that rules over workflows; it makes no artifact."""
+
+    options: str
+    """``module:Model``."""
+    outputs: tuple[str, ...] = ()
+    """Files that it hands over, each an output parameter."""
+
+
+COMMANDS = {
+    "claim": Command("contimg_watch.options:ClaimOptions", ("claimed",)),
+    "begin": Command(
+        "contimg_watch.begin_options:BeginOptions",
+        ("attempt", "convert", "flag", "calibrate", "image", "photometry"),
+    ),
+    "record": Command("contimg_watch.options:RecordOptions"),
+    "sweep": Command("contimg_watch.options:SweepOptions"),
+    "select": Command("contimg_watch.begin_options:SelectOptions", ("chunks", "new", "again")),
+    "strips": Command("contimg_watch.begin_options:StripsOptions", ("strips",)),
+}
+COMMAND_NEEDS = Needs(600, 512, cpu="100m")
+COMMAND_IMAGE = "watch"
+"""The image that holds all commands."""
+
+
 def options_of(name: str) -> type[Options]:
-    """Return the options model of a stage, or of watch, which makes no artifact."""
-    module = importlib.import_module(f"contimg_{name}.options")
-    model: type[Options] = module.WatchOptions if name == "watch" else module.STAGE.options
+    """Return the options model of a stage, of a command, or of watch, which makes no artifact."""
+    path = COMMANDS[name].options if name in COMMANDS else f"contimg_{name}.options:"
+    module, _, found = path.partition(":")
+    loaded = importlib.import_module(module)
+    model: type[Options] = getattr(loaded, found) if found else loaded.WatchOptions if name == "watch" else loaded.STAGE.options
     return model
 
 
 def stage_of(program: str) -> Stage | None:
     """Return the stage of an executable's name; None if it makes no artifact."""
+    if program == "contimg":
+        return None
     module = importlib.import_module(f"{program.replace('-', '_')}.options")
     stage: Stage | None = getattr(module, "STAGE", None)
     return stage
 
 
+def command_of(name: str) -> list[str]:
+    """Return the command of a stage's or a command's container."""
+    return ["contimg", name] if name in COMMANDS else [f"contimg-{name}"]
+
+
 def stage_template(name: str, model: type[Options], version: str, needs: Needs) -> WorkflowTemplate:
-    """Make the WorkflowTemplate of a stage from its options."""
-    doc = " ".join((model.__doc__ or "").split())
+    """Make the WorkflowTemplate of a stage or a command from its options."""
     with WorkflowTemplate(
         name=f"contimg-{name}",
         entrypoint="main",
         arguments=[parameter(key, field) for key, field in model.model_fields.items()],
-        labels={**LABELS, "app.kubernetes.io/component": name},
-        annotations={"workflows.argoproj.io/title": f"contimg {name}", "workflows.argoproj.io/description": doc},
+        labels=pods.labels(name, version),
+        annotations=described(f"contimg {name}", model.__doc__),
+        **run_settings(),
     ) as template:
         Container(
             name="main",
-            image=f"contimg-{name}:{version}",
-            command=[f"contimg-{name}"],
+            image=f"contimg-{COMMAND_IMAGE if name in COMMANDS else name}:{version}",
+            command=command_of(name),
             args=[f"{flag(key)}={{{{inputs.parameters.{key}}}}}" for key in model.model_fields],
-            env=[Env(name=key, value=value) for key, value in ENVIRONMENT.items()],
+            env=pods.environment(version),
             inputs=[parameter(key, field, form=False) for key, field in model.model_fields.items()],
-            outputs=[_output(key) for key in (("summary",) if name == "watch" else ("artifact",))],
-            resources=Resources(cpu_request=needs.cpu, memory_request=needs.memory, memory_limit=needs.memory),
+            outputs=[*_outputs(name), *pods.artifacts(needs)],
+            resources=pods.resources(needs),
+            volumes=pods.folders(needs),
+            labels=pods.labels(name, version),
             retry_strategy=retry.strategy(),
+            pod_spec_patch=pods.ramp(needs),
+            synchronization=pods.semaphore(needs.semaphore) if needs.semaphore else None,
+            metrics=pods.metrics(name),
             active_deadline_seconds=needs.deadline_s,
+            **pods.walls(),
         )
     return template
 
@@ -112,6 +140,10 @@ def word_of(value: Any) -> str:  # noqa: ANN401 - any option's default
     return str(value)
 
 
-def _output(name: str) -> Parameter:
-    file = f"{OUTPUTS}/summary.json" if name == "summary" else f"{OUTPUTS}/{name}"
-    return Parameter(name=name, value_from=ValueFrom(path=file))
+def _outputs(name: str) -> list[Parameter]:
+    """Return what a stage hands to the tasks after it, and what a command does."""
+    if name in COMMANDS or name == "watch":
+        files = COMMANDS[name].outputs if name in COMMANDS else ()
+    else:
+        files = ("artifact", "cached", "seconds")
+    return [Parameter(name=file, value_from=ValueFrom(path=f"{OUTPUTS}/{file}")) for file in files]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATE = "state.json"
+LOCK = ".lock"
+BACKLOG = ".backlog"
+"""Lock of a folder of runs, shared by all processes that have yet to begin what was submitted."""
 
 
 class Status(StrEnum):
@@ -84,6 +87,8 @@ class RunState(_State):
     started: datetime
     ended: datetime | None = None
     status: Status = Status.RUNNING
+    reason: str = ""
+    """Why it waits or failed, where no task can say it."""
     tasks: dict[str, TaskState]
 
     @property
@@ -110,13 +115,21 @@ class RunFolder:
 
     def load(self) -> RunState:
         """Read the state; a run that says it goes on but has no engine was interrupted."""
-        state = RunState.model_validate_json((self.path / STATE).read_text())
-        if state.status is Status.RUNNING and not self._held():
-            state.status = Status.INTERRUPTED
-            for task in state.tasks.values():
-                if task.status in {Status.RUNNING, Status.WAITING}:
-                    task.status, task.reason = Status.INTERRUPTED, "the engine ended without a word"
+        state = self._read()
+        if state.status in {Status.RUNNING, Status.PENDING} and not self._has_engine(state):
+            state = self._read()  # the engine may have ended well in between
+            if not self._has_engine(state):
+                _interrupt(state)
         return state
+
+    def _read(self) -> RunState:
+        return RunState.model_validate_json((self.path / STATE).read_text())
+
+    def _has_engine(self, state: RunState) -> bool:
+        """Say whether a process has the run in hand, or will have; one that has ended needs none."""
+        waits = state.status is Status.PENDING and held(self.path.parent / BACKLOG, fcntl.LOCK_EX)
+        runs = state.status in {Status.RUNNING, Status.PENDING} and held(self.path / LOCK)
+        return waits or runs or state.status not in {Status.RUNNING, Status.PENDING}
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -128,7 +141,7 @@ class RunFolder:
             If another engine runs it now.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / LOCK).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -136,15 +149,26 @@ class RunFolder:
                 raise UsageError(str(self.path), "no other engine on this run", "one", remedy) from error
             yield
 
-    def _held(self) -> bool:
-        try:
-            with (self.path / ".lock").open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            return False
+
+def _interrupt(state: RunState) -> None:
+    if state.status is Status.PENDING:
+        state.reason = "no engine is left to begin it; submit it again"
+    for task in state.tasks.values():
+        if task.status in {Status.RUNNING, Status.WAITING}:
+            task.status, task.reason = Status.INTERRUPTED, "the engine ended without a word"
+    state.status = Status.INTERRUPTED
+
+
+def held(lock: Path, mode: int = fcntl.LOCK_SH) -> bool:
+    """Say whether a living process holds a lock that keeps this mode out."""
+    try:
+        with lock.open("r") as file:
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
         return False
+    return False
 
 
 def all_runs(runs: Path) -> list[RunFolder]:
@@ -160,11 +184,12 @@ def log_tail(path: Path, lines: int) -> list[str]:
     with path.open("rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - 65536))
         text = log.read().decode(errors="replace")
-    words = [word for line in text.splitlines() for word in _plain(line)]
+    words = [word for line in text.splitlines() for word in plain(line)]
     return words[-lines:]
 
 
-def _plain(line: str) -> list[str]:
+def plain(line: str) -> list[str]:
+    """Return a line of a log in plain words, with its trace if it has one."""
     try:
         entry = json.loads(line)
         words = [f"{entry['time'][11:19]} {entry['level']}: {entry['message']}"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from contimg.gains import read_caltable
+from contimg.npz import to_npz
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,4 @@ def solutions(folders: Mapping[str, Path]) -> bytes:
         arrays[f"{role}_flag"], arrays[f"{role}_time_s"], arrays[f"{role}_freq_hz"] = table.flag, table.time_s, table.freq_hz
         with ct.table(f"{folder}::ANTENNA", ack=False, lockoptions="usernoread") as antennas:
             arrays["antenna"] = np.array(antennas.getcol("NAME"), np.str_)
-    sink = io.BytesIO()
-    np.savez_compressed(sink, **{name: arrays[name] for name in sorted(arrays)})
-    return sink.getvalue()
+    return to_npz(arrays)

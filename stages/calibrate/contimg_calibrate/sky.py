@@ -28,8 +28,9 @@ SAME_DEG = 60 / 3600
 """A catalogue source nearer than this to the calibrator is the calibrator, or a part of it."""
 NULL = 1.22
 """First null of the beam in wavelengths over dish diameters."""
-KEPT_FLUX = 2e-3
-"""Field sources below this share of the brightest one's apparent flux are left out of a model, ..."""
+KEPT_FLUX = 5e-4
+"""Field sources below this share of the brightest one's apparent flux are left out of a model: one on a grating lobe of the calibrator
+(1.4 deg north or south) looks like the calibrator to the gains, which then take 7 % of its flux from it (docs/calibrate.md); ..."""
 KEPT_FIELD_JY = 0.01
 """... but none above this one is, where there is no calibrator."""
 

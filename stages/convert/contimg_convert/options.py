@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contimg.options import ObjectURI, StageOptions
+from contimg.options import GroupURI, StageOptions
 from contimg.stage import Stage
 
 
 class ConvertOptions(StageOptions):
     """Make one Measurement Set of a group of UVH5 subbands: one field, one phase centre, one spectral window."""
 
-    group: ObjectURI
+    group: GroupURI
     """URI of the group's record, STORE/groups/ID-aN.json."""
+    tables: str | None = None
+    """URI of the folder of tables; rows go to TABLES/ms and TABLES/subbands, date=YYYY-MM-DD/GROUP.parquet. Without it, none."""
     max_zeros: float = Field(default=0.25, gt=0, le=1)
     """Refuse a group without fringes when at least this fraction of its cross-correlations is exactly zero."""
     max_invalid: float = Field(default=0.25, gt=0, le=1)

@@ -13,7 +13,7 @@ from contimg.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
 from contimg.errors import InconsistentGroupError, NoSignalError
 from contimg.groups import N_SUBBANDS, group_id, read_group, utc_of_jd
 from contimg.manifest import QA
-from contimg_convert import writing
+from contimg_convert import rows, writing
 from contimg_convert.fringes import coherence
 from contimg_convert.reading import REGROUP, check_group, opened
 from contimg_convert.sources import Digests, Source, bring
@@ -47,7 +47,10 @@ def run(options: ConvertOptions, context: Context) -> Outcome:
     context.write("subbands.json", _listing(sources, found))
     missing = sorted(set(range(N_SUBBANDS)) - set(found))
     metrics = _metrics(record, the, tally) | {"missing_subbands": missing}
-    return Outcome(metrics=metrics, qa=_verdict(metrics))
+    qa = _verdict(metrics)
+    if options.tables is not None:
+        rows.publish(context, options.tables, record, found, metrics, qa.verdict)
+    return Outcome(metrics=metrics, qa=qa)
 
 
 def _convert(record: GroupRecord, sources: list[Source], folder: Path, context: Context) -> tuple[writing.Plan, writing.Tally]:
@@ -89,8 +92,8 @@ def judge_signal(options: ConvertOptions, record: GroupRecord, tally: writing.Ta
 
 def _listing(sources: list[Source], digests: dict[int, str]) -> bytes:
     # The name alone: where the store lies is no part of the product.
-    rows = [{"index": s.index, "name": s.uri.rpartition("/")[2], "bytes": s.size, "sha256": digests[s.index]} for s in sources]
-    return json.dumps(rows, indent=1).encode()
+    files = [{"index": s.index, "name": s.uri.rpartition("/")[2], "bytes": s.size, "sha256": digests[s.index]} for s in sources]
+    return json.dumps(files, indent=1).encode()
 
 
 def _metrics(record: GroupRecord, the: writing.Plan, tally: writing.Tally) -> dict[str, Any]:

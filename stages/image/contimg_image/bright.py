@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from contimg_image.weights import ImagingWeights
 
     Floats = npt.NDArray[np.float64]
+    Geometry = tuple[Floats, Floats, npt.NDArray[np.int64], Floats, Floats, tuple[float, int, float]]
 
 REACH_DEG = 6.0
 """Sources out to here are considered: the beam's second sidelobe."""
@@ -41,6 +42,8 @@ REACH_BEAMS = 2.5
 """A restored point ends here, in units of the major axis: 3e-8 of its peak."""
 FIT_SAMPLES = 200_000
 """Visibilities that amplitudes are fitted to: 2 mJy each, where some per cent suffice; the rest is imaged."""
+FIT_ROWS = 512
+"""Rows of them that are computed at a time, all channels together: 30 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +59,29 @@ class Bright:
     """Whether they are in the image; the others never come back, for nothing there could clean them."""
 
 
-def choose(catalogue: Catalogue, frame: Frame, where: Pointing, frequency_hz: float, count: int) -> Bright:
-    """Return the sources that should appear brightest; only their order uses the catalogue's fluxes."""
+def choose(catalogue: Catalogue, frame: Frame, where: Pointing, frequency_hz: float, counts: tuple[int, int]) -> Bright:
+    """Return the sources that should appear brightest: so many inside of the image, so many beyond; only their order uses fluxes."""
     near = catalogue.within(frame.ra_deg, frame.dec_deg, REACH_DEG)
     centre = np.radians(frame.ra_deg), np.radians(frame.dec_deg)
     cosines = np.stack(direction_cosines(np.radians(near.ra_deg), np.radians(near.dec_deg), *centre), axis=1).reshape(-1, 3)
     away = _angles(cosines, where.cosines)
     expected = near.flux_jy * primary_beam(away, frequency_hz).mean(axis=0)
-    order = _apart(cosines, np.argsort(-expected, kind="stable"), count)
-    x, y = frame.pixels(near.ra_deg[order], near.dec_deg[order])
-    return Bright(cosines[order], x, y, frame.inside(x, y, margin=2))
+    x, y = frame.pixels(near.ra_deg, near.dec_deg)
+    inside = frame.inside(x, y, margin=2)
+    order = _apart(cosines, np.argsort(-expected, kind="stable"), inside, counts)
+    return Bright(cosines[order], x[order], y[order], inside[order])
 
 
-def _apart(cosines: Floats, order: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Return the first `count` of an order that are not next to an earlier one: a fit cannot tell the two."""
+def _apart(
+    cosines: Floats, order: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_], counts: tuple[int, int]
+) -> npt.NDArray[np.int64]:
+    """Return the first of an order, so many inside and beyond, that are not next to an earlier one: a fit cannot tell the two."""
     chosen: list[int] = []
+    left = {True: counts[0], False: counts[1]}
     for index in order:
-        if len(chosen) == count:
-            break
-        if all(np.linalg.norm(cosines[index] - cosines[other]) > APART_RAD for other in chosen):
+        where = bool(inside[index])
+        if left[where] and all(np.linalg.norm(cosines[index] - cosines[other]) > APART_RAD for other in chosen):
+            left[where] -= 1
             chosen.append(int(index))
     return np.array(chosen, np.int64)
 
@@ -84,6 +91,13 @@ def at(frame: Frame, x: Floats, y: Floats) -> Bright:
     east, north = -(x - frame.size // 2) * frame.cell_rad, (y - frame.size // 2) * frame.cell_rad
     cosines = np.stack([east, north, np.sqrt(1 - east**2 - north**2) - 1], axis=1)
     return Bright(cosines, x, y, np.ones(x.size, bool))
+
+
+def together(parts: list[Bright]) -> Bright:
+    """Return all sources of several lists, each once."""
+    cosines, first = np.unique(np.concatenate([part.cosines for part in parts]), axis=0, return_index=True)
+    x, y, inside = (np.concatenate([getattr(part, name) for part in parts])[first] for name in ("x", "y", "inside"))
+    return Bright(cosines, x, y, inside)
 
 
 def _angles(cosines: Floats, towards: Floats) -> Floats:
@@ -146,7 +160,7 @@ class _Seen:
         pole = np.array([0.0, np.cos(data.header.dec_rad), np.sin(data.header.dec_rad)])
         return cls(beams * np.exp(SPECTRAL_INDEX * log_freq), log_freq, cosines, cosines[None] - where.cosines[:, None], pole)
 
-    def geometry(self, part: Baselines) -> tuple[Floats, Floats, npt.NDArray[np.int64], Floats, Floats, tuple[float, int, float]]:
+    def geometry(self, part: Baselines) -> Geometry:
         """Return what the kernels take first: baselines and their turning, s, times, directions and samples."""
         uvw = part.uvw_m / SPEED_OF_LIGHT
         spin = EARTH_RAD_S * np.cross(self.pole, uvw)
@@ -164,11 +178,12 @@ def fit(data: Averaged, parts: list[_Seen]) -> tuple[Floats, Floats]:
     count = parts[0].level.shape[1]
     normal, right = np.zeros((2 * count, 2 * count)), np.zeros(2 * count)
     whole = sum(part.vis.size for part in data.sets)
+    step = max(1, int(np.sqrt(whole / FIT_SAMPLES)))
     for part, seen in zip(data.sets, parts, strict=True):
-        step = max(1, int(np.sqrt(whole / FIT_SAMPLES)))
-        rows = np.arange(0, len(part.uvw_m), step)
-        for channel in range(step // 2, part.frequencies_hz.size, step):
-            _add_equations(part, seen, rows, channel, normal, right)
+        channels = slice(step // 2, None, step)
+        for x, square, column in zip(seen.log_freq[channels], *_products(part, seen, step, channels), strict=True):
+            normal += np.kron(np.array([[1.0, x], [x, x * x]]), square)
+            right += np.concatenate([column, x * column])
     first = np.linalg.solve(normal[:count, :count] + 1e-9 * np.trace(normal) * np.eye(count), right[:count])
     spread = np.maximum(SLOPE_SPREAD * np.abs(first), 1e-6)
     unit = data.variance_jy2 if np.isfinite(data.variance_jy2) else 1.0
@@ -177,19 +192,20 @@ def fit(data: Averaged, parts: list[_Seen]) -> tuple[Floats, Floats]:
     return both[:count], both[count:]
 
 
-def _add_equations(
-    part: Baselines, seen: _Seen, rows: npt.NDArray[np.int64], channel: int, normal: Floats, right: Floats
-) -> None:
-    """Add one channel's normal equations for amplitudes, and for amplitudes times log frequency."""
-    uvw, spin, time_index, *rest = seen.geometry(part)
-    design = np.empty((rows.size, seen.level.shape[1]), np.complex64)
-    kernels.responses(
-        uvw[rows], spin[rows], time_index[rows], *rest, float(part.frequencies_hz[channel]), seen.level[:, :, channel], design
-    )
-    weight = part.weight[rows, channel]
-    heavy = design * weight[:, None]
-    square = (heavy.conj().T @ design).real.astype(np.float64)
-    column = (heavy.conj().T @ part.vis[rows, channel]).real.astype(np.float64)
-    x = seen.log_freq[channel]
-    normal += np.kron(np.array([[1.0, x], [x, x * x]]), square)
-    right += np.concatenate([column, x * column])
+def _products(part: Baselines, seen: _Seen, step: int, channels: slice) -> tuple[Floats, Floats]:
+    """Return sums over every so many rows, for each of some channels: sources times sources, shape (C, K, K), and times data, (C, K)."""
+    uvw, spin, times, cosines, offsets, sampled = seen.geometry(part)
+    level, freq_hz = np.ascontiguousarray(seen.level[:, :, channels]), part.frequencies_hz[channels]
+    square, column = np.zeros((freq_hz.size, len(cosines), len(cosines))), np.zeros((freq_hz.size, len(cosines)))
+    for first in range(0, len(uvw), step * FIT_ROWS):
+        rows = slice(first, first + step * FIT_ROWS, step)
+        root = np.sqrt(part.weight[rows, channels])
+        data = part.vis[rows, channels] * root
+        design = np.empty((freq_hz.size, 2, len(root), len(cosines)), np.float32)
+        kernels.responses(uvw[rows], spin[rows], times[rows], cosines, offsets, sampled, freq_hz, level, root, design)
+        for channel in range(freq_hz.size):
+            # Real and imaginary parts as rows of their own: what is wanted is the real part, and numpy computes half of X^T X.
+            both = design[channel].reshape(-1, len(cosines))
+            square[channel] += both.T @ both
+            column[channel] += np.concatenate([data[:, channel].real, data[:, channel].imag]) @ both
+    return square, column

@@ -102,6 +102,37 @@ def grid_weights(uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_r
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
+def add_power(
+    uvw_m: Floats, freq_per_light: Floats, before: Complexes, after: Complexes, weight: Singles, pair: Integers, out: Floats
+) -> None:
+    """Add what each baseline's visibilities say before and after a model was taken out of them.
+
+    Parameters
+    ----------
+    before, after, weight
+        Shape (rows, channels).
+    pair
+        Shape (rows,): baseline of a row, an index into `out`.
+    out
+        Shape (B, 6): number, and with weights w: sum of w, w |before|^2, w |before - after|^2, w |after|^2, w times the distance in the uv plane (wavelengths).
+    """
+    for r in range(pair.size):
+        b = pair[r]
+        distance = math.hypot(uvw_m[r, 0], uvw_m[r, 1])
+        for c in range(freq_per_light.size):
+            w = weight[r, c]
+            if w > 0:
+                whole, left = before[r, c], after[r, c]
+                model = whole - left
+                out[b, 0] += 1
+                out[b, 1] += w
+                out[b, 2] += w * (whole.real * whole.real + whole.imag * whole.imag)
+                out[b, 3] += w * (model.real * model.real + model.imag * model.imag)
+                out[b, 4] += w * (left.real * left.real + left.imag * left.imag)
+                out[b, 5] += w * distance * freq_per_light[c]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def briggs(
     uvw_m: Floats,
     freq_per_light: Floats,
@@ -179,9 +210,9 @@ def _sinc(x: float) -> float:
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def responses(  # noqa: PLR0913, PLR0917 - a kernel
     uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
-    sample: tuple[float, int, float], freq_hz: float, level: Floats, out: Complexes,
+    sample: tuple[float, int, float], freq_hz: Floats, level: Floats, root: Singles, out: Singles,
 ) -> None:  # fmt: skip
-    """Fill `out`, shape (rows, K), with the visibilities of sources of 1 Jy before the beam in one channel.
+    """Fill `out`, shape (C, 2, rows, K), with real and imaginary parts of what sources of 1 Jy before the beam show, times `root`.
 
     Parameters
     ----------
@@ -191,17 +222,29 @@ def responses(  # noqa: PLR0913, PLR0917 - a kernel
         Shape (K, 3) and (times, K, 3): directions about the phase centre and about where the dishes point.
     sample
         Width of a channel (Hz), channels averaged to one, cycles of the middle frequency in an integration.
+    freq_hz
+        Shape (C,), equidistant: a phasor is turned from one to the next.
     level
-        Shape (times, K).
+        Shape (times, K, C).
+    root
+        Shape (rows, C).
     """
+    step_hz = freq_hz[1] - freq_hz[0] if freq_hz.size > 1 else 0.0
     for r in range(uvw_s.shape[0]):
         t = time_index[r]
         for k in range(cosines.shape[0]):
             delay = _dot(uvw_s, r, cosines, k)
-            left = _left(uvw_s, spin_s, r, offsets[t], k, delay, sample) * level[t, k]
-            turns = delay * freq_hz
+            left = _left(uvw_s, spin_s, r, offsets[t], k, delay, sample)
+            turns = delay * freq_hz[0]
             phase = 2 * math.pi * (turns - math.floor(turns))
-            out[r, k] = complex(left * math.cos(phase), left * math.sin(phase))
+            real, imaginary = math.cos(phase), math.sin(phase)
+            step = 2 * math.pi * delay * step_hz
+            step_real, step_imaginary = math.cos(step), math.sin(step)
+            for c in range(freq_hz.size):
+                shown = left * level[t, k, c] * root[r, c]
+                out[c, 0, r, k] = shown * real
+                out[c, 1, r, k] = shown * imaginary
+                real, imaginary = real * step_real - imaginary * step_imaginary, real * step_imaginary + imaginary * step_real
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]

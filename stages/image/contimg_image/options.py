@@ -22,6 +22,8 @@ class ImageOptions(StageOptions):
     """URI of the flag artifact of the same group."""
     calibration: ArtifactURI
     """URI of the calibrate artifact whose tables are applied; nothing is ever imaged without."""
+    tables: str | None = None
+    """URI of the folder of tables; a row goes to TABLES/images/date=YYYY-MM-DD/GROUP.parquet. Without it, none."""
     tier: Tier = "standard"
     """`standard` is the science image; `high_precision` is slower and finer; `development` and `quicklook` leave the long baselines out."""
     backend: Backend = "wsclean"

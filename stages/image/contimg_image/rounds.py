@@ -68,6 +68,15 @@ class Field:
         """Subtract sources from the visibilities."""
         self.taken.append((sources, bright.take_out(self.data, self.weights, self.where, sources)))
 
+    @property
+    def sources(self) -> int:
+        """How many sources have been taken out, with a flux."""
+        return sum(int(np.count_nonzero(apparent_jy)) for _, apparent_jy in self.taken)
+
+    def take_out_also(self, sources: Bright) -> None:
+        """Subtract further sources, and what the earlier ones then lack: without these in the fit, those took their place."""
+        self.take_out(bright.together([before for before, _ in self.taken] + [sources]))
+
     def put_back(self, made: Cleaned) -> None:
         """Add all that was taken out to an image, as the restoring beam has it."""
         restoring = Beam(made.bmaj_deg, made.bmin_deg, made.bpa_deg)
@@ -128,7 +137,7 @@ def clean(backend: Backend, context: Context, job: Job, sky: Sky, seen: Field) -
             break
         context.log.info("%d bright sources are in no catalogue: clean again with them", x.size)
         mask |= masks.discs(job.frame, x, y, radius_px)
-        seen.take_out(bright.at(job.frame, x, y))
+        seen.take_out_also(bright.at(job.frame, x, y))
         seen.write(context.scratch)
         made = imager(context, job, mask)
         found += int(x.size)

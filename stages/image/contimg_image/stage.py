@@ -10,9 +10,11 @@ import numpy as np
 
 from contimg.catalogues import load, nvss
 from contimg.context import Outcome
+from contimg.groups import day_of_mjd
 from contimg.images import bilinear
 from contimg.ms import MeasurementSet
-from contimg_image import averaging, beam, bright, describe, judge, noise, tiers, wsclean
+from contimg.schemas.images import IMAGES
+from contimg_image import averaging, beam, bright, describe, judge, noise, phases, rows, tiers, uv, wsclean
 from contimg_image.frame import Frame
 from contimg_image.observation import Observation, fetch
 from contimg_image.rounds import CUT, Field, Sky, beam_px, clean
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from contimg.catalogues import Catalogue
     from contimg.context import Context
     from contimg_image.averaging import Averaged
+    from contimg_image.bright import Bright
     from contimg_image.options import ImageOptions
+    from contimg_image.phases import Sample
     from contimg_image.tiers import Settings
     from contimg_image.wsclean import Cleaned
 
@@ -58,7 +62,8 @@ def run(options: ImageOptions, context: Context) -> Outcome:
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     with context.step("bright sources"):
         field = Field(data, weights, where, frame)
-        field.take_out(bright.choose(catalogue, frame, where, weights.frequency_hz, settings.bright))
+        chosen = bright.choose(catalogue, frame, where, weights.frequency_hz, (settings.bright, settings.beyond))
+        before = take_out(context, field, chosen)
         paths = field.write(context.scratch)
     context.progress(2, STEPS)
     with context.step("beam"):
@@ -75,8 +80,12 @@ def run(options: ImageOptions, context: Context) -> Outcome:
     context.progress(4, STEPS)
     with context.step("judge"):
         local = noise.rms_map(made.residual, mask, beam_px(made, frame))
+        # Of all that was taken out: a bright source that the catalogue lacks is among it only now.
+        found = phases.against_sources(data, before)
+        judge.check_phases(options.ms, found)
         numbers = measure(options.ms, made, local, sky, weights, frame)
         numbers |= {"smearing_loss": lost, "strangers": float(strangers), "used_fraction": data.used}
+        numbers |= {"phase_error_deg": found.error_deg, "phase_noise_deg": found.noise_deg}
     context.progress(5, STEPS)
     with context.step("write"):
         of = describe.description(seen, frame, made, weights, settings, numbers)
@@ -84,8 +93,20 @@ def run(options: ImageOptions, context: Context) -> Outcome:
         metrics = describe.metrics(seen, data, made, weights, numbers)
         record = {"settings": vars(settings), "metrics": metrics, "sets": [describe.of_set(part) for part in data.sets]}
         context.write("imaging.json", json.dumps(record, indent=1).encode())
+        qa = judge.verdict(numbers, known_beam=sky.known_beam)
+        if options.tables is not None:
+            row = rows.image_row(context, options, seen, settings, metrics) | {"verdict": qa.verdict}
+            context.publish(options.tables, IMAGES, day_of_mjd(seen.mjd), seen.group, IMAGES.rows([row]))
     context.progress(STEPS, STEPS)
-    return Outcome(metrics=metrics, qa=judge.verdict(numbers, known_beam=sky.known_beam))
+    return Outcome(metrics=metrics, qa=qa)
+
+
+def take_out(context: Context, field: Field, sources: Bright) -> Sample:
+    """Take sources out of the visibilities and write what those are; return some of them as they were."""
+    before = uv.copied(field.data)
+    field.take_out(sources)
+    context.write("uv.npz", uv.summary(field.data, before, field.sources))
+    return phases.sample(before)
 
 
 def average(options: ImageOptions, seen: Observation) -> tuple[Averaged, Settings]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,12 +109,13 @@ def _half_power(along: Floats, heavy: Floats) -> float:
     spread = np.sqrt(np.average(along**2, weights=heavy))
     # A Gaussian of this spread falls to one half at 0.19 / spread; a PSF with wings later.
     radius = np.linspace(0, 1.5 / spread, STEPS_TO_HALF)
-    profile = np.array([np.average(np.cos(2 * np.pi * r * along), weights=heavy) for r in radius])
-    below = np.flatnonzero(profile < 0.5)  # noqa: PLR2004 - one half
-    if not below.size:
-        return float(radius[-1])
-    i = below[0]
-    return float(np.interp(0.5, [profile[i], profile[i - 1]], [radius[i], radius[i - 1]]))
+    before = 1.0
+    for inner, outer in pairwise(radius):
+        here = float(np.average(np.cos(2 * np.pi * outer * along), weights=heavy))
+        if here < 0.5:  # noqa: PLR2004 - one half
+            return float(np.interp(0.5, [here, before], [outer, inner]))
+        before = here
+    return float(radius[-1])
 
 
 def _sample(data: Averaged, weights: ImagingWeights) -> tuple[Floats, Floats, Floats]:

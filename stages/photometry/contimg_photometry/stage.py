@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from contimg.context import Outcome
 from contimg.errors import BadInputError, NoSourcesError
-from contimg.groups import utc_of_mjd
+from contimg.groups import day_of_mjd
 from contimg.images import SkyImage, read_image
 from contimg.manifest import QA
 from contimg.schemas.photometry import PHOTOMETRY
@@ -55,7 +55,7 @@ def run(options: PhotometryOptions, context: Context) -> Outcome:
     with context.step("write"):
         table = PHOTOMETRY.table(rows)
         context.write_table("photometry.parquet", PHOTOMETRY, table)
-        day = utc_of_mjd(of.mjd).strftime("%Y-%m-%d")
+        day = day_of_mjd(of.mjd)
         context.publish(options.tables, PHOTOMETRY, day, of.group, table)
     metrics = summarise(rows, options.position_snr)
     return Outcome(metrics={"group": of.group, "mjd": of.mjd, **metrics}, qa=judge(metrics, image.beam.minor_deg * ARCSEC))

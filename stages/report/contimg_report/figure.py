@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 INK, FAINT = "#010101", "#020202"
 BLUE, ORANGE, GREEN, PINK = "#030303", "#040404", "#050505", "#060606"
@@ -72,6 +74,20 @@ def new(
 def style() -> AbstractContextManager[None]:
     """Draw in the page's style while this context lasts."""
     return mpl.rc_context(STYLE)
+
+
+class _Plain(LogFormatter):
+    """Labels of a logarithmic axis where matplotlib has them, as plain numbers: its formulas take a parser and 0.1 s a page."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plain(*axes: Axis) -> None:
+    """Label logarithmic axes 0.1, 1, 10, …; after their scale and limits are set."""
+    for axis in axes:
+        axis.set_major_formatter(_Plain())
+        axis.set_minor_formatter(_Plain())
 
 
 def picture(figure: Figure, name: str, alt: str, caption: str, *, largest: float = 1.0) -> Picture:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from contimg.errors import BadInputError
 from contimg.manifest import read_manifest
+from contimg.tables import read_parquet
 
 if TYPE_CHECKING:
     from contimg.context import Context
@@ -56,10 +55,7 @@ class Artifact:
 
     def table(self, name: str) -> pa.Table:
         """Read a Parquet table."""
-        try:
-            return pq.read_table(BytesIO(self.context.fetch(self.uri, name).read_bytes()))
-        except pa.ArrowInvalid as error:
-            raise BadInputError(f"{self.uri}/{name}", "a Parquet table", str(error), "Run the stage again.") from error
+        return read_parquet(self.context.fetch(self.uri, name).read_bytes(), f"{self.uri}/{name}", "table")
 
     def picture(self, name: str) -> SkyImage:
         """Read a FITS image."""
@@ -87,4 +83,5 @@ def column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
     values = table[name]
     if pa.types.is_boolean(values.type) or pa.types.is_string(values.type):
         return np.array(values.to_pylist())
-    return np.array(values.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    # Not to_numpy: that imports pandas where it is installed (0.3 s).
+    return np.array(values.to_pylist(), np.float64)

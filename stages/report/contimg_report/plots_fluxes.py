@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg_report.figure import BLUE, INK, ORANGE, Picture, new, picture
+from contimg_report.figure import BLUE, INK, ORANGE, Picture, new, picture, plain
 from contimg_report.material import column
 from contimg_report.words import number
 
@@ -44,6 +44,7 @@ def _ratio(ratio: np.ndarray[Any, Any], catalogue_mjy: np.ndarray[Any, Any]) -> 
     axes.plot(catalogue_mjy, ratio, "o", color=BLUE, markersize=3.5, alpha=0.8)
     reach = max(0.2, float(np.quantile(np.abs(ratio - 1), 0.98)) * 1.2)
     axes.set(xscale="log", xlabel="Catalogue flux (mJy)", ylabel="Our peak / catalogue", ylim=(1 - reach, 1 + reach))
+    plain(axes.xaxis)
     alt = f"Flux ratio to the catalogue of {ratio.size} bright single sources: median {median:.3f}, scatter {scatter:.3f} (1.4826 MAD)."
     return picture(
         figure, "flux-ratio", alt, f"Flux ratio to NVSS, {ratio.size} sources: median {median:.3f}, scatter {scatter:.3f} (band)."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from contimg.context import Outcome
 from contimg.manifest import read_manifest
-from contimg_report import page, plots_calibration, plots_flags, plots_fluxes, plots_image, plots_run, verdict
+from contimg_report import page, plots_calibration, plots_flags, plots_fluxes, plots_image, plots_run, plots_uv, verdict
 from contimg_report.figure import style
 from contimg_report.material import STAGES, Artifact, open_artifact
 
@@ -56,6 +56,7 @@ def group_page(artifacts: dict[str, Artifact]) -> dict[str, Any]:
     if "image" in artifacts:
         content["image"] = artifacts["image"].metrics
         content["image_pictures"] = plots_image.pictures(artifacts["image"])
+        content["uv_pictures"] = plots_uv.pictures(artifacts["image"])
     if "photometry" in artifacts:
         table = artifacts["photometry"].table("photometry.parquet")
         content |= {"photometry": artifacts["photometry"].metrics, "flux_pictures": plots_fluxes.pictures(table)}

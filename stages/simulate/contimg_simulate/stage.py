@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from contimg.context import Outcome
 from contimg.errors import NoSourcesError
+from contimg.npz import to_npz
 from contimg.store import open_store, put_file
 from contimg_simulate import defects, demo, truth, uvh5
 from contimg_simulate.array import INTEGRATION_S, SUBBANDS
@@ -51,7 +52,7 @@ def run(options: SimulateOptions, context: Context) -> Outcome:
             context.progress((number + 1) * SUBBANDS, len(planned) * SUBBANDS)
     everything = [skies[name].model_dump(mode="json") for name in sorted(skies)]
     context.write("truth.json", truth.to_json(options, described, everything))
-    context.write("truth.npz", truth.to_npz(arrays))
+    context.write("truth.npz", to_npz(arrays))
     written = sum(len(group["files"]) for group in described)
     ids = [group["id"] for group in described]
     return Outcome(metrics={"groups": len(ids), "files": written, "sources": len(everything), "ids": ids})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,17 +63,6 @@ def to_json(options: SimulateOptions, groups: Sequence[Mapping[str, Any]], sourc
         "sources": list(sources), "groups": list(groups),
     }  # fmt: skip
     return json.dumps(whole, indent=1).encode()
-
-
-def to_npz(named: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Return truth.npz; the same arrays are the same bytes, which np.savez does not promise."""
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        for name in sorted(named):
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asanyarray(named[name]), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
-    return sink.getvalue()
 
 
 def _sources(group: Group) -> list[dict[str, Any]]:

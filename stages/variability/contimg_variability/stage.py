@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from contimg.context import Outcome
 from contimg.errors import NoSourcesError
-from contimg.groups import utc_of_mjd
+from contimg.groups import day_of_mjd
 from contimg.manifest import QA
 from contimg.schemas.normalization import NORMALIZED
 from contimg.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
@@ -78,7 +78,7 @@ def run(options: VariabilityOptions, context: Context) -> Outcome:
         context.write_table("ese_candidates.parquet", ESE_CANDIDATES, found)
         context.write_table("lightcurves.parquet", LIGHTCURVES, curve_rows(curves, verdicts))
         last = max(float(curve.mjd[-1]) for curve in curves)
-        day = utc_of_mjd(last).strftime("%Y-%m-%d")
+        day = day_of_mjd(last)
         unit = f"strip{float(upstream.get('strip_deg', np.median([c.dec_deg for c in curves]))):+06.2f}"
         context.publish(options.tables, LIGHTCURVE_STATS, day, unit, stats)
         context.publish(options.tables, ESE_CANDIDATES, day, unit, found)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command
-from contimg_watch.options import WatchOptions
+from contimg.contract import command, leave
+from contimg_watch.options import ServiceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run ``contimg-watch``."""
-    sys.exit(command("contimg-watch", WatchOptions, _watch))
+    leave(command("contimg-watch", ServiceOptions, _watch))
 
 
-def _watch(options: WatchOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+def _watch(options: ServiceOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     from contimg_watch.stage import run  # h5py is slow to import, and --help needs none
 
     return run(options, console, env)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 18
 """Bytes of one ranged read; h5py asks for many small pieces that lie close together."""
+TIMES, DEC = "Header/time_array", "Header/extra_keywords/phase_center_dec"
+FIRST_JD, LAST_JD = 2440587.5, 2488069.5
+"""1970 and 2100; h5py reads any number, but not every number is a date."""
 
 
 class RangedFile(io.RawIOBase):
@@ -88,9 +91,23 @@ def read_header(store: Store, key: str, size: int) -> tuple[Header | None, str]:
 
 def _header(file: h5py.File) -> Header:
     # Rows of a UVH5 file are time-major, so the first is the first integration and the last the last.
-    times = file["Header/time_array"]
-    if times.shape[0] == 0 or not math.isfinite(times[0]):
-        raise ValueError("Header/time_array holds no time")
+    times = _numbers(file, TIMES, dimensions=1)
+    if times.size == 0:
+        raise ValueError(f"{TIMES} holds no time")
     first, last = float(times[0]), float(times[-1])
-    dec = file.get("Header/extra_keywords/phase_center_dec")
-    return Header(utc_of_jd(first), round((last - first) * 86400, 3), None if dec is None else round(math.degrees(dec[()]), 6))
+    # Zeros are what a writer that was killed leaves behind.
+    if not FIRST_JD < first <= last < LAST_JD:
+        raise ValueError(f"{TIMES} goes from Julian date {first:.10g} to {last:.10g}, which is no observation")
+    dec_rad = float(_numbers(file, DEC, dimensions=0)[()]) if DEC in file else math.nan
+    return Header(utc_of_jd(first), round((last - first) * 86400, 3), _degrees(dec_rad))
+
+
+def _numbers(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.ndim != dimensions or found.dtype.kind not in "fiu":
+        raise ValueError(f"{name} holds no {'numbers' if dimensions else 'number'}")
+    return found
+
+
+def _degrees(rad: float) -> float | None:
+    return round(math.degrees(rad), 6) if math.isfinite(rad) else None

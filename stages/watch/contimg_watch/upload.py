@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contimg.contract import command
+from contimg.directory import DirectoryStore
 from contimg.errors import BadFileError, StoreError
 from contimg.groups import INCOMING, subband_name
 from contimg.store import copy_digest, open_store, put_file
@@ -67,6 +68,7 @@ class Uploader:
         self._options, self._log = options, log
         self._folder = Path(options.folder)
         self._store: Store = open_store(options.store)
+        self._tidy()
         self._done: set[Local] = set()
 
     def once(self) -> None:
@@ -79,6 +81,12 @@ class Uploader:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def _tidy(self) -> None:
+        """Remove what an uploader that was killed left half written in a directory; S3 shows nothing of such a thing."""
+        left = self._store.tidy(INCOMING) if isinstance(self._store, DirectoryStore) else 0
+        if left:
+            self._log.info("removed %d half-written files of an upload that was killed", left)
 
     def _there(self, folders: set[str]) -> dict[str, int]:
         return {entry.key: entry.size for folder in sorted(folders) for entry in self._store.entries(f"{folder}/")}

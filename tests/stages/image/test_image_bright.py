@@ -12,7 +12,7 @@ from contimg.catalogues import nvss
 from contimg.coordinates import direction_of_cosines
 from contimg.images import Beam
 from contimg.telescope import SITE
-from contimg_image import beam, bright
+from contimg_image import beam, bright, phases
 from contimg_image.frame import Frame
 from contimg_image.weights import imaging_weights
 from image_arrays import DEC_DEG, averaged, brute_beam, sky
@@ -123,9 +123,10 @@ def test_only_the_order_of_the_catalogue_counts() -> None:
     head = data.header
     frame = Frame(float(np.degrees(head.ra_rad)), float(np.degrees(head.dec_rad)), 5400, 3.0)
     where = beam.pointing(head, data.times_s, DEC_DEG, SITE)
-    once, twice = (bright.choose(part, frame, where, 1.4e9, 20) for part in (nvss(), doubled(nvss())))
+    once, twice = (bright.choose(part, frame, where, 1.4e9, (20, 5)) for part in (nvss(), doubled(nvss())))
     assert np.array_equal(once.cosines, twice.cosines)
-    assert len(once.cosines) == 20
+    assert np.count_nonzero(once.inside) == 20
+    assert np.count_nonzero(~once.inside) == 5
     ra, dec = direction_of_cosines(*once.cosines[0, :2], head.ra_rad, head.dec_rad)
     assert (np.degrees(ra), np.degrees(dec)) == pytest.approx((24.422, 33.160), abs=2e-3)  # 3C48
     assert once.inside[0]
@@ -140,8 +141,27 @@ def test_close_pairs_are_one_to_the_fit() -> None:
     part = nvss().within(24.42, 33.16, 1.0)
     twice = part.select(np.repeat(np.arange(len(part)), 2))
     twice.dec_deg[1::2] += 10 / 3600
-    found = bright.choose(twice, frame, where, 1.4e9, 10)
+    found = bright.choose(twice, frame, where, 1.4e9, (10, 0))
     gaps = np.linalg.norm(found.cosines[:, None] - found.cosines[None], axis=2) + np.eye(10)
     assert np.degrees(gaps.min()) * 3600 > 40
-    none = bright.choose(twice, frame, where, 1.4e9, 0)
+    none = bright.choose(twice, frame, where, 1.4e9, (0, 0))
     assert none.cosines.shape == (0, 3)
+
+
+def test_phases_of_antennas_are_seen_against_the_sources() -> None:
+    """Known phases on one antenna and a known delay on another, in data without noise, come back as their rms."""
+    data = observed()
+    (part,) = data.sets
+    model, channels = part.vis.copy(), part.frequencies_hz.size
+    angle = np.zeros((117, channels))
+    angle[part.antenna1[0]] = 0.4
+    angle[part.antenna2[0]] = np.linspace(-0.6, 0.6, channels)
+    turned = model * np.exp(1j * (angle[part.antenna1] - angle[part.antenna2]))
+    part.vis[:] = turned - model
+    found = phases.against_sources(replace(data, variance_jy2=0.0), phases.sample((turned.astype(np.complex64),)))
+    middles = angle.reshape(117, 8, -1).mean(axis=2)[np.unique(np.concatenate([part.antenna1, part.antenna2]))]
+    # The other antennas see the two wrong ones on a twelfth of their baselines.
+    assert found.rms_deg == pytest.approx(np.degrees(np.sqrt(np.mean(middles**2))), rel=0.1)
+    assert found.error_deg == found.rms_deg
+    nothing = phases.against_sources(data, phases.sample((part.vis,)))
+    assert np.isnan(nothing.error_deg)

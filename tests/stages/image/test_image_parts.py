@@ -15,6 +15,7 @@ from contimg.errors import BadImageError
 from contimg_image import judge, masks, noise, tiers
 from contimg_image.frame import Frame
 from contimg_image.options import ImageOptions
+from contimg_image.phases import Phases
 from contimg_image.product import Description, cut_psf, header, iso, to_bytes
 from contimg_image.thumbnail import shrink, thumbnail
 from contimg_image.wsclean import Cleaned, Job, command, write_mask
@@ -262,7 +263,7 @@ def test_an_absurd_beam_is_refused(beam: dict[str, float]) -> None:
 
 
 def seen(expected: list[float], found: list[float]) -> judge.Sightings:
-    return judge.Sightings(np.array(expected), np.array(found), np.zeros(len(found)))
+    return judge.Sightings(np.array(expected), np.array(found), np.array(found), np.zeros(len(found)))
 
 
 def test_noise_far_above_thermal_is_refused() -> None:
@@ -288,7 +289,33 @@ def test_a_mirrored_sky_shows_in_the_control() -> None:
     assert (found.seen_jy[0], found.other_jy[0]) == (0, 1)
 
 
-GOOD = {"noise_ratio": 1.2, "sightings": 9.0, "flux_ratio": 0.98, "smearing_loss": 0.005, "strangers": 0.0}
+def test_phases_that_are_not_the_skys_are_refused() -> None:
+    judge.check_phases("x", Phases(80.0, 79.5))  # noise alone: nothing can be said
+    judge.check_phases("x", Phases(float("nan"), float("nan")))
+    with pytest.raises(BadImageError, match=r"beyond the 4\.0 deg of noise"):
+        judge.check_phases("x", Phases(20.0, 4.0))
+
+
+def test_noise_alone_is_no_source() -> None:
+    """Its highest pixel near a place is never near zero; its brightness at the place is."""
+    rng = np.random.default_rng(5)
+    image = rng.normal(0, 0.4, (400, 400)).astype(np.float32)
+    x, y = rng.uniform(20, 380, (2, 50))
+    found = judge.sightings(image, x, y, np.ones(50), 3.0)
+    assert found.ratio > 0.5
+    assert abs(found.presence) < 0.2
+    with pytest.raises(BadImageError, match="50 catalogue sources"):
+        judge.check_sky("x", 2e-4, 2e-4, found)
+
+
+GOOD = {
+    "noise_ratio": 1.2,
+    "sightings": 9.0,
+    "flux_ratio": 0.98,
+    "smearing_loss": 0.005,
+    "strangers": 0.0,
+    "phase_error_deg": 0.5,
+}
 
 
 def test_a_clean_verdict() -> None:
@@ -300,6 +327,7 @@ def test_a_clean_verdict() -> None:
     [
         ({"noise_ratio": 4.0}, "4.0 x thermal"),
         ({"noise_ratio": float("nan")}, "thermal noise is not known"),
+        ({"phase_error_deg": 7.0}, "phases of antennas are off by 7.0 deg"),
         ({"sightings": 0.0, "flux_ratio": float("nan")}, "no catalogue source"),
         ({"flux_ratio": 0.7}, "0.70 of their flux"),
         ({"smearing_loss": 0.019}, "1.9% at the edge"),

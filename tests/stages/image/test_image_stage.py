@@ -13,6 +13,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from chain import Chain
 from contimg import contract
 from contimg.calibration import RECORD
 from contimg.catalogues import nvss
@@ -22,16 +23,20 @@ from contimg.flagfile import pack_flags, read_flags
 from contimg.images import read_image
 from contimg.manifest import read_manifest
 from contimg.ms import MeasurementSet
+from contimg.schemas.images import IMAGES
 from contimg.schemas.shipped import CATALOGUE
 from contimg_image.options import STAGE, ImageOptions
 from image_truth import compare, metrics, plane
 from observed import packed, write_artifact
 
 if TYPE_CHECKING:
-    from chain import Chain
+    from collections.abc import Callable
+
+    Turn = Callable[[np.ndarray[Any, Any], int], np.ndarray[Any, Any]]
 
 FILES = {
     "image.fits", "image.pbcor.fits", "residual.fits", "psf.fits", "beam.fits", "rms.fits", "thumbnail.png", "imaging.json",
+    "uv.npz",
 }  # fmt: skip
 QUICK = {"tier": "development", "size": 960, "cell_arcsec": 15.0}
 """4 deg of sky in a quarter of the pixels: for what does not depend on fluxes to a per cent."""
@@ -69,6 +74,25 @@ def test_headers_carry_their_provenance(small_chain: Chain) -> None:
     assert abs(head["MJD-AVG"] - metrics(small_chain.image)["mjd"]) < 1e-9
 
 
+def test_the_table_has_a_row_that_agrees_with_the_header(small_chain: Chain) -> None:
+    key, head = Path(small_chain.image).name, plane(small_chain.image, "image.fits")[1]
+    (path,) = (small_chain.store / "tables/images").glob(f"date=2026-01-25/{small_chain.group_id}.parquet")
+    (row,) = IMAGES.read(path.read_bytes(), str(path)).to_pylist()
+    assert (row["image"], row["group"]) == (key, small_chain.group_id)
+    assert (small_chain.store / row["artifact"]).samefile(small_chain.image)
+    assert (row["ms"], row["calibration"]) == (Path(small_chain.ms).name, head["CALTBL"])
+    assert (row["ra"], row["dec"]) == pytest.approx((head["CRVAL1"], head["CRVAL2"]))
+    assert row["width"] == pytest.approx(head["NAXIS1"] * head["CDELT2"])
+    assert (row["bmaj"] / 3600, row["bmin"] / 3600, row["bpa"]) == pytest.approx((head["BMAJ"], head["BMIN"], head["BPA"]))
+    assert (row["rms"], row["thermal_rms"]) == pytest.approx((1e3 * head["RMSMED"], 1e3 * head["RMSTHERM"]))
+    assert row["peak"] == pytest.approx(1e3 * plane(small_chain.image, "image.fits")[0].max())
+    # WSClean's own axis holds the middle and the width of the band.
+    assert (row["freq_min"] + row["freq_max"]) / 2 == pytest.approx(head["CRVAL3"])
+    assert row["freq_max"] - row["freq_min"] == pytest.approx(head["CDELT3"])
+    assert (row["mjd_start"] + row["mjd_end"]) / 2 == pytest.approx(head["MJD-AVG"], abs=1e-9)
+    assert (row["rung"], row["tier"], row["backend"]) == (head["CALPROV"], "development", "wsclean")
+
+
 def test_the_corrected_image_is_the_image_over_the_beam(small_chain: Chain) -> None:
     apparent, beam = plane(small_chain.image, "image.fits")[0], plane(small_chain.image, "beam.fits")[0]
     corrected, head = plane(small_chain.image, "image.pbcor.fits")
@@ -90,12 +114,22 @@ def test_readers_of_lib_read_it(small_chain: Chain) -> None:
 def test_sources_are_where_they_are_and_as_bright(small_chain: Chain) -> None:
     found = compare(small_chain, small_chain.image).bright(20)
     assert len(found.names) >= 25
-    # Cells of a sixth of the beam bias peaks by up to 1.5 % (docs/image.md); artefacts of 3C48 add to the noise.
-    assert np.median(found.ratio) == pytest.approx(1.0, abs=0.02)
+    assert np.median(found.ratio) == pytest.approx(1.0, abs=0.01)
     assert np.median(found.offset_beams) <= 0.03
-    # Four integrations of the regular arms alone have grating lobes on which cleaning may lose its way: one source of 46 is 13 % off.
-    assert np.mean(np.abs(found.ratio - 1) <= 0.05 + 3 / found.snr) > 0.95
-    assert np.mean(found.offset_beams <= 0.05 + 1.5 / found.snr) > 0.95
+    wrong = np.abs(found.ratio - 1) > 0.03 + 3 / found.snr
+    assert not wrong.any(), [found.names[i] for i in np.flatnonzero(wrong)]
+    assert np.all(found.offset_beams <= 0.05 + 1.5 / found.snr)
+
+
+@pytest.mark.slow
+def test_without_noise_every_source_is_right() -> None:
+    """Nothing hides behind noise: no sidelobe of a source beyond the edge, none that the gains took for the calibrator."""
+    quiet = Chain("small", seed=1, tier="development", sky={"sefd_jy": 60}, name="small-quiet")
+    found = compare(quiet, quiet.image)
+    assert len(found.names) >= 45
+    # Down to 14 mJy apparent; two on 3C48's grating lobe once lost 7 and 5 %, one below a source outside of the image gained 13.
+    worst = np.argmax(np.abs(found.ratio - 1))
+    assert np.all(np.abs(found.ratio - 1) <= 0.015), (found.names[worst], found.ratio[worst])
 
 
 def test_it_is_not_mirrored(small_chain: Chain) -> None:
@@ -120,8 +154,8 @@ def test_it_is_not_mirrored(small_chain: Chain) -> None:
 
 
 def test_the_rms_is_near_thermal(small_chain: Chain) -> None:
-    """4 integrations of a 16 Jy field: its artefacts, sidelobes that drift and band change, are as large as the noise."""
-    assert 0.9 < metrics(small_chain.image)["noise_ratio"] < 3
+    """Also about 16 Jy: all that the catalogue has is taken out of the visibilities with its drift and spectrum."""
+    assert 0.9 < metrics(small_chain.image)["noise_ratio"] < 1.1
 
 
 def test_the_same_input_makes_the_same_bytes(small_chain: Chain, tmp_path: Path) -> None:
@@ -197,21 +231,48 @@ def test_an_ms_with_all_data_flagged_is_refused(small_chain: Chain, tmp_path: Pa
     assert not list((tmp_path / "out").rglob("manifest.json"))
 
 
-def test_wrong_phases_make_no_image(small_chain: Chain, tmp_path: Path) -> None:
-    """Gains of another sign of phase: the noise rises and no source stands at its place."""
+def turned(chain: Chain, folder: Path, role: str, factor: Turn) -> str:
+    """Return a copy of a calibration with one table's solutions, shape (rows, channels, pols), times a factor of antenna and channels."""
     import casacore.tables as ct
 
-    record = json.loads((Path(small_chain.calibration) / RECORD).read_text())
-    files = {}
-    for name in (item["file"] for item in record["tables"]):
-        shutil.unpack_archive(Path(small_chain.calibration) / name, tmp_path / name.removesuffix(".tar"), "tar")
-        (folder,) = (tmp_path / name.removesuffix(".tar")).iterdir()
-        with ct.table(str(folder), readonly=False, ack=False) as table:
-            table.putcol("CPARAM", table.getcol("CPARAM").conj())
-        files[name] = packed(folder)
-    sick = altered(tmp_path / "calibrate", small_chain.calibration, files)
-    with pytest.raises(BadImageError):
-        image(tmp_path / "out", small_chain, calibration=sick, **QUICK)
+    record = json.loads((Path(chain.calibration) / RECORD).read_text())
+    (name,) = (item["file"] for item in record["tables"] if item["role"] == role)
+    shutil.unpack_archive(Path(chain.calibration) / name, folder / role, "tar")
+    (tree,) = (folder / role).iterdir()
+    with ct.table(str(tree), readonly=False, ack=False) as table:
+        value = table.getcol("CPARAM")
+        table.putcol("CPARAM", (value * factor(table.getcol("ANTENNA1"), value.shape[1])).astype(np.complex64))
+    return altered(folder / "calibrate", chain.calibration, {name: packed(tree)})
+
+
+def phases(sigma_deg: float) -> Turn:
+    """A phase for each antenna and polarization."""
+    angle = np.radians(np.random.default_rng(3).normal(0, sigma_deg, (117, 1, 2)))
+    return lambda antenna, _: np.exp(1j * angle[antenna])
+
+
+def delays(sigma_ns: float) -> Turn:
+    """A delay for each antenna and polarization: no phase in the middle of the band."""
+    delay_s = np.random.default_rng(4).normal(0, sigma_ns * 1e-9, (117, 1, 2))
+    return lambda antenna, channels: np.exp(2j * np.pi * delay_s[antenna] * np.linspace(-93.75e6, 93.75e6, channels)[:, None])
+
+
+@pytest.mark.parametrize(
+    ("role", "factor"),
+    [("phase", phases(1000)), ("phase", phases(30)), ("gain", phases(60)), ("bandpass", phases(60)), ("bandpass", delays(2.0))],
+    ids=["random", "30 deg", "gain", "bandpass", "delays"],
+)
+def test_wrong_phases_in_any_table_make_no_image(small_chain: Chain, tmp_path: Path, role: str, factor: Turn) -> None:
+    with pytest.raises(BadImageError, match="phases agree"):
+        image(tmp_path / "out", small_chain, calibration=turned(small_chain, tmp_path, role, factor), **QUICK)
+    assert not list((tmp_path / "out").rglob("manifest.json"))
+
+
+def test_phases_that_cost_some_per_cent_are_said(small_chain: Chain, tmp_path: Path) -> None:
+    said = image(tmp_path / "out", small_chain, calibration=turned(small_chain, tmp_path, "phase", phases(10)), **QUICK)
+    assert 5 < said["metrics"]["phase_error_deg"] < 10  # 10 / sqrt(2), the mean of two polarizations
+    assert 0.9 < said["metrics"]["flux_ratio"] < 0.97
+    assert "phases of antennas are off" in " ".join(said["qa"]["reasons"])
 
 
 def test_raw_data_are_never_imaged(small_chain: Chain, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from contimg.options import Options
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
-from contimg_workflows.pipelines import STORE, Pipeline, artifact, finish, pipeline_template, store_parameter
+from contimg_workflows.pipelines import STORE, Pipeline, artifact, finish
+from contimg_workflows.runs import pipeline_template, store_parameter
 from contimg_workflows.stages import Needs, options_of, stage_template
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def binaries(folder: Path) -> Path:
 
 
 def tiny_template(deadline_s: int = 60) -> WorkflowTemplate:
-    return stage_template("tiny", options_of("tiny"), "0", Needs(deadline_s, "1Gi"))
+    return stage_template("tiny", options_of("tiny"), "0", Needs(deadline_s, 1024))
 
 
 def diamond() -> WorkflowTemplate:
     """a, then b and c side by side, then d."""
-    with pipeline_template("diamond", "Diamond", diamond.__doc__) as template:
+    with pipeline_template("diamond", "Diamond", diamond.__doc__, recorded=False) as template:
         pipeline = Pipeline(f"{STORE}/products", [store_parameter()])
         with DAG(name="main") as dag:
             a = _tiny(pipeline, "a")

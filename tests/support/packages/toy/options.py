@@ -19,7 +19,21 @@ class ToyOptions(StageOptions):
     """A list."""
     loud: bool = False
     """Upper case."""
-    do: Literal["write", "bug", "data", "full", "sleep", "child", "segfault"] = "write"
+    do: Literal[
+        "write",
+        "bug",
+        "data",
+        "full",
+        "sleep",
+        "child",
+        "killed",
+        "segfault",
+        "view",
+        "finaliser",
+        "compiled",
+        "swallowed",
+        "tidy",
+    ] = "write"
     """How to end."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from contimg.context import Context, Outcome
@@ -11,6 +12,8 @@ from contimg.errors import BadFileError
 from contimg.manifest import QA
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from toy.options import ToyOptions
 
 
@@ -36,5 +39,40 @@ def _end(options: ToyOptions, context: Context) -> None:
         time.sleep(60)
     if options.do == "child":
         context.run(["sleep", "61"], timeout_s=60)
+    if options.do == "killed":
+        context.run(["sh", "-c", "kill -9 $$"], timeout_s=60)
+    if options.do == "view":
+        context.write("view.png", b"png")
+        context.write("view.html", b"<html>")
+    if options.do in {"finaliser", "compiled", "swallowed", "tidy"}:
+        _hard_to_stop(options.do, context.scratch)
     if options.do == "segfault":
         os.abort()
+
+
+class _Mortal:
+    """Takes long to die; what is raised meanwhile is swallowed."""
+
+    def __del__(self) -> None:
+        time.sleep(60)
+
+
+def _hard_to_stop(do: str, scratch: Path) -> None:
+    """Lose what is raised in a finaliser or by catching all, make another error of it, as compiled code does, or take long to end."""
+    if do == "finaliser":
+        _Mortal()
+        time.sleep(60)
+    if do == "swallowed":
+        with suppress(BaseException):
+            time.sleep(60)
+        time.sleep(60)
+    if do == "tidy":
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(1)
+            (scratch.parents[2] / "tidied").touch()
+    try:
+        time.sleep(60)
+    except BaseException as error:
+        raise SystemError("returned a result with an exception set") from error

@@ -1,0 +1,102 @@
+{{/*
+The rendered documents come in by .Files.Get | fromYaml, get what only this installation knows, and leave by toYaml.
+They never pass through tpl: Argo's braces are not ours. Each helper here changes the dict that it is given and writes nothing.
+*/}}
+
+{{/* A whole document; (dict "root" $ "document" DICT). */}}
+{{- define "contimg.merge" -}}
+{{- $metadata := .document.metadata -}}
+{{- $ours := include "contimg.labels" (dict "root" .root "component" (trimPrefix "contimg-" $metadata.name)) | fromYaml -}}
+{{- $_ := set $metadata "labels" (merge (dict) $ours ($metadata.labels | default dict)) -}}
+{{- if eq .document.kind "WorkflowTemplate" -}}
+{{- include "contimg.merge.spec" (dict "root" .root "spec" .document.spec "name" $metadata.name) -}}
+{{- else if eq .document.kind "CronWorkflow" -}}
+{{- include "contimg.merge.cron" . -}}
+{{- else -}}
+{{- fail (printf "%s: the chart knows no %s" $metadata.name .document.kind) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The spec of a WorkflowTemplate: what holds for the workflow as a whole. */}}
+{{- define "contimg.merge.spec" -}}
+{{- $root := .root -}}{{- $spec := .spec -}}
+{{- $pods := $root.Values.pods -}}
+{{- $_ := set $spec "serviceAccountName" $root.Values.serviceAccounts.names.workflow -}}
+{{- $_ := set $spec "artifactRepositoryRef" (dict "configMap" "contimg-artifacts" "key" "s3") -}}
+{{- $metadata := $spec.podMetadata | default dict -}}
+{{- $labels := omit (include "contimg.selector" (dict "root" $root "component" "workflow") | fromYaml) "app.kubernetes.io/component" -}}
+{{- $_ := set $metadata "labels" (merge (dict) $labels ($metadata.labels | default dict) $pods.labels) -}}
+{{- with $pods.annotations }}{{ $_ := set $metadata "annotations" (merge (dict) ($metadata.annotations | default dict) .) }}{{ end -}}
+{{- $_ := set $spec "podMetadata" $metadata -}}
+{{- range $key, $value := include "contimg.placement" $root | fromYaml }}{{ $_ := set $spec $key $value }}{{ end -}}
+{{- with $pods.priorityClassName }}{{ $_ := set $spec "podPriorityClassName" . }}{{ end -}}
+{{- if $root.Values.workflows.podDisruptionBudget }}{{ $_ := set $spec "podDisruptionBudget" (dict "maxUnavailable" 0) }}{{ end -}}
+{{- include "contimg.merge.parameters" . -}}
+{{- range $spec.templates }}{{ include "contimg.merge.template" (dict "root" $root "template" .) }}{{ end -}}
+{{- end }}
+
+{{/* A CronWorkflow: when it runs. */}}
+{{- define "contimg.merge.cron" -}}
+{{- $switch := get .root.Values (trimPrefix "contimg-" .document.metadata.name) -}}
+{{- $_ := set .document.spec "schedules" $switch.schedules -}}
+{{- include "contimg.merge.parameters" (dict "root" .root "spec" .document.spec.workflowSpec "name" .document.metadata.name) -}}
+{{- end }}
+
+{{/* The parameters of a spec's form: the places of this installation, and the operator's own defaults. */}}
+{{- define "contimg.merge.parameters" -}}
+{{- $values := .root.Values -}}
+{{- $given := dict "store" (include "contimg.store" .root) "post" (include "contimg.events.url" .root) -}}
+{{- if eq .name "contimg-sweep" }}{{ $given = merge $given (dict "grace_s" $values.sweep.graceSeconds "retries" $values.sweep.retries "days" $values.sweep.days) }}{{ end -}}
+{{- if eq .name "contimg-nightly" }}{{ $given = merge $given (dict "days" $values.nightly.days) }}{{ end -}}
+{{- $given = mergeOverwrite $given $values.parameters -}}
+{{- range (.spec.arguments | default dict).parameters -}}
+{{- if hasKey $given .name }}{{ $_ := set . "value" (include "contimg.word" (get $given .name)) }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A value as a word; helm reads a whole number as a float, whose own word may be 1e+06. */}}
+{{- define "contimg.word" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- end }}
+
+{{/* One template: its containers, its artifacts, and the account of those that talk to the Kubernetes API. */}}
+{{- define "contimg.merge.template" -}}
+{{- $root := .root -}}{{- $template := .template -}}
+{{- $names := $root.Values.serviceAccounts.names -}}
+{{- with $template.container -}}
+{{- $stage := regexFind "contimg-[a-z]+" .image | trimPrefix "contimg-" -}}
+{{- if not (hasKey $root.Values.stages $stage) }}{{ fail (printf "the chart knows no image %s" .image) }}{{ end -}}
+{{- include "contimg.merge.container" (dict "root" $root "container" . "stage" $stage) -}}
+{{- include "contimg.merge.memory" (dict "template" $template) -}}
+{{- if or (has "record" .command) (has "sweep" .command) }}{{ $_ := set $template "serviceAccountName" $names.control }}{{ end -}}
+{{- with include "contimg.volumes" $root | fromYamlArray }}{{ $_ := set $template "volumes" (concat ($template.volumes | default list) .) }}{{ end -}}
+{{- end -}}
+{{- if hasKey $template "resource" }}{{ $_ := set $template "serviceAccountName" $names.spawn }}{{ end -}}
+{{- range ($template.outputs | default dict).artifacts -}}
+{{- with .s3 }}{{ $_ := set . "key" (printf "%s%s" (include "contimg.prefix" $root) .key) }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/* After a lack of memory the next try gets more: the ramp begins at the container's own limit. */}}
+{{- define "contimg.merge.memory" -}}
+{{- $limit := (((.template.container).resources).limits).memory -}}
+{{- if and .template.podSpecPatch $limit -}}
+{{- $mebibytes := ternary (mul 1024 (trimSuffix "Gi" $limit | int)) (trimSuffix "Mi" $limit | int) (hasSuffix "Gi" $limit) -}}
+{{- $_ := set .template "podSpecPatch" (regexReplaceAll "\\{\\{=[0-9]+ \\*" .template.podSpecPatch (printf "{{=%d *" (int $mebibytes))) -}}
+{{- end -}}
+{{- end }}
+
+{{/* One container of a stage. */}}
+{{- define "contimg.merge.container" -}}
+{{- $container := .container -}}{{- $values := .root.Values -}}
+{{- $_ := set $container "image" (include "contimg.image" (dict "root" .root "stage" .stage)) -}}
+{{- $_ := set $container "imagePullPolicy" $values.images.pullPolicy -}}
+{{- with (index $values.stages .stage).resources }}{{ $_ := set $container "resources" (mergeOverwrite (deepCopy ($container.resources | default dict)) .) }}{{ end -}}
+{{- $env := $container.env | default list -}}
+{{- $known := dict -}}
+{{- range $env }}{{ $_ := set $known .name true }}{{ end -}}
+{{- range include "contimg.env" .root | fromYamlArray }}{{ if not (hasKey $known .name) }}{{ $env = append $env . }}{{ end }}{{ end -}}
+{{- $_ := set $container "env" $env -}}
+{{- $mounts := include "contimg.mounts" .root | fromYamlArray -}}
+{{- with $mounts }}{{ $_ := set $container "volumeMounts" (concat ($container.volumeMounts | default list) .) }}{{ end -}}
+{{- end }}

@@ -1,0 +1,102 @@
+"""Machine code that a stage's image brings along, so that no pod spends its first seconds on numba's compiler.
+
+kernels.py record CACHE    write kernels.json: each function in the cache of numba that a run of the chain left, and its types
+kernels.py compile STAGE   compile those of STAGE, and lib's, into NUMBA_CACHE_DIR
+Code serves processors like the one that it was compiled on; on others, and for other types, numba compiles as ever.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+LIST = Path(__file__).with_name("kernels.json")
+Spelled = str | list[Any] | dict[str, Any]
+"""A type: "float64"; "float32 2C", an array with its dimensions and layout; a list, the tuple of these; {class: list}, a named one."""
+
+
+def types() -> Any:  # noqa: ANN401 - its annotations lack half of it
+    """Return numba's types; the import takes a second."""
+    return importlib.import_module("numba.core.types")
+
+
+def spell(kind: object) -> Spelled:
+    """Return a type of numba's as the list has it.
+
+    Raises
+    ------
+    TypeError
+        If it is none of those that the list has words for.
+    """
+    known = types()
+    if isinstance(kind, known.Array) and kind.mutable and kind.aligned:
+        return f"{kind.dtype} {kind.ndim}{kind.layout}"
+    if isinstance(kind, known.NamedTuple):
+        made = kind.instance_class
+        return {f"{made.__module__}.{made.__qualname__}": [spell(part) for part in kind.types]}
+    if isinstance(kind, known.BaseTuple):
+        return [spell(part) for part in kind.types]
+    if isinstance(kind, known.Number | known.Boolean):
+        return str(kind)
+    raise TypeError(f"images/kernels.py has no word for numba's type {kind!r}: add one")
+
+
+def meant(word: Spelled) -> object:
+    """Return the type that `spell` wrote."""
+    known = types()
+    if isinstance(word, list):
+        return known.BaseTuple.from_types([meant(part) for part in word])
+    if isinstance(word, dict):
+        ((name, parts),) = word.items()
+        return known.NamedTuple([meant(part) for part in parts], named(name))
+    name, _, shape = word.partition(" ")
+    scalar = known.boolean if name == "bool" else getattr(known, name)
+    return known.Array(scalar, int(shape[:-1]), shape[-1]) if shape else scalar
+
+
+def signatures(cache: Path) -> dict[str, list[Spelled]]:
+    """Return the types of each function of ours that a cache of numba's holds compiled."""
+    found: dict[str, list[Spelled]] = {}
+    for index in cache.glob("contimg*/*.nbi"):
+        package, function = index.parent.name.rpartition("_")[0], index.name.split("-")[0]
+        with index.open("rb") as file:
+            pickle.load(file)  # noqa: S301 - numba's version; numba itself has just written it
+            _stamp, overloads = pickle.loads(file.read())  # noqa: S301 - as above
+        found.setdefault(f"{package}.{function}", []).extend([spell(kind) for kind in key[0]] for key in overloads)
+    return {name: sorted(found[name], key=str) for name in sorted(found)}
+
+
+def named(name: str) -> Any:  # noqa: ANN401 - a function or a class
+    """Return what a module holds, by its full name."""
+    module, _, inside = name.rpartition(".")
+    return getattr(importlib.import_module(module), inside)
+
+
+def text(found: dict[str, list[Spelled]]) -> str:
+    """Write the list, with the types of one function in a line."""
+    lines = (f" {json.dumps(name)}: {json.dumps(found[name])}" for name in found)
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def compile_for(stage: str) -> int:
+    """Compile the listed functions of a stage and of lib; return how many there were."""
+    ours = {"contimg", f"contimg_{stage}"}
+    listed = {name: kinds for name, kinds in json.loads(LIST.read_text()).items() if name.split(".")[0] in ours}
+    if not any(name.startswith(f"contimg_{stage}.") for name in listed) or importlib.util.find_spec("numba") is None:
+        return 0
+    for name, kinds in listed.items():
+        for arguments in kinds:
+            named(name).compile(tuple(map(meant, arguments)))
+    return len(listed)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "record":
+        LIST.write_text(text(signatures(Path(sys.argv[2]))))
+    else:
+        print(f"{compile_for(sys.argv[2])} functions compiled")  # noqa: T201

@@ -1,0 +1,42 @@
+"""A small group from subbands to report: processor seconds of every stage, which other work on the machine changes little."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tests.bench.bench_group import Measured, run_group
+
+from chain import small_calibrator
+
+ROUNDS = 2
+CORES = 2
+
+
+def least(rounds: list[list[Measured]]) -> dict[str, float]:
+    """Return the least processor seconds of each stage over some rounds: what disturbs only adds."""
+    return {stages[0].stage: min(stage.cpu_s for stage in stages) for stages in zip(*rounds, strict=True)}
+
+
+def main() -> None:
+    """Measure with a solve and without; a first round compiles the kernels and fills the page cache."""
+    chain = small_calibrator()
+    assert chain.record
+    rounds: dict[bool, list[list[Measured]]] = {True: [], False: []}
+    for number in range(ROUNDS + 1):
+        with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store.parent) as folder:
+            for solve, done in rounds.items():
+                made = run_group(chain, Path(folder), solve=solve)
+                if number:
+                    done.append(made)
+    for solve, done in rounds.items():
+        seconds = least(done)
+        words = ", ".join(f"{stage} {cpu_s:.1f}" for stage, cpu_s in seconds.items())
+        total = sum(seconds.values())
+        print(
+            f"  {'with' if solve else 'without'} a solve: {total:.1f} s of processors ({words}); {total / CORES:.1f} s a group on {CORES} cores"
+        )
+
+
+if __name__ == "__main__":
+    main()

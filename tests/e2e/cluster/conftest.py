@@ -1,0 +1,70 @@
+"""One installation for all tests on a cluster, and what a person would look at when one fails."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cluster.groups import Night, upload
+from cluster.images import load
+from cluster.site import Site, fresh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+HERE = Path(__file__).parent
+ORDER = ("chain", "night", "losses", "submit", "trouble", "cli", "release", "refusals")
+"""The longest first, so that workers end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the files of this folder into their order, behind all others."""
+    items.sort(key=lambda item: item.path.parent == HERE and 1 + ORDER.index(item.path.stem.removeprefix("test_")))
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """The chart, installed with the images that `make images` made; removed with its store at the end."""
+    load()
+    made = fresh("e2e")
+    try:
+        made.prepare()
+        made.install()
+        yield made
+    finally:
+        if "CONTIMG_E2E_KEEP" not in os.environ:
+            made.remove()
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+    """Note a measured number; the run's last lines tell it."""
+    return lambda name, value: record_property(f"figure: {name}", value)
+
+
+@pytest.fixture(scope="session")
+def first() -> Night:
+    """The group that most tests look at."""
+    return Night("2026-01-25")
+
+
+@pytest.fixture(scope="session")
+def processed(site: Site, first: Night) -> Night:
+    """A group with results, whose workflow has ended."""
+    upload(site.store, first.files)
+    assert site.outcome(f"{first.id}-a1")["phase"] == "succeeded"
+    site.succeeded(f"contimg-{first.id}-a1")
+    return first
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Add the state of the namespace to a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    site = getattr(item, "funcargs", {}).get("site")
+    if report.failed and isinstance(site, Site):
+        report.sections.append(("The namespace", site.describe()))

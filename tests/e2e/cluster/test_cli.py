@@ -1,0 +1,231 @@
+"""``contimg submit``, ``status``, ``logs`` and ``reprocess`` against the real Argo Server."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+
+from cluster.argo import phase
+from cluster.groups import Night
+from cluster.kube import environment, wait_until
+from cluster.site import Site
+from commands import here
+from contimg_workflows.argo_server import ArgoService
+from contimg_workflows.cli.logs import main as logs
+from contimg_workflows.cli.reprocess import main as reprocess
+from contimg_workflows.cli.status import main as status
+from contimg_workflows.cli.submit import main as submit
+from contimg_workflows.state import GOOD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.cluster
+COMMANDS = {"submit": submit, "status": status, "logs": logs, "reprocess": reprocess}
+COLUMNS = ["workflow", "status", "tasks", "wall", "why"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def contimg(site: Site, command: str, *words: str, **env: str) -> Said:
+    """Run a command as a person does who was told the server and the namespace; in this process, which is much faster."""
+    told = {"ARGO_SERVER": site.argo.url, "ARGO_NAMESPACE": site.namespace, "ARGO_TOKEN": "", **env}
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.dict(os.environ, told), redirect_stdout(out), redirect_stderr(err):
+        code = here(COMMANDS[command], *words)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def answer(done: Said) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def rows(done: Said) -> dict[str, list[str]]:
+    """Return the words of each row of status, by the workflow's name."""
+    assert done.returncode == 0, done.stderr
+    header, *lines = done.stdout.splitlines()
+    assert header.split() == COLUMNS
+    return {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+
+
+def submitted(site: Site) -> set[str]:
+    """Return the names of the workflows; those of the clock come and go."""
+    names = {str(workflow["metadata"]["name"]) for workflow in site.workflows()}
+    return {name for name in names if "sweep" not in name}
+
+
+def test_what_the_sensor_started_is_shown_with_its_tasks(site: Site, processed: Night) -> None:
+    name = f"contimg-{processed.id}-a1"
+    assert rows(contimg(site, "status", "--lines", "0"))[name][:2] == ["✓", "done"]
+    shown = contimg(site, "status", name)
+    tasks = {line.split()[0]: line.split()[2] for line in shown.stdout.splitlines()[3:] if line.strip()}
+    stages = ("convert", "flag", "calibrate", "image", "photometry", "report")
+    assert {f"process-{stage}" for stage in stages} <= tasks.keys()
+    assert set(tasks.values()) <= {"done", "cached"}
+
+
+def test_a_stage_by_its_template_with_a_log_that_is_followed(site: Site) -> None:
+    name = answer(contimg(site, "submit", "watch", "--set", "size=0"))["workflow"]
+    said = contimg(site, "logs", name, "--follow")
+    assert said.returncode == 0, said.stderr
+    # It ended because the workflow had.
+    assert '"stage": "watch"' in said.stdout
+    assert all(line.startswith("main | ") for line in said.stdout.splitlines())
+    state = ArgoService(site.argo.url, site.namespace, None).state(name)
+    assert state.status in GOOD
+    # Afterwards it is what Argo kept; two streams may be woven in another way.
+    kept = contimg(site, "logs", name, "main").stdout.splitlines()
+    assert sorted(kept) == sorted(line.removeprefix("main | ") for line in said.stdout.splitlines())
+
+
+def test_reprocessing_from_a_stage_on_is_the_next_attempt(site: Site, processed: Night) -> None:
+    before = {stage: len(made) for stage, made in site.manifests(processed.id).items()}
+    settings = ("--from", "photometry", "--set", "photometry.detection_snr=7.5")
+    found = answer(contimg(site, "reprocess", processed.id, *settings, "--wait"))
+    assert found["status"] == "done", found
+    assert found["attempt"] == max(int(run.rpartition("-a")[2]) for run in site.runs() if run.startswith(processed.id))
+    assert site.outcome(f"{processed.id}-a{found['attempt']}")["workflow"] == found["workflow"]
+    after = {stage: len(made) for stage, made in site.manifests(processed.id).items()}
+    changed = {stage for stage in after if after[stage] != before[stage]}
+    # The page is made anew only if the fluxes came out otherwise.
+    assert {"photometry"} <= changed <= {"photometry", "report"}
+
+
+def test_a_group_that_does_not_exist(site: Site) -> None:
+    done = contimg(site, "reprocess", "20990101t000000")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "groups/20990101t000000-a1.json: expected a group that watch has recorded, found none." in done.stderr
+    name = next(name for name in rows(contimg(site, "status", "--lines", "0")) if "20990101t000000" in name)
+    shown = contimg(site, "status", name)
+    assert "begin: s3://" in shown.stdout.splitlines()[1]
+    assert " ends:" in shown.stdout  # the last lines of the task's log
+    assert "error: s3://" in shown.stdout
+
+
+def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
+    """The first workflow holds a lock and is suspended, so that the second has to wait for it."""
+    names = ["contimg-cli-first", "contimg-cli-second"]
+    lock = {"mutexes": [{"name": "contimg-cli-test"}]}
+    for name in names:
+        spec = {"workflowTemplateRef": {"name": "contimg-watch"}, "synchronization": lock, "suspend": name == names[0]}
+        site.kube.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name}, "spec": spec})
+        wait_until(f"a phase of {name}", lambda name=name: phase(site.kube.get("workflow", name)) or None, 60)  # type: ignore[misc]
+    try:
+        found = rows(contimg(site, "status", "--lines", "0"))
+        assert found[names[0]][:2] == ["▶", "running"]
+        assert found[names[1]][:2] == ["·", "pending"]
+        assert "Waiting for" in " ".join(found[names[1]])
+    finally:
+        site.kube.ctl("delete", "workflow", *names)
+
+
+def version() -> str:
+    from importlib.metadata import version as of
+
+    return of("contimg")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["submit", "mosaic"], 'workflowtemplates.argoproj.io "contimg-mosaic" not found'),
+        (["submit", "process-group"], "expected a value of group, found none. Id of the group"),
+        (["submit", "process-group", "--set", "group=x", "--set", "image.teir=1"], "expected STAGE.OPTION=VALUE, found image."),
+        (["submit", "process-group", "--set", "group=x", "--set", "image.tier=best"], "expected one of quicklook, development"),
+        (["submit", "process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"], "expected a valid number, found 'lots'"),
+        (["submit", "watch", "--namespace", "nowhere"], "Correct the name or --namespace, or install the chart there."),
+        (["status", "nothing"], "expected a run nothing, found "),
+        (["logs", "nothing"], "expected a run nothing, found "),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_explained_and_not_sent(site: Site, words: list[str], found: str) -> None:
+    before = submitted(site)
+    done = contimg(site, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert found in done.stderr.replace('\\"', '"')
+    assert submitted(site) == before
+
+
+def test_an_attempt_is_submitted_once(site: Site, processed: Night) -> None:
+    done = contimg(site, "submit", "process-group", "--set", f"group={processed.id}")
+    assert done.returncode == 2
+    assert "expected no workflow of that name, found one." in done.stderr
+
+
+def test_templates_of_another_version(site: Site) -> None:
+    document = site.kube.get("workflowtemplate", "contimg-watch")
+    assert document is not None
+    labels = {**document["metadata"]["labels"], "app.kubernetes.io/version": "9.9.9"}
+    site.kube.apply({**document, "metadata": {"name": "contimg-old", "labels": labels}})
+    try:
+        done = contimg(site, "submit", "old")
+        assert done.returncode == 2
+        assert f"expected contimg {version()}, which this program is, found 9.9.9. Upgrade the chart" in done.stderr
+    finally:
+        site.kube.ctl("delete", "workflowtemplate", "contimg-old")
+
+
+def test_a_server_that_is_down_and_one_of_another_kind(site: Site) -> None:
+    done = contimg(site, "status", ARGO_SERVER="http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (20, "")
+    assert "Connection refused. Correct --argo or ARGO_SERVER, or see whether the server runs." in done.stderr
+    done = contimg(site, "status", ARGO_SERVER=environment()["AWS_ENDPOINT_URL_S3"])
+    assert done.returncode == 20
+    assert "expected an answer as the Argo Server gives it" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def locked_server(site: Site) -> Iterator[str]:
+    """An Argo Server that asks for a token; the kit's own trusts whoever reaches it."""
+    program = shutil.which("argo", path=environment()["PATH"])
+    if program is None:
+        pytest.skip("no argo program here to serve with")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    argv = [program, "server", "--namespace", "argo", "--auth-mode", "client", "--secure=false", "--port", str(port)]
+    server = subprocess.Popen(argv, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    token = site.kube.ctl("create", "token", "contimg-control").strip()
+    # Just begun it lists nothing: it has yet to fill its cache.
+    wait_until("a server with a login", lambda: contimg(site, "status", ARGO_SERVER=url, ARGO_TOKEN=token).returncode == 0, 60)
+    yield url
+    server.terminate()
+    server.wait(30)
+
+
+def test_tokens(site: Site, locked_server: str) -> None:
+    for token in ("", "wrong"):
+        done = contimg(site, "status", ARGO_SERVER=locked_server, ARGO_TOKEN=token)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "expected a token that the server knows, found " in done.stderr
+        assert "Correct --token or ARGO_TOKEN." in done.stderr
+    weak = site.kube.ctl("create", "token", "contimg-workflow").strip()
+    done = contimg(site, "status", ARGO_SERVER=locked_server, ARGO_TOKEN=weak)
+    assert done.returncode == 2
+    assert "expected a token that may do this, found Permission denied" in done.stderr
+    assert weak not in done.stderr
+    control = site.kube.ctl("create", "token", "contimg-control").strip()
+    assert rows(contimg(site, "status", "--lines", "0", ARGO_SERVER=locked_server, ARGO_TOKEN=f"Bearer {control}"))

@@ -1,0 +1,93 @@
+"""What is wrong in the values of a release: helm says it in one clear message, before anything runs or right after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster.images import load
+from cluster.kube import Kube, KubeError, environment
+from cluster.site import CHART, DOOR, RELEASE, Site, fresh
+
+pytestmark = pytest.mark.cluster
+BUCKET = environment().get("CONTIMG_S3_BUCKET", "contimg")
+
+
+@pytest.fixture(scope="module")
+def empty() -> Iterator[Site]:
+    """A namespace with everything but a release."""
+    load()
+    site = fresh("refused")
+    try:
+        site.prepare()
+        yield site
+    finally:
+        site.remove()
+
+
+def refusal(site: Site, changes: dict[str, Any]) -> str:
+    """Install with a change that is wrong; return what helm says."""
+    site.changes = {"events": {"enabled": False}, "sweep": {"enabled": False}, **changes}
+    try:
+        with pytest.raises(KubeError) as refused:
+            site.helm("install", RELEASE, str(CHART), "--timeout", "3m", values=True)
+    finally:
+        site.helm("uninstall", RELEASE, "--wait", "--ignore-not-found", check=False)
+        site.changes = {}
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"watch": {"intervalSeconds": "often"}}, ["intervalSeconds", "string"]),
+        ({"wach": {"enabled": True}}, ["wach"]),
+        ({"store": {"uri": ""}}, ["store.uri"]),
+        ({"parameters": {"image-teer": "quicklook"}}, ["image-teer"]),
+        ({"images": {"registry": "localhost", "tag": "9.9.9"}}, ["9.9.9", "version"]),
+    ],
+    ids=["wrong type", "unknown value", "no store", "unknown parameter", "template and image of two versions"],
+)
+def test_helm_refuses_values(empty: Site, changes: dict[str, Any], words: list[str]) -> None:
+    said = refusal(empty, changes)
+    assert [word for word in words if word not in said] == [], said
+    assert empty.kube.get("deployment", "contimg-watch") is None
+
+
+def test_helm_names_a_secret_that_is_missing(empty: Site) -> None:
+    said = refusal(empty, {"s3": {"endpoint": "http://s3.invalid:9000", "existingSecret": "absent"}})
+    assert "absent" in said
+    assert "kubectl" in said, "it says what to do"
+
+
+def s3(site: Site, **changes: Any) -> dict[str, Any]:
+    """Return values of a good S3 server but for the changes."""
+    return {"s3": {**site.values()["s3"], **changes}, "preflight": {"timeoutSeconds": 90}}
+
+
+def test_a_bucket_that_does_not_exist_is_named(empty: Site) -> None:
+    said = refusal(empty, {**s3(empty), "store": {"uri": "s3://no-such-bucket-here/x"}})
+    assert "no-such-bucket-here" in said
+    assert "expected" in said, said
+
+
+def test_wrong_credentials_are_named(empty: Site) -> None:
+    wrong = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "guess"}
+    empty.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "stringData": wrong})
+    said = refusal(empty, s3(empty, existingSecret="wrong"))
+    assert "credentials" in said, said
+
+
+def test_an_endpoint_that_is_down_is_named(empty: Site) -> None:
+    where = f"http://nowhere.{empty.namespace}.svc:9000"
+    said = refusal(empty, s3(empty, endpoint=where))
+    assert where in said, said
+    assert DOOR not in said
+
+
+def test_nothing_is_left_behind(empty: Site) -> None:
+    release = ("-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name")
+    left = Kube(empty.namespace).ctl("get", "deployments,configmaps,services,sensors,eventsources", *release)
+    assert left.split() == []

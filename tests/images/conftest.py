@@ -1,0 +1,22 @@
+"""The images that `make images` built of this very source."""
+
+from __future__ import annotations
+
+import pytest
+
+from built import TABLE, image_name
+from containers import Engine, Image, find_engine
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    found = find_engine()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine) -> dict[str, Image]:
+    """Every stage's image."""
+    found = {stage: engine.inspect(image_name(stage)) for stage in TABLE}
+    return {stage: image for stage, image in found.items() if image is not None}

@@ -1,0 +1,157 @@
+"""Each image by itself, walled in as a pod: what it holds, what it says, how large it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import requires
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from built import TABLE
+from contimg.versions import source_digest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterable
+
+    from containers import Engine, Image
+
+pytestmark = pytest.mark.images
+
+HEAVY = {"flag", "calibrate", "image"}
+MB = 1_000_000
+BOUND = {stage: (1300 if stage in HEAVY else 750) * MB for stage in TABLE}
+"""Bytes unpacked; the issue's numbers."""
+LOOK = """
+import json, os, shutil, socket
+from importlib.metadata import distributions
+from pathlib import Path
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+def writable(folder):
+    try:
+        (Path(folder) / "probe").write_text("x")
+    except OSError:
+        return False
+    return True
+sources = [p for p in Path("/app/lib").rglob("*.py") if not (p.parent / "__pycache__").is_dir()]
+print(json.dumps({
+    "uid": os.getuid(), "gid": os.getgid(), "capabilities": [status[n].strip() for n in ("CapEff", "CapPrm", "CapBnd")],
+    "no_new_privileges": status["NoNewPrivs"].strip(), "interfaces": [name for _, name in socket.if_nameindex()],
+    "writable": [f for f in ("/", "/app", "/app/bin", "/var/tmp", "/tmp", "/home", "/etc") if writable(f)],
+    "distributions": sorted({d.metadata["Name"].lower().replace("_", "-").replace(".", "-") for d in distributions()}),
+    "programs": [p for p in ("wsclean", "aoflagger", "pip", "uv", "gcc", "strip", "hatchling", "git", "curl") if shutil.which(p)],
+    "not_compiled": [str(p) for p in sources], "mnt": os.listdir("/mnt"), "lists": os.listdir("/var/lib/apt/lists"),
+    "home": os.path.expanduser("~"),
+}))
+"""
+
+
+LOAD = """
+import re, subprocess
+from pathlib import Path
+libraries = sorted(Path("/app/lib").rglob("*.so*"))
+here = {path.name for path in libraries}  # found by whoever loads them both
+optional = ("omppool", "tbbpool")  # numba's other ways to run threads
+for path in libraries:
+    said = subprocess.run(["ldd", path], capture_output=True, text=True)
+    missing = set(re.findall(r"(\\S+) => not found", said.stdout)) - here
+    if said.returncode or (missing and not path.name.startswith(optional)):
+        print(path, missing, said.stderr)
+"""
+
+
+def run(engine: Engine, image: Image, *argv: str) -> subprocess.CompletedProcess[str]:
+    done = engine.run(image, argv)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def seen(engine: Engine, images: dict[str, Image]) -> dict[str, dict[str, Any]]:
+    """What a program sees in each image."""
+    return {stage: json.loads(run(engine, image, "python", "-c", LOOK).stdout) for stage, image in images.items()}
+
+
+def closure(name: str, extras: frozenset[str], found: set[tuple[str, frozenset[str]]]) -> None:
+    """Gather what a distribution of this host needs, by its own metadata."""
+    if (name, extras) in found:
+        return
+    found.add((name, extras))
+    for item in map(Requirement, requires(name) or ()):
+        if item.marker is None or any(item.marker.evaluate({"extra": extra}) for extra in extras or {""}):
+            closure(canonicalize_name(item.name), frozenset(item.extras), found)
+
+
+@pytest.mark.parametrize("stage", TABLE)
+class TestEveryImage:
+    def test_it_is_walled_in(self, stage: str, seen: dict[str, dict[str, Any]]) -> None:
+        # Else the other tests prove less than they say.
+        told = seen[stage]
+        assert (told["uid"], told["gid"], told["no_new_privileges"]) == (10001, 10001, "1")
+        assert {int(mask, 16) for mask in told["capabilities"]} == {0}
+        assert told["interfaces"] == ["lo"]
+        assert told["writable"] == ["/tmp"]
+        assert told["home"] == "/tmp"
+
+    def test_help(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+        done = run(engine, images[stage], *images[stage].entrypoint, "--help")
+        assert done.stdout.startswith(f"usage: contimg-{stage} ")
+        assert done.stderr == ""
+
+    def test_version(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+        done = run(engine, images[stage], *images[stage].entrypoint, "--version")
+        assert images[stage].labels["org.opencontainers.image.version"] in done.stdout
+
+    def test_its_name_is_a_program(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+        assert run(engine, images[stage], f"contimg-{stage}", "--help").stdout.startswith(f"usage: contimg-{stage} ")
+
+    def test_user_entrypoint_and_labels(self, stage: str, images: dict[str, Image]) -> None:
+        image = images[stage]
+        assert image.user == "10001:10001"
+        assert image.entrypoint == ("/app/bin/stage",)
+        label = {name.removeprefix("org.opencontainers.image."): value for name, value in image.labels.items()}
+        assert label["title"] == f"contimg-{stage}"
+        assert label["description"].endswith(".")
+        assert re.fullmatch(r"[0-9a-f]{40}", label["revision"])
+        assert re.match(r"\d{4}-\d\d-\d\dT", label["created"])
+
+    def test_nothing_but_what_the_stage_needs(self, stage: str, seen: dict[str, dict[str, Any]]) -> None:
+        found: set[tuple[str, frozenset[str]]] = set()
+        closure(f"contimg-{stage}", frozenset(), found)
+        assert set(seen[stage]["distributions"]) == {name for name, _ in found}
+        assert seen[stage]["programs"] == TABLE[stage][1:]
+        assert seen[stage]["mnt"] == seen[stage]["lists"] == []
+
+    def test_every_library_can_be_loaded(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+        assert run(engine, images[stage], "python", "-c", LOAD).stdout == ""
+
+    def test_bytecode_is_baked_in(self, stage: str, seen: dict[str, dict[str, Any]]) -> None:
+        assert seen[stage]["not_compiled"] == []
+
+    def test_the_source_is_that_of_this_checkout(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+        code = f"from contimg.versions import source_digest; print(source_digest('contimg', 'contimg_{stage}'))"
+        assert run(engine, images[stage], "python", "-c", code).stdout.strip() == source_digest("contimg", f"contimg_{stage}")
+
+    def test_size(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+        done = engine.run(images[stage], ("du", "-sxb", "/"))  # it cannot look into root's own folders
+        size = int(done.stdout.split()[0])
+        print(f"contimg-{stage} {size / MB:.0f} MB")  # noqa: T201 - shown by pytest -rP, for docs/images.md
+        assert 150 * MB < size <= BOUND[stage]
+
+
+def shared(images: Iterable[Image]) -> int:
+    """Count the layers that images have in common, from the lowest."""
+    return sum(1 for _ in takewhile(lambda row: len(set(row)) == 1, zip(*(image.layers for image in images), strict=False)))
+
+
+def test_all_stand_on_the_same_layers(images: dict[str, Image]) -> None:
+    assert shared(images.values()) >= 2  # Debian with Python; what lib needs
+
+
+def test_casa_is_one_layer_of_three_images(images: dict[str, Image]) -> None:
+    assert shared(images[stage] for stage in HEAVY) >= shared(images.values()) + 2  # CASA; its data

@@ -1,0 +1,151 @@
+"""Real small jobs in the images, walled in: one group from subbands to its page, and a strip's epochs; then the same on the host."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from chain import Chain, contimg
+from containers import USER
+from contimg.manifest import read_manifest
+from contimg.schemas.photometry import PHOTOMETRY
+
+if TYPE_CHECKING:
+    from containers import Engine, Image
+    from contimg.stage import Stage
+
+pytestmark = pytest.mark.images
+
+STAGES = ("convert", "flag", "calibrate", "image", "photometry")
+EPOCHS, SOURCES = 8, 8
+AND_KERNELS = '"$@" || exit; [ ! -d /tmp/numba ] || { cd /tmp/numba && find . -name "*.nbc" >"$0"; }'
+"""Run what is given and keep a list of numba's functions; they are gone with the container."""
+
+
+class ImageChain(Chain):
+    """The chain whose programs run in their images; the store lies at the same path inside and outside."""
+
+    def __init__(self, engine: Engine, images: dict[str, Image], folder: Path) -> None:
+        super().__init__("small", seed=1, tier="development")
+        self.engine, self.images, self.folder = engine, images, folder
+
+    @property
+    def store(self) -> Path:
+        return self.folder
+
+    def contimg(self, program: str, **options: object) -> dict[str, Any]:
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+        image = self.images[program]
+        done = self.engine.run(
+            image, ("/bin/sh", "-c", AND_KERNELS, str(self.kernels(program)), *image.entrypoint, *words), self.folder
+        )
+        assert done.returncode == 0, f"{program} {words}\n{done.stderr[-4000:]}"
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def kernels(self, program: str) -> Path:
+        """Where the list of the compiled functions is that the program had at its end."""
+        return self.folder / f"{program}.kernels"
+
+    @cached_property
+    def report(self) -> str:
+        made = {stage: getattr(self, attribute) for stage, attribute in ARTIFACT.items()}
+        return self._make("report", **made)
+
+
+ARTIFACT = {"convert": "ms", "flag": "flags", "calibrate": "calibration", "image": "image", "photometry": "photometry"}
+
+
+@pytest.fixture(scope="module")
+def chain(engine: Engine, images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) -> ImageChain:
+    folder = tmp_path_factory.mktemp("store")
+    for path in (folder, *folder.parents):
+        if path.owner() == "root" and path.name.startswith("pytest"):
+            path.chmod(0o755)  # pytest makes its folders for one user
+    os.chown(folder, USER, USER)
+    return ImageChain(engine, images, folder)
+
+
+def test_the_flux_of_3c48(chain: ImageChain) -> None:
+    rows = pq.read_table(Path(chain.photometry) / "photometry.parquet").to_pandas()
+    truth = max(chain.truth["groups"][0]["sources"], key=lambda source: source["flux_mid_jy"])
+    offset = np.hypot((rows["ra"] - truth["ra_deg"]) * np.cos(np.radians(truth["dec_deg"])), rows["dec"] - truth["dec_deg"])
+    found = rows.loc[offset.idxmin()]
+    assert found["flux_forced"] / 1000 == pytest.approx(truth["flux_mid_jy"], rel=0.03)
+
+
+def test_the_page_of_the_group(chain: ImageChain) -> None:
+    page = (Path(chain.report) / "report.html").read_text()
+    assert chain.group_id in page
+    assert page.count("data:image/png;base64,") >= 3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_key_and_bytes_are_those_of_the_host(chain: ImageChain, stage: str, tmp_path: Path) -> None:
+    """The host has the image's sources; with the same tools, too, the same work has the same key here and makes the same bytes."""
+    inside = read_manifest(getattr(chain, ARTIFACT[stage]))
+    definition: Stage = importlib.import_module(f"contimg_{stage}.options").STAGE
+    if (here := definition.tool_versions()) != inside.tools:
+        pytest.skip(f"the host has other tools: {here}, the image {inside.tools}")
+    inputs = {
+        name: inside.options[name]
+        for name in ("group", "ms", "flags", "calibration", "image", "tier")
+        if inside.options.get(name)
+    }
+    places = {"calibrate": {"store": tmp_path}, "photometry": {"tables": tmp_path}}.get(stage, {})
+    outside = read_manifest(contimg(stage, out=tmp_path / "out", **inputs, **places)["artifact"])
+    # With other sources, too, the keys differ: test_the_source_is_that_of_this_checkout tells.
+    assert inside.key == outside.key
+    assert inside.outputs == outside.outputs
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_image_brings_all_compiled_functions(chain: ImageChain, stage: str) -> None:
+    """Where this fails, functions or their types changed: `make kernels`."""
+    assert getattr(chain, ARTIFACT[stage])
+    had = set(chain.kernels(stage).read_text().split())
+    brought = chain.engine.run(chain.images[stage], ("/bin/sh", "-c", 'cd /app/kernels && find . -name "*.nbc"')).stdout.split()
+    assert had == set(brought)
+    assert len(had) > 5
+
+
+def test_epochs_of_a_strip(chain: ImageChain) -> None:
+    write_tables(chain.store / "strip/tables")
+    options = {"tables": chain.store / "strip/tables", "out": chain.store / "strip/out"}
+    scaled = chain.contimg("normalize", strip=33.0, **options)
+    assert scaled["metrics"]["epochs"] == EPOCHS
+    judged = chain.contimg("variability", normalized=scaled["artifact"], **options)
+    stats = pq.read_table(Path(judged["artifact"]) / "lightcurve_stats.parquet").to_pandas()
+    assert len(stats) == SOURCES
+    assert stats["eta_peak"].between(0.05, 4).all()  # steady sources
+    page = chain.contimg("report", normalize=scaled["artifact"], variability=judged["artifact"], out=chain.store / "strip/out")
+    assert (Path(page["artifact"]) / "report.html").stat().st_size > 50_000
+
+
+def write_tables(root: Path) -> None:
+    """Photometry of steady sources, with a common error of 5 % in each epoch."""
+    rng = np.random.default_rng(1)
+    east, north = rng.uniform(-1, 1, (2, SOURCES))
+    flux = rng.uniform(200, 900, SOURCES)
+    for epoch in range(EPOCHS):
+        found = flux * (1 + 0.05 * rng.normal()) + rng.normal(size=SOURCES)
+        columns: dict[str, Any] = {column.name: [None] * SOURCES for column in PHOTOMETRY.columns}
+        columns |= {
+            "source": [f"DSA J{k:04d}" for k in range(SOURCES)], "ra": 38.3 + east, "dec": 33 + north, "group": [f"g{epoch}"] * SOURCES,
+            "image": ["key"] * SOURCES, "mjd": [61065.1 + 6 * epoch] * SOURCES, "strip": [33.0] * SOURCES, "beam": np.ones(SOURCES),
+            "flux_forced": found, "local_rms": np.ones(SOURCES), "snr": found, "flux_peak": found, "upper_limit": [False] * SOURCES,
+            "compactness": [1.0] * SOURCES, "blend": [1] * SOURCES,
+        }  # fmt: skip
+        place = root / f"photometry/date=2026-01-{epoch + 1:02d}"
+        place.mkdir(parents=True)
+        (place / f"g{epoch}.parquet").write_bytes(PHOTOMETRY.to_bytes(columns))
+    for path in (root.parent, *root.parent.rglob("*")):
+        os.chown(path, USER, USER)

@@ -1,0 +1,103 @@
+"""The tables `ms` and `subbands`: what a group was made of, and what it became."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from contimg.groups import read_group
+from contimg.ms import MeasurementSet
+from contimg.schemas.ms import MS
+from contimg.schemas.subbands import SUBBANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Converted, Observation
+
+    from contimg.tables import Schema
+
+ABSENT = 3
+
+
+def rows(tables: Path, schema: Schema) -> list[dict[str, Any]]:
+    """All rows of a table, and the proof that one group made one file."""
+    (path,) = tables.glob(f"{schema.name}/date=*/*.parquet")
+    found: list[dict[str, Any]] = schema.read(path.read_bytes(), str(path)).to_pylist()
+    return found
+
+
+@pytest.fixture
+def record(two_sources: Observation, tmp_path: Path) -> Path:
+    """A group that lacks one subband."""
+    return two_sources.write(tmp_path / "store", tuple(k for k in range(16) if k != ABSENT))
+
+
+@pytest.fixture
+def converted(record: Path, run_convert: Callable[..., Converted], tmp_path: Path) -> Converted:
+    return run_convert(record, tables=str(tmp_path / "run0" / "tables"))
+
+
+@pytest.mark.usefixtures("converted")
+def test_each_subband_has_a_row_also_the_missing_one(record: Path, tmp_path: Path) -> None:
+    found = rows(tmp_path / "run0" / "tables", SUBBANDS)
+    assert [row["subband"] for row in found] == list(range(16))
+    assert [row["subband"] for row in found if row["missing"]] == [ABSENT]
+    assert {found[ABSENT][name] for name in ("file", "bytes", "sha256", "modified")} == {None}
+    for subband in read_group(str(record)).subbands:
+        row, data = found[subband.index], Path(subband.uri).read_bytes()
+        assert (row["file"], row["bytes"]) == (Path(subband.uri).name, len(data))
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        # The listing's time, to the microsecond that an MJD holds.
+        assert row["modified"] == pytest.approx(40587 + subband.modified.timestamp() / 86400, abs=1e-10)
+
+
+@pytest.mark.usefixtures("converted")
+def test_subbands_tile_the_band_from_the_top(two_sources: Observation, tmp_path: Path) -> None:
+    found = rows(tmp_path / "run0" / "tables", SUBBANDS)
+    for row in found:
+        channels = two_sources.frequencies_hz(row["subband"])
+        # Edges lie half a channel beyond the file's own first and last channel.
+        assert row["freq_max"] == pytest.approx(channels.max() + two_sources.width_hz / 2, abs=1)
+        assert row["freq_min"] == pytest.approx(channels.min() - two_sources.width_hz / 2, abs=1)
+
+
+def test_the_row_of_the_ms_is_what_the_ms_says(converted: Converted, tmp_path: Path) -> None:
+    (row,) = rows(tmp_path / "run0" / "tables", MS)
+    tar = tmp_path / "run0" / "artifact" / "ms.tar"
+    assert row["sha256"] == hashlib.sha256(tar.read_bytes()).hexdigest()
+    assert row["bytes"] == tar.stat().st_size
+    with MeasurementSet(converted.ms) as ms:
+        assert row["n_rows"] == len(ms)
+        assert row["channels"] == len(ms.header.frequencies_hz)
+        assert (row["ra"], row["dec"]) == pytest.approx((np.degrees(ms.header.ra_rad), np.degrees(ms.header.dec_rad)))
+        times = ms.rows.time_s / 86400
+        assert row["mjd_start"] < times.min() < row["mjd"] < times.max() < row["mjd_end"]
+        assert row["baselines"] * row["integrations"] == row["n_rows"]
+    assert (row["n_subbands"], row["verdict"]) == (15, "warning")
+
+
+def test_the_store_may_be_moved(converted: Converted, tmp_path: Path) -> None:
+    (row,) = rows(tmp_path / "run0" / "tables", MS)
+    assert (row["artifact"], row["ms"]) == ("artifact", "artifact")
+    assert converted.context.beside("/elsewhere/tables") == str(tmp_path / "run0" / "artifact")
+    assert converted.context.beside("tables") == str(tmp_path / "run0" / "artifact")
+
+
+@pytest.mark.usefixtures("converted")
+def test_the_same_group_again_replaces_its_rows(record: Path, run_convert: Callable[..., Converted], tmp_path: Path) -> None:
+    tables = tmp_path / "run0" / "tables"
+    before = rows(tables, SUBBANDS)
+    run_convert(record, tables=str(tables))
+    assert rows(tables, SUBBANDS) == before
+    (row,) = rows(tables, MS)
+    assert row["artifact"] == str(tmp_path / "run1" / "artifact")
+
+
+def test_without_a_folder_of_tables_there_are_none(record: Path, run_convert: Callable[..., Converted], tmp_path: Path) -> None:
+    run_convert(record)
+    assert not list(tmp_path.rglob("*.parquet"))

@@ -1,0 +1,189 @@
+"""Thousands of histories in which everything goes wrong, and what must be true of each: one success an attempt, nothing lost."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contimg.runs import Blame, Phase
+from contimg.schemas.runs import GROUPS, GroupState
+from contimg.tables import Schema
+from contimg_watch import sweep
+from contimg_watch.decide import Rules
+from contimg_watch.ledger import table_key
+from watched_world import CADENCE, ENOUGH, GRACE_S, T0, Group, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WORLD_CODES = (0, 20, 21, 22, 25, 137, 143, 64, -1)
+STEPS = (
+    "land", "land", "land", "again", "look", "look", "deliver", "deliver", "twice", "lose", "work", "work", "work", "fail", "die",
+    "vanish", "sweep", "sweep", "wait", "long", "down", "up", "restart", "crash", "crash", "between", "between", "echo", "start",
+)  # fmt: skip
+MISHAPS = {"fail", "die", "vanish", "crash", "between"}
+"""Without these every workflow runs to its end at the first go, whatever becomes of events and subbands."""
+Step = tuple[str, int, int]
+# Each with its two digits as one choice: three choices a step took as long as the world itself.
+EVERY: list[Step] = [(name, a, b) for name in STEPS for a in range(10) for b in range(10)]
+ANY, HARMLESS = st.sampled_from(EVERY), st.sampled_from([step for step in EVERY if step[0] not in MISHAPS])
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Step]:
+    """Up to sixty steps; by their number first, since hypothesis' lists come out with five in the mean."""
+    step = ANY if draw(st.integers(0, 4)) else HARMLESS
+    return [draw(step) for _ in range(draw(st.integers(0, 60)))]
+
+
+@st.composite
+def some_groups(draw: st.DrawFn) -> list[Group]:
+    """One or two groups; of some, subbands never come, and of some the data are bad."""
+    made = []
+    for number in range(draw(st.integers(1, 2))):
+        lacking = draw(st.sampled_from([0, 0, 0, 1, 3]))
+        coming = draw(st.sampled_from([list(range(lacking, 16)), [*range(15, lacking, -1), lacking]]))
+        made.append(Group(T0 + number * CADENCE, list(coming), bad=draw(st.integers(0, 9)) == 0))
+    return made
+
+
+def take(world: World, step: Step) -> None:
+    """Let one thing happen."""
+    what, a, b = step
+    simple = actions(world, a, b)
+    if what == "crash":
+        # The process that does one thing is gone before its b-th change.
+        world.disturbed(_one(simple, a), 1 + b % 5, world.crash)
+    elif what == "between":
+        # Something else happens in the middle of a step, just before it changes anything.
+        world.disturbed(_one(simple, a), 1 + b % 4, _one(simple, 5 if a % 7 == 1 else a // 3 + b))
+    else:
+        simple[what]()
+
+
+def actions(world: World, a: int, b: int) -> dict[str, Callable[[], None]]:
+    number = a % len(world.groups)
+    return {
+        "land": lambda: [world.land(number) for _ in range(1 + 4 * (b % 5))] and None,
+        "again": partial(world.land, number, again=True),
+        "look": world.look,
+        "look too": lambda: world.new_watcher().once(world.now) and None,
+        "deliver": partial(world.deliver, a),
+        "twice": partial(world.deliver, a, keep=True),
+        "echo": partial(world.redeliver, a),
+        "start": world.start,
+        "lose": partial(world.lose, a),
+        "work": partial(world.work, a),
+        "fail": partial(world.work, a, WORLD_CODES[b % len(WORLD_CODES)]),
+        "die": partial(world.work, a, 137),
+        "vanish": partial(world.vanish, a),
+        "sweep": world.sweep,
+        "wait": partial(world.wait, 60.0 * (1 + a)),
+        "long": partial(world.wait, 1000.0 * (1 + a)),
+        "down": partial(setattr, world, "bus_up", False),  # noqa: FBT003 - setattr takes no names
+        "up": partial(setattr, world, "bus_up", True),  # noqa: FBT003 - as above
+        "restart": lambda: setattr(world, "watcher", world.new_watcher()),
+    }
+
+
+def _one(simple: dict[str, Callable[[], None]], a: int) -> Callable[[], None]:
+    return simple[("sweep", "look", "work", "start", "deliver", "look too", "sweep")[a % 7]]
+
+
+def assert_at_most_one_success(world: World) -> None:
+    assert all(len(uids) == 1 for uids in world.successes.values()), world.successes
+
+
+def assert_all_is_well(world: World) -> None:
+    """What must be true in the end, whatever happened."""
+    assert_at_most_one_success(world)
+    for number, group in enumerate(world.groups):
+        attempts = world.attempts(number)
+        assert [record.attempt for record, _ in attempts] == list(range(1, len(attempts) + 1))
+        assert all(outcome is not None for _, outcome in attempts), "an attempt without an end"
+        for record, outcome in attempts:
+            assert outcome is not None
+            if outcome.phase is Phase.SUCCEEDED:
+                assert world.successes[record.name] == [outcome.uid]
+            if record.name in world.successes:
+                # Lost: somebody deleted the workflow after its work and before the word of it.
+                assert outcome.phase in {Phase.SUCCEEDED, Phase.LOST}
+        for (_, before), (record, _) in pairwise(attempts):
+            assert before is not None
+            assert not record.retries or before.may_be_tried_again, "begun anew without need"
+        record, outcome = attempts[-1]
+        assert world.written.get(record.id, record.name) == record.name, "rows of an older attempt replaced later ones"
+        assert outcome is not None
+        assert {one.index for one in record.subbands} == group.landed, "a subband is in no run"
+        assert outcome.phase is (Phase.FAILED if group.bad else Phase.SUCCEEDED)
+        assert outcome.blame is (Blame.DATA if group.bad else Blame.NOTHING)
+        assert row(world, record.id)["state"] == (GroupState.FAILED if group.bad else GroupState.COMPLETED)
+
+
+def assert_nothing_was_done_in_vain(world: World) -> None:
+    """Where only events and subbands went astray, no attempt had to be begun anew."""
+    for number in range(len(world.groups)):
+        for record, outcome in world.attempts(number):
+            assert outcome is not None
+            assert record.retries == 0
+            assert outcome.phase is not Phase.LOST
+
+
+def row(world: World, group: str) -> dict[str, object]:
+    (found,) = GROUPS.read(world.store.read(table_key("groups", group, group)), group).to_pylist()
+    return found
+
+
+def live(groups: list[Group], history: list[Step], grace_s: float) -> None:
+    world = World(groups, Rules(grace_s, ENOUGH))
+    for step in history:
+        take(world, step)
+        assert_at_most_one_success(world)
+    world.settle()
+    assert_all_is_well(world)
+    if not MISHAPS & {what for what, _, _ in history}:
+        assert_nothing_was_done_in_vain(world)
+
+
+class OneByOne:
+    """A pool that needs no threads: this store answers at once."""
+
+    def __init__(self, _: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing."""
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write rows as JSON and start no threads: two thirds of the time would go into these, as it does in the few below."""
+    monkeypatch.setattr(sweep, "ThreadPoolExecutor", OneByOne)
+    monkeypatch.setattr(Schema, "rows", lambda _self, rows: rows)
+    monkeypatch.setattr(Schema, "to_bytes", lambda _self, rows: json.dumps(rows).encode())
+    monkeypatch.setattr(Schema, "read", lambda _self, data, _where: pa.Table.from_pylist(json.loads(data)))
+
+
+@pytest.mark.usefixtures("cheap")
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
+def test_whatever_happens_each_attempt_succeeds_once_and_nothing_is_lost(
+    groups: list[Group], history: list[Step], grace_s: float
+) -> None:
+    live(groups, history, grace_s)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
+def test_the_same_with_the_tables_as_they_are(groups: list[Group], history: list[Step], grace_s: float) -> None:
+    live(groups, history, grace_s)

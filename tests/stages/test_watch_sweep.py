@@ -1,0 +1,433 @@
+"""The sweep: each of its decisions by name, races that are too rare for chance, and the command against real HTTP."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from called import contimg
+from contimg.errors import Exit
+from contimg.runs import Phase, claim_key
+from contimg.schemas.runs import GROUPS, GroupState
+from contimg.store import open_store
+from contimg_watch.decide import Act, Case, Decision, Rules, decide
+from contimg_watch.ledger import Ledger, table_key
+from contimg_watch.sweep import posted_key
+from listener import WORKFLOWS, Listener, serve_workflows, workflow
+from watched_world import GRACE_S, LOG, T0, TTL_S, Group, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ID = "20260125t222605"
+A1, A2, A3 = (f"{ID}-a{n}" for n in (1, 2, 3))
+
+
+def world(coming: int = 16, **rules: Any) -> World:
+    """A world whose one group has landed, was recorded and posted."""
+    made = World([Group(T0, list(range(coming)))], Rules(**rules))
+    for _ in range(coming):
+        made.land(0)
+    made.wait(0 if coming == 16 else 901)
+    made.look()
+    return made
+
+
+def phases(made: World) -> list[Phase | None]:
+    return [outcome.phase if outcome else None for _, outcome in made.attempts(0)]
+
+
+def state(made: World) -> object:
+    (row,) = GROUPS.read(made.store.read(table_key("groups", ID, ID)), "").to_pylist()
+    return row["state"]
+
+
+# Each decision by name
+
+
+def test_an_attempt_that_nobody_took_is_posted_again_less_and_less_often() -> None:
+    made = world()
+    gaps, last = [], made.now
+    for _ in range(60):
+        made.lose(0)
+        made.wait(300)
+        made.sweep()
+        if made.swept.posted:
+            gaps.append((made.now - last).total_seconds())
+            last = made.now
+    assert gaps == [600, 1200, 2400, 4800]
+    assert made.store.read(posted_key(A1)) == b'{"times":4}'
+
+
+def test_a_lost_workflow_is_closed_and_the_next_attempt_begins() -> None:
+    made = world()
+    made.start()
+    made.vanish(0)
+    made.wait(GRACE_S)
+    made.sweep()
+    assert (made.swept.lost, made.swept.restarted) == ([A1], [A2])
+    assert [record.name for record in made.bus] == [A2]
+    assert state(made) == GroupState.RESUMING
+    made.settle()
+    assert phases(made) == [Phase.LOST, Phase.SUCCEEDED]
+    assert state(made) == GroupState.COMPLETED
+    assert [record.retries for record, _ in made.attempts(0)] == [0, 1]
+
+
+def test_a_living_workflow_is_left_alone_however_long_it_takes() -> None:
+    made = world()
+    made.start()
+    for _ in range(5):
+        made.wait(86400)
+        made.sweep()
+    assert (made.swept.left, made.swept.lost, phases(made)) == (1, [], [None])
+
+
+def test_a_workflow_that_waits_for_its_turn_is_not_posted_again() -> None:
+    made = world()
+    made.deliver(0)
+    made.wait(86400)
+    made.sweep()
+    assert (made.swept.posted, made.swept.left) == ([], 1)
+
+
+def test_an_outcome_that_the_exit_handler_could_not_write_is_written() -> None:
+    made = world()
+    made.start()
+    made.work(0)
+    made.work(0, code=137)  # the exit handler dies
+    assert phases(made) == [None]
+    made.sweep()
+    assert (made.swept.recorded, phases(made)) == ([A1], [Phase.SUCCEEDED])
+    assert state(made) == GroupState.COMPLETED
+
+
+def test_a_workflow_that_ended_before_its_claim_gives_way_to_the_next_attempt() -> None:
+    made = world()
+    made.deliver(0)
+    made.flows[0].step, made.flows[0].phase, made.flows[0].ended = "over", "Error", made.now
+    made.sweep()
+    assert (made.swept.lost, made.swept.restarted) == ([A1], [A2])
+    assert Ledger(made.store).claim(A1) is not None
+    made.flows[0].step = "claim"  # were it to come back, it would be refused
+    made.start()
+    assert made.flows[0].step == "record"
+
+
+@pytest.mark.parametrize(("code", "again"), [(12, False), (70, False), (20, True), (137, True), (22, True)])
+def test_only_what_the_world_ended_is_begun_anew(code: int, *, again: bool) -> None:
+    made = world()
+    made.start()
+    made.work(0, code)
+    made.work(0)
+    made.sweep()
+    assert phases(made)[0] is Phase.FAILED
+    assert made.swept.restarted == ([A2] if again else [])
+    assert state(made) == (GroupState.RESUMING if again else GroupState.FAILED)
+
+
+def test_there_is_an_end_to_trying_again() -> None:
+    made = world(retries=2)
+    for _ in range(4):
+        made.start()
+        made.work(0, 20)
+        made.work(0)
+        made.sweep()
+    assert phases(made) == [Phase.FAILED] * 3
+    assert made.swept.given_up == {A3: "it was begun anew 2 times"}
+    assert state(made) == GroupState.FAILED
+
+
+def test_a_late_subband_does_not_inherit_the_tries_of_the_partial_group() -> None:
+    made = world(coming=15, retries=1)
+    made.start()
+    made.work(0, 20)
+    made.work(0)
+    made.sweep()
+    made.groups[0].coming = [15]
+    made.land(0)
+    made.look()
+    assert [(record.retries, record.complete) for record, _ in made.attempts(0)] == [(0, False), (1, False), (0, True)]
+    made.settle()
+    assert phases(made) == [Phase.FAILED, Phase.SUPERSEDED, Phase.SUCCEEDED]
+
+
+def test_what_a_person_began_again_after_a_success_is_left_to_the_person() -> None:
+    made = world()
+    made.settle()
+    ledger = Ledger(made.store)
+    (record, outcome) = made.attempts(0)[0]
+    assert outcome is not None
+    ledger.add(record.model_copy(update={"attempt": 2}))
+    from contimg.runs import Claim
+
+    ledger.take(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
+    made.wait(GRACE_S)
+    made.sweep()
+    assert (made.swept.lost, made.swept.restarted) == ([A2], [])
+    assert made.swept.given_up == {A2: "an earlier attempt at the same subbands succeeded"}
+
+
+def test_a_claim_without_a_record_is_not_the_sweep_s_business() -> None:
+    made = world()
+    made.store.put(claim_key(A2), b"{}")
+    made.settle()
+    assert phases(made) == [Phase.SUCCEEDED]
+
+
+def test_days_limit_the_look() -> None:
+    made = world()
+    made.wait(86400 * 40)
+    from contimg_watch.sweep import Sweeper
+
+    sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
+    assert sweeper.decisions(made.now, days=30) == []
+    assert [one.act for _, one in sweeper.decisions(made.now, days=50)] == [Act.POST]
+
+
+def test_a_bus_that_is_down_stops_the_posts_but_nothing_else() -> None:
+    made = World([Group(T0 + n * timedelta(seconds=400), list(range(16))) for n in range(3)], Rules())
+    for number in range(3):
+        for _ in range(16):
+            made.land(number)
+    made.look()
+    made.bus.clear()
+    made.bus_up = False
+    made.wait(GRACE_S)
+    from contimg_watch.sweep import Sweeper
+
+    sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
+    done = sweeper.once(made.now)
+    assert (done.posted, sweeper.failure is not None) == ([], True)
+    made.bus_up = True
+    assert len(sweeper.once(made.now).posted) == 3
+    assert sweeper.failure is None
+
+
+def test_a_row_that_fell_behind_is_written_anew() -> None:
+    made = world()
+    made.settle()
+    made.store.objects.pop(table_key("groups", ID, ID))
+    made.sweep()
+    assert state(made) == GroupState.COMPLETED
+
+
+# Races that chance hardly finds
+
+
+def test_an_old_event_does_not_run_after_a_later_attempt() -> None:
+    made = world(coming=15)
+    made.groups[0].coming = [15]
+    made.land(0)
+    made.look()
+    made.deliver(1)  # the second attempt first
+    for _ in range(3):
+        made.work(0)
+    made.deliver(0)
+    made.start()
+    assert made.successes.keys() == {A2}
+    assert made.flows[-1].step == "record"
+
+
+def test_a_claim_in_the_middle_of_a_sweep_keeps_the_attempt() -> None:
+    made = world(coming=15)
+    made.groups[0].coming = [15]
+    made.land(0)
+    made.look()
+    # The first attempt is found superseded; before it is taken for that, its workflow claims.
+    old = made.bus[0]
+
+    def claim_now() -> None:
+        made.store.put(
+            claim_key(old.name), b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}' % old.name.encode()
+        )
+
+    made.disturbed(made.sweep, 2, claim_now)
+    assert made.swept.superseded == []
+    assert phases(made)[0] is None
+
+
+def test_a_workflow_that_began_while_the_sweep_read_is_not_lost() -> None:
+    made = world(grace_s=0)
+    made.disturbed(made.sweep, 1, made.start)
+    assert made.swept.lost == []
+    made.settle()
+    assert phases(made) == [Phase.SUCCEEDED]
+
+
+def test_an_outcome_in_the_middle_of_a_sweep_stands() -> None:
+    made = world()
+    made.start()
+    made.work(0)
+    flow = made.flows.pop()  # deleted, but its exit handler's pod still ends
+    made.wait(GRACE_S)
+    made.disturbed(made.sweep, 2, lambda: made.record(flow, 0))
+    assert (made.swept.lost, made.swept.restarted) == ([], [])
+    assert phases(made) == [Phase.SUCCEEDED]
+
+
+def test_a_fresh_claim_is_left_alone_though_its_workflow_is_gone() -> None:
+    made = world()
+    made.wait(GRACE_S)
+    made.start()
+    made.vanish(0)
+    made.wait(GRACE_S - 1)
+    made.sweep()
+    assert (made.swept.lost, made.swept.left) == ([], 1)
+    made.wait(1)
+    made.sweep()
+    assert made.swept.lost == [A1]
+
+
+def test_a_next_attempt_that_watch_was_first_to_record_is_watch_s_to_post() -> None:
+    made = world(coming=15)
+    made.start()
+    made.work(0, 20)
+    made.work(0)
+    made.groups[0].coming = [15]
+    made.land(0)
+    # The sweep's workflows are known, and it is about to record the second attempt.
+    made.disturbed(made.sweep, 2, made.look)
+    assert made.swept.restarted == []
+    assert [record.name for record in made.said] == [A1, A2]
+    assert [record.complete for record, _ in made.attempts(0)] == [False, True]
+
+
+def test_of_two_watchers_one_posts() -> None:
+    made = World([Group(T0, list(range(16)))])
+    for _ in range(16):
+        made.land(0)
+    made.disturbed(made.look, 1, lambda: made.new_watcher().once(made.now))
+    assert [record.name for record in made.said] == [A1]
+
+
+def test_a_row_that_another_wrote_meanwhile_is_not_replaced_by_an_older_one() -> None:
+    made = world()
+    made.start()
+    flow = made.flows[0]
+    made.work(0)
+    # While the row "in progress" is on its way, the run ends and is recorded.
+    made.disturbed(lambda: Ledger(made.store).refresh(ID), 1, lambda: made.record(flow, 0))
+    assert state(made) == GroupState.COMPLETED
+
+
+def test_an_event_that_comes_again_after_the_workflow_was_cleared_away_runs_nothing() -> None:
+    made = world()
+    made.deliver(0, keep=True)
+    for _ in range(3):
+        made.work(0)
+    made.wait(TTL_S + 1)
+    assert made.flows == []
+    made.start()
+    assert [flow.step for flow in made.flows] == ["record"]
+    made.settle()
+    assert list(made.successes.values()) == [["uid1"]]
+
+
+def test_deciding_is_pure() -> None:
+    case = Case(run=A1, recorded=T0, latest=True)
+    assert decide(case, (), T0, Rules()) == Decision(Act.LEAVE)
+    assert decide(case, (), T0 + timedelta(days=1), Rules()).act is Act.POST
+
+
+# The command
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
+
+
+def sweep(root: str, listener: Listener, *words: str, code: int = 0) -> dict[str, Any]:
+    own = ["--store", root, "--post", f"{listener.url}/group", "--days", "0", "--grace-s", "0"]
+    api = ["--api", listener.url, "--namespace", "radio"] if "--workflows" not in words else []
+    return contimg("sweep", *own, *api, *words, code=code)
+
+
+@pytest.fixture(params=["directory", "moto"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store with one record that nobody took."""
+    chosen = str(tmp_path / "store") if request.param == "directory" else request.getfixturevalue("moto_root")
+    made = world()
+    for key, (data, _) in made.store.objects.items():
+        open_store(chosen).put(key, data)
+    return chosen
+
+
+def test_a_lost_event_is_posted_again_and_a_living_workflow_is_left(root: str, listener: Listener) -> None:
+    serve_workflows(listener)
+    assert sweep(root, listener)["posted"] == [A1]
+    name = f"contimg-{A1}"
+    assert listener.heard == [{"group": ID, "attempt": 1, "run": A1, "name": name, "store": root}]
+    assert listener.asked[0][1]["Accept"].startswith("application/json;as=PartialObjectMetadataList")
+    serve_workflows(listener, workflow(name, "u"))
+    assert sweep(root, listener)["posted"] == []
+
+
+def test_a_run_that_is_gone_starts_the_next_attempt(root: str, listener: Listener) -> None:
+    open_store(root).put(claim_key(A1), b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}' % A1.encode())
+    serve_workflows(listener, workflow("w", "another"))
+    said = sweep(root, listener, "--dry-run")
+    assert said["would"] == {A1: "lose"}
+    assert listener.heard == []
+    said = sweep(root, listener)
+    assert (said["lost"], said["restarted"], [one["run"] for one in listener.heard]) == ([A1], [A2], [A2])
+    assert json.loads(open_store(root).read(f"runs/{A1}/outcome.json"))["reason"] == "workflow w (u) is gone and left no outcome"
+
+
+def test_pages_of_workflows_are_followed(root: str, listener: Listener) -> None:
+    meta = {"name": f"contimg-{A1}", "uid": "u"}
+    listener.pages[f"{WORKFLOWS}?limit=500"] = (200, {"items": [], "metadata": {"continue": "more"}})
+    listener.pages[f"{WORKFLOWS}?limit=500&continue=more"] = (200, {"items": [{"metadata": meta}], "metadata": {}})
+    assert sweep(root, listener)["left"] == 1
+
+
+# Bad input: one clear message each
+
+
+def test_an_event_source_that_is_down(tmp_path: Path, listener: Listener) -> None:
+    made = world()
+    for key, (data, _) in made.store.objects.items():
+        open_store(str(tmp_path)).put(key, data)
+    listener.code = 503
+    said = sweep(str(tmp_path), listener, "--workflows", "none", code=Exit.STORE_UNREACHABLE)
+    assert "/group: expected the event to be taken, found HTTP 503" in said["message"]
+    assert "EventSource" in said["message"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (403, Exit.USAGE, "expected leave to read workflows, found HTTP 403"),
+        (401, Exit.USAGE, "expected leave to read workflows, found HTTP 401"),
+        (404, Exit.USAGE, "expected namespace radio with Argo Workflows"),
+        (500, Exit.STORE_UNREACHABLE, "expected an answer from the Kubernetes API, found HTTP 500"),
+    ],
+)
+def test_a_cluster_that_does_not_tell(tmp_path: Path, listener: Listener, answer: int, code: int, words: str) -> None:
+    listener.pages[f"{WORKFLOWS}?limit=500"] = (answer, {})
+    assert words in sweep(str(tmp_path), listener, code=code)["message"]
+
+
+def test_no_cluster_at_all(tmp_path: Path) -> None:
+    own = ["--store", str(tmp_path), "--post", "http://127.0.0.1:9/group"]
+    assert "--workflows none" in contimg("sweep", *own, code=Exit.USAGE)["message"]
+    assert "--namespace" in contimg("sweep", *own, "--api", "http://127.0.0.1:9", code=Exit.USAGE)["message"]
+
+
+def test_a_store_that_is_not_there(tmp_path: Path, listener: Listener) -> None:
+    said = sweep(str(tmp_path / "gone"), listener, "--workflows", "none", code=Exit.USAGE)
+    assert "gone: expected the directory of a store, found none" in said["message"]
+
+
+def test_a_url_that_is_none(tmp_path: Path) -> None:
+    said = contimg("sweep", "--store", str(tmp_path), code=Exit.USAGE)
+    assert "expected --post URL, by which groups are begun, found none" in said["message"]
+    said = contimg("sweep", "--store", str(tmp_path), "--post", "eventsource:12000", code=Exit.USAGE)
+    assert "--post: String should match pattern" in said["message"]

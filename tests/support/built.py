@@ -1,0 +1,53 @@
+"""Hooks: tests of the images run where the images are; elsewhere one loud line says how many did not."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from containers import find_engine
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+MARK = "images"
+ROOT = Path(__file__).parents[2]
+TABLE = {
+    row[0]: row[1:] for row in (line.split() for line in (ROOT / "images/stages.txt").read_text().splitlines()) if row[0] != "#"
+}
+"""Stage: level and Debian packages."""
+
+
+def image_name(stage: str) -> str:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return f"contimg-{stage}:{version}"
+
+
+@functools.cache
+def missing() -> str:
+    """Return what keeps the images from being tested here; nothing if they can be."""
+    engine = find_engine()
+    if engine is None:
+        return "nothing here runs containers (docker, podman, or buildah and runc as root)"
+    absent = [stage for stage in TABLE if engine.inspect(image_name(stage)) is None]
+    return f"not built: {', '.join(absent)}; `make images` builds them" if absent else ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # From one place, so that pytest counts them in one line.
+    if item.get_closest_marker(MARK) and missing():
+        pytest.skip(missing())
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    count = sum(
+        1
+        for report in terminalreporter.stats.get("skipped", [])
+        if MARK in report.keywords and "not built" in str(report.longrepr)
+    )
+    if count:
+        terminalreporter.write_line(f"IMAGES NOT PROVEN: {count} tests did not run ({missing()})", red=True, bold=True)

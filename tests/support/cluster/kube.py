@@ -1,0 +1,140 @@
+"""The cluster of the current kube context, by kubectl and helm; nothing here knows contimg."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[3]
+KIT = ROOT.parent / "shared" / "cluster"
+"""Scripts that bring up a cluster on one machine; where they are and run one, it is meant."""
+WORKFLOWS = "workflows.argoproj.io"
+Answer = TypeVar("Answer")
+
+
+class KubeError(AssertionError):
+    """A command of kubectl, helm or the kit failed."""
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Return the environment of every program that asks the cluster: the kit's where a cluster of it runs, else our own."""
+    ours = dict(os.environ)
+    if "KUBECONFIG" in ours or not (KIT / "env").is_file():
+        return ours
+    script = f'eval "$({KIT}/env)" && env -0'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    kits = dict(pair.partition("=")[::2] for pair in done.stdout.split("\0") if "=" in pair)
+    return {**ours, **kits} if Path(kits.get("KUBECONFIG", "/absent")).is_file() else ours
+
+
+@functools.cache
+def missing() -> str:
+    """Say why nothing can be proven here; empty: a cluster with Argo Workflows answers."""
+    env = environment()
+    for program in ("kubectl", "helm"):
+        if shutil.which(program, path=env.get("PATH")) is None:
+            return f"there is no {program}"
+    argv = ["kubectl", "get", "crd", WORKFLOWS, "--request-timeout=5s", "-o", "name"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env, timeout=60)
+    if done.returncode == 0:
+        return ""
+    why = "has no Argo Workflows" if "NotFound" in done.stderr else "does not answer"
+    return f"the current kube context {why}"
+
+
+def run(*argv: str | Path, stdin: str | None = None, timeout_s: float = 120, check: bool = True) -> str:
+    """Run a program in the cluster's environment and return what it printed.
+
+    Raises
+    ------
+    KubeError
+        If it failed, with what it said.
+    """
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, env=environment(), timeout=timeout_s, check=False)
+    if check and done.returncode:
+        raise KubeError(f"{' '.join(words)} → {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def wait_until(what: str, ask: Callable[[], Answer | None], within_s: float, every_s: float = 1.0) -> Answer:
+    """Ask again and again until there is an answer; each call of kubectl takes a tenth of a second of a processor, and as much of the server.
+
+    Raises
+    ------
+    TimeoutError
+        If there is none in time.
+    """
+    end = time.monotonic() + within_s
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {within_s:.0f} s: {what}")
+        time.sleep(every_s)
+
+
+@dataclass(frozen=True)
+class Kube:
+    """One namespace."""
+
+    namespace: str
+
+    def ctl(self, *words: str, stdin: str | None = None, check: bool = True, timeout_s: float = 120) -> str:
+        """Run kubectl in the namespace."""
+        return run("kubectl", "--namespace", self.namespace, *words, stdin=stdin, check=check, timeout_s=timeout_s)
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Return an object, or None if it does not exist."""
+        said = self.ctl("get", kind, name, "-o", "json", "--ignore-not-found")
+        answer: dict[str, Any] | None = json.loads(said) if said.strip() else None
+        return answer
+
+    def all(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        """Return the objects with these labels."""
+        chosen = ("-l", selector) if selector else ()
+        items: list[dict[str, Any]] = json.loads(self.ctl("get", kind, *chosen, "-o", "json"))["items"]
+        return items
+
+    def apply(self, *documents: dict[str, Any]) -> None:
+        """Create or change objects."""
+        whole = {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+        self.ctl("apply", "-f", "-", stdin=json.dumps(whole))
+
+    def patch(self, kind: str, name: str, change: dict[str, Any]) -> None:
+        """Merge a change into an object."""
+        self.ctl("patch", kind, name, "--type", "merge", "-p", json.dumps(change))
+
+    def scale(self, deployment: str, replicas: int) -> None:
+        """Set the number of pods of a deployment."""
+        self.ctl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
+
+    def kill(self, pod: str, *, grace_s: int = 0) -> None:
+        """Delete a pod, at once by default; one that is gone already is no error."""
+        force = ("--force",) if grace_s == 0 else ()
+        self.ctl("delete", "pod", pod, f"--grace-period={grace_s}", *force, "--wait=false", "--ignore-not-found")
+
+    def pods(self, selector: str, phase: str = "") -> list[str]:
+        """Return the names of the pods with these labels that are not being deleted."""
+        living = [pod for pod in self.all("pods", selector) if "deletionTimestamp" not in pod["metadata"]]
+        return [str(pod["metadata"]["name"]) for pod in living if phase in {"", pod["status"].get("phase")}]
+
+    def logs(self, pod: str, container: str = "main") -> str:
+        """Return what a pod said so far."""
+        return self.ctl("logs", pod, "-c", container, check=False)
+
+    def rolled_out(self, deployment: str, within_s: float = 120) -> None:
+        """Wait until a deployment is ready."""
+        self.ctl("rollout", "status", f"deployment/{deployment}", f"--timeout={within_s:.0f}s", timeout_s=within_s + 30)

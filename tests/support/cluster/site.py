@@ -1,0 +1,242 @@
+"""One installation of the chart: its namespace, its release, its store, and what the promise says of each run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pyarrow.parquet as pq
+
+from cluster.argo import FINISHED, Argo, Workflow, messages, phase
+from cluster.kube import ROOT, Kube, KubeError, environment, run, wait_until
+from contimg.store import Store, open_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHART = ROOT / "charts" / "contimg"
+RELEASE = "contimg"
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3")
+DOOR = "s3-door"
+"""A Service of the namespace that leads to the S3 server, so that a test can shut it for this namespace alone."""
+SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "3Gi"}}
+"""For a small group, on a node of two cores where several pods must find a place."""
+PROCESS_STAGES = ("convert", "flag", "calibrate", "image", "photometry", "report")
+STAGES = (*PROCESS_STAGES, "watch", "simulate", "normalize", "variability")
+WITHIN_S = 900.0
+"""A small group takes a minute or two alone; several share two cores."""
+
+
+def deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge two trees of values; the second one wins."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = deep(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+@dataclass
+class Site:
+    """A release in a namespace of its own and a store in a prefix of its own."""
+
+    namespace: str
+    uri: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Values over those that every test has."""
+
+    @property
+    def kube(self) -> Kube:
+        """The namespace."""
+        return Kube(self.namespace)
+
+    @property
+    def argo(self) -> Argo:
+        """The Argo Server."""
+        return Argo(self.namespace)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store, from this machine."""
+        os.environ.update({key: value for key, value in environment().items() if key in KEYS})
+        return open_store(self.uri)
+
+    def values(self) -> dict[str, Any]:
+        """Return the values of the release: defaults, but for what is small here."""
+        outside = urlsplit(environment()["CONTIMG_S3_ENDPOINT_IN_CLUSTER"])
+        ours = {
+            "store": {"uri": self.uri},
+            "s3": {"endpoint": f"http://{DOOR}.{self.namespace}.svc:{outside.port}", "existingSecret": "s3"},
+            "images": {"registry": "localhost"},
+            "stages": {name: {"resources": SMALL} for name in STAGES},
+            "parameters": {"image-tier": "development", "grace_s": "20", "days": "0"},
+            "watch": {"intervalSeconds": 2, "timeoutSeconds": 40, "subbandBytes": 0},
+            "events": {"eventBus": {"kind": "exotic", "exotic": {"url": environment()["CONTIMG_NATS_IN_CLUSTER"]}}},
+            "sweep": {"schedules": ["* * * * *"]},
+        }
+        return deep(ours, self.changes)
+
+    def prepare(self) -> None:
+        """Make the namespace, its Secret and the door to S3."""
+        env = environment()
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        place = Kube("default")
+        place.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}})
+        secret = {key: env[key] for key in KEYS[:2]}
+        self.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": secret})
+        self.open_door()
+
+    def open_door(self) -> None:
+        """Let the pods reach S3."""
+        host = urlsplit(environment()["CONTIMG_S3_ENDPOINT_IN_CLUSTER"]).hostname or ""
+        full = f"{host}.cluster.local" if host.endswith(".svc") else host
+        spec = {"type": "ExternalName", "externalName": full}
+        self.kube.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": DOOR}, "spec": spec})
+
+    def shut_door(self) -> None:
+        """Let nobody reach S3 from the namespace; connections that are open stay so."""
+        self.kube.ctl("delete", "service", DOOR)
+
+    def helm(self, *words: str, values: bool = False, check: bool = True, timeout_s: float = 600) -> str:
+        """Run helm in the namespace."""
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(self.values(), file)
+            file.flush()
+            given = ("-f", file.name) if values else ()
+            return run("helm", "--namespace", self.namespace, *words, *given, check=check, timeout_s=timeout_s)
+
+    def install(self) -> None:
+        """Install the chart or change the release to the present values.
+
+        Raises
+        ------
+        KubeError
+            If that fails, with the state of the namespace.
+        """
+        try:
+            self.helm("upgrade", "--install", RELEASE, str(CHART), "--wait", "--timeout", "5m", values=True)
+            self.hears()
+        except (KubeError, TimeoutError) as error:
+            raise KubeError(f"{error}\n{self.describe()}") from error
+
+    def hears(self) -> None:
+        """Wait until the webhook and the sensor are connected: an event before that is lost (and swept later)."""
+        for label in ("eventsource-name", "sensor-name"):
+            wait_until(f"a ready pod with {label}", lambda label=label: self._ready(label), 120)  # type: ignore[misc]
+
+    def _ready(self, label: str) -> bool:
+        pods = self.kube.all("pods", label)
+        states = [status["ready"] for pod in pods for status in pod["status"].get("containerStatuses", [])]
+        return bool(states) and all(states)
+
+    def anew(self, group: str, **options: str) -> str:
+        """Submit a group with other options (image__niter="300"), so that some stages must work; return the workflow's name."""
+        parameters = {"group": group, **{name.replace("__", "-"): value for name, value in options.items()}}
+        return self.argo.submit("contimg-process-group", parameters)
+
+    def workflows(self) -> list[Workflow]:
+        """Return the workflows of the namespace."""
+        return self.kube.all("workflows")
+
+    def finished(self, name: str, within_s: float = WITHIN_S) -> Workflow:
+        """Wait for a workflow's end and return it; what the UI would show stands in the failure.
+
+        Raises
+        ------
+        LookupError
+            If it is not there: a CronWorkflow keeps few, and all have a time to live.
+        """
+
+        def ask() -> Workflow | None:
+            workflow = self.kube.get("workflow", name)
+            if workflow is None:
+                raise LookupError(f"no workflow {name} in {self.namespace}")
+            return workflow if phase(workflow) in FINISHED else None
+
+        return wait_until(f"the end of {name}", ask, within_s, every_s=3)
+
+    def succeeded(self, name: str, within_s: float = WITHIN_S) -> Workflow:
+        """Wait for a workflow's end, which must be a good one."""
+        workflow = self.finished(name, within_s)
+        assert phase(workflow) == "Succeeded", f"{name}: {messages(workflow)}"
+        return workflow
+
+    def document(self, key: str) -> dict[str, Any] | None:
+        """Return a JSON object of the store, or None."""
+        if not self.store.exists(key):
+            return None
+        answer: dict[str, Any] = json.loads(self.store.read(key))
+        return answer
+
+    def outcome(self, run: str, within_s: float = WITHIN_S) -> dict[str, Any]:
+        """Wait until the run of an attempt, ID-aN, has an outcome."""
+        return wait_until(f"an outcome of {run}", lambda: self.document(f"runs/{run}/outcome.json"), within_s, every_s=1)
+
+    def runs(self) -> list[str]:
+        """Return the attempts, ID-aN, that have a record."""
+        return [entry.key.removeprefix("groups/").removesuffix(".json") for entry in self.store.entries("groups/")]
+
+    def table(self, name: str, unit: str = "") -> pd.DataFrame:
+        """Return the rows of a table, all units by default."""
+        import pandas as pd
+
+        keys = [
+            entry.key
+            for entry in self.store.entries(f"tables/{name}/")
+            if entry.key.endswith(f"/{unit or ''}{'.parquet'}") or not unit
+        ]
+        frames = [pq.read_table(io.BytesIO(self.store.read(key))).to_pandas() for key in keys if key.endswith(".parquet")]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def manifests(self, unit: str) -> dict[str, list[dict[str, Any]]]:
+        """Return the manifests of a group's or epoch's products, by stage."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for entry in self.store.entries(f"products/{unit}/"):
+            if entry.key.endswith("/manifest.json"):
+                found.setdefault(entry.key.split("/")[2], []).append(json.loads(self.store.read(entry.key)))
+        return found
+
+    def half_written(self, unit: str) -> list[str]:
+        """Return what a manifest names that is not there with its size: nothing, whatever was killed."""
+        sizes = {entry.key: entry.size for entry in self.store.entries(f"products/{unit}/")}
+        wrong = []
+        for key in sizes:
+            folder, _, name = key.rpartition("/")
+            if name == "manifest.json":
+                outputs = json.loads(self.store.read(key))["outputs"]
+                wrong += [f"{folder}/{one['name']}" for one in outputs if sizes.get(f"{folder}/{one['name']}") != one["bytes"]]
+        return wrong
+
+    def runs_by_phase(self, unit: str) -> Counter[str]:
+        """Count the event-driven workflows of a group by their end."""
+        names = [workflow for workflow in self.workflows() if workflow["metadata"]["name"].startswith(f"contimg-{unit}-")]
+        return Counter(phase(workflow) for workflow in names)
+
+    def describe(self) -> str:
+        """Return what a person would look at first."""
+        looks = (("get", "pods,workflows,deployments", "-o", "wide"), ("get", "events", "--sort-by=.lastTimestamp"))
+        said = [self.kube.ctl(*words, check=False)[-6000:] for words in looks]
+        reasons = [
+            f"{workflow['metadata']['name']}: {messages(workflow)}" for workflow in self.workflows() if workflow.get("status")
+        ]
+        return "\n".join([*said, *reasons])
+
+    def remove(self) -> None:
+        """Take everything away: release, namespace, objects of the store."""
+        self.helm("uninstall", RELEASE, "--wait", check=False)
+        Kube("default").ctl("delete", "namespace", self.namespace, "--timeout=120s", check=False, timeout_s=150)
+        for entry in list(self.store.entries("")):
+            self.store.delete(entry.key)
+
+
+def fresh(word: str, **changes: Any) -> Site:
+    """Return a new site; its names hold this process, so that two test runs do not meet."""
+    name = f"contimg-{word}-{os.getpid()}"
+    return Site(name, f"s3://{environment()['CONTIMG_S3_BUCKET']}/{name}", changes)

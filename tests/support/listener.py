@@ -1,0 +1,74 @@
+"""A small HTTP server that keeps what it is sent and answers what it is told to: a webhook, or the Kubernetes API."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Listener:
+    """One server on a port of its own."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        """Bodies of POSTs that were taken."""
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        """Paths of GETs with their headers."""
+        self.code = 200
+        """What every POST is answered."""
+        self.pages: dict[str, tuple[int, Any]] = {}
+        """Status and JSON by path with its query; anything else is 404."""
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if outer.code == 200:
+                    outer.heard.append(body)
+                self._say(outer.code, {})
+
+            def do_GET(self) -> None:
+                outer.asked.append((self.path, dict(self.headers)))
+                self._say(*outer.pages.get(self.path, (404, {"reason": "NotFound"})))
+
+            def log_message(self, *_: object) -> None:
+                """Be silent."""
+
+            def _say(self, code: int, answer: Any) -> None:
+                data = json.dumps(answer).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/radio/workflows"
+
+
+def workflow(name: str, uid: str, *, phase: str = "Running", nodes: Any = None, **spec: Any) -> dict[str, Any]:
+    """Return a workflow as the Kubernetes API gives it."""
+    completed = {"workflows.argoproj.io/completed": "true"} if phase != "Running" else {}
+    meta = {"name": name, "uid": uid, "creationTimestamp": "2026-01-26T01:00:00Z", "labels": completed}
+    ended = {"finishedAt": "2026-01-26T01:30:00Z"} if completed else {}
+    return {"metadata": meta, "spec": spec, "status": {"phase": phase, "nodes": nodes or {}, **ended}}
+
+
+def serve_workflows(listener: Listener, *workflows: dict[str, Any]) -> None:
+    """Let a listener be the Kubernetes API of namespace `radio`."""
+    items = [{"metadata": one["metadata"]} for one in workflows]
+    # Of nothing Kubernetes makes null, not an empty list.
+    listener.pages[f"{WORKFLOWS}?limit=500"] = (200, {"items": items or None, "metadata": {}})
+    for one in workflows:
+        listener.pages[f"{WORKFLOWS}/{one['metadata']['name']}"] = (200, one)

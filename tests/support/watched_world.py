@@ -1,0 +1,338 @@
+"""A small world around watch: a store in memory, a bus that loses and repeats, a sensor, workflows that die; seconds are free."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import IO, TYPE_CHECKING, Any
+
+from contimg.errors import MissingError, StoreError
+from contimg.runs import Blame, Claim, Outcome, Phase, workflow_name
+from contimg.store import Entry
+from contimg_watch.claim import claim
+from contimg_watch.cluster import COMPLETED, Known
+from contimg_watch.decide import Rules
+from contimg_watch.ledger import Ledger
+from contimg_watch.options import ServiceOptions
+from contimg_watch.plan import Header, Seen
+from contimg_watch.record import outcome_of_workflow, settle
+from contimg_watch.stage import Watcher
+from contimg_watch.sweep import Done, Sweeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from contimg.groups import GroupRecord
+
+LOG = logging.getLogger("world")
+LOG.disabled = True
+T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
+CADENCE = timedelta(seconds=309.24)
+TIMEOUT_S, GRACE_S, TTL_S = 900.0, 600.0, 3600.0
+ENOUGH = 1000
+"""Retries, where the test is not about giving up."""
+
+
+class Crashed(BaseException):
+    """The process is gone, here and now."""
+
+
+class MemoryStore:
+    """Objects in a dictionary, with the world's clock; before each change the world may do something else, or crash."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.root = "memory"
+        self.objects: dict[str, tuple[bytes, datetime]] = {}
+        self.before_change: Callable[[], None] = lambda: None
+        self._clock = clock
+
+    def check(self) -> None:
+        """Be there."""
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        found = [(key, *value) for key, value in self.objects.items() if key.startswith(prefix)]
+        return iter([Entry(key, len(data), moment) for key, data, moment in sorted(found)])
+
+    def exists(self, key: str) -> bool:
+        return key in self.objects
+
+    def read(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise MissingError(key, "an object", "none", "")
+        return self.objects[key][0]
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        return self.read(key)[start:stop]
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[IO[bytes]]:
+        raise NotImplementedError(key)
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[IO[bytes]]:
+        raise NotImplementedError(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.before_change()
+        self.objects[key] = (data, self._clock())
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.before_change()
+        if key in self.objects:
+            return False
+        self.objects[key] = (data, self._clock())
+        return True
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+
+@dataclass
+class Flow:
+    """A workflow of the cluster."""
+
+    name: str
+    uid: str
+    run: str
+    phase: str = "Running"
+    step: str = "claim"
+    """What its next pod does: claim, process, record, over."""
+    code: int = 0
+    """Exit code of the task that failed."""
+    ended: datetime | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the Kubernetes API does, with the one task that did the work."""
+        node = {
+            "id": "1", "name": f"{self.name}.process", "type": "Pod", "templateName": "process",
+            "phase": self.phase, "message": f"Error (exit code {self.code}): so it was" if self.code else "",
+            "startedAt": "2026-01-26T00:00:00Z", "finishedAt": "2026-01-26T00:01:00Z",
+        }  # fmt: skip
+        meta = {"name": self.name, "uid": self.uid, "creationTimestamp": "2026-01-26T00:00:00Z"}
+        meta["labels"] = {COMPLETED: "true"} if self.step == "over" else {}  # type: ignore[assignment]
+        return {"metadata": meta, "spec": {}, "status": {"phase": self.phase, "nodes": {"1": node}}}
+
+
+@dataclass
+class Group:
+    """What the telescope wrote of one observation, in the order in which it comes."""
+
+    t0: datetime
+    coming: list[int]
+    bad: bool = False
+    """Its data cannot be used: every run fails with 12."""
+    landed: set[int] = field(default_factory=set)
+
+
+class World:
+    """Everything, and the steps that it takes."""
+
+    def __init__(self, groups: list[Group], rules: Rules | None = None) -> None:
+        self.now = T0 + timedelta(days=1)
+        self.groups = groups
+        self.store = MemoryStore(lambda: self.now)
+        self.rules = rules or Rules(GRACE_S, ENOUGH)
+        self.bus: list[GroupRecord] = []
+        self.said: list[GroupRecord] = []
+        """All that was ever on the bus, which may say it again at any time."""
+        self.bus_up = True
+        self.flows: list[Flow] = []
+        self.successes: dict[str, list[str]] = {}
+        """Uids of the workflows that processed an attempt to its good end."""
+        self.written: dict[str, str] = {}
+        """Which attempt at a group wrote its rows last."""
+        self.swept = Done()
+        self._born = 0
+        self._left = -1
+        self._aside: Callable[[], None] = lambda: None
+        self.store.before_change = self._before_change
+        self.watcher = self.new_watcher()
+
+    # What may go wrong within a step
+
+    def _before_change(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            aside, self._aside = self._aside, lambda: None
+            aside()
+
+    def disturbed(self, step: Callable[[], object], after: int, aside: Callable[[], None]) -> None:
+        """Take a step; before its `after`-th change something else happens."""
+        self._left, self._aside = after, aside
+        try:
+            step()
+        except Crashed:
+            self.watcher = self.new_watcher()
+        finally:
+            self._left = -1
+
+    @staticmethod
+    def crash() -> None:
+        raise Crashed
+
+    # The telescope and watch
+
+    def new_watcher(self) -> Watcher:
+        options = ServiceOptions(store="/nowhere", size=0, timeout_s=TIMEOUT_S)
+        watcher = Watcher(options, LOG, self.post)
+        watcher.store = self.store
+        watcher._headers = self  # type: ignore[assignment]  # noqa: SLF001 - headers are known here, and h5py is slow
+        return watcher
+
+    def see(self, entry: Entry) -> Seen:
+        number = int(entry.key.split("/")[1][-2:])
+        return Seen(entry.key, entry.size, entry.modified, Header(self.groups[number].t0, 296.0, 33.0))
+
+    def forget_all_but(self, _keys: set[str]) -> None:
+        """Remember all."""
+
+    def save(self) -> None:
+        """Keep nothing."""
+
+    def land(self, number: int, *, again: bool = False) -> None:
+        """Let the next subband of a group come, or one that is there once more, under a name of another clock."""
+        group = self.groups[number]
+        if again and group.landed:
+            index, skew = min(group.landed), 2
+        elif group.coming:
+            index, skew = group.coming.pop(0), group.coming[0] % 2 if group.coming else 0
+            group.landed.add(index)
+        else:
+            return
+        stamp = group.t0 + timedelta(seconds=skew)
+        self.store.objects[f"incoming/day{number:02d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"] = (b"x", self.now)
+
+    def look(self) -> None:
+        self.watcher.once(self.now)
+
+    # The bus and the sensor
+
+    def post(self, record: GroupRecord) -> None:
+        self._before_change()
+        if not self.bus_up:
+            raise StoreError("bus", "the event to be taken", "nobody", "")
+        self.bus.append(record)
+        self.said.append(record)
+
+    def redeliver(self, which: int) -> None:
+        """Let the bus say again what it said long ago."""
+        if self.said:
+            self.bus.append(self.said[which % len(self.said)])
+
+    def deliver(self, which: int, *, keep: bool = False) -> None:
+        """Let the sensor have an event, not always the oldest; once more later, if it is kept."""
+        if self.bus:
+            record = self.bus[which % len(self.bus)] if keep else self.bus.pop(which % len(self.bus))
+            name = workflow_name(record.name)
+            if all(flow.name != name for flow in self.flows):
+                self._born += 1
+                self.flows.append(Flow(name, f"uid{self._born}", record.name))
+
+    def lose(self, which: int) -> None:
+        if self.bus:
+            self.bus.pop(which % len(self.bus))
+
+    # The workflows
+
+    def work(self, which: int, code: int = 0) -> None:
+        """Run the next pod of a workflow."""
+        living = [flow for flow in self.flows if flow.step != "over" and not self._waits(flow)]
+        if living:
+            flow = living[which % len(living)]
+            {"claim": self._claim, "process": self._process, "record": self.record}[flow.step](flow, code)
+
+    def start(self) -> None:
+        """Let every event arrive and every new workflow claim."""
+        while self.bus:
+            self.deliver(0)
+        for flow in [flow for flow in self.flows if flow.step == "claim"]:
+            if not self._waits(flow):
+                self._claim(flow, 0)
+
+    def _waits(self, flow: Flow) -> bool:
+        """Say whether a workflow waits for the mutex of its group."""
+        group = flow.run.split("-")[0]
+        return flow.step == "claim" and any(
+            one.step in {"process", "record"} for one in self.flows if one.run.startswith(f"{group}-")
+        )
+
+    def _claim(self, flow: Flow, _code: int) -> None:
+        wanted = Claim(run=flow.run, uid=flow.uid, workflow=flow.name, at=self.now)
+        mine = claim(Ledger(self.store), wanted).claimed
+        flow.step, flow.phase = ("process", "Running") if mine else ("record", "Succeeded")
+
+    def _process(self, flow: Flow, code: int) -> None:
+        bad = any(group.bad and f"{group.t0:%Y%m%dt%H%M%S}" == flow.run.split("-")[0] for group in self.groups)
+        flow.code = 12 if bad else code
+        flow.phase = "Failed" if flow.code else "Succeeded"
+        flow.step = "record"
+        if not flow.code and flow in self.flows:
+            self.successes.setdefault(flow.run, []).append(flow.uid)
+            self.written[flow.run.split("-")[0]] = flow.run
+
+    def record(self, flow: Flow, code: int) -> None:
+        """Run the exit handler, or let its pod die."""
+        if not code:
+            settle(Ledger(self.store), outcome_of_workflow(flow.run, flow.document(), flow.phase))
+        flow.step, flow.ended = "over", self.now
+
+    def vanish(self, which: int) -> None:
+        """Somebody deletes a workflow."""
+        if self.flows:
+            self.flows.pop(which % len(self.flows))
+
+    def known(self) -> list[Known]:
+        found = [Known(flow.name, flow.uid, flow.step == "over") for flow in self.flows]
+        self._before_change()  # the cluster goes on while the answer is on its way
+        return found
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        return next((flow.document() for flow in self.flows if flow.name == name), None)
+
+    def sweep(self) -> None:
+        sweeper = Sweeper(self.store, self, self.post, self.rules, LOG)
+        self.swept = sweeper.once(self.now)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; finished workflows are cleared away after a while."""
+        self.now += timedelta(seconds=seconds)
+        old = self.now - timedelta(seconds=TTL_S)
+        self.flows = [flow for flow in self.flows if flow.ended is None or flow.ended > old]
+
+    # The end
+
+    def settle(self, rounds: int = 60) -> None:
+        """Let everything come to rest in a world where nothing goes wrong any more."""
+        self.bus_up = True
+        for number, group in enumerate(self.groups):
+            while group.coming:
+                self.land(number)
+        for _ in range(rounds):
+            # Longer than any patience: a round in which nothing happens is followed by none in which something does.
+            self.wait(TIMEOUT_S + GRACE_S * 64)
+            before = self._sign()
+            self.look()
+            self.sweep()
+            self.bus += self.said
+            while self.bus:
+                self.deliver(0)
+            while any(flow.step != "over" for flow in self.flows):
+                self.work(0)
+            if self._sign() == before:
+                return
+        raise AssertionError("it never comes to rest")
+
+    def _sign(self) -> list[str]:
+        return sorted(key for key in self.store.objects if key.startswith(("groups/", "runs/")))
+
+    def attempts(self, number: int) -> list[tuple[GroupRecord, Outcome | None]]:
+        """Return the attempts at a group with their outcomes."""
+        ledger = Ledger(self.store)
+        group = f"{self.groups[number].t0:%Y%m%dt%H%M%S}"
+        found = [(ledger.record(f"{group}-a{n}"), ledger.outcome(f"{group}-a{n}")) for n in ledger.attempts(group)]
+        return [(record, outcome) for record, outcome in found if record is not None]
+
+
+__all__ = ["Blame", "Group", "Phase", "World"]

@@ -1,0 +1,353 @@
+"""Each check of lint can fail: what is spoilt is found, by name, and nothing else is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contimg.errors import UsageError
+from contimg_watch.begin_options import CHUNK
+from contimg_workflows.lint import checked, lint, problems_of
+from contimg_workflows.lint.cli import read
+from contimg_workflows.lint.library import Library
+from contimg_workflows.lint.nodes import MOST, nodes
+from contimg_workflows.lint.variables import Scope, unresolved, variables
+from contimg_workflows.render import rendered
+
+INSTALLED = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: contimg-semaphores}
+data: {casa: "1", wsclean: "2", backfill: "4"}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: contimg-workflow}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: contimg-watch}
+spec:
+  selector: {matchLabels: {app: watch}}
+  template:
+    metadata: {labels: {app: watch}}
+    spec:
+      serviceAccountName: contimg-workflow
+      containers: [{name: watch, image: contimg-watch, ports: [{containerPort: 8080}]}]
+---
+apiVersion: argoproj.io/v1alpha1
+kind: EventBus
+metadata: {name: default}
+spec: {jetstreamExotic: {url: "nats://nats:4222", streamConfig: "replicas: 1"}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: EventSource
+metadata: {name: contimg}
+spec:
+  service: {ports: [{port: 12000, targetPort: 12000}]}
+  webhook: {group: {port: "12000", endpoint: /group, method: POST}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Sensor
+metadata: {name: contimg}
+spec:
+  dependencies: [{name: group, eventSourceName: contimg, eventName: group}]
+  triggers:
+    - atLeastOnce: true
+      retryStrategy: {steps: 5, duration: 2s, factor: 2, jitter: 0.2}
+      template:
+        name: process
+        conditions: group
+        k8s:
+          operation: create
+          source:
+            resource:
+              apiVersion: argoproj.io/v1alpha1
+              kind: Workflow
+              metadata: {name: by-the-event, labels: {a: b}}
+              spec:
+                workflowTemplateRef: {name: contimg-group}
+                arguments: {parameters: [{name: store, value: x}, {name: group, value: x}, {name: attempt, value: x}]}
+          parameters:
+            - {src: {dependencyName: group, dataKey: body.name}, dest: metadata.name}
+            - {src: {dependencyName: group, dataKey: body.group}, dest: spec.arguments.parameters.1.value}
+"""
+
+
+@cache
+def _documents() -> str:
+    return json.dumps([*(yaml.safe_load(text) for text in rendered().values()), *yaml.safe_load_all(INSTALLED)])
+
+
+def documents() -> dict[tuple[str, str], dict[str, Any]]:
+    return {(one["kind"], one["metadata"]["name"]): one for one in json.loads(_documents())}
+
+
+def spoilt(kind: str, name: str, path: str, value: Any) -> list[str]:
+    """Lint after one change; a value of None takes the part away."""
+    found = documents()
+    part: Any = found[kind, name]
+    *steps, last = path.split("/")
+    for step in steps:
+        part = part[int(step) if step.isdigit() else step]
+    key: Any = int(last) if last.isdigit() else last
+    if value is None:
+        del part[key]
+    else:
+        part[key] = value
+    library = Library(found.values())
+    # Others refer to a ConfigMap, and are wrong with it.
+    looked_at = [one for one in library.documents if kind == "ConfigMap" or one is found[kind, name]]
+    return [problem for one in looked_at for problem in problems_of(one, library)]
+
+
+def test_what_we_render_and_install_is_clean() -> None:
+    assert lint(documents().values()) == []
+    assert checked(documents().values()) == (len(documents()), [])
+
+
+TEMPLATE, POD = "WorkflowTemplate", "spec/templates/0"
+TASKS = "spec/templates/0/dag/tasks"
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "problem"),
+    [
+        # Pods, by Kubernetes' own schema.
+        ("contimg-image", f"{POD}/container/resources/limits/memory", {"a": 1}, "memory"),
+        ("contimg-image", f"{POD}/container/env/0/value", 5, "env"),
+        ("contimg-image", f"{POD}/volumes/0/emptyDirr", {}, ".spec.templates[0].volumes[0]: unknown field emptyDirr"),
+        ("contimg-image", f"{POD}/securityContext/runAsUser", "root", "runAsUser"),
+        ("contimg-image", f"{POD}/metadata/labelz", {}, ".spec.templates[0].metadata: unknown field labelz"),
+        # Variables in their places.
+        ("contimg-image", f"{POD}/podSpecPatch", "x: {{=lastRetri.exitCode}}", "{{=lastRetri.exitCode}} leads nowhere: lastRetri.exitCode"),
+        ("contimg-image", f"{POD}/podSpecPatch", "x: {{=sprig.env('A')}}", "sprig.env()"),
+        ("contimg-image", f"{POD}/retryStrategy", None, "leads nowhere: retries"),
+        ("contimg-image", f"{POD}/retryStrategy/expression", "lastRetry.exitcode == '1'", "retryStrategy: lastRetry.exitcode leads"),
+        ("contimg-image", f"{POD}/outputs/artifacts/0/s3/key", "{{workflow.nam}}/x", "{{workflow.nam}} leads nowhere"),
+        ("contimg-image", f"{POD}/outputs/artifacts/0/s3/key", "{{workflow.parameters.ms}}", "leads nowhere"),
+        ("contimg-image", f"{POD}/outputs/artifacts/0/s3/key", "{{workflow.status}}", "leads nowhere"),
+        ("contimg-image", f"{POD}/metrics/prometheus/0/labels/1/value", "{{stat}}", "{{stat}} leads nowhere"),
+        ("contimg-group", "spec/workflowMetadata/annotations/x", "{{workflow.parameters.nothing}}", "workflowMetadata: {{"),
+        ("contimg-group", "spec/workflowMetadata/labelsFrom/x", {"expression": "workflow.parameters.no"}, "labelsFrom.x: workflow"),
+        ("contimg-group", "spec/synchronization/mutexes/0/name", "{{workflow.parameters.no}}", "synchronization: {{"),
+        ("contimg-group", "spec/templates/1/dag/tasks/0/arguments/parameters/0/value", "{{workflow.parameters.no}}", "leads nowhere"),
+        ("contimg-nightly", "spec/templates/1/dag/tasks/0/arguments/parameters/0/value", "{{item}}", "strips: {{item}} leads nowhere"),
+        ("contimg-nightly", "spec/templates/1/dag/tasks/1/withParam", "{{tasks.strips.outputs.parameters.no}}", "leads nowhere"),
+        ("contimg-nightly", "spec/templates/1/dag/tasks/1/withParam", "{{item}}", "epoch: {{item}} leads nowhere"),
+        # What a workflow is made of.
+        ("contimg-group", "spec/onExit", "gone", "onExit gone is no template"),
+        ("contimg-group", f"{TASKS}/1/when", "{{tasks.claim.outputs.parameters.claimd}} == true", "leads nowhere"),
+        ("contimg-group", f"{TASKS}/1/templateRef/template", "other", "which is nowhere"),
+        ("contimg-nightly", "spec/templates/1/dag/tasks/1/template", "gone", "refers to gone, which is nowhere"),
+        ("contimg-image", f"{POD}/synchronization/semaphores/0/configMapKeyRef/key", "gpu", "no semaphore gpu in the ConfigMap"),
+        ("contimg-group", "spec/serviceAccountName", "default", "there is no service account default"),
+        # What a resource template creates.
+        ("contimg-nightly", "spec/templates/0/resource/manifest", "a: b: c", "the manifest is no YAML"),
+        ("contimg-nightly", "spec/templates/0/resource/manifest", "kind: Workflow\napiVersion: argoproj.io/v1alpha1\nspeck: {}", "unknown field speck"),
+        # How large it may become.
+        ("contimg-process-group", "spec/templates/0/retryStrategy/limit", "3", "a run may have"),
+        # Programs.
+        ("contimg-claim", f"{POD}/container/command", ["contimg", "clam"], "there is no program contimg clam"),
+        ("contimg-claim", f"{POD}/container/args/0", "--stor={{inputs.parameters.store}}", "contimg claim takes no --stor="),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_template_is_found(name: str, path: str, value: Any, problem: str) -> None:
+    found = spoilt(TEMPLATE, name, path, value)
+    assert any(problem in one and one.startswith(f"{name}: ") for one in found), found
+
+
+def test_a_child_is_checked_as_what_it_refers_to() -> None:
+    text = documents()[TEMPLATE, "contimg-nightly"]["spec"]["templates"][0]["resource"]["manifest"]
+    for old, new, problem in [
+        ("name: contimg-epoch\n", "name: contimg-epoc\n", "workflowTemplateRef contimg-epoc is nowhere"),
+        ("- name: strip\n", "- name: stripe\n", "contimg-epoch has no parameter stripe"),
+        ("- name: strip\n", "- name: stripe\n", "contimg-epoch requires strip"),
+        ("inputs.parameters['strip']", "inputs.parameters['stripe']", "leads nowhere: inputs.parameters.stripe"),
+    ]:
+        assert old in text
+        found = spoilt(TEMPLATE, "contimg-nightly", "spec/templates/0/resource/manifest", text.replace(old, new))
+        assert any(problem in one for one in found), (problem, found)
+
+
+RESOURCE = "spec/triggers/0/template/k8s/source/resource"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value", "problem"),
+    [
+        ("CronWorkflow", "contimg-sweep", "spec/schedule", "* * * * *", "unknown field schedule"),
+        ("CronWorkflow", "contimg-sweep", "spec/workflowSpec/workflowTemplateRef/name", "contimg-swoop", "contimg-swoop is nowhere"),
+        ("CronWorkflow", "contimg-sweep", "spec/workflowSpec/arguments/parameters/0/name", "stor", "contimg-sweep has no parameter stor"),
+        ("CronWorkflow", "contimg-sweep", "spec/workflowSpec/arguments/parameters/0/name", "stor", "contimg-sweep requires store"),
+        ("ConfigMap", "contimg-semaphores", "data/casa", "many", "semaphore casa of the ConfigMap contimg-semaphores is no number"),
+        ("ConfigMap", "contimg-semaphores", "data/casa", None, "no semaphore casa in the ConfigMap"),
+        ("ConfigMap", "contimg-semaphores", "dater", {}, "dater"),
+        ("Deployment", "contimg-watch", "spec/template/spec/containers/0/imag", "x", "imag"),
+        ("Deployment", "contimg-watch", "spec/template/spec/containers/0/ports/0/containerPort", "many", "containerPort"),
+        ("Deployment", "contimg-watch", "spec/template/spec/serviceAccountName", "gone", "there is no service account gone"),
+        ("EventBus", "default", "spec/jetstreamExotic/urll", "x", "urll"),
+        ("EventSource", "contimg", "spec/webhook/group/prot", "1", "unknown field prot"),
+        ("EventSource", "contimg", "spec/webhooks", {}, "unknown field webhooks"),
+        ("Sensor", "contimg", "spec/triggers/0/retryStrategy/stepz", 1, "unknown field stepz"),
+        ("Sensor", "contimg", "spec/triggers/0/retryStrategy/steps", "x", "steps"),
+        ("Sensor", "contimg", "spec/triggers/0/atLeast", True, "unknown field atLeast"),
+        ("Sensor", "contimg", "spec/dependencies/0/eventName", "gone", "there is no event gone of an EventSource contimg"),
+        ("Sensor", "contimg", "spec/dependencies/0/eventSourceName", "gone", "there is no event group of an EventSource gone"),
+        ("Sensor", "contimg", "spec/triggers/0/template/conditions", "group && other", "condition other is no dependency"),
+        ("Sensor", "contimg", f"{RESOURCE}/spec/workflowTemplateRef/name", "contimg-grup", "contimg-grup is nowhere"),
+        ("Sensor", "contimg", f"{RESOURCE}/spec/arguments/parameters/1/name", "grup", "contimg-group has no parameter grup"),
+        ("Sensor", "contimg", f"{RESOURCE}/spec/arguments/parameters", [], "contimg-group requires group"),
+        ("Sensor", "contimg", f"{RESOURCE}/spec/entripoint", "x", "unknown field entripoint"),
+        ("Sensor", "contimg", "spec/triggers/0/template/k8s/parameters/0/src/dataKey", "body.nam", "no event has body.nam"),
+        ("Sensor", "contimg", "spec/triggers/0/template/k8s/parameters/0/src/dependencyName", "x", "x is no dependency"),
+        ("Sensor", "contimg", "spec/triggers/0/template/k8s/parameters/1/dest", "spec.arguments.parameters.7.value", "is no part of"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_what_is_installed_is_found(kind: str, name: str, path: str, value: Any, problem: str) -> None:
+    found = spoilt(kind, name, path, value)
+    assert any(problem in one for one in found), found
+
+
+def test_the_same_twice_is_found() -> None:
+    every = [*documents().values(), documents()["ServiceAccount", "contimg-workflow"]]
+    assert lint(every) == ["ServiceAccount contimg-workflow: is there twice"]
+
+
+def test_complete_means_that_no_value_is_missing() -> None:
+    found = lint(documents().values(), complete=True)
+    assert sorted(found) == [
+        "CronWorkflow contimg-nightly: contimg-nightly requires store",
+        "CronWorkflow contimg-sweep: contimg-sweep requires store",
+    ]
+
+
+def test_what_has_no_schema_is_told_and_not_passed_over() -> None:
+    monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "metadata": {"name": "x"}, "spec": {}}
+    assert checked([monitor]) == (0, ["PodMonitor"])
+    assert checked([{"apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisRun", "metadata": {}}]) == (0, ["AnalysisRun"])
+
+
+# How many nodes
+
+
+def test_no_workflow_may_have_a_hundred_nodes() -> None:
+    library = Library(documents().values())
+    counts = {one["metadata"]["name"]: nodes(one, library) for one in library.documents if one["kind"] == TEMPLATE}
+    assert max(counts.values()) <= MOST < 100
+    # Worked out by hand: six stages of five nodes (a Retry and four tries), the DAG and its Retry, the exit handler and its record.
+    assert counts["contimg-process-group"] == 6 * 5 + 2 + 1 + 5
+    assert counts["contimg-group"] == counts["contimg-process-group"] + 5 + 2
+    assert counts["contimg-backfill"] == 2 + 5 + 1 + CHUNK + 1 + 5
+
+
+def _dag(fans: list[int], limits: list[int]) -> dict[str, Any]:
+    """Make a workflow of tasks with so many items and further tries each."""
+    pods = [
+        {"name": f"p{n}", "container": {"image": "x"}, "retryStrategy": {"limit": str(limit)}} for n, limit in enumerate(limits)
+    ]
+    tasks = [{"name": f"t{n}", "template": f"p{n}", "withItems": list(range(fan))} for n, fan in enumerate(fans)]
+    return {
+        "kind": TEMPLATE,
+        "metadata": {"name": "x"},
+        "spec": {"entrypoint": "main", "templates": [{"name": "main", "dag": {"tasks": tasks}}, *pods]},
+    }
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4)), min_size=1, max_size=5))
+def test_nodes_are_counted_as_argo_makes_them(shape: list[tuple[int, int]]) -> None:
+    document = _dag([fan for fan, _ in shape], [limit for _, limit in shape])
+    # The DAG; a group for each task; for each item a Retry and its pods.
+    by_hand = 1 + sum(1 + fan * (1 + 1 + limit) for fan, limit in shape)
+    assert nodes(document, Library([document])) == by_hand
+
+
+# Expressions
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("4096 * (lastRetry.exitCode in ['22', '137'] ? 1 + asInt(retries) : 1)", ["lastRetry.exitCode", "retries"]),
+        ("toJson(inputs.parameters['image-tier'])", ["inputs.parameters.image-tier"]),
+        ("split(inputs.parameters.run, '-a')[0]", ["inputs.parameters.run"]),
+        ("'workflow.nothing' == \"retries\" && true", []),
+        ("shell('rm')", ["shell()"]),
+    ],
+)
+def test_the_variables_of_an_expression(expression: str, found: list[str]) -> None:
+    assert variables(expression) == found
+
+
+def test_a_text_may_hold_many() -> None:
+    scope = Scope(inputs=frozenset({"a"}))
+    assert list(unresolved("{{inputs.parameters.a}}/{{ workflow.name }}/{{b}}{{=c}}", scope, "x")) == [
+        "x: {{b}} leads nowhere",
+        "x: {{=c}} leads nowhere: c",
+    ]
+
+
+# The command
+
+
+def run(*words: str, given: str = "") -> tuple[int, dict[str, Any]]:
+    program = str(Path(sys.executable).with_name("contimg"))
+    done = subprocess.run([program, "lint", *words], input=given, capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(done.stdout) if done.stdout else {"said": done.stderr}
+
+
+def test_the_command_checks_what_is_rendered_by_default() -> None:
+    code, said = run()
+    assert (code, said["problems"], said["documents"]) == (0, [], len(rendered()))
+
+
+def test_the_command_reads_a_folder_a_file_and_a_pipe(tmp_path: Path) -> None:
+    good = tmp_path / "good.yaml"
+    good.write_text(INSTALLED.partition("---")[0])
+    assert run(str(tmp_path))[1]["documents"] == 1
+    broken = good.read_text().replace("data:", "dater:")
+    code, said = run("-", given=broken)
+    assert code == 1
+    assert "dater" in said["problems"][0]
+    assert run(str(tmp_path / "none.yaml"))[0] == 2
+    good.write_text("a: b: c")
+    code, said = run(str(good))
+    assert code == 2
+    assert "expected YAML" in said["said"]
+
+
+LOOP = {
+    "apiVersion": "argoproj.io/v1alpha1",
+    "kind": "WorkflowTemplate",
+    "metadata": {"name": "x"},
+    "spec": {"entrypoint": "main", "templates": [{"name": "main", "dag": {"tasks": [{"name": "a", "template": "main"}]}}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        (LOOP, "x: a run may have "),
+        ({**LOOP, "spec": {"templates": LOOP["spec"]["templates"]}}, "x: there is no entrypoint"),  # type: ignore[index]
+        ({**LOOP, "spec": {}}, "x: there is no entrypoint"),
+    ],
+)
+def test_what_leads_nowhere_or_back_to_itself_is_a_problem_and_no_bug(document: dict[str, Any], problem: str) -> None:
+    (found,) = lint([document])
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", '"a word"\n', "3\n"])
+def test_yaml_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"x\.yaml: expected documents of keys and values"):
+        read(str(tmp_path))

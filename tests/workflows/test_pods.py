@@ -1,0 +1,154 @@
+"""What our pods are like: walled in, with more memory after they ran out of it, and with what a person wants to open."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contimg.contract import VIEWS
+from contimg.errors import MEANING
+from contimg_workflows import pods
+from contimg_workflows.manifests import child
+from contimg_workflows.render import rendered
+from contimg_workflows.stages import COMMAND_NEEDS, COMMANDS, NEEDS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [yaml.safe_load(text) for text in rendered().values()]
+TEMPLATES = [(one["metadata"]["name"], part) for one in DOCUMENTS for part in one["spec"].get("templates", [])]
+CONTAINERS = [pytest.param(part, id=name) for name, part in TEMPLATES if "container" in part]
+
+
+@pytest.mark.parametrize("template", CONTAINERS)
+def test_a_pod_is_restricted(template: dict[str, Any]) -> None:
+    """Pod Security "restricted", and a root that nobody writes to."""
+    pod, container = template["securityContext"], template["container"]["securityContext"]
+    assert (pod["runAsNonRoot"], pod["runAsUser"], pod["seccompProfile"]) == (True, 10001, {"type": "RuntimeDefault"})
+    assert container == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+    }
+    assert {tuple(one) for one in template["volumes"]} == {("name", "emptyDir")}
+
+
+@pytest.mark.parametrize("template", CONTAINERS)
+def test_what_a_pod_writes_lies_on_its_volumes(template: dict[str, Any]) -> None:
+    mounts = {one["mountPath"] for one in template["container"]["volumeMounts"]}
+    env = {one["name"]: one["value"] for one in template["container"]["env"]}
+    assert mounts == {"/tmp", "/scratch"}
+    assert env["CONTIMG_OUTPUTS"].startswith("/tmp/")
+    assert env["CONTIMG_SCRATCH"] == "/scratch"
+    paths = [one["valueFrom"]["path"] for one in template["outputs"].get("parameters", [])]
+    paths += [one["path"] for one in template["outputs"]["artifacts"]]
+    assert all(path.startswith(env["CONTIMG_OUTPUTS"] + "/") for path in paths)
+
+
+@pytest.mark.parametrize("template", CONTAINERS)
+def test_limits_stand_for_everything(template: dict[str, Any]) -> None:
+    resources = template["container"]["resources"]
+    assert set(resources["requests"]) == {"cpu", "memory", "ephemeral-storage"}
+    assert set(resources["limits"]) == {"memory", "ephemeral-storage"}
+    assert template["activeDeadlineSeconds"] > 0
+    assert template["retryStrategy"]["retryPolicy"] == "Always"
+
+
+@pytest.mark.parametrize(("name", "needs"), [*NEEDS.items(), ("command", COMMAND_NEEDS)])
+def test_scratch_fits_into_the_memory(name: str, needs: pods.Needs) -> None:
+    # What is left must hold a Python with its libraries.
+    assert needs.memory_mi - needs.scratch_mi >= 256, name
+
+
+def test_entrypoints_are_not_tried_again() -> None:
+    dags = {name: part["retryStrategy"] for name, part in TEMPLATES if "dag" in part and part["name"] == "main"}
+    assert len(dags) == 7
+    assert set(map(str, dags.values())) == {str({"expression": "false", "limit": "0"})}
+
+
+def test_every_pipeline_records_its_end_and_is_cleared_away() -> None:
+    for document in DOCUMENTS:
+        if document["kind"] == "WorkflowTemplate":
+            spec = document["spec"]
+            assert spec["podGC"] == {"strategy": "OnPodCompletion", "deleteDelayDuration": "600s"}
+            assert set(spec["ttlStrategy"]) == {"secondsAfterSuccess", "secondsAfterFailure"}
+            assert spec["activeDeadlineSeconds"] > 0
+            program = document["metadata"]["name"].removeprefix("contimg-") in {*NEEDS, *COMMANDS}
+            assert ("onExit" in spec) is not program
+
+
+# More memory
+
+
+def evaluated(text: str, code: str, retries: int) -> int:
+    """Evaluate a quantity as Argo's expr does; its ternary is Python's the other way round."""
+    match = re.fullmatch(r"\{\{=(.*)\}\}Mi", text)
+    assert match
+    python = re.sub(r"\((\S+ in \[[^]]*\]) \? (.*?) : (.*?)\)", r"((\2) if (\1) else (\3))", match[1])
+    names = {"exit": code, "asInt": int, "retries": str(retries)}
+    return int(eval(python.replace("lastRetry.exitCode", "exit"), {"__builtins__": {}}, names))  # noqa: S307
+
+
+@pytest.mark.parametrize("code", [0, *MEANING])
+def test_memory_grows_after_it_was_too_little_and_only_then(code: int) -> None:
+    patch = yaml.safe_load(pods.ramp(pods.Needs(60, 4096, 1024)))
+    memory = patch["containers"][0]["resources"]["limits"]["memory"]
+    scratch = patch["volumes"][0]["emptyDir"]["sizeLimit"]
+    for retries in range(4):
+        factor = 1 + retries if code in {22, 137} else 1
+        assert evaluated(memory, str(code), retries) == 4096 * factor
+        assert evaluated(scratch, str(code), retries) == 1024 * factor
+
+
+def test_the_ramp_starts_at_the_limit() -> None:
+    for name, part in TEMPLATES:
+        if "container" in part:
+            patch = yaml.safe_load(part["podSpecPatch"])
+            limit = part["container"]["resources"]["limits"]["memory"]
+            assert f"{evaluated(patch['containers'][0]['resources']['limits']['memory'], '0', 0)}Mi" == limit, name
+
+
+# What a person opens
+
+
+@pytest.mark.parametrize("stage", [name for name, needs in NEEDS.items() if needs.views])
+def test_views_are_what_the_stage_writes_and_the_contract_hands_over(stage: str) -> None:
+    source = "".join(path.read_text() for path in (ROOT / "stages" / stage).rglob("*.py"))
+    for view in NEEDS[stage].views:
+        assert f'context.write("{view}"' in source
+        assert view.endswith(VIEWS)
+
+
+@pytest.mark.parametrize("template", CONTAINERS)
+def test_artifacts_are_small_plain_and_optional(template: dict[str, Any]) -> None:
+    for one in template["outputs"]["artifacts"]:
+        assert (one["optional"], one["archive"], set(one["s3"])) == (True, {"none": {}}, {"key"})
+        assert "{{workflow.name}}/{{pod.name}}/" in one["s3"]["key"]
+    assert not template["inputs"].get("artifacts")
+
+
+# The workflow that a resource template creates
+
+
+# What a person types into a form: anything that prints, quotes, braces and line ends among it.
+WORDS = st.text(st.characters(max_codepoint=0x1FFF, exclude_categories=("Cc", "Cs", "Cn")) | st.sampled_from("\n\t\"'\\{}:# "))
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["store", "image-tier", "a_b"]), WORDS, min_size=1))
+def test_any_word_arrives_as_it_is(values: dict[str, str]) -> None:
+    text = child("contimg-x", "x-", dict.fromkeys(values), {"a": "b"})
+    filled = re.sub(
+        r"\{\{=toJson\(inputs\.parameters\['([^']*)'\]\)\}\}",
+        lambda match: json.dumps(values[match[1]], ensure_ascii=False),
+        text,
+    )
+    made = yaml.safe_load(filled)
+    assert made["spec"]["workflowTemplateRef"] == {"name": "contimg-x"}
+    assert {one["name"]: one["value"] for one in made["spec"]["arguments"]["parameters"]} == values

@@ -1,0 +1,62 @@
+"""What the commands' lines have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator
+
+from contimg.directory import DirectoryStore
+from contimg.errors import UsageError
+from contimg.store import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _lines(value: object) -> object:
+    return tuple(value.split("\n")) if isinstance(value, str) else value
+
+
+Settings = Annotated[tuple[str, ...], BeforeValidator(_lines)]
+"""What ``--set`` gathered, an element each."""
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+    """Gather every ``--set`` into one word, so that none hides another and values may hold commas."""
+    rest: list[str] = []
+    settings: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--set":
+            settings.append(next(words, ""))
+        elif word.startswith("--set="):
+            settings.append(word.removeprefix("--set="))
+        else:
+            rest.append(word)
+    return [*rest, *(["--set=" + "\n".join(settings)] if settings else [])]
+
+
+def leading(argv: Sequence[str], *flags: str) -> list[str]:
+    """Give the words that stand before all options their flags: ``logs NAME TASK`` is ``logs --name=NAME --task=TASK``."""
+    first = next((number for number, word in enumerate(argv) if word.startswith("-")), len(argv))
+    given = argv[: min(first, len(flags))]
+    return [*(f"{flag}={word}" for flag, word in zip(flags, given, strict=False)), *argv[len(given) :]]
+
+
+def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
+    """Return where states and logs lie.
+
+    Raises
+    ------
+    UsageError
+        If neither a store nor a folder is named.
+    """
+    if runs is not None:
+        return Path(runs).absolute()
+    if store is None:
+        remedy = "Name the store that was run on; or an Argo Server, by --argo or ARGO_SERVER."
+        raise UsageError(prog, "--store or --runs", "neither", remedy)
+    opened = open_store(store)
+    return Path(opened.root) / "runs" if isinstance(opened, DirectoryStore) else Path("contimg-runs").absolute()

@@ -1,0 +1,175 @@
+"""Closed schemas: Hera's generated models for Argo's kinds, Kubernetes' own JSON schemas for core objects and for our pods."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import kubernetes_validate
+from hera.events.models import Amount, EventSource, Int64OrString, K8SResource, Sensor
+from hera.workflows.models import CronWorkflow, Workflow, WorkflowTemplate
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from contimg_workflows.lint.library import Document
+
+KUBERNETES = "1.35"
+"""Version whose schemas are taken."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Exotic(_Closed):
+    url: str
+    accessSecret: dict[str, str] = {}  # noqa: N815 - Argo's name
+    streamConfig: str = ""  # noqa: N815 - Argo's name
+
+
+class _Bus(_Closed):
+    """What Hera has no model of: an EventBus by JetStream, native or not."""
+
+    jetstreamExotic: _Exotic | None = None  # noqa: N815 - Argo's name
+    jetstream: dict[str, Any] | None = None
+
+
+class EventBus(_Closed):
+    """A bus of Argo Events."""
+
+    apiVersion: Literal["argoproj.io/v1alpha1"]  # noqa: N815 - Kubernetes' name
+    kind: Literal["EventBus"]
+    metadata: dict[str, Any]
+    spec: _Bus
+
+
+MODELS: dict[str, type[BaseModel]] = {
+    "WorkflowTemplate": WorkflowTemplate,
+    "CronWorkflow": CronWorkflow,
+    "Workflow": Workflow,
+    "Sensor": Sensor,
+    "EventSource": EventSource,
+    "EventBus": EventBus,
+}
+EVENTS: tuple[type[BaseModel], ...] = (Sensor, EventSource)
+EMBEDDED = "webhookContext"
+"""A part that is written within its parent."""
+ARGO = "argoproj.io/v1alpha1"
+
+
+def has_schema(document: Document) -> bool:
+    """Say whether a document's kind can be checked here."""
+    if document.get("apiVersion") == ARGO:
+        return document.get("kind") in MODELS
+    try:
+        kubernetes_validate.validate(document, KUBERNETES)
+    except kubernetes_validate.SchemaNotFoundError:
+        return False
+    except (kubernetes_validate.ValidationError, KeyError):
+        return True
+    return True
+
+
+def problems(document: Document) -> Iterator[str]:
+    """Yield every unknown field and every value of the wrong kind."""
+    model = MODELS.get(document.get("kind", "")) if document.get("apiVersion") == ARGO else None
+    if model is None:
+        yield from _core(document)
+        return
+    told = as_hera(document, model) if model in EVENTS else document
+    found = list(unknown_fields(told, model)) + list(_invalid(told, model))
+    yield from found
+    if not found and document["kind"] in {"WorkflowTemplate", "Workflow"}:
+        for template in document["spec"].get("templates", []):
+            yield from _pod(template)
+
+
+def as_hera(value: Any, annotation: Any) -> Any:  # noqa: ANN401 - any part of YAML
+    """Return a part of an events object as Hera's models have it, which follow Go's types and not their JSON."""
+    model = _model_of(annotation)
+    if model is K8SResource or (model in {Amount, Int64OrString} and isinstance(value, int | float | str)):
+        return {}  # a resource is checked as what it is; a number or a duration is one word
+    if isinstance(value, list):
+        return [as_hera(part, _item_of(annotation)) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if model is None:
+        inner = get_args(_bare(annotation))[1] if get_origin(_bare(annotation)) is dict else None
+        return {key: as_hera(part, inner) for key, part in value.items()}
+    if model in EVENTS:
+        value = {key: part for key, part in value.items() if key not in {"apiVersion", "kind"}}
+    fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    if EMBEDDED in fields:
+        value = {key: part for key, part in value.items() if key in fields} | {
+            EMBEDDED: {key: part for key, part in value.items() if key not in fields}
+        }
+    return {key: as_hera(part, fields.get(key)) for key, part in value.items()}
+
+
+def unknown_fields(value: Any, annotation: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401 - any part of YAML
+    """Yield the path of every field that Hera's generated models do not know."""
+    model = _model_of(annotation)
+    if isinstance(value, dict) and model is not None and not issubclass(model, RootModel):
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        for key, part in value.items():
+            if key not in fields:
+                yield f"{path or '.'}: unknown field {key}"
+            else:
+                yield from unknown_fields(part, fields[key].annotation, f"{path}.{key}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from unknown_fields(part, _item_of(annotation), f"{path}[{number}]")
+    elif isinstance(value, dict) and get_origin(_bare(annotation)) is dict:
+        for key, part in value.items():
+            yield from unknown_fields(part, get_args(_bare(annotation))[1], f"{path}.{key}")
+
+
+def _bare(annotation: Any) -> Any:  # noqa: ANN401 - typing's own
+    """Return an annotation without its None."""
+    if get_origin(annotation) in {Union, types.UnionType}:
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return parts[0] if len(parts) == 1 else annotation
+    return annotation
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing's own
+    bare = _bare(annotation)
+    return bare if isinstance(bare, type) and issubclass(bare, BaseModel) else None
+
+
+def _item_of(annotation: Any) -> Any:  # noqa: ANN401 - typing's own
+    bare = _bare(annotation)
+    return get_args(bare)[0] if get_origin(bare) is list else None
+
+
+def _invalid(document: Document, model: type[BaseModel]) -> Iterator[str]:
+    try:
+        model.model_validate(document)
+    except ValidationError as error:
+        for item in error.errors():
+            yield f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+
+
+def _core(document: Document, where: str = "") -> Iterator[str]:
+    """Check a core object, closed; kinds of others are told by `has_schema`."""
+    try:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    except kubernetes_validate.SchemaNotFoundError:
+        return
+    except kubernetes_validate.ValidationError as error:
+        path = ".".join(str(part) for part in error.path)
+        yield f"{where}{path}: {error.message}"
+    except KeyError as error:
+        yield f"{where}no {error}"
+
+
+def _pod(template: Document) -> Iterator[str]:
+    """Check what a container template asks of Kubernetes as the pod that Argo makes of it."""
+    if "container" not in template:
+        return
+    spec = {"containers": [{"name": "main", **template["container"]}], "restartPolicy": "Never"}
+    spec |= {key: template[key] for key in ("volumes", "securityContext", "serviceAccountName") if key in template}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **template.get("metadata", {})}, "spec": spec}
+    yield from _core(pod, f"pod of {template['name']}: ")
