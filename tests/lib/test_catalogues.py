@@ -73,10 +73,10 @@ class TestWithin:
 
     def test_it_is_fast(self) -> None:
         nvss().within(100.0, 33.0, 2.5)
-        start = time.perf_counter()
+        start = time.process_time()
         for ra in range(10):
             nvss().within(float(ra), 33.0, 2.5)
-        assert (time.perf_counter() - start) / 10 < 0.03  # 1.5 ms here
+        assert (time.process_time() - start) / 10 < 0.03  # 1.5 ms of a processor here, whatever else runs
 
     def test_all_arrays_are_cut_alike(self) -> None:
         part = calibrators().within(*C286, 0.01)

@@ -121,10 +121,10 @@ class TestApparent:
         ra, dec = sky(300)
         times = 61000.0 + np.arange(24)[:, None] * 1.5e-4
         apparent_hadec(ra, dec, times, SITE)
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(5):
             apparent_hadec(ra, dec, times, SITE)
-        assert (time.perf_counter() - start) / 5 < 0.05
+        assert (time.process_time() - start) / 5 < 0.05
 
 
 class TestTime:

@@ -45,7 +45,8 @@ def test_a_diamond_runs_in_order_and_hands_artifacts_over(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("jobs", "together"), [(1, False), (2, True)])
 def test_what_may_run_side_by_side_does(bench: Bench, jobs: int, *, together: bool) -> None:
-    state = run(bench, jobs, b_nap_s="0.7", c_nap_s="0.7")
+    nap_s = "3" if together else "0.1"  # long enough that a busy machine starts the other one meanwhile
+    state = run(bench, jobs, b_nap_s=nap_s, c_nap_s=nap_s)
     b, c = state.tasks["b"].tries[0], state.tasks["c"].tries[0]
     assert b.ended is not None
     assert (c.started < b.ended) is together
@@ -53,9 +54,7 @@ def test_what_may_run_side_by_side_does(bench: Bench, jobs: int, *, together: bo
 
 def test_a_second_run_starts_no_process(bench: Bench) -> None:
     run(bench)
-    begun = time.monotonic()
     state = run(bench)
-    assert time.monotonic() - begun < 1
     assert set(statuses(state).values()) == {"cached"}
     assert len(bench.ran()) == 4
     assert not any(task.tries for task in state.tasks.values())

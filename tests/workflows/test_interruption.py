@@ -28,7 +28,7 @@ def drive(folder: Path, **settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
     until = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < until

@@ -34,7 +34,7 @@ def start(tmp_path: Path) -> Callable[..., Process]:
 
 
 def end(one: Process) -> int:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while (code := one.poll()) is None:
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -99,7 +99,7 @@ def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:
     one = start("exec sleep 30", deadline_s=0.2)
     begun = time.monotonic()
     assert end(one) == 24
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20  # long before its own end
     assert one.reason(24) == "took longer than 0 s"
 
 
@@ -110,7 +110,7 @@ def test_who_does_not_listen_is_killed(start: Callable[..., Process], monkeypatc
     one.stop()
     begun = time.monotonic()
     assert end(one) == 137
-    assert 0.2 < time.monotonic() - begun < 3
+    assert 0.2 < time.monotonic() - begun < 20  # long before its own end
 
 
 def test_grandchildren_go_with_it(start: Callable[..., Process], tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:
 
 
 def _until(what: Callable[[], object]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not what():
         assert time.monotonic() < until
         time.sleep(0.02)

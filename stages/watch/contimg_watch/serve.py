@@ -16,6 +16,7 @@ from contimg_watch.probe import probe
 from contimg_watch.stage import Watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import date
     from logging import Logger
 
@@ -30,26 +31,29 @@ A notification may be about any day: the whole store is looked at, after as many
 """
 MOST_BODY = 1 << 20
 """Bytes of a notification that are read, and forgotten: the listing is the truth."""
+MOST_REFUSED = 64 << 20
+"""Bytes of a refused body that are read: who is cut off while it still sends hears of a broken connection, not of the reason."""
+CHUNK = 1 << 16
 
 
 class Pulse:
     """What the loop tells the server, and the server the loop."""
 
-    def __init__(self, stall_s: float) -> None:
+    def __init__(self, stall_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.wake = threading.Event()
         self.unready = "the store was not probed yet"
         """Why nothing may rely on the service yet; empty: it may."""
-        self._stall_s = stall_s
-        self._beat = time.monotonic()
+        self._stall_s, self._clock = stall_s, clock
+        self._beat = clock()
 
     def beat(self) -> None:
         """Begin a pass."""
-        self._beat = time.monotonic()
+        self._beat = self._clock()
 
     @property
     def dead(self) -> str:
         """Why the service ought to be started anew; empty: it lives."""
-        age = time.monotonic() - self._beat
+        age = self._clock() - self._beat
         return f"no pass began for {age:.0f} s" if age > self._stall_s else ""
 
 
@@ -148,19 +152,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Be told of new objects; which ones does not matter."""
-        length = self.headers.get("Content-Length", "0")
+        said = self.headers.get("Content-Length", "0")
+        length = int(said) if said.isdigit() else 0
+        self._skip(min(length, MOST_REFUSED))
         if self.path.partition("?")[0] != "/notify":
             self._answer(HTTPStatus.NOT_FOUND, b"there is POST /notify\n")
-        elif not length.isdigit() or int(length) > MOST_BODY:
+        elif not said.isdigit() or length > MOST_BODY:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"a notification is short\n")
         else:
-            self.rfile.read(int(length))
             self.server.metrics.notified()
             self.server.pulse.wake.set()
             self._answer(HTTPStatus.ACCEPTED, b"looking\n")
 
     def log_message(self, *_: object) -> None:
         """Be silent about every probe."""
+
+    def _skip(self, left: int) -> None:
+        while left and (chunk := self.rfile.read(min(left, CHUNK))):
+            left -= len(chunk)
 
     def _state(self, wrong: str) -> None:
         code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
