@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 GROUP = "20260125t220000"
 RIGHT = "right"
 BAD = "Error (exit code 10): x.hdf5: expected 145 bytes, found 0 bytes. Send it again."
+NO_ROOM = "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."
 
 
 @pytest.fixture(scope="module")
@@ -221,12 +222,14 @@ def test_status_has_the_columns_of_the_local_engine(api: ArgoApi, capsys: pytest
         "good": workflow("good", "Succeeded", *tried("good", "convert", "Succeeded", outputs=said("s3://a"))),
         "bad": workflow("bad", "Failed", *tried("bad", "convert", "Failed", message=BAD)),
         "new": workflow("new", ""),
+        "crowded": workflow("crowded", "Running", *tried("crowded", "image", "Pending", phase="Running", message=NO_ROOM)),
         "other": workflow("other", "Running", template="somebody-elses"),
     }
     lines = show(capsys, "--lines", "0").splitlines()
     assert lines[0].split() == ["workflow", "status", "tasks", "wall", "why"]
     rows = {line.split()[0]: line for line in lines[1:]}
-    assert set(rows) == {"good", "bad", "new"}
+    assert set(rows) == {"good", "bad", "new", "crowded"}
+    assert rows["crowded"].endswith(f"image: {NO_ROOM}")
     assert rows["good"].split()[1:] == ["✓", "done", "1/1", "5", "min", "0", "s"]
     assert "✗ failed" in rows["bad"]
     assert rows["bad"].endswith(f"convert: {BAD.partition(': ')[2]}")

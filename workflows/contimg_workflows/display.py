@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from contimg_workflows.state import GOOD, RunState, Status, TaskState
+from contimg_workflows.state import GOOD, OPEN, RunState, Status, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 SHOWN = 20
@@ -109,8 +109,16 @@ def tasks(state: RunState) -> Table:
 
 
 def why(state: RunState) -> str:
-    """Return the reason of a workflow's failure, or why it waits, in one line."""
-    return "; ".join(f"{name}: {state.tasks[name].reason}" for name in state.failed) or state.reason
+    """Return the reason of a workflow's failure, or why it or one of its tasks waits, in one line."""
+    failed = "; ".join(f"{name}: {state.tasks[name].reason}" for name in state.failed)
+    return failed or state.reason or "; ".join(_waits(state))
+
+
+def _waits(state: RunState) -> Iterator[str]:
+    """Say what the tasks wait for that have begun and do not run, such as a node with room for their pod."""
+    for name, task in state.tasks.items():
+        if state.status in OPEN and task.status in OPEN and task.reason and task.tries:
+            yield f"{name}: {task.reason}"
 
 
 def _live_table(states: Sequence[RunState]) -> Table:

@@ -27,7 +27,7 @@ NEEDS = {
     "convert": Needs(1200, 4096, 2560),
     "flag": Needs(1800, 6144, 3072, semaphore="casa"),
     "calibrate": Needs(2400, 8192, 4096, semaphore="casa"),
-    "image": Needs(4000, 8192, 5120, cpu="2", semaphore="wsclean", views=("thumbnail.png",)),
+    "image": Needs(4000, 8192, 5120, semaphore="wsclean", views=("thumbnail.png",)),
     "photometry": Needs(900, 4096, 1024),
     "report": Needs(600, 4096, 1024, views=("report.html",)),
     "normalize": Needs(1800, 4096, 512),

@@ -24,6 +24,8 @@ Alerts; docs/operator.md has a section of each name. What Argo's controllers tel
     "summary" "several groups of the last hour could not be used")
   (dict "alert" "ContimgBroken" "expr" "sum(increase(argo_workflows_contimg_stage_total{exit=~\"2|70\"}[1h])) > 0" "for" "0m" "severity" "critical"
     "summary" "a stage ended with a wrong command line or a bug: nobody tries that again")
+  (dict "alert" "ContimgNoRoom" "expr" "sum(argo_workflows_pods_gauge{phase=\"Pending\"}) > 0 unless sum(increase(argo_workflows_contimg_stage_total[30m])) > 0" "for" "30m" "severity" "warning"
+    "summary" "pods of workflows wait for a node with room, and no stage ends")
   (dict "alert" "ContimgSlow" "expr" "histogram_quantile(0.5, sum by (le, stage) (rate(argo_workflows_contimg_stage_seconds_bucket{stage=\"image\"}[6h]))) > 600" "for" "1h" "severity" "info"
     "summary" "imaging takes longer than two groups do")
 -}}
