@@ -22,6 +22,7 @@ from contimg.child import collect_seldom
 from contimg.console import Console
 from contimg.context import Context, available_memory
 from contimg.errors import ContimgError, Exit, MissingError, Stopped, UsageError
+from contimg.linalg import LINEAR_ALGEBRA
 from contimg.manifest import MANIFEST, Manifest, read_manifest
 from contimg.options import Misused, Options, parse
 from contimg.scratch import scratch_folder
@@ -54,6 +55,8 @@ REASON_BYTES = 2048
 def main(stage: Stage, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a stage as its executable does, and exit."""
     collect_seldom()
+    for name, value in LINEAR_ALGEBRA.items():  # before anything loads such a library, which reads them once
+        os.environ.setdefault(name, value)
     env = dict(os.environ)
     options = _parsed(stage.options, argv, stage.program, stage.version, env)
     console = Console(stage.name, env)

@@ -19,6 +19,7 @@ import numpy as np
 
 from contimg.coordinates import earth_orientation
 from contimg.errors import BadInputError, NoRoomError
+from contimg.linalg import LINEAR_ALGEBRA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +71,7 @@ def casa_environment(env: Mapping[str, str]) -> dict[str, str]:
     made = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     # Not below CONTIMG_MEASURES: that may be baked into an image whose root is read-only.
     made |= {
-        "CASASITECONFIG": str(folder / "casasiteconfig.py"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+        **LINEAR_ALGEBRA, "CASASITECONFIG": str(folder / "casasiteconfig.py"),
         "MPLCONFIGDIR": str(_folder(own / "matplotlib")), "MPLBACKEND": "Agg",
     }  # fmt: skip
     home = env.get("HOME", "")

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from built import TABLE
+from contimg.linalg import LINEAR_ALGEBRA
 from contimg.versions import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +167,13 @@ def test_what_was_compiled_is_listed_and_serves_without_compiling_again(tmp_path
     work = "import numpy as np; from contimg_flag.steps import flag_zeros; flag_zeros(np.ones((1, 2, 2), 'c8'), np.zeros((1, 2, 2), bool))"
     subprocess.run([sys.executable, "-c", work], env=env, check=True)
     assert sorted(tmp_path.rglob("*.nbc")) == before != []
+
+
+def test_linear_algebra_in_an_image_rounds_as_elsewhere() -> None:
+    recipe = (ROOT / "images/Containerfile").read_text()
+    assert {
+        name: value for name in LINEAR_ALGEBRA for value in re.findall(rf"^    {name}=(\S+)", recipe, re.MULTILINE)
+    } == LINEAR_ALGEBRA
 
 
 def test_a_type_without_a_word_is_named() -> None:

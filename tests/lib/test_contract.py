@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from contimg.errors import MEANING, Exit, meaning_of, retry_of
+from contimg.linalg import LINEAR_ALGEBRA
 from contimg.manifest import MANIFEST, read_manifest
 
 PACKAGES = Path(__file__).parents[1] / "support" / "packages"
@@ -161,6 +162,17 @@ def test_a_killed_stage_leaves_no_child_and_no_artifact(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(MANIFEST))
     assert "sleep 61" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert summary(stage("--out", str(tmp_path / "out"), "--word", "killed"))["cached"] is False
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, LINEAR_ALGEBRA["OPENBLAS_CORETYPE"]), ({"OPENBLAS_CORETYPE": "Zen"}, "Zen")])
+def test_linear_algebra_rounds_alike_on_every_processor(given: dict[str, str], found: str) -> None:
+    """A library reads the variable when it is loaded, so it must be set before; who sets it knows better."""
+    code = (
+        "import atexit, os, sys; from contimg.contract import main; from toy.options import STAGE;"
+        "atexit.register(lambda: print(os.environ['OPENBLAS_CORETYPE'], 'numpy' in sys.modules, file=sys.stderr)); main(STAGE, ['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**ENVIRONMENT, **given}, capture_output=True, text=True, check=True)
+    assert done.stderr == f"{found} False\n"
 
 
 def test_progress_for_argo(tmp_path: Path) -> None:

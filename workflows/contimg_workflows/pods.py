@@ -23,6 +23,7 @@ from hera.workflows.models import (
 from hera.workflows.models.io.k8s.apimachinery.pkg.api.resource import Quantity
 
 from contimg.errors import Exit
+from contimg.linalg import LINEAR_ALGEBRA
 
 USER = 10001
 TMP, SCRATCH = "/tmp", "/scratch"  # noqa: S108 - in a pod of its own
@@ -38,8 +39,7 @@ POD_ENVIRONMENT = {
     "CONTIMG_SCRATCH": SCRATCH,
     "CONTIMG_TERMINATION_LOG": "/dev/termination-log",
 }
-# Threads of BLAS on few cores wait for each other: 15 times slower was measured.
-ENVIRONMENT = {**POD_ENVIRONMENT, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {**POD_ENVIRONMENT, **LINEAR_ALGEBRA}
 VERSION_VARIABLE = "CONTIMG_TEMPLATE_VERSION"
 SECONDS = (1.0, 5.0, 20.0, 60.0, 180.0, 600.0, 1800.0)
 """Borders of the histogram of a stage's time."""

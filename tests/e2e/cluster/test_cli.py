@@ -128,7 +128,7 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
     for name in names:
         spec = {"workflowTemplateRef": {"name": "contimg-watch"}, "synchronization": lock, "suspend": name == names[0]}
         site.kube.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name}, "spec": spec})
-        wait_until(f"a phase of {name}", lambda name=name: phase(site.kube.get("workflow", name)) or None, 60)  # type: ignore[misc]
+        wait_until(f"a phase of {name}", lambda name=name: phase(site.kube.get("workflows", name)) or None, 60)  # type: ignore[misc]
     try:
         found = rows(contimg(site, "status", "--lines", "0"))
         assert found[names[0]][:2] == ["▶", "running"]
@@ -175,7 +175,7 @@ def test_an_attempt_is_submitted_once(site: Site, processed: Night) -> None:
 
 
 def test_templates_of_another_version(site: Site) -> None:
-    document = site.kube.get("workflowtemplate", "contimg-watch")
+    document = site.kube.get("workflowtemplates", "contimg-watch")
     assert document is not None
     labels = {**document["metadata"]["labels"], "app.kubernetes.io/version": "9.9.9"}
     site.kube.apply({**document, "metadata": {"name": "contimg-old", "labels": labels}})

@@ -29,7 +29,7 @@ def running(site: Site, name: str, stage: str) -> tuple[str, str] | None:
 
 def gone(site: Site, name: str, uid: str) -> bool:
     """Say whether a pod is gone; another one may have its name."""
-    pod = site.kube.get("pod", name)
+    pod = site.kube.get("pods", name)
     return pod is None or pod["metadata"]["uid"] != uid
 
 

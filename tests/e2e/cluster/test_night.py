@@ -16,7 +16,7 @@ import pytest
 from cluster.argo import nodes
 from cluster.chaos import Chaos
 from cluster.groups import Night, key_of, shuffled, upload
-from cluster.kube import Kube, run, wait_until
+from cluster.kube import Kube, look, wait_until
 from cluster.site import Site
 from contimg.groups import subband_name
 
@@ -50,8 +50,7 @@ class Story:
 
 def controller() -> tuple[Kube, str]:
     """Find Argo's workflow controller, wherever the cluster has it."""
-    pods = json.loads(run("kubectl", "get", "pods", "--all-namespaces", "-o", "json"))["items"]
-    for pod in pods:
+    for pod in (look("api/v1/pods") or {})["items"]:
         if any("workflow-controller" in container["image"] for container in pod["spec"]["containers"]):
             hashes = {"pod-template-hash", "controller-revision-hash"}
             labels = {key: value for key, value in pod["metadata"]["labels"].items() if key not in hashes}
@@ -78,7 +77,7 @@ def arrive(site: Site, files: list[Path]) -> None:
 
 def post_into_nothing(site: Site) -> Callable[[], None]:
     """Let watch post to an address where nobody listens; return what undoes that."""
-    deployment = site.kube.get("deployment", "contimg-watch")
+    deployment = site.kube.get("deployments", "contimg-watch")
     assert deployment is not None
     args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     (place,) = [n for n, word in enumerate(args) if word.startswith("--post=")]
@@ -100,7 +99,7 @@ def die_between_put_and_post(site: Site, night: Night) -> None:
     wait_until("the record of the orphan", lambda: f"{night.id}-a1" in site.runs(), 60, every_s=0.2)
     for pod in site.kube.pods("app.kubernetes.io/component=watch"):
         site.kube.kill(pod)
-    assert site.kube.get("workflow", f"contimg-{night.id}-a1") is None
+    assert site.kube.get("workflows", f"contimg-{night.id}-a1") is None
     restore()
 
 

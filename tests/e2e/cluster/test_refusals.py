@@ -53,7 +53,7 @@ def refusal(site: Site, changes: dict[str, Any]) -> str:
 def test_helm_refuses_values(empty: Site, changes: dict[str, Any], words: list[str]) -> None:
     said = refusal(empty, changes)
     assert [word for word in words if word not in said] == [], said
-    assert empty.kube.get("deployment", "contimg-watch") is None
+    assert empty.kube.get("deployments", "contimg-watch") is None
 
 
 def test_helm_names_a_secret_that_is_missing(empty: Site) -> None:

@@ -22,10 +22,10 @@ def test_an_upgrade_while_a_group_is_processed(site: Site) -> None:
     night = Night("2026-02-01")
     upload(site.store, night.files)
     name = f"contimg-{night.id}-a1"
-    wait_until("the workflow at work", lambda: phase(site.kube.get("workflow", name)) == "Running", 120)
+    wait_until("the workflow at work", lambda: phase(site.kube.get("workflows", name)) == "Running", 120)
     site.changes = {**site.changes, "semaphores": {"casa": 3}}
     site.install()
-    config = site.kube.get("configmap", "contimg-semaphores")
+    config = site.kube.get("configmaps", "contimg-semaphores")
     assert config is not None
     assert config["data"]["casa"] == "3"
     site.succeeded(name)
@@ -41,7 +41,7 @@ def test_uninstall_and_reinstall_find_all_data(site: Site) -> None:
     wait_until("the end of all workflows", lambda: not [w for w in site.workflows() if phase(w) in {"", "Running"}], 300)
     before, runs = objects(site), site.runs()
     site.helm("uninstall", RELEASE, "--wait")
-    assert site.kube.get("deployment", "contimg-watch") is None
+    assert site.kube.get("deployments", "contimg-watch") is None
     assert objects(site) == before
     site.install()
     night = Night("2026-02-02", telescope="HERA")

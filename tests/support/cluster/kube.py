@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import http
 import json
 import os
 import shutil
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +24,12 @@ ROOT = Path(__file__).parents[3]
 KIT = ROOT.parent / "shared" / "cluster"
 """Scripts that bring up a cluster on one machine; where they are and run one, it is meant."""
 WORKFLOWS = "workflows.argoproj.io"
+APIS = {
+    **dict.fromkeys(("pods", "configmaps"), "api/v1"),
+    **dict.fromkeys(("deployments",), "apis/apps/v1"),
+    **dict.fromkeys(("workflows", "workflowtemplates"), "apis/argoproj.io/v1alpha1"),
+}
+"""Where the API server has the kinds that tests look at."""
 Answer = TypeVar("Answer")
 
 
@@ -68,8 +79,40 @@ def run(*argv: str | Path, stdin: str | None = None, timeout_s: float = 120, che
     return done.stdout
 
 
+@functools.cache
+def _proxy() -> str:
+    """Return the address of a way to the API server: kubectl takes a tenth of a second of a processor a call, and tests look often."""
+    program = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True, env=environment())
+    atexit.register(program.kill)
+    assert program.stdout is not None
+    said = program.stdout.readline()
+    if "Starting to serve on " not in said:
+        raise KubeError(f"kubectl proxy does not begin: {said}")
+    return f"http://{said.split()[-1]}"
+
+
+def look(path: str) -> dict[str, Any] | None:
+    """Return what the API server has at a path, or None.
+
+    Raises
+    ------
+    KubeError
+        If it does not answer, or refuses.
+    """
+    try:
+        with urllib.request.urlopen(f"{_proxy()}/{path}", timeout=60) as answer:  # noqa: S310 - http on loopback
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.NOT_FOUND:
+            return None
+        raise KubeError(f"{path}: {error}\n{error.read().decode()[-2000:]}") from error
+    except OSError as error:
+        raise KubeError(f"{path}: {error}") from error
+
+
 def wait_until(what: str, ask: Callable[[], Answer | None], within_s: float, every_s: float = 1.0) -> Answer:
-    """Ask again and again until there is an answer; each call of kubectl takes a tenth of a second of a processor, and as much of the server.
+    """Ask again and again until there is an answer.
 
     Raises
     ------
@@ -98,15 +141,16 @@ class Kube:
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return an object, or None if it does not exist."""
-        said = self.ctl("get", kind, name, "-o", "json", "--ignore-not-found")
-        answer: dict[str, Any] | None = json.loads(said) if said.strip() else None
-        return answer
+        return look(f"{self._path(kind)}/{name}")
 
     def all(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
         """Return the objects with these labels."""
-        chosen = ("-l", selector) if selector else ()
-        items: list[dict[str, Any]] = json.loads(self.ctl("get", kind, *chosen, "-o", "json"))["items"]
+        found = look(f"{self._path(kind)}?labelSelector={quote(selector)}") or {}
+        items: list[dict[str, Any]] = found["items"]
         return items
+
+    def _path(self, kind: str) -> str:
+        return f"{APIS[kind]}/namespaces/{self.namespace}/{kind}"
 
     def apply(self, *documents: dict[str, Any]) -> None:
         """Create or change objects."""

@@ -155,7 +155,7 @@ class Site:
         """
 
         def ask() -> Workflow | None:
-            workflow = self.kube.get("workflow", name)
+            workflow = self.kube.get("workflows", name)
             if workflow is None:
                 raise LookupError(f"no workflow {name} in {self.namespace}")
             return workflow if phase(workflow) in FINISHED else None
