@@ -1,22 +1,20 @@
-"""One installation for all tests on a cluster, and what a person would look at when one fails."""
+"""An installation for the tests on a cluster, and what a person would look at when one fails."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cluster.groups import Night, upload
-from cluster.images import load
-from cluster.site import Site, fresh
+from cluster.site import Site, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 HERE = Path(__file__).parent
-ORDER = ("chain", "night", "losses", "submit", "trouble", "cli", "release", "refusals")
+ORDER = ("chain", "losses", "night", "submit", "release", "trouble", "cli", "refusals")
 """The longest first, so that workers end together."""
 
 
@@ -27,16 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    """The chart, installed with the images that `make images` made; removed with its store at the end."""
-    load()
-    made = fresh("e2e")
-    try:
-        made.prepare()
-        made.install()
+    """An installation for all tests of this process but the chain's."""
+    with installed("e2e") as made:
         yield made
-    finally:
-        if "CONTIMG_E2E_KEEP" not in os.environ:
-            made.remove()
 
 
 @pytest.fixture

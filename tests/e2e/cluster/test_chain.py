@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ import pytest
 from chain import ENVIRONMENT, ROOT
 from cluster.argo import Workflow, nodes, seconds, when
 from cluster.groups import Night, key_of, upload
-from cluster.site import PROCESS_STAGES, Site
+from cluster.site import PROCESS_STAGES, Site, installed
 from contimg.directory import DirectoryStore
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ class Done:
         """When the bucket had the 16th subband."""
         keys = {key_of(path) for path in self.night.files}
         return max(entry.modified for entry in self.site.store.entries("incoming/") if entry.key in keys)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """An installation of its own, whose images are of a tier that gives the same bytes each time."""
+    with installed("chain", parameters={"image-tier": "development"}) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

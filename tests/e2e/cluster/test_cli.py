@@ -130,10 +130,11 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
         site.kube.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name}, "spec": spec})
         wait_until(f"a phase of {name}", lambda name=name: phase(site.kube.get("workflows", name)) or None, 60)  # type: ignore[misc]
     try:
+        # The controller first says that it is pending, and then why.
+        wait_until("a reason", lambda: "Waiting for" in " ".join(rows(contimg(site, "status", "--lines", "0"))[names[1]]), 60)
         found = rows(contimg(site, "status", "--lines", "0"))
         assert found[names[0]][:2] == ["▶", "running"]
         assert found[names[1]][:2] == ["·", "pending"]
-        assert "Waiting for" in " ".join(found[names[1]])
     finally:
         site.kube.ctl("delete", "workflow", *names)
 

@@ -35,7 +35,7 @@ def gone(site: Site, name: str, uid: str) -> bool:
 
 def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> None:
     """First without a word (a lost node), then told to stop (a drained one): the third pod is left alone."""
-    name = site.anew(processed.id, image__niter="300")
+    name = site.anew(processed.id, image__tier="development", image__niter="300")
     killed = set()
     for grace_s in (0, 30):
         pod, uid = wait_until("image at work", lambda: running(site, name, "image"), 300, every_s=0.4)
@@ -53,7 +53,7 @@ def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> 
 
 
 def test_a_minute_without_the_store_is_survived(site: Site, processed: Night) -> None:
-    name = site.anew(processed.id, image__niter="301")
+    name = site.anew(processed.id, image__tier="development", image__niter="301")
     wait_until("image at work", lambda: running(site, name, "image"), 300)
     site.shut_door()
     try:

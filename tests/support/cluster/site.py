@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,13 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 
 from cluster.argo import FINISHED, Argo, Workflow, messages, phase
+from cluster.images import load
 from cluster.kube import ROOT, Kube, KubeError, environment, run, wait_until
 from contimg.store import Store, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
 CHART = ROOT / "charts" / "contimg"
@@ -51,6 +55,8 @@ class Site:
     uri: str
     changes: dict[str, Any] = field(default_factory=dict)
     """Values over those that every test has."""
+    checked: bool = False
+    """Whether helm has compared what it installs with the cluster's schemas, which costs two seconds of each processor."""
 
     @property
     def kube(self) -> Kube:
@@ -76,10 +82,10 @@ class Site:
             "s3": {"endpoint": f"http://{DOOR}.{self.namespace}.svc:{outside.port}", "existingSecret": "s3"},
             "images": {"registry": "localhost"},
             "stages": {name: {"resources": SMALL} for name in STAGES},
-            "parameters": {"image-tier": "development", "grace_s": "20", "days": "0"},
+            "parameters": {"image-tier": "quicklook", "grace_s": "20", "days": "0"},
             "watch": {"intervalSeconds": 2, "timeoutSeconds": 40, "subbandBytes": 0},
             "events": {"eventBus": {"kind": "exotic", "exotic": {"url": environment()["CONTIMG_NATS_IN_CLUSTER"]}}},
-            "sweep": {"schedules": ["* * * * *"]},
+            "sweep": {"schedules": ["*/2 * * * *"]},
         }
         return deep(ours, self.changes)
 
@@ -121,7 +127,9 @@ class Site:
             If that fails, with the state of the namespace.
         """
         try:
-            self.helm("upgrade", "--install", RELEASE, str(CHART), "--wait", "--timeout", "5m", values=True)
+            words = ("--disable-openapi-validation",) if self.checked else ()
+            self.helm("upgrade", "--install", RELEASE, str(CHART), "--wait", "--timeout", "5m", *words, values=True)
+            self.checked = True
             self.hears()
         except (KubeError, TimeoutError) as error:
             raise KubeError(f"{error}\n{self.describe()}") from error
@@ -160,7 +168,7 @@ class Site:
                 raise LookupError(f"no workflow {name} in {self.namespace}")
             return workflow if phase(workflow) in FINISHED else None
 
-        return wait_until(f"the end of {name}", ask, within_s, every_s=3)
+        return wait_until(f"the end of {name}", ask, within_s)
 
     def succeeded(self, name: str, within_s: float = WITHIN_S) -> Workflow:
         """Wait for a workflow's end, which must be a good one."""
@@ -240,3 +248,17 @@ def fresh(word: str, **changes: Any) -> Site:
     """Return a new site; its names hold this process, so that two test runs do not meet."""
     name = f"contimg-{word}-{os.getpid()}"
     return Site(name, f"s3://{environment()['CONTIMG_S3_BUCKET']}/{name}", changes)
+
+
+@contextmanager
+def installed(word: str, **changes: Any) -> Iterator[Site]:
+    """Install the chart with the images that `make images` made; take it away with its store (`CONTIMG_E2E_KEEP`: do not)."""
+    load()
+    made = fresh(word, **changes)
+    try:
+        made.prepare()
+        made.install()
+        yield made
+    finally:
+        if "CONTIMG_E2E_KEEP" not in os.environ:
+            made.remove()
