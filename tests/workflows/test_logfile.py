@@ -6,7 +6,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from contimg_workflows.cli.words import joined, leading
+from contimg_workflows.cli.logs import LogsOptions
+from contimg_workflows.cli.status import StatusOptions
+from contimg_workflows.cli.words import flagged, joined
 from contimg_workflows.logfile import following, lines_of, said
 
 if TYPE_CHECKING:
@@ -49,11 +51,24 @@ def test_a_line_that_grows_is_one_line(tmp_path: Path) -> None:
 
 
 def test_words_before_the_options_have_flags() -> None:
-    assert leading(["NAME", "TASK", "--follow"], "--name", "--task") == ["--name=NAME", "--task=TASK", "--follow"]
-    assert leading(["NAME", "--follow"], "--name", "--task") == ["--name=NAME", "--follow"]
-    assert leading(["--name", "x"], "--name") == ["--name", "x"]
-    assert leading(["a", "b", "c"], "--name") == ["--name=a", "b", "c"]
-    assert leading([], "--name") == []
+    assert flagged(["NAME", "TASK", "--follow"], LogsOptions, "--name", "--task") == ["--name=NAME", "--task=TASK", "--follow"]
+    assert flagged(["NAME", "--follow"], LogsOptions, "--name", "--task") == ["--name=NAME", "--follow"]
+    assert flagged(["--name", "x"], StatusOptions, "--name") == ["--name", "x"]
+    assert flagged(["a", "b", "c"], StatusOptions, "--name") == ["--name=a", "b", "c"]
+    assert flagged([], StatusOptions, "--name") == []
+
+
+def test_words_among_and_behind_the_options_have_flags() -> None:
+    assert flagged(["--engine", "argo", "NAME"], StatusOptions, "--name") == ["--engine", "argo", "--name=NAME"]
+    assert flagged(["--engine=argo", "NAME", "--lines", "3"], StatusOptions, "--name") == [
+        "--engine=argo",
+        "--name=NAME",
+        "--lines",
+        "3",
+    ]
+    assert flagged(["--follow", "NAME"], LogsOptions, "--name", "--task") == ["--follow", "--name=NAME"]
+    assert flagged(["-h", "NAME", "--set", "a.b=1"], LogsOptions, "--name") == ["-h", "--name=NAME", "--set", "a.b=1"]
+    assert flagged(["--engine"], StatusOptions, "--name") == ["--engine"]
 
 
 def test_settings_are_gathered() -> None:

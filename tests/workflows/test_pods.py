@@ -20,6 +20,8 @@ from contimg_workflows.render import rendered
 from contimg_workflows.stages import COMMAND_NEEDS, COMMANDS, NEEDS
 
 ROOT = Path(__file__).parents[2]
+SUBBANDS, FULL_MS, CONVERT_PEAK = 16 * 145_348_600, 1_413_000_000, 760_000_000
+"""Bytes of a full-size group, of its MS, and of the largest that contimg-convert was, as its manifest says."""
 DOCUMENTS = [yaml.safe_load(text) for text in rendered().values()]
 TEMPLATES = [(one["metadata"]["name"], part) for one in DOCUMENTS for part in one["spec"].get("templates", [])]
 CONTAINERS = [pytest.param(part, id=name) for name, part in TEMPLATES if "container" in part]
@@ -115,6 +117,13 @@ def test_the_ramp_starts_at_the_limit() -> None:
 
 
 # What a person opens
+
+
+def test_a_full_size_group_is_converted_in_one_try() -> None:
+    """From a bucket, the 16 subbands lie in scratch beside the MS that they become; what memory is left is the process's."""
+    scratch, memory = NEEDS["convert"].scratch_mi << 20, NEEDS["convert"].memory_mi << 20
+    assert scratch >= SUBBANDS + FULL_MS
+    assert memory - SUBBANDS - FULL_MS >= CONVERT_PEAK
 
 
 @pytest.mark.parametrize("stage", [name for name, needs in NEEDS.items() if needs.views])

@@ -24,7 +24,7 @@ __all__ = ["COMMANDS", "ENVIRONMENT", "NEEDS", "Command", "Needs", "command_of",
 
 NEEDS = {
     "watch": Needs(600, 1024, cpu="250m"),
-    "convert": Needs(1200, 4096, 2560),
+    "convert": Needs(1200, 5120, 3840),
     "flag": Needs(1800, 6144, 3072, semaphore="casa"),
     "calibrate": Needs(2400, 8192, 4096, semaphore="casa"),
     "image": Needs(4000, 8192, 5120, semaphore="wsclean", views=("thumbnail.png",)),

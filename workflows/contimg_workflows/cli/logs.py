@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from contimg.contract import command
 from contimg.errors import ContimgError, UsageError
 from contimg_workflows.cli.engines import EngineOptions, service_of
-from contimg_workflows.cli.words import leading
+from contimg_workflows.cli.words import flagged
 from contimg_workflows.service import patiently
 from contimg_workflows.state import Status
 
@@ -35,7 +35,7 @@ class LogsOptions(EngineOptions):
     """Print the logs of a workflow's tasks, or of one task."""
 
     name: str
-    """Name of the workflow; may stand first, without its flag."""
+    """Name of the workflow; may stand without its flag."""
     task: str | None = None
     """One task; may stand second. Of others each line begins with the task's name."""
     follow: bool = False
@@ -44,7 +44,7 @@ class LogsOptions(EngineOptions):
 
 def main(argv: Sequence[str]) -> int:
     """Run ``contimg logs NAME [TASK]``."""
-    return command("contimg logs", LogsOptions, _work, leading(argv, "--name", "--task"), tell=False)
+    return command("contimg logs", LogsOptions, _work, flagged(argv, LogsOptions, "--name", "--task"), tell=False)
 
 
 def _work(options: LogsOptions, _console: Console, env: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from contimg.runs import Blame, blame_of
 from contimg.store import open_store
 from contimg_workflows.cli.engines import EngineOptions, engine_of, service_of
 from contimg_workflows.cli.submit import MOVING, code_of, given_store, start, submitted
-from contimg_workflows.cli.words import Settings, joined, leading
+from contimg_workflows.cli.words import Settings, flagged, joined
 from contimg_workflows.service import EngineError, patiently
 from contimg_workflows.state import GOOD, Status, TaskState
 
@@ -37,7 +37,7 @@ class ReprocessOptions(EngineOptions):
     """Start the next attempt at a group; what stages before --from made is taken as it is."""
 
     group: str
-    """Id of the group, such as 20260125t222605; may stand first, without its flag."""
+    """Id of the group, such as 20260125t222605; may stand without its flag."""
     from_: Stages = "convert"
     """The first stage that runs anew."""
     set: Settings = ()
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         attempt = _attempt(service, name)
         return {**submitted(service, name, console, ended, wait=options.wait), "attempt": attempt}
 
-    code = command("contimg reprocess", ReprocessOptions, work, joined(leading(argv, "--group")))
+    code = command("contimg reprocess", ReprocessOptions, work, joined(flagged(argv, ReprocessOptions, "--group")))
     return code or code_of(ended)
 
 

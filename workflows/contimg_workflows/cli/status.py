@@ -10,7 +10,7 @@ from pydantic import Field
 from contimg.contract import command
 from contimg.errors import ContimgError
 from contimg_workflows.cli.engines import EngineOptions, service_of
-from contimg_workflows.cli.words import leading
+from contimg_workflows.cli.words import flagged
 from contimg_workflows.display import stdout, summary, tasks
 from contimg_workflows.service import no_such_run
 from contimg_workflows.state import Status
@@ -29,14 +29,14 @@ class StatusOptions(EngineOptions):
     """Say what ran, how long it took and why it failed."""
 
     name: str | None = None
-    """One workflow, with its tasks; may stand first, without its flag."""
+    """One workflow, with its tasks; may stand without its flag."""
     lines: int = Field(default=10, ge=0)
     """Lines of the log of each failed task."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``contimg status``."""
-    return command("contimg status", StatusOptions, _work, leading(argv, "--name"), tell=False)
+    return command("contimg status", StatusOptions, _work, flagged(argv, StatusOptions, "--name"), tell=False)
 
 
 def _work(options: StatusOptions, _console: Console, env: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contimg.contract import command
 from contimg.store import open_store
 from contimg_workflows.cli.engines import EngineOptions, engine_of, service_of
 from contimg_workflows.cli.run import FAILED
-from contimg_workflows.cli.words import Settings, joined, leading
+from contimg_workflows.cli.words import Settings, flagged, joined
 from contimg_workflows.display import why
 from contimg_workflows.service import patiently
 from contimg_workflows.state import Status
@@ -33,7 +33,7 @@ class SubmitOptions(EngineOptions):
     """Let a pipeline or a stage run by its template, and return; contimg status and contimg logs tell how it goes."""
 
     pipeline: str
-    """Name of a pipeline or a stage: process-group, epoch, reprocess, backfill, image …; may stand first, without its flag."""
+    """Name of a pipeline or a stage: process-group, epoch, reprocess, backfill, image …; may stand without its flag."""
     set: Settings = ()
     """STAGE.OPTION=VALUE, or NAME=VALUE of a parameter of the pipeline's own, such as group=ID; may be given again and again."""
     wait: bool = False
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         name = start(service, options.pipeline, options.set, given_store(options, env))
         return submitted(service, name, console, ended, wait=options.wait)
 
-    code = command("contimg submit", SubmitOptions, work, joined(leading(argv, "--pipeline")))
+    code = command("contimg submit", SubmitOptions, work, joined(flagged(argv, SubmitOptions, "--pipeline")))
     return code or code_of(ended)
 
 

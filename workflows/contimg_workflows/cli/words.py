@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,16 +10,21 @@ from pydantic import BeforeValidator
 
 from contimg.directory import DirectoryStore
 from contimg.errors import UsageError
+from contimg.options import flag
 from contimg.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from contimg.options import Options
 
 
 def _lines(value: object) -> object:
     return tuple(value.split("\n")) if isinstance(value, str) else value
 
 
+ALONE = {"-h", "--help", "--version"}
+"""What every command has and takes no value."""
 Settings = Annotated[tuple[str, ...], BeforeValidator(_lines)]
 """What ``--set`` gathered, an element each."""
 
@@ -38,11 +44,20 @@ def joined(argv: Sequence[str]) -> list[str]:
     return [*rest, *(["--set=" + "\n".join(settings)] if settings else [])]
 
 
-def leading(argv: Sequence[str], *flags: str) -> list[str]:
-    """Give the words that stand before all options their flags: ``logs NAME TASK`` is ``logs --name=NAME --task=TASK``."""
-    first = next((number for number, word in enumerate(argv) if word.startswith("-")), len(argv))
-    given = argv[: min(first, len(flags))]
-    return [*(f"{flag}={word}" for flag, word in zip(flags, given, strict=False)), *argv[len(given) :]]
+def flagged(argv: Sequence[str], model: type[Options], *flags: str) -> list[str]:
+    """Give the words that belong to no option their flags: ``logs NAME TASK`` is ``logs --name=NAME --task=TASK``."""
+    switches = {flag(name) for name, field in model.model_fields.items() if field.annotation is bool} | ALONE
+    free = list(flags)
+    found: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            found.append(f"{free.pop(0)}={word}" if free else word)
+        elif "=" in word or word in switches:
+            found.append(word)
+        else:
+            found += [word, *islice(words, 1)]
+    return found
 
 
 def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
