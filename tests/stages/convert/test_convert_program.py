@@ -17,8 +17,11 @@ import pytest
 from chain import Chain
 from contimg.coordinates import direction_cosines
 from contimg.errors import Exit
+from contimg.manifest import read_manifest
 from contimg.ms import MeasurementSet
+from contimg.store import open_store, put_file
 from contimg.trees import unpack
+from contimg_workflows.stages import NEEDS
 
 GIB = 1 << 30
 C = 299792458.0
@@ -90,6 +93,25 @@ def test_a_full_group_takes_less_than_two_gib(full_chain: Chain, tmp_path: Path)
     (manifest,) = (tmp_path / "out").glob("*/manifest.json")
     metrics: dict[str, Any] = json.loads(manifest.read_text())["metrics"]
     assert (metrics["rows"], metrics["channels"], metrics["antennas"], metrics["integrations"]) == (111744, 768, 96, 24)
+
+
+@pytest.mark.slow
+def test_a_full_group_from_a_bucket_fits_in_the_scratch_of_its_pod(full_chain: Chain, rclone_root: str, tmp_path: Path) -> None:
+    """Where files cannot be read in place, all 16 lie beside the MS; the pod's scratch is no larger than its template says."""
+    record, store = Path(full_chain.record), open_store(rclone_root)
+    for path in [record, *(full_chain.store / "incoming").rglob("*.hdf5")]:
+        put_file(store, path.relative_to(full_chain.store).as_posix(), path)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    walled = f'mount -t tmpfs -o size={NEEDS["convert"].scratch_mi}m none {scratch} && exec "$@"'
+    words = argv(f"{rclone_root}/groups/{record.name}", f"{rclone_root}/out")
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", walled, "sh", *words],
+        env={**os.environ, "CONTIMG_SCRATCH": str(scratch)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    there = read_manifest(json.loads(done.stdout)["artifact"]).output("ms.tar")
+    assert there.sha256 == read_manifest(full_chain.ms).output("ms.tar").sha256
 
 
 @pytest.mark.slow
