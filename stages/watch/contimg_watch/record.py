@@ -107,7 +107,7 @@ def measured(task: TaskRun) -> TaskRun:
         return task
     if manifest.created < task.started:
         return task.model_copy(update={"cached": True})
-    usage = getattr(manifest, "usage", None)
+    usage = manifest.usage
     if usage is None:
         return task.model_copy(update={"wall_s": round(sum(manifest.seconds.values()), 3)})
     queue = (manifest.created - task.started).total_seconds() - usage.wall_s if task.tries == 1 else None
