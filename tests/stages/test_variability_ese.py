@@ -212,8 +212,9 @@ def test_real_agn_without_a_lens_are_no_candidates(names: str, count: int) -> No
 def test_lenses_put_before_real_agn_are_found() -> None:
     windows = [window for path in sorted(gbi.FOLDER.glob("*.txt")) for window in gbi_windows(path)]
     found = [gbi_verdict(mjd, flux * lens_gain((mjd - mjd[0] - 75) / 13, 1.2, 0.3)) for mjd, flux in windows]
-    # Real sources vary by themselves, and three of these data sets hold bad scans: not every lens can stand out.
-    assert np.mean([item.candidate for item in found]) >= 0.7
+    # Real sources vary by themselves, and three of these data sets hold bad scans: not every lens can stand out. What is asked of the
+    # search is an evidence of 10; what is asked of a candidate, for the sake of false alarms, is the threshold's own rule.
+    assert np.mean([item.lens is not None and item.lens.least > 10 for item in found]) >= 0.7
 
 
 def gbi_verdict(mjd: np.ndarray, flux: np.ndarray) -> Verdict:

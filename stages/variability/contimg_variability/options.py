@@ -17,7 +17,7 @@ class VariabilityOptions(StageOptions):
     """URI of the folder of tables; statistics and candidates are published to it."""
     min_score: float = Field(default=0.6, ge=0, le=1)
     """A candidate's mission score is above this."""
-    min_evidence: float = Field(default=10.0, gt=0)
+    min_evidence: float = Field(default=13.0, gt=0)
     """A candidate's penalised log likelihood exceeds that of every rival explanation by this much."""
     min_epochs: int = Field(default=20, ge=5)
     """Sources with more epochs than this get a verdict."""
