@@ -203,8 +203,8 @@ def group_input(name: str, uri: str) -> Input:
     """Describe a group's record as an input: what is in it, but neither which attempt it is nor how often it was tried."""
     store, key = split(uri)
     try:
-        record = GroupRecord.model_validate_json(store.read(key))
-    except ValidationError:  # whoever reads it says what is wrong
+        record = group_record(store.read(key), uri)
+    except BadInputError:  # whoever reads it says what is wrong
         return object_input(name, uri)
     return Input(name=name, uri=uri, digest=digest_json(record.model_dump(mode="json", exclude={"attempt", "retries"})))
 

@@ -17,6 +17,7 @@ import pytest
 
 from cluster.argo import phase
 from cluster.groups import Night
+from cluster.images import version
 from cluster.kube import environment, wait_until
 from cluster.site import Site
 from commands import here
@@ -137,12 +138,6 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
         assert found[names[1]][:2] == ["·", "pending"]
     finally:
         site.kube.ctl("delete", "workflow", *names)
-
-
-def version() -> str:
-    from importlib.metadata import version as of
-
-    return of("contimg")
 
 
 # What is refused

@@ -81,11 +81,6 @@ def messages(workflow: Workflow) -> str:
     return "\n".join(dict.fromkeys(text for text in said if text))
 
 
-def busy_s(workflow: Workflow) -> float:
-    """Return the seconds in which at least one main container of the workflow ran, by its nodes' own times."""
-    return sum(seconds(pod) for pod in nodes(workflow, "Pod"))
-
-
 def exit_codes(workflow: Workflow) -> list[str]:
     """Return the exit code of every pod in the order in which they began."""
     return [str(pod.get("outputs", {}).get("exitCode", "")) for pod in nodes(workflow, "Pod")]

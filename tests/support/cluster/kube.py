@@ -161,10 +161,6 @@ class Kube:
         """Merge a change into an object."""
         self.ctl("patch", kind, name, "--type", "merge", "-p", json.dumps(change))
 
-    def scale(self, deployment: str, replicas: int) -> None:
-        """Set the number of pods of a deployment."""
-        self.ctl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
-
     def kill(self, pod: str, *, grace_s: int = 0) -> None:
         """Delete a pod, at once by default; one that is gone already is no error."""
         force = ("--force",) if grace_s == 0 else ()

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import tempfile
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -221,11 +220,6 @@ class Site:
                 outputs = json.loads(self.store.read(key))["outputs"]
                 wrong += [f"{folder}/{one['name']}" for one in outputs if sizes.get(f"{folder}/{one['name']}") != one["bytes"]]
         return wrong
-
-    def runs_by_phase(self, unit: str) -> Counter[str]:
-        """Count the event-driven workflows of a group by their end."""
-        names = [workflow for workflow in self.workflows() if workflow["metadata"]["name"].startswith(f"contimg-{unit}-")]
-        return Counter(phase(workflow) for workflow in names)
 
     def describe(self) -> str:
         """Return what a person would look at first."""
