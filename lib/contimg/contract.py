@@ -207,11 +207,6 @@ def scratch_root(env: Mapping[str, str]) -> str:
     return tempfile.gettempdir()
 
 
-def inputs_of(manifest: Manifest, name: str) -> list[Input]:
-    """Return the inputs of one name that an artifact was made from."""
-    return [item for item in manifest.inputs if item.name == name]
-
-
 class _Stop:
     """SIGTERM and SIGINT as an exception, raised again where it was lost, never while it is on its way."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.coordinates import MJD_ZERO_JD, SIDEREAL_RATE, apparent_hadec, direction_cosines, icrs_of_hadec, separation_rad
+from contimg.coordinates import SIDEREAL_RATE, apparent_hadec, direction_cosines, icrs_of_hadec, separation_rad
 from contimg.errors import BadInputError
 from contimg.telescope import SPEED_OF_LIGHT, primary_beam
 
@@ -175,11 +175,6 @@ def power_law(flux_jy: npt.ArrayLike, at_hz: float, freq_hz: FloatArray, alpha: 
     flux = np.atleast_1d(np.asarray(flux_jy, np.float64))
     index = np.broadcast_to(np.asarray(alpha, np.float64), flux.shape)
     return np.asarray(flux[:, None] * (freq_hz[None, :] / at_hz) ** index[:, None])
-
-
-def mjd_of_jd(jd: npt.ArrayLike) -> FloatArray:
-    """Return MJD of JD."""
-    return np.asarray(jd, np.float64) - MJD_ZERO_JD
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,6 @@ INTEGRATIONS = 24
 """Integrations of one group."""
 GROUP_CADENCE_S = 309.24
 """Seconds from one group to the next."""
-SUBBAND_BYTES = 145_348_600
-"""Size of every whole subband file."""
 SEFD_JY = 6000.0
 """System equivalent flux density of one antenna and polarization; 5800 to 6500 Jy were measured."""
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contimg.errors import UsageError
-from contimg_workflows.state import RunFolder, RunState, Status, TaskState, Try, all_runs, log_tail
+from contimg_workflows.logfile import lines_of
+from contimg_workflows.state import RunFolder, RunState, Status, TaskState, Try, all_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,6 +104,10 @@ def test_runs_are_listed_by_their_start(tmp_path: Path) -> None:
 # The end of a log
 
 
+def tail(path: Path, lines: int) -> list[str]:
+    return list(lines_of(path))[-lines:]
+
+
 def line(message: str, **more: Any) -> str:
     return json.dumps({"time": "2026-01-25T22:26:05.123+00:00", "level": "info", "stage": "x", "message": message, **more})
 
@@ -110,24 +115,24 @@ def line(message: str, **more: Any) -> str:
 def test_the_end_of_a_log_is_plain_words(tmp_path: Path) -> None:
     log = tmp_path / "a.1.log"
     log.write_text("\n".join([line("begin"), line("end", level="error"), "not JSON at all", "[1, 2]", '{"other": 1}']))
-    assert log_tail(log, 10) == ["22:26:05 info: begin", "22:26:05 error: end", "not JSON at all", "[1, 2]", '{"other": 1}']
-    assert log_tail(log, 2) == ["[1, 2]", '{"other": 1}']
+    assert tail(log, 10) == ["22:26:05 info: begin", "22:26:05 error: end", "not JSON at all", "[1, 2]", '{"other": 1}']
+    assert tail(log, 2) == ["[1, 2]", '{"other": 1}']
 
 
 def test_a_trace_is_shown_line_by_line(tmp_path: Path) -> None:
     log = tmp_path / "a.1.log"
     log.write_text(line("bang", trace="Traceback:\n  File x\nZeroDivisionError: no"))
-    assert log_tail(log, 2) == ["  File x", "ZeroDivisionError: no"]
+    assert tail(log, 2) == ["  File x", "ZeroDivisionError: no"]
 
 
-def test_of_a_long_log_only_the_end_is_read(tmp_path: Path) -> None:
+def test_the_end_of_a_long_log_is_found(tmp_path: Path) -> None:
     log = tmp_path / "a.1.log"
     log.write_text("\n".join(line(f"number {n}") for n in range(20000)))
-    assert log_tail(log, 3) == [f"22:26:05 info: number {n}" for n in (19997, 19998, 19999)]
+    assert tail(log, 3) == [f"22:26:05 info: number {n}" for n in (19997, 19998, 19999)]
 
 
 def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
     log = tmp_path / "a.1.log"
     log.write_bytes(b"\xff\xfe\x00 broken\nlast")
-    assert log_tail(log, 1) == ["last"]
-    assert log_tail(tmp_path / "gone", 5) == []
+    assert tail(log, 1) == ["last"]
+    assert tail(tmp_path / "gone", 5) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -175,17 +174,6 @@ def all_runs(runs: Path) -> list[RunFolder]:
     """List the runs of a folder, the earliest start first."""
     found = [RunFolder(runs, path.parent.name) for path in runs.glob(f"*/{STATE}")]
     return sorted(found, key=lambda folder: json.loads((folder.path / STATE).read_text())["started"])
-
-
-def log_tail(path: Path, lines: int) -> list[str]:
-    """Return the last lines of a log, JSON lines as plain words."""
-    if not path.exists():
-        return []
-    with path.open("rb") as log:
-        log.seek(max(0, os.fstat(log.fileno()).st_size - 65536))
-        text = log.read().decode(errors="replace")
-    words = [word for line in text.splitlines() for word in plain(line)]
-    return words[-lines:]
 
 
 def plain(line: str) -> list[str]:

@@ -40,8 +40,6 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 COLOURS = 256
 """Most colours of a palette image."""
-DPI = 72.0
-"""An SVG's unit is a point."""
 
 
 @dataclass(frozen=True)
