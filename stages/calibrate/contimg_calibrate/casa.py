@@ -113,26 +113,30 @@ def reference(table: Path) -> str:
 
 
 def _settle(path: Path) -> None:
-    """Write a caltable's solutions anew in columns of fixed shape, where casacore leaves no random bytes between arrays."""
-    import casacore.tables as ct
-
+    """Write a caltable anew in columns of fixed shape, where casacore leaves no random bytes between arrays."""
     loose = path.with_name(f"{path.name}.loose")
     path.rename(loose)
+    _write_anew(loose, path)
+    shutil.rmtree(loose)
+
+
+def _write_anew(loose: Path, path: Path) -> None:
+    """Copy a table and its subtables; a column without values is left out."""
+    import casacore.tables as ct
+
     with ct.table(str(loose), ack=False, lockoptions="usernoread") as old:
-        description = {name: part for name, part in old.getdesc().items() if not name.startswith("_")}
-        for name in [name for name in description if not old.iscelldefined(name, 0)]:
-            del description[name]
-        for name, part in description.items():
-            if part.get("ndim"):
-                shape = list(old.getcell(name, 0).shape)
-                part.update(ndim=len(shape), shape=shape, option=FIXED_SHAPE)
+        filled = [name for name in old.colnames() if old.nrows() and old.iscelldefined(name, 0)]
+        description = {name: old.getcoldesc(name) for name in (filled if old.nrows() else old.colnames())}
+        for name in filled:
+            if description[name].get("ndim"):
+                shape = list(np.shape(old.getcell(name, 0)))
+                description[name].update(ndim=len(shape), shape=shape, option=FIXED_SHAPE)
         with ct.table(str(path), description, nrow=old.nrows(), ack=False) as new:
-            for name in description:
+            for name in filled:
                 new.putcol(name, old.getcol(name))
             new.putinfo(old.info())
             for name, value in old.getkeywords().items():
                 subtable = isinstance(value, str) and value.startswith("Table: ")
                 if subtable:
-                    shutil.copytree(loose / name, path / name, ignore=shutil.ignore_patterns("table.lock"))
+                    _write_anew(loose / name, path / name)
                 new.putkeyword(name, f"Table: {path / name}" if subtable else value)
-    shutil.rmtree(loose)
