@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from contimg.coordinates import Site
 from contimg.errors import UsageError
+from contimg.groups import N_SUBBANDS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,7 +28,6 @@ MS_NAME = "DSA_110"
 """TELESCOPE_NAME of every Measurement Set."""
 
 SPEED_OF_LIGHT = 299792458.0
-N_SUBBANDS = 16
 CHANNELS_PER_SUBBAND = 48
 N_CHANNELS = N_SUBBANDS * CHANNELS_PER_SUBBAND
 CHANNEL_WIDTH_HZ = 244140.625

@@ -158,9 +158,10 @@ def test_a_killed_stage_leaves_no_child_and_no_artifact(tmp_path: Path) -> None:
     time.sleep(0.3)
     child.kill()
     child.wait(10)
-    time.sleep(0.3)
+    deadline = time.monotonic() + 30
+    while "sleep 61" in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout:
+        assert time.monotonic() < deadline
     assert not list(tmp_path.rglob(MANIFEST))
-    assert "sleep 61" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert summary(stage("--out", str(tmp_path / "out"), "--word", "killed"))["cached"] is False
 
 

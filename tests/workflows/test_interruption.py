@@ -50,8 +50,8 @@ def test_told_to_stop_it_stops_everything_and_says_so(bench: Bench, tmp_path: Pa
     wait_for(lambda: "b" in bench.ran())
     begun = time.monotonic()
     engine.send_signal(number)
-    assert engine.wait(15) == 21
-    assert time.monotonic() - begun < 10
+    assert engine.wait(60) == 21
+    assert time.monotonic() - begun < 30  # long before b's own end
     assert not any(alive(pid) for pid in bench.pids())
     assert "b" not in bench.made()
     state = RunFolder(bench.runs, "one").load()
@@ -77,7 +77,7 @@ def test_killed_it_takes_its_processes_along_and_resumes(bench: Bench, tmp_path:
 def again(bench: Bench, folder: Path) -> None:
     """Run to the end; what was done is not done again."""
     engine = drive(folder, b_do="sleep", b_times="1")
-    said, _ = engine.communicate(timeout=30)
+    said, _ = engine.communicate(timeout=120)
     assert json.loads(said)["status"] == "done"
     assert bench.word("d") == "a b a c d"
     assert bench.ran().count("a") == 1
@@ -94,5 +94,5 @@ def test_killed_at_any_moment_the_state_is_whole(bench: Bench, tmp_path: Path) -
         if (bench.runs / "one" / "state.json").exists():
             assert RunFolder(bench.runs, "one").load().status in {Status.INTERRUPTED, Status.DONE}
     engine = drive(tmp_path)
-    assert engine.wait(30) == 0
+    assert engine.wait(120) == 0
     assert bench.word("d") == "a b a c d"

@@ -103,10 +103,10 @@ def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:
     assert one.reason(24) == "took longer than 0 s"
 
 
-def test_who_does_not_listen_is_killed(start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_listen_is_killed(start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE_S", 0.3)
-    one = start("trap '' TERM; sleep 30; sleep 30")
-    time.sleep(0.2)
+    one = start("trap '' TERM; echo deaf >&2; sleep 30; sleep 30")
+    _until((tmp_path / "log").read_text)
     one.stop()
     begun = time.monotonic()
     assert end(one) == 137
@@ -117,9 +117,14 @@ def test_grandchildren_go_with_it(start: Callable[..., Process], tmp_path: Path)
     one = start(f"sleep 60 & echo $! > {tmp_path}/pid; exit 0")
     assert end(one) == 0
     pid = int((tmp_path / "pid").read_text())
-    time.sleep(0.1)
-    status = Path(f"/proc/{pid}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    _until(lambda: not _alive(pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:

@@ -98,6 +98,10 @@ class Bench:
         marks = [path.name.split(".") for path in (self.store / name / "marks").glob("*")]
         return [word for word, _, _ in sorted(marks, key=lambda mark: int(mark[1]))]
 
+    def mark(self, task: str, name: str = "one") -> str:
+        """Return the pattern of the files that are there once a task came to its work."""
+        return str(self.store / name / "marks" / f"{task}.*")
+
     def pids(self, name: str = "one") -> list[int]:
         return [int(path.name.split(".")[2]) for path in (self.store / name / "marks").glob("*")]
 

@@ -23,6 +23,8 @@ class TinyOptions(StageOptions):
     """End so only the first few times; then write."""
     nap_s: float = 0.0
     """Sleep so long before writing."""
+    after: str = ""
+    """Wait, before writing, for a file of this pattern; the task's time limit ends it."""
     store: str = ""
     """Folder that remembers the times, and who ran."""
 

@@ -22,6 +22,9 @@ def run(options: TinyOptions, context: Context) -> Outcome:
     if _count(options) <= options.times:
         _end(options)
     time.sleep(options.nap_s)
+    after = Path(options.after)
+    while options.after and not any(after.parent.glob(after.name)):
+        time.sleep(0.02)
     with context.step("write"):
         context.write("word.txt", " ".join([*before, options.word]).encode())
     return Outcome(metrics={"words": len(before) + 1})
