@@ -301,7 +301,7 @@ def hand_over(env: Mapping[str, str], name: str, text: str) -> None:
 
 
 def _hand_over_summary(env: Mapping[str, str], summary: Mapping[str, Any]) -> None:
-    hand_over(env, "summary.json", json.dumps(summary))
+    hand_over(env, "summary.json", json.dumps(summary, indent=1))
     for name in HANDED & summary.keys():
         value = summary[name]
         hand_over(env, name, value if isinstance(value, str) else json.dumps(value))

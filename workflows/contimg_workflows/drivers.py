@@ -123,7 +123,7 @@ def cron(name: str, schedule: str, text: str, parameters: Iterable[Parameter]) -
     return CronWorkflow(
         name=f"contimg-{name}",
         labels=pods.labels(name, VERSION),
-        annotations=described(f"contimg {name}", text),
+        annotations=described(f"contimg-{name}", text),
         schedules=[schedule],
         timezone="Etc/UTC",
         concurrency_policy="Forbid",

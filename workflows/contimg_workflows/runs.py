@@ -46,16 +46,17 @@ def pipeline_template(
     alone
         Parameter of which no two workflows with the same value run at a time: their rows lie in the same files.
     """
-    about = f" {{{{workflow.parameters.{of}}}}}" if of else ""
+    # First, since Argo's list of workflows cuts titles after some twenty letters.
+    about = f"{{{{workflow.parameters.{of}}}}}: " if of else ""
     marked = {f"contimg/{of}": LabelValueFrom(expression=f"workflow.parameters.{of}")} if of else None
     return WorkflowTemplate(
         name=f"contimg-{name}",
         entrypoint="main",
         labels=labels(name, VERSION),
-        annotations=described(f"contimg: {title}", text),
+        annotations=described(f"contimg-{name}: {title}", text),
         workflow_metadata=WorkflowMetadata(
             labels={**labels(name, VERSION), "contimg/pipeline": name},
-            annotations={"workflows.argoproj.io/title": f"{title}{about}"},
+            annotations={"workflows.argoproj.io/title": f"{about}{title}"},
             labels_from=marked,
         ),
         on_exit=EXIT if recorded else None,

@@ -92,7 +92,7 @@ def stage_template(name: str, model: type[Options], version: str, needs: Needs) 
         entrypoint="main",
         arguments=[parameter(key, field) for key, field in model.model_fields.items()],
         labels=pods.labels(name, version),
-        annotations=described(f"contimg {name}", model.__doc__),
+        annotations=described(f"contimg-{name}", model.__doc__),
         **run_settings(),
     ) as template:
         Container(
