@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -115,20 +115,25 @@ class DirectoryStore:
     @contextlib.contextmanager
     def _beside(self, key: str) -> Iterator[tuple[IO[bytes], Path]]:
         path = self._base / key
+        # Named before it is made: a stop that comes in between would leave a file whose name nobody knows.
+        part = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            number, part = _held_file(path.parent)
         except OSError as error:
-            raise StoreError(str(path), "a writable directory", str(error), "Check mounts and permissions.") from error
+            raise _unwritable(path, error) from error
         try:
-            # mkstemp makes files that only their owner reads; a store is shared.
-            part.chmod(0o644)
-            with os.fdopen(number, "wb") as stream:
+            with _held_file(part, path) as stream:
                 yield stream, part
         except OSError as error:
             raise NoRoomError(str(path), "room to write", str(error), "Free space, then run again.") from error
         finally:
-            part.unlink(missing_ok=True)
+            # What cannot be removed could not be made, and why is on its way already.
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(str(path), "a writable directory", str(error), "Check mounts and permissions.")
 
 
 def _unlistable(error: OSError) -> None:
@@ -137,15 +142,19 @@ def _unlistable(error: OSError) -> None:
         raise StoreError(str(error.filename), "a readable directory", str(error), "Check mounts and permissions.") from error
 
 
-def _held_file(folder: Path) -> tuple[int, Path]:
+def _held_file(part: Path, path: Path) -> IO[bytes]:
     """Make a file that is locked for as long as it is written; where locks do not work, tidying does not either."""
     while True:
-        number, name = tempfile.mkstemp(prefix=PARTIAL, dir=folder)
+        try:
+            stream = part.open("xb")
+        except OSError as error:
+            raise _unwritable(path, error) from error
         with contextlib.suppress(OSError):
-            fcntl.flock(number, fcntl.LOCK_EX)
-        if os.fstat(number).st_nlink:
-            return number, Path(name)
-        os.close(number)  # tidied away before it was locked
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            part.chmod(0o644)  # whatever the umask: a store is shared
+            return stream
+        stream.close()  # tidied away before it was locked
 
 
 def _abandoned(part: Path) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,18 +22,20 @@ LOCK = ".alive"
 def scratch_folder(root: str, name: str) -> Iterator[Path]:
     """Make an empty folder below `root` that goes when the block ends; and remove those of owners that were killed."""
     sweep(root)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}-", dir=root))
-    with (folder / "locking").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Under its own name only once it is locked, so that nobody finds it free in between.
-        (folder / "locking").rename(folder / LOCK)
-        inner = folder / "work"
-        inner.mkdir()
-        try:
+    # Named before it is made: a stop that comes in between would leave a folder that nobody removes.
+    folder = Path(root) / f"{PREFIX}{name}-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(mode=0o700)
+        with (folder / "locking").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Under its own name only once it is locked, so that nobody finds it free in between.
+            (folder / "locking").rename(folder / LOCK)
+            inner = folder / "work"
+            inner.mkdir()
             yield inner
-        finally:
-            # A child that is being killed may still hold a file open.
-            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        # A child that is being killed may still hold a file open.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(root: str) -> list[str]:

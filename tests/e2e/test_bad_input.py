@@ -219,7 +219,7 @@ def test_the_local_engine_hands_the_reason_on(site: Site) -> None:
 
 
 def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
-    keys = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    keys = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     said = fails(
         "convert", group="s3://none/groups/x-a1.json", out=tmp_path / "out", env={**keys, "AWS_DEFAULT_REGION": "us-east-1"}
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from contimg.errors import Stopped
 from contimg.scratch import scratch_folder, sweep
 
 HOLD = "import sys, time; from contimg.scratch import scratch_folder as f\nwith f(sys.argv[1], 'x') as p: print(p, flush=True); time.sleep(60)"
@@ -30,6 +32,17 @@ def test_gone_with_the_block(tmp_path: Path) -> None:
 def test_gone_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), scratch_folder(str(tmp_path), "stage"):
         raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gone_if_a_stop_comes_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        assert list(tmp_path.iterdir())
+        raise Stopped
+
+    monkeypatch.setattr(fcntl, "flock", stop)
+    with pytest.raises(Stopped), scratch_folder(str(tmp_path), "stage"):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import boto3
 import pytest
 
 from contimg.directory import PARTIAL, DirectoryStore
-from contimg.errors import MissingError, StoreError, UsageError
+from contimg.errors import MissingError, Stopped, StoreError, UsageError
 from contimg.s3 import PART
 from contimg.store import copy_digest, fetch_file, open_store, put_file, split
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from contimg.store import Store
@@ -189,6 +191,20 @@ def test_a_mistyped_directory_is_no_empty_store(tmp_path: Path, path: str, found
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match=rf"{path}: expected the directory of a store, found {found}\."):
         open_store(str(tmp_path / path)).check()
+
+
+@pytest.mark.parametrize("write", [DirectoryStore.put, DirectoryStore.create])
+def test_a_stop_right_after_a_file_was_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[DirectoryStore, str, bytes], object]
+) -> None:
+    def stop(*_: object) -> None:
+        assert list(tmp_path.rglob(f"{PARTIAL}*"))
+        raise Stopped
+
+    monkeypatch.setattr(fcntl, "flock", stop)
+    with pytest.raises(Stopped):
+        write(DirectoryStore(str(tmp_path)), "a/b", b"x")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
 
 
 def test_what_a_killed_writer_left_is_tidied_and_what_is_written_is_not(tmp_path: Path) -> None:
