@@ -118,7 +118,7 @@ def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     state = run(bench, a_do="sleep", a_times="1")
     first, second = state.tasks["a"].tries
     assert (first.exit, first.reason) == (24, "took longer than 10 s")
-    assert first.seconds < 40  # long before its own end
+    assert first.seconds < 13
     assert second.exit == 0
     assert state.status is Status.DONE
 
@@ -130,7 +130,7 @@ def test_a_task_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pyte
     bench = Bench(tmp_path, deadline_s=10)
     state = run(bench, a_do="deaf", a_times="1")
     assert [one.exit for one in state.tasks["a"].tries] == [24, 0]
-    assert state.tasks["a"].tries[0].seconds < 40  # long before its own end
+    assert state.tasks["a"].tries[0].seconds < 13
 
 
 def test_a_killed_stage_is_tried_again_and_nothing_half_written_is_seen(bench: Bench) -> None:
@@ -162,6 +162,7 @@ def test_a_gate_holds_one_task_until_others_have_ended(bench: Bench) -> None:
     ended = first.tasks["b"].tries[0].ended
     assert ended is not None
     assert late.tasks["b"].tries[0].started >= ended
+    assert late.tasks["c"].tries[0].started < ended
 
 
 def test_a_gate_opens_when_the_others_fail(bench: Bench) -> None:

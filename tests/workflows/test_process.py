@@ -14,6 +14,7 @@ import pytest
 
 from contimg_workflows import process
 from contimg_workflows.process import Process
+from waiting import alive, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,7 @@ def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:
 def test_who_does_not_listen_is_killed(start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE_S", 0.3)
     one = start("trap '' TERM; echo deaf >&2; sleep 30; sleep 30")
-    _until((tmp_path / "log").read_text)
+    wait_for((tmp_path / "log").read_text)
     one.stop()
     begun = time.monotonic()
     assert end(one) == 137
@@ -117,14 +118,7 @@ def test_grandchildren_go_with_it(start: Callable[..., Process], tmp_path: Path)
     one = start(f"sleep 60 & echo $! > {tmp_path}/pid; exit 0")
     assert end(one) == 0
     pid = int((tmp_path / "pid").read_text())
-    _until(lambda: not _alive(pid))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    wait_for(lambda: not alive(pid))
 
 
 def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:
@@ -136,14 +130,7 @@ def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:
         "time.sleep(60)"
     )
     engine = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    _until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     engine.kill()
     engine.wait(10)
-    _until((tmp_path / "told").exists)
-
-
-def _until(what: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for((tmp_path / "told").exists)
