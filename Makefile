@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAGES := $(notdir $(wildcard stages/*))
-PACKAGES := lib $(addprefix stages/,$(STAGES)) workflows
+PACKAGES := lib runs $(addprefix stages/,$(STAGES)) workflows
 # On cp312, casatools has a wheel for a newer glibc whose bundled OpenSSL does not load on Debian 12.
 PLATFORM := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),--python-platform x86_64-manylinux_2_28,)
 UV = $(if $(shell command -v uv),uv,$(BIN)/uv)
@@ -41,7 +41,7 @@ e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube c
 lint: $(VENV)/.made ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy lib/contimg workflows/contimg_workflows $(foreach s,$(STAGES),stages/$(s)/contimg_$(s))
+	$(BIN)/mypy lib/contimg runs/contimg_runs workflows/contimg_workflows $(foreach s,$(STAGES),stages/$(s)/contimg_$(s))
 	$(BIN)/mypy $(wildcard charts/*.py charts/contimg/files/*.py images/*.py)
 	$(BIN)/lint-imports
 

@@ -74,7 +74,10 @@ def comment(lines: list[str], line: int) -> str:
 def table(found: list[Row]) -> str:
     """Return the values as a table in Markdown."""
     lines = ["| value | default | meaning |", "|---|---|---|"]
-    lines += [f"| `{row.path}` | {default(row.default)} | {row.text.replace('|', chr(92) + '|')} |" for row in found]
+    lines += [
+        f"| `{row.path}` | {default(row.default)} | {row.text.replace('|', chr(92) + '|')} |"
+        for row in found
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -41,7 +41,7 @@ cd "$packages"
 drop() { for path in "$@"; do [ ! -e "$path" ] || rm -rf "$path"; done; }
 find . -type d -name tests -not -path './astropy/tests' -prune -exec rm -rf {} + # astropy imports its own
 drop pyarrow/include pyarrow/*flight* pyarrow/*s3fs* pyarrow/libarrow_s3* /app/.lock # boto3 talks to S3
-drop casacore/data                                              # measures are CASA's affair: contimg.measures
+drop casacore/data                                              # measures are CASA's affair: contimg.astro.measures
 for service in botocore/data/*/; do
   case $service in */s3/ | */sts/ | */sso/ | */sso-oidc/ | */signin/) ;; *) rm -rf "$service" ;; esac
 done

@@ -67,7 +67,9 @@ def signatures(cache: Path) -> dict[str, list[Spelled]]:
         with index.open("rb") as file:
             pickle.load(file)  # noqa: S301 - numba's version; numba itself has just written it
             _stamp, overloads = pickle.loads(file.read())  # noqa: S301 - as above
-        found.setdefault(f"{package}.{function}", []).extend([spell(kind) for kind in key[0]] for key in overloads)
+        found.setdefault(f"{package}.{function}", []).extend(
+            [spell(kind) for kind in key[0]] for key in overloads
+        )
     return {name: sorted(found[name], key=str) for name in sorted(found)}
 
 
@@ -86,8 +88,15 @@ def text(found: dict[str, list[Spelled]]) -> str:
 def compile_for(stage: str) -> int:
     """Compile the listed functions of a stage and of lib; return how many there were."""
     ours = {"contimg", f"contimg_{stage}"}
-    listed = {name: kinds for name, kinds in json.loads(LIST.read_text()).items() if name.split(".")[0] in ours}
-    if not any(name.startswith(f"contimg_{stage}.") for name in listed) or importlib.util.find_spec("numba") is None:
+    listed = {
+        name: kinds
+        for name, kinds in json.loads(LIST.read_text()).items()
+        if name.split(".")[0] in ours
+    }
+    if (
+        not any(name.startswith(f"contimg_{stage}.") for name in listed)
+        or importlib.util.find_spec("numba") is None
+    ):
         return 0
     for name, kinds in listed.items():
         for arguments in kinds:

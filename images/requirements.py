@@ -17,10 +17,15 @@ EXTRA = re.compile(r"contimg\[(\w+)\]")
 
 def direct(folders: list[Path]) -> list[str]:
     """Return what projects depend on besides each other; the extras of lib that they name are resolved here."""
-    projects = {data["name"]: data for data in (tomllib.loads((f / "pyproject.toml").read_text())["project"] for f in folders)}
+    projects = {
+        data["name"]: data
+        for data in (tomllib.loads((f / "pyproject.toml").read_text())["project"] for f in folders)
+    }
     asked = [item for data in projects.values() for item in data["dependencies"]]
     extras = sorted({name for item in asked for name in EXTRA.findall(item)})
-    asked += [item for extra in extras for item in projects["contimg"]["optional-dependencies"][extra]]
+    asked += [
+        item for extra in extras for item in projects["contimg"]["optional-dependencies"][extra]
+    ]
     return sorted({item for item in asked if normal(item) not in projects})
 
 

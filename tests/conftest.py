@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["built", "charted"]
 BIN = Path(sys.executable).parent
-KEYS = {"AWS_ACCESS_KEY_ID": "contimg", "AWS_SECRET_ACCESS_KEY": "contimg-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "contimg",
+    "AWS_SECRET_ACCESS_KEY": "contimg-secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 def free_port() -> int:
@@ -47,7 +51,9 @@ def _answers(url: str) -> bool:
 
 def _serve(argv: list[str], url: str, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as sink:
-        server = subprocess.Popen(argv, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **KEYS})
+        server = subprocess.Popen(
+            argv, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **KEYS}
+        )
     for _ in range(300):
         if _answers(url):
             return server
@@ -77,7 +83,18 @@ def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("rclone")
     keys = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
     program = shutil.which("rclone", path=str(BIN)) or str(BIN / "rclone")
-    argv = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys, "--vfs-cache-mode", "off", str(folder)]
+    argv = [
+        program,
+        "serve",
+        "s3",
+        "--addr",
+        f"127.0.0.1:{port}",
+        "--auth-key",
+        keys,
+        "--vfs-cache-mode",
+        "off",
+        str(folder),
+    ]
     server = _serve(argv, url, folder.parent / "rclone.log")
     yield url
     server.terminate()
@@ -87,20 +104,26 @@ def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Credentials by boto3's own chain."""
-    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)  # it would win over the test's own server
+    monkeypatch.delenv(
+        "AWS_ENDPOINT_URL_S3", raising=False
+    )  # it would win over the test's own server
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
 
 
 @pytest.fixture
-def moto_root(moto_endpoint: str, s3_environment: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def moto_root(
+    moto_endpoint: str, s3_environment: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> str:
     """An empty prefix on the moto server; the environment points there."""
     return _root(moto_endpoint, s3_environment, request.node.name)
 
 
 @pytest.fixture
-def rclone_root(rclone_endpoint: str, s3_environment: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def rclone_root(
+    rclone_endpoint: str, s3_environment: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> str:
     """An empty prefix on the rclone server; the environment points there."""
     return _root(rclone_endpoint, s3_environment, request.node.name)
 

@@ -24,7 +24,7 @@ import numpy as np
 from astropy.coordinates import Angle
 from astropy.io import fits
 
-from contimg.schemas.shipped import NVSS, STATIONS, VLA_CALIBRATORS
+from contimg.records.schemas.shipped import NVSS, STATIONS, VLA_CALIBRATORS
 
 DATA = Path(__file__).parents[1] / "contimg" / "data"
 BINARY_DIGITS = 20
@@ -32,7 +32,9 @@ BINARY_DIGITS = 20
 SOURCE = re.compile(
     r"""^\s*(?P<name>\S+)\s+J2000\s+(?P<code>[A-Z])?\s+(?P<ra>\d+h\d+m[\d.]+s)\s+(?P<dec>-?\d+d\d+'[\d.]+")(?P<rest>.*)$"""
 )
-BAND = re.compile(r"^\s*(?P<band>20|6)\s*cm\s+\S\s+(?P<codes>[PSXWC?](?:\s+[PSXWC?]){3})\s+(?P<flux>[\d.]+|\?)(?P<rest>.*)$")
+BAND = re.compile(
+    r"^\s*(?P<band>20|6)\s*cm\s+\S\s+(?P<codes>[PSXWC?](?:\s+[PSXWC?]){3})\s+(?P<flux>[\d.]+|\?)(?P<rest>.*)$"
+)
 REFERENCE_DATE = re.compile(r"^(?:[A-Z][a-z]{2}\d\d|GVAR|USNO)$")
 FLUX_END, UV_MAX_START = 36, 44
 """Columns of the list: UVMIN stands between them, UVMAX behind."""
@@ -49,9 +51,16 @@ def stations(path: Path) -> dict[str, Any]:
     # 0.1 mm: the list has 1 cm.
     x, y, z = np.round(itrf, 4).T
     return {
-        "station": [int(row["station"]) for row in rows], "arm": [row["arm"] for row in rows],
-        "active": [row["active"] == "1" for row in rows], "lat": lat, "lon": lon, "height": height, "x": x, "y": y, "z": z,
-    }  # fmt: skip
+        "station": [int(row["station"]) for row in rows],
+        "arm": [row["arm"] for row in rows],
+        "active": [row["active"] == "1" for row in rows],
+        "lat": lat,
+        "lon": lon,
+        "height": height,
+        "x": x,
+        "y": y,
+        "z": z,
+    }
 
 
 def nvss(path: Path) -> dict[str, Any]:
@@ -59,9 +68,11 @@ def nvss(path: Path) -> dict[str, Any]:
     table = fits.getdata(path, extname="AIPS VZ")
     scale = 2.0**BINARY_DIGITS
     return {
-        "ra": np.round(table["RA(2000)"] * scale) / scale, "dec": np.round(table["DEC(2000)"] * scale) / scale,
-        "flux_peak": table["PEAK INT"].astype(np.float32), "quality": table["QUAL"].astype(np.uint8),
-    }  # fmt: skip
+        "ra": np.round(table["RA(2000)"] * scale) / scale,
+        "dec": np.round(table["DEC(2000)"] * scale) / scale,
+        "flux_peak": table["PEAK INT"].astype(np.float32),
+        "quality": table["QUAL"].astype(np.uint8),
+    }
 
 
 def vla_calibrators(path: Path) -> list[dict[str, Any]]:
@@ -76,12 +87,20 @@ def vla_calibrators(path: Path) -> list[dict[str, Any]]:
 
 
 def _source(found: re.Match[str]) -> dict[str, Any]:
-    words = [word for word in found["rest"].split() if not REFERENCE_DATE.match(word) and word not in {"JVAS", "CJ2"}]
+    words = [
+        word
+        for word in found["rest"].split()
+        if not REFERENCE_DATE.match(word) and word not in {"JVAS", "CJ2"}
+    ]
     return {
-        "name": found["name"], "alias": " ".join(words), "position_code": found["code"] or "",
-        "ra": Angle(found["ra"]).to_value(u.deg), "dec": Angle(found["dec"].replace("'", "m").replace('"', "s")).to_value(u.deg),
-        "code_c": "", "code_d": "",
-    }  # fmt: skip
+        "name": found["name"],
+        "alias": " ".join(words),
+        "position_code": found["code"] or "",
+        "ra": Angle(found["ra"]).to_value(u.deg),
+        "dec": Angle(found["dec"].replace("'", "m").replace('"', "s")).to_value(u.deg),
+        "code_c": "",
+        "code_d": "",
+    }
 
 
 def _band(line: str, found: re.Match[str]) -> dict[str, Any]:
@@ -90,7 +109,12 @@ def _band(line: str, found: re.Match[str]) -> dict[str, Any]:
         return {"flux_6cm": flux}
     codes = found["codes"].split()
     numbers = re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", line.expandtabs()[UV_MAX_START:])
-    return {"code_c": codes[2], "code_d": codes[3], "flux_20cm": flux, "uv_max": float(numbers[0]) if numbers else None}
+    return {
+        "code_c": codes[2],
+        "code_d": codes[3],
+        "flux_20cm": flux,
+        "uv_max": float(numbers[0]) if numbers else None,
+    }
 
 
 def main(folder: Path) -> None:
@@ -99,7 +123,9 @@ def main(folder: Path) -> None:
     tables = {
         "stations": STATIONS.to_bytes(stations(folder / "dsa110_stations.csv")),
         "nvss": NVSS.to_bytes(nvss(folder / "NVSSVZ.FIT.gz")),
-        "vla_calibrators": VLA_CALIBRATORS.to_bytes(VLA_CALIBRATORS.rows(vla_calibrators(folder / "vlacalibrators.txt"))),
+        "vla_calibrators": VLA_CALIBRATORS.to_bytes(
+            VLA_CALIBRATORS.rows(vla_calibrators(folder / "vlacalibrators.txt"))
+        ),
     }
     for name, data in tables.items():
         (DATA / f"{name}.parquet").write_bytes(data)

@@ -32,7 +32,18 @@ def one(job: tuple[Arrays, float, tuple[float, float] | None]) -> float:
         strength, radius = lens
         flux = flux * lens_gain((mjd - mjd[0] - 75) / radius, strength, 0.3)
     epochs = np.arange(mjd.size)
-    curve = LightCurve("agn", 0, 0, "f", False, mjd, epochs, flux, error * flux, np.zeros(mjd.size, bool))  # noqa: FBT003
+    curve = LightCurve(
+        "agn",
+        0,
+        0,
+        "f",
+        False,  # noqa: FBT003
+        mjd,
+        epochs,
+        flux,
+        error * flux,
+        np.zeros(mjd.size, bool),
+    )
     found = judge_curve(curve, OPTIONS).lens
     return found.least if found else -np.inf
 
@@ -44,13 +55,23 @@ def main(count: int = FEW) -> None:
     with ProcessPoolExecutor(2) as pool:
         for band, (column, error) in BANDS.items():
             paths = sorted(gbi.FOLDER.glob("*.txt"))
-            curves = [one for path in paths for one in gbi.windows(path, column, 75.0, OPTIONS.min_epochs)][:count]
+            curves = [
+                one for path in paths for one in gbi.windows(path, column, 75.0, OPTIONS.min_epochs)
+            ][:count]
             for name, lens in LENSES.items():
                 evidence = np.array(list(pool.map(one, [(curve, error, lens) for curve in curves])))
                 above = {t: int(np.sum(evidence > t)) for t in THRESHOLDS}
                 top = [round(float(e), 1) for e in np.sort(evidence)[::-1][:4] if np.isfinite(e)]
                 print(
-                    json.dumps({"band": band, "lens": name, "light_curves": len(curves), "above": above, "largest": top}),
+                    json.dumps(
+                        {
+                            "band": band,
+                            "lens": name,
+                            "light_curves": len(curves),
+                            "above": above,
+                            "largest": top,
+                        }
+                    ),
                     flush=True,
                 )
 

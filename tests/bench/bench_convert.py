@@ -13,9 +13,9 @@ from pathlib import Path
 from tests.bench.bench_group import measure
 
 from chain import full_calibrator
-from contimg.groups import read_group
-from contimg.manifest import read_manifest
-from contimg.store import open_store
+from contimg.records.groups import read_group
+from contimg.runtime.manifest import read_manifest
+from contimg.runtime.store import open_store
 
 ROUNDS = 3
 RATIO_LIMIT = 2.0

@@ -31,7 +31,9 @@ def measure(stage: str, **options: object) -> Measured:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
-        child = subprocess.Popen([str(BIN / f"contimg-{stage}"), *words], stdout=said, env=ENVIRONMENT)
+        child = subprocess.Popen(
+            [str(BIN / f"contimg-{stage}"), *words], stdout=said, env=ENVIRONMENT
+        )
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.perf_counter() - start
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -48,15 +50,34 @@ def run_group(chain: Chain, store: Path, *, solve: bool) -> list[Measured]:
     convert = measure("convert", out=out / "convert", group=chain.record)
     flag = measure("flag", out=out / "flag", ms=convert.artifact)
     known = {} if solve else {"solve": "never"}
-    calibrate = measure("calibrate", out=out / "calibrate", ms=convert.artifact, flags=flag.artifact, store=store, **known)
-    image = measure(
-        "image", out=out / "image", ms=convert.artifact, flags=flag.artifact, calibration=calibrate.artifact, tier=chain.tier
+    calibrate = measure(
+        "calibrate",
+        out=out / "calibrate",
+        ms=convert.artifact,
+        flags=flag.artifact,
+        store=store,
+        **known,
     )
-    photometry = measure("photometry", out=out / "photometry", image=image.artifact, tables=out / "tables")
+    image = measure(
+        "image",
+        out=out / "image",
+        ms=convert.artifact,
+        flags=flag.artifact,
+        calibration=calibrate.artifact,
+        tier=chain.tier,
+    )
+    photometry = measure(
+        "photometry", out=out / "photometry", image=image.artifact, tables=out / "tables"
+    )
     report = measure(
-        "report", out=out / "report", convert=convert.artifact, flag=flag.artifact,
-        calibrate=calibrate.artifact, image=image.artifact, photometry=photometry.artifact,
-    )  # fmt: skip
+        "report",
+        out=out / "report",
+        convert=convert.artifact,
+        flag=flag.artifact,
+        calibrate=calibrate.artifact,
+        image=image.artifact,
+        photometry=photometry.artifact,
+    )
     return [convert, flag, calibrate, image, photometry, report]
 
 
@@ -77,7 +98,11 @@ def main() -> None:
     assert chain.record
     with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store.parent) as folder:
         for solve, limit in ((True, SOLVE_LIMIT_S), (False, CADENCE_S)):
-            show("with a solve" if solve else "without a solve", run_group(chain, Path(folder), solve=solve), limit)
+            show(
+                "with a solve" if solve else "without a solve",
+                run_group(chain, Path(folder), solve=solve),
+                limit,
+            )
 
 
 if __name__ == "__main__":

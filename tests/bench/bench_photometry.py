@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from contimg.images import Beam
+from contimg.records.images import Beam
 from contimg_photometry.kernels import beam_fit, measure_all
 from contimg_photometry.measure import Apertures, annulus_offsets, measure
 from contimg_photometry.noise import noise_autocorrelation
@@ -70,8 +70,14 @@ def main() -> None:
         "numpy, fit": (lambda: [plain_fit(pixels, x[k], y[k], 0.0, 1.0) for k in range(few)], few),
         "numba, fit": (fits, SOURCES),
         "numpy, fit and annulus": (everything_plain, few),
-        "numba, peak, fit and annulus": (lambda: measure_all(pixels, x, y, PROFILE.form, RADIUS, steps, out), SOURCES),
-        "all: blends, positions, errors": (lambda: measure(pixels, x, y, PROFILE, correlation, Apertures()), SOURCES),
+        "numba, peak, fit and annulus": (
+            lambda: measure_all(pixels, x, y, PROFILE.form, RADIUS, steps, out),
+            SOURCES,
+        ),
+        "all: blends, positions, errors": (
+            lambda: measure(pixels, x, y, PROFILE, correlation, Apertures()),
+            SOURCES,
+        ),
     }
     for work, _ in jobs.values():
         work()  # compiled and cached

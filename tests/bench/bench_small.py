@@ -15,7 +15,10 @@ CORES = 2
 
 def least(rounds: list[list[Measured]]) -> dict[str, float]:
     """Return the least processor seconds of each stage over some rounds: what disturbs only adds."""
-    return {stages[0].stage: min(stage.cpu_s for stage in stages) for stages in zip(*rounds, strict=True)}
+    return {
+        stages[0].stage: min(stage.cpu_s for stage in stages)
+        for stages in zip(*rounds, strict=True)
+    }
 
 
 def main() -> None:

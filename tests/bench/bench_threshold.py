@@ -27,7 +27,14 @@ import numpy as np
 from tests.bench.bench_variability import DAYS, OPTIONS, judged, lens_gain, made
 
 SEED = 20261122
-COUNTS = {"red noise": 2000, "two flares": 600, "flare": 600, "bad epochs": 400, "steady": 400, "lens": 1008}
+COUNTS = {
+    "red noise": 2000,
+    "two flares": 600,
+    "flare": 600,
+    "bad epochs": 400,
+    "steady": 400,
+    "lens": 1008,
+}
 DEPTHS = (0.15, 0.25, 0.4, 0.6)
 """Of the dip, a fraction of the quiescent flux."""
 DURATIONS = (20.0, 30.0, 45.0, 70.0, 100.0, 140.0)
@@ -62,12 +69,18 @@ def one(kind: str, k: int) -> Row:
         row["cell"] = cell
     flux = lens(cell, rng) if kind == "lens" else made(kind, rng)
     flagged, _, evidence = judged(flux, rng)
-    return row | {"flagged": bool(flagged), "evidence": round(evidence, 3) if np.isfinite(evidence) else None}
+    return row | {
+        "flagged": bool(flagged),
+        "evidence": round(evidence, 3) if np.isfinite(evidence) else None,
+    }
 
 
 def order() -> list[tuple[str, int]]:
     """All sources, kinds in proportion, so that a part of them is a fair part."""
-    return sorted(((kind, k) for kind, n in COUNTS.items() for k in range(n)), key=lambda item: (item[1] + 0.5) / COUNTS[item[0]])
+    return sorted(
+        ((kind, k) for kind, n in COUNTS.items() for k in range(n)),
+        key=lambda item: (item[1] + 0.5) / COUNTS[item[0]],
+    )
 
 
 def collect(seconds: float, rows: list[Row], path: Path | None, only: str) -> None:
@@ -86,7 +99,13 @@ def collect(seconds: float, rows: list[Row], path: Path | None, only: str) -> No
 
 def evidences(rows: list[Row], kind: str) -> np.ndarray:
     """Of one kind, −inf for what was never tried."""
-    return np.array([-np.inf if row["evidence"] is None else row["evidence"] for row in rows if row["kind"] == kind])
+    return np.array(
+        [
+            -np.inf if row["evidence"] is None else row["evidence"]
+            for row in rows
+            if row["kind"] == kind
+        ]
+    )
 
 
 class Tail:
@@ -96,19 +115,27 @@ class Tail:
         self.n, self.u = values.size, max(0.0, float(np.quantile(values, 0.9, method="higher")))
         over = values[values > self.u] - self.u
         self.k = over.size
-        self.sigma, self.shape = (a.ravel() for a in np.meshgrid(np.geomspace(0.1, 30, 300), np.arange(0, 1.5, 0.01)))
-        self.fit = np.array([self._log_likelihood(over, s, x) for s, x in zip(self.sigma, self.shape, strict=True)])
+        self.sigma, self.shape = (
+            a.ravel() for a in np.meshgrid(np.geomspace(0.1, 30, 300), np.arange(0, 1.5, 0.01))
+        )
+        self.fit = np.array(
+            [self._log_likelihood(over, s, x) for s, x in zip(self.sigma, self.shape, strict=True)]
+        )
 
     @staticmethod
     def _log_likelihood(over: np.ndarray, sigma: float, shape: float) -> float:
         if shape == 0:
             return float(-over.size * np.log(sigma) - over.sum() / sigma)
-        return float(-over.size * np.log(sigma) - (1 + 1 / shape) * np.log1p(shape * over / sigma).sum())
+        return float(
+            -over.size * np.log(sigma) - (1 + 1 / shape) * np.log1p(shape * over / sigma).sum()
+        )
 
     def beyond(self, threshold: float) -> np.ndarray:
         """The part of the tail above a threshold, for each point of the grid."""
         y = (threshold - self.u) / self.sigma
-        return np.where(self.shape == 0, np.exp(-y), (1 + self.shape * y) ** (-1 / np.maximum(self.shape, 1e-9)))
+        return np.where(
+            self.shape == 0, np.exp(-y), (1 + self.shape * y) ** (-1 / np.maximum(self.shape, 1e-9))
+        )
 
     def rate(self, threshold: float) -> float:
         return float(self.k / self.n * self.beyond(threshold)[np.argmax(self.fit)])
@@ -129,38 +156,77 @@ def say(rows: list[Row]) -> None:
     tails = {kind: Tail(values) for kind, values in nulls.items() if np.sum(values > 0) >= FITTED}
     for kind, values in nulls.items():
         flagged = sum(row["flagged"] for row in rows if row["kind"] == kind)
-        said: Row = {"kind": kind, "sources": values.size, "flagged": flagged, "above_0": int(np.sum(values > 0))}
+        said: Row = {
+            "kind": kind,
+            "sources": values.size,
+            "flagged": flagged,
+            "above_0": int(np.sum(values > 0)),
+        }
         said["largest"] = [float(v) for v in np.sort(values)[::-1][:4] if np.isfinite(v)]
         if kind in tails:
             tail, best = tails[kind], int(np.argmax(tails[kind].fit))
-            said |= {"u": tail.u, "k": tail.k, "sigma": round(float(tail.sigma[best]), 2), "xi": float(tail.shape[best])}
+            said |= {
+                "u": tail.u,
+                "k": tail.k,
+                "sigma": round(float(tail.sigma[best]), 2),
+                "xi": float(tail.shape[best]),
+            }
         print(json.dumps(said))
     found = evidences(rows, "lens")
     for t in THRESHOLDS:
-        print(json.dumps({
-            "T": t, "lenses": f"{np.sum(found > t)}/{found.size}",
-            **{kind: f"{np.sum(values > t)}/{values.size}" for kind, values in nulls.items()},
-            **{f"{kind} fit, 99 % limit, per 1000": [round(1e3 * tail.rate(t), 2), round(1e3 * tail.limit(t), 2)] for kind, tail in tails.items()},
-        }))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "T": t,
+                    "lenses": f"{np.sum(found > t)}/{found.size}",
+                    **{
+                        kind: f"{np.sum(values > t)}/{values.size}"
+                        for kind, values in nulls.items()
+                    },
+                    **{
+                        f"{kind} fit, 99 % limit, per 1000": [
+                            round(1e3 * tail.rate(t), 2),
+                            round(1e3 * tail.limit(t), 2),
+                        ]
+                        for kind, tail in tails.items()
+                    },
+                }
+            )
+        )
     if not tails:
         print("too few sources for the rule")
         return
-    highest = max([0.0, *(values.max() for kind, values in nulls.items() if kind not in tails and values.size)])
+    highest = max(
+        [
+            0.0,
+            *(values.max() for kind, values in nulls.items() if kind not in tails and values.size),
+        ]
+    )
     lowest = max([highest, *(tail.u for tail in tails.values())])
-    chosen = next(t for t in range(int(lowest) + 1, 10_000) if all(tail.limit(t) <= ASKED for tail in tails.values()))
+    chosen = next(
+        t
+        for t in range(int(lowest) + 1, 10_000)
+        if all(tail.limit(t) <= ASKED for tail in tails.values())
+    )
     print(json.dumps({"the rule's threshold": chosen}))
     cells = np.array([row["cell"] for row in rows if row["kind"] == "lens"], int)
     for depth in DEPTHS:
         said = []
         for days in DURATIONS:
             part = found[cells == CELLS.index((depth, days))]
-            said.append(f"{days:.0f} d {np.sum(part > chosen)}/{part.size} (default: {np.sum(part > OPTIONS.min_evidence)})")
+            said.append(
+                f"{days:.0f} d {np.sum(part > chosen)}/{part.size} (default: {np.sum(part > OPTIONS.min_evidence)})"
+            )
         print(f"depth {depth:.2f}: " + "  ".join(said))
 
 
 def main(seconds: float = 15.0, file: str | None = None, only: str = "") -> None:
     path = Path(file) if file else None
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path is not None and path.exists() else []
+    rows = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        if path is not None and path.exists()
+        else []
+    )
     collect(seconds, rows, path, only)
     say(rows)
 

@@ -30,7 +30,9 @@ def lens_gain(position: np.ndarray, strength: float, size: float) -> np.ndarray:
 
 def flare(rng: np.random.Generator) -> np.ndarray:
     """Rise 2 to 50 days, decay 5 to 100 days, 0.2 to 2 times the quiescent flux, at any time."""
-    rise, decay, size = (10 ** rng.uniform(*limits) for limits in ((0.3, 1.7), (0.7, 2.0), (-0.7, 0.3)))
+    rise, decay, size = (
+        10 ** rng.uniform(*limits) for limits in ((0.3, 1.7), (0.7, 2.0), (-0.7, 0.3))
+    )
     x = DAYS - rng.uniform(0, 150)
     return np.asarray(size * np.exp(-np.abs(x) / np.where(x < 0, rise, decay)))
 
@@ -47,7 +49,11 @@ def made(kind: str, rng: np.random.Generator) -> np.ndarray:
     elif kind == "bad epochs":
         flux[rng.integers(26, size=2)] *= rng.uniform(0.3, 1.7, 2)
     elif kind == "lens":  # crossing its own radius in 6 to 16 days, half to all of the flux lensed
-        gain = lens_gain((DAYS - rng.uniform(40, 110)) / rng.uniform(6, 16), rng.uniform(0.8, 5), rng.uniform(0.2, 0.6))
+        gain = lens_gain(
+            (DAYS - rng.uniform(40, 110)) / rng.uniform(6, 16),
+            rng.uniform(0.8, 5),
+            rng.uniform(0.2, 0.6),
+        )
         flux += rng.uniform(0.5, 1) * (gain - 1)
     return flux
 
@@ -62,7 +68,10 @@ def judged(flux: np.ndarray, rng: np.random.Generator) -> tuple[bool, bool, floa
     error = np.full(26, 10 ** rng.uniform(-2.3, -1.0) * flux.mean())
     noisy = flux + error * rng.normal(size=26)
     limit = np.zeros(26, bool)
-    found = judge_curve(LightCurve("s", 0, 0, "f", False, DAYS, np.arange(26), noisy, error, limit), OPTIONS)  # noqa: FBT003
+    found = judge_curve(
+        LightCurve("s", 0, 0, "f", False, DAYS, np.arange(26), noisy, error, limit),  # noqa: FBT003
+        OPTIONS,
+    )
     flagged = found.score is not None and found.score.total > OPTIONS.min_score
     return flagged, found.candidate, found.lens.least if found.lens else -np.inf
 
@@ -73,9 +82,13 @@ def main(count: int = FEW) -> None:
         start = time.process_time()
         flagged, candidate, evidence = np.array([one(kind, rng) for _ in range(count)]).T
         row = {
-            "kind": kind, "sources": count, "score_above_0.6": int(flagged.sum()), "candidates": int(candidate.sum()),
-            "largest_evidence": round(float(evidence.max()), 1), "cpu_s_a_source": round((time.process_time() - start) / count, 2),
-        }  # fmt: skip
+            "kind": kind,
+            "sources": count,
+            "score_above_0.6": int(flagged.sum()),
+            "candidates": int(candidate.sum()),
+            "largest_evidence": round(float(evidence.max()), 1),
+            "cpu_s_a_source": round((time.process_time() - start) / count, 2),
+        }
         print(json.dumps(row, allow_nan=True), flush=True)
 
 

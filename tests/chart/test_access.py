@@ -34,7 +34,9 @@ def rules(role: Document) -> set[tuple[str, str, tuple[str, ...]]]:
 class TestRoles:
     def test_each_account_may_do_this_and_no_more(self, name: str) -> None:
         documents = render(name)
-        assert {role: rules(document) for role, document in of_kind(documents, "Role").items()} == RULES
+        assert {
+            role: rules(document) for role, document in of_kind(documents, "Role").items()
+        } == RULES
         assert set(of_kind(documents, "ServiceAccount")) == {*RULES, *NOBODY}
 
     def test_nothing_is_for_the_whole_cluster(self, name: str) -> None:
@@ -44,12 +46,21 @@ class TestRoles:
         bindings = of_kind(render(name), "RoleBinding")
         assert set(bindings) == set(RULES)
         for role, binding in bindings.items():
-            assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}
-            assert binding["subjects"] == [{"kind": "ServiceAccount", "name": role, "namespace": "night"}]
+            assert binding["roleRef"] == {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Role",
+                "name": role,
+            }
+            assert binding["subjects"] == [
+                {"kind": "ServiceAccount", "name": role, "namespace": "night"}
+            ]
 
     def test_who_may_nothing_gets_no_token(self, name: str) -> None:
         accounts = of_kind(render(name), "ServiceAccount")
-        tokens = {account: document["automountServiceAccountToken"] for account, document in accounts.items()}
+        tokens = {
+            account: document["automountServiceAccountToken"]
+            for account, document in accounts.items()
+        }
         assert tokens == {**dict.fromkeys(RULES, True), **dict.fromkeys(NOBODY, False)}
 
     def test_no_pod_runs_as_the_default_account(self, name: str) -> None:
@@ -93,9 +104,16 @@ def test_names_of_accounts_can_be_others() -> None:
 def test_workload_identity_annotates_the_accounts_that_reach_the_store() -> None:
     accounts = of_kind(render("identity"), "ServiceAccount")
     annotated = {
-        name for name, document in accounts.items() if "eks.amazonaws.com/role-arn" in document["metadata"].get("annotations", {})
+        name
+        for name, document in accounts.items()
+        if "eks.amazonaws.com/role-arn" in document["metadata"].get("annotations", {})
     }
-    assert annotated == {"contimg-workflow", "contimg-control", "contimg-watch", "contimg-preflight"}
+    assert annotated == {
+        "contimg-workflow",
+        "contimg-control",
+        "contimg-watch",
+        "contimg-preflight",
+    }
 
 
 def test_no_secret_is_made_and_no_key_is_in_any_object() -> None:
@@ -121,9 +139,15 @@ DNS = {53, 5353}
 
 @pytest.mark.parametrize(
     ("name", "store", "api", "nats"),
-    [("minimal", {9000}, {443, 6443}, {4222}), ("everything", {8443}, {16443}, {4333}), ("identity", {443}, {443, 6443}, {4222})],
+    [
+        ("minimal", {9000}, {443, 6443}, {4222}),
+        ("everything", {8443}, {16443}, {4333}),
+        ("identity", {443}, {443, 6443}, {4222}),
+    ],
 )
-def test_pods_talk_only_to_what_they_need(name: str, store: set[int], api: set[int], nats: set[int]) -> None:
+def test_pods_talk_only_to_what_they_need(
+    name: str, store: set[int], api: set[int], nats: set[int]
+) -> None:
     documents = render(name)
     webhook = {12000}
     assert policy(documents, "watch") == ([{"http"}], [DNS, store, webhook])
@@ -136,20 +160,34 @@ def test_pods_talk_only_to_what_they_need(name: str, store: set[int], api: set[i
 def selects(policy: Document, labels: dict[str, str]) -> bool:
     selector = policy["spec"]["podSelector"]
     exact = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
-    return exact and all(one["key"] in labels and one["operator"] == "Exists" for one in selector.get("matchExpressions", []))
+    return exact and all(
+        one["key"] in labels and one["operator"] == "Exists"
+        for one in selector.get("matchExpressions", [])
+    )
 
 
 def test_each_pod_is_under_exactly_one_policy() -> None:
     documents = render("everything")
     labels = {
-        "watch": one(documents, "Deployment", "contimg-watch")["spec"]["template"]["metadata"]["labels"],
+        "watch": one(documents, "Deployment", "contimg-watch")["spec"]["template"]["metadata"][
+            "labels"
+        ],
         "test": one(documents, "Pod", "contimg-selftest")["metadata"]["labels"],
-        "preflight": one(documents, "Job", "contimg-preflight")["spec"]["template"]["metadata"]["labels"],
-        "events": one(documents, "EventSource", "contimg-night")["spec"]["template"]["metadata"]["labels"],
-        "sensor": one(documents, "Sensor", "contimg-night")["spec"]["template"]["metadata"]["labels"],
+        "preflight": one(documents, "Job", "contimg-preflight")["spec"]["template"]["metadata"][
+            "labels"
+        ],
+        "events": one(documents, "EventSource", "contimg-night")["spec"]["template"]["metadata"][
+            "labels"
+        ],
+        "sensor": one(documents, "Sensor", "contimg-night")["spec"]["template"]["metadata"][
+            "labels"
+        ],
     }
     for name, document in of_kind(documents, "WorkflowTemplate").items():
-        labels[name] = {**document["spec"]["podMetadata"]["labels"], "workflows.argoproj.io/workflow": "any"}
+        labels[name] = {
+            **document["spec"]["podMetadata"]["labels"],
+            "workflows.argoproj.io/workflow": "any",
+        }
     policies = of_kind(documents, "NetworkPolicy").values()
     for pod, own in labels.items():
         assert sum(selects(one_policy, own) for one_policy in policies) == 1, pod
@@ -158,6 +196,8 @@ def test_each_pod_is_under_exactly_one_policy() -> None:
 
 def test_who_may_notify_and_scrape_can_be_narrowed() -> None:
     spec = one(render("everything"), "NetworkPolicy", "contimg-watch")["spec"]
-    assert spec["ingress"][0]["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert spec["ingress"][0]["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
     spec = one(render(), "NetworkPolicy", "contimg-watch")["spec"]
     assert spec["ingress"][0]["from"] == [{"namespaceSelector": {}}]

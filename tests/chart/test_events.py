@@ -27,7 +27,9 @@ def sensor(**changes: Any) -> Document:
 
 def created(trigger: Document, event: Document) -> Document:
     """Apply an event's parameters to the Sensor's resource, as Argo Events does: every value becomes text."""
-    resource: Document = yaml.safe_load(yaml.safe_dump(trigger["template"]["k8s"]["source"]["resource"]))
+    resource: Document = yaml.safe_load(
+        yaml.safe_dump(trigger["template"]["k8s"]["source"]["resource"])
+    )
     for parameter in trigger["template"]["k8s"]["parameters"]:
         assert parameter["src"]["dependencyName"] == "group"
         value: Any = {"body": event}
@@ -58,21 +60,34 @@ def test_the_template_takes_what_the_event_brings() -> None:
     template = one(documents, "WorkflowTemplate", "contimg-group")
     asked = {one["name"]: "value" in one for one in template["spec"]["arguments"]["parameters"]}
     assert {"store", "group", "attempt"} <= asked.keys()
-    assert [name for name, has_value in asked.items() if not has_value and name not in {"store", "group", "attempt"}] == []
+    assert [
+        name
+        for name, has_value in asked.items()
+        if not has_value and name not in {"store", "group", "attempt"}
+    ] == []
 
 
 def test_watch_posts_this_event() -> None:
-    from contimg.groups import GroupRecord
-    from contimg_watch.post import event
+    from contimg.records.groups import GroupRecord
+    from contimg_runs.post import event
 
     record = GroupRecord.model_validate(
-        {"id": EVENT["group"], "attempt": 2, "t0": "2026-01-25T22:26:05Z", "duration_s": 296, "dec_deg": 33, "subbands": []}
+        {
+            "id": EVENT["group"],
+            "attempt": 2,
+            "t0": "2026-01-25T22:26:05Z",
+            "duration_s": 296,
+            "dec_deg": 33,
+            "subbands": [],
+        }
     )
     assert event(record, str(EVENT["store"])) == EVENT
 
 
 def test_an_event_is_delivered_at_least_once_tried_again_and_never_lost_silently() -> None:
-    (trigger,) = sensor(**{"events.sensor.retries": 7, "events.sensor.perSecond": 2})["spec"]["triggers"]
+    (trigger,) = sensor(**{"events.sensor.retries": 7, "events.sensor.perSecond": 2})["spec"][
+        "triggers"
+    ]
     assert trigger["atLeastOnce"] is True
     assert trigger["retryStrategy"]["steps"] == 7
     assert trigger["rateLimit"] == {"unit": "Second", "requestsPerUnit": 2}
@@ -86,16 +101,28 @@ def test_sensor_source_bus_and_poster_find_each_other() -> None:
     (source,) = of_kind(documents, "EventSource").values()
     (listener,) = of_kind(documents, "Sensor").values()
     (bus,) = of_kind(documents, "EventBus").values()
-    assert {source["spec"]["eventBusName"], listener["spec"]["eventBusName"], bus["metadata"]["name"]} == {"sky"}
+    assert {
+        source["spec"]["eventBusName"],
+        listener["spec"]["eventBusName"],
+        bus["metadata"]["name"],
+    } == {"sky"}
     ((event, webhook),) = source["spec"]["webhook"].items()
     (dependency,) = listener["spec"]["dependencies"]
-    assert dependency == {"name": "group", "eventSourceName": source["metadata"]["name"], "eventName": event}
+    assert dependency == {
+        "name": "group",
+        "eventSourceName": source["metadata"]["name"],
+        "eventName": event,
+    }
     url = f"http://{source['metadata']['name']}-eventsource-svc.night.svc:{webhook['port']}{webhook['endpoint']}"
-    watch = one(documents, "Deployment", "contimg-watch")["spec"]["template"]["spec"]["containers"][0]
+    watch = one(documents, "Deployment", "contimg-watch")["spec"]["template"]["spec"]["containers"][
+        0
+    ]
     assert f"--post={url}" in watch["args"]
     assert source["spec"]["service"]["ports"] == [{"port": 12000, "targetPort": 12000}]
     policy = one(documents, "NetworkPolicy", "contimg-watch")["spec"]["egress"][-1]
-    assert policy["to"] == [{"podSelector": {"matchLabels": {"eventsource-name": source["metadata"]["name"]}}}]
+    assert policy["to"] == [
+        {"podSelector": {"matchLabels": {"eventsource-name": source["metadata"]["name"]}}}
+    ]
 
 
 def test_sources_of_two_namespaces_on_one_stream_have_two_names() -> None:
@@ -109,33 +136,59 @@ def test_sources_of_two_namespaces_on_one_stream_have_two_names() -> None:
 
 
 def test_a_bus_that_is_there_already_and_one_of_our_own() -> None:
-    stream = {"maxMsgs": 50000, "maxAge": "168h", "maxBytes": -1, "replicas": 1, "duplicates": "300s"}
+    stream = {
+        "maxMsgs": 50000,
+        "maxAge": "168h",
+        "maxBytes": -1,
+        "replicas": 1,
+        "duplicates": "300s",
+    }
     there = one(render("identity"), "EventBus", "default")["spec"]["jetstreamExotic"]
     assert there["url"] == "nats://nats.nats.svc:4222"
     assert there["accessSecret"] == {"name": "nats-auth", "key": "auth"}
     assert yaml.safe_load(there["streamConfig"]) == stream
     own = one(render("everything"), "EventBus", "sky")["spec"]["jetstream"]
     assert (own["version"], own["replicas"]) == ("2.10.10", 3)
-    assert yaml.safe_load(own["streamConfig"]) == {**stream, "maxMsgs": 100000000, "maxAge": "24h", "replicas": 3}
-    assert own["persistence"] == {"storageClassName": "fast", "accessMode": "ReadWriteOnce", "volumeSize": "5Gi"}
+    assert yaml.safe_load(own["streamConfig"]) == {
+        **stream,
+        "maxMsgs": 100000000,
+        "maxAge": "24h",
+        "replicas": 3,
+    }
+    assert own["persistence"] == {
+        "storageClassName": "fast",
+        "accessMode": "ReadWriteOnce",
+        "volumeSize": "5Gi",
+    }
     assert "persistence" not in one(render(), "EventBus", "default")["spec"]["jetstream"]
     assert of_kind(render("minimal", **{"events.eventBus.create": False}), "EventBus") == {}
 
 
 class TestWatch:
     def container(self, name: str = "minimal") -> Document:
-        found: Document = one(render(name), "Deployment", "contimg-watch")["spec"]["template"]["spec"]["containers"][0]
+        found: Document = one(render(name), "Deployment", "contimg-watch")["spec"]["template"][
+            "spec"
+        ]["containers"][0]
         return found
 
     def test_its_command_line_is_one_that_it_takes(self) -> None:
-        from contimg.options import parse
+        from contimg.runtime.options import parse
         from contimg_watch.options import ServiceOptions
 
         said = parse(ServiceOptions, self.container("everything")["args"], "contimg-watch", "0")
         assert said.serve
         assert said.store == "s3://sky/a/b"
-        assert (said.interval_s, said.timeout_s, said.gap_s, said.size, said.port, said.stall_s) == (2.5, 40, 90, 0, 9000, 300)
-        assert parse(ServiceOptions, self.container()["args"], "contimg-watch", "0").size == 145348600
+        assert (
+            said.interval_s,
+            said.timeout_s,
+            said.gap_s,
+            said.size,
+            said.port,
+            said.stall_s,
+        ) == (2.5, 40, 90, 0, 9000, 300)
+        assert (
+            parse(ServiceOptions, self.container()["args"], "contimg-watch", "0").size == 145348600
+        )
 
     def test_probes_ask_the_port_that_it_listens_on(self) -> None:
         container = self.container("everything")
@@ -156,9 +209,15 @@ class TestWatch:
             == spec["selector"]
             == {"matchLabels": one(documents, "Service", "contimg-watch")["spec"]["selector"]}
         )
-        assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+        assert (
+            spec["selector"]["matchLabels"].items()
+            <= spec["template"]["metadata"]["labels"].items()
+        )
 
     def test_its_reason_is_the_pod_s_message(self) -> None:
         variables = {one["name"]: one.get("value") for one in self.container()["env"]}
         assert variables["CONTIMG_TERMINATION_LOG"] == "/dev/termination-log"
-        assert variables["CONTIMG_TEMPLATE_VERSION"] == yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+        assert (
+            variables["CONTIMG_TEMPLATE_VERSION"]
+            == yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+        )

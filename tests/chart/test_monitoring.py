@@ -52,7 +52,9 @@ def stage_metrics() -> dict[str, set[str]]:
                 labels = {label["key"] for label in metric["labels"]}
                 suffixes = ("_bucket", "_sum", "_count") if "histogram" in metric else ("",)
                 for suffix in suffixes:
-                    found.setdefault(f"argo_workflows_{metric['name']}{suffix}", set()).update(labels)
+                    found.setdefault(f"argo_workflows_{metric['name']}{suffix}", set()).update(
+                        labels
+                    )
     return found
 
 
@@ -63,13 +65,17 @@ def alerts() -> list[Document]:
 
 
 def dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(one(render("everything"), "ConfigMap", "contimg-dashboard")["data"]["contimg.json"])
+    found: dict[str, Any] = json.loads(
+        one(render("everything"), "ConfigMap", "contimg-dashboard")["data"]["contimg.json"]
+    )
     return found
 
 
 def expressions() -> list[str]:
     asked = [rule["expr"] for rule in alerts()]
-    return asked + [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    return asked + [
+        target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]
+    ]
 
 
 def test_every_metric_and_label_that_is_asked_for_is_told_by_somebody() -> None:
@@ -95,19 +101,25 @@ def test_only_counters_are_taken_for_counters() -> None:
             assert counts == asked.endswith(("rate", "increase")), expression
 
 
-@pytest.mark.parametrize("rule", alerts() if __import__("charted").program() else [], ids=lambda rule: rule["alert"])
+@pytest.mark.parametrize(
+    "rule", alerts() if __import__("charted").program() else [], ids=lambda rule: rule["alert"]
+)
 def test_an_alert_says_what_is_wrong_and_where_to_read_on(rule: Document) -> None:
     assert re.fullmatch(r"Contimg[A-Z]\w+", rule["alert"])
     assert rule["labels"] == {"severity": rule["labels"]["severity"], "team": "sky"}
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     assert (ROOT / page).is_file()
-    assert anchor in {heading.lower() for heading in re.findall(r"^### (\w+)$", RUNBOOK, re.MULTILINE)}
+    assert anchor in {
+        heading.lower() for heading in re.findall(r"^### (\w+)$", RUNBOOK, re.MULTILINE)
+    }
     assert re.fullmatch(r"\d+[mh]", rule["for"])
 
 
 def test_the_runbook_has_no_alert_that_is_gone() -> None:
-    assert set(re.findall(r"^### (Contimg\w+)$", RUNBOOK, re.MULTILINE)) == {rule["alert"] for rule in alerts()}
+    assert set(re.findall(r"^### (Contimg\w+)$", RUNBOOK, re.MULTILINE)) == {
+        rule["alert"] for rule in alerts()
+    }
 
 
 def test_the_dashboard_is_one_that_grafana_reads() -> None:
@@ -126,8 +138,12 @@ def test_what_prometheus_is_pointed_at_exists() -> None:
     documents = render("everything")
     monitor = one(documents, "ServiceMonitor", "contimg-watch")
     service = one(documents, "Service", "contimg-watch")
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == {
+        port["name"] for port in service["spec"]["ports"]
+    }
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     selector = one(documents, "PodMonitor", "contimg-events")["spec"]["selector"]
     for kind in ("EventSource", "Sensor"):
@@ -137,6 +153,8 @@ def test_what_prometheus_is_pointed_at_exists() -> None:
 
 
 def test_monitoring_is_off_until_it_is_asked_for() -> None:
-    assert not [document for document in render() if "monitoring.coreos.com" in document["apiVersion"]]
+    assert not [
+        document for document in render() if "monitoring.coreos.com" in document["apiVersion"]
+    ]
     assert "contimg-dashboard" not in of_kind(render(), "ConfigMap")
     assert yaml.safe_dump(render("everything")).count("kind: PodMonitor") == 1

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from charted import CHART, of_kind, one, render
-from contimg.console import Console
-from contimg.errors import BadInputError, MissingError, StoreError
-from contimg.store import Store, open_store
+from contimg.runtime.console import Console
+from contimg.runtime.errors import BadInputError, MissingError, StoreError
+from contimg.runtime.store import Store, open_store
 from contimg_watch.options import ServiceOptions
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class TestPreflight:
         assert done.returncode == 20
         assert "127.0.0.1:9" in done.stderr
 
-    def test_another_version_than_the_template_s_is_refused(self, moto_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_version_than_the_template_s_is_refused(
+        self, moto_root: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("CONTIMG_TEMPLATE_VERSION", "9.9.9")
         done = script("preflight", "--store", moto_root)
         assert done.returncode == 2
@@ -113,7 +115,15 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A group of `helm test`, made by the first two containers' steps; in a directory, which is a store as well."""
     folder = tmp_path_factory.mktemp("selftest")
     for step in ("simulate", "watch"):
-        done = script("selftest", "--step", step, "--store", str(folder / "store"), "--folder", str(folder / "pod"))
+        done = script(
+            "selftest",
+            "--step",
+            step,
+            "--store",
+            str(folder / "store"),
+            "--folder",
+            str(folder / "pod"),
+        )
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -121,7 +131,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Cluster:
     """What events lead to on a cluster, as the store sees it; the first event is lost."""
 
-    def __init__(self, store: Store, truth: dict[str, Any], factor: float, phase: str = "succeeded") -> None:
+    def __init__(
+        self, store: Store, truth: dict[str, Any], factor: float, phase: str = "succeeded"
+    ) -> None:
         self.events: list[dict[str, Any]] = []
         self._store, self._truth, self._factor, self._phase = store, truth, factor, phase
 
@@ -134,19 +146,30 @@ class Cluster:
         (group,) = self._truth["groups"]
         rows = [
             {
-                "source": source["name"], "ra": source["ra_deg"], "dec": source["dec_deg"], "snr": 1e3 * source["apparent_jy"],
-                "upper_limit": False, "flux_peak": 1e3 * source["flux_mid_jy"] * group["flux_scale"] * self._factor,
+                "source": source["name"],
+                "ra": source["ra_deg"],
+                "dec": source["dec_deg"],
+                "snr": 1e3 * source["apparent_jy"],
+                "upper_limit": False,
+                "flux_peak": 1e3 * source["flux_mid_jy"] * group["flux_scale"] * self._factor,
             }
             for source in group["sources"]
-        ]  # fmt: skip
+        ]
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows), sink)
-        self._store.put(f"tables/photometry/date=2013-12-05/{event['group']}.parquet", sink.getvalue().to_pybytes())
-        self._store.put(f"runs/{run}/outcome.json", json.dumps({"phase": self._phase, "reason": "why"}).encode())
+        self._store.put(
+            f"tables/photometry/date=2013-12-05/{event['group']}.parquet",
+            sink.getvalue().to_pybytes(),
+        )
+        self._store.put(
+            f"runs/{run}/outcome.json", json.dumps({"phase": self._phase, "reason": "why"}).encode()
+        )
 
 
 class TestSelftest:
-    def run(self, simulated: Path, monkeypatch: pytest.MonkeyPatch, *, factor: float, **more: Any) -> tuple[Any, Cluster, Store]:
+    def run(
+        self, simulated: Path, monkeypatch: pytest.MonkeyPatch, *, factor: float, **more: Any
+    ) -> tuple[Any, Cluster, Store]:
         module = load("selftest")
         monkeypatch.setattr(module, "POST_AGAIN_S", 0.1)
         store = open_store((simulated / "pod/store").read_text())
@@ -155,7 +178,9 @@ class TestSelftest:
         truth = json.loads(open_store((simulated / "pod/truth").read_text()).read("truth.json"))
         cluster = Cluster(store, truth, factor, **more)
         with event_source(cluster.taken) as url:
-            options = module.SelftestOptions(step="check", store="", folder=str(simulated / "pod"), post=url, timeout_s=20)
+            options = module.SelftestOptions(
+                step="check", store="", folder=str(simulated / "pod"), post=url, timeout_s=20
+            )
             said: Any
             try:
                 said = module.check(options, Console("selftest", {}))
@@ -179,7 +204,9 @@ class TestSelftest:
         # What failed stays for a look.
         assert [entry.key for entry in store.entries("runs/")]
 
-    def test_a_workflow_that_fails_is_told_with_its_reason(self, simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_workflow_that_fails_is_told_with_its_reason(
+        self, simulated: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         said, _, _ = self.run(simulated, monkeypatch, factor=1.0, phase="failed")
         assert isinstance(said, BadInputError)
         assert "found failed: why" in str(said)
@@ -187,23 +214,33 @@ class TestSelftest:
     def test_a_group_that_watch_did_not_record_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "store").write_text(str(tmp_path / "empty"))
         module = load("selftest")
-        options = module.SelftestOptions(step="check", store="", folder=str(tmp_path), post="http://127.0.0.1:9")
+        options = module.SelftestOptions(
+            step="check", store="", folder=str(tmp_path), post="http://127.0.0.1:9"
+        )
         with pytest.raises(MissingError, match="record of the simulated group"):
             module.check(options, Console("selftest", {}))
 
-    def test_time_that_is_up_is_told(self, simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_time_that_is_up_is_told(
+        self, simulated: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(Cluster, "taken", lambda self, event: self.events.append(event))
         module = load("selftest")
         store = open_store((simulated / "pod/store").read_text())
         for entry in store.entries("runs/"):
             store.delete(entry.key)
         options = module.SelftestOptions(
-            step="check", store="", folder=str(simulated / "pod"), post="http://127.0.0.1:9/", timeout_s=0.5
+            step="check",
+            store="",
+            folder=str(simulated / "pod"),
+            post="http://127.0.0.1:9/",
+            timeout_s=0.5,
         )
         with pytest.raises(StoreError, match="not even a claim"):
             module.check(options, Console("selftest", {}))
 
-    def test_the_true_fluxes_pass_and_the_group_is_removed(self, simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_true_fluxes_pass_and_the_group_is_removed(
+        self, simulated: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         # Last: it removes what the others look at.
         said, cluster, store = self.run(simulated, monkeypatch, factor=1.03)
         assert said["median"] == pytest.approx(1.03)
@@ -233,10 +270,15 @@ class TestInTheCluster:
         for container in [*spec["initContainers"], *spec["containers"]]:
             program, path, *words = container["command"]
             assert (program, path) == ("python", "/etc/contimg/selftest.py")
-            values = {words[i].removeprefix("--").replace("-", "_"): words[i + 1] for i in range(0, len(words), 2)}
+            values = {
+                words[i].removeprefix("--").replace("-", "_"): words[i + 1]
+                for i in range(0, len(words), 2)
+            }
             options = module.SelftestOptions.model_validate(values)
             assert options.store == "s3://sky/a/b/helm-test"
-            steps.append((options.step, container["image"].rpartition("contimg-")[2].partition(":")[0]))
+            steps.append(
+                (options.step, container["image"].rpartition("contimg-")[2].partition(":")[0])
+            )
         assert steps == [("simulate", "simulate"), ("watch", "watch"), ("check", "simulate")]
         assert options.post == "http://contimg-night-eventsource-svc.night.svc:12000/group"
 
@@ -254,8 +296,16 @@ class TestInTheCluster:
         assert job["spec"]["backoffLimit"] == 0
         (container,) = job["spec"]["template"]["spec"]["containers"]
         # Nothing of the release is there yet: not its account, not its ConfigMaps.
-        assert container["command"] == ["python", "-c", (FILES / "preflight.py").read_text(), "--store", "s3://contimg/telescope"]
-        assert {name for volume in job["spec"]["template"]["spec"]["volumes"] for name in volume} == {"name", "emptyDir"}
+        assert container["command"] == [
+            "python",
+            "-c",
+            (FILES / "preflight.py").read_text(),
+            "--store",
+            "s3://contimg/telescope",
+        ]
+        assert {
+            name for volume in job["spec"]["template"]["spec"]["volumes"] for name in volume
+        } == {"name", "emptyDir"}
         account = one(render("identity"), "ServiceAccount", "contimg-preflight")
         assert job["spec"]["template"]["spec"]["serviceAccountName"] == "contimg-preflight"
         assert account["automountServiceAccountToken"] is False
@@ -268,8 +318,15 @@ class TestInTheCluster:
     def test_the_watch_s_own_defaults_are_the_chart_s(self) -> None:
         defaults = yaml.safe_load((CHART / "values.yaml").read_text())["watch"]
         fields = ServiceOptions.model_fields
-        names = {"interval_s": "intervalSeconds", "timeout_s": "timeoutSeconds", "gap_s": "gapSeconds", "size": "subbandBytes"}
-        assert {name: fields[name].default for name in names} == {name: defaults[value] for name, value in names.items()}
+        names = {
+            "interval_s": "intervalSeconds",
+            "timeout_s": "timeoutSeconds",
+            "gap_s": "gapSeconds",
+            "size": "subbandBytes",
+        }
+        assert {name: fields[name].default for name in names} == {
+            name: defaults[value] for name, value in names.items()
+        }
         assert fields["stall_s"].default == defaults["stallSeconds"]
 
     def test_nothing_else_is_a_hook(self) -> None:
@@ -278,5 +335,9 @@ class TestInTheCluster:
             for document in render("everything")
             if "helm.sh/hook" in document["metadata"].get("annotations", {})
         }
-        assert hooks == {("ServiceAccount", "contimg-preflight"), ("Job", "contimg-preflight"), ("Pod", "contimg-selftest")}
+        assert hooks == {
+            ("ServiceAccount", "contimg-preflight"),
+            ("Job", "contimg-preflight"),
+            ("Pod", "contimg-selftest"),
+        }
         assert of_kind(render("bare"), "Pod") == {}

@@ -21,7 +21,10 @@ TEXT = (CHART / "values.yaml").read_text()
 DEFAULTS: dict[str, Any] = yaml.safe_load(TEXT)
 NO_DEFAULTS = {"global"}
 """Helm adds it by itself."""
-FREE = {"requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"}
+FREE = {
+    "requiredDuringSchedulingIgnoredDuringExecution",
+    "preferredDuringSchedulingIgnoredDuringExecution",
+}
 """Terms of an affinity: the cluster's own schema knows them."""
 
 
@@ -49,8 +52,13 @@ def compared(values: Any, part: dict[str, Any], path: str = "") -> Iterator[str]
     """Yield where the schema and the defaults have other keys."""
     part = followed(part)
     if isinstance(values, dict) and "properties" in part and values:
-        yield from (f"{path}.{key} has no schema" for key in values.keys() - part["properties"].keys())
-        yield from (f"{path}.{key} has no default" for key in part["properties"].keys() - values.keys() - NO_DEFAULTS)
+        yield from (
+            f"{path}.{key} has no schema" for key in values.keys() - part["properties"].keys()
+        )
+        yield from (
+            f"{path}.{key} has no default"
+            for key in part["properties"].keys() - values.keys() - NO_DEFAULTS
+        )
         for key in values.keys() & part["properties"].keys():
             yield from compared(values[key], part["properties"][key], f"{path}.{key}")
 
@@ -63,8 +71,16 @@ def test_the_schema_is_closed_everywhere() -> None:
 
 
 def test_each_value_has_a_type() -> None:
-    leaves = [(path, followed(leaf), key) for path, part in objects(SCHEMA) for key, leaf in part.get("properties", {}).items()]
-    assert [(path, key) for path, leaf, key in leaves if key not in FREE and not {"type", "enum", "$ref"} & leaf.keys()] == []
+    leaves = [
+        (path, followed(leaf), key)
+        for path, part in objects(SCHEMA)
+        for key, leaf in part.get("properties", {}).items()
+    ]
+    assert [
+        (path, key)
+        for path, leaf, key in leaves
+        if key not in FREE and not {"type", "enum", "$ref"} & leaf.keys()
+    ] == []
 
 
 def test_schema_and_defaults_have_the_same_keys() -> None:
@@ -120,14 +136,26 @@ def value(path: str, what: Any) -> dict[str, Any]:
         ("store/url", "s3://a", "'url' not allowed"),
         ("store/uri", "/data/store", "'/store/uri': '/data/store' does not match pattern"),
         ("store/uri", 5, "'/store/uri': got number, want string"),
-        ("s3/endpoint", "s3.example.org:9000", "'/s3/endpoint': 's3.example.org:9000' does not match pattern"),
+        (
+            "s3/endpoint",
+            "s3.example.org:9000",
+            "'/s3/endpoint': 's3.example.org:9000' does not match pattern",
+        ),
         ("s3/endpoint", "https://s3.example.org/path", "does not match pattern"),
         ("s3/existingSecret", "Contimg S3", "'/s3/existingSecret'"),
-        ("images/pullPolicy", "Sometimes", "value must be one of 'IfNotPresent', 'Always', 'Never'"),
+        (
+            "images/pullPolicy",
+            "Sometimes",
+            "value must be one of 'IfNotPresent', 'Always', 'Never'",
+        ),
         ("images/pullSecrets", "one", "'/images/pullSecrets': got string, want array"),
         ("stages/convrt", {}, "'convrt' not allowed"),
         ("stages/convert/image/digest", "sha256:12", "'/stages/convert/image/digest'"),
-        ("stages/convert/resources/limits/memory", "4G", "'/stages/convert/resources/limits/memory'"),
+        (
+            "stages/convert/resources/limits/memory",
+            "4G",
+            "'/stages/convert/resources/limits/memory'",
+        ),
         ("stages/convert/resources/limit", {}, "'limit' not allowed"),
         ("parameters/image-size", [1], "'/parameters/image-size'"),
         ("semaphores/casa", 0, "'/semaphores/casa': minimum: got 0, want 1"),
@@ -145,10 +173,14 @@ def value(path: str, what: Any) -> dict[str, Any]:
         ("networkPolicy/apiServerPorts", [], "'/networkPolicy/apiServerPorts': minItems"),
         ("pods/tolerations", [{"op": "Exists"}], "'op' not allowed"),
         ("pods/labels", {"a b": "c"}, "'a b' not allowed"),
-        ("monitoring/serviceMonitor/interval", "half a minute", "'/monitoring/serviceMonitor/interval'"),
+        (
+            "monitoring/serviceMonitor/interval",
+            "half a minute",
+            "'/monitoring/serviceMonitor/interval'",
+        ),
         ("test/timeoutSeconds", 0, "'/test/timeoutSeconds': minimum"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_value_is_refused_by_its_name(path: str, wrong: Any, says: str) -> None:
     assert says in refusal(value(path, wrong))
 
@@ -157,19 +189,36 @@ def test_a_wrong_value_is_refused_by_its_name(path: str, wrong: Any, says: str) 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"store": {"uri": ""}}, "store.uri is empty: say where subbands arrive and results go, such as --set store.uri=s3://bucket/prefix"),
-        (value("events/eventBus/kind", "exotic"), "events.eventBus.exotic.url is empty: name the NATS server"),
-        ({"events": {"enabled": False}}, "sweep starts groups by an event, but events.enabled is false: set sweep.enabled=false, too"),
-        (value("parameters", {"image-teir": "x"}), "parameters.image-teir: no pipeline has a parameter of this name"),
+        (
+            {"store": {"uri": ""}},
+            "store.uri is empty: say where subbands arrive and results go, such as --set store.uri=s3://bucket/prefix",
+        ),
+        (
+            value("events/eventBus/kind", "exotic"),
+            "events.eventBus.exotic.url is empty: name the NATS server",
+        ),
+        (
+            {"events": {"enabled": False}},
+            "sweep starts groups by an event, but events.enabled is false: set sweep.enabled=false, too",
+        ),
+        (
+            value("parameters", {"image-teir": "x"}),
+            "parameters.image-teir: no pipeline has a parameter of this name",
+        ),
         (
             value("images/tag", "0.2.0"),
             "images.tag is 0.2.0, but this chart's templates are made for version 0.1.0",
         ),
-        (value("stages/image/image/tag", "latest"), "stages.image.image.tag is latest, but this chart's templates are made for"),
+        (
+            value("stages/image/image/tag", "latest"),
+            "stages.image.image.tag is latest, but this chart's templates are made for",
+        ),
         (value("images/tag", "0.1.01"), "images.tag is 0.1.01, but"),
     ],
-)  # fmt: skip
-def test_values_that_do_not_fit_together_are_refused_in_words(values: dict[str, Any], says: str) -> None:
+)
+def test_values_that_do_not_fit_together_are_refused_in_words(
+    values: dict[str, Any], says: str
+) -> None:
     assert says in " ".join(refusal(values).split())
 
 

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RENDERED = ROOT / "workflows" / "rendered"
-S3 = {"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+S3 = {
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+}
 
 
 def sources() -> dict[tuple[str, str], Document]:
@@ -25,7 +31,11 @@ def sources() -> dict[tuple[str, str], Document]:
 
 def ours(documents: list[Document]) -> dict[tuple[str, str], Document]:
     kinds = ("WorkflowTemplate", "CronWorkflow")
-    return {(kind, name): document for kind in kinds for name, document in of_kind(documents, kind).items()}
+    return {
+        (kind, name): document
+        for kind in kinds
+        for name, document in of_kind(documents, kind).items()
+    }
 
 
 def containers(documents: list[Document]) -> dict[str, Document]:
@@ -44,7 +54,9 @@ def env(container: Document) -> dict[str, Any]:
 
 def parameters(document: Document) -> dict[str, str]:
     spec = document["spec"].get("workflowSpec", document["spec"])
-    return {one["name"]: one.get("value") for one in spec.get("arguments", {}).get("parameters", [])}
+    return {
+        one["name"]: one.get("value") for one in spec.get("arguments", {}).get("parameters", [])
+    }
 
 
 def stripped(document: Document) -> Document:
@@ -63,14 +75,18 @@ def stripped(document: Document) -> Document:
         if container:
             container["image"] = container["image"].rpartition("/")[2]
             container.pop("imagePullPolicy", None)
-            container["env"] = [one for one in container["env"] if not one["name"].startswith("AWS_")]
+            container["env"] = [
+                one for one in container["env"] if not one["name"].startswith("AWS_")
+            ]
     return document
 
 
 def test_the_chart_s_copy_is_what_make_render_wrote() -> None:
     files = {path.name: path.read_text() for path in RENDERED.glob("*.yaml")}
     assert len(files) >= 11
-    assert {path.name: path.read_text() for path in (CHART / "rendered").glob("*.yaml")} == files, "run make chart"
+    assert {path.name: path.read_text() for path in (CHART / "rendered").glob("*.yaml")} == files, (
+        "run make chart"
+    )
     assert not (CHART / "rendered").is_symlink()
 
 
@@ -93,7 +109,12 @@ class TestMerged:
             values = parameters(document)
             if "store" in values:
                 assert values["store"] == "s3://contimg/telescope", key
-        assert parameters(one(render("everything"), "WorkflowTemplate", "contimg-process-group"))["store"] == "s3://sky/a/b"
+        assert (
+            parameters(one(render("everything"), "WorkflowTemplate", "contimg-process-group"))[
+                "store"
+            ]
+            == "s3://sky/a/b"
+        )
 
     def test_labels_of_the_source_stay(self) -> None:
         template = one(render(), "WorkflowTemplate", "contimg-convert")
@@ -107,14 +128,18 @@ class TestMerged:
             variables = env(container)
             assert variables.keys() >= S3, name
             assert variables["AWS_ENDPOINT_URL_S3"] == "http://s3.storage.svc:9000"
-            assert variables["AWS_SECRET_ACCESS_KEY"] == {"secretKeyRef": {"name": "contimg-s3", "key": "AWS_SECRET_ACCESS_KEY"}}
+            assert variables["AWS_SECRET_ACCESS_KEY"] == {
+                "secretKeyRef": {"name": "contimg-s3", "key": "AWS_SECRET_ACCESS_KEY"}
+            }
             assert variables["CONTIMG_TEMPLATE_VERSION"] == "0.1.0"
             assert len({one["name"] for one in container["env"]}) == len(container["env"]), name
 
     def test_with_workload_identity_no_key_is_asked_for(self) -> None:
         for name, container in containers(render("identity")).items():
             assert env(container).keys() & S3 == {"AWS_REGION", "AWS_DEFAULT_REGION"}, name
-        config = yaml.safe_load(one(render("identity"), "ConfigMap", "contimg-artifacts")["data"]["s3"])
+        config = yaml.safe_load(
+            one(render("identity"), "ConfigMap", "contimg-artifacts")["data"]["s3"]
+        )
         assert config["s3"]["useSDKCreds"] is True
         assert config["s3"]["endpoint"] == "s3.us-west-2.amazonaws.com"
         assert config["s3"]["insecure"] is False
@@ -129,16 +154,26 @@ class TestImages:
     def test_registry_tag_and_digest_of_all_or_of_one(self) -> None:
         found = containers(render("everything"))
         digest = "sha256:" + "0" * 63 + "1"
-        assert found["contimg-convert"]["image"] == "registry.example.org/contimg/contimg-convert:0.1.0-7"
+        assert (
+            found["contimg-convert"]["image"]
+            == "registry.example.org/contimg/contimg-convert:0.1.0-7"
+        )
         assert found["contimg-flag"]["image"] == "registry.example.org/contimg/contimg-flag:0.1.0"
         assert found["contimg-image"]["image"] == f"other.example.org/wsclean@{digest}"
         assert {container["imagePullPolicy"] for container in found.values()} == {"Always"}
 
     def test_every_image_of_every_pod_is_one_of_ours(self) -> None:
         text = yaml.safe_dump_all(render("everything"))
-        images = {line.split()[1] for line in text.splitlines() if line.strip().startswith("image:")}
+        images = {
+            line.split()[1] for line in text.splitlines() if line.strip().startswith("image:")
+        }
         assert len(images) == 10
-        assert all(image.startswith(("registry.example.org/contimg/contimg-", "other.example.org/wsclean@")) for image in images)
+        assert all(
+            image.startswith(
+                ("registry.example.org/contimg/contimg-", "other.example.org/wsclean@")
+            )
+            for image in images
+        )
 
     def test_pull_secrets_and_places_reach_every_pod(self) -> None:
         documents = render("everything")
@@ -154,7 +189,9 @@ class TestImages:
         for holder in holders:
             assert holder["imagePullSecrets"] == [{"name": "pull-one"}, {"name": "pull-two"}]
             assert holder["nodeSelector"] == {"pool": "batch"}
-            assert holder["tolerations"] == [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}]
+            assert holder["tolerations"] == [
+                {"key": "batch", "operator": "Exists", "effect": "NoSchedule"}
+            ]
             assert "nodeAffinity" in holder["affinity"]
 
 
@@ -173,17 +210,23 @@ class TestWhatAnOperatorMaySay:
 
     @pytest.mark.parametrize(("stage", "mebibytes"), [("image", 12 * 1024), ("flag", 1500)])
     def test_the_memory_ramp_begins_at_the_limit(self, stage: str, mebibytes: int) -> None:
-        (template,) = one(render("everything"), "WorkflowTemplate", f"contimg-{stage}")["spec"]["templates"]
+        (template,) = one(render("everything"), "WorkflowTemplate", f"contimg-{stage}")["spec"][
+            "templates"
+        ]
         patch = yaml.safe_load(template["podSpecPatch"])
         limit = patch["containers"][0]["resources"]["limits"]["memory"]
         assert limit.startswith(f"{{{{={mebibytes} * (")
         assert limit.endswith(")}}Mi")
-        (source,) = (document for key, document in sources().items() if key == ("WorkflowTemplate", f"contimg-{stage}"))
+        (source,) = (
+            document
+            for key, document in sources().items()
+            if key == ("WorkflowTemplate", f"contimg-{stage}")
+        )
         assert (
             limit.partition(" ")[2]
-            == yaml.safe_load(source["spec"]["templates"][0]["podSpecPatch"])["containers"][0]["resources"]["limits"][
-                "memory"
-            ].partition(" ")[2]
+            == yaml.safe_load(source["spec"]["templates"][0]["podSpecPatch"])["containers"][0][
+                "resources"
+            ]["limits"]["memory"].partition(" ")[2]
         )
 
     def test_defaults_of_parameters(self) -> None:
@@ -193,13 +236,18 @@ class TestWhatAnOperatorMaySay:
         assert values["image-size"] == "2048"
         assert values["image-niter"] == "2000000"
         assert values["flag-clip_sigma"] == "6.5"
-        assert parameters(one(render(), "WorkflowTemplate", "contimg-process-group"))["image-tier"] == "standard"
+        assert (
+            parameters(one(render(), "WorkflowTemplate", "contimg-process-group"))["image-tier"]
+            == "standard"
+        )
 
     def test_schedules_and_switches(self) -> None:
         crons = of_kind(render("everything"), "CronWorkflow")
         assert crons["contimg-sweep"]["spec"]["schedules"] == ["*/2 * * * *", "1 3 * * *"]
         assert crons["contimg-nightly"]["spec"]["schedules"] == ["0 4 * * *"]
-        assert of_kind(render("minimal", **{"nightly.enabled": False}), "CronWorkflow").keys() == {"contimg-sweep"}
+        assert of_kind(render("minimal", **{"nightly.enabled": False}), "CronWorkflow").keys() == {
+            "contimg-sweep"
+        }
         for cron in crons.values():
             assert cron["spec"]["timezone"] == "Etc/UTC"
             assert cron["spec"]["concurrencyPolicy"] == "Forbid"
@@ -208,14 +256,21 @@ class TestWhatAnOperatorMaySay:
         changes = {"sweep.graceSeconds": 5, "sweep.retries": 1, "sweep.days": 0}
         documents = render("minimal", **changes)
         told = parameters(one(documents, "WorkflowTemplate", "contimg-sweep"))
-        assert {key: told[key] for key in ("grace_s", "retries", "days")} == {"grace_s": "5", "retries": "1", "days": "0"}
+        assert {key: told[key] for key in ("grace_s", "retries", "days")} == {
+            "grace_s": "5",
+            "retries": "1",
+            "days": "0",
+        }
         for kind in ("WorkflowTemplate", "CronWorkflow"):
             places = parameters(one(documents, kind, "contimg-sweep"))
             assert places["store"] == "s3://contimg/telescope"
             assert places["post"] == "http://contimg-night-eventsource-svc.night.svc:12000/group"
 
     def test_which_strips_are_made_at_night(self) -> None:
-        assert parameters(one(render("everything"), "WorkflowTemplate", "contimg-nightly"))["days"] == "7"
+        assert (
+            parameters(one(render("everything"), "WorkflowTemplate", "contimg-nightly"))["days"]
+            == "7"
+        )
 
     def test_semaphores_are_those_that_the_templates_ask_for(self) -> None:
         documents = render("everything")
@@ -233,7 +288,10 @@ class TestWhatAnOperatorMaySay:
     def test_artifacts_lie_below_the_store(self) -> None:
         documents = render()
         for document in of_kind(documents, "WorkflowTemplate").values():
-            assert document["spec"]["artifactRepositoryRef"] == {"configMap": "contimg-artifacts", "key": "s3"}
+            assert document["spec"]["artifactRepositoryRef"] == {
+                "configMap": "contimg-artifacts",
+                "key": "s3",
+            }
             for template in document["spec"]["templates"]:
                 for artifact in template.get("outputs", {}).get("artifacts", []):
                     assert artifact["s3"]["key"].startswith("telescope/argo/{{workflow.name}}/")
@@ -255,7 +313,11 @@ class TestWhatAnOperatorMaySay:
         documents = render("everything")
         container = containers(documents)["contimg-convert"]
         assert env(container)["AWS_CA_BUNDLE"] == "/etc/contimg-ca/root.pem"
-        assert {"name": "contimg-ca", "mountPath": "/etc/contimg-ca", "readOnly": True} in container["volumeMounts"]
+        assert {
+            "name": "contimg-ca",
+            "mountPath": "/etc/contimg-ca",
+            "readOnly": True,
+        } in container["volumeMounts"]
         (template,) = one(documents, "WorkflowTemplate", "contimg-convert")["spec"]["templates"]
         assert [volume for volume in template["volumes"] if volume["name"] == "contimg-ca"]
         config = yaml.safe_load(one(documents, "ConfigMap", "contimg-artifacts")["data"]["s3"])
@@ -282,5 +344,8 @@ def test_chart_templates_and_programs_are_of_one_version() -> None:
 
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert str(chart["appVersion"]) == version("contimg")
-    images = {container["image"].rpartition(":")[2] for container in containers(list(sources().values())).values()}
+    images = {
+        container["image"].rpartition(":")[2]
+        for container in containers(list(sources().values())).values()
+    }
     assert images == {version("contimg")}

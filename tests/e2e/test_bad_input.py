@@ -19,12 +19,15 @@ import numpy as np
 import pytest
 
 from chain import BIN, ENVIRONMENT, ROOT, Chain, contimg
-from contimg.errors import Exit
-from contimg.manifest import read_manifest
+from contimg.runtime.errors import Exit
+from contimg.runtime.manifest import read_manifest
 
 SPOILT = 7
 """The subband that is spoilt."""
-SENTENCE = re.compile(r"(?P<file>.+?): expected (?P<expected>.+), found (?P<found>.+?)\. (?P<remedy>[A-Z].+)", re.DOTALL)
+SENTENCE = re.compile(
+    r"(?P<file>.+?): expected (?P<expected>.+), found (?P<found>.+?)\. (?P<remedy>[A-Z].+)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ class Said:
 
     def blames(self, name: str, where: str, found: str) -> None:
         """Check the exit code's name, and that the message has file, expectation, finding and remedy."""
-        assert (self.last["code"], self.last["exit"], self.code) == (name, Exit[name], Exit[name]), self.last
+        assert (self.last["code"], self.last["exit"], self.code) == (
+            name,
+            Exit[name],
+            Exit[name],
+        ), self.last
         parts = SENTENCE.fullmatch(self.last["message"])
         assert parts, self.last["message"]
         assert where in parts["file"]
@@ -45,10 +52,14 @@ class Said:
         assert "trace" not in self.last
 
 
-def fails(program: str, *wrapper: str, env: dict[str, str] | None = None, **options: object) -> Said:
+def fails(
+    program: str, *wrapper: str, env: dict[str, str] | None = None, **options: object
+) -> Said:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     argv = [*wrapper, str(BIN / f"contimg-{program}"), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, env=ENVIRONMENT | (env or {}), check=False, cwd=ROOT)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=ENVIRONMENT | (env or {}), check=False, cwd=ROOT
+    )
     assert done.stdout == "", "stdout is for summaries"
     return Said(done.returncode, json.loads(done.stderr.splitlines()[-1]))
 
@@ -158,8 +169,14 @@ CHANGED_AFTER_WATCH = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "name", "found"), CHANGED_AFTER_WATCH, ids=lambda value: getattr(value, "__name__", ""))
-def test_convert_refuses_what_changed_after_watch(site: Site, spoil: Callable[[Site], None], name: str, found: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "name", "found"),
+    CHANGED_AFTER_WATCH,
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_convert_refuses_what_changed_after_watch(
+    site: Site, spoil: Callable[[Site], None], name: str, found: str
+) -> None:
     site.watch()
     spoil(site)
     fails("convert", group=site.record, out=site.out).blames(name, f"_sb{SPOILT:02d}.hdf5", found)
@@ -180,8 +197,12 @@ QUARANTINED = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "reason"), QUARANTINED, ids=lambda value: getattr(value, "__name__", ""))
-def test_watch_leaves_out_what_it_can_see_and_says_why(site: Site, spoil: Callable[[Site], None], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "reason"), QUARANTINED, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_watch_leaves_out_what_it_can_see_and_says_why(
+    site: Site, spoil: Callable[[Site], None], reason: str
+) -> None:
     spoil(site)
     ((key, why),) = site.watch()["quarantined"].items()
     assert key.endswith(f"_sb{SPOILT:02d}.hdf5")
@@ -201,11 +222,27 @@ def test_fifteen_subbands_work_with_a_warning(site: Site) -> None:
 
 def test_the_local_engine_hands_the_reason_on(site: Site) -> None:
     wrong_telescope(site)
-    argv = [BIN / "contimg", "run", "all", "--store", site.store, "--set", "watch.size=0", "--set", "watch.timeout_s=0"]
-    done = subprocess.run(argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=site.store.parent)
+    argv = [
+        BIN / "contimg",
+        "run",
+        "all",
+        "--store",
+        site.store,
+        "--set",
+        "watch.size=0",
+        "--set",
+        "watch.timeout_s=0",
+    ]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=site.store.parent
+    )
     assert done.returncode != 0
     status = subprocess.run(
-        [BIN / "contimg", "status", "--store", site.store], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        [BIN / "contimg", "status", "--store", site.store],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
     )
     for words in (done.stdout + done.stderr, status.stdout + status.stderr):
         assert "expected telescope OVRO_MMA, instrument DSA, found HERA, DSA. Bring data" in words
@@ -219,9 +256,16 @@ def test_the_local_engine_hands_the_reason_on(site: Site) -> None:
 
 
 def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
-    keys = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    keys = {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }
     said = fails(
-        "convert", group="s3://none/groups/x-a1.json", out=tmp_path / "out", env={**keys, "AWS_DEFAULT_REGION": "us-east-1"}
+        "convert",
+        group="s3://none/groups/x-a1.json",
+        out=tmp_path / "out",
+        env={**keys, "AWS_DEFAULT_REGION": "us-east-1"},
     )
     said.blames("STORE_UNREACHABLE", "s3://none/groups/x-a1.json", "connect")
     assert not (tmp_path / "out").exists()
@@ -229,7 +273,9 @@ def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
 
 def test_a_store_that_may_not_be_read(site: Site) -> None:
     """Root reads everything but without its capabilities."""
-    as_anyone = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    as_anyone = (
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    )
     if as_anyone and shutil.which("setpriv") is None:
         pytest.skip("root without setpriv (util-linux) can read every store")
     site.watch()
@@ -251,7 +297,9 @@ def test_a_store_that_is_no_directory(site: Site, tmp_path: Path) -> None:
     site.watch()
     (tmp_path / "file").write_text("no directory")
     fails("watch", store=tmp_path / "file").blames("USAGE", "file", "a file")
-    fails("convert", group=site.record, out=tmp_path / "file/out").blames("STORE_UNREACHABLE", "file/out", "Not a directory")
+    fails("convert", group=site.record, out=tmp_path / "file/out").blames(
+        "STORE_UNREACHABLE", "file/out", "Not a directory"
+    )
 
 
 @pytest.fixture
@@ -260,7 +308,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
@@ -274,7 +325,9 @@ def test_a_full_disk(site: Site, small_disk: Path) -> None:
     said.blames("NO_ROOM", str(small_disk / "out"), "No space left")
     assert [path for path in small_disk.rglob("*") if path.is_file()] == []
     scratch = {"CONTIMG_SCRATCH": str(small_disk / "scratch")}
-    fails("convert", group=site.record, out=site.out, env=scratch).blames("NO_ROOM", str(small_disk / "scratch"), "8 MB")
+    fails("convert", group=site.record, out=site.out, env=scratch).blames(
+        "NO_ROOM", str(small_disk / "scratch"), "8 MB"
+    )
     site.holds_nothing_half_made()
     assert [path for path in small_disk.rglob("*") if path.is_file()] == []
 
@@ -308,7 +361,9 @@ def test_killed_and_run_again(small_chain: Chain, tmp_path: Path, stage: str) ->
     words = [f"--{name}={value}" for name, value in inputs.items()]
     argv = [str(BIN / f"contimg-{stage}"), *words, f"--out={out}"]
     env = {**ENVIRONMENT, "CONTIMG_SCRATCH": str(scratch)}
-    child = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert child.stderr is not None
     if stage == "convert":
         assert any(json.loads(line)["message"] == "convert" for line in child.stderr)
@@ -318,7 +373,9 @@ def test_killed_and_run_again(small_chain: Chain, tmp_path: Path, stage: str) ->
     child.wait(10)
     child.stderr.close()
     until(lambda: not working_below(scratch), 15)
-    assert [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".part-")] == []
+    assert [
+        path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".part-")
+    ] == []
 
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
     again = json.loads(done.stdout)
@@ -337,7 +394,9 @@ def outputs_of(artifact: str) -> dict[str, str]:
 def test_all_flagged(site: Site) -> None:
     for index in range(16):
         with h5py.File(site.own(index), "r+") as file:
-            file["Data/flags"][...] = np.ones(file["Data/flags"].shape, bool)  # h5py spreads a scalar row by row, very slowly
+            file["Data/flags"][...] = np.ones(
+                file["Data/flags"].shape, bool
+            )  # h5py spreads a scalar row by row, very slowly
     site.watch()
     ms = site.convert()["artifact"]
     said = fails("flag", ms=ms, out=site.store / "products/flag")
@@ -347,6 +406,10 @@ def test_all_flagged(site: Site) -> None:
 
 def test_no_calibrator_and_no_set(tmp_path: Path) -> None:
     far = Chain("small", seed=1, tier="quicklook", sky={"ra_deg": 38.9}, name="e2e-no-calibrator")
-    options = {"ms": far.ms, "store": tmp_path / "store", "out": tmp_path / "store/products/calibrate"}
+    options = {
+        "ms": far.ms,
+        "store": tmp_path / "store",
+        "out": tmp_path / "store/products/calibrate",
+    }
     fails("calibrate", **options).blames("NO_CALIBRATION", far.group_id, "neither")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

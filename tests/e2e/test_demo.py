@@ -47,10 +47,15 @@ class Demo:
     def table(self, name: str, unit: str = "*") -> pd.DataFrame:
         paths = sorted(self.store.glob(f"tables/{name}/date=*/{unit}.parquet"))
         # Not as a dataset: the folder's date would become a column.
-        return pd.concat([pq.ParquetFile(path).read().to_pandas() for path in paths], ignore_index=True)
+        return pd.concat(
+            [pq.ParquetFile(path).read().to_pandas() for path in paths], ignore_index=True
+        )
 
     def states(self, runs: str) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text()) for path in sorted(self.store.glob(f"runs/{runs}/state.json"))]
+        return [
+            json.loads(path.read_text())
+            for path in sorted(self.store.glob(f"runs/{runs}/state.json"))
+        ]
 
 
 def nearest(ra_deg: float, dec_deg: float, sources: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -64,7 +69,9 @@ def nearest(ra_deg: float, dec_deg: float, sources: list[dict[str, Any]]) -> dic
 def run(folder: Path) -> tuple[dict[str, Any], float]:
     begun = time.monotonic()
     argv = [str(BIN / "contimg"), "demo", "--folder", str(folder)]
-    done = subprocess.run(argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=folder.parent)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=folder.parent
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer, time.monotonic() - begun
@@ -97,7 +104,10 @@ def test_every_group_is_good(demo: Demo) -> None:
 def test_the_lens_is_found_and_nothing_else(demo: Demo) -> None:
     found = demo.table("ese_candidates")
     (hidden,) = [source for source in demo.truth["sources"] if source["curve"]["kind"] == "lens"]
-    match = [nearest(ra, dec, demo.truth["sources"]) for ra, dec in zip(found["ra"], found["dec"], strict=True)]
+    match = [
+        nearest(ra, dec, demo.truth["sources"])
+        for ra, dec in zip(found["ra"], found["dec"], strict=True)
+    ]
     assert [source and source["name"] for source in match] == [hidden["name"]]
 
 
@@ -114,10 +124,23 @@ def test_steady_sources_scatter_as_their_errors_say(demo: Demo) -> None:
     rows = []
     for (source, field), one in fluxes[~fluxes["upper_limit"]].groupby(["source", "field"]):
         true = nearest(one["ra"].iloc[0], one["dec"].iloc[0], demo.truth["sources"])
-        if true is None or true["curve"]["kind"] != "steady" or one["snr"].median() < 100 or len(one) < 5:
+        if (
+            true is None
+            or true["curve"]["kind"] != "steady"
+            or one["snr"].median() < 100
+            or len(one) < 5
+        ):
             continue
         predicted = np.sqrt((one["flux_err"] ** 2).mean())
-        rows.append((source, field, len(one), one["flux"].std() / one["flux"].mean(), one["flux"].std() / predicted))
+        rows.append(
+            (
+                source,
+                field,
+                len(one),
+                one["flux"].std() / one["flux"].mean(),
+                one["flux"].std() / predicted,
+            )
+        )
     steady = pd.DataFrame(rows, columns=["source", "field", "n", "scatter", "ratio"])
     assert len(steady) >= 8, "the strip has that many sources so bright"
     assert steady["scatter"].max() <= SCATTER, steady
@@ -151,13 +174,21 @@ def test_fluxes_of_a_target_group_are_the_true_ones(demo: Demo) -> None:
 
 @pytest.mark.skipif("CONTIMG_DEMO" in os.environ, reason="a demo that is only looked at is not run")
 def test_again_it_is_all_there(demo: Demo) -> None:
-    logs = {path: path.stat().st_mtime_ns for path in demo.store.glob("runs/*/*.log") if path.parent.name != "watch"}
+    logs = {
+        path: path.stat().st_mtime_ns
+        for path in demo.store.glob("runs/*/*.log")
+        if path.parent.name != "watch"
+    }
     made = sorted(demo.store.glob("products/*/*/*/manifest.json"))
     said, seconds = run(demo.folder)
     assert said["verdict"]["right"]
     # All but the watch pass, which looks for new subbands each time.
     assert said["run"]["cached"] == said["run"]["tasks"] - 1
     assert sorted(demo.store.glob("products/*/*/*/manifest.json")) == made
-    again = {path: path.stat().st_mtime_ns for path in demo.store.glob("runs/*/*.log") if path.parent.name != "watch"}
+    again = {
+        path: path.stat().st_mtime_ns
+        for path in demo.store.glob("runs/*/*.log")
+        if path.parent.name != "watch"
+    }
     assert again == logs, "no process of a stage was started: each writes a log"
     assert seconds < AGAIN_S

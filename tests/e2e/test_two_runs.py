@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from chain import BIN, ENVIRONMENT, ROOT, Chain, contimg
-from contimg.manifest import read_manifest
+from contimg.runtime.manifest import read_manifest
 
 CACHED_S = 1.0
 """Processor time of a stage that finds its artifact made: wall time would count what else the machine does."""
@@ -38,8 +38,12 @@ class Run:
         words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
         argv = ["taskset", "-c", self.processors, str(BIN / f"contimg-{name}"), *words]
         # WSClean would take ten times as long over littered memory.
-        env = ENVIRONMENT if name == "image" else {**ENVIRONMENT, "MALLOC_PERTURB_": str(self.litter)}
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, cwd=ROOT) as child:
+        env = (
+            ENVIRONMENT if name == "image" else {**ENVIRONMENT, "MALLOC_PERTURB_": str(self.litter)}
+        )
+        with subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, cwd=ROOT
+        ) as child:
             assert child.stdout is not None
             said = child.stdout.read()
             _, status, usage = os.wait4(child.pid, 0)
@@ -71,9 +75,12 @@ def outputs(made: dict[str, tuple[dict[str, Any], float]]) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2, reason="needs taskset and two processors"
+    shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2,
+    reason="needs taskset and two processors",
 )
-def test_two_folders_and_numbers_of_processors_give_the_same_bytes(small_chain: Chain, tmp_path: Path) -> None:
+def test_two_folders_and_numbers_of_processors_give_the_same_bytes(
+    small_chain: Chain, tmp_path: Path
+) -> None:
     assert small_chain.truth_artifact
     one, two, *_ = sorted(os.sched_getaffinity(0))
     found = []

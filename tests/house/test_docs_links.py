@@ -13,7 +13,9 @@ from contimg_workflows.cli.run import PIPELINES
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
-STAGES = {folder.name for folder in (ROOT / "stages").iterdir() if (folder / "pyproject.toml").is_file()}
+STAGES = {
+    folder.name for folder in (ROOT / "stages").iterdir() if (folder / "pyproject.toml").is_file()
+}
 COMMANDS = {point.name for point in entry_points(group="contimg.commands")}
 PLACEHOLDERS = {"NAME", "COMMAND", "CMD"}
 NO_PROGRAMS = {"workflows", "runs", "flags", "UID", "ID-aN", "NAMESPACE", "preflight"}
@@ -39,11 +41,20 @@ def anchor(heading: str) -> str:
 
 
 def found(pattern: str) -> list[tuple[str, str]]:
-    return sorted({(page, match) for page, text in TEXT.items() for line in code(text) for match in re.findall(pattern, line)})
+    return sorted(
+        {
+            (page, match)
+            for page, text in TEXT.items()
+            for line in code(text)
+            for match in re.findall(pattern, line)
+        }
+    )
 
 
 def links() -> list[tuple[str, str]]:
-    return sorted({(page, link) for page, text in TEXT.items() for link in LINK.findall(FENCE.sub("", text))})
+    return sorted(
+        {(page, link) for page, text in TEXT.items() for link in LINK.findall(FENCE.sub("", text))}
+    )
 
 
 def makefile() -> set[str]:
@@ -61,7 +72,9 @@ def test_a_link_leads_somewhere(page: str, link: str) -> None:
 
 
 def test_what_is_elsewhere_is_named_securely() -> None:
-    assert [item for item in links() if "://" in item[1] and not item[1].startswith("https://")] == []
+    assert [
+        item for item in links() if "://" in item[1] and not item[1].startswith("https://")
+    ] == []
 
 
 @pytest.mark.parametrize(("page", "target"), found(r"(?:^|\s)make ([a-z][a-z0-9-]*)"))
@@ -84,7 +97,9 @@ def test_a_pipeline_is_one(page: str, name: str) -> None:
     assert name in PIPELINES, page
 
 
-@pytest.mark.parametrize(("page", "path"), found(r"(?<![\w/])((?:tests|stages|workflows|lib|docs|\.ci)/[\w./-]*\w)"))
+@pytest.mark.parametrize(
+    ("page", "path"), found(r"(?<![\w/])((?:tests|stages|workflows|lib|docs|\.ci)/[\w./-]*\w)")
+)
 def test_a_file_of_the_repository_is_there(page: str, path: str) -> None:
     assert (ROOT / path).exists() or _is_example(path), page
 
@@ -99,19 +114,29 @@ def test_a_test_that_is_named_exists(page: str, test: str) -> None:
     assert re.search(rf"^\s*(?:def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE), page
 
 
-@pytest.mark.parametrize(("page", "module"), found(r"(?<![\w./-])(contimg(?:_[a-z]+)?(?:\.[a-z_]+)+)(?![\w/-])"))
+@pytest.mark.parametrize(
+    ("page", "module"), found(r"(?<![\w./-])(contimg(?:_[a-z]+)?(?:\.[a-z_]+)+)(?![\w/-])")
+)
 def test_a_module_is_there(page: str, module: str) -> None:
     package, *parts = module.split(".")
     rooms = [ROOT / "lib", ROOT / "workflows", *ROOT.glob("stages/*")]
     folder = next((room / package for room in rooms if (room / package).is_dir()), None)
     assert folder is not None, page
-    assert folder.joinpath(*parts).is_dir() or folder.joinpath(*parts).with_suffix(".py").is_file() or _defines(folder, parts)
+    assert (
+        folder.joinpath(*parts).is_dir()
+        or folder.joinpath(*parts).with_suffix(".py").is_file()
+        or _defines(folder, parts)
+    )
 
 
 def _defines(folder: Path, parts: list[str]) -> bool:
     """Say whether the last part is a name in the module that the others are."""
     module = folder.joinpath(*parts[:-1]).with_suffix(".py")
-    return module.is_file() and re.search(rf"^(?:def |class )?{parts[-1]}\b", module.read_text(), re.MULTILINE) is not None
+    return (
+        module.is_file()
+        and re.search(rf"^(?:def |class )?{parts[-1]}\b", module.read_text(), re.MULTILINE)
+        is not None
+    )
 
 
 @pytest.mark.parametrize("page", TEXT)
@@ -126,7 +151,10 @@ def test_a_page_has_one_title_and_closed_fences(page: str) -> None:
 def test_no_page_is_lost(page: str) -> None:
     # Every page can be reached from the front.
     others = [(source, link) for source, link in links() if "://" not in link and source != page]
-    assert any(((ROOT / source).parent / link.partition("#")[0]).resolve() == ROOT / page for source, link in others)
+    assert any(
+        ((ROOT / source).parent / link.partition("#")[0]).resolve() == ROOT / page
+        for source, link in others
+    )
 
 
 def test_no_page_names_a_machine_s_own_paths() -> None:
@@ -137,4 +165,8 @@ def test_no_page_names_a_machine_s_own_paths() -> None:
 def test_help_of_make_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
     explained = set(re.findall(r"^([a-z0-9-]+):.*## ", text, re.MULTILINE))
-    assert explained == makefile() == set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())
+    assert (
+        explained
+        == makefile()
+        == set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())
+    )

@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
-    chain((ROOT / "lib/contimg").rglob("*.py"), ROOT.glob("stages/*/contimg_*/**/*.py"), ROOT.glob("workflows/contimg_*/**/*.py"))
+    chain(
+        (ROOT / "lib/contimg").rglob("*.py"),
+        ROOT.glob("stages/*/contimg_*/**/*.py"),
+        ROOT.glob("workflows/contimg_*/**/*.py"),
+    )
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -28,7 +32,11 @@ def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     assert node.end_lineno is not None
     total = node.end_lineno - node.lineno + 1
     first = node.body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         assert first.end_lineno is not None
         total -= first.end_lineno - first.lineno + 1
     return total
@@ -41,10 +49,23 @@ def count(paths: list[Path]) -> int:
 
 def _code_lines(path: Path) -> int:
     text = path.read_text()
-    strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-    documented = {number for s in strings if isinstance(s.value, str) for number in range(s.lineno, (s.end_lineno or 0) + 1)}
+    strings = [
+        n.value
+        for n in ast.walk(ast.parse(text))
+        if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
+    ]
+    documented = {
+        number
+        for s in strings
+        if isinstance(s.value, str)
+        for number in range(s.lineno, (s.end_lineno or 0) + 1)
+    }
     lines = enumerate(text.splitlines(), 1)
-    return sum(1 for n, line in lines if line.strip() and not line.lstrip().startswith("#") and n not in documented)
+    return sum(
+        1
+        for n, line in lines
+        if line.strip() and not line.lstrip().startswith("#") and n not in documented
+    )
 
 
 def test_functions_are_small() -> None:
@@ -65,7 +86,11 @@ def test_tests_are_as_long_as_the_source() -> None:
 
 
 def _catches_everything(handler: ast.ExceptHandler) -> bool:
-    names = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)} if handler.type else {"Exception"}
+    names = (
+        {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+        if handler.type
+        else {"Exception"}
+    )
     return "Exception" in names or ("BaseException" in names and not _raises(handler))
 
 
@@ -99,4 +124,8 @@ def test_the_environment_is_read_in_one_place() -> None:
 
 
 def test_nothing_is_called_utils() -> None:
-    assert not [path for path in SOURCES if path.stem in {"utils", "helpers", "misc", "common"} or path.stem.endswith("_v2")]
+    assert not [
+        path
+        for path in SOURCES
+        if path.stem in {"utils", "helpers", "misc", "common"} or path.stem.endswith("_v2")
+    ]

@@ -15,18 +15,30 @@ from typing import Any
 
 import pytest
 
-from contimg.options import Options, StageOptions, flag, help_text, input_kind
-from contimg.stage import PLACES, Stage
-from contimg.versions import tool_version
+from contimg.runtime.options import Options, StageOptions, flag, help_text, input_kind
+from contimg.runtime.stage import PLACES, Stage
+from contimg.runtime.versions import tool_version
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 STAGES = sorted(path.parent.name for path in ROOT.glob("stages/*/pyproject.toml"))
 COMMANDS_ONLY = {"watch"}
-"""Makes records, not artifacts: it keeps the contract by `contimg.contract.command`."""
+"""Makes records, not artifacts: it keeps the contract by `contimg.runtime.contract.command`."""
 AT_ONCE_S = 3.0
 """Seconds of a processor for --help; it takes 0.6 s."""
-HEAVY = ("numpy", "scipy", "astropy", "numba", "h5py", "casatools", "casatasks", "casacore", "pyuvdata", "matplotlib", "hera")
+HEAVY = (
+    "numpy",
+    "scipy",
+    "astropy",
+    "numba",
+    "h5py",
+    "casatools",
+    "casatasks",
+    "casacore",
+    "pyuvdata",
+    "matplotlib",
+    "hera",
+)
 
 
 def options_module(name: str) -> Any:
@@ -35,7 +47,11 @@ def options_module(name: str) -> Any:
 
 def models(name: str) -> list[type[Options]]:
     module = options_module(name)
-    kinds = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Options)]
+    kinds = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Options)
+    ]
     return [kind for kind in kinds if kind.__module__ == module.__name__]
 
 
@@ -52,7 +68,9 @@ def children_s() -> float:
 
 def answer(name: str) -> str:
     before = children_s()
-    done = subprocess.run([BIN / f"contimg-{name}", "--help"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [BIN / f"contimg-{name}", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert children_s() - before < AT_ONCE_S
@@ -73,7 +91,9 @@ class TestEveryStage:
         assert distribution(f"contimg-{name}").version == made["version"]
 
     def test_it_depends_on_lib_and_on_no_other_stage(self, name: str) -> None:
-        ours = [item for item in project(name)["project"]["dependencies"] if item.startswith("contimg")]
+        ours = [
+            item for item in project(name)["project"]["dependencies"] if item.startswith("contimg")
+        ]
         assert ours in (["contimg"], ["contimg[ms]"])
 
     def test_it_is_typed_for_others(self, name: str) -> None:
@@ -84,7 +104,11 @@ class TestEveryStage:
             assert not hasattr(options_module(name), "STAGE")
             return
         stage: Stage = options_module(name).STAGE
-        assert (stage.name, stage.package, stage.program) == (name, f"contimg_{name}", f"contimg-{name}")
+        assert (stage.name, stage.package, stage.program) == (
+            name,
+            f"contimg_{name}",
+            f"contimg-{name}",
+        )
         assert issubclass(stage.options, StageOptions)
         assert stage.version == project(name)["project"]["version"]
         assert find_spec(f"{stage.package}.stage") is not None
@@ -93,7 +117,11 @@ class TestEveryStage:
         if name in COMMANDS_ONLY:
             return
         stage: Stage = options_module(name).STAGE
-        assert {tool: tool_version(tool) for tool in stage.tools if tool_version(tool) in {"absent", "unknown"}} == {}
+        assert {
+            tool: tool_version(tool)
+            for tool in stage.tools
+            if tool_version(tool) in {"absent", "unknown"}
+        } == {}
         assert len(set(stage.tools)) == len(stage.tools)
 
     def test_its_resolver_is_a_function(self, name: str) -> None:
@@ -108,7 +136,9 @@ class TestEveryStage:
             assert model.__doc__.strip().endswith(".")
             for field, info in model.model_fields.items():
                 assert help_text(info), field
-                assert (info.description or "").rstrip().endswith((".", ")")), f"{field}: {info.description}"
+                assert (info.description or "").rstrip().endswith((".", ")")), (
+                    f"{field}: {info.description}"
+                )
 
     def test_its_options_are_named_as_on_a_command_line(self, name: str) -> None:
         for model in models(name):
@@ -117,7 +147,11 @@ class TestEveryStage:
 
     def test_what_is_a_place_is_no_input(self, name: str) -> None:
         for model in models(name):
-            assert not [field for field, info in model.model_fields.items() if field in PLACES and input_kind(info)]
+            assert not [
+                field
+                for field, info in model.model_fields.items()
+                if field in PLACES and input_kind(info)
+            ]
 
     def test_help_lists_every_option(self, name: str) -> None:
         said = answer(name)
@@ -126,7 +160,9 @@ class TestEveryStage:
         assert [field for field in model.model_fields if flag(field) not in said] == []
         assert " ".join((model.__doc__ or "").split()) in " ".join(said.split())
 
-    def test_it_tells_its_version(self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_tells_its_version(
+        self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (program,) = distribution(f"contimg-{name}").entry_points.select(group="console_scripts")
         monkeypatch.setattr(sys, "argv", [program.name, "--version"])
         with pytest.raises(SystemExit) as ended:
@@ -136,7 +172,9 @@ class TestEveryStage:
 
     def test_its_options_import_no_science(self, name: str) -> None:
         code = f"import sys, contimg_{name}.options; print(*(m for m in {HEAVY!r} if m in sys.modules))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        )
         assert done.stdout.split() == []
 
     def test_it_has_a_page_of_its_own(self, name: str) -> None:
@@ -144,11 +182,16 @@ class TestEveryStage:
         assert page.is_file()
         text = page.read_text()
         assert text.startswith("# ")
-        assert f"contimg-{name}" in text or f"`{name}`" in text or name in text.splitlines()[0].lower()
+        assert (
+            f"contimg-{name}" in text or f"`{name}`" in text or name in text.splitlines()[0].lower()
+        )
 
     def test_its_page_invents_no_option(self, name: str) -> None:
         words = set(
-            re.findall(rf"contimg-{name}((?: --[a-z][a-z-]*(?:[ =][^\s`]+)?)+)", (ROOT / "docs" / f"{name}.md").read_text())
+            re.findall(
+                rf"contimg-{name}((?: --[a-z][a-z-]*(?:[ =][^\s`]+)?)+)",
+                (ROOT / "docs" / f"{name}.md").read_text(),
+            )
         )
         used = {option for line in words for option in re.findall(r"--([a-z][a-z-]*)", line)}
         known = {field.replace("_", "-") for model in models(name) for field in model.model_fields}

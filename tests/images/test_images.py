@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from built import TABLE
-from contimg.versions import source_digest
+from contimg.runtime.versions import source_digest
 
 if TYPE_CHECKING:
     import subprocess
@@ -74,7 +74,10 @@ def run(engine: Engine, image: Image, *argv: str) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def seen(engine: Engine, images: dict[str, Image]) -> dict[str, dict[str, Any]]:
     """What a program sees in each image."""
-    return {stage: json.loads(run(engine, image, "python", "-c", LOOK).stdout) for stage, image in images.items()}
+    return {
+        stage: json.loads(run(engine, image, "python", "-c", LOOK).stdout)
+        for stage, image in images.items()
+    }
 
 
 def closure(name: str, extras: frozenset[str], found: set[tuple[str, frozenset[str]]]) -> None:
@@ -83,7 +86,9 @@ def closure(name: str, extras: frozenset[str], found: set[tuple[str, frozenset[s
         return
     found.add((name, extras))
     for item in map(Requirement, requires(name) or ()):
-        if item.marker is None or any(item.marker.evaluate({"extra": extra}) for extra in extras or {""}):
+        if item.marker is None or any(
+            item.marker.evaluate({"extra": extra}) for extra in extras or {""}
+        ):
             closure(canonicalize_name(item.name), frozenset(item.extras), found)
 
 
@@ -107,38 +112,55 @@ class TestEveryImage:
         done = run(engine, images[stage], *images[stage].entrypoint, "--version")
         assert images[stage].labels["org.opencontainers.image.version"] in done.stdout
 
-    def test_its_name_is_a_program(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
-        assert run(engine, images[stage], f"contimg-{stage}", "--help").stdout.startswith(f"usage: contimg-{stage} ")
+    def test_its_name_is_a_program(
+        self, stage: str, engine: Engine, images: dict[str, Image]
+    ) -> None:
+        assert run(engine, images[stage], f"contimg-{stage}", "--help").stdout.startswith(
+            f"usage: contimg-{stage} "
+        )
 
     def test_user_entrypoint_and_labels(self, stage: str, images: dict[str, Image]) -> None:
         image = images[stage]
         assert image.user == "10001:10001"
         assert image.entrypoint == ("/app/bin/stage",)
-        label = {name.removeprefix("org.opencontainers.image."): value for name, value in image.labels.items()}
+        label = {
+            name.removeprefix("org.opencontainers.image."): value
+            for name, value in image.labels.items()
+        }
         assert label["title"] == f"contimg-{stage}"
         assert label["description"].endswith(".")
         assert re.fullmatch(r"[0-9a-f]{40}", label["revision"])
         assert re.match(r"\d{4}-\d\d-\d\dT", label["created"])
 
-    def test_nothing_but_what_the_stage_needs(self, stage: str, seen: dict[str, dict[str, Any]]) -> None:
+    def test_nothing_but_what_the_stage_needs(
+        self, stage: str, seen: dict[str, dict[str, Any]]
+    ) -> None:
         found: set[tuple[str, frozenset[str]]] = set()
         closure(f"contimg-{stage}", frozenset(), found)
         assert set(seen[stage]["distributions"]) == {name for name, _ in found}
         assert seen[stage]["programs"] == TABLE[stage][1:]
         assert seen[stage]["mnt"] == seen[stage]["lists"] == []
 
-    def test_every_library_can_be_loaded(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+    def test_every_library_can_be_loaded(
+        self, stage: str, engine: Engine, images: dict[str, Image]
+    ) -> None:
         assert run(engine, images[stage], "python", "-c", LOAD).stdout == ""
 
     def test_bytecode_is_baked_in(self, stage: str, seen: dict[str, dict[str, Any]]) -> None:
         assert seen[stage]["not_compiled"] == []
 
-    def test_the_source_is_that_of_this_checkout(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
-        code = f"from contimg.versions import source_digest; print(source_digest('contimg', 'contimg_{stage}'))"
-        assert run(engine, images[stage], "python", "-c", code).stdout.strip() == source_digest("contimg", f"contimg_{stage}")
+    def test_the_source_is_that_of_this_checkout(
+        self, stage: str, engine: Engine, images: dict[str, Image]
+    ) -> None:
+        code = f"from contimg.runtime.versions import source_digest; print(source_digest('contimg', 'contimg_{stage}'))"
+        assert run(engine, images[stage], "python", "-c", code).stdout.strip() == source_digest(
+            "contimg", f"contimg_{stage}"
+        )
 
     def test_size(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
-        done = engine.run(images[stage], ("du", "-sxb", "/"))  # it cannot look into root's own folders
+        done = engine.run(
+            images[stage], ("du", "-sxb", "/")
+        )  # it cannot look into root's own folders
         size = int(done.stdout.split()[0])
         print(f"contimg-{stage} {size / MB:.0f} MB")  # noqa: T201 - shown by pytest -rP, for docs/images.md
         assert 150 * MB < size <= BOUND[stage]
@@ -146,7 +168,12 @@ class TestEveryImage:
 
 def shared(images: Iterable[Image]) -> int:
     """Count the layers that images have in common, from the lowest."""
-    return sum(1 for _ in takewhile(lambda row: len(set(row)) == 1, zip(*(image.layers for image in images), strict=False)))
+    return sum(
+        1
+        for _ in takewhile(
+            lambda row: len(set(row)) == 1, zip(*(image.layers for image in images), strict=False)
+        )
+    )
 
 
 def test_all_stand_on_the_same_layers(images: dict[str, Image]) -> None:

@@ -15,18 +15,20 @@ import pytest
 
 from chain import Chain, contimg
 from containers import USER
-from contimg.manifest import read_manifest
-from contimg.schemas.photometry import PHOTOMETRY
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.manifest import read_manifest
 
 if TYPE_CHECKING:
     from containers import Engine, Image
-    from contimg.stage import Stage
+    from contimg.runtime.stage import Stage
 
 pytestmark = pytest.mark.images
 
 STAGES = ("convert", "flag", "calibrate", "image", "photometry")
 EPOCHS, SOURCES = 8, 8
-AND_KERNELS = '"$@" || exit; [ ! -d /tmp/numba ] || { cd /tmp/numba && find . -name "*.nbc" >"$0"; }'
+AND_KERNELS = (
+    '"$@" || exit; [ ! -d /tmp/numba ] || { cd /tmp/numba && find . -name "*.nbc" >"$0"; }'
+)
 """Run what is given and keep a list of numba's functions; they are gone with the container."""
 
 
@@ -42,10 +44,16 @@ class ImageChain(Chain):
         return self.folder
 
     def contimg(self, program: str, **options: object) -> dict[str, Any]:
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+        words = [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in options.items()
+            if value is not None
+        ]
         image = self.images[program]
         done = self.engine.run(
-            image, ("/bin/sh", "-c", AND_KERNELS, str(self.kernels(program)), *image.entrypoint, *words), self.folder
+            image,
+            ("/bin/sh", "-c", AND_KERNELS, str(self.kernels(program)), *image.entrypoint, *words),
+            self.folder,
         )
         assert done.returncode == 0, f"{program} {words}\n{done.stderr[-4000:]}"
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -61,11 +69,19 @@ class ImageChain(Chain):
         return self._make("report", **made)
 
 
-ARTIFACT = {"convert": "ms", "flag": "flags", "calibrate": "calibration", "image": "image", "photometry": "photometry"}
+ARTIFACT = {
+    "convert": "ms",
+    "flag": "flags",
+    "calibrate": "calibration",
+    "image": "image",
+    "photometry": "photometry",
+}
 
 
 @pytest.fixture(scope="module")
-def chain(engine: Engine, images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) -> ImageChain:
+def chain(
+    engine: Engine, images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory
+) -> ImageChain:
     folder = tmp_path_factory.mktemp("store")
     for path in (folder, *folder.parents):
         if path.owner() == "root" and path.name.startswith("pytest"):
@@ -77,7 +93,10 @@ def chain(engine: Engine, images: dict[str, Image], tmp_path_factory: pytest.Tem
 def test_the_flux_of_3c48(chain: ImageChain) -> None:
     rows = pq.read_table(Path(chain.photometry) / "photometry.parquet").to_pandas()
     truth = max(chain.truth["groups"][0]["sources"], key=lambda source: source["flux_mid_jy"])
-    offset = np.hypot((rows["ra"] - truth["ra_deg"]) * np.cos(np.radians(truth["dec_deg"])), rows["dec"] - truth["dec_deg"])
+    offset = np.hypot(
+        (rows["ra"] - truth["ra_deg"]) * np.cos(np.radians(truth["dec_deg"])),
+        rows["dec"] - truth["dec_deg"],
+    )
     found = rows.loc[offset.idxmin()]
     assert found["flux_forced"] / 1000 == pytest.approx(truth["flux_mid_jy"], rel=0.03)
 
@@ -112,7 +131,9 @@ def test_the_image_brings_all_compiled_functions(chain: ImageChain, stage: str) 
     """Where this fails, functions or their types changed: `make kernels`."""
     assert getattr(chain, ARTIFACT[stage])
     had = set(chain.kernels(stage).read_text().split())
-    brought = chain.engine.run(chain.images[stage], ("/bin/sh", "-c", 'cd /app/kernels && find . -name "*.nbc"')).stdout.split()
+    brought = chain.engine.run(
+        chain.images[stage], ("/bin/sh", "-c", 'cd /app/kernels && find . -name "*.nbc"')
+    ).stdout.split()
     assert had == set(brought)
     assert len(had) > 5
 
@@ -126,7 +147,12 @@ def test_epochs_of_a_strip(chain: ImageChain) -> None:
     stats = pq.read_table(Path(judged["artifact"]) / "lightcurve_stats.parquet").to_pandas()
     assert len(stats) == SOURCES
     assert stats["eta_peak"].between(0.05, 4).all()  # steady sources
-    page = chain.contimg("report", normalize=scaled["artifact"], variability=judged["artifact"], out=chain.store / "strip/out")
+    page = chain.contimg(
+        "report",
+        normalize=scaled["artifact"],
+        variability=judged["artifact"],
+        out=chain.store / "strip/out",
+    )
     assert (Path(page["artifact"]) / "report.html").stat().st_size > 50_000
 
 
@@ -139,11 +165,22 @@ def write_tables(root: Path) -> None:
         found = flux * (1 + 0.05 * rng.normal()) + rng.normal(size=SOURCES)
         columns: dict[str, Any] = {column.name: [None] * SOURCES for column in PHOTOMETRY.columns}
         columns |= {
-            "source": [f"DSA J{k:04d}" for k in range(SOURCES)], "ra": 38.3 + east, "dec": 33 + north, "group": [f"g{epoch}"] * SOURCES,
-            "image": ["key"] * SOURCES, "mjd": [61065.1 + 6 * epoch] * SOURCES, "strip": [33.0] * SOURCES, "beam": np.ones(SOURCES),
-            "flux_forced": found, "local_rms": np.ones(SOURCES), "snr": found, "flux_peak": found, "upper_limit": [False] * SOURCES,
-            "compactness": [1.0] * SOURCES, "blend": [1] * SOURCES,
-        }  # fmt: skip
+            "source": [f"DSA J{k:04d}" for k in range(SOURCES)],
+            "ra": 38.3 + east,
+            "dec": 33 + north,
+            "group": [f"g{epoch}"] * SOURCES,
+            "image": ["key"] * SOURCES,
+            "mjd": [61065.1 + 6 * epoch] * SOURCES,
+            "strip": [33.0] * SOURCES,
+            "beam": np.ones(SOURCES),
+            "flux_forced": found,
+            "local_rms": np.ones(SOURCES),
+            "snr": found,
+            "flux_peak": found,
+            "upper_limit": [False] * SOURCES,
+            "compactness": [1.0] * SOURCES,
+            "blend": [1] * SOURCES,
+        }
         place = root / f"photometry/date=2026-01-{epoch + 1:02d}"
         place.mkdir(parents=True)
         (place / f"g{epoch}.parquet").write_bytes(PHOTOMETRY.to_bytes(columns))

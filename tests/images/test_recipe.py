@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from built import TABLE
-from contimg.linalg import LINEAR_ALGEBRA
-from contimg.versions import PROGRAMS
+from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.versions import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "images/requirements.py"
@@ -41,21 +41,31 @@ strip, kernels = script("strip"), script("kernels")
 
 def ask(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], input=stdin, capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, str(SCRIPT), *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
 
 
 def asked(stage: str) -> list[str]:
-    items: list[str] = tomllib.loads((ROOT / "stages" / stage / "pyproject.toml").read_text())["project"]["dependencies"]
+    items: list[str] = tomllib.loads((ROOT / "stages" / stage / "pyproject.toml").read_text())[
+        "project"
+    ]["dependencies"]
     return items
 
 
 def test_every_stage_has_an_image() -> None:
-    assert sorted(TABLE) == sorted(path.parent.name for path in ROOT.glob("stages/*/pyproject.toml"))
+    assert sorted(TABLE) == sorted(
+        path.parent.name for path in ROOT.glob("stages/*/pyproject.toml")
+    )
 
 
 @pytest.mark.parametrize(
-    ("stage", "level", "packages"), [(stage, level, set(packages)) for stage, (level, *packages) in TABLE.items()]
+    ("stage", "level", "packages"),
+    [(stage, level, set(packages)) for stage, (level, *packages) in TABLE.items()],
 )
 def test_the_table_says_what_the_stage_says(stage: str, level: str, packages: set[str]) -> None:
     definition = getattr(importlib.import_module(f"contimg_{stage}.options"), "STAGE", None)
@@ -104,8 +114,18 @@ def test_an_unknown_image_is_refused() -> None:
 
 
 def test_what_the_program_is_given() -> None:
-    done = subprocess.run(["sh", str(ROOT / "images/build"), "flag"], capture_output=True, text=True, check=True,
-                          env={"PATH": "/usr/bin:/bin", "BUILD": "echo", "BASE": "debian@sha256:1", "REGISTRY": "here/"})  # fmt: skip
+    done = subprocess.run(
+        ["sh", str(ROOT / "images/build"), "flag"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "BUILD": "echo",
+            "BASE": "debian@sha256:1",
+            "REGISTRY": "here/",
+        },
+    )
     told = done.stdout
     assert told.startswith(". -f images/Containerfile -t here/contimg-flag:")
     assert "--build-arg BASE=debian@sha256:1 " in told
@@ -116,7 +136,9 @@ def test_what_the_program_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted(p for p in (ROOT / "images").iterdir() if p.is_file()), ROOT / ".dockerignore"], ids=lambda path: path.name
+    "path",
+    [*sorted(p for p in (ROOT / "images").iterdir() if p.is_file()), ROOT / ".dockerignore"],
+    ids=lambda path: path.name,
 )
 def test_no_registry_is_named(path: Path) -> None:
     text = path.read_text()
@@ -130,7 +152,10 @@ def elf(*segments: tuple[int, int, int, int]) -> bytes:
     head[:6] = b"\x7fELF\x02\x01"
     struct.pack_into("<Q", head, 32, 64)
     struct.pack_into("<HH", head, 54, 56, len(segments))
-    rows = (struct.pack("<IIQQQQQQ", kind, 5, offset, address, address, 1, 1, align) for kind, offset, address, align in segments)
+    rows = (
+        struct.pack("<IIQQQQQQ", kind, 5, offset, address, address, 1, 1, align)
+        for kind, offset, address, align in segments
+    )
     return bytes(head) + b"".join(rows)
 
 
@@ -138,19 +163,29 @@ def elf(*segments: tuple[int, int, int, int]) -> bytes:
     ("segments", "loads"),
     [
         ([(1, 0, 0, 0x1000), (1, 0x2E10, 0x403E10, 0x1000)], True),
-        ([(1, 0, 0, 0x1000), (1, 0x2E10, 0x403E18, 0x1000)], False),  # what the loader calls not page-aligned
+        (
+            [(1, 0, 0, 0x1000), (1, 0x2E10, 0x403E18, 0x1000)],
+            False,
+        ),  # what the loader calls not page-aligned
         ([(1, 0x1000, 0x1000, 0)], True),
         ([(4, 0x10, 0x403E18, 0x1000)], True),  # a note is not mapped
     ],
 )
-def test_a_library_is_sound_if_its_segments_can_be_mapped(segments: list[tuple[int, int, int, int]], loads: bool) -> None:  # noqa: FBT001
+def test_a_library_is_sound_if_its_segments_can_be_mapped(
+    segments: list[tuple[int, int, int, int]],
+    loads: bool,  # noqa: FBT001
+) -> None:
     assert strip.sound(elf(*segments)) == loads
 
 
 @pytest.mark.parametrize(("name", "signatures"), json.loads(kernels.LIST.read_text()).items())
-def test_functions_to_compile_are_there_and_their_types_are_understood(name: str, signatures: list[Any]) -> None:
+def test_functions_to_compile_are_there_and_their_types_are_understood(
+    name: str, signatures: list[Any]
+) -> None:
     assert kernels.named(name).py_func.__name__ == name.rsplit(".", 1)[-1]
-    assert [[kernels.spell(kernels.meant(word)) for word in words] for words in signatures] == signatures
+    assert [
+        [kernels.spell(kernels.meant(word)) for word in words] for words in signatures
+    ] == signatures
 
 
 def test_what_was_compiled_is_listed_and_serves_without_compiling_again(tmp_path: Path) -> None:
@@ -172,7 +207,9 @@ def test_what_was_compiled_is_listed_and_serves_without_compiling_again(tmp_path
 def test_linear_algebra_in_an_image_rounds_as_elsewhere() -> None:
     recipe = (ROOT / "images/Containerfile").read_text()
     assert {
-        name: value for name in LINEAR_ALGEBRA for value in re.findall(rf"^    {name}=(\S+)", recipe, re.MULTILINE)
+        name: value
+        for name in LINEAR_ALGEBRA
+        for value in re.findall(rf"^    {name}=(\S+)", recipe, re.MULTILINE)
     } == LINEAR_ALGEBRA
 
 
@@ -193,7 +230,13 @@ def test_a_stripped_library_still_loads(tmp_path: Path, pattern: str) -> None:
     assert os.access(copy, os.X_OK) == os.access(original, os.X_OK)
     assert list(tmp_path.iterdir()) == [copy]
     loaded = subprocess.run(
-        ["ldd", str(copy)], capture_output=True, text=True, check=True, env={"LD_LIBRARY_PATH": str(original.parent)}
+        ["ldd", str(copy)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"LD_LIBRARY_PATH": str(original.parent)},
     )
     assert "not found" not in loaded.stdout
-    assert (saved > 1_000_000) == pattern.startswith("kiwi")  # auditwheel's libraries stay as they are
+    assert (saved > 1_000_000) == pattern.startswith(
+        "kiwi"
+    )  # auditwheel's libraries stay as they are

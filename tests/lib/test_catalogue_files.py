@@ -18,15 +18,15 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from contimg.catalogue_files import read_catalogue
-from contimg.catalogues import load
-from contimg.errors import BadFileError, BadInputError, Exit, UsageError
-from contimg.sexagesimal import degrees_of_words
+from contimg.astro.catalogue_files import read_catalogue
+from contimg.astro.catalogues import load
+from contimg.astro.sexagesimal import degrees_of_words
+from contimg.runtime.errors import BadFileError, BadInputError, Exit, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from contimg.catalogue_files import Survey
+    from contimg.astro.catalogue_files import Survey
 
 RA, DEC = np.array([202.784533, 24.422081, 0.001]), np.array([30.509155, -33.159759, -0.01])
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -75,7 +75,10 @@ def survey_table(survey: Survey) -> Table:
         return table(
             NVSS=["133108+303032", "013741-330935", "000000-000036"],
             RAJ2000=(sexagesimal.ra.to_string(u.hour, sep=" ", precision=5), "h:m:s"),
-            DEJ2000=(sexagesimal.dec.to_string(u.deg, sep=" ", precision=4, alwayssign=True), "d:m:s"),
+            DEJ2000=(
+                sexagesimal.dec.to_string(u.deg, sep=" ", precision=4, alwayssign=True),
+                "d:m:s",
+            ),
             **{
                 "S1.4": flux,
                 "e_S1.4": flux * 0.03,
@@ -86,26 +89,55 @@ def survey_table(survey: Survey) -> Table:
         )
     if survey == "first":  # the catalogue of December 2017
         return table(
-            RA=ra, DEC=dec, SIDEPROB=[0.0] * 3, FPEAK=flux * 0.9, FINT=flux, RMS=[0.15] * 3, MAJOR=[1.0, 2.0, 0.0], MINOR=[0.5, 1.0, 0.0],
-            POSANG=[10.0, 20.0, 0.0], FITTED_MAJOR=[5.5, 5.6, 5.4],
-        )  # fmt: skip
+            RA=ra,
+            DEC=dec,
+            SIDEPROB=[0.0] * 3,
+            FPEAK=flux * 0.9,
+            FINT=flux,
+            RMS=[0.15] * 3,
+            MAJOR=[1.0, 2.0, 0.0],
+            MINOR=[0.5, 1.0, 0.0],
+            POSANG=[10.0, 20.0, 0.0],
+            FITTED_MAJOR=[5.5, 5.6, 5.4],
+        )
     if survey == "racs":  # RACS-low, Hale et al. 2021
         return table(
-            Source_Name=["RACS_1", "RACS_2", "RACS_3"], RA=(ra, "deg"), Dec=(dec, "deg"), Total_flux_Source=(flux, "mJy"),
-            E_Total_flux_Source=(flux * 0.05, "mJy"), Peak_flux=(flux * 0.95, "mJy/beam"), Maj=(np.full(3, 25.0), "arcsec"),
-            DC_Maj=(np.array([2.0, 0.0, 9.0]), "arcsec"), DC_Min=(np.array([1.0, 0.0, 8.0]), "arcsec"),
-        )  # fmt: skip
+            Source_Name=["RACS_1", "RACS_2", "RACS_3"],
+            RA=(ra, "deg"),
+            Dec=(dec, "deg"),
+            Total_flux_Source=(flux, "mJy"),
+            E_Total_flux_Source=(flux * 0.05, "mJy"),
+            Peak_flux=(flux * 0.95, "mJy/beam"),
+            Maj=(np.full(3, 25.0), "arcsec"),
+            DC_Maj=(np.array([2.0, 0.0, 9.0]), "arcsec"),
+            DC_Min=(np.array([1.0, 0.0, 8.0]), "arcsec"),
+        )
     return table(  # VLASS, CIRADA's component table
-        Component_name=["VLASS1QLCIR J1", "VLASS1QLCIR J2", "VLASS1QLCIR J3"], RA=ra, DEC=dec, Total_flux=flux, E_Total_flux=flux * 0.1,
-        Peak_flux=flux * 0.8, DC_Maj=[1.0, 2.0, 3.0], DC_Min=[0.1, 0.2, 0.3], DC_PA=[1.0, 2.0, 3.0], Duplicate_flag=[0, 1, 0],
-    )  # fmt: skip
+        Component_name=["VLASS1QLCIR J1", "VLASS1QLCIR J2", "VLASS1QLCIR J3"],
+        RA=ra,
+        DEC=dec,
+        Total_flux=flux,
+        E_Total_flux=flux * 0.1,
+        Peak_flux=flux * 0.8,
+        DC_Maj=[1.0, 2.0, 3.0],
+        DC_Min=[0.1, 0.2, 0.3],
+        DC_PA=[1.0, 2.0, 3.0],
+        Duplicate_flag=[0, 1, 0],
+    )
 
 
 class TestSurveys:
     @FORMATS
-    @pytest.mark.parametrize(("survey", "hz"), [("nvss", 1.4e9), ("first", 1.4e9), ("racs", 887.5e6), ("vlass", 2.987741e9)])
-    def test_it_is_read_alike_from_all_formats(self, survey: Survey, hz: float, write: Callable[[Table], bytes]) -> None:
-        found = read_catalogue(write(survey_table(survey)), "file", survey, 887.5e6 if survey == "racs" else None)
+    @pytest.mark.parametrize(
+        ("survey", "hz"),
+        [("nvss", 1.4e9), ("first", 1.4e9), ("racs", 887.5e6), ("vlass", 2.987741e9)],
+    )
+    def test_it_is_read_alike_from_all_formats(
+        self, survey: Survey, hz: float, write: Callable[[Table], bytes]
+    ) -> None:
+        found = read_catalogue(
+            write(survey_table(survey)), "file", survey, 887.5e6 if survey == "racs" else None
+        )
         # Sexagesimal texts have 1e-5 s of RA and 1e-4 arcsec; the others are doubles.
         np.testing.assert_allclose(found["ra"], RA, rtol=0, atol=1e-7)
         np.testing.assert_allclose(found["dec"], DEC, rtol=0, atol=1e-7)
@@ -127,19 +159,29 @@ class TestSurveys:
     def test_duplicates_of_vlass_are_left_out(self) -> None:
         made = survey_table("vlass")
         made["Duplicate_flag"] = [0, 2, 1]
-        assert read_catalogue(as_fits(made), "file", "vlass")["name"] == ["VLASS1QLCIR J1", "VLASS1QLCIR J3"]
+        assert read_catalogue(as_fits(made), "file", "vlass")["name"] == [
+            "VLASS1QLCIR J1",
+            "VLASS1QLCIR J3",
+        ]
 
     def test_nrao_s_own_nvss_has_fitted_sizes(self) -> None:
         # AIPS's catalogue: flux is the peak times the fitted area over that of the 45 arcsec beam, sizes are not deconvolved.
-        made = table(**{
-            "RA(2000)": (RA, "DEGREE"), "DEC(2000)": (DEC, "DEGREE"), "PEAK INT": ([1.0, 2.0, 3.0], "JY/BEAM"),
-            "MAJOR AX": (np.array([45.0, 90.0, 45.0]) / 3600, "DEGREE"), "MINOR AX": (np.full(3, 45.0 / 3600), "DEGREE"),
-        })  # fmt: skip
+        made = table(
+            **{
+                "RA(2000)": (RA, "DEGREE"),
+                "DEC(2000)": (DEC, "DEGREE"),
+                "PEAK INT": ([1.0, 2.0, 3.0], "JY/BEAM"),
+                "MAJOR AX": (np.array([45.0, 90.0, 45.0]) / 3600, "DEGREE"),
+                "MINOR AX": (np.full(3, 45.0 / 3600), "DEGREE"),
+            }
+        )
         found = read_catalogue(as_fits(made), "file", "nvss")
         assert found["flux"] == pytest.approx([1.0, 4.0, 3.0])
         assert np.isnan(found["major"]).all()
 
-    @pytest.mark.skipif(not SHARED.exists(), reason="the public catalogues are not beside the project")
+    @pytest.mark.skipif(
+        not SHARED.exists(), reason="the public catalogues are not beside the project"
+    )
     def test_the_real_nvss_of_obit(self) -> None:
         found = read_catalogue((SHARED / "NVSSVZ.FIT.gz").read_bytes(), "file", "nvss")
         brightest = np.argsort(found["flux"])[::-1][:200]
@@ -149,26 +191,40 @@ class TestSurveys:
 
 class TestFormats:
     def test_gzip_by_content(self) -> None:
-        assert len(read_catalogue(gzip.compress(as_csv(survey_table("first"))), "f.csv", "first")["ra"]) == 3
+        assert (
+            len(
+                read_catalogue(gzip.compress(as_csv(survey_table("first"))), "f.csv", "first")["ra"]
+            )
+            == 3
+        )
 
     def test_units_behind_names(self) -> None:
-        found = read_catalogue(b"ra [deg],dec (deg),flux [uJy],alpha\n10,20,3000,-0.7\n", "f.csv", "other", 1e9)
+        found = read_catalogue(
+            b"ra [deg],dec (deg),flux [uJy],alpha\n10,20,3000,-0.7\n", "f.csv", "other", 1e9
+        )
         assert found["flux"] == pytest.approx([0.003])
         assert found["spectral_index"] == pytest.approx([-0.7])
         assert found["name"] == ["CAT J004000+200000"]
 
     def test_units_in_names(self) -> None:
-        assert read_catalogue(b"ra,dec,flux_mjy\n10,20,3\n", "f.csv", "other", 1e9)["flux"] == pytest.approx([0.003])
+        assert read_catalogue(b"ra,dec,flux_mjy\n10,20,3\n", "f.csv", "other", 1e9)[
+            "flux"
+        ] == pytest.approx([0.003])
 
     def test_comments_before_a_header(self) -> None:
-        assert len(read_catalogue(b"# from a page\n#\nRA,DEC,FINT\n10,20,3\n", "f.csv", "first")["ra"]) == 1
+        assert (
+            len(read_catalogue(b"# from a page\n#\nRA,DEC,FINT\n10,20,3\n", "f.csv", "first")["ra"])
+            == 1
+        )
 
     def test_a_frequency_column(self) -> None:
         found = read_catalogue(b"ra,dec,flux_jy,freq_mhz\n10,20,3,1367.5\n", "f.csv", "other")
         assert found["frequency"] == pytest.approx([1.3675e9])
 
     def test_negative_right_ascensions_are_turned(self) -> None:
-        assert read_catalogue(b"ra,dec,flux_jy\n-10,20,3\n", "f.csv", "nvss")["ra"].tolist() == [350.0]
+        assert read_catalogue(b"ra,dec,flux_jy\n-10,20,3\n", "f.csv", "nvss")["ra"].tolist() == [
+            350.0
+        ]
 
     def test_masked_values_of_a_votable(self) -> None:
         made = Table(survey_table("first"), masked=True)
@@ -192,7 +248,7 @@ class TestBadInput:
             (b"ra,dec,flux\n1,2\n", "FITS, VOTable or CSV"),
             (b"\x00\x01\x02" * 300, "FITS, VOTable or CSV"),
         ],
-    )  # fmt: skip
+    )
     def test_damaged_files(self, data: bytes, message: str) -> None:
         with pytest.raises(BadFileError, match=message) as caught:
             read_catalogue(data, "/here/it.is", "first")
@@ -239,7 +295,9 @@ class TestSexagesimal:
 
     def test_signs(self) -> None:
         words = np.array([b"-00 00 36", b"+00 00 36", b"-12d30m00s", b"-12.5"])
-        assert degrees_of_words(words, hours=False, where="x").tolist() == pytest.approx([-0.01, 0.01, -12.5, -12.5])
+        assert degrees_of_words(words, hours=False, where="x").tolist() == pytest.approx(
+            [-0.01, 0.01, -12.5, -12.5]
+        )
 
     def test_a_million_take_seconds(self) -> None:
         # Full NVSS has 1.8 million rows; astropy's Angle takes minutes for them.
@@ -249,14 +307,25 @@ class TestSexagesimal:
 
 def contimg(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [Path(sys.executable).parent / "contimg", "catalogue", *words], capture_output=True, text=True, check=False, timeout=60
+        [Path(sys.executable).parent / "contimg", "catalogue", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
 class TestCommand:
     def test_add_and_load(self, tmp_path: Path) -> None:
         (tmp_path / "first_14dec17.fits").write_bytes(as_fits(survey_table("first")))
-        done = contimg("add", str(tmp_path / "first_14dec17.fits"), "--catalogue", "first", "--store", str(tmp_path / "store"))
+        done = contimg(
+            "add",
+            str(tmp_path / "first_14dec17.fits"),
+            "--catalogue",
+            "first",
+            "--store",
+            str(tmp_path / "store"),
+        )
         assert done.returncode == 0, done.stderr
         summary = json.loads(done.stdout)
         assert summary["sources"] == 3
@@ -267,9 +336,18 @@ class TestCommand:
 
     def test_names(self, tmp_path: Path) -> None:
         (tmp_path / "Mine.csv").write_bytes(b"ra,dec,flux_jy\n1,2,3\n")
-        words = ("add", str(tmp_path / "Mine.csv"), "--store", str(tmp_path), "--frequency-mhz", "1400")
+        words = (
+            "add",
+            str(tmp_path / "Mine.csv"),
+            "--store",
+            str(tmp_path),
+            "--frequency-mhz",
+            "1400",
+        )
         assert json.loads(contimg(*words).stdout)["catalogue"].endswith("/catalogues/mine.parquet")
-        assert json.loads(contimg(*words, "--name", "deep").stdout)["catalogue"].endswith("/catalogues/deep.parquet")
+        assert json.loads(contimg(*words, "--name", "deep").stdout)["catalogue"].endswith(
+            "/catalogues/deep.parquet"
+        )
         assert contimg(*words, "--name", "../deep").returncode == Exit.USAGE
 
     @pytest.mark.parametrize(
@@ -283,7 +361,9 @@ class TestCommand:
             (["add", "absent.fits", "--catalogue", "iras"], Exit.USAGE, "--catalogue"),
         ],
     )
-    def test_failures_have_codes(self, tmp_path: Path, words: list[str], code: Exit, message: str) -> None:
+    def test_failures_have_codes(
+        self, tmp_path: Path, words: list[str], code: Exit, message: str
+    ) -> None:
         done = contimg(*words, *(["--store", str(tmp_path)] if words[:1] == ["add"] else []))
         assert done.returncode == code
         assert message in done.stderr

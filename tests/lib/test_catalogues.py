@@ -11,7 +11,7 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 
-from contimg.catalogues import (
+from contimg.astro.catalogues import (
     MIN_BEAM,
     Catalogue,
     calibrators,
@@ -22,11 +22,11 @@ from contimg.catalogues import (
     standard,
     standard_flux_jy,
 )
-from contimg.coordinates import icrs_of_hadec, local_sidereal_time_rad
-from contimg.errors import BadInputError, MissingError, UsageError
-from contimg.schemas.shipped import CATALOGUE
-from contimg.standards import STANDARDS
-from contimg.telescope import SITE, band_hz, primary_beam
+from contimg.astro.coordinates import icrs_of_hadec, local_sidereal_time_rad
+from contimg.astro.standards import STANDARDS
+from contimg.astro.telescope import SITE, band_hz, primary_beam
+from contimg.records.schemas.shipped import CATALOGUE
+from contimg.runtime.errors import BadInputError, MissingError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,9 +64,15 @@ class TestNVSS:
 class TestWithin:
     @pytest.mark.parametrize("centre", [(0.01, 33.0), (359.99, -5.0), (120.0, 89.5), (210.0, 71.6)])
     @pytest.mark.parametrize("radius", [0.0, 0.7, 2.5, 181.0])
-    def test_it_finds_what_a_search_of_all_finds(self, centre: tuple[float, float], radius: float) -> None:
+    def test_it_finds_what_a_search_of_all_finds(
+        self, centre: tuple[float, float], radius: float
+    ) -> None:
         whole = nvss()
-        away = SkyCoord(whole.ra_deg, whole.dec_deg, unit=u.deg).separation(SkyCoord(*centre, unit=u.deg)).deg
+        away = (
+            SkyCoord(whole.ra_deg, whole.dec_deg, unit=u.deg)
+            .separation(SkyCoord(*centre, unit=u.deg))
+            .deg
+        )
         found = whole.within(*centre, radius)
         assert len(found) == np.count_nonzero(away <= radius)
         np.testing.assert_array_equal(found.ra_deg, whole.ra_deg[away <= radius])
@@ -76,7 +82,9 @@ class TestWithin:
         start = time.process_time()
         for ra in range(10):
             nvss().within(float(ra), 33.0, 2.5)
-        assert (time.process_time() - start) / 10 < 0.03  # 1.5 ms of a processor here, whatever else runs
+        assert (
+            time.process_time() - start
+        ) / 10 < 0.03  # 1.5 ms of a processor here, whatever else runs
 
     def test_all_arrays_are_cut_alike(self) -> None:
         part = calibrators().within(*C286, 0.01)
@@ -96,9 +104,14 @@ class TestStandards:
         # setjy's answer for 3C286 in the file NGC5921.fits, at 1.4127 GHz, is 15.016.
         assert standard_flux_jy("3C286", 1.4127e9) == pytest.approx(15.016, abs=1e-3)
 
-    @pytest.mark.parametrize(("name", "flux_jy"), [("3C286", 17.705), ("3C48", 21.149), ("3C147", 28.288), ("3C123", 63.34)])
+    @pytest.mark.parametrize(
+        ("name", "flux_jy"),
+        [("3C286", 17.705), ("3C48", 21.149), ("3C147", 28.288), ("3C123", 63.34)],
+    )
     def test_at_1_ghz_only_the_first_coefficient_counts(self, name: str, flux_jy: float) -> None:
-        assert standard_flux_jy(name, 1e9) == pytest.approx(flux_jy, rel=1e-4)  # 10 to the table's 1.2481, ...
+        assert standard_flux_jy(name, 1e9) == pytest.approx(
+            flux_jy, rel=1e-4
+        )  # 10 to the table's 1.2481, ...
 
     @pytest.mark.parametrize("name", ["3C48", "3C147", "3C196", "3C286", "3C295"])
     def test_nvss_measured_about_the_same(self, name: str) -> None:
@@ -111,12 +124,16 @@ class TestStandards:
     def test_every_polynomial_is_the_one_that_casa_has(self) -> None:
         casadata = pytest.importorskip("casadata")
         tables = pytest.importorskip("casacore.tables")
-        with tables.table(f"{casadata.datapath}/nrao/VLA/standards/PerleyButler2017Coeffs", ack=False) as table:
+        with tables.table(
+            f"{casadata.datapath}/nrao/VLA/standards/PerleyButler2017Coeffs", ack=False
+        ) as table:
             assert table.getcell("Epoch", table.nrows() - 1) == 2017.0
             for source in STANDARDS:
                 column = f"{source.name.upper().replace(' ', '_')}_coeffs"
                 theirs = table.getcell(column, table.nrows() - 1)
-                assert list(source.coefficients) == pytest.approx(list(theirs), abs=1e-6), source.name
+                assert list(source.coefficients) == pytest.approx(list(theirs), abs=1e-6), (
+                    source.name
+                )
 
     def test_names_and_positions_lead_to_the_same(self) -> None:
         for source in STANDARDS:
@@ -135,10 +152,18 @@ class TestStandards:
         gone = {"Cassiopeia A", "Fornax A"}  # too large for the VLA's shortest baselines
         for source in STANDARDS:
             if source.dec_deg > -40 and source.name not in gone:
-                assert nvss().within(source.ra_deg, source.dec_deg, 0.12).flux_jy.max(initial=0) > 1.0, source.name
+                assert (
+                    nvss().within(source.ra_deg, source.dec_deg, 0.12).flux_jy.max(initial=0) > 1.0
+                ), source.name
 
     def test_anchors(self) -> None:
-        assert {s.name for s in STANDARDS if s.anchor} == {"3C48", "3C147", "3C196", "3C286", "3C295"}
+        assert {s.name for s in STANDARDS if s.anchor} == {
+            "3C48",
+            "3C147",
+            "3C196",
+            "3C286",
+            "3C295",
+        }
         assert all(s.remark for s in STANDARDS if not s.anchor)
 
     @pytest.mark.parametrize("name", ["3C454.3", "2253+161", "3C84", "Vega", ""])
@@ -172,7 +197,9 @@ class TestCalibrators:
         assert (source.code_c[0], source.code_d[0], source.uv_max_klambda[0]) == ("P", "P", 40)
         assert source.ra_deg[0] == pytest.approx(15 * (1 + 37 / 60 + 41.299431 / 3600), abs=1e-9)
         assert source.dec_deg[0] == pytest.approx(33 + 9 / 60 + 35.132990 / 3600, abs=1e-9)
-        assert source.spectral_index[0] == pytest.approx(np.log(5.48 / 16.5) / np.log(4.8601 / 1.4649), abs=1e-6)
+        assert source.spectral_index[0] == pytest.approx(
+            np.log(5.48 / 16.5) / np.log(4.8601 / 1.4649), abs=1e-6
+        )
 
     def test_southern_positions_have_their_sign(self) -> None:
         source = calibrators().select(calibrators().alias == "3C446")
@@ -181,12 +208,17 @@ class TestCalibrators:
     def test_positions_are_j2000(self) -> None:
         # B1950 would be off by half a degree: nearly all strong calibrators of the north are in NVSS within its error.
         bright = calibrators().select((calibrators().flux_jy > 1.0) & (calibrators().dec_deg > -39))
-        near = [nvss().within(ra, dec, 0.005) for ra, dec in zip(bright.ra_deg, bright.dec_deg, strict=True)]
+        near = [
+            nvss().within(ra, dec, 0.005)
+            for ra, dec in zip(bright.ra_deg, bright.dec_deg, strict=True)
+        ]
         assert np.mean([len(found) > 0 for found in near]) > 0.97
 
     def test_fluxes_are_those_of_20_cm(self) -> None:
         # Quasars vary, and years lie between: the median ratio to NVSS must still be near one.
-        bright = calibrators().select(calibrators().usable & (calibrators().flux_jy > 1.0) & (calibrators().dec_deg > -39))
+        bright = calibrators().select(
+            calibrators().usable & (calibrators().flux_jy > 1.0) & (calibrators().dec_deg > -39)
+        )
         ratios = []
         for ra, dec, flux in zip(bright.ra_deg, bright.dec_deg, bright.flux_jy, strict=True):
             found = nvss().within(ra, dec, 0.005)
@@ -205,7 +237,9 @@ def transit(place: tuple[float, float], day: float) -> float:
     moment = day
     for _ in range(5):
         ra, _ = icrs_of_hadec(0.0, np.radians(place[1]), moment, SITE)
-        moment += float((np.radians(place[0]) - ra + np.pi) % (2 * np.pi) - np.pi) / (2 * np.pi) * 0.99727
+        moment += (
+            float((np.radians(place[0]) - ra + np.pi) % (2 * np.pi) - np.pi) / (2 * np.pi) * 0.99727
+        )
     return moment
 
 
@@ -226,7 +260,7 @@ class TestInBeam:
         # Declination is 0.14 deg from the J2000 one, which is put in.
         middle = transit(C286, 61065.5)
         moments = middle + GROUP_D * (np.linspace(0, 1, 201) - 0.5)
-        from contimg.coordinates import apparent_hadec, separation_rad
+        from contimg.astro.coordinates import apparent_hadec, separation_rad
 
         ha, dec = apparent_hadec(*np.radians(C286), moments, SITE)
         away = separation_rad(ha, dec, 0.0, np.radians(C286[1]))
@@ -238,10 +272,15 @@ class TestInBeam:
 
     def test_hours_later_it_is_gone(self) -> None:
         middle = transit(C286, 61065.5) + 1 / 24
-        assert "3C286" not in [c.name for c in calibrators_in_beam(middle, middle + GROUP_D, C286[1], SITE)]
+        assert "3C286" not in [
+            c.name for c in calibrators_in_beam(middle, middle + GROUP_D, C286[1], SITE)
+        ]
 
     def test_order_and_cut(self) -> None:
-        day = [calibrators_in_beam(61065 + h / 24, 61065 + h / 24 + GROUP_D, 33.0, SITE) for h in range(24)]
+        day = [
+            calibrators_in_beam(61065 + h / 24, 61065 + h / 24 + GROUP_D, 33.0, SITE)
+            for h in range(24)
+        ]
         for found in day:
             apparent = [c.apparent_jy for c in found]
             assert apparent == sorted(apparent, reverse=True)
@@ -252,7 +291,10 @@ class TestInBeam:
         start = 61065.0
 
         def anchors(dec: float) -> dict[str, float]:
-            groups = [calibrators_in_beam(start + i / 288, start + i / 288 + GROUP_D, dec, SITE) for i in range(288)]
+            groups = [
+                calibrators_in_beam(start + i / 288, start + i / 288 + GROUP_D, dec, SITE)
+                for i in range(288)
+            ]
             return {c.name: c.beam for group in groups for c in group if c.is_standard}
 
         assert anchors(65.7) == {}
@@ -276,16 +318,26 @@ class TestInBeam:
     def test_transits_move_with_the_sidereal_day(self) -> None:
         one, two = transit(C48, 61065.0), transit(C48, 61066.0)
         assert (two - one) * 86400 == pytest.approx(86164.1, abs=1.0)
-        assert local_sidereal_time_rad(two, SITE) == pytest.approx(local_sidereal_time_rad(one, SITE), abs=1e-4)
+        assert local_sidereal_time_rad(two, SITE) == pytest.approx(
+            local_sidereal_time_rad(one, SITE), abs=1e-4
+        )
 
 
 class TestLoad:
     def columns(self) -> dict[str, list[object]]:
         return {
-            "name": ["a", "b"], "ra": [10.0, 20.0], "dec": [5.0, -5.0], "flux": [1.0, 2.0], "flux_err": [0.1, None],
-            "flux_peak": [0.9, None], "major": [3.0, None], "minor": [2.0, None], "position_angle": [10.0, None],
-            "spectral_index": [-0.7, None], "frequency": [1.4e9, 1.4e9],
-        }  # fmt: skip
+            "name": ["a", "b"],
+            "ra": [10.0, 20.0],
+            "dec": [5.0, -5.0],
+            "flux": [1.0, 2.0],
+            "flux_err": [0.1, None],
+            "flux_peak": [0.9, None],
+            "major": [3.0, None],
+            "minor": [2.0, None],
+            "position_angle": [10.0, None],
+            "spectral_index": [-0.7, None],
+            "frequency": [1.4e9, 1.4e9],
+        }
 
     def test_a_catalogue_of_the_store(self, tmp_path: Path) -> None:
         (tmp_path / "mine.parquet").write_bytes(CATALOGUE.to_bytes(self.columns()))
@@ -297,7 +349,9 @@ class TestLoad:
         assert found.major_arcsec.tolist() == pytest.approx([np.nan, 3.0], nan_ok=True)
 
     def test_several_frequencies_are_none(self, tmp_path: Path) -> None:
-        (tmp_path / "mine.parquet").write_bytes(CATALOGUE.to_bytes(self.columns() | {"frequency": [1e9, 2e9]}))
+        (tmp_path / "mine.parquet").write_bytes(
+            CATALOGUE.to_bytes(self.columns() | {"frequency": [1e9, 2e9]})
+        )
         assert load(str(tmp_path / "mine.parquet")).freq_hz == 0.0
 
     def test_what_is_none(self, tmp_path: Path) -> None:

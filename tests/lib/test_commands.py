@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.contract import command
-from contimg.errors import BadFileError, Exit, Stopped
-from contimg.options import Options
+from contimg.runtime.contract import command
+from contimg.runtime.errors import BadFileError, Exit, Stopped
+from contimg.runtime.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,9 @@ EXPECTED = {"run", "status", "demo", "catalogue", "upload", "export-ms", "import
 
 
 def contimg(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BIN / "contimg", *words], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [BIN / "contimg", *words], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize("words", [(), ("-h",), ("--help",)])
@@ -69,7 +71,9 @@ def test_a_command_can_be_loaded_and_explains_itself(point: EntryPoint) -> None:
 
 
 @pytest.mark.parametrize("point", COMMANDS, ids=lambda point: point.name)
-def test_a_wrong_option_ends_with_2_and_nothing_on_stdout(point: EntryPoint, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_ends_with_2_and_nothing_on_stdout(
+    point: EntryPoint, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
         code = point.load()(["--no-such-option", "1"])
     except SystemExit as ended:
@@ -141,14 +145,24 @@ class TestCommand:
     ) -> None:
         monkeypatch.setenv("CONTIMG_OUTPUTS", str(tmp_path / "a/b"))
         self.run()
-        assert {path.name for path in (tmp_path / "a/b").iterdir()} == {"summary.json"}, "no artifact was made"
-        assert json.loads((tmp_path / "a/b/summary.json").read_text()) == json.loads(capsys.readouterr().out)
+        assert {path.name for path in (tmp_path / "a/b").iterdir()} == {"summary.json"}, (
+            "no artifact was made"
+        )
+        assert json.loads((tmp_path / "a/b/summary.json").read_text()) == json.loads(
+            capsys.readouterr().out
+        )
         monkeypatch.setenv("CONTIMG_OUTPUTS", str(tmp_path / "c"))
         self.run(BadFileError("x", "y", "z", "Do it."))
         failure = json.loads((tmp_path / "c/failure.json").read_text())
-        assert failure == {"exit": 10, "name": "BAD_FILE", "reason": "x: expected y, found z. Do it."}
+        assert failure == {
+            "exit": 10,
+            "name": "BAD_FILE",
+            "reason": "x: expected y, found z. Do it.",
+        }
 
-    def test_what_prints_for_people_tells_no_summary(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_prints_for_people_tells_no_summary(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         def work(options: CountOptions, console: Any, env: Any) -> dict[str, Any]:
             del console, env
             if options.up_to < 0:
@@ -158,7 +172,10 @@ class TestCommand:
 
         assert command("contimg count", CountOptions, work, [], tell=False) == 0
         assert capsys.readouterr().out == "one, two\n"
-        assert command("contimg count", CountOptions, work, ["--up-to=-1"], tell=False) == Exit.BAD_FILE
+        assert (
+            command("contimg count", CountOptions, work, ["--up-to=-1"], tell=False)
+            == Exit.BAD_FILE
+        )
         # Plain words, though this is no terminal.
         assert capsys.readouterr() == ("", "contimg-count: ERROR x: expected y, found z. Do it.\n")
 
@@ -174,7 +191,12 @@ def test_a_command_that_follows_stops_when_told(tmp_path: Path) -> None:
     argv = [BIN / "contimg-watch", "--store", tmp_path / "store", "--follow", "--interval-s", "0.2"]
     ready = tmp_path / "stderr"
     with ready.open("wb") as sink:
-        child = subprocess.Popen(argv, stderr=sink, stdout=subprocess.PIPE, env={**os.environ, "CONTIMG_LOG_LEVEL": "DEBUG"})
+        child = subprocess.Popen(
+            argv,
+            stderr=sink,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "CONTIMG_LOG_LEVEL": "DEBUG"},
+        )
         deadline = time.monotonic() + 30
         while _handles(child.pid, signal.SIGTERM) is False and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -185,5 +207,9 @@ def test_a_command_that_follows_stops_when_told(tmp_path: Path) -> None:
 
 def _handles(pid: int, number: int) -> bool:
     """Say whether a process has a handler for a signal (SigCgt of its status)."""
-    fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    fields = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if ":\t" in line
+    )
     return bool(int(fields["SigCgt"], 16) >> (number - 1) & 1)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.console import Console
-from contimg.errors import BadFileError, Exit
+from contimg.runtime.console import Console
+from contimg.runtime.errors import BadFileError, Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 WORDS = """
 import os
-from contimg.console import Console
-from contimg.errors import Exit
+from contimg.runtime.console import Console
+from contimg.runtime.errors import Exit
 console = Console("toy", dict(os.environ))
 console.log.info("reading 16 subbands")
 for done in range(5):
@@ -54,7 +54,13 @@ def on_a_terminal(**env: str) -> str:
     """Return what WORDS write to a terminal of 80 columns; nothing may go to stdout, which is the summary's."""
     ours, theirs = pty.openpty()
     whole = {"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": "80", **env}
-    child = subprocess.Popen([sys.executable, "-c", WORDS], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, env=whole)
+    child = subprocess.Popen(
+        [sys.executable, "-c", WORDS],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=whole,
+    )
     os.close(theirs)
     said = b""
     while select.select([ours], [], [], 60)[0]:
@@ -69,7 +75,9 @@ def on_a_terminal(**env: str) -> str:
     return said.decode()
 
 
-def test_every_line_is_an_object_that_says_when_who_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_line_is_an_object_that_says_when_who_and_what(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     console = Console("image", {})
     console.log.info("cleaned to %.1f sigma", 3.5)
     console.log.warning("two\nlines and “signs” µJy")
@@ -150,7 +158,11 @@ def test_argo_is_told_the_latest_count(tmp_path: Path, capsys: pytest.CaptureFix
         console.show(done, 120)
         assert file.read_text() == f"{done}/120\n"
     console.close()
-    assert [line["message"] for line in lines(capsys)] == ["progress 0/120", "progress 7/120", "progress 120/120"]
+    assert [line["message"] for line in lines(capsys)] == [
+        "progress 0/120",
+        "progress 7/120",
+        "progress 120/120",
+    ]
 
 
 def test_progress_is_no_noise_in_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

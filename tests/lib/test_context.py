@@ -12,12 +12,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from contimg import context as module
-from contimg.context import Context, Outcome, Progress, available_memory
-from contimg.errors import BadInputError, ChildFailedError, ChildTimedOutError, MissingError, NoRoomError
-from contimg.manifest import MANIFEST, QA, Input, Manifest
-from contimg.store import open_store
-from contimg.tables import Column, Schema
+from contimg.records.tables import Column, Schema
+from contimg.runtime import context as module
+from contimg.runtime.context import Context, Outcome, Progress, available_memory
+from contimg.runtime.errors import (
+    BadInputError,
+    ChildFailedError,
+    ChildTimedOutError,
+    MissingError,
+    NoRoomError,
+)
+from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest
+from contimg.runtime.store import open_store
 
 ENV = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "WORD": "spoken"}
 TABLE = Schema(
@@ -47,16 +53,27 @@ def context(root: str, scratch: Path, *inputs: Input, progress: Progress | None 
 def finish(made: Context) -> str:
     """Write the manifest as the contract does; return the artifact's URI."""
     whole = Manifest(
-        stage="toy", version="1", key="k", options={}, inputs=made.inputs, tools={}, outputs=tuple(made.outputs),
-        metrics={}, qa=QA(), seconds=made.seconds, created=datetime.now(UTC),
-    )  # fmt: skip
+        stage="toy",
+        version="1",
+        key="k",
+        options={},
+        inputs=made.inputs,
+        tools={},
+        outputs=tuple(made.outputs),
+        metrics={},
+        qa=QA(),
+        seconds=made.seconds,
+        created=datetime.now(UTC),
+    )
     open_store(made.artifact).put(MANIFEST, whole.model_dump_json().encode())
     return made.artifact
 
 
 @pytest.fixture(params=["directory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(request.getfixturevalue("moto_root") if request.param == "s3" else tmp_path / "store")
+    return str(
+        request.getfixturevalue("moto_root") if request.param == "s3" else tmp_path / "store"
+    )
 
 
 @pytest.fixture
@@ -72,13 +89,17 @@ def artifact(root: str, tmp_path: Path) -> str:
 
 
 class TestReading:
-    def test_a_file_is_fetched_under_the_artifact_s_key(self, artifact: str, tmp_path: Path) -> None:
+    def test_a_file_is_fetched_under_the_artifact_s_key(
+        self, artifact: str, tmp_path: Path
+    ) -> None:
         reader = context(str(tmp_path / "next"), tmp_path / "scratch")
         path = reader.fetch(artifact + "/", "words.txt")
         assert path == tmp_path / "scratch" / "inputs" / "0123456789abcdef" / "words.txt"
         assert path.read_text() == "a few words"
 
-    def test_a_second_fetch_does_not_ask_the_store_for_the_bytes(self, artifact: str, tmp_path: Path) -> None:
+    def test_a_second_fetch_does_not_ask_the_store_for_the_bytes(
+        self, artifact: str, tmp_path: Path
+    ) -> None:
         reader = context(str(tmp_path / "next"), tmp_path / "scratch")
         path = reader.fetch(artifact, "words.txt")
         open_store(artifact).delete("words.txt")
@@ -88,28 +109,42 @@ class TestReading:
         open_store(artifact).put("words.txt", b"a few wordS")
         reader = context(str(tmp_path / "next"), tmp_path / "scratch")
         for _ in range(2):
-            with pytest.raises(BadInputError, match=r"words.txt: expected 11 bytes, sha256 .*, found 11 bytes.*damaged"):
+            with pytest.raises(
+                BadInputError,
+                match=r"words.txt: expected 11 bytes, sha256 .*, found 11 bytes.*damaged",
+            ):
                 reader.fetch(artifact, "words.txt")
         open_store(artifact).put("words.txt", b"a few words")
         assert reader.fetch(artifact, "words.txt").read_text() == "a few words"
 
-    def test_a_name_that_the_manifest_lacks_is_no_input_even_if_it_lies_there(self, artifact: str, tmp_path: Path) -> None:
+    def test_a_name_that_the_manifest_lacks_is_no_input_even_if_it_lies_there(
+        self, artifact: str, tmp_path: Path
+    ) -> None:
         open_store(artifact).put("stray.txt", b"left by a killed try")
         with pytest.raises(BadInputError, match=r"expected stray.txt, found words.txt, ms.tar"):
             context(str(tmp_path / "next"), tmp_path / "scratch").fetch(artifact, "stray.txt")
 
-    def test_a_file_that_has_vanished_is_missing_and_leaves_nothing(self, artifact: str, tmp_path: Path) -> None:
+    def test_a_file_that_has_vanished_is_missing_and_leaves_nothing(
+        self, artifact: str, tmp_path: Path
+    ) -> None:
         open_store(artifact).delete("words.txt")
         with pytest.raises(MissingError, match=r"words.txt"):
             context(str(tmp_path / "next"), tmp_path / "scratch").fetch(artifact, "words.txt")
         assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
 
     def test_a_tree_comes_back_whole(self, artifact: str, tmp_path: Path) -> None:
-        folder = context(str(tmp_path / "next"), tmp_path / "scratch").fetch_tree(artifact, "ms.tar")
+        folder = context(str(tmp_path / "next"), tmp_path / "scratch").fetch_tree(
+            artifact, "ms.tar"
+        )
         assert folder.name == "field.ms"
-        assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == {
-            "table.dat": b"rows", "SUB/table.f0": bytes(range(256)) * 300,
-        }  # fmt: skip
+        assert {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        } == {
+            "table.dat": b"rows",
+            "SUB/table.f0": bytes(range(256)) * 300,
+        }
 
     def test_a_tree_with_one_other_byte_is_refused(self, artifact: str, tmp_path: Path) -> None:
         store = open_store(artifact)
@@ -127,20 +162,33 @@ class TestReading:
 
 
 def test_inputs_are_found_by_name_in_their_order(tmp_path: Path) -> None:
-    inputs = [Input(name=name, uri=uri, digest="0") for name, uri in (("rows", "b"), ("ms", "m"), ("rows", "a"))]
+    inputs = [
+        Input(name=name, uri=uri, digest="0")
+        for name, uri in (("rows", "b"), ("ms", "m"), ("rows", "a"))
+    ]
     reader = context(str(tmp_path / "next"), tmp_path / "scratch", *inputs)
     assert [item.uri for item in reader.named("rows")] == ["b", "a"]
     assert reader.named("flags") == []
 
 
 class TestWriting:
-    def test_bytes_and_files_are_recorded_with_their_digests(self, root: str, tmp_path: Path) -> None:
+    def test_bytes_and_files_are_recorded_with_their_digests(
+        self, root: str, tmp_path: Path
+    ) -> None:
         writer = context(f"{root}/k", tmp_path / "scratch")
         big = tmp_path / "big"
         big.write_bytes(os.urandom(3_000_000))
-        for name, content, raw in (("small", b"x", b"x"), ("big", big, big.read_bytes()), ("none", b"", b"")):
+        for name, content, raw in (
+            ("small", b"x", b"x"),
+            ("big", big, big.read_bytes()),
+            ("none", b"", b""),
+        ):
             output = writer.write(name, content)
-            assert (output.name, output.bytes, output.sha256) == (name, len(raw), hashlib.sha256(raw).hexdigest())
+            assert (output.name, output.bytes, output.sha256) == (
+                name,
+                len(raw),
+                hashlib.sha256(raw).hexdigest(),
+            )
             assert open_store(f"{root}/k").read(name) == raw
         assert [output.name for output in writer.outputs] == ["small", "big", "none"]
 
@@ -162,18 +210,30 @@ class TestWriting:
 
     def test_a_table_is_an_output_like_any_other(self, root: str, tmp_path: Path) -> None:
         writer = context(f"{root}/k", tmp_path / "scratch")
-        output = writer.write_table("scores.parquet", TABLE, {"name": ["b", "a"], "score": [2.0, None]})
+        output = writer.write_table(
+            "scores.parquet", TABLE, {"name": ["b", "a"], "score": [2.0, None]}
+        )
         data = open_store(f"{root}/k").read("scores.parquet")
         assert hashlib.sha256(data).hexdigest() == output.sha256
-        assert TABLE.read(data, "here").to_pylist() == [{"name": "a", "score": None}, {"name": "b", "score": 2.0}]
+        assert TABLE.read(data, "here").to_pylist() == [
+            {"name": "a", "score": None},
+            {"name": "b", "score": 2.0},
+        ]
 
-    def test_published_rows_lie_by_day_and_unit_and_replace_themselves(self, root: str, tmp_path: Path) -> None:
+    def test_published_rows_lie_by_day_and_unit_and_replace_themselves(
+        self, root: str, tmp_path: Path
+    ) -> None:
         writer = context(f"{root}/k", tmp_path / "scratch")
         for score in (1.0, 5.0):
-            writer.publish(f"{root}/tables", TABLE, "2026-01-25", "g1", {"name": ["a"], "score": [score]})
+            writer.publish(
+                f"{root}/tables", TABLE, "2026-01-25", "g1", {"name": ["a"], "score": [score]}
+            )
         writer.publish(f"{root}/tables", TABLE, "2026-01-25", "g2", {"name": ["a"], "score": [7.0]})
         store = open_store(f"{root}/tables")
-        found = {entry.key: TABLE.read(store.read(entry.key), entry.key).to_pylist() for entry in store.entries()}
+        found = {
+            entry.key: TABLE.read(store.read(entry.key), entry.key).to_pylist()
+            for entry in store.entries()
+        }
         assert found == {
             "scores/date=2026-01-25/g1.parquet": [{"name": "a", "score": 5.0}],
             "scores/date=2026-01-25/g2.parquet": [{"name": "a", "score": 7.0}],
@@ -199,7 +259,9 @@ class TestDoing:
     def test_progress_goes_where_the_contract_says(self, tmp_path: Path) -> None:
         counter = Counter()
         context(str(tmp_path / "a"), tmp_path / "scratch", progress=counter).progress(3, 7)
-        context(str(tmp_path / "a"), tmp_path / "scratch").progress(3, 7)  # and nowhere, if it says nothing
+        context(str(tmp_path / "a"), tmp_path / "scratch").progress(
+            3, 7
+        )  # and nowhere, if it says nothing
         assert counter.seen == [(3, 7)]
 
     def test_a_program_works_in_scratch_with_the_stage_s_environment(self, tmp_path: Path) -> None:
@@ -224,7 +286,9 @@ class TestDoing:
 
     def test_a_call_has_casa_s_environment_and_speaks_json(self, tmp_path: Path) -> None:
         doing = context(str(tmp_path / "a"), tmp_path / "scratch")
-        assert doing.call("json:dumps", 60, obj={"a": [1, None]}, sort_keys=True) == '{"a": [1, null]}'
+        assert (
+            doing.call("json:dumps", 60, obj={"a": [1, None]}, sort_keys=True) == '{"a": [1, null]}'
+        )
         site = doing.call("os:getenv", 60, key="CASASITECONFIG")
         assert Path(site).is_file()
         assert doing.call("os:getenv", 60, key="OMP_NUM_THREADS") == "1"
@@ -238,9 +302,12 @@ class TestDoing:
         doing.need(1 << 20, memory=1 << 20)
 
     @pytest.mark.parametrize(
-        ("room", "memory", "words"), [(1 << 60, 0, "1152921504607 MB free"), (0, 1 << 60, "1152921504607 MB of memory")]
+        ("room", "memory", "words"),
+        [(1 << 60, 0, "1152921504607 MB free"), (0, 1 << 60, "1152921504607 MB of memory")],
     )
-    def test_need_of_what_is_not_says_both_numbers(self, tmp_path: Path, room: int, memory: int, words: str) -> None:
+    def test_need_of_what_is_not_says_both_numbers(
+        self, tmp_path: Path, room: int, memory: int, words: str
+    ) -> None:
         with pytest.raises(NoRoomError, match=rf"expected {words}, found \d+ MB\. "):
             context(str(tmp_path / "a"), tmp_path / "scratch").need(room, memory)
 
@@ -251,7 +318,9 @@ class TestDoing:
         with TemporaryDirectory(dir="/dev/shm") as folder:
             doing = Context(f"{folder}/a", Path(folder), (), ENV)
             half = int(0.6 * available_memory())
-            with pytest.raises(NoRoomError):  # each alone might fit, but both come out of one memory
+            with pytest.raises(
+                NoRoomError
+            ):  # each alone might fit, but both come out of one memory
                 doing.need(half, memory=half)
 
     def test_the_memory_of_the_machine_is_a_sensible_number(self) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from contimg.errors import MEANING, Exit, meaning_of, retry_of
-from contimg.linalg import LINEAR_ALGEBRA
-from contimg.manifest import MANIFEST, read_manifest
+from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.errors import MEANING, Exit, meaning_of, retry_of
+from contimg.runtime.manifest import MANIFEST, read_manifest
 
 PACKAGES = Path(__file__).parents[1] / "support" / "packages"
 # toy is no installed package.
@@ -24,7 +24,14 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGES), "TMPDIR"
 
 def stage(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "toy", *words]
-    return subprocess.run(argv, env={**ENVIRONMENT, **(env or {})}, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        argv,
+        env={**ENVIRONMENT, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -70,7 +77,8 @@ def test_the_place_is_not_in_the_key(tmp_path: Path) -> None:
 
 def test_an_input_enters_the_key_by_its_bytes(tmp_path: Path) -> None:
     sources = [
-        summary(stage("--out", str(tmp_path / p), "--word", w))["artifact"] for p, w in (("a", "x"), ("b", "x"), ("c", "y"))
+        summary(stage("--out", str(tmp_path / p), "--word", w))["artifact"]
+        for p, w in (("a", "x"), ("b", "x"), ("c", "y"))
     ]
     keys = [summary(stage("--out", str(tmp_path), "--source", source))["key"] for source in sources]
     assert keys[0] == keys[1] != keys[2]
@@ -99,7 +107,13 @@ def test_a_missing_input_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_failures_have_codes_and_reasons(tmp_path: Path, do: str, code: Exit, words: str) -> None:
-    done = stage("--out", str(tmp_path / "out"), "--do", do, env={"CONTIMG_OUTPUTS": str(tmp_path / "handed")})
+    done = stage(
+        "--out",
+        str(tmp_path / "out"),
+        "--do",
+        do,
+        env={"CONTIMG_OUTPUTS": str(tmp_path / "handed")},
+    )
     assert done.returncode == code
     assert words in last_line(done)["message"]
     assert last_line(done)["code"] == code.name
@@ -113,7 +127,10 @@ def test_only_bugs_show_a_trace(tmp_path: Path) -> None:
     assert "trace" not in last_line(stage("--out", str(tmp_path), "--do", "data"))
 
 
-@pytest.mark.parametrize("words", [["--unknown", "1"], [], ["--out", "x", "--do", "dance"], ["--out", "x", "--loud", "perhaps"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--unknown", "1"], [], ["--out", "x", "--do", "dance"], ["--out", "x", "--loud", "perhaps"]],
+)
 def test_a_wrong_command_line_ends_with_2(words: list[str]) -> None:
     done = stage(*words)
     assert done.returncode == Exit.USAGE
@@ -121,7 +138,9 @@ def test_a_wrong_command_line_ends_with_2(words: list[str]) -> None:
 
 
 def test_an_empty_word_from_argo_means_none(tmp_path: Path) -> None:
-    assert summary(stage("--out", str(tmp_path), "--source", "", "--loud", "false"))["cached"] is False
+    assert (
+        summary(stage("--out", str(tmp_path), "--source", "", "--loud", "false"))["cached"] is False
+    )
 
 
 def test_help_is_the_docs() -> None:
@@ -134,7 +153,11 @@ def test_help_is_the_docs() -> None:
 @pytest.mark.parametrize("do", ["sleep", "child", "finaliser", "compiled", "swallowed", "tidy"])
 def test_told_to_stop(tmp_path: Path, do: str) -> None:
     argv = [sys.executable, "-m", "toy", "--out", str(tmp_path / "out"), "--do", do]
-    child = subprocess.Popen(argv, env={**ENVIRONMENT, "CONTIMG_SCRATCH": str(tmp_path / "scratch")}, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        argv,
+        env={**ENVIRONMENT, "CONTIMG_SCRATCH": str(tmp_path / "scratch")},
+        stderr=subprocess.PIPE,
+    )
     word = tmp_path / "out"
     deadline = time.monotonic() + 60
     while not list(word.rglob("word.txt")) and time.monotonic() < deadline:
@@ -146,12 +169,29 @@ def test_told_to_stop(tmp_path: Path, do: str) -> None:
     assert not list(tmp_path.rglob(MANIFEST))
     assert list((tmp_path / "scratch").iterdir()) == []
     assert (tmp_path / "tidied").exists() == (do == "tidy")
-    assert "sleep 61" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert (
+        "sleep 61"
+        not in subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_a_killed_stage_leaves_no_child_and_no_artifact(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "toy", "--out", str(tmp_path / "out"), "--do", "child", "--word", "killed"]
-    child = subprocess.Popen(argv, env={**ENVIRONMENT, "CONTIMG_SCRATCH": str(tmp_path / "scratch")})
+    argv = [
+        sys.executable,
+        "-m",
+        "toy",
+        "--out",
+        str(tmp_path / "out"),
+        "--do",
+        "child",
+        "--word",
+        "killed",
+    ]
+    child = subprocess.Popen(
+        argv, env={**ENVIRONMENT, "CONTIMG_SCRATCH": str(tmp_path / "scratch")}
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").rglob("word.txt")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -159,20 +199,32 @@ def test_a_killed_stage_leaves_no_child_and_no_artifact(tmp_path: Path) -> None:
     child.kill()
     child.wait(10)
     deadline = time.monotonic() + 30
-    while "sleep 61" in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout:
+    while (
+        "sleep 61"
+        in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    ):
         assert time.monotonic() < deadline
     assert not list(tmp_path.rglob(MANIFEST))
     assert summary(stage("--out", str(tmp_path / "out"), "--word", "killed"))["cached"] is False
 
 
-@pytest.mark.parametrize(("given", "found"), [({}, LINEAR_ALGEBRA["OPENBLAS_CORETYPE"]), ({"OPENBLAS_CORETYPE": "Zen"}, "Zen")])
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, LINEAR_ALGEBRA["OPENBLAS_CORETYPE"]), ({"OPENBLAS_CORETYPE": "Zen"}, "Zen")],
+)
 def test_linear_algebra_rounds_alike_on_every_processor(given: dict[str, str], found: str) -> None:
     """A library reads the variable when it is loaded, so it must be set before; who sets it knows better."""
     code = (
-        "import atexit, os, sys; from contimg.contract import main; from toy.options import STAGE;"
+        "import atexit, os, sys; from contimg.runtime.contract import main; from toy.options import STAGE;"
         "atexit.register(lambda: print(os.environ['OPENBLAS_CORETYPE'], 'numpy' in sys.modules, file=sys.stderr)); main(STAGE, ['--help'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={**ENVIRONMENT, **given}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**ENVIRONMENT, **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == f"{found} False\n"
 
 
@@ -182,7 +234,9 @@ def test_progress_for_argo(tmp_path: Path) -> None:
 
 
 def test_outputs_are_handed_to_the_engine(tmp_path: Path) -> None:
-    said = summary(stage("--out", str(tmp_path / "o"), env={"CONTIMG_OUTPUTS": str(tmp_path / "h")}))
+    said = summary(
+        stage("--out", str(tmp_path / "o"), env={"CONTIMG_OUTPUTS": str(tmp_path / "h")})
+    )
     assert (tmp_path / "h" / "artifact").read_text() == said["artifact"]
     assert json.loads((tmp_path / "h" / "summary.json").read_text()) == said
 

@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 
-from contimg.contract import REASON_BYTES
-from contimg.manifest import MANIFEST, Manifest, read_manifest
+from contimg.runtime.contract import REASON_BYTES
+from contimg.runtime.manifest import MANIFEST, Manifest, read_manifest
 
 PACKAGES = Path(__file__).parents[1] / "support" / "packages"
 
 
 def stage(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    handed = {"CONTIMG_OUTPUTS": str(folder / "handed"), "CONTIMG_TERMINATION_LOG": str(folder / "log"), **env}
+    handed = {
+        "CONTIMG_OUTPUTS": str(folder / "handed"),
+        "CONTIMG_TERMINATION_LOG": str(folder / "log"),
+        **env,
+    }
     argv = [sys.executable, "-m", "toy", "--out", str(folder / "out"), *words]
     whole = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGES), "TMPDIR": "/tmp", **handed}
     return subprocess.run(argv, env=whole, capture_output=True, text=True, timeout=120, check=False)
@@ -40,7 +44,10 @@ def test_what_a_person_opens_is_handed_over_made_or_cached(tmp_path: Path) -> No
         answer = said(stage(tmp_path, "--do", "view"))
         files = handed(tmp_path)
         assert (files["view.png"], files["view.html"], files["cached"]) == ("png", "<html>", cached)
-        assert (files["artifact"], float(files["seconds"])) == (answer["artifact"], answer["seconds"])
+        assert (files["artifact"], float(files["seconds"])) == (
+            answer["artifact"],
+            answer["seconds"],
+        )
         assert "word.txt" not in files
         for path in (tmp_path / "handed").iterdir():
             path.unlink()
@@ -69,7 +76,7 @@ def test_usage_stands_in_the_manifest_and_the_summary(tmp_path: Path) -> None:
 
 def test_children_are_in_the_usage() -> None:
     code = (
-        "import subprocess, sys; from contimg.usage import usage;"
+        "import subprocess, sys; from contimg.runtime.usage import usage;"
         "subprocess.run([sys.executable, '-c', 'b = bytearray(200_000_000); sum(range(10_000_000))'], check=True);"
         "print(usage().model_dump_json())"
     )
@@ -97,11 +104,17 @@ def test_a_manifest_of_before_is_still_read(tmp_path: Path) -> None:
         (["--do", "bug"], 70, "BUG: ZeroDivisionError: no"),
         (["--do", "dance"], 2, "USAGE: --do: Input should be"),
         (["--wrod", "x"], 2, "USAGE: unrecognized arguments: --wrod x"),
-        (["--do", "killed"], 22, "NO_ROOM: sh -c kill -9 $$: expected an end, found that it was killed"),
+        (
+            ["--do", "killed"],
+            22,
+            "NO_ROOM: sh -c kill -9 $$: expected an end, found that it was killed",
+        ),
         (["--source", "/nowhere/KEY"], 25, "NOT_FOUND: /nowhere/KEY"),
     ],
 )
-def test_the_reason_is_where_kubernetes_looks(tmp_path: Path, words: list[str], code: int, line: str) -> None:
+def test_the_reason_is_where_kubernetes_looks(
+    tmp_path: Path, words: list[str], code: int, line: str
+) -> None:
     assert stage(tmp_path, *words).returncode == code
     told = (tmp_path / "log").read_text()
     assert told.startswith(line.replace("found none", "found 0 bytes"))
@@ -112,7 +125,12 @@ def test_the_reason_is_where_kubernetes_looks(tmp_path: Path, words: list[str], 
 
 
 def test_a_reason_that_cannot_be_told_changes_nothing(tmp_path: Path) -> None:
-    assert stage(tmp_path, "--do", "data", CONTIMG_TERMINATION_LOG=str(tmp_path / "no" / "log")).returncode == 10
+    assert (
+        stage(
+            tmp_path, "--do", "data", CONTIMG_TERMINATION_LOG=str(tmp_path / "no" / "log")
+        ).returncode
+        == 10
+    )
 
 
 def test_a_full_disk_of_the_engine_does_not_change_the_exit_code(tmp_path: Path) -> None:
@@ -155,7 +173,11 @@ def test_an_artifact_is_handed_on_as_it_is(tmp_path: Path) -> None:
     kept = said(stage(tmp_path, "--word", "kept"))["artifact"]
     # Neither other options nor an input that is gone matter.
     answer = said(stage(tmp_path, "--word", "other", "--source", "/nowhere/KEY", "--reuse", kept))
-    assert (answer["artifact"], answer["cached"], handed(tmp_path)["artifact"]) == (kept, True, kept)
+    assert (answer["artifact"], answer["cached"], handed(tmp_path)["artifact"]) == (
+        kept,
+        True,
+        kept,
+    )
     assert len(list((tmp_path / "out").iterdir())) == 1
     assert said(stage(tmp_path, "--word", "other", "--reuse", ""))["artifact"] != kept
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contimg.coordinates import (
+from contimg.astro.coordinates import (
     MJD_ZERO_JD,
     Site,
     apparent_hadec,
@@ -25,8 +25,8 @@ from contimg.coordinates import (
     separation_rad,
     use_offline_iers,
 )
-from contimg.errors import BadInputError
-from contimg.telescope import SITE
+from contimg.astro.telescope import SITE
+from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -70,7 +70,9 @@ class TestApparent:
         ra, dec = sky(50)
         where = _location(site)
         for mjd in DATES:
-            frame = HADec(obstime=Time(mjd, format="mjd", scale="utc"), location=where, pressure=0 * u.hPa)
+            frame = HADec(
+                obstime=Time(mjd, format="mjd", scale="utc"), location=where, pressure=0 * u.hPa
+            )
             oracle = SkyCoord(ra * u.rad, dec * u.rad, frame="icrs").transform_to(frame)
             ha, app_dec = apparent_hadec(ra, dec, mjd, site)
             # Both call SOFA; the rest is rounding of times (0.6 us is 0.01 mas).
@@ -83,11 +85,20 @@ class TestApparent:
         # pyuvdata finds one source at many times; it treats many sources at one time as one.
         for ra, dec in zip(*sky(20), strict=True):
             app_ra, app_dec = calc_app_coords(
-                lon_coord=ra, lat_coord=dec, coord_frame="icrs", time_array=DATES + 2400000.5, telescope_loc=_location(SITE)
+                lon_coord=ra,
+                lat_coord=dec,
+                coord_frame="icrs",
+                time_array=DATES + 2400000.5,
+                telescope_loc=_location(SITE),
             )
             ha, ours = apparent_hadec(ra, dec, DATES, SITE)
             # pyuvdata's sidereal time knows no polar motion and no TIO locator: below 1 mas.
-            assert np.abs(wrapped(local_sidereal_time_rad(DATES, SITE) - app_ra - ha) * np.cos(dec)).max() < 1e-3 * ARCSEC
+            assert (
+                np.abs(
+                    wrapped(local_sidereal_time_rad(DATES, SITE) - app_ra - ha) * np.cos(dec)
+                ).max()
+                < 1e-3 * ARCSEC
+            )
             assert np.abs(app_dec - ours).max() < 1e-3 * ARCSEC
 
     def test_there_and_back(self) -> None:
@@ -132,7 +143,11 @@ class TestTime:
         from astropy import units as u
         from astropy.time import Time
 
-        oracle = Time(DATES, format="mjd", scale="utc").sidereal_time("apparent", SITE.lon_deg * u.deg).rad
+        oracle = (
+            Time(DATES, format="mjd", scale="utc")
+            .sidereal_time("apparent", SITE.lon_deg * u.deg)
+            .rad
+        )
         # astropy adds the TIO locator (0.1 mas) to the longitude.
         assert np.abs(wrapped(local_sidereal_time_rad(DATES, SITE) - oracle)).max() < 1e-3 * ARCSEC
 
@@ -148,8 +163,13 @@ class TestTime:
         from astropy import units as u
 
         mjd = np.linspace(41685.0, 61300.0, 5001)
-        dut1, (x, y) = earth_orientation().ut1_utc(MJD_ZERO_JD, mjd), earth_orientation().pm_xy(MJD_ZERO_JD, mjd)
-        for mine, theirs, unit in zip(earth_rotation(mjd), (dut1, x, y), (u.s, u.rad, u.rad), strict=True):
+        dut1, (x, y) = (
+            earth_orientation().ut1_utc(MJD_ZERO_JD, mjd),
+            earth_orientation().pm_xy(MJD_ZERO_JD, mjd),
+        )
+        for mine, theirs, unit in zip(
+            earth_rotation(mjd), (dut1, x, y), (u.s, u.rad, u.rad), strict=True
+        ):
             assert np.abs(mine - theirs.to_value(unit)).max() < 1e-12
 
     def test_shapes_are_kept(self) -> None:
@@ -176,10 +196,14 @@ class TestCosines:
         assert n_east < 0
 
     @given(st.floats(0, 6.28), st.floats(-1.5, 1.5), st.floats(0, 6.28), st.floats(-1.5, 1.5))
-    def test_they_are_a_unit_vector_with_the_separation(self, ra: float, dec: float, ra0: float, dec0: float) -> None:
+    def test_they_are_a_unit_vector_with_the_separation(
+        self, ra: float, dec: float, ra0: float, dec0: float
+    ) -> None:
         l, m, less = direction_cosines(ra, dec, ra0, dec0)  # noqa: E741 - the field's own letter
         assert l**2 + m**2 + (1 + less) ** 2 == pytest.approx(1.0, abs=1e-14)
-        assert np.hypot(l, m) == pytest.approx(np.sin(separation_rad(ra, dec, ra0, dec0)), abs=1e-14)
+        assert np.hypot(l, m) == pytest.approx(
+            np.sin(separation_rad(ra, dec, ra0, dec0)), abs=1e-14
+        )
 
     def test_n_minus_one_keeps_its_digits(self) -> None:
         # 0.2" off the centre 1 - cos is 5e-13; a difference of doubles near 1 would have three digits of it.
@@ -208,9 +232,13 @@ class TestSphere:
     def test_mean_across_zero(self) -> None:
         assert np.degrees(circular_mean_rad(np.radians([359.0, 3.0]))) == pytest.approx(1.0)
         # Vectors of 2 and 1: their mean is 0 deg but for (sin 2 - 2 sin 1) / 3 = 1e-4 deg.
-        assert wrapped(np.array(circular_mean_rad(np.radians([359.0, 2.0]), [2.0, 1.0]))) == pytest.approx(0.0, abs=1e-5)
+        assert wrapped(
+            np.array(circular_mean_rad(np.radians([359.0, 2.0]), [2.0, 1.0]))
+        ) == pytest.approx(0.0, abs=1e-5)
 
-    @pytest.mark.parametrize("angles", [[], [0.0, np.pi], [0.0, 2 * np.pi / 3, 4 * np.pi / 3], [np.nan]])
+    @pytest.mark.parametrize(
+        "angles", [[], [0.0, np.pi], [0.0, 2 * np.pi / 3, 4 * np.pi / 3], [np.nan]]
+    )
     def test_no_mean(self, angles: list[float]) -> None:
         with pytest.raises(BadInputError, match="mean direction"):
             circular_mean_rad(angles)

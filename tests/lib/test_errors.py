@@ -10,13 +10,25 @@ from typing import NoReturn
 
 import pytest
 
-from contimg import errors
-from contimg.errors import MEANING, BadFileError, ContimgError, Exit, Retry, Stopped, meaning_of, retry_of
+from contimg.runtime import errors
+from contimg.runtime.errors import (
+    MEANING,
+    BadFileError,
+    ContimgError,
+    Exit,
+    Retry,
+    Stopped,
+    meaning_of,
+    retry_of,
+)
 
 
 def family(kind: type[ContimgError]) -> list[type[ContimgError]]:
     return [
-        member for child in kind.__subclasses__() if child.__module__ == errors.__name__ for member in (child, *family(child))
+        member
+        for child in kind.__subclasses__()
+        if child.__module__ == errors.__name__
+        for member in (child, *family(child))
     ]
 
 
@@ -71,7 +83,10 @@ def _raise() -> NoReturn:
 
 
 def test_an_error_crosses_a_process_pool() -> None:
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool, pytest.raises(BadFileError) as caught:
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool,
+        pytest.raises(BadFileError) as caught,
+    ):
         pool.submit(_raise).result()
     assert str(caught.value) == LINE
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from contimg.errors import BadInputError
-from contimg.gains import CalTable, Factors, Gains, apply_block, interpolate, read_caltable
-from contimg.measures import casa_environment
-from contimg.ms import Antennas, Header, MeasurementSet, Rows, create
-from contimg.telescope import SITE
+from contimg.astro.gains import CalTable, Factors, Gains, apply_block, interpolate, read_caltable
+from contimg.astro.measures import casa_environment
+from contimg.astro.telescope import SITE
+from contimg.records.ms import Antennas, Header, MeasurementSet, Rows, create
+from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,21 +61,36 @@ for name, tables in json.loads(sys.argv[2]).items():
     with ct.table(ms, ack=False) as table:
         np.savez(name, corrected=table.getcol("CORRECTED_DATA"), flag=table.getcol("FLAG"))
 """
-SETS = {"gain": ["gain.G"], "both": ["gain.G", "bandpass.B"], "all": ["delay.K", "bandpass.B", "gain.G"]}
+SETS = {
+    "gain": ["gain.G"],
+    "both": ["gain.G", "bandpass.B"],
+    "all": ["delay.K", "bandpass.B", "gain.G"],
+}
 
 
 def write_ms(path: Path) -> None:
     rng = np.random.default_rng(3)
     places = SITE.itrf_m + rng.normal(size=(ANTENNAS, 3)) * 400
     names = tuple(str(k + 1) for k in range(ANTENNAS))
-    header = Header("DSA_110", "field", 1.0, 0.5, FREQ, 0.5e6, Antennas(names, places, np.full(ANTENNAS, 4.65)))
+    header = Header(
+        "DSA_110", "field", 1.0, 0.5, FREQ, 0.5e6, Antennas(names, places, np.full(ANTENNAS, 4.65))
+    )
     uvw = np.tile(places[ANT2] - places[ANT1], (TIMES, 1))
     ant1, ant2 = (np.tile(a, TIMES).astype(np.int32) for a in (ANT1, ANT2))
-    rows = Rows(TIME_S, np.full(TIME_S.size, STEP_S), ant1, ant2, uvw, np.full((TIME_S.size, 2), 1e4, np.float32))
+    rows = Rows(
+        TIME_S,
+        np.full(TIME_S.size, STEP_S),
+        ant1,
+        ant2,
+        uvw,
+        np.full((TIME_S.size, 2), 1e4, np.float32),
+    )
     shape = (TIME_S.size, CHANNELS, 2)
     phase = rng.uniform(-3, 3, (ANTENNAS, 1, 2)) + rng.uniform(-0.5, 0.5, (ANTENNAS, CHANNELS, 2))
     gain = rng.uniform(0.5, 1.5, (ANTENNAS, 1, 2)) * np.exp(1j * phase)
-    data = 5.0 * gain[ant1] * gain[ant2].conj() + 0.01 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    data = 5.0 * gain[ant1] * gain[ant2].conj() + 0.01 * (
+        rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    )
     flag = np.broadcast_to((ant1 == ant2)[:, None, None], shape)
     with create(path, header, rows, ("DATA", "MODEL_DATA")) as writer:
         model = np.full(shape, 5.0, np.complex64)
@@ -94,7 +109,9 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def apply(folder: Path, tables: list[str]) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
+def apply(
+    folder: Path, tables: list[str]
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
     with MeasurementSet(folder / "test.ms") as ms:
         data, rows = ms.read("DATA"), ms.rows
     times, index = np.unique(rows.time_s, return_inverse=True)
@@ -139,7 +156,9 @@ def test_what_is_no_caltable_is_refused(solved: Path, tmp_path: Path) -> None:
         read_caltable(tmp_path / "damaged.G")
 
 
-def table(kind: str, value: npt.NDArray[np.complex128], time_s: list[float] | None = None) -> CalTable:
+def table(
+    kind: str, value: npt.NDArray[np.complex128], time_s: list[float] | None = None
+) -> CalTable:
     freq = FREQ[: value.shape[2]] if kind == "B" else FREQ[:1]
     times = np.array(time_s or [0.0])
     return CalTable("made", kind, times, freq, value, np.zeros(value.shape, bool))
@@ -147,7 +166,9 @@ def table(kind: str, value: npt.NDArray[np.complex128], time_s: list[float] | No
 
 def turning(*degrees: float) -> CalTable:
     phases = np.radians(degrees)
-    value = (1.0 + np.arange(len(degrees)))[:, None, None, None] * np.exp(1j * phases)[:, None, None, None]
+    value = (1.0 + np.arange(len(degrees)))[:, None, None, None] * np.exp(1j * phases)[
+        :, None, None, None
+    ]
     return table("G", value, [10.0 * k for k in range(len(degrees))])
 
 
@@ -165,7 +186,9 @@ def test_phases_turn_the_shorter_way() -> None:
 
 def test_gains_are_held_beyond_their_ends() -> None:
     value, _ = interpolate(turning(10.0, 30.0), np.array([-1e5, 1e5]))
-    assert value[:, 0, 0] == pytest.approx([np.exp(1j * np.radians(10)), 2 * np.exp(1j * np.radians(30))])
+    assert value[:, 0, 0] == pytest.approx(
+        [np.exp(1j * np.radians(10)), 2 * np.exp(1j * np.radians(30))]
+    )
 
 
 def test_factors_multiply_to_the_whole() -> None:
@@ -181,7 +204,10 @@ def test_data_are_divided_by_the_first_and_the_conjugate_of_the_second() -> None
     rng = np.random.default_rng(0)
     band, gain = (rng.normal(size=s) + 1j * rng.normal(size=s) for s in ((3, 5, 2), (2, 3, 2)))
     factors = Factors(
-        band.astype(np.complex64), np.zeros(band.shape, bool), gain.astype(np.complex64), np.zeros(gain.shape, bool)
+        band.astype(np.complex64),
+        np.zeros(band.shape, bool),
+        gain.astype(np.complex64),
+        np.zeros(gain.shape, bool),
     )
     ant1, ant2, slot = np.array([0, 0, 1, 2]), np.array([1, 2, 2, 0]), np.array([0, 1, 1, 0])
     whole = factors.product()
@@ -194,14 +220,21 @@ def test_data_are_divided_by_the_first_and_the_conjugate_of_the_second() -> None
 
 
 def test_what_has_no_solution_is_flagged_on_every_baseline() -> None:
-    factors = Gains((table("B", np.ones((1, 3, 5, 2), complex)), table("G", np.ones((1, 3, 1, 2), complex)))).evaluate(
-        [0.0], FREQ[:5]
-    )
+    factors = Gains(
+        (table("B", np.ones((1, 3, 5, 2), complex)), table("G", np.ones((1, 3, 1, 2), complex)))
+    ).evaluate([0.0], FREQ[:5])
     band, gain = factors.bandpass_flag.copy(), factors.gain_flag.copy()
     band[0, 2, 1] = gain[0, 2, 0] = True
     ant1, ant2, slot = np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, int)
     flags = np.zeros((3, 5, 2), bool)
-    apply_block(np.ones((3, 5, 2), np.complex64), flags, ant1, ant2, slot, replace(factors, bandpass_flag=band, gain_flag=gain))
+    apply_block(
+        np.ones((3, 5, 2), np.complex64),
+        flags,
+        ant1,
+        ant2,
+        slot,
+        replace(factors, bandpass_flag=band, gain_flag=gain),
+    )
     expected = np.zeros((3, 5, 2), bool)
     expected[:2, 2, 1] = True
     expected[1:, :, 0] = True
@@ -209,7 +242,9 @@ def test_what_has_no_solution_is_flagged_on_every_baseline() -> None:
 
 
 def test_tables_of_different_arrays_are_refused() -> None:
-    gains = Gains((table("G", np.ones((1, 3, 1, 2), complex)), table("G", np.ones((1, 4, 1, 2), complex))))
+    gains = Gains(
+        (table("G", np.ones((1, 3, 1, 2), complex)), table("G", np.ones((1, 4, 1, 2), complex)))
+    )
     with pytest.raises(BadInputError, match="3 antennas"):
         gains.evaluate([0.0], FREQ)
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.errors import BadInputError, MissingError
-from contimg.groups import (
+from contimg.records.groups import (
     GroupRecord,
     Subband,
     group_id,
@@ -27,8 +26,9 @@ from contimg.groups import (
     utc_of_jd,
     utc_of_mjd,
 )
-from contimg.manifest import object_input
-from contimg.store import open_store
+from contimg.runtime.errors import BadInputError, MissingError
+from contimg.runtime.manifest import object_input
+from contimg.runtime.store import open_store
 
 T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2099, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds it
@@ -36,11 +36,22 @@ moments = st.datetimes(datetime(2000, 1, 1), datetime(2099, 1, 1), timezones=st.
 
 def record(**changes: Any) -> GroupRecord:
     subbands = [
-        Subband(index=n, uri=f"incoming/2026-01-25/2026-01-25T22:26:05_sb{n:02d}.hdf5", size=7, modified=T0) for n in range(16)
+        Subband(
+            index=n,
+            uri=f"incoming/2026-01-25/2026-01-25T22:26:05_sb{n:02d}.hdf5",
+            size=7,
+            modified=T0,
+        )
+        for n in range(16)
     ]
     given_: dict[str, Any] = {
-        "id": "20260125t222605", "attempt": 1, "t0": T0, "duration_s": 296.353, "dec_deg": 33.0, "subbands": tuple(subbands),
-    }  # fmt: skip
+        "id": "20260125t222605",
+        "attempt": 1,
+        "t0": T0,
+        "duration_s": 296.353,
+        "dec_deg": 33.0,
+        "subbands": tuple(subbands),
+    }
     return GroupRecord(**{**given_, **changes})
 
 
@@ -76,14 +87,27 @@ def test_a_record_s_name_is_read() -> None:
     assert record_name(f"{record(attempt=3).name}.json") == ("20260125t222605", 3)
 
 
-@pytest.mark.parametrize("name", ["20260125t222605.json", "20260125t222605-a0.json", "x-a1.json", "20260125t222605-a1.json.part"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "20260125t222605.json",
+        "20260125t222605-a0.json",
+        "x-a1.json",
+        "20260125t222605-a1.json.part",
+    ],
+)
 def test_anything_else_is_no_record(name: str) -> None:
     assert record_name(name) is None
 
 
 def test_the_records_of_a_store_are_listed_and_sort_by_number(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    for name in ("20260125t222605-a10.json", "20260125t222605-a2.json", "20260125t222605-ax.json", "20260126t000000-a1.json"):
+    for name in (
+        "20260125t222605-a10.json",
+        "20260125t222605-a2.json",
+        "20260125t222605-ax.json",
+        "20260126t000000-a1.json",
+    ):
         store.put(f"groups/{name}", b"{}")
     store.put("groups/old/20260125t222605-a1.json", b"{}")
     listed = [(one.group, one.attempt, one.entry.key) for one in sorted(recorded(store))]
@@ -135,8 +159,15 @@ def test_a_record_says_when_and_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"id": "today"}, {"attempt": 0}, {"surprise": 1}, {"t0": datetime(2026, 1, 25)}, {"schema_version": 2}]  # noqa: DTZ001
-)  # fmt: skip
+    "changes",
+    [
+        {"id": "today"},
+        {"attempt": 0},
+        {"surprise": 1},
+        {"t0": datetime(2026, 1, 25)},  # noqa: DTZ001
+        {"schema_version": 2},
+    ],
+)
 def test_what_is_no_record_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         record(**changes)
@@ -168,12 +199,18 @@ def test_a_record_in_s3_is_found_with_s3_uris(moto_root: str) -> None:
 def test_absolute_uris_stay(tmp_path: Path, uri: str) -> None:
     other = record().subbands[0].model_copy(update={"uri": uri})
     store = open_store(str(tmp_path))
-    store.put("groups/20260125t222605-a1.json", record(subbands=(other,)).model_dump_json().encode())
+    store.put(
+        "groups/20260125t222605-a1.json", record(subbands=(other,)).model_dump_json().encode()
+    )
     assert read_group(f"{tmp_path}/groups/20260125t222605-a1.json").subbands[0].uri == uri
 
 
-def test_a_relative_path_to_a_record_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_store(str(tmp_path)).put("groups/20260125t222605-a1.json", record().model_dump_json().encode())
+def test_a_relative_path_to_a_record_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(str(tmp_path)).put(
+        "groups/20260125t222605-a1.json", record().model_dump_json().encode()
+    )
     monkeypatch.chdir(tmp_path)
     found = read_group("groups/20260125t222605-a1.json")
     assert Path(found.subbands[0].uri).is_absolute()

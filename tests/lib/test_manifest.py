@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.errors import BadInputError, MissingError
-from contimg.manifest import MANIFEST, QA, Input, Manifest, Output, artifact_input, object_input, read_manifest, work_key
-from contimg.versions import source_digest, tool_version
+from contimg.runtime.errors import BadInputError, MissingError
+from contimg.runtime.manifest import (
+    MANIFEST,
+    QA,
+    Input,
+    Manifest,
+    Output,
+    artifact_input,
+    object_input,
+    read_manifest,
+    work_key,
+)
+from contimg.runtime.versions import source_digest, tool_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,21 +30,39 @@ TWO = Output(name="b", bytes=2, sha256="2")
 
 def manifest(**changes: Any) -> Manifest:
     known: dict[str, Any] = {
-        "stage": "toy", "version": "1", "key": "k", "options": {}, "inputs": (), "tools": {}, "outputs": (ONE, TWO),
-        "metrics": {}, "qa": QA(), "seconds": {}, "created": datetime(2026, 1, 1, tzinfo=UTC),
-    }  # fmt: skip
+        "stage": "toy",
+        "version": "1",
+        "key": "k",
+        "options": {},
+        "inputs": (),
+        "tools": {},
+        "outputs": (ONE, TWO),
+        "metrics": {},
+        "qa": QA(),
+        "seconds": {},
+        "created": datetime(2026, 1, 1, tzinfo=UTC),
+    }
     return Manifest(**{**known, **changes})
 
 
 def key(**changes: Any) -> str:
     known: dict[str, Any] = {
-        "stage": "toy", "options": {"x": 1}, "inputs": [Input(name="ms", uri="u", digest="d")], "code": "c", "tools": {"t": "1"},
-    }  # fmt: skip
+        "stage": "toy",
+        "options": {"x": 1},
+        "inputs": [Input(name="ms", uri="u", digest="d")],
+        "code": "c",
+        "tools": {"t": "1"},
+    }
     return work_key(**{**known, **changes})
 
 
 def test_the_digest_is_of_the_outputs_alone() -> None:
-    same = manifest(outputs=(TWO, ONE), created=datetime(2027, 1, 1, tzinfo=UTC), seconds={"x": 1.0}, key="other")
+    same = manifest(
+        outputs=(TWO, ONE),
+        created=datetime(2027, 1, 1, tzinfo=UTC),
+        seconds={"x": 1.0},
+        key="other",
+    )
     assert same.digest == manifest().digest
     assert manifest(outputs=(ONE,)).digest != manifest().digest
 

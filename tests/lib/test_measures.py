@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg import child, measures
-from contimg.coordinates import SECONDS_A_DAY, SIDEREAL_RATE, apparent_hadec, earth_rotation, local_sidereal_time_rad
-from contimg.errors import BadInputError, NoRoomError
-from contimg.linalg import LINEAR_ALGEBRA
-from contimg.measures import casa_environment, measures_folder
-from contimg.telescope import SITE
+from contimg.astro import measures
+from contimg.astro.coordinates import (
+    SECONDS_A_DAY,
+    SIDEREAL_RATE,
+    apparent_hadec,
+    earth_rotation,
+    local_sidereal_time_rad,
+)
+from contimg.astro.measures import casa_environment, measures_folder
+from contimg.astro.telescope import SITE
+from contimg.runtime import child
+from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.errors import BadInputError, NoRoomError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,7 +39,20 @@ pytestmark = pytest.mark.skipif(find_spec("casatools") is None, reason="casatool
 ARCSEC = np.pi / 180 / 3600
 LAT = np.radians(SITE.lat_deg)
 # Measured values, rows that casadata held as predictions (2025-08 to -12), and dates after its end.
-DATES = [60676.1, 60900.25, 60930.5, 60950.25, 61000.3, 61029.5, 61040.1, 61065.7, 61100.5, 61300.25, 61400.75, 61571.6]
+DATES = [
+    60676.1,
+    60900.25,
+    60930.5,
+    60950.25,
+    61000.3,
+    61029.5,
+    61040.1,
+    61065.7,
+    61100.5,
+    61300.25,
+    61400.75,
+    61571.6,
+]
 PLACES = [(0.42625, 0.57875), (3.5392, 0.53248), (3.7146, 0.91081), (1.0, 0.2845), (5.0, 1.2497)]
 # What a child does; strace is not everywhere, but a Python that may not open sockets is.
 CHILD = """
@@ -68,11 +88,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(root: Path) -> dict[str, str]:
     return casa_environment(
-        {"PATH": os.defpath, "HOME": "/nonexistent", "CONTIMG_MEASURES": str(root), "TMPDIR": str(root / "tmp")}
+        {
+            "PATH": os.defpath,
+            "HOME": "/nonexistent",
+            "CONTIMG_MEASURES": str(root),
+            "TMPDIR": str(root / "tmp"),
+        }
     )
 
 
-def run(code: str, environment: dict[str, str], cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(
+    code: str, environment: dict[str, str], cwd: Path, *words: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", CHILD + code, *words],
         env=environment,
@@ -85,7 +112,9 @@ def run(code: str, environment: dict[str, str], cwd: Path, *words: str) -> subpr
 
 
 @pytest.fixture(scope="module")
-def answers(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def answers(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     given = {"site": [SITE.lon_deg, SITE.lat_deg, SITE.height_m], "dates": DATES, "places": PLACES}
     done = run(ASK, environment, tmp_path_factory.mktemp("cwd"), json.dumps(given))
     assert done.stderr == ""
@@ -114,9 +143,19 @@ def test_our_hadec_is_casas_but_for_two_slips_of_casacore(answers: dict[str, Any
     # To first order a displacement is its part across the line of sight.
     moved = ours + slip - ours * (ours @ slip)[..., None]
     _, x, y = earth_rotation(mjd)
-    turn = 1j * (x - 1j * y) * (np.exp(-1j * local_sidereal_time_rad(mjd, SITE)) - np.exp(-1j * np.radians(SITE.lon_deg)))
+    turn = (
+        1j
+        * (x - 1j * y)
+        * (
+            np.exp(-1j * local_sidereal_time_rad(mjd, SITE))
+            - np.exp(-1j * np.radians(SITE.lon_deg))
+        )
+    )
     moved += np.cross(np.stack([turn.real, turn.imag, np.zeros_like(x)], axis=-1), ours)
-    assert np.linalg.norm(moved - vectors(theirs[..., 0], theirs[..., 1]), axis=-1).max() < 0.15 * ARCSEC
+    assert (
+        np.linalg.norm(moved - vectors(theirs[..., 0], theirs[..., 1]), axis=-1).max()
+        < 0.15 * ARCSEC
+    )
 
 
 def vectors(ha: FloatArray, dec: FloatArray) -> FloatArray:
@@ -124,7 +163,9 @@ def vectors(ha: FloatArray, dec: FloatArray) -> FloatArray:
     return np.stack([np.cos(dec) * np.cos(ha), -np.cos(dec) * np.sin(ha), np.sin(dec)], axis=-1)
 
 
-def test_the_tasks_import_without_a_word_a_file_or_the_network(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_tasks_import_without_a_word_a_file_or_the_network(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     done = run("import casatasks; print(casatasks.version_string())", environment, tmp_path)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
@@ -145,7 +186,13 @@ def test_a_function_of_a_module_runs_so(environment: dict[str, str], tmp_path: P
 
 class TestEnvironment:
     def test_it_is_whole(self, root: Path) -> None:
-        given = {"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1", "CONTIMG_MEASURES": str(root), "HOME": "/tmp", "A": "b"}
+        given = {
+            "PATH": "/bin",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "CONTIMG_MEASURES": str(root),
+            "HOME": "/tmp",
+            "A": "b",
+        }
         made = casa_environment(given)
         assert made["PATH"] == "/bin"
         assert made["A"] == "b"
@@ -160,7 +207,9 @@ class TestEnvironment:
         assert os.access(environment["MPLCONFIGDIR"], os.W_OK)
         assert os.access(environment["HOME"], os.W_OK)  # the one given does not exist
 
-    def test_nothing_else_is_written_beside_the_measures(self, environment: dict[str, str], root: Path) -> None:
+    def test_nothing_else_is_written_beside_the_measures(
+        self, environment: dict[str, str], root: Path
+    ) -> None:
         # In an image they lie on a read-only root.
         assert {path.name for path in root.iterdir()} == {"tmp", measures_folder(root).name}
         assert Path(environment["MPLCONFIGDIR"]).is_relative_to(root / "tmp")
@@ -173,7 +222,9 @@ class TestEnvironment:
     def test_an_unusable_place_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(NoRoomError, match="CONTIMG_MEASURES"):
-            casa_environment({"CONTIMG_MEASURES": str(tmp_path / "file" / "below"), "TMPDIR": str(tmp_path)})
+            casa_environment(
+                {"CONTIMG_MEASURES": str(tmp_path / "file" / "below"), "TMPDIR": str(tmp_path)}
+            )
 
 
 class TestFolder:
@@ -188,17 +239,25 @@ class TestFolder:
         assert measures_folder(root) == folder
         assert folder.stat().st_mtime_ns == before
 
-    def test_its_name_tells_what_it_was_made_of(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_name_tells_what_it_was_made_of(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         before = measures_folder(root).name
         monkeypatch.setattr(measures, "RECIPE", 999)
         monkeypatch.setattr(measures, "_build_aside", lambda folder: folder.mkdir())
         assert measures_folder(root).name != before
 
     def test_many_may_build_it_at_once(self, tmp_path: Path) -> None:
-        code = f"from pathlib import Path; from contimg.measures import measures_folder; print(measures_folder(Path({str(tmp_path)!r})))"
+        code = f"from pathlib import Path; from contimg.astro.measures import measures_folder; print(measures_folder(Path({str(tmp_path)!r})))"
 
         def build(_: int) -> str:
-            return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+            return subprocess.run(
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=120,
+            ).stdout
 
         with ThreadPoolExecutor(3) as pool:
             found = set(pool.map(build, range(3)))
@@ -206,13 +265,17 @@ class TestFolder:
         # Nothing half-built is left.
         assert [path.name for path in tmp_path.iterdir()] == [Path(found.pop().strip()).name]
 
-    def test_without_room_it_is_not_begun(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_room_it_is_not_begun(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(measures, "ROOM", 1 << 60)
         with pytest.raises(NoRoomError, match="MB free"):
             measures_folder(tmp_path)
         assert list(tmp_path.iterdir()) == []
 
-    def test_without_casadata_it_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_casadata_it_says_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(measures, "find_spec", lambda _: None)
         with pytest.raises(BadInputError, match="Install casadata"):
             measures_folder(tmp_path)

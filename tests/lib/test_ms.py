@@ -15,9 +15,9 @@ import casacore.tables as ct
 import numpy as np
 import pytest
 
-from contimg.errors import BadInputError
-from contimg.ms import STOKES_I, Antennas, Header, MeasurementSet, Rows, create
-from contimg.trees import pack, unpack
+from contimg.records.ms import STOKES_I, Antennas, Header, MeasurementSet, Rows, create
+from contimg.runtime.errors import BadInputError
+from contimg.runtime.tar import pack, unpack
 
 CHANNELS = 20
 TIMES, BASELINES = 7, 66
@@ -32,8 +32,18 @@ write(Path(sys.argv[1]))
 
 def header(**changes: Any) -> Header:
     rng = np.random.default_rng(1)
-    antennas = Antennas(tuple(f"{n + 1}" for n in range(12)), rng.normal(size=(12, 3)) * 1000, np.full(12, 4.65))
-    made = Header("DSA_110", "20260125t222605", 5.99, 0.574, 1.311e9 + 244140.625 * np.arange(CHANNELS), 244140.625, antennas)
+    antennas = Antennas(
+        tuple(f"{n + 1}" for n in range(12)), rng.normal(size=(12, 3)) * 1000, np.full(12, 4.65)
+    )
+    made = Header(
+        "DSA_110",
+        "20260125t222605",
+        5.99,
+        0.574,
+        1.311e9 + 244140.625 * np.arange(CHANNELS),
+        244140.625,
+        antennas,
+    )
     return replace(made, **changes)
 
 
@@ -41,10 +51,13 @@ def rows(correlations: int = 2) -> Rows:
     rng = np.random.default_rng(2)
     one, two = np.triu_indices(12, 1)
     return Rows(
-        time_s=np.repeat(5.3e9 + 12.88 * np.arange(TIMES), BASELINES), interval_s=np.full(N, 12.88),
-        antenna1=np.tile(one, TIMES).astype(np.int32), antenna2=np.tile(two, TIMES).astype(np.int32),
-        uvw_m=rng.normal(size=(N, 3)), weight=rng.uniform(0.5, 2, (N, correlations)).astype(np.float32),
-    )  # fmt: skip
+        time_s=np.repeat(5.3e9 + 12.88 * np.arange(TIMES), BASELINES),
+        interval_s=np.full(N, 12.88),
+        antenna1=np.tile(one, TIMES).astype(np.int32),
+        antenna2=np.tile(two, TIMES).astype(np.int32),
+        uvw_m=rng.normal(size=(N, 3)),
+        weight=rng.uniform(0.5, 2, (N, correlations)).astype(np.float32),
+    )
 
 
 def visibilities(correlations: int = 2) -> np.ndarray:
@@ -56,24 +69,37 @@ def visibilities(correlations: int = 2) -> np.ndarray:
 def write(path: Path, *columns: str, correlations: tuple[int, ...] = (9, 12)) -> None:
     data = visibilities(len(correlations))
     flags = data.real > 1
-    with create(path, header(correlations=correlations), rows(len(correlations)), ("DATA", *columns)) as writer:
+    with create(
+        path, header(correlations=correlations), rows(len(correlations)), ("DATA", *columns)
+    ) as writer:
         for first in range(0, N, 100):
             part = slice(first, first + 100)
             writer.put(first, {"DATA": data[part], "FLAG": flags[part]})
             for name in columns:
-                writer.put(first, {name: np.abs(data[part]) if name == "WEIGHT_SPECTRUM" else 2 * data[part]})
+                writer.put(
+                    first,
+                    {name: np.abs(data[part]) if name == "WEIGHT_SPECTRUM" else 2 * data[part]},
+                )
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     write(tmp_path / "a.ms")
     with MeasurementSet(tmp_path / "a.ms") as ms:
         given, found = header(), ms.header
-        assert (found.telescope, found.field, found.correlations) == ("DSA_110", "20260125t222605", (9, 12))
+        assert (found.telescope, found.field, found.correlations) == (
+            "DSA_110",
+            "20260125t222605",
+            (9, 12),
+        )
         assert found.antennas.names == given.antennas.names
         np.testing.assert_array_equal(found.antennas.positions_m, given.antennas.positions_m)
         np.testing.assert_array_equal(found.antennas.diameters_m, given.antennas.diameters_m)
         np.testing.assert_array_equal(found.frequencies_hz, given.frequencies_hz)
-        assert (found.ra_rad, found.dec_rad, found.channel_width_hz) == (given.ra_rad, given.dec_rad, given.channel_width_hz)
+        assert (found.ra_rad, found.dec_rad, found.channel_width_hz) == (
+            given.ra_rad,
+            given.dec_rad,
+            given.channel_width_hz,
+        )
         for name, value in vars(rows()).items():
             np.testing.assert_array_equal(getattr(ms.rows, name), value, err_msg=name)
         np.testing.assert_array_equal(ms.read("DATA"), visibilities())
@@ -84,7 +110,9 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 def test_blocks_cover_all_rows_once(tmp_path: Path) -> None:
     write(tmp_path / "a.ms")
     with MeasurementSet(tmp_path / "a.ms") as ms:
-        assert np.concatenate([np.arange(N)[part] for part in ms.blocks(100)]).tolist() == list(range(N))
+        assert np.concatenate([np.arange(N)[part] for part in ms.blocks(100)]).tolist() == list(
+            range(N)
+        )
         assert max(part.stop - part.start for part in ms.blocks(100)) == 100
 
 
@@ -130,8 +158,21 @@ def test_nothing_is_lost_without_lock_files(tmp_path: Path) -> None:
     sink.seek(0)
     back = unpack(sink, tmp_path / "b")
     assert not list(back.rglob("table.lock"))
-    for folder in ("", "ANTENNA", "FEED", "FIELD", "SPECTRAL_WINDOW", "POLARIZATION", "DATA_DESCRIPTION", "OBSERVATION", "STATE"):
-        with ct.table(str(tmp_path / "a.ms" / folder), ack=False) as before, ct.table(str(back / folder), ack=False) as after:
+    for folder in (
+        "",
+        "ANTENNA",
+        "FEED",
+        "FIELD",
+        "SPECTRAL_WINDOW",
+        "POLARIZATION",
+        "DATA_DESCRIPTION",
+        "OBSERVATION",
+        "STATE",
+    ):
+        with (
+            ct.table(str(tmp_path / "a.ms" / folder), ack=False) as before,
+            ct.table(str(back / folder), ack=False) as after,
+        ):
             assert after.nrows() == before.nrows() > 0, folder
 
 
@@ -142,7 +183,11 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
         path = tmp_path / str(number) / "a.ms"
         path.parent.mkdir()
         script = SCRIPT.format(folder=str(Path(__file__).parent))
-        subprocess.run([sys.executable, "-c", script, path], env={**os.environ, "MALLOC_PERTURB_": pattern}, check=True)
+        subprocess.run(
+            [sys.executable, "-c", script, path],
+            env={**os.environ, "MALLOC_PERTURB_": pattern},
+            check=True,
+        )
         sink = io.BytesIO()
         pack(path, sink)
         digests.add(hashlib.sha256(sink.getvalue()).hexdigest())
@@ -151,7 +196,10 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
 
 def test_channels_must_ascend(tmp_path: Path) -> None:
     down = header(frequencies_hz=header().frequencies_hz[::-1])
-    with pytest.raises(BadInputError, match="ascending channels"), create(tmp_path / "a.ms", down, rows()):
+    with (
+        pytest.raises(BadInputError, match="ascending channels"),
+        create(tmp_path / "a.ms", down, rows()),
+    ):
         pass
 
 

@@ -5,9 +5,13 @@ import io
 
 import numpy as np
 
-from contimg.npz import to_npz
+from contimg.records.array_files import to_npz
 
-ARRAYS = {"two": np.arange(6, dtype=np.float32).reshape(2, 3), "one": np.array(7), "word": np.array(["a", "bc"])}
+ARRAYS = {
+    "two": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "one": np.array(7),
+    "word": np.array(["a", "bc"]),
+}
 
 
 def test_numpy_reads_it() -> None:
@@ -21,4 +25,7 @@ def test_the_bytes_depend_on_the_arrays_alone() -> None:
     """The digest was taken under Python 3.11.7; another Python, or another order, must give the same."""
     turned = dict(reversed(ARRAYS.items()))
     assert to_npz(turned) == to_npz(ARRAYS)
-    assert hashlib.sha256(to_npz(ARRAYS)).hexdigest() == "82adae4a46e762b84da61c34167eac762c1d831e1705e1f8fa55911f4e2daeaf"
+    assert (
+        hashlib.sha256(to_npz(ARRAYS)).hexdigest()
+        == "82adae4a46e762b84da61c34167eac762c1d831e1705e1f8fa55911f4e2daeaf"
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from contimg.options import (
+from contimg.runtime.options import (
     ArtifactURI,
     ArtifactURIs,
     GroupURI,
@@ -87,7 +87,9 @@ def test_words_become_values(words: list[str], field: str, value: object) -> Non
         (["stray"], "unrecognized arguments: stray"),
     ],
 )
-def test_wrong_words_end_with_2_and_say_which(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words_end_with_2_and_say_which(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         read(*words)
     assert ended.value.code == 2

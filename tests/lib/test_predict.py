@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from contimg.coordinates import apparent_hadec, direction_cosines, icrs_of_hadec, separation_rad
-from contimg.errors import BadInputError
-from contimg.predict import FIELD_ALPHA, PointSources, Sky, antenna_positions, power_law, predict, predict_rows
-from contimg.telescope import SITE, SPEED_OF_LIGHT, primary_beam
+from contimg.astro.coordinates import (
+    apparent_hadec,
+    direction_cosines,
+    icrs_of_hadec,
+    separation_rad,
+)
+from contimg.astro.predict import (
+    FIELD_ALPHA,
+    PointSources,
+    Sky,
+    antenna_positions,
+    power_law,
+    predict,
+    predict_rows,
+)
+from contimg.astro.telescope import SITE, SPEED_OF_LIGHT, primary_beam
+from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,7 +46,11 @@ def positions() -> FloatArray:
 def sources(count: int = 5, spread_rad: float = 0.02) -> PointSources:
     rng = np.random.default_rng(2)
     ra = RA0 + rng.normal(0, spread_rad, count) / np.cos(DEC0)
-    return PointSources(ra, DEC0 + rng.normal(0, spread_rad, count), power_law(rng.uniform(0.5, 3, count), 1.4e9, FREQ))
+    return PointSources(
+        ra,
+        DEC0 + rng.normal(0, spread_rad, count),
+        power_law(rng.uniform(0.5, 3, count), 1.4e9, FREQ),
+    )
 
 
 def sky(**changes: object) -> Sky:
@@ -59,7 +76,9 @@ def direct(seen: Sky, where: FloatArray, mjd: float) -> npt.NDArray[np.complex12
     return total
 
 
-def smeared(seen: Sky, where: FloatArray, mjd: float, parts: int = 15) -> npt.NDArray[np.complex128]:
+def smeared(
+    seen: Sky, where: FloatArray, mjd: float, parts: int = 15
+) -> npt.NDArray[np.complex128]:
     """Average over the integration and the channel by brute force, as a correlator that tracks the moving meridian does.
 
     The Earth turns the baselines; the correlator holds the phase of the direction that is on the meridian at the middle, and
@@ -74,7 +93,11 @@ def smeared(seen: Sky, where: FloatArray, mjd: float, parts: int = 15) -> npt.ND
     offsets = (np.arange(parts) + 0.5) / parts - 0.5
     for late in offsets * INTEGRATION:
         turn = 2 * np.pi * 1.00273781191135448 / 86400 * late
-        turned = where + np.cross(pole, where) * np.sin(turn) + np.cross(pole, np.cross(pole, where)) * (1 - np.cos(turn))
+        turned = (
+            where
+            + np.cross(pole, where) * np.sin(turn)
+            + np.cross(pole, np.cross(pole, where)) * (1 - np.cos(turn))
+        )
         for high in offsets * WIDTH:
             for k in range(len(seen.sources)):
                 direction = np.array([east[k], north[k], towards[k]])
@@ -104,7 +127,9 @@ def test_stations_without_rows_change_nothing() -> None:
 
 def test_an_off_axis_source_is_not_mirrored() -> None:
     mirrored = sources()
-    mirrored = PointSources(2 * RA0 - mirrored.ra_rad, 2 * DEC0 - mirrored.dec_rad, mirrored.flux_jy)
+    mirrored = PointSources(
+        2 * RA0 - mirrored.ra_rad, 2 * DEC0 - mirrored.dec_rad, mirrored.flux_jy
+    )
     found = predict_rows(sky(sources=mirrored), positions(), MJD, ANT1, ANT2)
     expected = direct(sky(), positions(), MJD)
     assert np.abs(found - expected).max() > 0.5 * np.abs(expected).max()
@@ -114,7 +139,9 @@ def test_the_w_term_matters_and_is_there() -> None:
     flat = positions() * [1.0, 1.0, 0.0]
     deep = positions() * [1.0, 1.0, 10.0]
     assert np.abs(direct(sky(), deep, MJD) - direct(sky(), flat, MJD)).max() > 0.1
-    assert np.abs(predict_rows(sky(), deep, MJD, ANT1, ANT2) - direct(sky(), deep, MJD)).max() < 1e-4
+    assert (
+        np.abs(predict_rows(sky(), deep, MJD, ANT1, ANT2) - direct(sky(), deep, MJD)).max() < 1e-4
+    )
 
 
 @pytest.mark.parametrize("seconds", [-150.0, 0.0, 150.0])
@@ -142,7 +169,11 @@ def test_smearing_is_the_mean_over_integration_and_channel() -> None:
 def test_smearing_is_left_out_where_it_cannot_matter() -> None:
     faint = sources()
     flux = faint.flux_jy * np.array([100.0, 1e-3, 1e-3, 1e-3, 1e-3])[:, None]
-    seen = sky(sources=PointSources(faint.ra_rad, faint.dec_rad, flux), width_hz=WIDTH, integration_s=INTEGRATION)
+    seen = sky(
+        sources=PointSources(faint.ra_rad, faint.dec_rad, flux),
+        width_hz=WIDTH,
+        integration_s=INTEGRATION,
+    )
     expected = smeared(seen, positions(), MJD)
     found = predict_rows(seen, positions(), MJD, ANT1, ANT2)
     assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
@@ -156,10 +187,19 @@ def test_without_a_site_the_beam_is_one_and_the_centre_is_tracked() -> None:
 
 def test_uneven_channels_are_predicted_one_by_one() -> None:
     freq = FREQ + np.linspace(0, 1e5, FREQ.size) ** 1.1
-    seen = Sky(PointSources(sources().ra_rad, sources().dec_rad, sources().flux_jy), RA0, DEC0, freq, 0.0, 0.0)
+    seen = Sky(
+        PointSources(sources().ra_rad, sources().dec_rad, sources().flux_jy),
+        RA0,
+        DEC0,
+        freq,
+        0.0,
+        0.0,
+    )
     whole = predict(seen, positions(), MJD)
     for f in (0, 7, 15):
-        part = PointSources(seen.sources.ra_rad, seen.sources.dec_rad, seen.sources.flux_jy[:, f : f + 1])
+        part = PointSources(
+            seen.sources.ra_rad, seen.sources.dec_rad, seen.sources.flux_jy[:, f : f + 1]
+        )
         one = predict(replace(seen, sources=part, freq_hz=freq[f : f + 1]), positions(), MJD)
         assert np.abs(one[0] - whole[f]).max() < 1e-5 * np.abs(whole).max()
 

@@ -16,29 +16,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.calibration import RECORD, Calibration, fetch_tables, read_calibration
-from contimg.context import Context
-from contimg.errors import BadFileError, BadImageError, BadInputError, MissingError
-from contimg.flagfile import pack_flags, unpack_flags
-from contimg.groups import GroupRecord, Subband, mjd_of
-from contimg.images import FOUR_LN2, Beam, bilinear, read_image
-from contimg.manifest import MANIFEST, QA, Manifest
-from contimg.store import open_store
-from contimg.versions import source_digest, tool_version
+from contimg.records.calibration import RECORD, Calibration, fetch_tables, read_calibration
+from contimg.records.flagfile import pack_flags, unpack_flags
+from contimg.records.groups import GroupRecord, Subband, mjd_of
+from contimg.records.images import FOUR_LN2, Beam, bilinear, read_image
+from contimg.runtime.context import Context
+from contimg.runtime.errors import BadFileError, BadImageError, BadInputError, MissingError
+from contimg.runtime.manifest import MANIFEST, QA, Manifest
+from contimg.runtime.store import open_store
+from contimg.runtime.versions import source_digest, tool_version
 
 CALIBRATOR = {
-    "name": "3C48", "ra_deg": 24.4221, "dec_deg": 33.1598, "flux_jy": 16.0, "apparent_jy": 15.5, "standard": True,
-}  # fmt: skip
+    "name": "3C48",
+    "ra_deg": 24.4221,
+    "dec_deg": 33.1598,
+    "flux_jy": 16.0,
+    "apparent_jy": 15.5,
+    "standard": True,
+}
 WHOLE: dict[str, Any] = {
-    "group": "20260125t222605", "mjd": 61065.93, "dec_deg": 33.0,
+    "group": "20260125t222605",
+    "mjd": 61065.93,
+    "dec_deg": 33.0,
     "tables": [
         {"role": "bandpass", "kind": "B", "file": "bandpass.tar", "interp": "nearest"},
         {"role": "gain", "kind": "G", "file": "gain.tar", "interp": "linear"},
     ],
-    "rung": "PRIMARY_TRANSIT_GENERATED", "solved": True, "calibrator": CALIBRATOR, "flux_anchor": "standard",
-    "valid_from_mjd": 61065.4, "valid_to_mjd": 61066.4, "reference_antenna": "103", "flag_fraction": 0.01,
+    "rung": "PRIMARY_TRANSIT_GENERATED",
+    "solved": True,
+    "calibrator": CALIBRATOR,
+    "flux_anchor": "standard",
+    "valid_from_mjd": 61065.4,
+    "valid_to_mjd": 61066.4,
+    "reference_antenna": "103",
+    "flag_fraction": 0.01,
     "field_phase": {"done": False, "reason": "solved here"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -58,9 +71,18 @@ def calibrate(tmp_path: Path, record: bytes) -> str:
         (folder / "table.dat").write_text(name)
         writer.write_tree(f"{name}.tar", folder)
     whole = Manifest(
-        stage="calibrate", version="1", key="k", options={}, inputs=(), tools={}, outputs=tuple(writer.outputs),
-        metrics={}, qa=QA(), seconds={}, created=datetime.now(UTC),
-    )  # fmt: skip
+        stage="calibrate",
+        version="1",
+        key="k",
+        options={},
+        inputs=(),
+        tools={},
+        outputs=tuple(writer.outputs),
+        metrics={},
+        qa=QA(),
+        seconds={},
+        created=datetime.now(UTC),
+    )
     open_store(writer.artifact).put(MANIFEST, whole.model_dump_json().encode())
     return writer.artifact
 
@@ -73,19 +95,32 @@ class TestCalibration:
 
     def test_tables_come_in_the_order_of_the_record(self, reader: Context, tmp_path: Path) -> None:
         turned = Calibration.model_validate(WHOLE | {"tables": WHOLE["tables"][::-1]})
-        folders = fetch_tables(reader, calibrate(tmp_path, turned.model_dump_json().encode()), turned)
+        folders = fetch_tables(
+            reader, calibrate(tmp_path, turned.model_dump_json().encode()), turned
+        )
         assert [(folder / "table.dat").read_text() for folder in folders] == ["gain", "bandpass"]
 
-    def test_a_table_that_the_artifact_lacks_is_named(self, reader: Context, tmp_path: Path) -> None:
+    def test_a_table_that_the_artifact_lacks_is_named(
+        self, reader: Context, tmp_path: Path
+    ) -> None:
         delay = {"role": "delay", "kind": "K", "file": "delay.tar", "interp": "nearest"}
         record = Calibration.model_validate(WHOLE | {"tables": [delay]})
-        with pytest.raises(BadInputError, match=r"expected delay.tar, found calibration.json, bandpass.tar, gain.tar"):
+        with pytest.raises(
+            BadInputError,
+            match=r"expected delay.tar, found calibration.json, bandpass.tar, gain.tar",
+        ):
             fetch_tables(reader, calibrate(tmp_path, record.model_dump_json().encode()), record)
 
-    @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[]", json.dumps(WHOLE | {"schema_version": 2}).encode()])
-    def test_what_is_no_record_is_refused_by_its_uri(self, reader: Context, tmp_path: Path, content: bytes) -> None:
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"{}", b"\xff\xfe", b"[]", json.dumps(WHOLE | {"schema_version": 2}).encode()],
+    )
+    def test_what_is_no_record_is_refused_by_its_uri(
+        self, reader: Context, tmp_path: Path, content: bytes
+    ) -> None:
         with pytest.raises(
-            BadInputError, match=r"(?s)store/k/calibration.json: expected a calibration record.*contimg-calibrate"
+            BadInputError,
+            match=r"(?s)store/k/calibration.json: expected a calibration record.*contimg-calibrate",
         ):
             read_calibration(reader, calibrate(tmp_path, content))
 
@@ -125,14 +160,22 @@ class TestGroupTimes:
     def record(self, duration_s: float) -> GroupRecord:
         one = Subband(index=0, uri="incoming/x", size=1, modified=self.T0)
         return GroupRecord(
-            id="20260125t222605", attempt=1, t0=self.T0, duration_s=duration_s, dec_deg=None, subbands=(one,), missing=(1, 2)
+            id="20260125t222605",
+            attempt=1,
+            t0=self.T0,
+            duration_s=duration_s,
+            dec_deg=None,
+            subbands=(one,),
+            missing=(1, 2),
         )
 
     def test_start_and_end_are_integrations_midpoints(self) -> None:
         # 24 integrations of 12.8849 s: 23 steps from the first midpoint to the last.
         found = self.record(23 * 12.884902)
         assert found.mjd_start == mjd_of(self.T0)
-        assert (found.mjd_end - found.mjd_start) * 86400 == pytest.approx(23 * 12.884902, abs=2e-6)  # a step of float64 is 0.6 us
+        assert (found.mjd_end - found.mjd_start) * 86400 == pytest.approx(
+            23 * 12.884902, abs=2e-6
+        )  # a step of float64 is 0.6 us
 
     def test_a_record_s_json_is_the_record(self) -> None:
         found = self.record(1.5)
@@ -142,7 +185,9 @@ class TestGroupTimes:
 
 @given(
     st.tuples(st.integers(0, 9), st.integers(0, 17), st.integers(1, 4)).flatmap(
-        lambda shape: st.tuples(st.just(shape), st.binary(min_size=prod(shape), max_size=prod(shape)))
+        lambda shape: st.tuples(
+            st.just(shape), st.binary(min_size=prod(shape), max_size=prod(shape))
+        )
     )
 )
 def test_flags_of_any_shape_return(drawn: tuple[tuple[int, int, int], bytes]) -> None:
@@ -150,7 +195,9 @@ def test_flags_of_any_shape_return(drawn: tuple[tuple[int, int, int], bytes]) ->
     back = unpack_flags(pack_flags(flags))
     assert back.shape == flags.shape
     assert np.array_equal(back, flags)
-    assert pack_flags(np.asfortranarray(flags)) == pack_flags(flags), "the bytes do not depend on the array's memory"
+    assert pack_flags(np.asfortranarray(flags)) == pack_flags(flags), (
+        "the bytes do not depend on the array's memory"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,13 +218,22 @@ def test_another_header_is_no_flag_file(header: bytes) -> None:
 
 class TestBeam:
     @given(st.floats(10, 100), st.floats(0.2, 1.0), st.floats(-180, 180))
-    def test_it_is_half_at_half_its_width_along_its_axes(self, major: float, ratio: float, angle: float) -> None:
+    def test_it_is_half_at_half_its_width_along_its_axes(
+        self, major: float, ratio: float, angle: float
+    ) -> None:
         beam = Beam(major / 3600, ratio * major / 3600, angle)
         a, b, c = beam.form(-3 / 3600, 3 / 3600)
         for width, towards in ((major, angle), (ratio * major, angle + 90)):
             # From north (up) through east (left): east is at smaller x.
-            dx, dy = (width / 2 / 3 * np.array([-np.sin(np.radians(towards)), np.cos(np.radians(towards))])).tolist()
-            assert np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2)) == pytest.approx(0.5, rel=1e-9)
+            dx, dy = (
+                width
+                / 2
+                / 3
+                * np.array([-np.sin(np.radians(towards)), np.cos(np.radians(towards))])
+            ).tolist()
+            assert np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2)) == pytest.approx(
+                0.5, rel=1e-9
+            )
 
     def test_a_round_beam_has_no_angle(self) -> None:
         forms = [Beam(0.01, 0.01, angle).form(-0.001, 0.001) for angle in (0, 30, 90)]
@@ -202,18 +258,32 @@ class TestBilinear:
 
 class TestImages:
     def header(self) -> fits.Header:
-        cards = {"CTYPE1": "RA---SIN", "CTYPE2": "DEC--SIN", "CRVAL1": 38.9, "CRVAL2": 33.0, "CRPIX1": 9, "CRPIX2": 9}
-        return fits.Header(cards | {"CDELT1": -0.001, "CDELT2": 0.001, "CUNIT1": "deg", "CUNIT2": "deg"})
+        cards = {
+            "CTYPE1": "RA---SIN",
+            "CTYPE2": "DEC--SIN",
+            "CRVAL1": 38.9,
+            "CRVAL2": 33.0,
+            "CRPIX1": 9,
+            "CRPIX2": 9,
+        }
+        return fits.Header(
+            cards | {"CDELT1": -0.001, "CDELT2": 0.001, "CUNIT1": "deg", "CUNIT2": "deg"}
+        )
 
     def test_a_file_that_ends_too_early_is_bad(self, tmp_path: Path) -> None:
         path = tmp_path / "cut.fits"
         fits.PrimaryHDU(np.ones((600, 600), np.float32), self.header()).writeto(path)
         path.write_bytes(path.read_bytes()[:20_000])
-        with pytest.warns(AstropyUserWarning, match="truncated"), pytest.raises(BadFileError, match=r"s3://b/image.fits"):
+        with (
+            pytest.warns(AstropyUserWarning, match="truncated"),
+            pytest.raises(BadFileError, match=r"s3://b/image.fits"),
+        ):
             read_image(path, "s3://b/image.fits")
 
     def test_a_cube_is_no_image(self, tmp_path: Path) -> None:
-        fits.PrimaryHDU(np.ones((3, 20, 20), np.float32), self.header()).writeto(tmp_path / "cube.fits")
+        fits.PrimaryHDU(np.ones((3, 20, 20), np.float32), self.header()).writeto(
+            tmp_path / "cube.fits"
+        )
         with pytest.raises(BadImageError, match=r"found shape \(3, 20, 20\)"):
             read_image(tmp_path / "cube.fits")
 
@@ -223,11 +293,15 @@ class TestImages:
         assert found.centre_deg == (38.9, 33.0)
         assert found.cell_deg == pytest.approx((-0.001, 0.001))
         # CRPIX counts from one.
-        assert np.array(found.to_pixels(np.array([38.9]), np.array([33.0]))).ravel() == pytest.approx([8, 8])
+        assert np.array(
+            found.to_pixels(np.array([38.9]), np.array([33.0]))
+        ).ravel() == pytest.approx([8, 8])
 
 
 class TestVersions:
-    def package(self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, **files: bytes) -> str:
+    def package(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, **files: bytes
+    ) -> str:
         for path, content in {"__init__.py": b"", **files}.items():
             (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / name / path).write_bytes(content)
@@ -235,7 +309,9 @@ class TestVersions:
         source_digest.cache_clear()
         return source_digest(name)
 
-    def test_every_byte_that_ships_counts_and_compiled_ones_do_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_every_byte_that_ships_counts_and_compiled_ones_do_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def digest(folder: str, **files: bytes) -> str:
             return self.package(tmp_path / folder, monkeypatch, f"k1_{folder}", **files)
 
@@ -245,7 +321,9 @@ class TestVersions:
         assert digest("a", **{"data/t.parquet": b"2"}) == made
         assert digest("a", **{"strategy.lua": b""}) != made
 
-    def test_a_moved_byte_is_another_source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_moved_byte_is_another_source(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         one = self.package(tmp_path / "one", monkeypatch, "k1_same", **{"x.py": b"1", "y.py": b""})
         two = self.package(tmp_path / "one", monkeypatch, "k1_same", **{"x.py": b"", "y.py": b"1"})
         assert one != two
@@ -255,7 +333,9 @@ class TestVersions:
             assert word in tool_version(program)
             assert "\n" not in tool_version(program)
 
-    def test_a_program_that_is_not_there_is_absent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_program_that_is_not_there_is_absent(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         tool_version.cache_clear()
         monkeypatch.setenv("PATH", str(tmp_path))
         try:

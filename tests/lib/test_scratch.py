@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from contimg.errors import Stopped
-from contimg.scratch import scratch_folder, sweep
+from contimg.runtime.errors import Stopped
+from contimg.runtime.scratch import scratch_folder, sweep
 
-HOLD = "import sys, time; from contimg.scratch import scratch_folder as f\nwith f(sys.argv[1], 'x') as p: print(p, flush=True); time.sleep(60)"
+HOLD = "import sys, time; from contimg.runtime.scratch import scratch_folder as f\nwith f(sys.argv[1], 'x') as p: print(p, flush=True); time.sleep(60)"
 
 
 @pytest.fixture
 def holder(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
-    child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     return child, Path(child.stdout.readline().strip())
 
@@ -35,7 +37,9 @@ def test_gone_after_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gone_if_a_stop_comes_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gone_if_a_stop_comes_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object) -> None:
         assert list(tmp_path.iterdir())
         raise Stopped
@@ -46,7 +50,9 @@ def test_gone_if_a_stop_comes_before_it_is_locked(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_living_owner_keeps_its_own(tmp_path: Path, holder: tuple[subprocess.Popen[str], Path]) -> None:
+def test_a_living_owner_keeps_its_own(
+    tmp_path: Path, holder: tuple[subprocess.Popen[str], Path]
+) -> None:
     child, folder = holder
     assert sweep(str(tmp_path)) == []
     assert folder.is_dir()
@@ -54,7 +60,9 @@ def test_a_living_owner_keeps_its_own(tmp_path: Path, holder: tuple[subprocess.P
     child.wait(10)
 
 
-def test_a_killed_owner_is_cleaned_up_after(tmp_path: Path, holder: tuple[subprocess.Popen[str], Path]) -> None:
+def test_a_killed_owner_is_cleaned_up_after(
+    tmp_path: Path, holder: tuple[subprocess.Popen[str], Path]
+) -> None:
     child, folder = holder
     child.kill()
     child.wait(10)

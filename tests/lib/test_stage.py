@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import Field
 
-from contimg.errors import BadInputError, MissingError, UsageError
-from contimg.manifest import MANIFEST, QA, Input, Manifest, Output
-from contimg.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions
-from contimg.stage import PLACES, Stage
-from contimg.store import open_store
+from contimg.runtime.errors import BadInputError, MissingError, UsageError
+from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest, Output
+from contimg.runtime.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions
+from contimg.runtime.stage import PLACES, Stage
+from contimg.runtime.store import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,19 +47,37 @@ class TryOptions(StageOptions):
 def rows(options: TryOptions) -> list[Input]:
     """Resolve what lies in the store, as calibrate and normalize do."""
     root = open_store(options.tables)
-    return [Input(name="rows", uri=f"{options.tables}/{e.key}", digest=root.read(e.key).decode()) for e in root.entries("rows/")]
+    return [
+        Input(name="rows", uri=f"{options.tables}/{e.key}", digest=root.read(e.key).decode())
+        for e in root.entries("rows/")
+    ]
 
 
-PLAIN = Stage("try", TryOptions, package="contimg.schemas", tools=("numpy",))
-ASKING = Stage("try", TryOptions, package="contimg.schemas", tools=("numpy",), resolver=f"{__name__}:rows")
+PLAIN = Stage("try", TryOptions, package="contimg.records.schemas", tools=("numpy",))
+ASKING = Stage(
+    "try",
+    TryOptions,
+    package="contimg.records.schemas",
+    tools=("numpy",),
+    resolver=f"{__name__}:rows",
+)
 
 
 def artifact(folder: Path, sha256: str) -> str:
     output = Output(name="a", bytes=1, sha256=sha256)
     made = Manifest(
-        stage="toy", version="1", key=folder.name, options={}, inputs=(), tools={}, outputs=(output,),
-        metrics={}, qa=QA(), seconds={}, created=datetime.now(UTC),
-    )  # fmt: skip
+        stage="toy",
+        version="1",
+        key=folder.name,
+        options={},
+        inputs=(),
+        tools={},
+        outputs=(output,),
+        metrics={},
+        qa=QA(),
+        seconds={},
+        created=datetime.now(UTC),
+    )
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_text(made.model_dump_json())
     return str(folder)
@@ -74,13 +92,20 @@ class TestInputs:
     def test_every_kind_is_resolved_under_its_option_s_name(self, tmp_path: Path) -> None:
         uris = [artifact(tmp_path / name, name * 64) for name in "abc"]
         (tmp_path / "r.json").write_bytes(b"{}")
-        given = TryOptions(out="o", ms=uris[0], images=",".join(uris[1:]), record=f"{tmp_path}/r.json")  # type: ignore[arg-type]
+        given = TryOptions(
+            out="o", ms=uris[0], images=",".join(uris[1:]), record=f"{tmp_path}/r.json"
+        )  # type: ignore[arg-type]
         found = PLAIN.inputs(given)
         assert [(item.name, item.uri) for item in found] == [
-            ("ms", uris[0]), ("images", uris[1]), ("images", uris[2]), ("record", f"{tmp_path}/r.json"),
-        ]  # fmt: skip
+            ("ms", uris[0]),
+            ("images", uris[1]),
+            ("images", uris[2]),
+            ("record", f"{tmp_path}/r.json"),
+        ]
         # sha256 of the two bytes {}
-        assert found[-1].digest == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+        assert (
+            found[-1].digest == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+        )
         assert len({item.digest for item in found}) == 4
 
     def test_what_was_left_out_is_no_input(self) -> None:
@@ -112,7 +137,9 @@ class TestInputs:
 
     def test_a_resolver_without_a_function_is_a_mistake_of_the_stage(self) -> None:
         with pytest.raises(UsageError, match="module:function"):
-            Stage("try", TryOptions, package="contimg", resolver="contimg.stage").inputs(TryOptions(out="o"))
+            Stage("try", TryOptions, package="contimg", resolver="contimg.runtime.stage").inputs(
+                TryOptions(out="o")
+            )
 
 
 class TestKey:
@@ -133,7 +160,10 @@ class TestKey:
         assert key(sigma="3", tier="standard") == key()
 
     def test_the_place_of_an_input_does_not_but_its_bytes_do(self, tmp_path: Path) -> None:
-        here, there = artifact(tmp_path / "here/k", "a" * 64), artifact(tmp_path / "there/k", "a" * 64)
+        here, there = (
+            artifact(tmp_path / "here/k", "a" * 64),
+            artifact(tmp_path / "there/k", "a" * 64),
+        )
         other = artifact(tmp_path / "other/k", "b" * 64)
         assert key(ms=here) == key(ms=there) == key(ms=here + "/")
         assert len({key(), key(ms=here), key(ms=other)}) == 3
@@ -148,15 +178,15 @@ class TestKey:
 
     def test_stage_code_and_tools_change_it(self) -> None:
         others = [
-            Stage("other", TryOptions, package="contimg.schemas", tools=("numpy",)),
+            Stage("other", TryOptions, package="contimg.records.schemas", tools=("numpy",)),
             Stage("try", TryOptions, package="contimg_workflows", tools=("numpy",)),
-            Stage("try", TryOptions, package="contimg.schemas", tools=("numpy", "scipy")),
+            Stage("try", TryOptions, package="contimg.records.schemas", tools=("numpy", "scipy")),
         ]
         assert len({key(), *(key(stage) for stage in others)}) == 4
 
     def test_it_is_the_same_in_another_process(self) -> None:
         code = (
-            "from contimg_flag.options import STAGE as s; from contimg.manifest import Input;"
+            "from contimg_flag.options import STAGE as s; from contimg.runtime.manifest import Input;"
             "print(s.key(s.options(out='o', ms='m'), (Input(name='ms', uri='m', digest='1'),)))"
         )
         from contimg_flag.options import STAGE
@@ -164,9 +194,15 @@ class TestKey:
         # Sets and dicts are in another order for another seed of the hashes.
         argv = [sys.executable, "-c", code]
         said = subprocess.run(
-            argv, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7", "PATH": os.environ["PATH"]}
+            argv,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": "7", "PATH": os.environ["PATH"]},
         )
-        here = STAGE.key(STAGE.options(out="elsewhere", ms="n"), (Input(name="ms", uri="n", digest="1"),))  # type: ignore[call-arg]
+        here = STAGE.key(
+            STAGE.options(out="elsewhere", ms="n"), (Input(name="ms", uri="n", digest="1"),)
+        )  # type: ignore[call-arg]
         assert said.stdout.strip() == here
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from contimg.directory import PARTIAL, DirectoryStore
-from contimg.errors import MissingError, Stopped, StoreError, UsageError
-from contimg.s3 import PART
-from contimg.store import copy_digest, fetch_file, open_store, put_file, split
+from contimg.runtime.directory import PARTIAL, DirectoryStore
+from contimg.runtime.errors import MissingError, Stopped, StoreError, UsageError
+from contimg.runtime.s3 import PART
+from contimg.runtime.store import copy_digest, fetch_file, open_store, put_file, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 
 @pytest.fixture(params=["directory", "moto", "rclone"])
@@ -116,7 +116,9 @@ def test_fetch_of_a_missing_object_leaves_no_file(store: Store, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["directory", "moto"])
-def test_only_one_of_many_creates_wins(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_only_one_of_many_creates_wins(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     # rclone ignores If-None-Match; watch probes for that and refuses such a store.
     root = str(tmp_path / "s") if kind == "directory" else request.getfixturevalue(f"{kind}_root")
     store, ready = open_store(root), threading.Barrier(16)
@@ -152,30 +154,58 @@ def test_a_dead_endpoint_says_what_to_check(s3_environment: pytest.MonkeyPatch) 
 
 def test_a_bucket_that_is_not_there_is_no_missing_object(moto_root: str) -> None:
     assert moto_root
-    for ask in (lambda store: store.read("k"), lambda store: store.check(), lambda store: list(store.entries())):
-        with pytest.raises(UsageError, match="expected a bucket no-such-bucket, found NoSuchBucket"):
+    for ask in (
+        lambda store: store.read("k"),
+        lambda store: store.check(),
+        lambda store: list(store.entries()),
+    ):
+        with pytest.raises(
+            UsageError, match="expected a bucket no-such-bucket, found NoSuchBucket"
+        ):
             ask(open_store("s3://no-such-bucket"))
 
 
-def test_credentials_that_the_server_does_not_know_are_named(rclone_root: str, s3_environment: pytest.MonkeyPatch) -> None:
+def test_credentials_that_the_server_does_not_know_are_named(
+    rclone_root: str, s3_environment: pytest.MonkeyPatch
+) -> None:
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     s3_environment.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
-    for ask in (lambda store: store.check(), lambda store: store.put("k", b"x"), lambda store: store.exists("k")):
+    for ask in (
+        lambda store: store.check(),
+        lambda store: store.put("k", b"x"),
+        lambda store: store.exists("k"),
+    ):
         with pytest.raises(UsageError, match="expected credentials that S3 accepts"):
             ask(open_store(rclone_root))
 
 
 def test_no_credentials_at_all_are_named(tmp_path: Path) -> None:
     none = str(tmp_path / "none")
-    bare = {"AWS_SHARED_CREDENTIALS_FILE": none, "AWS_CONFIG_FILE": none, "AWS_EC2_METADATA_DISABLED": "true"}
+    bare = {
+        "AWS_SHARED_CREDENTIALS_FILE": none,
+        "AWS_CONFIG_FILE": none,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     bare["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
-    code = "from contimg.store import open_store; open_store('s3://contimg').check()"
-    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, timeout=60, check=False)
-    assert "UsageError: s3://contimg/: expected credentials for S3, found Unable to locate credentials" in done.stderr
+    code = "from contimg.runtime.store import open_store; open_store('s3://contimg').check()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=bare,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (
+        "UsageError: s3://contimg/: expected credentials for S3, found Unable to locate credentials"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("bucket", ["UPPER_case", "x"])
-def test_what_no_bucket_may_be_called_is_refused(bucket: str, moto_endpoint: str, s3_environment: pytest.MonkeyPatch) -> None:
+def test_what_no_bucket_may_be_called_is_refused(
+    bucket: str, moto_endpoint: str, s3_environment: pytest.MonkeyPatch
+) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", moto_endpoint)
     with pytest.raises(UsageError, match="bucket"):
         open_store(f"s3://{bucket}").check()
@@ -189,13 +219,17 @@ def test_a_store_that_is_there_passes(store: Store) -> None:
 @pytest.mark.parametrize(("path", "found"), [("gone", "none"), ("file", "a file")])
 def test_a_mistyped_directory_is_no_empty_store(tmp_path: Path, path: str, found: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UsageError, match=rf"{path}: expected the directory of a store, found {found}\."):
+    with pytest.raises(
+        UsageError, match=rf"{path}: expected the directory of a store, found {found}\."
+    ):
         open_store(str(tmp_path / path)).check()
 
 
 @pytest.mark.parametrize("write", [DirectoryStore.put, DirectoryStore.create])
 def test_a_stop_right_after_a_file_was_made_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[DirectoryStore, str, bytes], object]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[DirectoryStore, str, bytes], object],
 ) -> None:
     def stop(*_: object) -> None:
         assert list(tmp_path.rglob(f"{PARTIAL}*"))

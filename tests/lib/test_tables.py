@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import contimg.schemas
-from contimg.errors import BadInputError, UsageError
-from contimg.tables import FLUX, Column, Schema, read_parquet
+import contimg.records.schemas
+from contimg.records.tables import FLUX, Column, Schema, read_parquet
+from contimg.runtime.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,14 @@ SCHEMA = Schema(
     sort=("source", "mjd"),
     meaning="A table for tests",
     columns=(
-        Column("source", pa.string(), "", "meta.id;meta.main", "Name, with <signs> & umlauts", nullable=False),
+        Column(
+            "source",
+            pa.string(),
+            "",
+            "meta.id;meta.main",
+            "Name, with <signs> & umlauts",
+            nullable=False,
+        ),
         Column("mjd", pa.float64(), "d", "time.epoch", "UTC midpoint"),
         Column("flux_peak", pa.float32(), "mJy/beam", FLUX, "Null if not detected"),
         Column("upper_limit", pa.bool_(), "", "meta.code", "Whether the flux is a limit"),
@@ -120,7 +127,9 @@ class TestBytes:
 class TestRead:
     def test_another_table(self) -> None:
         other = Schema("other", 3, (), SCHEMA.columns)
-        with pytest.raises(BadInputError, match="table photometry version 3, found other version 3"):
+        with pytest.raises(
+            BadInputError, match="table photometry version 3, found other version 3"
+        ):
             SCHEMA.read(other.to_bytes(columns()), "here")
 
     def test_another_version(self) -> None:
@@ -151,7 +160,9 @@ class TestVOParquet:
         table = self.read(tmp_path / "a.parquet", columns())
         assert list(table["source"]) == ["a", "a", "b", "Ångström"]
         assert list(table["upper_limit"]) == [False, True, False, False]
-        np.testing.assert_array_equal(table["flux_peak"], np.array([4.5, np.nan, 1.5, 3.5], np.float32))
+        np.testing.assert_array_equal(
+            table["flux_peak"], np.array([4.5, np.nan, 1.5, 3.5], np.float32)
+        )
         np.testing.assert_array_equal(table["count"], [4, np.nan, 1, 3])
         assert list(table["note"][[0, 1, 3]]) == ["a long one", "x", "yy"]
         np.testing.assert_array_equal(table["bands"][2], [0, 1, 2])
@@ -172,17 +183,26 @@ class TestVOParquet:
         report = io.StringIO()
         validate(io.BytesIO(header[b"IVOA.VOTable-Parquet.content"]), output=report, xmllint=False)
         # PARQUET is VOParquet's own element, which astropy writes and reads, but its validator does not know.
-        assert re.findall(r"[WE]\d\d: .*", report.getvalue()) == ["W10: Unknown tag 'PARQUET'.  Ignoring"]
+        assert re.findall(r"[WE]\d\d: .*", report.getvalue()) == [
+            "W10: Unknown tag 'PARQUET'.  Ignoring"
+        ]
 
     def test_a_type_that_votable_lacks(self) -> None:
-        odd = Schema("odd", 1, (), (Column("when", pa.timestamp("ms"), "", "time", "No such type"),))
+        odd = Schema(
+            "odd", 1, (), (Column("when", pa.timestamp("ms"), "", "time", "No such type"),)
+        )
         with pytest.raises(UsageError, match="column when"):
             odd.to_bytes({"when": [0]})
 
 
 def schemas() -> list[Schema]:
-    modules = [importlib.import_module(f"contimg.schemas.{m.name}") for m in pkgutil.iter_modules(contimg.schemas.__path__)]
-    return [value for module in modules for value in vars(module).values() if isinstance(value, Schema)]
+    modules = [
+        importlib.import_module(f"contimg.records.schemas.{m.name}")
+        for m in pkgutil.iter_modules(contimg.records.schemas.__path__)
+    ]
+    return [
+        value for module in modules for value in vars(module).values() if isinstance(value, Schema)
+    ]
 
 
 @pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.name)
@@ -210,4 +230,6 @@ class TestEverySchema:
 
         path = tmp_path / "empty.parquet"
         path.write_bytes(schema.to_bytes(schema.empty()))
-        assert Table.read(path, format="parquet.votable").colnames == [column.name for column in schema.columns]
+        assert Table.read(path, format="parquet.votable").colnames == [
+            column.name for column in schema.columns
+        ]

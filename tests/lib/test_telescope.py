@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contimg.errors import UsageError
-from contimg.telescope import (
+from contimg.astro.telescope import (
     CHANNEL_WIDTH_HZ,
     DISH_M,
     N_CHANNELS,
@@ -23,6 +22,7 @@ from contimg.telescope import (
     stations,
     subband_frequencies_hz,
 )
+from contimg.runtime.errors import UsageError
 
 LIST = Path(__file__).parents[3] / "shared" / "data" / "dsa110_stations.csv"
 MIDDLE_HZ = 1.405e9
@@ -91,7 +91,10 @@ class TestStations:
         oracle = EarthLocation.from_geodetic(s.lon_deg, s.lat_deg, s.height_m)
         # They are rounded to 0.1 mm.
         np.testing.assert_allclose(
-            s.itrf_m, np.stack([oracle.x.value, oracle.y.value, oracle.z.value], axis=1), rtol=0, atol=1e-4
+            s.itrf_m,
+            np.stack([oracle.x.value, oracle.y.value, oracle.z.value], axis=1),
+            rtol=0,
+            atol=1e-4,
         )
 
     def test_the_array_is_where_the_data_say(self) -> None:
@@ -102,7 +105,9 @@ class TestStations:
         with pytest.raises(ValueError, match="read-only"):
             stations().itrf_m[0, 0] = 0.0
 
-    @pytest.mark.skipif(not LIST.exists(), reason="the telescope's station list is not beside the project")
+    @pytest.mark.skipif(
+        not LIST.exists(), reason="the telescope's station list is not beside the project"
+    )
     def test_they_are_those_of_the_public_list(self) -> None:
         with LIST.open() as source:
             rows = list(csv.DictReader(source))
@@ -130,13 +135,19 @@ class TestBeam:
             # Half power to the rounding of doubles through one arcsine and one Bessel function.
             assert primary_beam(beam_fwhm_rad(freq) / 2, freq) == pytest.approx(0.5, abs=1e-12)
 
-    @pytest.mark.parametrize(("freq_hz", "fwhm_deg"), [(1.311e9, 2.90), (1.405e9, 2.71), (1.499e9, 2.54)])
+    @pytest.mark.parametrize(
+        ("freq_hz", "fwhm_deg"), [(1.311e9, 2.90), (1.405e9, 2.71), (1.499e9, 2.54)]
+    )
     def test_width_is_the_published_one(self, freq_hz: float, fwhm_deg: float) -> None:
-        assert np.degrees(beam_fwhm_rad(freq_hz)) == pytest.approx(fwhm_deg, abs=0.006)  # given to 0.01 deg
+        assert np.degrees(beam_fwhm_rad(freq_hz)) == pytest.approx(
+            fwhm_deg, abs=0.006
+        )  # given to 0.01 deg
 
     def test_it_is_the_diffraction_of_a_disc(self) -> None:
         for separation in np.radians([1e-6, 0.1, 0.7, 1.35, 2.0, 3.0, 4.1, 6.0]):
-            assert primary_beam(separation, MIDDLE_HZ) == pytest.approx(aperture_power(separation, MIDDLE_HZ), abs=1e-10)
+            assert primary_beam(separation, MIDDLE_HZ) == pytest.approx(
+                aperture_power(separation, MIDDLE_HZ), abs=1e-10
+            )
 
     def test_first_null_and_sidelobe(self) -> None:
         wavelength = SPEED_OF_LIGHT / MIDDLE_HZ
@@ -147,13 +158,17 @@ class TestBeam:
 
     def test_twenty_per_cent_radius(self) -> None:
         radius = np.radians(np.linspace(0, 3, 30001))
-        at = [np.degrees(radius[np.argmax(primary_beam(radius, f) < 0.2)]) for f in (1.405e9, 1.311e9)]
+        at = [
+            np.degrees(radius[np.argmax(primary_beam(radius, f) < 0.2)]) for f in (1.405e9, 1.311e9)
+        ]
         assert at == pytest.approx([1.98, 2.12], abs=0.006)  # science.md, to 0.01 deg
 
     def test_small_arguments_join_smoothly(self) -> None:
         around = np.array([0.99e-4, 1.01e-4]) * SPEED_OF_LIGHT / (np.pi * DISH_M * MIDDLE_HZ)
         one, two = primary_beam(around, MIDDLE_HZ)
-        assert one - two == pytest.approx(1e-10, abs=2e-11)  # the slope there; the quotient has 1e-11 of noise
+        assert one - two == pytest.approx(
+            1e-10, abs=2e-11
+        )  # the slope there; the quotient has 1e-11 of noise
 
     def test_it_broadcasts_and_is_even(self) -> None:
         made = primary_beam(np.radians([[0.5], [-0.5]]), np.array([1.4e9, 1.45e9, 1.5e9]))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from contimg import child
-from contimg.context import Context, available_memory
-from contimg.errors import BadInputError, ChildFailedError, ChildTimedOutError, NoRoomError
-from contimg.manifest import MANIFEST, QA, Manifest
-from contimg.trees import pack, unpack
+from contimg.runtime import child
+from contimg.runtime.context import Context, available_memory
+from contimg.runtime.errors import BadInputError, ChildFailedError, ChildTimedOutError, NoRoomError
+from contimg.runtime.manifest import MANIFEST, QA, Manifest
+from contimg.runtime.tar import pack, unpack
 
 
 @pytest.fixture
@@ -54,19 +54,24 @@ def test_round_trip(tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("filters", [{"filter": "data"}, {}], ids=["filter", "Python 3.11.2"])
-@pytest.mark.parametrize(("name", "kind"), [("../x", tarfile.REGTYPE), ("/tmp/x", tarfile.REGTYPE), ("a/x", tarfile.SYMTYPE)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("../x", tarfile.REGTYPE), ("/tmp/x", tarfile.REGTYPE), ("a/x", tarfile.SYMTYPE)],
+)
 def test_a_tar_that_leads_out_of_its_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: bytes, filters: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("contimg.trees.FILTER", filters)
+    monkeypatch.setattr("contimg.runtime.tar.FILTER", filters)
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, "/etc"
     with pytest.raises(BadInputError, match="below the tar's own"):
         unpack(io.BytesIO(member.tobuf() + bytes(1024)), tmp_path / "b")
 
 
-def test_round_trip_without_filters(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contimg.trees.FILTER", {})
+def test_round_trip_without_filters(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contimg.runtime.tar.FILTER", {})
     back = unpack(io.BytesIO(packed(tree)), tmp_path / "b")
     assert subprocess.run(["diff", "-r", tree, back], check=False).returncode == 0
     assert {path.stat().st_uid for path in back.rglob("*")} == {os.getuid()}
@@ -84,9 +89,18 @@ def test_a_tree_is_checked_against_its_manifest(tree: Path, tmp_path: Path) -> N
     writer = Context(str(artifact), tmp_path, (), {})
     output = writer.write_tree("a.tar", tree)
     whole = Manifest(
-        stage="toy", version="1", key="k", options={}, inputs=(), tools={}, outputs=(output,),
-        metrics={}, qa=QA(), seconds={}, created=datetime.now(UTC),
-    )  # fmt: skip
+        stage="toy",
+        version="1",
+        key="k",
+        options={},
+        inputs=(),
+        tools={},
+        outputs=(output,),
+        metrics={},
+        qa=QA(),
+        seconds={},
+        created=datetime.now(UTC),
+    )
     (artifact / MANIFEST).write_text(whole.model_dump_json())
     (tmp_path / "scratch").mkdir()
     reader = Context(str(tmp_path / "next"), tmp_path / "scratch", (), {})
@@ -104,7 +118,12 @@ def test_a_child_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
 def test_a_child_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     with pytest.raises(ChildTimedOutError, match="within 1 s"):
         child.run(["sh", "-c", "trap '' TERM; sleep 62 & wait"], tmp_path / "log", 1, os.environ)
-    assert "sleep 62" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert (
+        "sleep 62"
+        not in subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_a_call_crosses_the_process(tmp_path: Path) -> None:

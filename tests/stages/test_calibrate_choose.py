@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.errors import BadInputError, MissingError, NoCalibrationError, UsageError
-from contimg.schemas.caltables import CALTABLES
-from contimg.stage import Stage
-from contimg_calibrate.choose import SetRow, Target, calibrator_here, ladder, resolve, same_date, target_of
+from contimg.records.schemas.caltables import CALTABLES
+from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError, UsageError
+from contimg.runtime.stage import Stage
+from contimg_calibrate.choose import (
+    SetRow,
+    Target,
+    calibrator_here,
+    ladder,
+    resolve,
+    same_date,
+    target_of,
+)
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from observed import write_artifact
 
@@ -25,17 +33,38 @@ FIELD = Target("20260125t021221", MJD - 0.002, MJD + 0.002, 33.0, 37.234, -118.2
 """The field east of 3C48, an hour later: no calibrator of 5 Jy in the beam."""
 TRANSIT = replace(FIELD, name="20260125t011431", mjd_start=61065.0500, mjd_end=61065.0540)
 """3C48 is in the beam."""
-METRICS = {"group": FIELD.name, "mjd_start": FIELD.mjd_start, "mjd_end": FIELD.mjd_end, "pointing_dec_deg": 33.0,
-           "lat_deg": 37.234, "lon_deg": -118.283, "height_m": 1188.0}  # fmt: skip
+METRICS = {
+    "group": FIELD.name,
+    "mjd_start": FIELD.mjd_start,
+    "mjd_end": FIELD.mjd_end,
+    "pointing_dec_deg": 33.0,
+    "lat_deg": 37.234,
+    "lon_deg": -118.283,
+    "height_m": 1188.0,
+}
 
 
 def options(**chosen: Any) -> CalibrateOptions:
     return CalibrateOptions(**{"ms": "somewhere", "out": "out", **chosen})
 
 
-def row(name: str = "a", days: float = 0.04, dec: float = 33.0, anchor: str = "standard", **changes: Any) -> SetRow:
+def row(
+    name: str = "a", days: float = 0.04, dec: float = 33.0, anchor: str = "standard", **changes: Any
+) -> SetRow:
     mjd = MJD + days
-    made = SetRow(name, name, mjd, mjd - 0.5, mjd + 0.5, dec, "3C48", anchor, 15.0, "PRIMARY_TRANSIT_GENERATED", "d")  # type: ignore[arg-type]
+    made = SetRow(
+        name,
+        name,
+        mjd,
+        mjd - 0.5,
+        mjd + 0.5,
+        dec,
+        "3C48",
+        anchor,
+        15.0,
+        "PRIMARY_TRANSIT_GENERATED",
+        "d",
+    )  # type: ignore[arg-type]
     return replace(made, **changes)
 
 
@@ -46,31 +75,62 @@ def names(rows: list[SetRow], **chosen: Any) -> list[str]:
 class TestLadder:
     def test_rungs_come_in_order(self) -> None:
         rows = [
-            row("borrowed bright", -3, anchor="catalogue"), row("borrowed", -20), row("date bright", -0.4, anchor="catalogue"),
-            row("date", 0.45), row("transit bright", -0.04, anchor="catalogue"), row("transit", -0.05),
-        ]  # fmt: skip
-        assert names(rows) == ["transit", "transit bright", "date", "date bright", "borrowed", "borrowed bright"]
+            row("borrowed bright", -3, anchor="catalogue"),
+            row("borrowed", -20),
+            row("date bright", -0.4, anchor="catalogue"),
+            row("date", 0.45),
+            row("transit bright", -0.04, anchor="catalogue"),
+            row("transit", -0.05),
+        ]
+        assert names(rows) == [
+            "transit",
+            "transit bright",
+            "date",
+            "date bright",
+            "borrowed",
+            "borrowed bright",
+        ]
 
     def test_the_nearest_in_time_is_first_either_way(self) -> None:
-        assert names([row("later", 3), row("before", -2), row("after", 2.5)]) == ["before", "after", "later"]
+        assert names([row("later", 3), row("before", -2), row("after", 2.5)]) == [
+            "before",
+            "after",
+            "later",
+        ]
 
     @pytest.mark.parametrize("days", [-0.45, 0.45])
     def test_windows_reach_both_ways(self, days: float) -> None:
         assert same_date(row(days=days), MJD)
         assert names([row(days=days)], borrow_days=1e-3) == ["a"]
 
-    @pytest.mark.parametrize(("days", "found"), [(29.9, True), (-29.9, True), (30.1, False), (-30.1, False)])
+    @pytest.mark.parametrize(
+        ("days", "found"), [(29.9, True), (-29.9, True), (30.1, False), (-30.1, False)]
+    )
     def test_sets_are_borrowed_within_thirty_days(self, days: float, found: bool) -> None:  # noqa: FBT001
         assert bool(names([row(days=days)])) is found
 
-    @pytest.mark.parametrize(("dec", "found"), [(37.9, True), (28.1, True), (38.1, False), (16.3, False)])
+    @pytest.mark.parametrize(
+        ("dec", "found"), [(37.9, True), (28.1, True), (38.1, False), (16.3, False)]
+    )
     @pytest.mark.parametrize("days", [0.01, -7.0])
     def test_no_set_crosses_strips(self, dec: float, found: bool, days: float) -> None:  # noqa: FBT001
         assert bool(names([row(days=days, dec=dec)])) is found
 
-    @given(st.permutations([row("a", 1), row("b", -1), row("c", 0.01), row("d", 5, anchor="catalogue"), row("e", 0.01)]))
+    @given(
+        st.permutations(
+            [
+                row("a", 1),
+                row("b", -1),
+                row("c", 0.01),
+                row("d", 5, anchor="catalogue"),
+                row("e", 0.01),
+            ]
+        )
+    )
     def test_the_order_of_rows_does_not_matter(self, rows: list[SetRow]) -> None:
-        assert names(rows) == ["c", "e", "a", "b", "d"] or names(rows) == names(sorted(rows, key=lambda r: r.artifact))
+        assert names(rows) == ["c", "e", "a", "b", "d"] or names(rows) == names(
+            sorted(rows, key=lambda r: r.artifact)
+        )
 
 
 class TestCalibrator:
@@ -107,8 +167,12 @@ def registered(store: Path, *rows: SetRow) -> list[CalibrateOptions]:
     """Write a convert artifact of the field, the sets and the registry; return the options that name them."""
     write_artifact(store / "products/field/convert/00", "convert", METRICS, {"ms.tar": b"x"})
     for item in rows:
-        made = write_artifact(store / item.artifact, "calibrate", {}, {"calibration.json": item.artifact.encode()})
-        values = {name: getattr(item, name) for name in SetRow.__dataclass_fields__} | {"flag_fraction": 0.0}
+        made = write_artifact(
+            store / item.artifact, "calibrate", {}, {"calibration.json": item.artifact.encode()}
+        )
+        values = {name: getattr(item, name) for name in SetRow.__dataclass_fields__} | {
+            "flag_fraction": 0.0
+        }
         values["digest"] = made.digest if item.digest == "d" else item.digest
         day = store / "tables" / "caltables" / f"date=2026-01-{25 + round(item.mjd - MJD):02d}"
         day.mkdir(parents=True, exist_ok=True)
@@ -118,7 +182,9 @@ def registered(store: Path, *rows: SetRow) -> list[CalibrateOptions]:
 
 class TestResolver:
     def test_the_best_sets_become_inputs_with_digests(self, tmp_path: Path) -> None:
-        [chosen] = registered(tmp_path, row("far", -3), row("near", 0.04), row("farther", -4), row("farthest", -5))
+        [chosen] = registered(
+            tmp_path, row("far", -3), row("near", 0.04), row("farther", -4), row("farthest", -5)
+        )
         found = resolve(chosen)
         assert [item.uri.rpartition("/")[2] for item in found] == ["near", "far", "farther"]
         assert all(len(item.digest) == 64 for item in found)
@@ -137,7 +203,9 @@ class TestResolver:
         assert keys[0] == keys[1]
 
     def test_sets_that_are_gone_or_replaced_are_passed_over(self, tmp_path: Path) -> None:
-        [chosen] = registered(tmp_path, row("gone", 0.01), row("replaced", 0.02, digest="0" * 64), row("good", -3))
+        [chosen] = registered(
+            tmp_path, row("gone", 0.01), row("replaced", 0.02, digest="0" * 64), row("good", -3)
+        )
         (tmp_path / "gone" / "manifest.json").unlink()
         assert [item.uri.rpartition("/")[2] for item in resolve(chosen)] == ["good"]
 
@@ -146,7 +214,16 @@ class TestResolver:
         with pytest.raises(NoCalibrationError) as caught:
             resolve(chosen)
         words = str(caught.value)
-        for part in (FIELD.name, "2 Jy", "5 Jy", "30 d", "MJD 61065.092", "5 deg", str(tmp_path), "NO_VIABLE_TABLE"):
+        for part in (
+            FIELD.name,
+            "2 Jy",
+            "5 Jy",
+            "30 d",
+            "MJD 61065.092",
+            "5 deg",
+            str(tmp_path),
+            "NO_VIABLE_TABLE",
+        ):
             assert part in words
         assert caught.value.exit == 15
 
@@ -165,7 +242,13 @@ class TestResolver:
 
 class TestOptions:
     @pytest.mark.parametrize(
-        "chosen", [{}, {"ms": "a", "plain_ms": "b"}, {"ms": "a", "model_source": "file"}, {"ms": "a", "model_file": "m"}]
+        "chosen",
+        [
+            {},
+            {"ms": "a", "plain_ms": "b"},
+            {"ms": "a", "model_source": "file"},
+            {"ms": "a", "model_file": "m"},
+        ],
     )
     def test_what_cannot_be_meant_is_refused(self, chosen: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):

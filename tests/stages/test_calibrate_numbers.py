@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from chain import contimg
-from contimg.calibration import load_gains
-from contimg.context import Context
+from contimg.records.calibration import load_gains
+from contimg.runtime.context import Context
 
 if TYPE_CHECKING:
     from chain import Chain
@@ -31,7 +31,9 @@ def errors(chain: Chain, artifact: str, scratch: Path) -> tuple[float, float, fl
     gains = load_gains(Context(str(scratch / "none"), scratch, (), {}), artifact)
     factors = gains.evaluate(truth[f"mjd_{group}"] * 86400, truth["frequency_hz"])
     antennas = truth["antennas"]
-    true = (truth["bandpass"][:, :, None, :] * truth[f"gains_{group}"][:, :, :, None]).transpose(2, 1, 3, 0)
+    true = (truth["bandpass"][:, :, None, :] * truth[f"gains_{group}"][:, :, :, None]).transpose(
+        2, 1, 3, 0
+    )
     lost = (factors.bandpass_flag[None] | factors.gain_flag[:, :, None])[:, antennas]
     assert lost.mean() < 0.02
     ratio = np.ma.array(factors.product()[:, antennas] / true, mask=lost)
@@ -39,7 +41,12 @@ def errors(chain: Chain, artifact: str, scratch: Path) -> tuple[float, float, fl
     turned = ratio * np.exp(-1j * np.angle(ratio[:, reference : reference + 1]))
     amplitude, phase = np.abs(turned) - 1, np.degrees(np.ma.array(np.angle(turned), mask=lost))
     others = np.arange(antennas.size) != reference
-    return float(amplitude.std()), float(amplitude.mean()), float(phase[:, others].std()), float(phase[:, others].mean())
+    return (
+        float(amplitude.std()),
+        float(amplitude.mean()),
+        float(phase[:, others].std()),
+        float(phase[:, others].mean()),
+    )
 
 
 def reference_antenna(artifact: str) -> int:
@@ -69,17 +76,27 @@ def mirrored(chain: Chain, path: Path, *, all_of_it: bool) -> str:
             turn = all_of_it or source["name"] != "3C48"
             ra, dec = source["ra_deg"], source["dec_deg"]
             place = (2 * said["ra_deg"] - ra, 2 * said["dec_deg"] - dec) if turn else (ra, dec)
-            writer.writerow([*place, source["flux_jy"], -0.85 if source["name"] == "3C48" else -0.7])
+            writer.writerow(
+                [*place, source["flux_jy"], -0.85 if source["name"] == "3C48" else -0.7]
+            )
     return str(path)
 
 
 @pytest.mark.parametrize("all_of_it", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_a_conjugated_model_fails_the_same_numbers(small_chain: Chain, tmp_path: Path, all_of_it: bool) -> None:  # noqa: FBT001
+def test_a_conjugated_model_fails_the_same_numbers(
+    small_chain: Chain,
+    tmp_path: Path,
+    all_of_it: bool,  # noqa: FBT001
+) -> None:
     """The check is sensitive: the whole model conjugated, or only the weak sources off the axis."""
     said = contimg(
-        "calibrate", ms=small_chain.ms, flags=small_chain.flags, out=tmp_path / "out", model_source="file",
+        "calibrate",
+        ms=small_chain.ms,
+        flags=small_chain.flags,
+        out=tmp_path / "out",
+        model_source="file",
         model_file=mirrored(small_chain, tmp_path / "mirror.csv", all_of_it=all_of_it),
-    )  # fmt: skip
+    )
     found = errors(small_chain, str(said["artifact"]), tmp_path / "tables")
     assert not hold(found), found
 

@@ -13,25 +13,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.calibration import AppliedTable, Calibration, read_calibration
-from contimg.catalogues import nvss, standard_flux_jy
-from contimg.context import Context
-from contimg.coordinates import separation_rad
-from contimg.errors import BadInputError, SolveFailedError, UsageError
-from contimg.gains import CalTable, Factors
-from contimg.ms import MeasurementSet
-from contimg.predict import PointSources, Sky, power_law
-from contimg.schemas.caltables import CALTABLES
-from contimg.telescope import SITE, band_hz
+from contimg.astro.catalogues import nvss, standard_flux_jy
+from contimg.astro.coordinates import separation_rad
+from contimg.astro.gains import CalTable, Factors
+from contimg.astro.predict import PointSources, Sky, power_law
+from contimg.astro.telescope import SITE, band_hz
+from contimg.records.calibration import AppliedTable, Calibration, read_calibration
+from contimg.records.ms import MeasurementSet
+from contimg.records.schemas.caltables import CALTABLES
+from contimg.runtime.context import Context
+from contimg.runtime.errors import BadInputError, SolveFailedError, UsageError
 from contimg_calibrate import sky as skies
-from contimg_calibrate.quality import amplitudes, flagged, gain_factor, judge_solution, leftover, phase_error_rad
+from contimg_calibrate.quality import (
+    amplitudes,
+    flagged,
+    gain_factor,
+    judge_solution,
+    leftover,
+    phase_error_rad,
+)
 from contimg_calibrate.visibilities import Ratio, _weights, load, sum_channels, sum_times
 from observed import FREQ_HZ, STATIONS, Observed, write_artifact
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-THREE_C_48 = PointSources(np.radians([24.42208096]), np.radians([33.15975916]), standard_flux_jy("3C48", FREQ_HZ)[None])
+THREE_C_48 = PointSources(
+    np.radians([24.42208096]), np.radians([33.15975916]), standard_flux_jy("3C48", FREQ_HZ)[None]
+)
 ANTENNAS = 117
 
 
@@ -76,7 +85,9 @@ class TestSums:
         expected = whole[ratio.slot, ratio.ant1] * whole[ratio.slot, ratio.ant2].conj()
         found = ratio.product / ratio.power
         # Noise of 2 Jy over 16 Jy, times the gains.
-        assert np.std((found / expected).real) == pytest.approx(2.0 / np.sqrt(ratio.power.mean()), rel=0.05)
+        assert np.std((found / expected).real) == pytest.approx(
+            2.0 / np.sqrt(ratio.power.mean()), rel=0.05
+        )
         assert np.mean(found / expected) == pytest.approx(1.0, abs=2e-3)
 
     def test_weights_are_the_noise(self, ms: Path, seen: Observed) -> None:
@@ -93,10 +104,14 @@ class TestSums:
         rng = np.random.default_rng(0)
         constants = []
         for _ in range(3):
-            trial = (rng.normal(size=(ANTENNAS, 1, 2)) + 1j * rng.normal(size=(ANTENNAS, 1, 2))) * 0.07
+            trial = (
+                rng.normal(size=(ANTENNAS, 1, 2)) + 1j * rng.normal(size=(ANTENNAS, 1, 2))
+            ) * 0.07
             both = trial[ratio.ant1] * trial[ratio.ant2].conj()
             weight = ratio.weight[ratio.pair][:, None, :].astype(float)
-            samples = float(np.sum(weight * np.abs(ratio.product - both * ratio.power) ** 2 / ratio.power))
+            samples = float(
+                np.sum(weight * np.abs(ratio.product - both * ratio.power) ** 2 / ratio.power)
+            )
             top, bottom = sum_times(ratio, one(seen))
             pair = trial[ratio.pairs[:, 0]] * trial[ratio.pairs[:, 1]].conj()
             sums = float(np.sum(bottom.astype(float) * np.abs(top / bottom - pair) ** 2))
@@ -119,7 +134,10 @@ class TestSums:
     def test_parts_of_the_band_add_up(self, ms: Path, seen: Observed) -> None:
         ratio, gains = read(ms, seen), truth(seen)
         whole = sum_channels(ratio, gains)[1]
-        parts = sum_channels(ratio, gains, slice(0, 10))[1] + sum_channels(ratio, gains, slice(10, None))[1]
+        parts = (
+            sum_channels(ratio, gains, slice(0, 10))[1]
+            + sum_channels(ratio, gains, slice(10, None))[1]
+        )
         assert parts == pytest.approx(whole, rel=1e-5)
 
     def test_flagged_solutions_and_samples_count_nothing(self, ms: Path, seen: Observed) -> None:
@@ -145,16 +163,38 @@ class TestSums:
 def table(value: npt.ArrayLike, flag: npt.ArrayLike | None = None, kind: str = "G") -> CalTable:
     values = np.asarray(value, complex)
     flags = np.zeros(values.shape, bool) if flag is None else np.asarray(flag, bool)
-    return CalTable("made", kind, np.zeros(values.shape[0]), np.arange(values.shape[2], dtype=float), values, flags)
+    return CalTable(
+        "made",
+        kind,
+        np.zeros(values.shape[0]),
+        np.arange(values.shape[2], dtype=float),
+        values,
+        flags,
+    )
 
 
-GOOD = {"scale": 1.0, "scale_error": 1e-4, "amplitude_rms": 0.01, "phase_rms_deg": 0.5, "expected_rms": 0.01}
+GOOD = {
+    "scale": 1.0,
+    "scale_error": 1e-4,
+    "amplitude_rms": 0.01,
+    "phase_rms_deg": 0.5,
+    "expected_rms": 0.01,
+}
 
 
-def judge(gain: CalTable, left: dict[str, float] | None = None, max_flagged: float = 0.3) -> dict[str, float]:
+def judge(
+    gain: CalTable, left: dict[str, float] | None = None, max_flagged: float = 0.3
+) -> dict[str, float]:
     health = np.ones(gain.value.shape[1])
     band = np.ones(gain.value.shape[2], bool)
-    return judge_solution("group", {"gain": gain, "bandpass": replace(gain, kind="B")}, health, left or GOOD, max_flagged, band)
+    return judge_solution(
+        "group",
+        {"gain": gain, "bandpass": replace(gain, kind="B")},
+        health,
+        left or GOOD,
+        max_flagged,
+        band,
+    )
 
 
 class TestJudgement:
@@ -221,7 +261,9 @@ class TestJudgement:
         ratio = read(ms, seen)
         _, bottom = sum_channels(ratio, truth(seen))
         # 2 Jy over 15.7 Jy, 21 baselines, 3 times, 32 channels.
-        assert phase_error_rad(ratio, bottom, ANTENNAS) == pytest.approx(2.0 / 15.7 / np.sqrt(21 * 3 * 32), rel=0.1)
+        assert phase_error_rad(ratio, bottom, ANTENNAS) == pytest.approx(
+            2.0 / 15.7 / np.sqrt(21 * 3 * 32), rel=0.1
+        )
         assert phase_error_rad(ratio, np.zeros_like(bottom), ANTENNAS) == np.inf
 
     def test_gain_factors_of_rows(self) -> None:
@@ -264,11 +306,17 @@ class TestSkies:
         away = np.degrees(separation_rad(found.ra_rad, found.dec_rad, *centre))
         assert 3.2 < away.max() < 4.3
         assert len(found) == len(nvss().within(*np.degrees(centre), float(away.max()) + 1e-9))
-        assert found.flux_jy[:, 0] == pytest.approx(found.flux_jy[:, -1] * (FREQ_HZ[0] / FREQ_HZ[-1]) ** -0.7)
+        assert found.flux_jy[:, 0] == pytest.approx(
+            found.flux_jy[:, -1] * (FREQ_HZ[0] / FREQ_HZ[-1]) ** -0.7
+        )
 
     def test_the_calibrators_own_row_is_left_out(self) -> None:
         around = nvss().within(24.42208, 33.15976, 1.0)
-        field = PointSources(np.radians(around.ra_deg), np.radians(around.dec_deg), power_law(around.flux_jy, 1.4e9, FREQ_HZ))
+        field = PointSources(
+            np.radians(around.ra_deg),
+            np.radians(around.dec_deg),
+            power_law(around.flux_jy, 1.4e9, FREQ_HZ),
+        )
         assert around.flux_jy.max() > 10.0
         whole = skies.merge(THREE_C_48, field)
         assert np.sum(whole.flux_jy[:, 0] > 10.0) == 1
@@ -276,7 +324,11 @@ class TestSkies:
 
     def test_faint_sources_are_left_out(self) -> None:
         ra, dec = Observed(THREE_C_48).centre()
-        sources = PointSources(np.full(3, ra), dec + np.array([0.0, 0.01, 0.2]), power_law([1.0, 5.0, 50.0], 1.4e9, FREQ_HZ))
+        sources = PointSources(
+            np.full(3, ra),
+            dec + np.array([0.0, 0.01, 0.2]),
+            power_law([1.0, 5.0, 50.0], 1.4e9, FREQ_HZ),
+        )
         seen = Sky(sources, ra, dec, FREQ_HZ, 0.0, 0.0, SITE, np.radians(33.0))
         assert skies.keep_bright(seen, np.array([61065.05196817219]), 0.5).tolist() == [1, 0]
         assert len(skies.select(sources, np.array([1, 0]))) == 2
@@ -290,27 +342,50 @@ class TestSkies:
 
 
 RECORD: dict[str, Any] = {
-    "group": "20260125t011431", "mjd": 61065.05, "dec_deg": 33.0, "rung": "PRIMARY_TRANSIT_GENERATED", "solved": True,
+    "group": "20260125t011431",
+    "mjd": 61065.05,
+    "dec_deg": 33.0,
+    "rung": "PRIMARY_TRANSIT_GENERATED",
+    "solved": True,
     "tables": [{"role": "bandpass", "kind": "B", "file": "bandpass.tar", "interp": "nearest"}],
-    "calibrator": {"name": "3C48", "ra_deg": 24.4, "dec_deg": 33.2, "flux_jy": 16.0, "apparent_jy": 15.7, "standard": True},
-    "flux_anchor": "standard", "valid_from_mjd": 61064.55, "valid_to_mjd": 61065.55, "reference_antenna": "103",
-    "flag_fraction": 0.0, "field_phase": {"done": False, "reason": "solved here"},
-}  # fmt: skip
+    "calibrator": {
+        "name": "3C48",
+        "ra_deg": 24.4,
+        "dec_deg": 33.2,
+        "flux_jy": 16.0,
+        "apparent_jy": 15.7,
+        "standard": True,
+    },
+    "flux_anchor": "standard",
+    "valid_from_mjd": 61064.55,
+    "valid_to_mjd": 61065.55,
+    "reference_antenna": "103",
+    "flag_fraction": 0.0,
+    "field_phase": {"done": False, "reason": "solved here"},
+}
 
 
 class TestRecord:
     def test_it_survives_its_json(self, tmp_path: Path) -> None:
         made = Calibration.model_validate(RECORD)
-        write_artifact(tmp_path / "set", "calibrate", {}, {"calibration.json": made.model_dump_json().encode()})
+        write_artifact(
+            tmp_path / "set", "calibrate", {}, {"calibration.json": made.model_dump_json().encode()}
+        )
         context = Context(str(tmp_path / "out"), tmp_path, (), {})
         assert read_calibration(context, str(tmp_path / "set")) == made
-        assert made.tables == (AppliedTable(role="bandpass", kind="B", file="bandpass.tar", interp="nearest"),)
+        assert made.tables == (
+            AppliedTable(role="bandpass", kind="B", file="bandpass.tar", interp="nearest"),
+        )
 
-    @pytest.mark.parametrize("content", [b"{}", b"no json", json.dumps({**RECORD, "rung": "GUESSED"}).encode()])
+    @pytest.mark.parametrize(
+        "content", [b"{}", b"no json", json.dumps({**RECORD, "rung": "GUESSED"}).encode()]
+    )
     def test_what_is_no_record_is_refused(self, tmp_path: Path, content: bytes) -> None:
         write_artifact(tmp_path / "set", "calibrate", {}, {"calibration.json": content})
         with pytest.raises(BadInputError, match="a calibration record"):
-            read_calibration(Context(str(tmp_path / "out"), tmp_path, (), {}), str(tmp_path / "set"))
+            read_calibration(
+                Context(str(tmp_path / "out"), tmp_path, (), {}), str(tmp_path / "set")
+            )
 
     def test_nothing_is_added_in_silence(self) -> None:
         with pytest.raises(ValidationError):
@@ -318,5 +393,9 @@ class TestRecord:
 
     def test_the_registry_has_units_and_meanings(self) -> None:
         columns = {column.name: column for column in CALTABLES.columns}
-        assert (columns["mjd"].unit, columns["dec"].unit, columns["apparent_flux"].unit) == ("d", "deg", "Jy")
+        assert (columns["mjd"].unit, columns["dec"].unit, columns["apparent_flux"].unit) == (
+            "d",
+            "deg",
+            "Jy",
+        )
         assert all(column.meaning and column.ucd for column in columns.values())

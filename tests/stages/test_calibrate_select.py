@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg import contract
-from contimg.calibration import Calibration, load_gains
-from contimg.catalogues import standard_flux_jy
-from contimg.console import Console
-from contimg.context import Context
-from contimg.errors import BadInputError, NoCalibrationError
-from contimg.predict import PointSources, power_law
-from contimg.telescope import SITE
+from contimg.astro.catalogues import standard_flux_jy
+from contimg.astro.predict import PointSources, power_law
+from contimg.astro.telescope import SITE
+from contimg.records.calibration import Calibration, load_gains
+from contimg.runtime import contract
+from contimg.runtime.console import Console
+from contimg.runtime.context import Context
+from contimg.runtime.errors import BadInputError, NoCalibrationError
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.sky import field_sources, merge
 from contimg_calibrate.solving import intervals, rank_references
@@ -26,15 +26,25 @@ from observed import FREQ_HZ, STATIONS, Observed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-THREE_C_48 = PointSources(np.radians([24.42208096]), np.radians([33.15975916]), standard_flux_jy("3C48", FREQ_HZ)[None])
+THREE_C_48 = PointSources(
+    np.radians([24.42208096]), np.radians([33.15975916]), standard_flux_jy("3C48", FREQ_HZ)[None]
+)
 LATER = 61065.0922
 """An hour after 3C48's transit: 70 NVSS sources of 10 mJy and more in the beam, 5 Jy together."""
 USED = np.array(STATIONS) - 1
 
 
 def target(**changes: Any) -> Observed:
-    plain = Observed(THREE_C_48, **{"mjd": LATER, "name": "20260125t021221", "noise_jy": 0.3, "drift_deg": 5.0, **changes})
-    return replace(plain, sources=field_sources(plain.mjds[0], plain.mjds[-1], np.radians(plain.dec_deg), SITE, FREQ_HZ))
+    plain = Observed(
+        THREE_C_48,
+        **{"mjd": LATER, "name": "20260125t021221", "noise_jy": 0.3, "drift_deg": 5.0, **changes},
+    )
+    return replace(
+        plain,
+        sources=field_sources(
+            plain.mjds[0], plain.mjds[-1], np.radians(plain.dec_deg), SITE, FREQ_HZ
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +57,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, ms: str, **chosen: Any) -> dict[str, Any]:
-    options = CalibrateOptions(**{"ms": ms, "out": str(root / "calibrated"), "store": str(root), **chosen})
+    options = CalibrateOptions(
+        **{"ms": ms, "out": str(root / "calibrated"), "store": str(root), **chosen}
+    )
     return contract.run(STAGE, options, dict(os.environ), Console("calibrate", {}))
 
 
 def record(said: dict[str, Any]) -> Calibration:
-    return Calibration.model_validate_json((Path(said["artifact"]) / "calibration.json").read_text())
+    return Calibration.model_validate_json(
+        (Path(said["artifact"]) / "calibration.json").read_text()
+    )
 
 
 def phase_errors(said: dict[str, Any], seen: Observed, scratch: Path) -> NDArray[np.float64]:
     """Return the phases' errors, degrees, less one for all antennas, shape (times, stations, channels, polarizations)."""
     context = Context(str(scratch / "none"), scratch, (), {})
-    ratio = load_gains(context, said["artifact"]).evaluate(seen.mjds * 86400, FREQ_HZ).product()[:, USED] / seen.truth[:, USED]
+    ratio = (
+        load_gains(context, said["artifact"])
+        .evaluate(seen.mjds * 86400, FREQ_HZ)
+        .product()[:, USED]
+        / seen.truth[:, USED]
+    )
     common = np.angle(np.sum(ratio / np.abs(ratio), axis=1, keepdims=True))
     return np.degrees(np.angle(ratio * np.exp(-1j * common)))
 
@@ -90,8 +109,10 @@ def test_sources_that_the_catalogue_lacks_move_nothing(store: Path, tmp_path: Pa
     seen = target(noise_jy=0.1)
     ra, dec = seen.centre()
     faint = PointSources(
-        ra + rng.normal(0, 0.015, 100) / np.cos(dec), dec + rng.normal(0, 0.015, 100), power_law(rng.uniform(0.02, 0.05, 100), 1.4e9, FREQ_HZ)
-    )  # fmt: skip
+        ra + rng.normal(0, 0.015, 100) / np.cos(dec),
+        dec + rng.normal(0, 0.015, 100),
+        power_law(rng.uniform(0.02, 0.05, 100), 1.4e9, FREQ_HZ),
+    )
     seen.sources = merge(seen.sources, faint)
     said = run(store, seen.write(tmp_path), phase_solint_s=1e3)
     (tmp_path / "tables").mkdir()
@@ -145,7 +166,11 @@ def test_phases_are_kept_where_the_field_is_too_faint(store: Path, tmp_path: Pat
 
 
 def test_a_named_set_is_taken(store: Path, tmp_path: Path) -> None:
-    [solved] = [path.parent for path in (store / "calibrated").glob("*/calibration.json") if '"solved": true' in path.read_text()]
+    [solved] = [
+        path.parent
+        for path in (store / "calibrated").glob("*/calibration.json")
+        if '"solved": true' in path.read_text()
+    ]
     ms = target().write(tmp_path)
     said = run(tmp_path, ms, calibration=str(solved), store=None)
     assert record(said).source.key == solved.name  # type: ignore[union-attr]

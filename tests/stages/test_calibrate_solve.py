@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg import contract
-from contimg.calibration import Calibration
-from contimg.catalogues import standard_flux_jy
-from contimg.console import Console
-from contimg.errors import AllFlaggedError, BadInputError, NoCalibrationError, NoSourcesError, SolveFailedError
-from contimg.flagfile import pack_flags
-from contimg.gains import Gains
-from contimg.predict import PointSources
-from contimg.schemas.caltables import CALTABLES
-from contimg.trees import unpack
+from contimg.astro.catalogues import standard_flux_jy
+from contimg.astro.gains import Gains
+from contimg.astro.predict import PointSources
+from contimg.records.calibration import Calibration
+from contimg.records.flagfile import pack_flags
+from contimg.records.schemas.caltables import CALTABLES
+from contimg.runtime import contract
+from contimg.runtime.console import Console
+from contimg.runtime.errors import (
+    AllFlaggedError,
+    BadInputError,
+    NoCalibrationError,
+    NoSourcesError,
+    SolveFailedError,
+)
+from contimg.runtime.tar import unpack
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.sky import field_sources, merge, read_model
 from observed import FREQ_HZ, STATIONS, Observed, write_artifact
@@ -33,7 +39,9 @@ USED = np.array(STATIONS) - 1
 
 
 def three_c_48(freq_hz: npt.NDArray[np.float64] = FREQ_HZ) -> PointSources:
-    return PointSources(np.array([RA_RAD]), np.array([DEC_RAD]), standard_flux_jy("3C48", freq_hz)[None])
+    return PointSources(
+        np.array([RA_RAD]), np.array([DEC_RAD]), standard_flux_jy("3C48", freq_hz)[None]
+    )
 
 
 def run(store: Path, ms: str, **chosen: Any) -> dict[str, Any]:
@@ -44,7 +52,9 @@ def run(store: Path, ms: str, **chosen: Any) -> dict[str, Any]:
 
 
 def record(said: dict[str, Any]) -> Calibration:
-    return Calibration.model_validate_json((Path(said["artifact"]) / "calibration.json").read_text())
+    return Calibration.model_validate_json(
+        (Path(said["artifact"]) / "calibration.json").read_text()
+    )
 
 
 def gains(said: dict[str, Any], into: Path) -> Gains:
@@ -56,7 +66,9 @@ def gains(said: dict[str, Any], into: Path) -> Gains:
     return Gains.read(folders)
 
 
-def against_truth(said: dict[str, Any], seen: Observed, into: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def against_truth(
+    said: dict[str, Any], seen: Observed, into: Path
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the error of amplitude and of phase (deg, relative to the reference antenna), shape (times, stations, channels, 2)."""
     factors = gains(said, into).evaluate(seen.mjds * 86400, seen.freq_hz)
     ratio = (factors.product() / seen.truth)[:, USED]
@@ -72,13 +84,17 @@ def seen() -> Observed:
 
 
 @pytest.fixture(scope="module")
-def solved(seen: Observed, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+def solved(
+    seen: Observed, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str, dict[str, Any]]:
     store = tmp_path_factory.mktemp("solved")
     ms = seen.write(store)
     return store, ms, run(store, ms, model_source="calibrator", phase_solint_s=1.0)
 
 
-def test_gains_are_the_truth(solved: tuple[Path, str, dict[str, Any]], seen: Observed, tmp_path: Path) -> None:
+def test_gains_are_the_truth(
+    solved: tuple[Path, str, dict[str, Any]], seen: Observed, tmp_path: Path
+) -> None:
     amplitude, phase = against_truth(solved[2], seen, tmp_path)
     # No noise: what is left is float32 and the mean smearing, which the data do not have and the model has (5 MHz channels,
     # 0.3 deg from the tracked direction: up to 2 % on the longest baselines, 0.1 % in the mean of an antenna).
@@ -88,58 +104,86 @@ def test_gains_are_the_truth(solved: tuple[Path, str, dict[str, Any]], seen: Obs
     assert abs(np.nanmean(phase)) < 0.05
 
 
-def test_the_record_says_what_was_done(solved: tuple[Path, str, dict[str, Any]], seen: Observed) -> None:
+def test_the_record_says_what_was_done(
+    solved: tuple[Path, str, dict[str, Any]], seen: Observed
+) -> None:
     store, _, said = solved
     found = record(said)
     assert found.solved
     assert (found.rung, found.flux_anchor) == ("PRIMARY_TRANSIT_GENERATED", "standard")
     assert [(table.role, table.kind, table.interp) for table in found.tables] == [
-        ("bandpass", "B", "nearest"), ("phase", "G", "linear"), ("gain", "G", "linear"),
-    ]  # fmt: skip
+        ("bandpass", "B", "nearest"),
+        ("phase", "G", "linear"),
+        ("gain", "G", "linear"),
+    ]
     assert found.calibrator.name == "3C48"
-    assert found.calibrator.apparent_jy == pytest.approx(np.abs(seen.visibilities(seen.mjd)).mean(), rel=0.01)
+    assert found.calibrator.apparent_jy == pytest.approx(
+        np.abs(seen.visibilities(seen.mjd)).mean(), rel=0.01
+    )
     assert found.reference_antenna in {"103", "105", "109", "114"}
     assert found.mjd == pytest.approx(seen.mjd, abs=1e-9)
-    assert (found.valid_to_mjd - found.mjd, found.mjd - found.valid_from_mjd) == pytest.approx((0.5, 0.5))
+    assert (found.valid_to_mjd - found.mjd, found.mjd - found.valid_from_mjd) == pytest.approx(
+        (0.5, 0.5)
+    )
     assert not found.field_phase.done
     assert found.flag_fraction == 0.0  # 95 stations without data are not flagged solutions
-    rows = CALTABLES.read(next((store / "tables/caltables").rglob("*.parquet")).read_bytes(), "test").to_pylist()
-    assert [(row["group"], row["calibrator"], row["dec"]) for row in rows] == [(seen.name, "3C48", 33.0)]
+    rows = CALTABLES.read(
+        next((store / "tables/caltables").rglob("*.parquet")).read_bytes(), "test"
+    ).to_pylist()
+    assert [(row["group"], row["calibrator"], row["dec"]) for row in rows] == [
+        (seen.name, "3C48", 33.0)
+    ]
     assert (store / rows[0]["artifact"]).samefile(said["artifact"])
 
 
-def test_the_same_work_is_cached_and_has_the_same_bytes(solved: tuple[Path, str, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_same_work_is_cached_and_has_the_same_bytes(
+    solved: tuple[Path, str, dict[str, Any]], tmp_path: Path
+) -> None:
     store, ms, said = solved
     assert run(store, ms, model_source="calibrator", phase_solint_s=1.0)["cached"]
-    options = CalibrateOptions(ms=ms, out=str(tmp_path), model_source="calibrator", phase_solint_s=1.0)
+    options = CalibrateOptions(
+        ms=ms, out=str(tmp_path), model_source="calibrator", phase_solint_s=1.0
+    )
     # glibc fills the memory that it hands out: bytes that nobody wrote are other ones than in the first run.
     littered = {"TMPDIR": "/tmp", "PATH": "", "MALLOC_PERTURB_": "85"}
     again = contract.run(STAGE, options, littered, Console("calibrate", {}))
     assert not again["cached"]
     for name in ("bandpass.tar", "phase.tar", "gain.tar", "calibration.json", "solutions.npz"):
-        assert (Path(again["artifact"]) / name).read_bytes() == (Path(said["artifact"]) / name).read_bytes(), name
+        assert (Path(again["artifact"]) / name).read_bytes() == (
+            Path(said["artifact"]) / name
+        ).read_bytes(), name
 
 
-def test_a_mirrored_sky_spoils_the_phases(solved: tuple[Path, str, dict[str, Any]], seen: Observed, tmp_path: Path) -> None:
+def test_a_mirrored_sky_spoils_the_phases(
+    solved: tuple[Path, str, dict[str, Any]], seen: Observed, tmp_path: Path
+) -> None:
     # 3C48 is 0.3 deg north of the pointing: its mirror image turns the phases of distant antennas by many turns.
     store, ms, _ = solved
     _, dec0 = np.degrees(seen.centre())
     ra0, _ = np.degrees(seen.centre())
     mirror = f"ra_deg,dec_deg,flux_jy,alpha\n{2 * ra0 - 24.42208096},{2 * dec0 - 33.15975916},16.2,-0.85\n"
     (tmp_path / "mirror.csv").write_text(mirror)
-    wrong = run(store, ms, model_source="file", model_file=str(tmp_path / "mirror.csv"), phase_solint_s=1.0)
+    wrong = run(
+        store, ms, model_source="file", model_file=str(tmp_path / "mirror.csv"), phase_solint_s=1.0
+    )
     _, phase = against_truth(wrong, seen, tmp_path / "tables")
     assert np.nanstd(phase) > 30.0
 
 
-def test_delays_are_solved_on_request(solved: tuple[Path, str, dict[str, Any]], seen: Observed, tmp_path: Path) -> None:
+def test_delays_are_solved_on_request(
+    solved: tuple[Path, str, dict[str, Any]], seen: Observed, tmp_path: Path
+) -> None:
     store, ms, _ = solved
     said = run(store, ms, model_source="calibrator", phase_solint_s=1.0, do_k=True)
     assert [table.role for table in record(said).tables] == ["delay", "bandpass", "phase", "gain"]
     amplitude, phase = against_truth(said, seen, tmp_path)
     assert np.nanstd(amplitude) < 5e-3
     assert np.nanstd(phase) < 0.3
-    delays = next(table for table in gains(said, tmp_path / "again").tables if table.kind == "K").value[0, :, 0].real
+    delays = (
+        next(table for table in gains(said, tmp_path / "again").tables if table.kind == "K")
+        .value[0, :, 0]
+        .real
+    )
     reference = int(record(said).reference_antenna) - 1
     wanted = seen.delay_ns[:, 0] - seen.delay_ns[reference, 0]
     # The noise-free slope over 155 MHz; the pre-phases bend nothing.
@@ -162,13 +206,15 @@ def test_noise_and_field_sources(tmp_path: Path) -> None:
 
 
 def _site() -> Any:
-    from contimg.telescope import SITE
+    from contimg.astro.telescope import SITE
 
     return SITE
 
 
 class TestWhatIsMissing:
-    def test_a_deaf_antenna_and_a_lost_subband_are_flagged_and_spoil_nothing(self, tmp_path: Path) -> None:
+    def test_a_deaf_antenna_and_a_lost_subband_are_flagged_and_spoil_nothing(
+        self, tmp_path: Path
+    ) -> None:
         # Station 103 would be the reference: nothing is flagged of it, but it hears nothing.
         seen = Observed(three_c_48(), noise_jy=1.0, deaf=(103,))
         deaf = 102
@@ -195,9 +241,19 @@ class TestWhatIsMissing:
         flags = np.zeros((seen.times, ant1.size, FREQ_HZ.size, 2), bool)
         lost = STATIONS[3] - 1
         flags[:, (ant1 == lost) | (ant2 == lost)] = True
-        write_artifact(tmp_path / "flag", "flag", {}, {"flags.bin": pack_flags(flags.reshape(-1, FREQ_HZ.size, 2))})
+        write_artifact(
+            tmp_path / "flag",
+            "flag",
+            {},
+            {"flags.bin": pack_flags(flags.reshape(-1, FREQ_HZ.size, 2))},
+        )
         said = run(store, ms, flags=str(tmp_path / "flag"), model_source="calibrator")
-        assert gains(said, tmp_path / "tables").evaluate(seen.mjds * 86400, FREQ_HZ).gain_flag[:, lost].all()
+        assert (
+            gains(said, tmp_path / "tables")
+            .evaluate(seen.mjds * 86400, FREQ_HZ)
+            .gain_flag[:, lost]
+            .all()
+        )
         assert record(said).flag_fraction == 0.0
 
     def test_all_flagged(self, seen: Observed, tmp_path: Path) -> None:
@@ -223,7 +279,9 @@ class TestWhatIsMissing:
         whole = seen.data().reshape(2, -1, FREQ_HZ.size, 2)
         turns = np.exp(2j * np.pi * np.random.default_rng(0).random((1, whole.shape[1], 1, 1)))
         seen.data = lambda: (whole * turns).astype(np.complex64).reshape(-1, FREQ_HZ.size, 2)  # type: ignore[method-assign]
-        with pytest.raises(SolveFailedError, match=r"of the model|flagged solutions|median|found none"):
+        with pytest.raises(
+            SolveFailedError, match=r"of the model|flagged solutions|median|found none"
+        ):
             run(tmp_path, seen.write(tmp_path), model_source="calibrator", max_flagged=1.0)
 
     def test_too_many_flagged_solutions_fail(self, tmp_path: Path) -> None:
@@ -245,7 +303,9 @@ class TestModelFile:
         assert np.degrees(sources.ra_rad) == pytest.approx([10, 11])
         assert sources.flux_jy == pytest.approx(np.array([[2, 2 * 2**-0.7], [1, 1]]))
 
-    @pytest.mark.parametrize("text", [b"ra,dec\n1,2\n", b"ra_deg,dec_deg,flux_jy\n1,2,bright\n", b"\xff\xfe\x00"])
+    @pytest.mark.parametrize(
+        "text", [b"ra,dec\n1,2\n", b"ra_deg,dec_deg,flux_jy\n1,2,bright\n", b"\xff\xfe\x00"]
+    )
     def test_what_is_no_list_is_refused(self, text: bytes) -> None:
         with pytest.raises(BadInputError, match=r"list.csv.*columns"):
             read_model(text, "list.csv", FREQ_HZ)
@@ -254,7 +314,9 @@ class TestModelFile:
         with pytest.raises(NoSourcesError):
             read_model(b"ra_deg,dec_deg,flux_jy\n", "list.csv", FREQ_HZ)
 
-    def test_a_model_without_flux_is_refused(self, solved: tuple[Path, str, dict[str, Any]], tmp_path: Path) -> None:
+    def test_a_model_without_flux_is_refused(
+        self, solved: tuple[Path, str, dict[str, Any]], tmp_path: Path
+    ) -> None:
         (tmp_path / "zero.csv").write_text("ra_deg,dec_deg,flux_jy\n24.4,33.1,0\n")
         with pytest.raises(BadInputError, match="a flux wherever there are data"):
             run(solved[0], solved[1], model_source="file", model_file=str(tmp_path / "zero.csv"))

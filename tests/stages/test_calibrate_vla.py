@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg import contract
-from contimg.calibration import Calibration, load_gains
-from contimg.console import Console
-from contimg.context import Context
-from contimg.errors import BadInputError, UsageError
-from contimg.flagfile import read_flags
-from contimg.gains import apply_block
-from contimg.measures import casa_environment
-from contimg.ms import MeasurementSet
+from contimg.astro.gains import apply_block
+from contimg.astro.measures import casa_environment
+from contimg.records.calibration import Calibration, load_gains
+from contimg.records.flagfile import read_flags
+from contimg.records.ms import MeasurementSet
+from contimg.runtime import contract
+from contimg.runtime.console import Console
+from contimg.runtime.context import Context
+from contimg.runtime.errors import BadInputError, UsageError
 from contimg_calibrate.foreign import pick_field
 from contimg_calibrate.importing import STAGE as IMPORT
 from contimg_calibrate.importing import ImportOptions
@@ -49,27 +49,45 @@ applycal("hand.ms", field="0", gaintable=["band.B", "phase.G", "gain.G"], interp
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("vla")
     env = casa_environment(dict(os.environ))
-    done = subprocess.run([sys.executable, "-c", BY_HAND], cwd=made, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", BY_HAND],
+        cwd=made,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return made
 
 
 def calibrate(folder: Path, **chosen: Any) -> dict[str, Any]:
-    options = CalibrateOptions(**{"out": str(folder / "out"), "calibrator": "3C286", "reference_antenna": "1", **chosen})
+    options = CalibrateOptions(
+        **{"out": str(folder / "out"), "calibrator": "3C286", "reference_antenna": "1", **chosen}
+    )
     return contract.run(STAGE, options, dict(os.environ), Console("calibrate", {}))
 
 
 @pytest.fixture(scope="module")
 def imported(folder: Path) -> str:
     options = ImportOptions(path=str(folder / "vla.ms"), field=FIELD, out=str(folder / "imported"))
-    return str(contract.run(IMPORT, options, dict(os.environ), Console("import-ms", {}))["artifact"])
+    return str(
+        contract.run(IMPORT, options, dict(os.environ), Console("import-ms", {}))["artifact"]
+    )
 
 
-def corrected(said: dict[str, Any], ms: Path, scratch: Path) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
+def corrected(
+    said: dict[str, Any], ms: Path, scratch: Path
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
     scratch.mkdir()
     gains = load_gains(Context(str(scratch / "none"), scratch, (), {}), said["artifact"])
     with MeasurementSet(ms) as table:
-        data, flags, rows, freq = table.read("DATA"), table.read("FLAG"), table.rows, table.header.frequencies_hz
+        data, flags, rows, freq = (
+            table.read("DATA"),
+            table.read("FLAG"),
+            table.rows,
+            table.header.frequencies_hz,
+        )
     times, index = np.unique(rows.time_s, return_inverse=True)
     apply_block(data, flags, rows.antenna1, rows.antenna2, index, gains.evaluate(times, freq))
     return data, flags
@@ -81,7 +99,9 @@ def cross(ms: Path) -> npt.NDArray[np.bool_]:
         return (table.rows.antenna1 != table.rows.antenna2)[:, None, None]
 
 
-def by_hand(folder: Path) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.complex64]]:
+def by_hand(
+    folder: Path,
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.complex64]]:
     import casacore.tables as ct
 
     with (
@@ -93,11 +113,21 @@ def by_hand(folder: Path) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.boo
 
 def test_it_equals_casatasks_by_hand(folder: Path, imported: str, tmp_path: Path) -> None:
     said = calibrate(folder, plain_ms=str(folder / "vla.ms"), field=FIELD)
-    found = Calibration.model_validate_json((Path(said["artifact"]) / "calibration.json").read_text())
-    assert (found.rung, found.calibrator.name, found.reference_antenna) == ("PRIMARY_TRANSIT_GENERATED", "3C286", "1")
-    assert found.calibrator.flux_jy == pytest.approx(15.016, rel=1e-3)  # Perley & Butler 2017 at 1.413 GHz
+    found = Calibration.model_validate_json(
+        (Path(said["artifact"]) / "calibration.json").read_text()
+    )
+    assert (found.rung, found.calibrator.name, found.reference_antenna) == (
+        "PRIMARY_TRANSIT_GENERATED",
+        "3C286",
+        "1",
+    )
+    assert found.calibrator.flux_jy == pytest.approx(
+        15.016, rel=1e-3
+    )  # Perley & Butler 2017 at 1.413 GHz
 
-    ours, our_flags = corrected(said, pick_field(folder / "vla.ms", FIELD, tmp_path / "field.ms"), tmp_path / "tables")
+    ours, our_flags = corrected(
+        said, pick_field(folder / "vla.ms", FIELD, tmp_path / "field.ms"), tmp_path / "tables"
+    )
     theirs, their_flags, model = by_hand(folder)
     assert np.array_equal(our_flags, their_flags)
     good = ~our_flags & cross(tmp_path / "field.ms")

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.context import Context
-from contimg.errors import BadInputError, NoSourcesError
-from contimg.schemas.normalization import NORMALIZATION, NORMALIZED
-from contimg.schemas.photometry import PHOTOMETRY
+from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.context import Context
+from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg_normalize.epochs import LightCurves
 from contimg_normalize.inputs import photometry_objects, read_photometry
 from contimg_normalize.options import STAGE, NormalizeOptions
@@ -42,10 +42,21 @@ def photometry(mjd: float, strip: float, n: int = 3, ra: float = 38.0, flux: Any
     columns: dict[str, Any] = {column.name: [None] * n for column in PHOTOMETRY.columns}
     fluxes = np.broadcast_to(flux, n)
     columns |= {
-        "source": [f"s{k:02d}" for k in range(n)], "ra": ra + 0.1 * np.arange(n), "dec": 33 + 0.05 * np.arange(n),
-        "group": ["g"] * n, "image": ["k"] * n, "mjd": [mjd] * n, "strip": [strip] * n, "beam": [1.0] * n, "flux_forced": fluxes,
-        "local_rms": [0.5] * n, "snr": fluxes / 0.5, "upper_limit": [False] * n, "compactness": [1.01] * n, "blend": [1] * n,
-    }  # fmt: skip
+        "source": [f"s{k:02d}" for k in range(n)],
+        "ra": ra + 0.1 * np.arange(n),
+        "dec": 33 + 0.05 * np.arange(n),
+        "group": ["g"] * n,
+        "image": ["k"] * n,
+        "mjd": [mjd] * n,
+        "strip": [strip] * n,
+        "beam": [1.0] * n,
+        "flux_forced": fluxes,
+        "local_rms": [0.5] * n,
+        "snr": fluxes / 0.5,
+        "upper_limit": [False] * n,
+        "compactness": [1.01] * n,
+        "blend": [1] * n,
+    }
     return PHOTOMETRY.to_bytes(columns)
 
 
@@ -73,10 +84,18 @@ def units(found: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
-    [({}, "acd"), ({"strip": 54.5}, "b"), ({"strip_tolerance": 0.15}, "ad"), ({"first_day": "2026-01-26"}, "cd"),
-     ({"last_day": "2026-01-26"}, "ac"), ({"first_day": "2026-01-26", "last_day": "2026-01-26"}, "c")],
-)  # fmt: skip
-def test_the_query_finds_the_strip_and_the_days(tables: Path, asked: dict[str, Any], expected: str) -> None:
+    [
+        ({}, "acd"),
+        ({"strip": 54.5}, "b"),
+        ({"strip_tolerance": 0.15}, "ad"),
+        ({"first_day": "2026-01-26"}, "cd"),
+        ({"last_day": "2026-01-26"}, "ac"),
+        ({"first_day": "2026-01-26", "last_day": "2026-01-26"}, "c"),
+    ],
+)
+def test_the_query_finds_the_strip_and_the_days(
+    tables: Path, asked: dict[str, Any], expected: str
+) -> None:
     found = photometry_objects(options(tables, **asked))
     assert units(found) == list(expected)
     assert {item.name for item in found} == {"photometry"}
@@ -94,8 +113,12 @@ def test_what_was_found_is_in_the_key(tables: Path) -> None:
     assert STAGE.key(options(tables, gradient=True), STAGE.inputs(asked)) != before
 
 
-@pytest.mark.parametrize(("asked", "count"), [({"strip": 16.3}, 4), ({"first_day": "2027-01-01"}, 0)])
-def test_an_empty_query_says_what_was_looked_at(tables: Path, asked: dict[str, Any], count: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "count"), [({"strip": 16.3}, 4), ({"first_day": "2027-01-01"}, 0)]
+)
+def test_an_empty_query_says_what_was_looked_at(
+    tables: Path, asked: dict[str, Any], count: int
+) -> None:
     with pytest.raises(NoSourcesError, match=f"none in {count} files"):
         photometry_objects(options(tables, **asked))
 
@@ -115,18 +138,30 @@ def test_a_file_that_changed_meanwhile_is_noticed(tables: Path, tmp_path: Path) 
         read_photometry(context)
 
 
-def columns_of(n: int = 25, m: int = 26, *, seed: int = 0, slope: float = 0.0) -> dict[str, np.ndarray]:
+def columns_of(
+    n: int = 25, m: int = 26, *, seed: int = 0, slope: float = 0.0
+) -> dict[str, np.ndarray]:
     """Photometry of one field: n sources of 50 to 250 mJy with 0.5 mJy of noise, a common 5 %, and a slope over the field."""
     rng = np.random.default_rng(seed)
-    common, tilt, flux = 1 + 0.05 * rng.normal(size=m), slope * rng.normal(size=m), rng.uniform(50, 250, n)
+    common, tilt, flux = (
+        1 + 0.05 * rng.normal(size=m),
+        slope * rng.normal(size=m),
+        rng.uniform(50, 250, n),
+    )
     i, e = (part.ravel() for part in np.meshgrid(np.arange(n), np.arange(m), indexing="ij"))
     ra, dec = 37 + 3 * rng.uniform(size=n), 32 + 2 * rng.uniform(size=n)
     east = (ra - 38.5) * np.cos(np.radians(33))
     found = flux[i] * common[e] * (1 + tilt[e] * east[i]) + 0.5 * rng.normal(size=i.size)
     return {
-        "source": np.array([f"s{k:02d}" for k in i]), "ra": ra[i], "dec": dec[i], "mjd": 61065.1 + 6 * SIDEREAL * e,
-        "flux_forced": found, "local_rms": np.full(i.size, 0.5), "compactness": np.ones(i.size), "blend": np.ones(i.size, int),
-    }  # fmt: skip
+        "source": np.array([f"s{k:02d}" for k in i]),
+        "ra": ra[i],
+        "dec": dec[i],
+        "mjd": 61065.1 + 6 * SIDEREAL * e,
+        "flux_forced": found,
+        "local_rms": np.full(i.size, 0.5),
+        "compactness": np.ones(i.size),
+        "blend": np.ones(i.size, int),
+    }
 
 
 def field(**changed: Any) -> Field:
@@ -137,7 +172,9 @@ def field(**changed: Any) -> Field:
 
 def test_columns_become_arrays_with_nan_for_null() -> None:
     table = PHOTOMETRY.read(photometry(61065.1, 33.0), "here")
-    arrays = as_arrays(table.set_column(table.column_names.index("compactness"), "compactness", [[None, 1.0, 1.0]]))
+    arrays = as_arrays(
+        table.set_column(table.column_names.index("compactness"), "compactness", [[None, 1.0, 1.0]])
+    )
     assert set(arrays) == set(COLUMNS)
     assert np.isnan(arrays["compactness"][0])
     assert arrays["source"].tolist() == ["s00", "s01", "s02"]
@@ -157,12 +194,18 @@ def test_rows_fit_their_schemas() -> None:
 
 def test_flux_is_raw_over_factor_and_its_error_follows() -> None:
     rows = NORMALIZED.rows(flux_rows(field(), 5.0)).to_pandas()
-    assert rows.flux.to_numpy() == pytest.approx((rows.flux_raw / rows.factor).to_numpy(), rel=1e-12)
-    expected = np.hypot(rows.flux_raw_err / rows.factor, rows.flux_raw * rows.factor_err / rows.factor**2)
+    assert rows.flux.to_numpy() == pytest.approx(
+        (rows.flux_raw / rows.factor).to_numpy(), rel=1e-12
+    )
+    expected = np.hypot(
+        rows.flux_raw_err / rows.factor, rows.flux_raw * rows.factor_err / rows.factor**2
+    )
     assert rows.flux_err.to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-12)
     assert (rows.flux_raw_err >= rows.noise).all()
     others = rows[~rows.reference].groupby("epoch").factor.nunique()
-    assert (others == 1).all()  # one factor an epoch for all but the references, which have their own
+    assert (
+        others == 1
+    ).all()  # one factor an epoch for all but the references, which have their own
     assert rows[rows.reference].groupby("epoch").factor.nunique().max() > 1
 
 
@@ -194,7 +237,8 @@ def test_a_gradient_takes_out_what_a_factor_cannot() -> None:
     assert tilted is not None
     # The slope of 2 % a degree over 2.5 degrees is 1.4 % rms; what is left is noise, 0.5 mJy of 150, and the plane's error.
     spread = [
-        np.std(f.curves.flux / f.factor, axis=1, ddof=1) / np.mean(f.curves.flux / f.factor, axis=1) for f in (plain, tilted)
+        np.std(f.curves.flux / f.factor, axis=1, ddof=1) / np.mean(f.curves.flux / f.factor, axis=1)
+        for f in (plain, tilted)
     ]
     assert np.median(spread[1]) < 0.5 * np.median(spread[0])
     assert np.median(spread[1]) < 0.006
@@ -228,7 +272,9 @@ def test_a_calibration_that_failed_is_said() -> None:
     assert made is not None
     assert any("off by up to 9" in reason for reason in judge([made], 1, options()).reasons)
     flux = made.curves.flux / made.factor
-    assert flux.std(axis=1) / flux.mean(axis=1) == pytest.approx(np.zeros(25), abs=0.1)  # and taken out all the same
+    assert flux.std(axis=1) / flux.mean(axis=1) == pytest.approx(
+        np.zeros(25), abs=0.1
+    )  # and taken out all the same
 
 
 def test_metrics_are_those_of_the_field() -> None:
@@ -247,9 +293,17 @@ def test_a_common_factor_changes_no_normalised_light_curve(seed: int, factor: fl
     rng = np.random.default_rng(seed)
     flux = rng.uniform(50, 100, (8, 1)) * (1 + 0.01 * rng.normal(size=(8, 14)))
     curves = LightCurves(
-        np.array([f"s{k}" for k in range(8)]), 38 + 0.1 * np.arange(8), 33 + 0.1 * np.arange(8), np.arange(14), np.ones((8, 14)),
-        flux, np.full((8, 14), 0.5), np.ones((8, 14), np.int64), np.ones(8), np.ones(8, np.int64),
-    )  # fmt: skip
+        np.array([f"s{k}" for k in range(8)]),
+        38 + 0.1 * np.arange(8),
+        33 + 0.1 * np.arange(8),
+        np.arange(14),
+        np.ones((8, 14)),
+        flux,
+        np.full((8, 14), 0.5),
+        np.ones((8, 14), np.int64),
+        np.ones(8),
+        np.ones(8, np.int64),
+    )
     _, before, _ = field_scale(curves, np.arange(8) < 6, gradient=False)
     scaled = flux.copy()
     scaled[:, 12] *= factor  # after the ten epochs of the baseline

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contimg.telescope import SITE
-from contimg_normalize.epochs import LightCurves, fields_of, light_curves, measured, middle_of, transit_number
+from contimg.astro.telescope import SITE
+from contimg_normalize.epochs import (
+    LightCurves,
+    fields_of,
+    light_curves,
+    measured,
+    middle_of,
+    transit_number,
+)
 from contimg_normalize.references import candidates, spread_out, stable, systematic_fraction
 from contimg_normalize.scale import baselines, leave_one_out, normalised, solve
 
@@ -14,7 +21,9 @@ ZERO = np.zeros(0)
 
 
 def test_baseline_is_the_median_of_the_first_ten_good_epochs() -> None:
-    row = np.array([np.nan, 5.0, 1.0, 2.0, 3.0, np.nan, 4.0, 6.0, 7.0, 8.0, 9.0, 10.0, 1000.0, 1000.0])
+    row = np.array(
+        [np.nan, 5.0, 1.0, 2.0, 3.0, np.nan, 4.0, 6.0, 7.0, 8.0, 9.0, 10.0, 1000.0, 1000.0]
+    )
     middle, spread = baselines(row[None, :])
     assert middle[0] == 5.5  # of 1 to 10
     assert spread[0] == pytest.approx(1.4826 * 2.5)
@@ -41,7 +50,9 @@ def test_a_clip_leaves_a_handful_of_references_alone() -> None:
 def test_error_of_the_factor_is_its_scatter_over_many_epochs() -> None:
     rng = np.random.default_rng(2)
     flat = np.zeros(15)
-    found = [solve(1.05 + 0.02 * rng.normal(size=15), flat, flat, gradient=False) for _ in range(2000)]
+    found = [
+        solve(1.05 + 0.02 * rng.normal(size=15), flat, flat, gradient=False) for _ in range(2000)
+    ]
     value, error = np.array([(s.plane[0], np.sqrt(s.covariance[0, 0])) for s in found]).T
     assert value.mean() == pytest.approx(1.05, abs=5e-4)
     # sqrt(π/2) is the limit for many references and 4 % too large for 15; the MAD is 4 % too small for 15.
@@ -92,7 +103,10 @@ def test_epoch_does_not_change_at_midnight_nor_at_ra_zero() -> None:
     for shift in np.linspace(-0.01, 0.01, 9):
         number = transit_number(np.full(4, transit + shift), ra, field, SITE.lon_deg)
         assert len(set(number)) == 1
-        assert (transit_number(np.full(4, transit + shift + 57 * day), ra, field, SITE.lon_deg) == number + 57).all()
+        assert (
+            transit_number(np.full(4, transit + shift + 57 * day), ra, field, SITE.lon_deg)
+            == number + 57
+        ).all()
 
 
 def test_fields_are_split_at_gaps_and_span_ra_zero() -> None:
@@ -110,12 +124,21 @@ def test_fields_are_split_at_gaps_and_span_ra_zero() -> None:
 
 def curve_rows(n: int, m: int, rng: np.random.Generator, groups: int = 1) -> dict[str, np.ndarray]:
     """Rows of steady sources of 100 mJy and 1 % noise, `groups` observations in each epoch."""
-    i, e, g = (part.ravel() for part in np.meshgrid(np.arange(n), np.arange(m), np.arange(groups), indexing="ij"))
+    i, e, g = (
+        part.ravel()
+        for part in np.meshgrid(np.arange(n), np.arange(m), np.arange(groups), indexing="ij")
+    )
     noise = np.array([1.0, 2.0, 4.0])[g]
     return {
-        "source": np.array([f"s{k:02d}" for k in i]), "ra": 30 + 0.1 * i, "dec": 33 + 0.1 * (i % 7), "mjd": 61000.2 + 0.99727 * e + 0.003 * g,
-        "flux_forced": 100 + noise * rng.normal(size=i.size), "local_rms": noise, "compactness": np.ones(i.size), "blend": np.ones(i.size, int),
-    }  # fmt: skip
+        "source": np.array([f"s{k:02d}" for k in i]),
+        "ra": 30 + 0.1 * i,
+        "dec": 33 + 0.1 * (i % 7),
+        "mjd": 61000.2 + 0.99727 * e + 0.003 * g,
+        "flux_forced": 100 + noise * rng.normal(size=i.size),
+        "local_rms": noise,
+        "compactness": np.ones(i.size),
+        "blend": np.ones(i.size, int),
+    }
 
 
 def test_observations_of_one_transit_are_averaged_by_their_noise() -> None:
@@ -127,7 +150,9 @@ def test_observations_of_one_transit_are_averaged_by_their_noise() -> None:
     mine = (rows["source"] == "s01") & (np.floor((rows["mjd"] - 61000) / 0.99727) == 2)
     weight = rows["local_rms"][mine] ** -2.0
     assert mine.sum() == 3
-    assert curves.flux[1, 2] == pytest.approx(np.average(rows["flux_forced"][mine], weights=weight), rel=1e-12)
+    assert curves.flux[1, 2] == pytest.approx(
+        np.average(rows["flux_forced"][mine], weights=weight), rel=1e-12
+    )
     assert curves.noise[1, 2] == pytest.approx(weight.sum() ** -0.5, rel=1e-12)
 
 
@@ -182,4 +207,6 @@ def test_systematic_term_is_measured(fraction: float) -> None:
         1 + fraction * np.random.default_rng(4).normal(size=(20, 60))
     ) + 0.3 * np.random.default_rng(5).normal(size=(20, 60))
     # 20 × 60 epochs know a scatter to 2 %; below a third of the noise (0.3 %) nothing can be told.
-    assert systematic_fraction(curves.flux, curves.noise) == pytest.approx(fraction, abs=max(0.0012, 0.1 * fraction))
+    assert systematic_fraction(curves.flux, curves.noise) == pytest.approx(
+        fraction, abs=max(0.0012, 0.1 * fraction)
+    )

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from contimg.errors import Exit
-from contimg.schemas.photometry import PHOTOMETRY
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.errors import Exit
 
 BIN = Path(sys.executable).parent
 SIDEREAL = 0.9972695663
@@ -44,7 +44,11 @@ def write_tables(root: Path, seed: int = 0, ra: float = 38.3, references: int = 
     rng = np.random.default_rng(seed)
     east, north = rng.uniform(-1.6, 1.6, (2, references))
     flux = 60 * (1 - rng.uniform(0, 0.98, references)) ** -1.0
-    flux[[LENS, FLARE]], east[[LENS, FLARE]], north[[LENS, FLARE]] = (148, 123), (0.2, 0.8), (-0.1, 0.3)
+    flux[[LENS, FLARE]], east[[LENS, FLARE]], north[[LENS, FLARE]] = (
+        (148, 123),
+        (0.2, 0.8),
+        (-0.1, 0.3),
+    )
     beam = np.exp(-4 * np.log(2) * (east**2 + north**2) / 2.7**2)
     days = 6 * np.arange(EPOCHS)
     curve = np.ones((references, EPOCHS))
@@ -54,13 +58,26 @@ def write_tables(root: Path, seed: int = 0, ra: float = 38.3, references: int = 
     noise = 0.4 / beam
     for e in range(EPOCHS):
         found = flux * curve[:, e] * common[e] + noise * rng.normal(size=references)
-        columns: dict[str, Any] = {column.name: [None] * references for column in PHOTOMETRY.columns}
+        columns: dict[str, Any] = {
+            column.name: [None] * references for column in PHOTOMETRY.columns
+        }
         columns |= {
-            "source": [f"DSA J{k:04d}" for k in range(references)], "ra": (ra + east / np.cos(np.radians(33))) % 360, "dec": 33 + north,
-            "group": [f"g{e}"] * references, "image": ["key"] * references, "mjd": [61065.1 + 6 * SIDEREAL * e] * references,
-            "strip": [33.0] * references, "beam": beam, "flux_forced": found, "local_rms": noise, "snr": found / noise,
-            "flux_peak": found, "upper_limit": found < 5 * noise, "compactness": [1.0] * references, "blend": [1] * references,
-        }  # fmt: skip
+            "source": [f"DSA J{k:04d}" for k in range(references)],
+            "ra": (ra + east / np.cos(np.radians(33))) % 360,
+            "dec": 33 + north,
+            "group": [f"g{e}"] * references,
+            "image": ["key"] * references,
+            "mjd": [61065.1 + 6 * SIDEREAL * e] * references,
+            "strip": [33.0] * references,
+            "beam": beam,
+            "flux_forced": found,
+            "local_rms": noise,
+            "snr": found / noise,
+            "flux_peak": found,
+            "upper_limit": found < 5 * noise,
+            "compactness": [1.0] * references,
+            "blend": [1] * references,
+        }
         place = root / f"photometry/date=2026-{1 + e // 28:02d}-{1 + e % 28:02d}"
         place.mkdir(parents=True, exist_ok=True)
         (place / f"g{e}.parquet").write_bytes(PHOTOMETRY.to_bytes(columns))
@@ -106,7 +123,9 @@ def test_factors_are_the_common_errors(sky: tuple[Path, Sky], normalized: dict[s
     assert 10 <= normalized["metrics"]["references"] <= 20
 
 
-def test_steady_sources_scatter_as_their_errors_predict(sky: tuple[Path, Sky], frame: pd.DataFrame) -> None:
+def test_steady_sources_scatter_as_their_errors_predict(
+    sky: tuple[Path, Sky], frame: pd.DataFrame
+) -> None:
     steady = [k for k in range(SOURCES) if k not in {LENS, FLARE} and sky[1].snr[k] >= 100]
     assert len(steady) >= 15
     relative, over = [], []
@@ -127,7 +146,9 @@ def test_the_variable_ones_are_no_references(frame: pd.DataFrame) -> None:
     assert frame[frame.reference].source.nunique() >= 10
 
 
-def test_the_lens_is_a_candidate_and_nothing_else(sky: tuple[Path, Sky], normalized: dict[str, Any]) -> None:
+def test_the_lens_is_a_candidate_and_nothing_else(
+    sky: tuple[Path, Sky], normalized: dict[str, Any]
+) -> None:
     root = sky[0]
     done = summary(run("contimg-variability", root, "--normalized", normalized["artifact"]))
     assert done["metrics"]["candidate_names"] == [f"DSA J{LENS:04d}"]
@@ -147,7 +168,9 @@ def test_the_lens_is_a_candidate_and_nothing_else(sky: tuple[Path, Sky], normali
     assert curves[curves.source != found.source].model.isna().all()
     unit = "date=2026-06-23/strip+33.10.parquet"
     for table in ("lightcurve_stats", "ese_candidates"):
-        assert (root / "tables" / table / unit).read_bytes() == (Path(done["artifact"]) / f"{table}.parquet").read_bytes()
+        assert (root / "tables" / table / unit).read_bytes() == (
+            Path(done["artifact"]) / f"{table}.parquet"
+        ).read_bytes()
     assert (root / "tables/normalized" / unit).exists()
 
 
@@ -157,9 +180,16 @@ def test_a_new_epoch_changes_the_key_and_the_same_tables_are_cached(tmp_path: Pa
     again = summary(run("contimg-normalize", tmp_path, "--strip", "33", "--last-day", "2026-01-20"))
     assert again["cached"]
     assert first["metrics"]["epochs"] == 20
-    assert summary(run("contimg-normalize", tmp_path, "--strip", "33", "--last-day", "2026-01-21"))["key"] != first["key"]
+    assert (
+        summary(run("contimg-normalize", tmp_path, "--strip", "33", "--last-day", "2026-01-21"))[
+            "key"
+        ]
+        != first["key"]
+    )
     verdict = summary(run("contimg-variability", tmp_path, "--normalized", first["artifact"]))
-    assert verdict["metrics"]["judged"] == verdict["metrics"]["candidates"] == 0  # 20 epochs are not more than 20
+    assert (
+        verdict["metrics"]["judged"] == verdict["metrics"]["candidates"] == 0
+    )  # 20 epochs are not more than 20
     assert verdict["qa"]["verdict"] == "warning"
 
 
@@ -192,5 +222,7 @@ def test_what_is_no_photometry_is_refused(tmp_path: Path) -> None:
     ended = run("contimg-normalize", tmp_path, "--strip", "33")
     assert ended.returncode == Exit.BAD_INPUT
     assert "broken.parquet" in ended.stderr
-    missing = run("contimg-variability", tmp_path, "--normalized", f"{tmp_path}/out/0000000000000000")
+    missing = run(
+        "contimg-variability", tmp_path, "--normalized", f"{tmp_path}/out/0000000000000000"
+    )
     assert missing.returncode == Exit.NOT_FOUND

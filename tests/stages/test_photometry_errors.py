@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contimg.images import Beam
+from contimg.records.images import Beam
 from contimg_photometry.measure import Apertures, Measurements, measure
 from contimg_photometry.noise import Correlation, noise_autocorrelation
 from contimg_photometry.profile import BeamProfile, single_errors
@@ -21,8 +21,14 @@ def correlated_noise(rng: np.random.Generator) -> np.ndarray:
     line = np.fft.fftfreq(SIZE) * SIZE
     dx, dy = np.meshgrid(line, line)
     a, b, c = PROFILE.form
-    dirty = PROFILE.at(dx, dy) + 0.5 * np.exp(-4 * (a * dx**2 + 2 * b * dx * dy + c * dy**2)) - 0.1 * PROFILE.at(dx / 2, dy / 2)
-    made = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(dirty), s=(SIZE, SIZE))
+    dirty = (
+        PROFILE.at(dx, dy)
+        + 0.5 * np.exp(-4 * (a * dx**2 + 2 * b * dx * dy + c * dy**2))
+        - 0.1 * PROFILE.at(dx / 2, dy / 2)
+    )
+    made = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(dirty), s=(SIZE, SIZE)
+    )
     return np.asarray(made / made.std())
 
 
@@ -59,9 +65,12 @@ def pulls() -> dict[str, np.ndarray]:
     )
     assert peak.size > 1500
     return {
-        "peak": (peak - FLUX) / peak_noise, "fit": (fit - FLUX) / fit_noise, "dx": dx / dx_noise, "dy": dy / dy_noise,
+        "peak": (peak - FLUX) / peak_noise,
+        "fit": (fit - FLUX) / fit_noise,
+        "dx": dx / dx_noise,
+        "dy": dy / dy_noise,
         "white": (fit - FLUX) / (peak_noise / np.sqrt(np.pi / 2 / np.sqrt(np.linalg.det(_form())))),
-    }  # fmt: skip
+    }
 
 
 def _form() -> np.ndarray:
@@ -70,7 +79,9 @@ def _form() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["peak", "fit", "dx", "dy"])
-def test_pulls_of_injected_sources_are_unit_gaussians(pulls: dict[str, np.ndarray], name: str) -> None:
+def test_pulls_of_injected_sources_are_unit_gaussians(
+    pulls: dict[str, np.ndarray], name: str
+) -> None:
     pull = pulls[name]
     # 2016 sources: the standard deviation of N(0, 1) is known to 0.016, so 0.03 is two of its errors; the mean to 0.022. The
     # project asks for 1 ± 0.03 of fluxes; positions get 0.05, for noise bends a fit that is not linear.
@@ -88,7 +99,9 @@ def test_pairs_have_honest_errors() -> None:
     for seed in range(100, 112):
         rng = np.random.default_rng(seed)
         noise = correlated_noise(rng)
-        correlation = noise_autocorrelation(noise.astype(np.float32), np.ones(noise.shape, bool), 45)
+        correlation = noise_autocorrelation(
+            noise.astype(np.float32), np.ones(noise.shape, bool), 45
+        )
         x, y = places(rng, int(7.5 * PROFILE.major))
         x, y = np.append(x, x + 7.0), np.append(y, y + 5.5)
         found = measure(inject(noise, x, y, FLUX), x, y, PROFILE, correlation, Apertures())
@@ -105,7 +118,10 @@ def test_autocorrelation_is_that_of_the_filter() -> None:
     a, b, c = PROFILE.form
     line = np.fft.fftfreq(SIZE) * SIZE
     dx, dy = np.meshgrid(line, line)
-    noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(PROFILE.at(dx, dy)), s=(SIZE, SIZE))
+    noise = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(PROFILE.at(dx, dy)),
+        s=(SIZE, SIZE),
+    )
     noise[100:105, 100:105] += 100 * noise.std()  # a source that was not cleaned
     found = noise_autocorrelation(noise.astype(np.float32), np.ones(noise.shape, bool), 20)
     lag_x, lag_y = np.meshgrid(np.arange(-20, 21), np.arange(-20, 21))

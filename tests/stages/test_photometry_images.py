@@ -11,8 +11,8 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from contimg.errors import BadFileError, BadImageError
-from contimg.images import Beam, SkyImage, read_image
+from contimg.records.images import Beam, SkyImage, read_image
+from contimg.runtime.errors import BadFileError, BadImageError
 
 SHAPE = (120, 160)
 CENTRE = (38.9, 32.886)
@@ -69,7 +69,9 @@ def test_centre_cells_and_beam(image: SkyImage) -> None:
 def test_pixels_and_sky_are_inverse(image: SkyImage) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 100, (2, 50))
-    assert np.array(image.to_pixels(*image.to_sky(x, y))) == pytest.approx(np.array([x, y]), abs=1e-6)
+    assert np.array(image.to_pixels(*image.to_sky(x, y))) == pytest.approx(
+        np.array([x, y]), abs=1e-6
+    )
 
 
 def test_east_is_left_and_north_is_up(image: SkyImage) -> None:
@@ -95,7 +97,9 @@ def _arcsec() -> object:
 
 def test_sample_is_the_map_there(image: SkyImage) -> None:
     ra, dec = image.to_sky(np.array([10.0, 10.5, 500.0]), np.array([7.0, 7.0, 7.0]))
-    assert image.sample(ra, dec) == pytest.approx([7 * 160 + 10, 7 * 160 + 10.5, np.nan], rel=1e-5, nan_ok=True)
+    assert image.sample(ra, dec) == pytest.approx(
+        [7 * 160 + 10, 7 * 160 + 10.5, np.nan], rel=1e-5, nan_ok=True
+    )
 
 
 def test_the_far_side_of_the_sky_has_no_pixel(image: SkyImage) -> None:
@@ -118,14 +122,19 @@ def test_a_beam_of_no_size_is_none(tmp_path: Path) -> None:
     head = header()
     head["BMIN"] = 0.0
     with pytest.raises(BadImageError, match="BMAJ"):
-        _ = read_image(write(tmp_path / "image.fits", np.ones((1, 1, *SHAPE), np.float32), head)).beam
+        _ = read_image(
+            write(tmp_path / "image.fits", np.ones((1, 1, *SHAPE), np.float32), head)
+        ).beam
 
 
 @pytest.mark.parametrize(
     ("pixels", "match"),
-    [(np.ones((2, 1, *SHAPE), np.float32), "one plane"), (np.ones((1, 1, 1, 160), np.float32), "one plane"),
-     (np.full((1, 1, *SHAPE), np.nan, np.float32), "finite")],
-)  # fmt: skip
+    [
+        (np.ones((2, 1, *SHAPE), np.float32), "one plane"),
+        (np.ones((1, 1, 1, 160), np.float32), "one plane"),
+        (np.full((1, 1, *SHAPE), np.nan, np.float32), "finite"),
+    ],
+)
 def test_what_is_no_single_plane_is_refused(tmp_path: Path, pixels: np.ndarray, match: str) -> None:
     with pytest.raises(BadImageError, match=match):
         read_image(write(tmp_path / "image.fits", pixels, header()))
@@ -154,4 +163,6 @@ def test_old_keywords_are_read_in_silence(tmp_path: Path) -> None:
 def test_beam_area_does_not_depend_on_its_angle(pa: float) -> None:
     a, b, c = Beam(68 / 3600, 37 / 3600, pa).form(-CELL, CELL)
     # ∫ exp(−xᵀMx) = π/√det M, the area of a Gaussian beam, π/(4 ln 2) BMAJ BMIN, in cells.
-    assert np.pi / np.sqrt(a * c - b * b) == pytest.approx(np.pi / (4 * np.log(2)) * 68 * 37 / 9, rel=1e-12)
+    assert np.pi / np.sqrt(a * c - b * b) == pytest.approx(
+        np.pi / (4 * np.log(2)) * 68 * 37 / 9, rel=1e-12
+    )

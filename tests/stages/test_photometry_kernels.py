@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contimg.errors import BadImageError
-from contimg.images import Beam, bilinear, read_image
+from contimg.records.images import Beam, bilinear, read_image
+from contimg.runtime.errors import BadImageError
 from contimg_photometry.blends import fit_group, groups
-from contimg_photometry.kernels import annulus_noise, beam_fit, peak_at, position_fit, solve_symmetric
+from contimg_photometry.kernels import (
+    annulus_noise,
+    beam_fit,
+    peak_at,
+    position_fit,
+    solve_symmetric,
+)
 from contimg_photometry.measure import annulus_offsets
 from contimg_photometry.noise import Correlation
 from contimg_photometry.profile import BeamProfile, profile_of
@@ -22,7 +28,9 @@ PROFILE = BeamProfile(BEAM.form(-CELL, CELL), 12.0, 7.0)
 WX, WY = np.empty(4), np.empty(4)
 
 
-def image_of(x: float, y: float, flux: float, size: int = 101, profile: BeamProfile = PROFILE) -> np.ndarray:
+def image_of(
+    x: float, y: float, flux: float, size: int = 101, profile: BeamProfile = PROFILE
+) -> np.ndarray:
     rows, columns = np.mgrid[:size, :size].astype(float)
     return (flux * profile.at(columns - x, rows - y)).astype(np.float32)
 
@@ -37,7 +45,9 @@ def test_beam_form_is_half_at_the_half_width_along_both_axes() -> None:
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.5), (0.31, -0.47), (-0.2, 0.05)])
-@pytest.mark.parametrize("profile", [PROFILE, BeamProfile(Beam(9 / 3600, 6.5 / 3600, 70.0).form(-CELL, CELL), 3.0, 2.17)])
+@pytest.mark.parametrize(
+    "profile", [PROFILE, BeamProfile(Beam(9 / 3600, 6.5 / 3600, 70.0).form(-CELL, CELL), 3.0, 2.17)]
+)
 def test_peak_is_exact_between_pixels(shift: tuple[float, float], profile: BeamProfile) -> None:
     x, y = 50 + shift[0], 50 + shift[1]
     pixels = image_of(x, y, 2.0, profile=profile)
@@ -70,7 +80,9 @@ def test_positions_without_pixels_are_nan() -> None:
     assert np.isnan(peak_at(pixels, 0.4, 50.0, PROFILE.form, 0.0, WX, WY))
     assert np.isnan(beam_fit(np.full_like(pixels, np.nan), 50.0, 50.0, PROFILE.form, 0.0, 12.0))
     steps = annulus_offsets(200.0, 210.0, 3)
-    assert np.isnan(annulus_noise(pixels, 50.0, 50.0, steps[0], steps[1], np.empty(steps.shape[1]))).all()
+    assert np.isnan(
+        annulus_noise(pixels, 50.0, 50.0, steps[0], steps[1], np.empty(steps.shape[1]))
+    ).all()
 
 
 def test_annulus_is_blind_to_sources_in_it() -> None:
@@ -93,19 +105,32 @@ def test_annulus_is_blind_to_sources_in_it() -> None:
 @pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (1.3, -0.8), (-2.0, 1.5)])
 def test_position_fit_finds_the_centre(dx: float, dy: float) -> None:
     pixels = image_of(50 + dx, 50 + dy, 3.0)
-    assert position_fit(pixels, 50.0, 50.0, PROFILE.form, 0.0, 12.0, 4) == pytest.approx((dx, dy), abs=2e-4)
+    assert position_fit(pixels, 50.0, 50.0, PROFILE.form, 0.0, 12.0, 4) == pytest.approx(
+        (dx, dy), abs=2e-4
+    )
 
 
 def test_position_fit_that_runs_away_is_nan() -> None:
-    assert np.isnan(position_fit(np.zeros((101, 101), np.float32), 50.0, 50.0, PROFILE.form, 0.0, 12.0, 4)).all()
+    assert np.isnan(
+        position_fit(np.zeros((101, 101), np.float32), 50.0, 50.0, PROFILE.form, 0.0, 12.0, 4)
+    ).all()
 
 
 def test_pairs_are_parted_exactly_and_chains_found() -> None:
-    x, y, flux = np.array([45.2, 56.9, 51.0]), np.array([50.3, 52.0, 61.5]), np.array([4.0, 1.0, 0.5])
+    x, y, flux = (
+        np.array([45.2, 56.9, 51.0]),
+        np.array([50.3, 52.0, 61.5]),
+        np.array([4.0, 1.0, 0.5]),
+    )
     pixels = sum(image_of(*each, 101) for each in zip(x, y, flux, strict=True))
     chain = groups(np.append(x, 90.0), np.append(y, 10.0), 18.0)
     assert [list(members) for members in chain] == [[0, 1, 2]]
-    alone = np.array([[peak_at(pixels, a, b, PROFILE.form, 0.0, WX, WY), 0.0, 0.0, 0.1] for a, b in zip(x, y, strict=True)])
+    alone = np.array(
+        [
+            [peak_at(pixels, a, b, PROFILE.form, 0.0, WX, WY), 0.0, 0.0, 0.1]
+            for a, b in zip(x, y, strict=True)
+        ]
+    )
     assert alone[:, 0] == pytest.approx([4.0, 1.044, 0.589], abs=2e-3)  # what the neighbours add
     white = np.zeros((81, 81))
     white[40, 40] = 1.0
@@ -118,7 +143,9 @@ def test_pairs_are_parted_exactly_and_chains_found() -> None:
 def test_two_entries_for_one_source_are_not_told_apart() -> None:
     x, y = np.array([50.0, 50.001]), np.array([50.0, 50.0])
     alone = np.array([[1.0, 1.0, 0.0, 0.1]] * 2)
-    found = fit_group(image_of(50, 50, 1.0), x, y, PROFILE, Correlation(np.ones((81, 81))), 12.0, alone)
+    found = fit_group(
+        image_of(50, 50, 1.0), x, y, PROFILE, Correlation(np.ones((81, 81))), 12.0, alone
+    )
     assert np.isnan(found).all()
 
 
@@ -162,5 +189,7 @@ def test_three_equations_are_solved_as_numpy_does() -> None:
         rows = dice.normal(size=(5, 3))
         matrix, right = rows.T @ rows, dice.normal(size=3)
         expected = np.linalg.solve(matrix, right)
-        assert solve_symmetric(matrix, right) == pytest.approx(expected, rel=1e-12 * np.linalg.cond(matrix), abs=1e-12)
+        assert solve_symmetric(matrix, right) == pytest.approx(
+            expected, rel=1e-12 * np.linalg.cond(matrix), abs=1e-12
+        )
     assert solve_symmetric(np.ones((3, 3)), np.ones(3)) == (0.0, 0.0, 0.0)

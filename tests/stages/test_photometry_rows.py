@@ -10,27 +10,44 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from contimg.errors import BadInputError, NoSourcesError
-from contimg.images import SkyImage
-from contimg.manifest import Manifest
-from contimg.schemas.photometry import PHOTOMETRY
+from contimg.records.images import SkyImage
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.errors import BadInputError, NoSourcesError
+from contimg.runtime.manifest import Manifest
 from contimg_photometry.measure import Apertures, Measurements, annulus_offsets
 from contimg_photometry.options import PhotometryOptions
 from contimg_photometry.rows import Observation, Targets, photometry_rows, source_name
-from contimg_photometry.stage import choose, judge, measurable, observation, sky_offsets, summarise, within_beam
+from contimg_photometry.stage import (
+    choose,
+    judge,
+    measurable,
+    observation,
+    sky_offsets,
+    summarise,
+    within_beam,
+)
 
 OF = Observation("20260125t021221", "0123456789abcdef", 61065.0919, 33.0)
 
 
 def targets(n: int = 3) -> Targets:
     return Targets(
-        np.array([f"NVSS {k}" for k in range(n)]), 38.0 + 0.1 * np.arange(n), 33.0 - 0.1 * np.arange(n),
-        np.full(n, 0.1), np.array([1.0, 0.5, 0.25, 0.9, 0.8, 0.7][:n]),
-    )  # fmt: skip
+        np.array([f"NVSS {k}" for k in range(n)]),
+        38.0 + 0.1 * np.arange(n),
+        33.0 - 0.1 * np.arange(n),
+        np.full(n, 0.1),
+        np.array([1.0, 0.5, 0.25, 0.9, 0.8, 0.7][:n]),
+    )
 
 
 def measurements(n: int = 3, **changed: Any) -> Measurements:
-    numbers = {"peak": 0.1, "peak_noise": 1e-3, "fit": 0.102, "fit_noise": 1.2e-3, "background": 1e-5}
+    numbers = {
+        "peak": 0.1,
+        "peak_noise": 1e-3,
+        "fit": 0.102,
+        "fit_noise": 1.2e-3,
+        "background": 1e-5,
+    }
     made = {name: np.full(n, value) for name, value in numbers.items()}
     nothing = {name: np.full(n, np.nan) for name in ("dx", "dy", "dx_noise", "dy_noise")}
     return replace(Measurements(**made, **nothing, blend=np.ones(n, np.int64)), **changed)
@@ -69,8 +86,12 @@ def test_fluxes_are_divided_by_the_beam_and_in_millijansky() -> None:
 
 def test_errors_hold_the_flux_scale_and_say_how_much() -> None:
     made = rows(measurements(), 0.05)
-    assert made["flux_peak_err"] == pytest.approx(np.hypot(made["local_rms"], 0.05 * made["flux_peak"]))
-    assert made["flux_fit_err"] == pytest.approx(np.hypot(made["flux_fit_rms"], 0.05 * made["flux_fit"]))
+    assert made["flux_peak_err"] == pytest.approx(
+        np.hypot(made["local_rms"], 0.05 * made["flux_peak"])
+    )
+    assert made["flux_fit_err"] == pytest.approx(
+        np.hypot(made["flux_fit_rms"], 0.05 * made["flux_fit"])
+    )
     assert made["flux_scale_err"] == pytest.approx([0.05] * 3)
     assert rows(measurements(), 0.0)["flux_peak_err"] == pytest.approx(made["local_rms"])
 
@@ -78,7 +99,14 @@ def test_errors_hold_the_flux_scale_and_say_how_much() -> None:
 def test_what_is_not_detected_is_a_row_with_a_limit() -> None:
     made = rows(measurements(peak=np.array([0.1, 0.004, -0.002])))
     assert list(made["upper_limit"]) == [False, True, True]
-    for name in ("flux_peak", "flux_peak_err", "flux_fit", "flux_fit_err", "compactness", "flux_ratio"):
+    for name in (
+        "flux_peak",
+        "flux_peak_err",
+        "flux_fit",
+        "flux_fit_err",
+        "compactness",
+        "flux_ratio",
+    ):
         assert list(np.isnan(made[name])) == [False, True, True], name
     # 8 + 3 × 2 mJy; and 0 + 3 × 4, for a negative flux says nothing below zero.
     assert made["flux_limit"] == pytest.approx([np.nan, 14.0, 12.0], nan_ok=True)
@@ -117,9 +145,15 @@ def test_no_bright_source_makes_no_ratio() -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({}, ""), ({"ratio_median": 0.75}, "ratio"), ({"ratio_median": 1.3}, "ratio"), ({"ra_offset_arcsec": -4.0}, "ra offset"),
-     ({"dec_offset_arcsec": 5.0}, "dec offset"), ({"bright": 4, "ratio_median": 3.0}, "only 4")],
-)  # fmt: skip
+    [
+        ({}, ""),
+        ({"ratio_median": 0.75}, "ratio"),
+        ({"ratio_median": 1.3}, "ratio"),
+        ({"ra_offset_arcsec": -4.0}, "ra offset"),
+        ({"dec_offset_arcsec": 5.0}, "dec offset"),
+        ({"bright": 4, "ratio_median": 3.0}, "only 4"),
+    ],
+)
 def test_qa_names_what_is_wrong(change: dict[str, float], word: str) -> None:
     good = {"bright": 30, "ratio_median": 0.97, "ra_offset_arcsec": 0.3, "dec_offset_arcsec": -0.4}
     verdict = judge(good | change, 37.0)
@@ -130,7 +164,12 @@ def test_qa_names_what_is_wrong(change: dict[str, float], word: str) -> None:
 
 def plane(values: np.ndarray) -> SkyImage:
     wcs = WCS(naxis=2)
-    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt, wcs.wcs.crpix = ["RA---SIN", "DEC--SIN"], [38.0, 33.0], [-0.01, 0.01], [51, 51]
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt, wcs.wcs.crpix = (
+        ["RA---SIN", "DEC--SIN"],
+        [38.0, 33.0],
+        [-0.01, 0.01],
+        [51, 51],
+    )
     return SkyImage("store/image/beam.fits", values.astype(np.float32), fits.Header(), wcs)
 
 
@@ -144,7 +183,9 @@ def test_offsets_are_east_and_north() -> None:
     )
     east, north, east_error, north_error = sky_offsets(plane(np.ones((101, 101))), found)
     # Cells of 36"; x grows to the west.
-    assert (east[0], north[0], east_error[0], north_error[0]) == pytest.approx((-36.0, 72.0, 3.6, 7.2))
+    assert (east[0], north[0], east_error[0], north_error[0]) == pytest.approx(
+        (-36.0, 72.0, 3.6, 7.2)
+    )
     assert np.isnan(east[1])
 
 
@@ -163,7 +204,9 @@ def test_sources_outside_the_beam_are_left_out() -> None:
 
 def test_what_cannot_be_measured_is_left_out() -> None:
     part, found = measurable(
-        targets(), measurements(peak=np.array([0.1, np.nan, 0.1]), fit=np.array([np.nan, 0.1, 0.1])), "image"
+        targets(),
+        measurements(peak=np.array([0.1, np.nan, 0.1]), fit=np.array([np.nan, 0.1, 0.1])),
+        "image",
     )
     assert list(part.name) == ["NVSS 2"]
     assert found.peak.size == 1
@@ -179,17 +222,30 @@ def test_choosing_keeps_columns_together() -> None:
 
 def manifest(**metrics: Any) -> Manifest:
     return Manifest.model_validate(
-        {"stage": "image", "version": "0", "key": "k", "options": {}, "inputs": (), "tools": {}, "outputs": (), "metrics": metrics,
-         "qa": {}, "seconds": {}, "created": "2026-01-25T00:00:00Z"}
-    )  # fmt: skip
+        {
+            "stage": "image",
+            "version": "0",
+            "key": "k",
+            "options": {},
+            "inputs": (),
+            "tools": {},
+            "outputs": (),
+            "metrics": metrics,
+            "qa": {},
+            "seconds": {},
+            "created": "2026-01-25T00:00:00Z",
+        }
+    )
 
 
 def test_the_strip_is_where_the_telescope_pointed() -> None:
     image = plane(np.ones((3, 3)))
-    assert observation(manifest(group="g", mjd=61065.1, pointing_dec_deg=33.001), "u", image) == Observation(
-        "g", "k", 61065.1, 33.001
-    )
-    assert observation(manifest(group="g", mjd=61065.1), "u", image).strip_deg == 33.0  # else the image's centre
+    assert observation(
+        manifest(group="g", mjd=61065.1, pointing_dec_deg=33.001), "u", image
+    ) == Observation("g", "k", 61065.1, 33.001)
+    assert (
+        observation(manifest(group="g", mjd=61065.1), "u", image).strip_deg == 33.0
+    )  # else the image's centre
     with pytest.raises(BadInputError, match="no group"):
         observation(manifest(mjd=61065.1), "u", image)
 
@@ -207,5 +263,9 @@ def test_annulus_keeps_to_its_radii_and_grid() -> None:
 
 def test_apertures_and_options_have_the_same_defaults() -> None:
     plain, made = Apertures(), options()
-    assert (made.aperture, made.annulus_inner, made.annulus_outer) == (plain.fit, plain.inner, plain.outer)
+    assert (made.aperture, made.annulus_inner, made.annulus_outer) == (
+        plain.fit,
+        plain.inner,
+        plain.outer,
+    )
     assert (made.pair_separation, made.position_snr) == (plain.pair, plain.position_snr)

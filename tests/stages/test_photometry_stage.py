@@ -17,12 +17,12 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from contimg.contract import main as contract_main
-from contimg.errors import Exit
-from contimg.images import Beam
-from contimg.manifest import Manifest, Output
-from contimg.schemas.photometry import PHOTOMETRY
-from contimg.schemas.shipped import CATALOGUE
+from contimg.records.images import Beam
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.records.schemas.shipped import CATALOGUE
+from contimg.runtime.contract import main as contract_main
+from contimg.runtime.errors import Exit
+from contimg.runtime.manifest import Manifest, Output
 from contimg_photometry.options import STAGE
 
 PROGRAM = str(Path(sys.executable).parent / "contimg-photometry")
@@ -70,7 +70,9 @@ def sky() -> tuple[np.ndarray, np.ndarray]:
     line = np.fft.fftfreq(SIZE) * SIZE
     dx, dy = np.meshgrid(line, line)
     kernel = np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2))
-    noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(kernel), s=(SIZE, SIZE))
+    noise = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(kernel), s=(SIZE, SIZE)
+    )
     noise *= RMS / noise.std()
     field = sources()
     x, y = WCS(header(), naxis=2).all_world2pix(field["ra"], field["dec"], 0)
@@ -79,22 +81,38 @@ def sky() -> tuple[np.ndarray, np.ndarray]:
     for x0, y0, flux in zip(x, y, field["flux"], strict=True):
         if not (0 <= x0 < SIZE and 0 <= y0 < SIZE):
             continue
-        part = (slice(max(0, int(y0) - 30), int(y0) + 31), slice(max(0, int(x0) - 30), int(x0) + 31))
+        part = (
+            slice(max(0, int(y0) - 30), int(y0) + 31),
+            slice(max(0, int(x0) - 30), int(x0) + 31),
+        )
         u, v = columns[part] - x0, rows[part] - y0
         seen = SCALE * flux * primary_beam((x0 - SIZE / 2) * CELL, (y0 - SIZE / 2) * CELL)
         image[part] += seen * np.exp(-(a * u**2 + 2 * b * u * v + c * v**2))
     return image, noise
 
 
-def write_artifact(folder: Path, files: dict[str, bytes], metrics: dict[str, Any], stage: str = "image") -> str:
+def write_artifact(
+    folder: Path, files: dict[str, bytes], metrics: dict[str, Any], stage: str = "image"
+) -> str:
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    outputs = tuple(Output(name=n, bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in files.items())
+    outputs = tuple(
+        Output(name=n, bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in files.items()
+    )
     manifest = Manifest(
-        stage=stage, version="0", key=folder.name, options={}, inputs=(), tools={}, outputs=outputs, metrics=metrics,
-        qa={"verdict": "good"}, seconds={}, created=datetime(2026, 1, 26, tzinfo=UTC),
-    )  # fmt: skip
+        stage=stage,
+        version="0",
+        key=folder.name,
+        options={},
+        inputs=(),
+        tools={},
+        outputs=outputs,
+        metrics=metrics,
+        qa={"verdict": "good"},
+        seconds={},
+        created=datetime(2026, 1, 26, tzinfo=UTC),
+    )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return str(folder)
 
@@ -121,7 +139,9 @@ def image_files() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def artifact(image_files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_artifact(tmp_path_factory.mktemp("image") / "0123456789abcdef", image_files, METRICS)
+    return write_artifact(
+        tmp_path_factory.mktemp("image") / "0123456789abcdef", image_files, METRICS
+    )
 
 
 def catalogue(root: Path) -> str:
@@ -197,10 +217,22 @@ def test_astrometry_is_centred(done: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_the_shipped_catalogue_is_the_default(artifact: str, tmp_path: Path) -> None:
-    argv = [PROGRAM, "--image", artifact, "--tables", f"{tmp_path}/tables", "--out", f"{tmp_path}/out"]
+    argv = [
+        PROGRAM,
+        "--image",
+        artifact,
+        "--tables",
+        f"{tmp_path}/tables",
+        "--out",
+        f"{tmp_path}/out",
+    ]
     ended = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
-    frame = pq.read_table(Path(json.loads(ended.stdout)["artifact"]) / "photometry.parquet").to_pandas()
-    assert 10 < len(frame) < 60  # NVSS above 50 mJy has four sources a square degree, the 20 % beam here six
+    frame = pq.read_table(
+        Path(json.loads(ended.stdout)["artifact"]) / "photometry.parquet"
+    ).to_pandas()
+    assert (
+        10 < len(frame) < 60
+    )  # NVSS above 50 mJy has four sources a square degree, the 20 % beam here six
     assert frame.catalogue_name.str.startswith("NVSS J").all()
     assert frame.upper_limit.mean() > 0.9  # the sky of this image is another
 
@@ -214,12 +246,16 @@ def test_second_run_is_cached(done: tuple[Path, dict[str, Any]], artifact: str) 
 def test_faint_sources_are_upper_limits(artifact: str, tmp_path: Path) -> None:
     ended = run(artifact, tmp_path, "--detection-snr", "100")
     assert ended.returncode == 0, ended.stderr
-    frame = pq.read_table(Path(json.loads(ended.stdout)["artifact"]) / "photometry.parquet").to_pandas()
+    frame = pq.read_table(
+        Path(json.loads(ended.stdout)["artifact"]) / "photometry.parquet"
+    ).to_pandas()
     limits = frame[frame.upper_limit]
     assert 0 < len(limits) < len(frame)
     assert limits.flux_peak.isna().all()
     assert limits.flux_fit.isna().all()
-    assert limits.flux_limit.to_numpy() == pytest.approx((limits.flux_forced + 3 * limits.local_rms).to_numpy(), rel=1e-5)
+    assert limits.flux_limit.to_numpy() == pytest.approx(
+        (limits.flux_forced + 3 * limits.local_rms).to_numpy(), rel=1e-5
+    )
     assert frame[~frame.upper_limit].flux_limit.isna().all()
     assert (frame.upper_limit == (frame.snr < 100)).all()
 
@@ -236,9 +272,14 @@ def test_faint_sources_are_upper_limits(artifact: str, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_refused_by_name(
-    image_files: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    change: str, code: Exit, words: list[str],
-) -> None:  # fmt: skip
+    image_files: dict[str, bytes],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    code: Exit,
+    words: list[str],
+) -> None:
     files, metrics = dict(image_files), dict(METRICS)
     if change == "no beam":
         files["image.fits"] = as_fits(np.ones((SIZE, SIZE)), header(None))
@@ -254,7 +295,16 @@ def test_bad_input_is_refused_by_name(
         files["beam.fits"] = as_fits(np.full((SIZE, SIZE), 0.01), header())
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
     image = write_artifact(tmp_path / "image" / "0123456789abcdef", files, metrics)
-    argv = ["--image", image, "--tables", f"{tmp_path}/tables", "--out", f"{tmp_path}/out", "--catalogue", catalogue(tmp_path)]
+    argv = [
+        "--image",
+        image,
+        "--tables",
+        f"{tmp_path}/tables",
+        "--out",
+        f"{tmp_path}/out",
+        "--catalogue",
+        catalogue(tmp_path),
+    ]
     with pytest.raises(SystemExit) as ended:
         contract_main(STAGE, argv)
     assert ended.value.code == code

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import contimg_simulate
-from contimg.errors import BadInputError, MissingError, NoSourcesError, UsageError
-from contimg.groups import group_id, subband_name, utc_of_jd
+from contimg.records.groups import group_id, subband_name, utc_of_jd
+from contimg.runtime.errors import BadInputError, MissingError, NoSourcesError, UsageError
 from contimg_simulate import uvh5
 from contimg_simulate.array import SCALES, dsa110
 from contimg_simulate.options import SimulateOptions
@@ -61,18 +61,48 @@ def test_clocks_are_skewed_as_at_the_telescope() -> None:
 def test_the_header_is_that_of_science_md(small: Made, index: int) -> None:
     with h5py.File(small.files[index]) as file:
         header = file["Header"]
-        texts = {name: header[name][()].decode() for name in ("telescope_name", "instrument", "object_name", "phase_type")}
-        assert texts == {"telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search", "phase_type": "drift"}
+        texts = {
+            name: header[name][()].decode()
+            for name in ("telescope_name", "instrument", "object_name", "phase_type")
+        }
+        assert texts == {
+            "telescope_name": "OVRO_MMA",
+            "instrument": "DSA",
+            "object_name": "search",
+            "phase_type": "drift",
+        }
         numbers = {
             name: header[name][()]
-            for name in ("Nants_data", "Nants_telescope", "Nbls", "Nspws", "Npols", "Nfreqs", "Ntimes", "Nblts")
+            for name in (
+                "Nants_data",
+                "Nants_telescope",
+                "Nbls",
+                "Nspws",
+                "Npols",
+                "Nfreqs",
+                "Ntimes",
+                "Nblts",
+            )
         }
         assert numbers == {
-            "Nants_data": 96, "Nants_telescope": 117, "Nbls": 4656, "Nspws": 1, "Npols": 2, "Nfreqs": 12, "Ntimes": 4, "Nblts": 4 * 4656,
-        }  # fmt: skip
-        assert (header["latitude"][()], header["longitude"][()], header["altitude"][()]) == (37.234, -118.283, 1188.0)
+            "Nants_data": 96,
+            "Nants_telescope": 117,
+            "Nbls": 4656,
+            "Nspws": 1,
+            "Npols": 2,
+            "Nfreqs": 12,
+            "Ntimes": 4,
+            "Nblts": 4 * 4656,
+        }
+        assert (header["latitude"][()], header["longitude"][()], header["altitude"][()]) == (
+            37.234,
+            -118.283,
+            1188.0,
+        )
         assert list(header["polarization_array"]) == [-5, -6]
-        assert [name.decode() for name in header["antenna_names"]] == [str(n) for n in range(1, 118)]
+        assert [name.decode() for name in header["antenna_names"]] == [
+            str(n) for n in range(1, 118)
+        ]
         assert list(header["antenna_numbers"]) == list(range(117))
         assert np.all(header["antenna_diameters"][()] == 4.65)
         assert header["antenna_positions"].shape == (117, 3)
@@ -82,11 +112,19 @@ def test_the_header_is_that_of_science_md(small: Made, index: int) -> None:
 def test_the_extra_keywords_are_those_of_science_md(small: Made) -> None:
     with h5py.File(small.files[3]) as file:
         extra = file["Header/extra_keywords"]
-        assert set(extra) == {"phase_center_dec", "ha_phase_center", "phase_center_epoch", "fs_table", "applied_delays_ns"}
+        assert set(extra) == {
+            "phase_center_dec",
+            "ha_phase_center",
+            "phase_center_epoch",
+            "fs_table",
+            "applied_delays_ns",
+        }
         assert extra["phase_center_dec"][()] == pytest.approx(np.deg2rad(33.0), rel=1e-15)
         assert extra["ha_phase_center"][()] == 0
         assert extra["phase_center_epoch"].asstr()[()] == "HADEC"
-        assert np.array([int(word) for word in extra["applied_delays_ns"][()].decode().split()]).shape == (117 * 2,)
+        assert np.array(
+            [int(word) for word in extra["applied_delays_ns"][()].decode().split()]
+        ).shape == (117 * 2,)
 
 
 def test_times_and_baselines_repeat_as_at_the_telescope(small: Made) -> None:
@@ -98,13 +136,21 @@ def test_times_and_baselines_repeat_as_at_the_telescope(small: Made) -> None:
         # A float64 Julian date holds 40 microseconds.
         assert np.diff(times[:, 0]) * 86400 == pytest.approx(12.884902000427246, abs=1e-4)
         assert np.all(header["integration_time"][()] == 12.884902000427246)
-        first, second = (header[name][()].reshape(4, 4656) for name in ("ant_1_array", "ant_2_array"))
+        first, second = (
+            header[name][()].reshape(4, 4656) for name in ("ant_1_array", "ant_2_array")
+        )
         assert np.all(first == first[0])
         assert np.sum(first[0] == second[0]) == 96
         turned = first[0] > second[0]
         assert 0 < turned.sum() < 10
-        assert all({int(a), int(b)} & {101, 115} for a, b in zip(first[0][turned], second[0][turned], strict=True))
-        assert len({frozenset((int(a), int(b))) for a, b in zip(first[0], second[0], strict=True)}) == 4656
+        assert all(
+            {int(a), int(b)} & {101, 115}
+            for a, b in zip(first[0][turned], second[0][turned], strict=True)
+        )
+        assert (
+            len({frozenset((int(a), int(b))) for a, b in zip(first[0], second[0], strict=True)})
+            == 4656
+        )
 
 
 def test_uvw_is_second_minus_first_at_hour_angle_zero_for_all_times(small: Made) -> None:
@@ -123,7 +169,14 @@ def test_uvw_is_second_minus_first_at_hour_angle_zero_for_all_times(small: Made)
     # Thompson, Moran & Swenson, equation 4.1, with the X axis on the local meridian.
     x = along[:, 0] * np.cos(longitude) + along[:, 1] * np.sin(longitude)
     y = -along[:, 0] * np.sin(longitude) + along[:, 1] * np.cos(longitude)
-    expected = np.stack([y, -np.sin(dec) * x + np.cos(dec) * along[:, 2], np.cos(dec) * x + np.sin(dec) * along[:, 2]], axis=1)
+    expected = np.stack(
+        [
+            y,
+            -np.sin(dec) * x + np.cos(dec) * along[:, 2],
+            np.cos(dec) * x + np.sin(dec) * along[:, 2],
+        ],
+        axis=1,
+    )
     # float32 holds 2.6 km to 0.12 mm.
     assert np.abs(uvw[0] - expected).max() < 2e-4
     assert 2550 < np.linalg.norm(uvw[0], axis=1).max() < 2750
@@ -170,14 +223,19 @@ def test_a_full_file_has_the_telescopes_bytes_and_chunks(tmp_path: Path) -> None
     scale, path = SCALES["full"], tmp_path / "full.hdf5"
     plan = plans(SimulateOptions(out="", incoming="", scale="full"))[0]
     shape = (24, dsa110().baselines, 48, 2)
-    uvh5.write(path, uvh5.Subband(4, scale, dsa110(), plan.dec_rad, plan.time_jd, np.ones(shape, np.complex64)))
+    uvh5.write(
+        path,
+        uvh5.Subband(4, scale, dsa110(), plan.dec_rad, plan.time_jd, np.ones(shape, np.complex64)),
+    )
     assert path.stat().st_size == 145_348_600
     with h5py.File(path) as file:
         data, header = file["Data"], file["Header"]
         # What h5py guesses for these shapes, as the telescope's writer lets it.
         assert {name: data[name].chunks for name in data} == {
-            "visdata": (128, 1, 12, 1), "flags": (256, 1, 24, 1), "nsamples": (256, 1, 12, 1),
-        }  # fmt: skip
+            "visdata": (128, 1, 12, 1),
+            "flags": (256, 1, 24, 1),
+            "nsamples": (256, 1, 12, 1),
+        }
         assert data["visdata"].shape == (111744, 1, 48, 2)
         assert header["uvw_array"].chunks == (512, 3)
         assert np.all(data["visdata"][-1] == 1)
@@ -219,7 +277,9 @@ def test_groups_of_one_seed_share_their_instrument_whichever_is_made_first(tmp_p
     assert np.array_equal(alone.arrays["bandpass"], both.arrays["bandpass"])
     # The start was read to a microsecond, in which a gain drifts by 1e-7.
     assert alone.arrays[f"gains_{name}"] == pytest.approx(both.arrays[f"gains_{name}"], abs=1e-5)
-    assert np.diff([group["mjd_start"] for group in both.truth["groups"]]) * 86400 == pytest.approx(309.24, abs=1e-3)
+    assert np.diff([group["mjd_start"] for group in both.truth["groups"]]) * 86400 == pytest.approx(
+        309.24, abs=1e-3
+    )
 
 
 def test_the_truth_says_what_each_source_looks_like(small: Made) -> None:
@@ -276,10 +336,18 @@ def _curves(group: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 class TestDefects:
     def test_missing_truncated_and_empty_subbands(self, small: Made, tmp_path: Path) -> None:
-        chosen: dict[str, Any] = {"missing_subbands": "3,9", "truncated_subbands": "4", "empty_subbands": "5"}
+        chosen: dict[str, Any] = {
+            "missing_subbands": "3,9",
+            "truncated_subbands": "4",
+            "empty_subbands": "5",
+        }
         made = simulate(tmp_path, SKY, nvss=False, groups=2, **chosen)
-        first, second = ([made.incoming / key for key in group["files"]] for group in made.truth["groups"])
-        assert [int(path.name[22:24]) for path in first] == [k for k in range(16) if k not in {3, 9}]
+        first, second = (
+            [made.incoming / key for key in group["files"]] for group in made.truth["groups"]
+        )
+        assert [int(path.name[22:24]) for path in first] == [
+            k for k in range(16) if k not in {3, 9}
+        ]
         assert len(second) == 16
         sizes = {int(path.name[22:24]): path.stat().st_size for path in first}
         whole = small.files[0].stat().st_size
@@ -298,7 +366,9 @@ class TestDefects:
             ({"time": "yesterday"}, "yesterday"),
         ],
     )
-    def test_options_that_cannot_be_meant_are_refused(self, tmp_path: Path, chosen: dict[str, Any], told: str) -> None:
+    def test_options_that_cannot_be_meant_are_refused(
+        self, tmp_path: Path, chosen: dict[str, Any], told: str
+    ) -> None:
         with pytest.raises(UsageError, match=re.escape(told)):
             simulate(tmp_path, SKY, nvss=False, **chosen)
         assert not (tmp_path / "incoming").exists()
@@ -318,12 +388,26 @@ class TestDefects:
 
 
 def test_it_shares_no_beam_frame_or_prediction_code_with_the_stages() -> None:
-    allowed = {"contract", "options", "stage", "context", "errors", "store", "groups", "telescope", "catalogues", "npz"}
+    allowed = {
+        "contract",
+        "options",
+        "stage",
+        "context",
+        "errors",
+        "store",
+        "groups",
+        "telescope",
+        "catalogues",
+        "npz",
+    }
     imported = set()
     for path in sorted(Path(contimg_simulate.__file__).parent.glob("*.py")):
         text = path.read_text()
         imported |= set(re.findall(r"from contimg\.(\w+) import", text))
         # Of these two only data: the stations' places and the NVSS.
         assert re.findall(r"from contimg\.telescope import (.*)", text) in ([], ["stations"])
-        assert re.findall(r"from contimg\.catalogues import (.*)", text) in ([], ["nvss as catalogue"])
+        assert re.findall(r"from contimg\.catalogues import (.*)", text) in (
+            [],
+            ["nvss as catalogue"],
+        )
     assert imported <= allowed

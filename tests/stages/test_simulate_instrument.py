@@ -11,8 +11,15 @@ from contimg_simulate.instrument import Instrument
 
 DAY = 61065.0
 INSTRUMENT = Instrument(
-    seed=3, antennas=96, amplitude_drift=0.01, phase_drift_deg=5.0, memory_h=48.0, delay_ns=0.02, flux_scale_error=0.05, sefd_jy=6000.0
-)  # fmt: skip
+    seed=3,
+    antennas=96,
+    amplitude_drift=0.01,
+    phase_drift_deg=5.0,
+    memory_h=48.0,
+    delay_ns=0.02,
+    flux_scale_error=0.05,
+    sefd_jy=6000.0,
+)
 
 
 @pytest.mark.parametrize("minutes", [5.15, 20.0, 60.0])
@@ -67,7 +74,9 @@ def test_a_seed_is_an_instrument() -> None:
 
 def test_the_bandpass_is_a_smooth_function_of_frequency_whatever_the_channels() -> None:
     coarse, fine = np.linspace(1.32e9, 1.49e9, 5), np.linspace(1.32e9, 1.49e9, 9)
-    assert INSTRUMENT.bandpass(fine)[..., ::2] == pytest.approx(INSTRUMENT.bandpass(coarse), rel=1e-12)
+    assert INSTRUMENT.bandpass(fine)[..., ::2] == pytest.approx(
+        INSTRUMENT.bandpass(coarse), rel=1e-12
+    )
 
 
 def test_delays_are_small_enough_that_k_is_off_by_default() -> None:

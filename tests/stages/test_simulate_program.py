@@ -13,9 +13,9 @@ from pathlib import Path
 import h5py
 import pytest
 
-from contimg.errors import Exit
-from contimg.options import help_text
-from contimg.store import open_store
+from contimg.runtime.errors import Exit
+from contimg.runtime.options import help_text
+from contimg.runtime.store import open_store
 from contimg_simulate.options import SimulateOptions
 from simulated import BARE, off_axis, simulate
 
@@ -56,7 +56,9 @@ def test_a_group_comes_with_one_line_of_summary(tmp_path: Path) -> None:
         (["--nvss", "false"], Exit.NO_SOURCES, "in the beam"),
     ],
 )
-def test_what_cannot_be_done_is_told_with_its_exit_code(tmp_path: Path, words: list[str], code: Exit, told: str) -> None:
+def test_what_cannot_be_done_is_told_with_its_exit_code(
+    tmp_path: Path, words: list[str], code: Exit, told: str
+) -> None:
     (tmp_path / "list.csv").write_text("not,a,list\n1,2,3\n")
     given = [word.format(here=tmp_path) for word in words]
     done = _run("--out", f"{tmp_path}/products", "--incoming", f"{tmp_path}/incoming", *given)
@@ -69,7 +71,9 @@ def test_what_cannot_be_done_is_told_with_its_exit_code(tmp_path: Path, words: l
 def test_told_to_stop_it_leaves_whole_files_only(tmp_path: Path) -> None:
     incoming = tmp_path / "incoming"
     words = ["--out", f"{tmp_path}/products", "--incoming", str(incoming), "--campaign", "demo"]
-    with subprocess.Popen([PROGRAM, *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        [PROGRAM, *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as child:
         for _ in range(600):
             if len(list(incoming.rglob("*.hdf5"))) > 3:
                 break
@@ -89,7 +93,9 @@ def test_told_to_stop_it_leaves_whole_files_only(tmp_path: Path) -> None:
 def test_subbands_go_to_s3_as_well(tmp_path: Path, moto_root: str) -> None:
     chosen = {**BARE, "missing_subbands": ",".join(str(k) for k in range(1, 16))}
     here = simulate(tmp_path / "here", [off_axis(0.0, 0.1)], **chosen)
-    there = simulate(tmp_path / "there", [off_axis(0.0, 0.1)], incoming=f"{moto_root}/incoming", **chosen)
+    there = simulate(
+        tmp_path / "there", [off_axis(0.0, 0.1)], incoming=f"{moto_root}/incoming", **chosen
+    )
     store = open_store(f"{moto_root}/incoming")
     (key,) = [entry.key for entry in store.entries()]
     assert key == here.truth["groups"][0]["files"][0] == there.truth["groups"][0]["files"][0]

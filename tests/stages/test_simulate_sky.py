@@ -14,7 +14,7 @@ from astropy_iers_data import IERS_A_FILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contimg.errors import BadInputError
+from contimg.runtime.errors import BadInputError
 from contimg_simulate import frame
 from contimg_simulate.lightcurves import Flare, Lens, Steady, lens_gain
 from contimg_simulate.sky import Source, merge, nvss, read_sources, standards
@@ -62,18 +62,22 @@ def test_a_transit_is_when_the_hour_angle_is_zero() -> None:
 def test_standards_are_perley_and_butler_2017() -> None:
     by_name = {source.name: source for source in standards()}
     # setjy of CASA gives 15.016 Jy for 3C286 at the middle of the VLA file of measured.md section 10.
-    assert by_name["3C286"].spectrum_jy(np.array([1.4126e9]), 0.0)[0] == pytest.approx(15.016, rel=1e-3)
+    assert by_name["3C286"].spectrum_jy(np.array([1.4126e9]), 0.0)[0] == pytest.approx(
+        15.016, rel=1e-3
+    )
     # NVSS: 16.394 Jy/beam at 1.4 GHz, 3 % its own calibration.
     assert by_name["3C48"].flux_jy == pytest.approx(16.394, rel=0.03)
 
 
 def test_standards_agree_with_those_of_the_stages() -> None:
     """Two people copied the same table; a slip of either shows here."""
-    from contimg.catalogues import standard_flux_jy
+    from contimg.astro.catalogues import standard_flux_jy
 
     frequency = np.array([1.31e9, 1.405e9, 1.499e9])
     for source in standards():
-        assert source.spectrum_jy(frequency, 0.0) == pytest.approx(np.asarray(standard_flux_jy(source.name, frequency)), rel=1e-6)
+        assert source.spectrum_jy(frequency, 0.0) == pytest.approx(
+            np.asarray(standard_flux_jy(source.name, frequency)), rel=1e-6
+        )
 
 
 def test_a_listed_source_replaces_its_catalogue_row() -> None:
@@ -98,11 +102,15 @@ def test_a_catalogue_source_keeps_its_spectrum() -> None:
 def test_lists_are_read_as_json_and_as_csv() -> None:
     rows = [
         {"name": "A", "ra_deg": 10.0, "dec_deg": 33.0, "flux_jy": 0.5, "alpha": -0.8},
-        {"name": "B", "ra_deg": 11.0, "dec_deg": 32.0, "flux_jy": 0.1, "curve": {"kind": "flare", "peak_mjd": 61100.0}},
+        {
+            "name": "B",
+            "ra_deg": 11.0,
+            "dec_deg": 32.0,
+            "flux_jy": 0.1,
+            "curve": {"kind": "flare", "peak_mjd": 61100.0},
+        },
     ]
-    table = (
-        'name,ra_deg,dec_deg,flux_jy,alpha,curve\nA,10,33,0.5,-0.8,\nB,11,32,0.1,,"{""kind"": ""flare"", ""peak_mjd"": 61100}"\n'
-    )
+    table = 'name,ra_deg,dec_deg,flux_jy,alpha,curve\nA,10,33,0.5,-0.8,\nB,11,32,0.1,,"{""kind"": ""flare"", ""peak_mjd"": 61100}"\n'
     from_json = read_sources(json.dumps(rows).encode(), "list.json")
     assert from_json == read_sources(table.encode(), "list.csv")
     assert from_json[1].curve == Flare(peak_mjd=61100.0)
@@ -137,12 +145,18 @@ class TestLens:
     """A one-dimensional Gaussian plasma lens: Clegg, Fey & Lazio 1998."""
 
     def test_far_away_it_does_nothing(self) -> None:
-        assert lens_gain(np.array([-12.0, 12.0]), np.array([1.2, 1.2]), 0.3) == pytest.approx(1.0, abs=1e-4)
+        assert lens_gain(np.array([-12.0, 12.0]), np.array([1.2, 1.2]), 0.3) == pytest.approx(
+            1.0, abs=1e-4
+        )
 
     @pytest.mark.parametrize("strength", [0.5, 1.2, 2.0])
-    def test_on_the_axis_a_small_source_is_dimmed_by_their_equation_8(self, strength: float) -> None:
+    def test_on_the_axis_a_small_source_is_dimmed_by_their_equation_8(
+        self, strength: float
+    ) -> None:
         # Gain 1 / (1 + alpha) at u = 0; a source of 0.01 sees 1e-4 of the curvature.
-        assert lens_gain(np.array([0.0]), np.array([strength]), 0.01)[0] == pytest.approx(1 / (1 + strength), rel=1e-3)
+        assert lens_gain(np.array([0.0]), np.array([strength]), 0.01)[0] == pytest.approx(
+            1 / (1 + strength), rel=1e-3
+        )
 
     @pytest.mark.parametrize("strength", [0.8, 1.2, 5.0])
     def test_it_moves_light_and_makes_none(self, strength: float) -> None:
@@ -156,14 +170,18 @@ class TestLens:
         strength, size = 1.2, 0.4
         rays = np.linspace(-12, 12, 400_001)
         landing = rays * (1 + strength * np.exp(-(rays**2)))
-        assert np.all(np.diff(landing) > 0), "one image everywhere: alpha is below the caustic limit of 2.24"
+        assert np.all(np.diff(landing) > 0), (
+            "one image everywhere: alpha is below the caustic limit of 2.24"
+        )
         fine = np.linspace(-10, 10, 20_001)
         image = np.interp(fine, landing, rays)
         gain = 1 / (1 + (1 - 2 * image**2) * strength * np.exp(-(image**2)))
         for offset in (0.0, 0.7, 1.5, 2.5):
             weight = np.exp(-0.5 * ((fine - offset) / size) ** 2)
             expected = np.sum(weight * gain) / np.sum(weight)
-            assert lens_gain(np.array([offset]), np.array([strength]), size)[0] == pytest.approx(expected, rel=1e-4)
+            assert lens_gain(np.array([offset]), np.array([strength]), size)[0] == pytest.approx(
+                expected, rel=1e-4
+            )
 
     def test_the_dip_is_flanked_by_spikes_and_is_deeper_at_low_frequency(self) -> None:
         lens, band = Lens(centre_mjd=0.0), np.array([1.31e9, 1.5e9])

@@ -19,7 +19,9 @@ NODES = 12
 """Of a Gauss-Legendre rule: exact to 1e-10 for the two turns of phase that occur here."""
 
 
-def _averaged(east_deg: float, north_deg: float, scale: str, pairs: list[int]) -> np.ndarray[Any, Any]:
+def _averaged(
+    east_deg: float, north_deg: float, scale: str, pairs: list[int]
+) -> np.ndarray[Any, Any]:
     """Average a source of 1 Jy over one integration and each channel of subband 3 by brute force: turn the sky and add up."""
     made = group([off_axis(east_deg, north_deg)], scale=scale, **BARE)
     source = made.sources[0]
@@ -29,11 +31,18 @@ def _averaged(east_deg: float, north_deg: float, scale: str, pairs: list[int]) -
     baseline = places[array.index(array.second[pairs])] - places[array.index(array.first[pairs])]
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     total = np.zeros((len(pairs), size.channels), complex)
-    for (tick, in_time), (shift, in_band) in itertools.product(zip(nodes, weights, strict=True), repeat=2):
+    for (tick, in_time), (shift, in_band) in itertools.product(
+        zip(nodes, weights, strict=True), repeat=2
+    ):
         turned = EARTH_RATE_RAD_S * INTEGRATION_S / 2 * tick
         offset = unit_vectors(ha[0] + turned, dec[0]) - unit_vectors(turned, made.plan.dec_rad)
         frequency = size.frequencies_hz(3) + size.width_hz / 2 * shift
-        total += in_time * in_band / 4 * np.exp(2j * np.pi * frequency * (baseline @ offset[0])[:, None] / LIGHT_M_S)
+        total += (
+            in_time
+            * in_band
+            / 4
+            * np.exp(2j * np.pi * frequency * (baseline @ offset[0])[:, None] / LIGHT_M_S)
+        )
     return total
 
 
@@ -56,9 +65,13 @@ def _loss(dec_deg: float, north_deg: float) -> float:
     cross = array.first != array.second
     weight = np.linalg.norm(array.uvw_m(np.deg2rad(dec_deg)), axis=1)[cross]
     centre = group([off_axis(0.0, 0.0)], dec_deg=dec_deg, **BARE).plan.centre_deg()
-    source = off_axis(0.0, 0.0).model_copy(update={"ra_deg": centre[0], "dec_deg": centre[1] + north_deg})
+    source = off_axis(0.0, 0.0).model_copy(
+        update={"ra_deg": centre[0], "dec_deg": centre[1] + north_deg}
+    )
     made = group([source], scale="full", beam="uniform", dec_deg=dec_deg, **BARE)
-    return float(1 - np.average(np.abs(subband(made, 7)[12][cross]).mean(axis=(1, 2)), weights=weight))
+    return float(
+        1 - np.average(np.abs(subband(made, 7)[12][cross]).mean(axis=(1, 2)), weights=weight)
+    )
 
 
 def test_smearing_loses_what_science_says() -> None:
@@ -73,7 +86,9 @@ def test_the_beam_is_that_of_the_dish() -> None:
     assert airy_power(np.array(0.0), np.array(1.4e9)) == 1
     for frequency, fwhm_deg in ((1.311e9, 2.90), (1.405e9, 2.71), (1.499e9, 2.54)):
         # science.md gives two decimals; the slope there is 0.5 per 1.4 deg, so 0.005 deg is 0.002.
-        assert airy_power(np.deg2rad(fwhm_deg / 2), np.array(frequency)) == pytest.approx(0.5, abs=0.003)
+        assert airy_power(np.deg2rad(fwhm_deg / 2), np.array(frequency)) == pytest.approx(
+            0.5, abs=0.003
+        )
     first_null = np.arcsin(1.2196698912665 * LIGHT_M_S / 1.4e9 / 4.65)
     assert airy_power(np.array(first_null), np.array(1.4e9)) < 1e-12
 
@@ -84,10 +99,14 @@ def test_a_source_drifts_through_the_beam() -> None:
     power = subband(made, 8)[:, auto, :, 0].real
     separation = made.separation_rad[0]
     # An autocorrelation without noise is the source's flux through the beam, of each integration and channel.
-    assert power == pytest.approx(airy_power(separation[:, None], made.scale.frequencies_hz(8)), rel=1e-5)
+    assert power == pytest.approx(
+        airy_power(separation[:, None], made.scale.frequencies_hz(8)), rel=1e-5
+    )
     # East of the pointing at first, it comes nearer by the sky's turning: 15.04 arcsec a second times cos(Dec).
     moved = np.rad2deg(separation[0] - separation[-1])
-    assert moved == pytest.approx(23 * INTEGRATION_S * 15.041 / 3600 * np.cos(np.deg2rad(32.86)), rel=0.01)
+    assert moved == pytest.approx(
+        23 * INTEGRATION_S * 15.041 / 3600 * np.cos(np.deg2rad(32.86)), rel=0.01
+    )
 
 
 def test_noise_is_that_of_the_radiometer_equation() -> None:
@@ -97,7 +116,9 @@ def test_noise_is_that_of_the_radiometer_equation() -> None:
     data = subband(made, 5)
     sefd = made.sefd_jy[array.index(array.first)] * made.sefd_jy[array.index(array.second)]
     sigma = np.sqrt(sefd[cross] / (2 * 976562.5 * INTEGRATION_S))[None, :, None, None]
-    pulls = np.concatenate([(data[:, cross].real / sigma).ravel(), (data[:, cross].imag / sigma).ravel()])
+    pulls = np.concatenate(
+        [(data[:, cross].real / sigma).ravel(), (data[:, cross].imag / sigma).ravel()]
+    )
     # 0.9 million numbers: their scatter is known to 0.0008.
     assert pulls.std() == pytest.approx(1.0, abs=0.004)
     assert abs(pulls.mean()) < 0.005
@@ -126,7 +147,9 @@ def test_gains_and_bandpass_multiply_as_the_truth_says() -> None:
     descending = np.s_[::-1]
     bandpass = made.bandpass[:, :, descending][:, :, 4 * 12 : 5 * 12]
     gain = bandpass[:, :, None] * made.gains[..., None]  # polarization, antenna, time, channel
-    expected = np.moveaxis(gain[:, i].conj() * gain[:, j], (0, 1, 2, 3), (3, 1, 0, 2)) * subband(plain, 4)
+    expected = np.moveaxis(gain[:, i].conj() * gain[:, j], (0, 1, 2, 3), (3, 1, 0, 2)) * subband(
+        plain, 4
+    )
     np.testing.assert_allclose(subband(made, 4), expected, rtol=1e-4, atol=1e-6)
     assert np.median(np.abs(made.bandpass)) == pytest.approx(0.07, rel=0.05)
 
@@ -170,7 +193,9 @@ def test_interference_is_where_the_truth_says(kind: str) -> None:
     made = group([off_axis(0.0, 0.0, 0.1)], rfi=kind, **BARE)
     on = np.any([emitter.on for emitter in made.emitters], axis=0)
     assert 0 < on.mean() < 0.1
-    power = np.concatenate([np.abs(subband(made, k)[..., 0][:, near]).mean(axis=1) for k in range(16)], axis=1)[:, ::-1]
+    power = np.concatenate(
+        [np.abs(subband(made, k)[..., 0][:, near]).mean(axis=1) for k in range(16)], axis=1
+    )[:, ::-1]
     # The sky alone is 0.1 Jy; every emitter has 30 Jy or more, of which short baselines keep the most.
     assert np.all(power[~on] < 0.2)
     assert np.all(power[on] > 3)

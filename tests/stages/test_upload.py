@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.errors import Exit, StoreError
-from contimg.store import open_store
+from contimg.runtime.errors import Exit, StoreError
+from contimg.runtime.store import open_store
 from contimg_watch.options import UploadOptions
 from contimg_watch.upload import Uploader, finished
 
 if TYPE_CHECKING:
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 CONTIMG = Path(sys.executable).parent / "contimg"
 LOG = logging.getLogger("test")
@@ -42,7 +42,11 @@ def disk(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["directory", "moto", "rclone"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    root = str(tmp_path / "store") if request.param == "directory" else request.getfixturevalue(f"{request.param}_root")
+    root = (
+        str(tmp_path / "store")
+        if request.param == "directory"
+        else request.getfixturevalue(f"{request.param}_root")
+    )
     return open_store(root)
 
 
@@ -62,14 +66,24 @@ def uploader(disk: Path, store: Store, **options: Any) -> Uploader:
 
 
 def test_finished_subbands_and_nothing_else_go_to_their_day(disk: Path, store: Store) -> None:
-    assert said(upload(disk, store)) == {"stage": "upload", "copied": 2, "bytes": 11000, "already": 0}
-    assert [entry.key for entry in store.entries()] == [f"incoming/2026-01-25/{FIRST}", f"incoming/2026-01-26/{SECOND}"]
+    assert said(upload(disk, store)) == {
+        "stage": "upload",
+        "copied": 2,
+        "bytes": 11000,
+        "already": 0,
+    }
+    assert [entry.key for entry in store.entries()] == [
+        f"incoming/2026-01-25/{FIRST}",
+        f"incoming/2026-01-26/{SECOND}",
+    ]
     assert store.read(f"incoming/2026-01-26/{SECOND}") == b"second" * 1000
 
 
 def test_it_resumes_with_what_is_not_there_yet(disk: Path, store: Store) -> None:
     uploader(disk, store).once()
-    (disk / "2026-01-25T22:26:05_sb02_incomplete.hdf5").rename(disk / "2026-01-25T22:26:05_sb02.hdf5")
+    (disk / "2026-01-25T22:26:05_sb02_incomplete.hdf5").rename(
+        disk / "2026-01-25T22:26:05_sb02.hdf5"
+    )
     again = uploader(disk, store)
     again.once()
     assert (again.copied, again.already) == (1, 2)
@@ -89,7 +103,9 @@ def test_a_damaged_copy_of_the_same_size_is_found_when_asked(disk: Path, store: 
     assert store.read(f"incoming/2026-01-25/{FIRST}") == b"first" * 1000
 
 
-def test_a_copy_that_came_out_wrong_is_removed_and_said(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_came_out_wrong_is_removed_and_said(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(str(tmp_path / "store"))
     one = uploader(disk, store)
     # Bytes turn on the way, as they do on bad memory: what is read back differs.
@@ -131,10 +147,21 @@ def test_oldest_first(disk: Path) -> None:
 
 def test_following_it_copies_what_appears_and_stops_when_told(disk: Path, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
-    argv = [str(CONTIMG), "upload", str(disk), "--store", store.root, "--follow", "--interval-s", "0.1"]
+    argv = [
+        str(CONTIMG),
+        "upload",
+        str(disk),
+        "--store",
+        store.root,
+        "--follow",
+        "--interval-s",
+        "0.1",
+    ]
     follower = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     _until(lambda: store.exists(f"incoming/2026-01-26/{SECOND}"))
-    (disk / "2026-01-25T22:26:05_sb02_incomplete.hdf5").rename(disk / "2026-01-25T22:26:05_sb02.hdf5")
+    (disk / "2026-01-25T22:26:05_sb02_incomplete.hdf5").rename(
+        disk / "2026-01-25T22:26:05_sb02.hdf5"
+    )
     _until(lambda: store.exists("incoming/2026-01-25/2026-01-25T22:26:05_sb02.hdf5"))
     follower.send_signal(signal.SIGTERM)
     assert follower.wait(10) == Exit.TOLD_TO_STOP

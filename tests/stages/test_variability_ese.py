@@ -28,15 +28,24 @@ def lens_gain(position: np.ndarray, strength: float, size: float) -> np.ndarray:
 
 def flare(days: np.ndarray, peak: float, rise: float, decay: float, size: float) -> np.ndarray:
     x = days - peak
-    return np.asarray(1 + size * np.where(x < 0, np.exp(np.minimum(x, 0) / rise), np.exp(-np.maximum(x, 0) / decay)))
+    return np.asarray(
+        1
+        + size * np.where(x < 0, np.exp(np.minimum(x, 0) / rise), np.exp(-np.maximum(x, 0) / decay))
+    )
 
 
 def red_noise(rng: np.random.Generator, days: np.ndarray, size: float, tau: float) -> np.ndarray:
     covariance = size**2 * np.exp(-np.abs(days[:, None] - days[None, :]) / tau)
-    return np.asarray(np.exp(np.linalg.cholesky(covariance + 1e-12 * np.eye(days.size)) @ rng.normal(size=days.size)))
+    return np.asarray(
+        np.exp(
+            np.linalg.cholesky(covariance + 1e-12 * np.eye(days.size)) @ rng.normal(size=days.size)
+        )
+    )
 
 
-def verdict(flux: np.ndarray, error: float, rng: np.random.Generator, days: np.ndarray = DAYS) -> Verdict:
+def verdict(
+    flux: np.ndarray, error: float, rng: np.random.Generator, days: np.ndarray = DAYS
+) -> Verdict:
     sigma = np.full(days.size, error * flux.mean())
     noisy = flux + sigma * rng.normal(size=days.size)
     curve = LightCurve(
@@ -54,7 +63,9 @@ def verdict(flux: np.ndarray, error: float, rng: np.random.Generator, days: np.n
     return judge_curve(curve, OPTIONS)
 
 
-@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.1), (1.2, 0.3), (3.0, 0.2), (9.0, 0.5), (20.0, 1.5)])
+@pytest.mark.parametrize(
+    ("alpha", "beta"), [(0.5, 0.1), (1.2, 0.3), (3.0, 0.2), (9.0, 0.5), (20.0, 1.5)]
+)
 def test_magnification_equals_the_integral_over_rays(alpha: float, beta: float) -> None:
     grid, gain = magnification(alpha, beta)
     where = np.linspace(-9, 9, 181)
@@ -118,7 +129,9 @@ def test_spikes_and_dip_of_a_lens_are_one_excursion() -> None:
 @pytest.mark.parametrize("error", [0.003, 0.03])
 def test_lens_is_found_where_it_is(error: float) -> None:
     for seed, middle in enumerate((65.0, 100.0)):
-        found = verdict(lens_gain((DAYS - middle) / 13, 1.2, 0.3), error, np.random.default_rng(seed))
+        found = verdict(
+            lens_gain((DAYS - middle) / 13, 1.2, 0.3), error, np.random.default_rng(seed)
+        )
         assert found.candidate
         assert found.lens is not None
         # A quarter of the sampling interval.
@@ -132,10 +145,14 @@ def test_lens_before_a_source_that_varies_itself_is_found() -> None:
     assert verdict(flux, 0.01, rng).candidate
 
 
-@pytest.mark.parametrize(("rise", "decay", "size"), [(5, 12, 0.6), (2, 60, 1.5), (15, 15, 1.0), (30, 5, 0.5)])
+@pytest.mark.parametrize(
+    ("rise", "decay", "size"), [(5, 12, 0.6), (2, 60, 1.5), (15, 15, 1.0), (30, 5, 0.5)]
+)
 def test_flares_are_no_lenses(rise: float, decay: float, size: float) -> None:
     for seed, peak in enumerate((20.0, 75.0, 130.0)):
-        assert not verdict(flare(DAYS, peak, rise, decay, size), 0.01, np.random.default_rng(seed)).candidate
+        assert not verdict(
+            flare(DAYS, peak, rise, decay, size), 0.01, np.random.default_rng(seed)
+        ).candidate
 
 
 def test_a_dip_without_spikes_of_two_epochs_is_no_lens() -> None:
@@ -161,17 +178,25 @@ def population(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     error = 10 ** rng.uniform(-2.3, -1.0)
     if kind == "flare":
         return flare(
-            DAYS, rng.uniform(0, 150), 10 ** rng.uniform(0.3, 1.7), 10 ** rng.uniform(0.7, 2), 10 ** rng.uniform(-0.7, 0.3)
+            DAYS,
+            rng.uniform(0, 150),
+            10 ** rng.uniform(0.3, 1.7),
+            10 ** rng.uniform(0.7, 2),
+            10 ** rng.uniform(-0.7, 0.3),
         ), error
     if kind == "red":
-        return red_noise(rng, DAYS, 10 ** rng.uniform(-1.5, -0.3), 10 ** rng.uniform(0.5, 2.5)), error
+        return red_noise(
+            rng, DAYS, 10 ** rng.uniform(-1.5, -0.3), 10 ** rng.uniform(0.5, 2.5)
+        ), error
     flux = np.ones(26)
     if kind == "bad epochs":
         flux[rng.integers(26, size=2)] *= rng.uniform(0.3, 1.7, 2)
     return flux, error
 
 
-@pytest.mark.parametrize(("kind", "count"), [("steady", 400), ("bad epochs", 8), ("flare", 8), ("red", 8)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("steady", 400), ("bad epochs", 8), ("flare", 8), ("red", 8)]
+)
 def test_false_alarms_are_rare(kind: str, count: int) -> None:
     rng = np.random.default_rng(2026)
     alarms = sum(verdict(*population(kind, rng), rng).candidate for _ in range(count))
@@ -211,7 +236,10 @@ def test_real_agn_without_a_lens_are_no_candidates(names: str, count: int) -> No
 @pytest.mark.skipif(not gbi.FOLDER.exists(), reason="the GBI light curves are not here")
 def test_lenses_put_before_real_agn_are_found() -> None:
     windows = [window for path in sorted(gbi.FOLDER.glob("*.txt")) for window in gbi_windows(path)]
-    found = [gbi_verdict(mjd, flux * lens_gain((mjd - mjd[0] - 75) / 13, 1.2, 0.3)) for mjd, flux in windows]
+    found = [
+        gbi_verdict(mjd, flux * lens_gain((mjd - mjd[0] - 75) / 13, 1.2, 0.3))
+        for mjd, flux in windows
+    ]
     # Real sources vary by themselves, and three of these data sets hold bad scans: not every lens can stand out. What is asked of the
     # search is an evidence of 10; what is asked of a candidate, for the sake of false alarms, is the threshold's own rule.
     assert np.mean([item.lens is not None and item.lens.least > 10 for item in found]) >= 0.7
@@ -220,7 +248,18 @@ def test_lenses_put_before_real_agn_are_found() -> None:
 def gbi_verdict(mjd: np.ndarray, flux: np.ndarray) -> Verdict:
     """The archive's errors are 1.5 % of the flux."""
     error, limit = 0.015 * flux, np.zeros(mjd.size, bool)
-    curve = LightCurve("agn", 0, 0, "f", reference=False, mjd=mjd, epoch=np.arange(mjd.size), flux=flux, error=error, limit=limit)
+    curve = LightCurve(
+        "agn",
+        0,
+        0,
+        "f",
+        reference=False,
+        mjd=mjd,
+        epoch=np.arange(mjd.size),
+        flux=flux,
+        error=error,
+        limit=limit,
+    )
     return judge_curve(curve, OPTIONS)
 
 

@@ -40,7 +40,9 @@ def test_constant_is_that_of_the_best_mean() -> None:
     for k, covariance in enumerate(covariances()):
         inverse = np.linalg.inv(covariance)
         mean = inverse.sum(axis=0) @ Y / inverse.sum()
-        assert noise.constant[k] == pytest.approx(log_likelihood(np.full(24, mean), covariance), rel=1e-9)
+        assert noise.constant[k] == pytest.approx(
+            log_likelihood(np.full(24, mean), covariance), rel=1e-9
+        )
         assert noise.constant[k] > log_likelihood(np.full(24, mean + 0.01), covariance)
 
 
@@ -54,7 +56,9 @@ def test_fits_are_generalised_least_squares() -> None:
             basis, inverse = np.stack([np.ones(24), shape], axis=1), np.linalg.inv(covariance)
             expected = np.linalg.solve(basis.T @ inverse @ basis, basis.T @ inverse @ Y)
             assert (a[q, k], b[q, k]) == pytest.approx(tuple(expected), rel=1e-6)
-            assert value[q, k] == pytest.approx(log_likelihood(basis @ expected, covariance), rel=1e-8)
+            assert value[q, k] == pytest.approx(
+                log_likelihood(basis @ expected, covariance), rel=1e-8
+            )
 
 
 def test_a_template_that_no_epoch_sees_gains_nothing() -> None:
@@ -76,7 +80,13 @@ def test_two_bad_epochs_are_two_free_offsets() -> None:
             fitted = np.full(24, mean)
             fitted[[i, j]] = Y[[i, j]]
             best = max(best, log_likelihood(fitted, covariance))
-    white = type(noise)(noise.y, *(getattr(noise, name)[:1] for name in ("size", "weight", "projected", "least", "constant")))
+    white = type(noise)(
+        noise.y,
+        *(
+            getattr(noise, name)[:1]
+            for name in ("size", "weight", "projected", "least", "constant")
+        ),
+    )
     assert white.two_bad_epochs() == pytest.approx(best, rel=1e-9)
     assert noise.two_bad_epochs() >= white.two_bad_epochs()
 
@@ -85,7 +95,9 @@ def test_a_flare_has_its_rise_decay_and_form() -> None:
     x = np.array([-10.0, 0.0, 20.0])
     assert flare_curve(x, 10.0, 20.0, 1.0, 0.0) == pytest.approx([np.exp(-1), 1.0, np.exp(-1)])
     assert flare_curve(x + 5, 10.0, 10.0, 2.0, 5.0) == pytest.approx([np.exp(-1), 1.0, np.exp(-4)])
-    assert flare_curve(np.array([-9.0, 9.0, 11.0]), 10.0, 10.0, 60.0, 0.0) == pytest.approx([1, 1, 0], abs=0.003)
+    assert flare_curve(np.array([-9.0, 9.0, 11.0]), 10.0, 10.0, 60.0, 0.0) == pytest.approx(
+        [1, 1, 0], abs=0.003
+    )
 
 
 def test_flares_reach_beyond_the_light_curve() -> None:
@@ -135,8 +147,15 @@ def test_magnification_at_its_extremes(alpha: float, beta: float) -> None:
 
 
 def test_evidence_does_not_depend_on_the_unit_of_flux() -> None:
-    flux = 1 + 2 * lens_curve(DAYS, 1.5, 0.4, 75.0, 60.0) * 0.4 + 0.01 * np.random.default_rng(1).normal(size=24)
-    first, second = evidence(DAYS, flux, np.full(24, 0.01)), evidence(DAYS, 350 * flux, np.full(24, 3.5))
+    flux = (
+        1
+        + 2 * lens_curve(DAYS, 1.5, 0.4, 75.0, 60.0) * 0.4
+        + 0.01 * np.random.default_rng(1).normal(size=24)
+    )
+    first, second = (
+        evidence(DAYS, flux, np.full(24, 0.01)),
+        evidence(DAYS, 350 * flux, np.full(24, 3.5)),
+    )
     assert first is not None
     assert second is not None
     assert second.least == pytest.approx(first.least, abs=0.5)  # the search's own precision

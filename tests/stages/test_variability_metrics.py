@@ -16,12 +16,16 @@ VAST = Path(__file__).parents[3] / "shared/data/vast_basic"
 FLUX = np.array([10.0, 12.0, 9.0, 11.0])
 ERROR = np.array([1.0, 2.0, 0.5, 1.0])
 
-fluxes = arrays(np.float64, st.integers(4, 30), elements=st.floats(-100, 1000, allow_subnormal=False, width=32))
+fluxes = arrays(
+    np.float64, st.integers(4, 30), elements=st.floats(-100, 1000, allow_subnormal=False, width=32)
+)
 
 
 def published_eta(flux: np.ndarray, error: np.ndarray) -> float:
     weight, n = error**-2.0, flux.size
-    return float(n / (n - 1) * (np.mean(weight * flux**2) - np.mean(weight * flux) ** 2 / np.mean(weight)))
+    return float(
+        n / (n - 1) * (np.mean(weight * flux**2) - np.mean(weight * flux) ** 2 / np.mean(weight))
+    )
 
 
 def test_eta_by_hand() -> None:
@@ -59,7 +63,9 @@ def test_eta_of_noise_is_chi_square() -> None:
 
 
 def test_modulation_is_the_sample_scatter_over_the_mean() -> None:
-    assert metrics.modulation(FLUX) == pytest.approx(np.sqrt((0.25 + 2.25 + 2.25 + 0.25) / 3) / 10.5)
+    assert metrics.modulation(FLUX) == pytest.approx(
+        np.sqrt((0.25 + 2.25 + 2.25 + 0.25) / 3) / 10.5
+    )
 
 
 def test_pairs_by_hand() -> None:
@@ -92,7 +98,9 @@ def test_leave_one_out_equals_leaving_one_out(flux: np.ndarray) -> None:
         rest = np.delete(flux, k)
         spread = rest.std(ddof=1)
         if spread > 1e-4 * np.abs(flux).max():  # else both are rounding
-            assert found[k] == pytest.approx((flux[k] - rest.mean()) / (spread * np.sqrt(n / (n - 1))), rel=1e-4, abs=1e-6)
+            assert found[k] == pytest.approx(
+                (flux[k] - rest.mean()) / (spread * np.sqrt(n / (n - 1))), rel=1e-4, abs=1e-6
+            )
 
 
 def test_leave_one_out_has_no_ceiling() -> None:
@@ -108,7 +116,11 @@ def condon_errors(row: dict[str, float], major: float, minor: float) -> float:
     """1 sigma of a fitted peak flux, Condon 1997, PASP 109, 166, eq. 21 with the exponents of his table 1."""
     snr = row["flux_peak"] / row["rms_image"]
     size = row["maj_axis"] * row["min_axis"] / (4 * major * minor)
-    rho2 = size * ((1 + (major / row["maj_axis"]) ** 2) * (1 + (minor / row["min_axis"]) ** 2)) ** 1.5 * snr**2
+    rho2 = (
+        size
+        * ((1 + (major / row["maj_axis"]) ** 2) * (1 + (minor / row["min_axis"]) ** 2)) ** 1.5
+        * snr**2
+    )
     return float(row["flux_peak"] * np.sqrt(2 / rho2))
 
 
@@ -127,7 +139,9 @@ def test_eta_and_v_equal_a_peers() -> None:
     import pandas as pd
 
     results = VAST / "results/basic-association-with-forced-extraction"
-    fitted = {k + 1: (row["flux_peak"], condon_errors(row, 15.0, 10.0)) for k, row in enumerate(selavy())}
+    fitted = {
+        k + 1: (row["flux_peak"], condon_errors(row, 15.0, 10.0)) for k, row in enumerate(selavy())
+    }
     forced = pd.concat([pd.read_parquet(path) for path in results.glob("forced_*.parquet")])
     fitted |= {row.id: (row.flux_peak, row.flux_peak_err) for row in forced.itertuples()}
     expected = pd.read_parquet(results / "sources.parquet")

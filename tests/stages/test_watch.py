@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 import pytest
 
-from contimg.console import Console
-from contimg.errors import Exit
-from contimg.groups import GroupRecord, read_group
-from contimg.store import open_store
+from contimg.records.groups import GroupRecord, read_group
+from contimg.runtime.console import Console
+from contimg.runtime.errors import Exit
+from contimg.runtime.store import open_store
 from contimg_watch.header import BLOCK, RangedFile, read_header
 from contimg_watch.options import FULL_SIZE, ServiceOptions, WatchOptions
 from contimg_watch.probe import WRITERS, probe
@@ -27,7 +27,7 @@ from contimg_watch.stage import run
 from subbands import T0, fill, name, write_subband
 
 if TYPE_CHECKING:
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 WATCH = Path(sys.executable).parent / "contimg-watch"
 
@@ -47,7 +47,11 @@ def process(store: Store, *words: str, code: int) -> dict[str, Any]:
 
 @pytest.fixture(params=["directory", "moto"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    root = str(tmp_path / "store") if request.param == "directory" else request.getfixturevalue("moto_root")
+    root = (
+        str(tmp_path / "store")
+        if request.param == "directory"
+        else request.getfixturevalue("moto_root")
+    )
     return open_store(root)
 
 
@@ -96,7 +100,9 @@ def test_the_telescope_s_size_is_asked_for_by_default(store: Store, tmp_path: Pa
     fill(store, tmp_path)
     reasons = set(watch(store, size=FULL_SIZE)["quarantined"].values())
     assert WatchOptions(store="x").size == FULL_SIZE
-    assert reasons == {f"expected 145348600 bytes, found {(tmp_path / 'subband.hdf5').stat().st_size}"}
+    assert reasons == {
+        f"expected 145348600 bytes, found {(tmp_path / 'subband.hdf5').stat().st_size}"
+    }
     assert not list(store.entries("groups/"))
 
 
@@ -159,7 +165,9 @@ def test_following_it_sees_what_comes_and_stops_when_told(tmp_path: Path) -> Non
     assert not list(store.entries("groups/"))
     fill(store, tmp_path)
     until = time.monotonic() + 60
-    while "16 subbands" not in log.read_text():  # the record is there a moment before the word of it
+    while (
+        "16 subbands" not in log.read_text()
+    ):  # the record is there a moment before the word of it
         assert time.monotonic() < until
         time.sleep(0.05)
     assert list(store.entries("groups/"))
@@ -172,12 +180,17 @@ def test_two_watchers_write_a_record_once(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     fill(store, tmp_path)
     argv = [str(WATCH), "--store", store.root, "--size", "0"]
-    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(2)
+    ]
     written = [json.loads(one.communicate(timeout=30)[0])["written"] for one in both]
     assert sorted(written) == [[], ["20260125t222605-a1"]]
 
 
-def test_a_store_whose_conditional_puts_do_not_work_is_refused(rclone_root: str, tmp_path: Path) -> None:
+def test_a_store_whose_conditional_puts_do_not_work_is_refused(
+    rclone_root: str, tmp_path: Path
+) -> None:
     store = open_store(rclone_root)
     fill(store, tmp_path)
     said = process(store, code=Exit.USAGE)
@@ -191,7 +204,9 @@ def test_the_probe_leaves_nothing(store: Store) -> None:
     assert not list(store.entries())
 
 
-def test_a_store_that_does_not_answer_is_the_world_s_fault(s3_environment: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_the_world_s_fault(
+    s3_environment: pytest.MonkeyPatch,
+) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     said = process(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
     assert said["code"] == "STORE_UNREACHABLE"
@@ -263,7 +278,9 @@ GOOD_JD = 2461066.434
         (DEC, None, "holds no number"),
     ],
 )
-def test_a_header_of_nonsense_is_named_and_does_not_end_the_watch(tmp_path: Path, name: str, value: object, words: str) -> None:
+def test_a_header_of_nonsense_is_named_and_does_not_end_the_watch(
+    tmp_path: Path, name: str, value: object, words: str
+) -> None:
     path = tmp_path / "s.hdf5"
     write_subband(path)
     with h5py.File(path, "a") as file:

@@ -13,26 +13,39 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contimg.errors import UsageError
-from contimg.groups import GroupRecord, Subband, group_id
-from contimg.manifest import MANIFEST, QA, Input, Manifest
-from contimg.runs import Claim, Outcome, Phase, TaskRun
-from contimg.store import open_store
-from contimg_watch.begin import STAGES, begin, keep
-from contimg_watch.begin_options import CHUNK, BeginOptions, SelectOptions
-from contimg_watch.choosing import chunks, observed, select
-from contimg_watch.claim import claim
-from contimg_watch.ledger import Ledger
+from contimg.records.groups import GroupRecord, Subband, group_id
+from contimg.records.runs import Claim, Outcome, Phase, TaskRun
+from contimg.runtime.errors import UsageError
+from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest
+from contimg.runtime.store import open_store
+from contimg_runs.attempt_store import Ledger
+from contimg_runs.begin import STAGES, begin, keep
+from contimg_runs.claim import claim
+from contimg_runs.options import CHUNK, BeginOptions, SelectOptions
+from contimg_runs.select import chunks, observed, select
 
 ID = "20260125t222605"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 
 
-def record(group: str = ID, attempt: int = 1, subbands: int = 16, dec: float | None = 33.0) -> GroupRecord:
+def record(
+    group: str = ID, attempt: int = 1, subbands: int = 16, dec: float | None = 33.0
+) -> GroupRecord:
     t0 = datetime.strptime(group, "%Y%m%dt%H%M%S").replace(tzinfo=UTC)
-    there = tuple(Subband(index=n, uri=f"incoming/sb{n:02d}.hdf5", size=1, modified=t0) for n in range(subbands))
+    there = tuple(
+        Subband(index=n, uri=f"incoming/sb{n:02d}.hdf5", size=1, modified=t0)
+        for n in range(subbands)
+    )
     missing = tuple(range(subbands, 16))
-    return GroupRecord(id=group, attempt=attempt, t0=t0, duration_s=309.0, dec_deg=dec, subbands=there, missing=missing)
+    return GroupRecord(
+        id=group,
+        attempt=attempt,
+        t0=t0,
+        duration_s=309.0,
+        dec_deg=dec,
+        subbands=there,
+        missing=missing,
+    )
 
 
 def ledger_of(folder: Path, *records: GroupRecord) -> Ledger:
@@ -50,7 +63,16 @@ def end(ledger: Ledger, number: int = 1, uid: str = "u0", tasks: tuple[TaskRun, 
     """Let an attempt be claimed and succeed."""
     run = f"{ID}-a{number}"
     ledger.take(Claim(run=run, uid=uid, workflow=f"contimg-{run}", at=NOW))
-    assert ledger.close(Outcome(run=run, workflow=f"contimg-{run}", uid=uid, phase=Phase.SUCCEEDED, ended=NOW, tasks=tasks))
+    assert ledger.close(
+        Outcome(
+            run=run,
+            workflow=f"contimg-{run}",
+            uid=uid,
+            phase=Phase.SUCCEEDED,
+            ended=NOW,
+            tasks=tasks,
+        )
+    )
 
 
 def made(folder: Path, stage: str, key: str, *, day: int = 1, **inputs: str) -> str:
@@ -59,9 +81,18 @@ def made(folder: Path, stage: str, key: str, *, day: int = 1, **inputs: str) -> 
     path.mkdir(parents=True)
     read = tuple(Input(name=name, uri=uri, digest="0") for name, uri in inputs.items())
     manifest = Manifest(
-        stage=stage, version="0", key=key, options={}, inputs=read, tools={}, outputs=(), metrics={}, qa=QA(), seconds={},
+        stage=stage,
+        version="0",
+        key=key,
+        options={},
+        inputs=read,
+        tools={},
+        outputs=(),
+        metrics={},
+        qa=QA(),
+        seconds={},
         created=NOW + timedelta(days=day),
-    )  # fmt: skip
+    )
     (path / MANIFEST).write_text(manifest.model_dump_json())
     return str(path)
 
@@ -71,9 +102,17 @@ def chain(folder: Path, mark: str, day: int = 1) -> dict[str, str]:
     convert = made(folder, "convert", f"c{mark}", day=day)
     flag = made(folder, "flag", f"f{mark}", day=day, ms=convert)
     calibrate = made(folder, "calibrate", f"k{mark}", day=day, ms=convert, flags=flag)
-    image = made(folder, "image", f"i{mark}", day=day, ms=convert, flags=flag, calibration=calibrate)
+    image = made(
+        folder, "image", f"i{mark}", day=day, ms=convert, flags=flag, calibration=calibrate
+    )
     photometry = made(folder, "photometry", f"p{mark}", day=day, image=image)
-    return {"convert": convert, "flag": flag, "calibrate": calibrate, "image": image, "photometry": photometry}
+    return {
+        "convert": convert,
+        "flag": flag,
+        "calibrate": calibrate,
+        "image": image,
+        "photometry": photometry,
+    }
 
 
 # begin
@@ -117,7 +156,9 @@ def test_no_event_can_take_what_was_begun(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, record())
     end(ledger)
     begin(ledger, options())
-    assert not claim(ledger, Claim(run=f"{ID}-a2", uid="event", workflow=f"contimg-{ID}-a2", at=NOW)).claimed
+    assert not claim(
+        ledger, Claim(run=f"{ID}-a2", uid="event", workflow=f"contimg-{ID}-a2", at=NOW)
+    ).claimed
     assert claim(ledger, Claim(run=f"{ID}-a2", uid="u1", workflow="re-u1", at=NOW)).claimed
 
 
@@ -131,7 +172,10 @@ def test_an_attempt_in_progress_is_not_overtaken(tmp_path: Path) -> None:
 
 
 def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"groups/{ID}-a1.json: expected a group that watch has recorded, found none"):
+    with pytest.raises(
+        UsageError,
+        match=f"groups/{ID}-a1.json: expected a group that watch has recorded, found none",
+    ):
         begin(ledger_of(tmp_path), options())
 
 
@@ -139,7 +183,10 @@ def test_what_the_last_attempt_ended_with_is_kept(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, record())
     chain(tmp_path, "newer", day=9)
     used = chain(tmp_path, "used", day=1)
-    rows = tuple(TaskRun(task=s, stage=s, phase=Phase.SUCCEEDED, tries=1, artifact=uri) for s, uri in used.items())
+    rows = tuple(
+        TaskRun(task=s, stage=s, phase=Phase.SUCCEEDED, tries=1, artifact=uri)
+        for s, uri in used.items()
+    )
     end(ledger, tasks=rows)
     begun = begin(ledger, options(first="image"))
     assert begun.kept == {stage: used[stage] for stage in ("convert", "flag", "calibrate")}
@@ -159,7 +206,9 @@ def test_what_is_gone_cannot_be_kept(tmp_path: Path) -> None:
     end(ledger)
     uris = chain(tmp_path, "x")
     (Path(uris["flag"]) / MANIFEST).unlink()
-    with pytest.raises(UsageError, match="expected artifacts of convert, flag, calibrate, found not all"):
+    with pytest.raises(
+        UsageError, match="expected artifacts of convert, flag, calibrate, found not all"
+    ):
         begin(ledger, options(first="image"))
     # Nothing was begun.
     assert ledger.attempts(ID) == [1]
@@ -177,7 +226,9 @@ class _Late(Ledger):
 
     def take(self, claim: Claim) -> bool:
         taken = super().take(claim)
-        self.store.create(f"groups/{ID}-a2.json", record(attempt=2, subbands=16).model_dump_json().encode())
+        self.store.create(
+            f"groups/{ID}-a2.json", record(attempt=2, subbands=16).model_dump_json().encode()
+        )
         return taken
 
 
@@ -192,9 +243,18 @@ def test_a_late_subband_is_not_lost(tmp_path: Path) -> None:
     assert latest.record.complete
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(moves=st.lists(st.tuples(st.sampled_from(["begin", "again", "end", "event"]), st.integers(0, 3)), max_size=12))
-def test_in_any_order_one_workflow_has_an_attempt(tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[str, int]]) -> None:
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    moves=st.lists(
+        st.tuples(st.sampled_from(["begin", "again", "end", "event"]), st.integers(0, 3)),
+        max_size=12,
+    )
+)
+def test_in_any_order_one_workflow_has_an_attempt(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[str, int]]
+) -> None:
     ledger = ledger_of(tmp_path_factory.mktemp("store"), record())
     owners: dict[int, set[str]] = {}
     for move, who in moves:
@@ -226,7 +286,11 @@ def wanted(ledger: Ledger, first: str, last: str, *, redo: bool = False) -> list
 def test_groups_of_the_days_that_nobody_began(tmp_path: Path) -> None:
     ids = ["20260124t235959", "20260125t000000", ID, "20260126t235959", "20260127t000000"]
     ledger = ledger_of(tmp_path, *(record(one) for one in ids), record(ID, 2))
-    assert wanted(ledger, "2026-01-25", "2026-01-26") == ["20260125t000000-a1", f"{ID}-a2", "20260126t235959-a1"]
+    assert wanted(ledger, "2026-01-25", "2026-01-26") == [
+        "20260125t000000-a1",
+        f"{ID}-a2",
+        "20260126t235959-a1",
+    ]
     assert wanted(ledger, ID, ID) == [f"{ID}-a2"]
     assert wanted(ledger, "2026-01-25", ID) == ["20260125t000000-a1", f"{ID}-a2"]
 
@@ -237,7 +301,10 @@ def test_what_is_done_is_left_alone_unless_redone_and_what_runs_always(tmp_path:
     end(ledger)
     ledger.take(Claim(run=f"{running}-a1", uid="u", workflow="w", at=NOW))
     assert wanted(ledger, "2026-01-25", "2026-01-25") == ["20260125t100000-a1"]
-    assert wanted(ledger, "2026-01-25", "2026-01-25", redo=True) == ["20260125t100000-a1", f"{ID}-a1"]
+    assert wanted(ledger, "2026-01-25", "2026-01-25", redo=True) == [
+        "20260125t100000-a1",
+        f"{ID}-a1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +321,10 @@ def test_wrong_days_are_named(tmp_path: Path, first: str, last: str, words: str)
 
 @given(count=st.integers(0, 4 * CHUNK))
 def test_chunks_hold_each_group_once(count: int) -> None:
-    ids = [(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=309 * n)).strftime("%Y%m%dt%H%M%S") for n in range(count)]
+    ids = [
+        (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=309 * n)).strftime("%Y%m%dt%H%M%S")
+        for n in range(count)
+    ]
     made_of = chunks([f"{one}-a1" for one in ids])
     spread = [[one for one in ids if chunk["first"] <= one <= chunk["last"]] for chunk in made_of]
     assert [one for part in spread for one in part] == ids
@@ -263,16 +333,26 @@ def test_chunks_hold_each_group_once(count: int) -> None:
 
 def test_strips_are_named_once(tmp_path: Path) -> None:
     old = record("20250101t000000", dec=-5.2)
-    ledger = ledger_of(tmp_path, old, record(), record("20260125t230000", dec=33.1), record("20260126t000000", dec=None))
+    ledger = ledger_of(
+        tmp_path,
+        old,
+        record(),
+        record("20260125t230000", dec=33.1),
+        record("20260126t000000", dec=None),
+    )
     assert observed(ledger.store, None) == [
         {"strip": "-5.2", "epoch": "dec-m05.2"},
         {"strip": "33.0", "epoch": "dec-p33.0"},
     ]
-    assert [one["epoch"] for one in observed(ledger.store, datetime(2026, 1, 1, tzinfo=UTC))] == ["dec-p33.0"]
+    assert [one["epoch"] for one in observed(ledger.store, datetime(2026, 1, 1, tzinfo=UTC))] == [
+        "dec-p33.0"
+    ]
 
 
 @pytest.mark.parametrize("step", [-1, 0, 499_999, 500_000])
-def test_strips_since_a_moment_are_those_of_the_groups_begun_then(tmp_path: Path, step: int) -> None:
+def test_strips_since_a_moment_are_those_of_the_groups_begun_then(
+    tmp_path: Path, step: int
+) -> None:
     since = datetime(2026, 1, 25, 22, 26, 4, 500_000, tzinfo=UTC)
     t0 = since + timedelta(microseconds=step)
     ledger = ledger_of(tmp_path, record(group_id(t0)).model_copy(update={"t0": t0}))
@@ -297,16 +377,25 @@ def test_the_commands_hand_their_answers_over(tmp_path: Path) -> None:
     assert run(tmp_path, "select", *store, *days) == {"chunks": "[]", "new": "[]", "again": "[]"}
     again = run(tmp_path, "select", *store, *days, "--redo", "true")
     assert again == {"chunks": whole, "new": "[]", "again": json.dumps([f"{ID}-a2"])}
-    assert json.loads(run(tmp_path, "strips", *store)["strips"]) == [{"strip": "33.0", "epoch": "dec-p33.0"}]
+    assert json.loads(run(tmp_path, "strips", *store)["strips"]) == [
+        {"strip": "33.0", "epoch": "dec-p33.0"}
+    ]
 
 
 def run(folder: Path, command: str, *words: str) -> dict[str, str]:
     """Run a command as a process; return what it handed over beside its summary."""
     handed = folder / command
     program = str(Path(sys.executable).with_name("contimg"))
-    done = subprocess.run([program, command, *words], env={"CONTIMG_OUTPUTS": str(handed)}, capture_output=True, check=False)
+    done = subprocess.run(
+        [program, command, *words],
+        env={"CONTIMG_OUTPUTS": str(handed)},
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    files = {path.name: path.read_text() for path in handed.iterdir() if path.name != "summary.json"}
+    files = {
+        path.name: path.read_text() for path in handed.iterdir() if path.name != "summary.json"
+    }
     for path in handed.iterdir():
         path.unlink()
     return files

@@ -13,20 +13,20 @@ import boto3
 import pytest
 
 from called import contimg
-from contimg.errors import Exit
-from contimg.groups import GroupRecord
-from contimg.manifest import QA, Manifest, Usage
-from contimg.runs import Claim, claim_key, outcome_key
-from contimg.schemas.runs import GROUPS, STAGE_RUNS
-from contimg.store import open_store
-from contimg_watch.cluster import find_cluster
-from contimg_watch.ledger import Ledger, table_key
+from contimg.records.groups import GroupRecord
+from contimg.records.runs import Claim, claim_key, outcome_key
+from contimg.records.schemas.runs import GROUPS, STAGE_RUNS
+from contimg.runtime.errors import Exit
+from contimg.runtime.manifest import QA, Manifest, Usage
+from contimg.runtime.store import open_store
+from contimg_runs.attempt_store import Ledger, table_key
+from contimg_runs.cluster import find_cluster
 from listener import Listener, serve_workflows, workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 CONTIMG = Path(sys.executable).parent / "contimg"
 """The program itself, where many run at the same time."""
@@ -38,7 +38,11 @@ T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 @pytest.fixture(params=["directory", "moto"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store with one complete group."""
-    root = str(tmp_path / "store") if request.param == "directory" else request.getfixturevalue("moto_root")
+    root = (
+        str(tmp_path / "store")
+        if request.param == "directory"
+        else request.getfixturevalue("moto_root")
+    )
     opened = open_store(root)
     add(opened)
     return opened
@@ -52,15 +56,30 @@ def listener() -> Iterator[Listener]:
 
 
 def add(store: Store, attempt: int = 1, missing: tuple[int, ...] = ()) -> None:
-    record = GroupRecord(id=ID, attempt=attempt, t0=T0, duration_s=296.3, dec_deg=33.0, subbands=(), missing=missing)
+    record = GroupRecord(
+        id=ID, attempt=attempt, t0=T0, duration_s=296.3, dec_deg=33.0, subbands=(), missing=missing
+    )
     assert Ledger(store).add(record)
 
 
 def claim(store: Store, uid: str, run: str = RUN, **more: Any) -> dict[str, Any]:
-    return contimg("claim", "--store", store.root, "--run", run, "--uid", uid, "--workflow", f"contimg-{run}", **more)
+    return contimg(
+        "claim",
+        "--store",
+        store.root,
+        "--run",
+        run,
+        "--uid",
+        uid,
+        "--workflow",
+        f"contimg-{run}",
+        **more,
+    )
 
 
-def record(store: Store, uid: str, *words: str, run: str = RUN, status: str = "Succeeded", **more: Any) -> dict[str, Any]:
+def record(
+    store: Store, uid: str, *words: str, run: str = RUN, status: str = "Succeeded", **more: Any
+) -> dict[str, Any]:
     own = ("--run", run, "--uid", uid, "--workflow", WF, "--status", status)
     return contimg("record", "--store", store.root, *own, *words, **more)
 
@@ -72,7 +91,9 @@ def group_row(store: Store) -> dict[str, Any]:
 
 
 def stage_rows(store: Store, run: str = RUN, day: str = ID) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = STAGE_RUNS.read(store.read(table_key("stage_runs", day, run)), "").to_pylist()
+    found: list[dict[str, Any]] = STAGE_RUNS.read(
+        store.read(table_key("stage_runs", day, run)), ""
+    ).to_pylist()
     return found
 
 
@@ -88,14 +109,22 @@ def test_the_first_workflow_has_it_and_any_other_is_told_so(store: Store, tmp_pa
     assert (tmp_path / "o2/claimed").read_text() == "false"
     assert claim(store, "u1")["claimed"] is True, "a pod that was tried again"
     row = group_row(store)
-    assert (row["state"], row["workflow"], row["n_subbands"], row["attempt"]) == ("in progress", WF, 16, 1)
+    assert (row["state"], row["workflow"], row["n_subbands"], row["attempt"]) == (
+        "in progress",
+        WF,
+        16,
+        1,
+    )
 
 
 def test_of_many_at_the_same_time_one_has_it(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     add(store)
     argv = [str(CONTIMG), "claim", "--store", store.root, "--run", RUN, "--workflow", WF, "--uid"]
-    claims = [subprocess.Popen([*argv, f"u{n}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for n in range(4)]
+    claims = [
+        subprocess.Popen([*argv, f"u{n}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for n in range(4)
+    ]
     said = [json.loads(one.communicate(timeout=60)[0])["claimed"] for one in claims]
     assert sorted(said) == [False, False, False, True]
 
@@ -114,14 +143,28 @@ def test_an_attempt_that_a_later_one_replaced_is_not_begun(store: Store) -> None
 
 def test_a_group_that_is_not_there(store: Store) -> None:
     said = claim(store, "u", run="20260101t000000-a1", code=Exit.USAGE)["message"]
-    assert "groups/20260101t000000-a1.json: expected the record of an attempt, found no attempt at that group" in said
+    assert (
+        "groups/20260101t000000-a1.json: expected the record of an attempt, found no attempt at that group"
+        in said
+    )
     said = claim(store, "u", run=f"{ID}-a7", code=Exit.USAGE)["message"]
     assert f"groups/{ID}-a7.json: expected the record of an attempt, found attempts 1" in said
 
 
 @pytest.mark.parametrize("run", ["", "x", ID, f"{ID}-a0", f"../{RUN}"])
 def test_what_is_no_attempt_is_refused(tmp_path: Path, run: str) -> None:
-    said = contimg("claim", "--store", str(tmp_path), "--run", run, "--uid", "u", "--workflow", "w", code=Exit.USAGE)
+    said = contimg(
+        "claim",
+        "--store",
+        str(tmp_path),
+        "--run",
+        run,
+        "--uid",
+        "u",
+        "--workflow",
+        "w",
+        code=Exit.USAGE,
+    )
     assert "--run" in said["message"]
 
 
@@ -148,13 +191,30 @@ def test_only_the_owner_records(store: Store, tmp_path: Path) -> None:
 
 def test_a_failure_keeps_its_code_and_reason(store: Store) -> None:
     claim(store, "u1")
-    failures = [{"displayName": "convert", "message": "Error (exit code 12): sb03.hdf5: expected", "templateName": "convert"}]
+    failures = [
+        {
+            "displayName": "convert",
+            "message": "Error (exit code 12): sb03.hdf5: expected",
+            "templateName": "convert",
+        }
+    ]
     record(store, "u1", "--failures", json.dumps(json.dumps(failures)), status="Failed")
     kept = json.loads(store.read(outcome_key(RUN)))
-    assert (kept["phase"], kept["blame"], kept["exit"], kept["reason"]) == ("failed", "data", 12, "convert: sb03.hdf5: expected")
+    assert (kept["phase"], kept["blame"], kept["exit"], kept["reason"]) == (
+        "failed",
+        "data",
+        12,
+        "convert: sb03.hdf5: expected",
+    )
     row = group_row(store)
-    assert (row["state"], row["exit"], row["reason"]) == ("failed", 12, "convert: sb03.hdf5: expected")
-    assert [(one["task"], one["state"], one["exit"]) for one in stage_rows(store)] == [("convert", "failed", 12)]
+    assert (row["state"], row["exit"], row["reason"]) == (
+        "failed",
+        12,
+        "convert: sb03.hdf5: expected",
+    )
+    assert [(one["task"], one["state"], one["exit"]) for one in stage_rows(store)] == [
+        ("convert", "failed", 12)
+    ]
 
 
 def test_a_workflow_that_claimed_by_itself_is_found_by_its_uid(store: Store) -> None:
@@ -188,15 +248,27 @@ def test_a_run_that_is_not_there(store: Store) -> None:
 
 
 @pytest.mark.parametrize("command", ["claim", "record"])
-def test_bad_places(command: str, tmp_path: Path, moto_root: str, s3_environment: pytest.MonkeyPatch) -> None:
-    own = ["--run", RUN, "--uid", "u", "--workflow", "w", *(["--status", "Succeeded"] if command == "record" else [])]
+def test_bad_places(
+    command: str, tmp_path: Path, moto_root: str, s3_environment: pytest.MonkeyPatch
+) -> None:
+    own = [
+        "--run",
+        RUN,
+        "--uid",
+        "u",
+        "--workflow",
+        "w",
+        *(["--status", "Succeeded"] if command == "record" else []),
+    ]
     assert moto_root
     gone = contimg(command, "--store", str(tmp_path / "gone"), *own, code=Exit.USAGE)["message"]
     assert "gone: expected the directory of a store, found none" in gone
     bucket = contimg(command, "--store", "s3://no-such-bucket/x", *own, code=Exit.USAGE)["message"]
     assert "expected a bucket no-such-bucket, found NoSuchBucket" in bucket
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    down = contimg(command, "--store", "s3://contimg/x", *own, code=Exit.STORE_UNREACHABLE)["message"]
+    down = contimg(command, "--store", "s3://contimg/x", *own, code=Exit.STORE_UNREACHABLE)[
+        "message"
+    ]
     assert "Could not connect" in down
 
 
@@ -221,17 +293,36 @@ def test_a_claim_of_another_version_is_named(tmp_path: Path) -> None:
 
 def artifact(store: Store, name: str, created: datetime, usage: Usage | None) -> str:
     manifest = Manifest(
-        stage=name, version="0.1.0", key="k", options={}, inputs=(), tools={}, outputs=(), metrics={}, qa=QA(),
-        seconds={"work": 40.0}, created=created, usage=usage,
-    )  # fmt: skip
+        stage=name,
+        version="0.1.0",
+        key="k",
+        options={},
+        inputs=(),
+        tools={},
+        outputs=(),
+        metrics={},
+        qa=QA(),
+        seconds={"work": 40.0},
+        created=created,
+        usage=usage,
+    )
     store.put(f"products/{name}/k/manifest.json", manifest.model_dump_json().encode())
     return f"{store.root}/products/{name}/k"
 
 
 def pod(name: str, minute: int, uri: str = "", **more: Any) -> dict[str, Any]:
     outputs = {"exitCode": "0", "parameters": [{"name": "artifact", "value": uri}]}
-    times = {"startedAt": f"2026-01-26T01:{minute:02d}:00Z", "finishedAt": f"2026-01-26T01:{minute + 3:02d}:00Z"}
-    own = {"id": name, "name": f"{WF}.process.{name}", "type": "Pod", "phase": "Succeeded", "outputs": outputs}
+    times = {
+        "startedAt": f"2026-01-26T01:{minute:02d}:00Z",
+        "finishedAt": f"2026-01-26T01:{minute + 3:02d}:00Z",
+    }
+    own = {
+        "id": name,
+        "name": f"{WF}.process.{name}",
+        "type": "Pod",
+        "phase": "Succeeded",
+        "outputs": outputs,
+    }
     return {**own, **times, "templateRef": {"name": f"contimg-{name}", "template": "main"}, **more}
 
 
@@ -241,30 +332,59 @@ def test_time_and_memory_come_from_the_manifests(store: Store, listener: Listene
     usage = Usage(wall_s=90.0, cpu_s=170.5, peak_memory_bytes=3 << 30)
     made = artifact(store, "convert", start + timedelta(seconds=100), usage)
     old = artifact(store, "flag", start - timedelta(days=3), usage)
-    failed = pod("image", 12, phase="Failed", message="Error (exit code 17): noise", outputs={"exitCode": "17"})
+    failed = pod(
+        "image",
+        12,
+        phase="Failed",
+        message="Error (exit code 17): noise",
+        outputs={"exitCode": "17"},
+    )
     nodes = {one["id"]: one for one in (pod("convert", 0, made), pod("flag", 6, old), failed)}
-    serve_workflows(listener, workflow(WF, "u1", nodes=nodes, workflowTemplateRef={"name": "contimg-group"}))
+    serve_workflows(
+        listener, workflow(WF, "u1", nodes=nodes, workflowTemplateRef={"name": "contimg-group"})
+    )
     api = ("--api", listener.url, "--namespace", "radio")
     assert record(store, "u1", *api, status="Failed")["reason"] == "process-image: noise"
     convert, flag, image = stage_rows(store)
-    assert (convert["queue_s"], convert["wall_s"], convert["cpu_s"], convert["peak_memory_bytes"]) == (10.0, 90.0, 170.5, 3 << 30)
-    assert (convert["pipeline"], convert["group"], convert["attempt"], convert["retries"]) == ("group", ID, 1, 0)
+    assert (
+        convert["queue_s"],
+        convert["wall_s"],
+        convert["cpu_s"],
+        convert["peak_memory_bytes"],
+    ) == (10.0, 90.0, 170.5, 3 << 30)
+    assert (convert["pipeline"], convert["group"], convert["attempt"], convert["retries"]) == (
+        "group",
+        ID,
+        1,
+        0,
+    )
     assert (flag["cached"], flag["wall_s"], flag["cpu_s"]) == (True, None, None)
-    assert (image["state"], image["exit"], image["reason"], image["artifact"]) == ("failed", 17, "noise", None)
+    assert (image["state"], image["exit"], image["reason"], image["artifact"]) == (
+        "failed",
+        17,
+        "noise",
+        None,
+    )
     assert convert["mjd_ended"] - convert["mjd_started"] == pytest.approx(180 / 86400, abs=1e-8)
     assert group_row(store)["exit"] == 17
 
 
 @pytest.mark.parametrize("answer", [403, 404, 500])
-def test_a_cluster_that_does_not_tell_costs_details_only(tmp_path: Path, listener: Listener, answer: int) -> None:
+def test_a_cluster_that_does_not_tell_costs_details_only(
+    tmp_path: Path, listener: Listener, answer: int
+) -> None:
     store = open_store(str(tmp_path))
     add(store)
     claim(store, "u1")
     listener.pages[f"/apis/argoproj.io/v1alpha1/namespaces/radio/workflows/{WF}"] = (answer, {})
-    assert record(store, "u1", "--api", listener.url, "--namespace", "radio")["outcome"] == "succeeded"
+    assert (
+        record(store, "u1", "--api", listener.url, "--namespace", "radio")["outcome"] == "succeeded"
+    )
 
 
-def test_a_workflow_of_the_same_name_is_not_taken_for_it(tmp_path: Path, listener: Listener) -> None:
+def test_a_workflow_of_the_same_name_is_not_taken_for_it(
+    tmp_path: Path, listener: Listener
+) -> None:
     store = open_store(str(tmp_path))
     add(store)
     claim(store, "u1")
@@ -273,15 +393,22 @@ def test_a_workflow_of_the_same_name_is_not_taken_for_it(tmp_path: Path, listene
     assert stage_rows(store) == []
 
 
-def test_an_artifact_that_is_gone_or_without_usage_costs_details_only(tmp_path: Path, listener: Listener) -> None:
+def test_an_artifact_that_is_gone_or_without_usage_costs_details_only(
+    tmp_path: Path, listener: Listener
+) -> None:
     store = open_store(str(tmp_path))
     add(store)
     claim(store, "u1")
     bare = artifact(store, "flag", datetime(2026, 1, 26, 2, tzinfo=UTC), None)
-    nodes = {one["id"]: one for one in (pod("convert", 0, f"{store.root}/gone"), pod("flag", 6, bare))}
+    nodes = {
+        one["id"]: one for one in (pod("convert", 0, f"{store.root}/gone"), pod("flag", 6, bare))
+    }
     serve_workflows(listener, workflow(WF, "u1", nodes=nodes))
     record(store, "u1", "--api", listener.url, "--namespace", "radio")
-    assert [(row["wall_s"], row["cpu_s"]) for row in stage_rows(store)] == [(None, None), (40.0, None)]
+    assert [(row["wall_s"], row["cpu_s"]) for row in stage_rows(store)] == [
+        (None, None),
+        (40.0, None),
+    ]
 
 
 # Finding the API in a pod

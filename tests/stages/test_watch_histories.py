@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contimg.runs import Blame, Phase
-from contimg.schemas.runs import GROUPS, GroupState
-from contimg.tables import Schema
-from contimg_watch import sweep
-from contimg_watch.decide import Rules
-from contimg_watch.ledger import table_key
+from contimg.records.runs import Blame, Phase
+from contimg.records.schemas.runs import GROUPS, GroupState
+from contimg.records.tables import Schema
+from contimg_runs import sweep
+from contimg_runs.attempt_store import table_key
+from contimg_runs.decide import Rules
 from watched_world import CADENCE, ENOUGH, GRACE_S, T0, Group, World
 
 if TYPE_CHECKING:
@@ -25,15 +25,45 @@ if TYPE_CHECKING:
 
 WORLD_CODES = (0, 20, 21, 22, 25, 137, 143, 64, -1)
 STEPS = (
-    "land", "land", "land", "again", "look", "look", "deliver", "deliver", "twice", "lose", "work", "work", "work", "fail", "die",
-    "vanish", "sweep", "sweep", "wait", "long", "down", "up", "restart", "crash", "crash", "between", "between", "echo", "start",
-)  # fmt: skip
+    "land",
+    "land",
+    "land",
+    "again",
+    "look",
+    "look",
+    "deliver",
+    "deliver",
+    "twice",
+    "lose",
+    "work",
+    "work",
+    "work",
+    "fail",
+    "die",
+    "vanish",
+    "sweep",
+    "sweep",
+    "wait",
+    "long",
+    "down",
+    "up",
+    "restart",
+    "crash",
+    "crash",
+    "between",
+    "between",
+    "echo",
+    "start",
+)
 MISHAPS = {"fail", "die", "vanish", "crash", "between"}
 """Without these every workflow runs to its end at the first go, whatever becomes of events and subbands."""
 Step = tuple[str, int, int]
 # Each with its two digits as one choice: three choices a step took as long as the world itself.
 EVERY: list[Step] = [(name, a, b) for name in STEPS for a in range(10) for b in range(10)]
-ANY, HARMLESS = st.sampled_from(EVERY), st.sampled_from([step for step in EVERY if step[0] not in MISHAPS])
+ANY, HARMLESS = (
+    st.sampled_from(EVERY),
+    st.sampled_from([step for step in EVERY if step[0] not in MISHAPS]),
+)
 
 
 @st.composite
@@ -49,7 +79,9 @@ def some_groups(draw: st.DrawFn) -> list[Group]:
     made = []
     for number in range(draw(st.integers(1, 2))):
         lacking = draw(st.sampled_from([0, 0, 0, 1, 3]))
-        coming = draw(st.sampled_from([list(range(lacking, 16)), [*range(15, lacking, -1), lacking]]))
+        coming = draw(
+            st.sampled_from([list(range(lacking, 16)), [*range(15, lacking, -1), lacking]])
+        )
         made.append(Group(T0 + number * CADENCE, list(coming), bad=draw(st.integers(0, 9)) == 0))
     return made
 
@@ -119,12 +151,16 @@ def assert_all_is_well(world: World) -> None:
             assert before is not None
             assert not record.retries or before.may_be_tried_again, "begun anew without need"
         record, outcome = attempts[-1]
-        assert world.written.get(record.id, record.name) == record.name, "rows of an older attempt replaced later ones"
+        assert world.written.get(record.id, record.name) == record.name, (
+            "rows of an older attempt replaced later ones"
+        )
         assert outcome is not None
         assert {one.index for one in record.subbands} == group.landed, "a subband is in no run"
         assert outcome.phase is (Phase.FAILED if group.bad else Phase.SUCCEEDED)
         assert outcome.blame is (Blame.DATA if group.bad else Blame.NOTHING)
-        assert row(world, record.id)["state"] == (GroupState.FAILED if group.bad else GroupState.COMPLETED)
+        assert row(world, record.id)["state"] == (
+            GroupState.FAILED if group.bad else GroupState.COMPLETED
+        )
 
 
 def assert_nothing_was_done_in_vain(world: World) -> None:
@@ -171,7 +207,9 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "ThreadPoolExecutor", OneByOne)
     monkeypatch.setattr(Schema, "rows", lambda _self, rows: rows)
     monkeypatch.setattr(Schema, "to_bytes", lambda _self, rows: json.dumps(rows).encode())
-    monkeypatch.setattr(Schema, "read", lambda _self, data, _where: pa.Table.from_pylist(json.loads(data)))
+    monkeypatch.setattr(
+        Schema, "read", lambda _self, data, _where: pa.Table.from_pylist(json.loads(data))
+    )
 
 
 @pytest.mark.usefixtures("cheap")
@@ -185,5 +223,7 @@ def test_whatever_happens_each_attempt_succeeds_once_and_nothing_is_lost(
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
-def test_the_same_with_the_tables_as_they_are(groups: list[Group], history: list[Step], grace_s: float) -> None:
+def test_the_same_with_the_tables_as_they_are(
+    groups: list[Group], history: list[Step], grace_s: float
+) -> None:
     live(groups, history, grace_s)

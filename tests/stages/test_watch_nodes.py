@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
-from contimg.errors import MEANING, Exit
-from contimg.runs import Blame, Outcome, Phase, TaskRun, blame_of, run_name, workflow_name
-from contimg_watch.nodes import failures_of, judge, judge_workflow, pipeline_of, tasks_of, understand
+from contimg.records.runs import Blame, Outcome, Phase, TaskRun, blame_of, run_name, workflow_name
+from contimg.runtime.errors import MEANING, Exit
+from contimg_runs.node_status import (
+    failures_of,
+    judge,
+    judge_workflow,
+    pipeline_of,
+    tasks_of,
+    understand,
+)
 from listener import workflow
 
 WF = "contimg-20260125t222605-a1"
@@ -39,21 +46,41 @@ def of(*given: dict[str, Any]) -> tuple[TaskRun, ...]:
     return tasks_of(workflow(WF, "u", phase="Failed", nodes=nodes(*given)))
 
 
-FAILED = {"phase": "Failed", "message": "Error (exit code 20): s3://x: expected an answer from S3, found none."}
+FAILED = {
+    "phase": "Failed",
+    "message": "Error (exit code 20): s3://x: expected an answer from S3, found none.",
+}
 
 
 def test_a_task_is_its_last_try_and_counts_them_all() -> None:
     first = node("process.convert(0)", **FAILED)
     outputs = {
         "exitCode": "0",
-        "parameters": [{"name": "artifact", "value": "s3://c/products/x"}, {"name": "cached", "value": "false"}],
+        "parameters": [
+            {"name": "artifact", "value": "s3://c/products/x"},
+            {"name": "cached", "value": "false"},
+        ],
     }
-    last = node("process.convert(1)", startedAt="2026-01-26T01:02:00Z", finishedAt="2026-01-26T01:05:00Z", outputs=outputs)
+    last = node(
+        "process.convert(1)",
+        startedAt="2026-01-26T01:02:00Z",
+        finishedAt="2026-01-26T01:05:00Z",
+        outputs=outputs,
+    )
     retry = node("process.convert", "Retry", children=[last["id"], first["id"]])
     (task,) = of(node("main", "DAG"), retry, first, last)
-    assert (task.task, task.stage, task.phase, task.tries, task.exit) == ("process-convert", "convert", Phase.SUCCEEDED, 2, 0)
+    assert (task.task, task.stage, task.phase, task.tries, task.exit) == (
+        "process-convert",
+        "convert",
+        Phase.SUCCEEDED,
+        2,
+        0,
+    )
     assert (task.artifact, task.cached, task.reason) == ("s3://c/products/x", False, "")
-    assert (task.started, task.ended) == (datetime(2026, 1, 26, 1, 0, tzinfo=UTC), datetime(2026, 1, 26, 1, 5, tzinfo=UTC))
+    assert (task.started, task.ended) == (
+        datetime(2026, 1, 26, 1, 0, tzinfo=UTC),
+        datetime(2026, 1, 26, 1, 5, tzinfo=UTC),
+    )
 
 
 def test_what_did_not_run_and_the_exit_handler_are_no_tasks() -> None:
@@ -61,7 +88,9 @@ def test_what_did_not_run_and_the_exit_handler_are_no_tasks() -> None:
     omitted, pending = node("image", phase="Omitted"), node("report", phase="Pending")
     handler = {**node("record"), "name": f"{WF}.onExit"}
     within = {**node("record2"), "name": f"{WF}.onExit.record(0)"}
-    assert [task.task for task in of(skipped, omitted, pending, handler, within, node("claim"))] == ["claim"]
+    assert [
+        task.task for task in of(skipped, omitted, pending, handler, within, node("claim"))
+    ] == ["claim"]
 
 
 def test_a_stage_without_a_reference_is_named_by_its_template() -> None:
@@ -71,7 +100,13 @@ def test_a_stage_without_a_reference_is_named_by_its_template() -> None:
 
 def test_a_stage_that_is_a_workflow_by_itself_has_its_name() -> None:
     alone = {**node("x"), "id": "1", "name": WF, "templateName": "main", "templateRef": {}}
-    made = workflow(WF, "u", phase="Succeeded", nodes=nodes(alone), workflowTemplateRef={"name": "contimg-sweep"})
+    made = workflow(
+        WF,
+        "u",
+        phase="Succeeded",
+        nodes=nodes(alone),
+        workflowTemplateRef={"name": "contimg-sweep"},
+    )
     assert [(task.task, task.stage) for task in tasks_of(made)] == [(WF, "sweep")]
 
 
@@ -82,7 +117,9 @@ def test_tasks_stand_in_the_order_in_which_they_began() -> None:
 
 def test_many_nodes_come_packed() -> None:
     plain = workflow(WF, "u", phase="Failed", nodes=nodes(node("convert")))
-    packed = base64.b64encode(gzip.compress(json.dumps(plain["status"].pop("nodes")).encode())).decode()
+    packed = base64.b64encode(
+        gzip.compress(json.dumps(plain["status"].pop("nodes")).encode())
+    ).decode()
     plain["status"]["compressedNodes"] = packed
     assert [task.task for task in tasks_of(plain)] == ["convert"]
 
@@ -91,7 +128,11 @@ def test_many_nodes_come_packed() -> None:
     ("message", "code", "reason"),
     [
         ("Error (exit code 12): a.hdf5: expected\n  baselines", 12, "a.hdf5: expected baselines"),
-        ("Error (exit code 2): USAGE: s3://x: expected a bucket x", 2, "s3://x: expected a bucket x"),
+        (
+            "Error (exit code 2): USAGE: s3://x: expected a bucket x",
+            2,
+            "s3://x: expected a bucket x",
+        ),
         ("OOMKilled (exit code 137)", 137, "killed, most often for want of memory"),
         ("Error (exit code 10)", 10, "a file is empty, truncated or not what its name says"),
         ("pod deleted", None, "pod deleted"),
@@ -122,7 +163,12 @@ def test_the_table_of_exit_codes_says_what_is_to_blame(code: int | None) -> None
 def test_data_weigh_more_than_a_bug_and_that_more_than_the_world() -> None:
     world, bug, data = run(20, "w"), run(70, "b"), run(12, "d")
     verdict = judge("Failed", [world, bug, data, run(None, "gone")])
-    assert (verdict.phase, verdict.blame, verdict.exit, verdict.reason) == (Phase.FAILED, Blame.DATA, 12, "d: why d")
+    assert (verdict.phase, verdict.blame, verdict.exit, verdict.reason) == (
+        Phase.FAILED,
+        Blame.DATA,
+        12,
+        "d: why d",
+    )
     assert judge("Failed", [world, bug]).blame is Blame.BUG
     assert judge("Error", [world]).exit == 20
     assert judge("Failed", [run(None, "gone")]).blame is Blame.WORLD
@@ -136,7 +182,9 @@ def test_what_a_person_stopped_is_not_begun_anew() -> None:
     stopped = workflow(WF, "u", phase="Failed", shutdown="Terminate")
     assert judge_workflow(stopped, "Failed", [run(143)]).phase is Phase.STOPPED
     assert judge("Failed", [], "Stopped with strategy 'Stop'").phase is Phase.STOPPED
-    tasks = of(node("convert", phase="Failed", message="workflow shutdown with strategy: Terminate"))
+    tasks = of(
+        node("convert", phase="Failed", message="workflow shutdown with strategy: Terminate")
+    )
     assert tasks[0].phase is Phase.STOPPED
 
 
@@ -149,11 +197,32 @@ def test_a_workflow_that_took_too_long_blames_the_world() -> None:
 
 
 FAILURES = [
-    {"displayName": "main", "message": "", "templateName": "main", "phase": "Failed", "finishedAt": "2026-01-26T01:03:00Z"},
-    {"displayName": "convert", "message": "No more retries left", "templateName": "main", "finishedAt": "2026-01-26T01:03:00Z"},
-    {"displayName": "convert(1)", "message": "Error (exit code 12): bad", "templateName": "main", "finishedAt": "2026-01-26T01:02:00Z"},
-    {"displayName": "convert(0)", "message": "OOMKilled (exit code 137)", "templateName": "main", "finishedAt": "2026-01-26T01:01:00Z"},
-]  # fmt: skip
+    {
+        "displayName": "main",
+        "message": "",
+        "templateName": "main",
+        "phase": "Failed",
+        "finishedAt": "2026-01-26T01:03:00Z",
+    },
+    {
+        "displayName": "convert",
+        "message": "No more retries left",
+        "templateName": "main",
+        "finishedAt": "2026-01-26T01:03:00Z",
+    },
+    {
+        "displayName": "convert(1)",
+        "message": "Error (exit code 12): bad",
+        "templateName": "main",
+        "finishedAt": "2026-01-26T01:02:00Z",
+    },
+    {
+        "displayName": "convert(0)",
+        "message": "OOMKilled (exit code 137)",
+        "templateName": "main",
+        "finishedAt": "2026-01-26T01:01:00Z",
+    },
+]
 
 
 @pytest.mark.parametrize("text", [json.dumps(FAILURES), json.dumps(json.dumps(FAILURES))])
@@ -163,7 +232,9 @@ def test_argo_s_failures_are_read_with_and_without_quotes(text: str) -> None:
 
 
 def test_failures_without_a_code_are_kept_where_there_is_none() -> None:
-    (task,) = failures_of(json.dumps([{"displayName": "convert", "message": "pod deleted", "templateName": "main"}]))
+    (task,) = failures_of(
+        json.dumps([{"displayName": "convert", "message": "pod deleted", "templateName": "main"}])
+    )
     assert (task.exit, task.reason) == (None, "pod deleted")
 
 
@@ -173,7 +244,10 @@ def test_failures_that_say_nothing(text: str) -> None:
 
 
 def test_a_pipeline_is_named_by_its_template() -> None:
-    assert pipeline_of(workflow(WF, "u", workflowTemplateRef={"name": "contimg-process-group"})) == "process-group"
+    assert (
+        pipeline_of(workflow(WF, "u", workflowTemplateRef={"name": "contimg-process-group"}))
+        == "process-group"
+    )
     labelled = workflow(WF, "u")
     labelled["metadata"]["labels"]["workflows.argoproj.io/workflow-template"] = "contimg-epoch"
     assert pipeline_of(labelled) == "epoch"
@@ -182,11 +256,15 @@ def test_a_pipeline_is_named_by_its_template() -> None:
 
 def test_only_the_world_and_loss_are_worth_another_try() -> None:
     def outcome(phase: Phase, blame: Blame = Blame.NOTHING) -> Outcome:
-        return Outcome(run="r", workflow="w", uid="u", phase=phase, blame=blame, ended=datetime.now(UTC))
+        return Outcome(
+            run="r", workflow="w", uid="u", phase=phase, blame=blame, ended=datetime.now(UTC)
+        )
 
     again = [phase for phase in Phase if outcome(phase).may_be_tried_again]
     assert again == [Phase.LOST]
-    assert [blame for blame in Blame if outcome(Phase.FAILED, blame).may_be_tried_again] == [Blame.WORLD]
+    assert [blame for blame in Blame if outcome(Phase.FAILED, blame).may_be_tried_again] == [
+        Blame.WORLD
+    ]
 
 
 def test_names_of_runs_and_workflows() -> None:

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contimg.groups import N_SUBBANDS, GroupRecord, group_id, mjd_of, subband_name, utc_of_jd
+from contimg.records.groups import (
+    N_SUBBANDS,
+    GroupRecord,
+    group_id,
+    mjd_of,
+    subband_name,
+    utc_of_jd,
+)
 from contimg_watch.plan import Header, Plan, Rules, Seen, State, plan
 
 if TYPE_CHECKING:
@@ -48,7 +55,12 @@ def only(result: Plan) -> tuple[State, GroupRecord]:
 def test_a_complete_group_is_ready_at_once() -> None:
     state, record = only(plan(group(), ARRIVED, rules=RULES))
     assert state is State.READY
-    assert (record.id, record.attempt, record.missing, record.complete) == ("20260125t222605", 1, (), True)
+    assert (record.id, record.attempt, record.missing, record.complete) == (
+        "20260125t222605",
+        1,
+        (),
+        True,
+    )
     assert [one.index for one in record.subbands] == list(range(16))
     assert record.subbands[3].uri == subband(3).key
     assert (record.t0, record.dec_deg, record.duration_s) == (T0, 33.0, 296.353)
@@ -79,9 +91,16 @@ def test_what_came_last_counts_for_the_timeout() -> None:
 def test_a_late_subband_makes_a_second_attempt() -> None:
     _, first = only(plan(group(without=[5]), LATER, rules=RULES))
     assert only(plan(group(without=[5]), LATER, [first], RULES)) == (State.RECORDED, first)
-    state, second = only(plan([*group(without=[5]), subband(5, modified=LATER)], LATER, [first], RULES))
+    state, second = only(
+        plan([*group(without=[5]), subband(5, modified=LATER)], LATER, [first], RULES)
+    )
     assert (state, second.id, second.attempt, second.missing) == (State.READY, first.id, 2, ())
-    assert only(plan([*group(without=[5]), subband(5, modified=LATER)], LATER, [second, first], RULES))[0] is State.RECORDED
+    assert (
+        only(
+            plan([*group(without=[5]), subband(5, modified=LATER)], LATER, [second, first], RULES)
+        )[0]
+        is State.RECORDED
+    )
 
 
 def test_one_of_two_late_subbands_waits_for_the_other() -> None:
@@ -103,11 +122,17 @@ def test_the_same_files_sent_again_are_no_new_attempt() -> None:
     [
         (subband(7, size=0), "is empty (0 bytes)"),
         (subband(7, size=142), "expected 1000 bytes, found 142"),
-        (subband(7, header=None, problem="file signature not found"), "expected a UVH5 file, found 1000 bytes that are none: file signature not found"),
+        (
+            subband(7, header=None, problem="file signature not found"),
+            "expected a UVH5 file, found 1000 bytes that are none: file signature not found",
+        ),
         (subband(7, key="incoming/2026-01-25/2026-01-25T22:26:05_sb16.hdf5"), "NN from 00 to 15"),
-        (subband(7, key="incoming/2026-01-25/2026-02-31T22:26:05_sb07.hdf5"), "expected a name like"),
+        (
+            subband(7, key="incoming/2026-01-25/2026-02-31T22:26:05_sb07.hdf5"),
+            "expected a name like",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_broken_subband_is_named_with_its_reason(broken: Seen, reason: str) -> None:
     result = plan([*group(without=[7]), broken], LATER, rules=RULES)
     assert [key for key, _ in result.quarantined] == [broken.key]
@@ -118,7 +143,9 @@ def test_a_broken_subband_is_named_with_its_reason(broken: Seen, reason: str) ->
 def test_a_second_subband_of_the_same_index_is_named() -> None:
     second = subband(7, skew_s=2, modified=ARRIVED + timedelta(seconds=50))
     result = plan([second, *group()], LATER, rules=RULES)
-    assert result.quarantined == ((second.key, f"is a second subband 07 of its group, after {subband(7).key}"),)
+    assert result.quarantined == (
+        (second.key, f"is a second subband 07 of its group, after {subband(7).key}"),
+    )
     assert only(result)[1].subbands[7].uri == subband(7).key
 
 
@@ -130,7 +157,10 @@ def test_a_recorded_subband_is_not_displaced_by_an_older_copy() -> None:
     assert only(result) == (State.RECORDED, first)
 
 
-@pytest.mark.parametrize("name", ["2026-01-25T22:26:05_sb05_incomplete.hdf5", "notes.txt", "2026-01-25T22:26:05_sb05.hdf5.part"])
+@pytest.mark.parametrize(
+    "name",
+    ["2026-01-25T22:26:05_sb05_incomplete.hdf5", "notes.txt", "2026-01-25T22:26:05_sb05.hdf5.part"],
+)
 def test_what_is_being_written_is_not_seen(name: str) -> None:
     unfinished = subband(5, key=f"incoming/2026-01-25/{name}", size=3, header=None)
     result = plan([*group(without=[5]), unfinished], ARRIVED, rules=RULES)
@@ -141,14 +171,23 @@ def test_what_is_being_written_is_not_seen(name: str) -> None:
 def test_without_a_size_the_group_agrees_on_one() -> None:
     short = subband(7, size=900)
     result = plan([*group(without=[7]), short], LATER, rules=replace(RULES, size=0))
-    assert result.quarantined == ((short.key, "expected 1000 bytes as the others of its group have, found 900"),)
+    assert result.quarantined == (
+        (short.key, "expected 1000 bytes as the others of its group have, found 900"),
+    )
     other = [replace(seen, size=555) for seen in group(T0 + timedelta(seconds=310))]
-    assert [one.state for one in plan([*group(), *other], LATER, rules=replace(RULES, size=0)).groups] == [State.READY] * 2
+    assert [
+        one.state for one in plan([*group(), *other], LATER, rules=replace(RULES, size=0)).groups
+    ] == [State.READY] * 2
 
 
 @pytest.mark.parametrize("gap_s", [25, 60, 150])
 def test_any_gap_separates_the_telescope_s_groups(gap_s: float) -> None:
-    starts = [T0, T0 + timedelta(seconds=309.24), T0 + timedelta(seconds=309.24 + 410), T0 + timedelta(seconds=2000)]
+    starts = [
+        T0,
+        T0 + timedelta(seconds=309.24),
+        T0 + timedelta(seconds=309.24 + 410),
+        T0 + timedelta(seconds=2000),
+    ]
     listing = [subband(n, t0, skew_s=(n * 7) % 22) for t0 in starts for n in range(16)]
     result = plan(listing, LATER, rules=replace(RULES, gap_s=gap_s))
     assert [one.record.t0 for one in result.groups] == starts
@@ -169,7 +208,12 @@ def test_ids_and_times_are_those_of_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["2026-01-25T22:26:05_sb3.hdf5", "2026-01-25T22:26:05_sb03.hdf5.gz", "x2026-01-25T22:26:05_sb03.hdf5"]
+    "name",
+    [
+        "2026-01-25T22:26:05_sb3.hdf5",
+        "2026-01-25T22:26:05_sb03.hdf5.gz",
+        "x2026-01-25T22:26:05_sb03.hdf5",
+    ],
 )
 def test_other_names_are_no_subbands(name: str) -> None:
     assert subband_name(name) is None
@@ -217,7 +261,9 @@ MANY = settings(max_examples=150, deadline=None)
 
 @MANY
 @given(listings(), moments(), st.data())
-def test_order_and_repeats_change_nothing(listing: list[Seen], now: datetime, data: st.DataObject) -> None:
+def test_order_and_repeats_change_nothing(
+    listing: list[Seen], now: datetime, data: st.DataObject
+) -> None:
     noisy = data.draw(st.permutations([*listing, *listing[:3]]))
     assert plan(noisy, now, rules=RULES) == plan(listing, now, rules=RULES)
 
@@ -226,8 +272,12 @@ def test_order_and_repeats_change_nothing(listing: list[Seen], now: datetime, da
 @given(listings(), moments())
 def test_every_object_has_one_place(listing: list[Seen], now: datetime) -> None:
     result = plan(listing, now, rules=RULES)
-    placed = [one.uri for found in result.groups for one in found.record.subbands] + [key for key, _ in result.quarantined]
-    assert sorted(placed) == sorted(seen.key for seen in listing if not seen.key.endswith("_incomplete.hdf5"))
+    placed = [one.uri for found in result.groups for one in found.record.subbands] + [
+        key for key, _ in result.quarantined
+    ]
+    assert sorted(placed) == sorted(
+        seen.key for seen in listing if not seen.key.endswith("_incomplete.hdf5")
+    )
 
 
 @MANY
@@ -245,7 +295,9 @@ def test_groups_are_those_of_the_data(listing: list[Seen], now: datetime) -> Non
 
 @MANY
 @given(listings(), st.data())
-def test_in_whatever_order_files_come_a_group_ends_with_all_of_them_once(listing: list[Seen], data: st.DataObject) -> None:
+def test_in_whatever_order_files_come_a_group_ends_with_all_of_them_once(
+    listing: list[Seen], data: st.DataObject
+) -> None:
     """Let the objects arrive in any order, looking after each: attempts count up, and never hold the same twice."""
     order = data.draw(st.permutations(listing))
     now, there = T0 + timedelta(days=1), []
@@ -254,7 +306,11 @@ def test_in_whatever_order_files_come_a_group_ends_with_all_of_them_once(listing
         now += timedelta(seconds=data.draw(st.sampled_from([1, 400, 1000])))
         there.append(replace(seen, modified=now))
         if number % 4 == 0 or number == len(order) - 1:
-            records += [one.record for one in plan(there, now, records, RULES).groups if one.state is State.READY]
+            records += [
+                one.record
+                for one in plan(there, now, records, RULES).groups
+                if one.state is State.READY
+            ]
     final = plan(there, now + timedelta(days=1), records, RULES)
     records += [one.record for one in final.groups if one.state is State.READY]
     names = [record.name for record in records]

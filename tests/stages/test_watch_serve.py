@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.errors import Exit, StoreError
-from contimg.schemas.runs import GROUPS
-from contimg.store import open_store
-from contimg_watch.ledger import table_key
+from contimg.records.schemas.runs import GROUPS
+from contimg.runtime.errors import Exit, StoreError
+from contimg.runtime.store import open_store
+from contimg_runs.attempt_store import table_key
+from contimg_runs.post import post
 from contimg_watch.metrics import Metrics
 from contimg_watch.options import ServiceOptions
-from contimg_watch.post import post
 from contimg_watch.serve import Pulse, listen
 from listener import Listener
 from subbands import fill
@@ -109,10 +109,14 @@ def until(what: Callable[[], Any], seconds: float = 60) -> None:
 def state(root: Path) -> str:
     store = open_store(str(root))
     key = table_key("groups", ID, ID)
-    return str(GROUPS.read(store.read(key), "").to_pylist()[0]["state"]) if store.exists(key) else ""
+    return (
+        str(GROUPS.read(store.read(key), "").to_pylist()[0]["state"]) if store.exists(key) else ""
+    )
 
 
-def test_a_group_is_posted_soon_after_a_notification(tmp_path: Path, listener: Listener, serve: Callable[..., Service]) -> None:
+def test_a_group_is_posted_soon_after_a_notification(
+    tmp_path: Path, listener: Listener, serve: Callable[..., Service]
+) -> None:
     root = tmp_path / "store"
     fill(open_store(str(root)), tmp_path, without=(5,))
     service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "3600")
@@ -123,17 +127,27 @@ def test_a_group_is_posted_soon_after_a_notification(tmp_path: Path, listener: L
     fill(open_store(str(root)), tmp_path)
     assert service.ask("/notify", b'{"key": "whatever"}') == (202, "looking\n")
     until(lambda: listener.heard)
-    event = {"group": ID, "attempt": 1, "run": f"{ID}-a1", "name": f"contimg-{ID}-a1", "store": str(root)}
+    event = {
+        "group": ID,
+        "attempt": 1,
+        "run": f"{ID}-a1",
+        "name": f"contimg-{ID}-a1",
+        "store": str(root),
+    }
     assert listener.heard == [event]
     until(lambda: state(root) == "pending")
     until(lambda: service.metric('contimg_watch_posts_total{result="ok"}') == 1)
     assert service.metric("contimg_watch_records_total") == 1
     assert service.metric("contimg_watch_notifications_total") == 1
-    assert service.metric("contimg_watch_last_success_timestamp_seconds") == pytest.approx(time.time(), abs=30)
+    assert service.metric("contimg_watch_last_success_timestamp_seconds") == pytest.approx(
+        time.time(), abs=30
+    )
     assert service.stop() == Exit.TOLD_TO_STOP
 
 
-def test_notifications_in_a_flood_are_one_look_a_second(tmp_path: Path, serve: Callable[..., Service]) -> None:
+def test_notifications_in_a_flood_are_one_look_a_second(
+    tmp_path: Path, serve: Callable[..., Service]
+) -> None:
     root = tmp_path / "store"
     root.mkdir()
     service = serve(str(root), "--interval-s", "3600")
@@ -145,7 +159,9 @@ def test_notifications_in_a_flood_are_one_look_a_second(tmp_path: Path, serve: C
     assert passes <= 3 + (time.monotonic() - start)
 
 
-def test_an_event_source_that_is_down_is_tried_again(tmp_path: Path, listener: Listener, serve: Callable[..., Service]) -> None:
+def test_an_event_source_that_is_down_is_tried_again(
+    tmp_path: Path, listener: Listener, serve: Callable[..., Service]
+) -> None:
     root = tmp_path / "store"
     fill(open_store(str(root)), tmp_path)
     listener.code = 503
@@ -174,8 +190,21 @@ def test_killed_between_the_put_and_the_post_the_sweep_posts_it(
     again = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "0.2")
     until(lambda: again.metric('contimg_watch_groups{state="recorded"}') == 1)
     assert listener.heard == []
-    words = ["--store", str(root), "--post", f"{listener.url}/group", "--workflows", "none", "--grace-s", "0", "--days", "0"]
-    done = subprocess.run([BIN / "contimg", "sweep", *words], capture_output=True, text=True, timeout=60, check=True)
+    words = [
+        "--store",
+        str(root),
+        "--post",
+        f"{listener.url}/group",
+        "--workflows",
+        "none",
+        "--grace-s",
+        "0",
+        "--days",
+        "0",
+    ]
+    done = subprocess.run(
+        [BIN / "contimg", "sweep", *words], capture_output=True, text=True, timeout=60, check=True
+    )
     assert json.loads(done.stdout)["posted"] == [f"{ID}-a1"]
     assert [one["run"] for one in listener.heard] == [f"{ID}-a1"]
 
@@ -201,43 +230,61 @@ def test_a_store_that_is_down_at_first_is_waited_for(
         ("/nowhere/at/all", "/nowhere/at/all: expected the directory of a store, found none"),
     ],
 )
-def test_a_store_that_is_not_there_ends_it(moto_root: str, uri: str, words: str, serve: Callable[..., Service]) -> None:
+def test_a_store_that_is_not_there_ends_it(
+    moto_root: str, uri: str, words: str, serve: Callable[..., Service]
+) -> None:
     assert moto_root
     service = serve(uri)
     assert service.process.wait(30) == Exit.USAGE
     assert words in service.said()
-    folder = subprocess.run([BIN / "contimg-watch", "--store", uri], capture_output=True, text=True, timeout=60, check=False)
+    folder = subprocess.run(
+        [BIN / "contimg-watch", "--store", uri],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (folder.returncode, words in folder.stderr) == (Exit.USAGE, True)
     assert not Path("/nowhere").exists()
 
 
-def test_wrong_credentials_end_it(rclone_root: str, s3_environment: pytest.MonkeyPatch, serve: Callable[..., Service]) -> None:
+def test_wrong_credentials_end_it(
+    rclone_root: str, s3_environment: pytest.MonkeyPatch, serve: Callable[..., Service]
+) -> None:
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     service = serve(rclone_root)
     assert service.process.wait(30) == Exit.USAGE
     assert "expected credentials that S3 accepts" in service.said()
 
 
-def test_a_store_without_working_conditional_puts_ends_it(rclone_root: str, serve: Callable[..., Service]) -> None:
+def test_a_store_without_working_conditional_puts_ends_it(
+    rclone_root: str, serve: Callable[..., Service]
+) -> None:
     open_store(rclone_root).put("k", b"")
     service = serve(rclone_root)
     assert service.process.wait(60) == Exit.USAGE
     assert "concurrent conditional puts to win" in service.said()
 
 
-def test_a_port_that_is_taken(tmp_path: Path, listener: Listener, serve: Callable[..., Service]) -> None:
+def test_a_port_that_is_taken(
+    tmp_path: Path, listener: Listener, serve: Callable[..., Service]
+) -> None:
     service = serve(str(tmp_path), "--port", str(listener.port))
     assert service.process.wait(30) == Exit.USAGE
     assert f"127.0.0.1:{listener.port}: expected an address to listen at" in service.said()
 
 
-def test_one_pass_posts_too_and_fails_when_nobody_listens(tmp_path: Path, listener: Listener) -> None:
+def test_one_pass_posts_too_and_fails_when_nobody_listens(
+    tmp_path: Path, listener: Listener
+) -> None:
     root = tmp_path / "store"
     fill(open_store(str(root)), tmp_path)
     argv = [BIN / "contimg-watch", "--store", str(root), "--size", "0", "--post"]
     listener.code = 500
     start = time.monotonic()
-    done = subprocess.run([*argv, f"{listener.url}/group"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*argv, f"{listener.url}/group"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == Exit.STORE_UNREACHABLE
     assert "found HTTP 500" in done.stderr
     assert 7 < time.monotonic() - start < 30, "tried again after 1, 2 and 4 s"

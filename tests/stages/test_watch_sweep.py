@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from called import contimg
-from contimg.errors import Exit
-from contimg.runs import Phase, claim_key
-from contimg.schemas.runs import GROUPS, GroupState
-from contimg.store import open_store
-from contimg_watch.decide import Act, Case, Decision, Rules, decide
-from contimg_watch.ledger import Ledger, table_key
-from contimg_watch.sweep import posted_key
+from contimg.records.runs import Phase, claim_key
+from contimg.records.schemas.runs import GROUPS, GroupState
+from contimg.runtime.errors import Exit
+from contimg.runtime.store import open_store
+from contimg_runs.attempt_store import Ledger, table_key
+from contimg_runs.decide import Act, Case, Decision, Rules, decide
+from contimg_runs.sweep import posted_key
 from listener import WORKFLOWS, Listener, serve_workflows, workflow
 from watched_world import GRACE_S, LOG, T0, TTL_S, Group, World
 
@@ -118,7 +118,9 @@ def test_a_workflow_that_ended_before_its_claim_gives_way_to_the_next_attempt() 
     assert made.flows[0].step == "record"
 
 
-@pytest.mark.parametrize(("code", "again"), [(12, False), (70, False), (20, True), (137, True), (22, True)])
+@pytest.mark.parametrize(
+    ("code", "again"), [(12, False), (70, False), (20, True), (137, True), (22, True)]
+)
 def test_only_what_the_world_ended_is_begun_anew(code: int, *, again: bool) -> None:
     made = world()
     made.start()
@@ -151,7 +153,11 @@ def test_a_late_subband_does_not_inherit_the_tries_of_the_partial_group() -> Non
     made.groups[0].coming = [15]
     made.land(0)
     made.look()
-    assert [(record.retries, record.complete) for record, _ in made.attempts(0)] == [(0, False), (1, False), (0, True)]
+    assert [(record.retries, record.complete) for record, _ in made.attempts(0)] == [
+        (0, False),
+        (1, False),
+        (0, True),
+    ]
     made.settle()
     assert phases(made) == [Phase.FAILED, Phase.SUPERSEDED, Phase.SUCCEEDED]
 
@@ -163,7 +169,7 @@ def test_what_a_person_began_again_after_a_success_is_left_to_the_person() -> No
     (record, outcome) = made.attempts(0)[0]
     assert outcome is not None
     ledger.add(record.model_copy(update={"attempt": 2}))
-    from contimg.runs import Claim
+    from contimg.records.runs import Claim
 
     ledger.take(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
     made.wait(GRACE_S)
@@ -182,7 +188,7 @@ def test_a_claim_without_a_record_is_not_the_sweep_s_business() -> None:
 def test_days_limit_the_look() -> None:
     made = world()
     made.wait(86400 * 40)
-    from contimg_watch.sweep import Sweeper
+    from contimg_runs.sweep import Sweeper
 
     sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
     assert sweeper.decisions(made.now, days=30) == []
@@ -190,7 +196,9 @@ def test_days_limit_the_look() -> None:
 
 
 def test_a_bus_that_is_down_stops_the_posts_but_nothing_else() -> None:
-    made = World([Group(T0 + n * timedelta(seconds=400), list(range(16))) for n in range(3)], Rules())
+    made = World(
+        [Group(T0 + n * timedelta(seconds=400), list(range(16))) for n in range(3)], Rules()
+    )
     for number in range(3):
         for _ in range(16):
             made.land(number)
@@ -198,7 +206,7 @@ def test_a_bus_that_is_down_stops_the_posts_but_nothing_else() -> None:
     made.bus.clear()
     made.bus_up = False
     made.wait(GRACE_S)
-    from contimg_watch.sweep import Sweeper
+    from contimg_runs.sweep import Sweeper
 
     sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
     done = sweeper.once(made.now)
@@ -243,7 +251,9 @@ def test_a_claim_in_the_middle_of_a_sweep_keeps_the_attempt() -> None:
 
     def claim_now() -> None:
         made.store.put(
-            claim_key(old.name), b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}' % old.name.encode()
+            claim_key(old.name),
+            b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}'
+            % old.name.encode(),
         )
 
     made.disturbed(made.sweep, 2, claim_now)
@@ -353,38 +363,62 @@ def sweep(root: str, listener: Listener, *words: str, code: int = 0) -> dict[str
 @pytest.fixture(params=["directory", "moto"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store with one record that nobody took."""
-    chosen = str(tmp_path / "store") if request.param == "directory" else request.getfixturevalue("moto_root")
+    chosen = (
+        str(tmp_path / "store")
+        if request.param == "directory"
+        else request.getfixturevalue("moto_root")
+    )
     made = world()
     for key, (data, _) in made.store.objects.items():
         open_store(chosen).put(key, data)
     return chosen
 
 
-def test_a_lost_event_is_posted_again_and_a_living_workflow_is_left(root: str, listener: Listener) -> None:
+def test_a_lost_event_is_posted_again_and_a_living_workflow_is_left(
+    root: str, listener: Listener
+) -> None:
     serve_workflows(listener)
     assert sweep(root, listener)["posted"] == [A1]
     name = f"contimg-{A1}"
     assert listener.heard == [{"group": ID, "attempt": 1, "run": A1, "name": name, "store": root}]
-    assert listener.asked[0][1]["Accept"].startswith("application/json;as=PartialObjectMetadataList")
+    assert listener.asked[0][1]["Accept"].startswith(
+        "application/json;as=PartialObjectMetadataList"
+    )
     serve_workflows(listener, workflow(name, "u"))
     assert sweep(root, listener)["posted"] == []
 
 
 def test_a_run_that_is_gone_starts_the_next_attempt(root: str, listener: Listener) -> None:
-    open_store(root).put(claim_key(A1), b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}' % A1.encode())
+    open_store(root).put(
+        claim_key(A1),
+        b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}' % A1.encode(),
+    )
     serve_workflows(listener, workflow("w", "another"))
     said = sweep(root, listener, "--dry-run")
     assert said["would"] == {A1: "lose"}
     assert listener.heard == []
     said = sweep(root, listener)
-    assert (said["lost"], said["restarted"], [one["run"] for one in listener.heard]) == ([A1], [A2], [A2])
-    assert json.loads(open_store(root).read(f"runs/{A1}/outcome.json"))["reason"] == "workflow w (u) is gone and left no outcome"
+    assert (said["lost"], said["restarted"], [one["run"] for one in listener.heard]) == (
+        [A1],
+        [A2],
+        [A2],
+    )
+    assert (
+        json.loads(open_store(root).read(f"runs/{A1}/outcome.json"))["reason"]
+        == "workflow w (u) is gone and left no outcome"
+    )
 
 
 def test_pages_of_workflows_are_followed(root: str, listener: Listener) -> None:
     meta = {"name": f"contimg-{A1}", "uid": "u"}
-    listener.pages[f"{WORKFLOWS}?limit=500"] = (200, {"items": [], "metadata": {"continue": "more"}})
-    listener.pages[f"{WORKFLOWS}?limit=500&continue=more"] = (200, {"items": [{"metadata": meta}], "metadata": {}})
+    listener.pages[f"{WORKFLOWS}?limit=500"] = (
+        200,
+        {"items": [], "metadata": {"continue": "more"}},
+    )
+    listener.pages[f"{WORKFLOWS}?limit=500&continue=more"] = (
+        200,
+        {"items": [{"metadata": meta}], "metadata": {}},
+    )
     assert sweep(root, listener)["left"] == 1
 
 
@@ -410,7 +444,9 @@ def test_an_event_source_that_is_down(tmp_path: Path, listener: Listener) -> Non
         (500, Exit.STORE_UNREACHABLE, "expected an answer from the Kubernetes API, found HTTP 500"),
     ],
 )
-def test_a_cluster_that_does_not_tell(tmp_path: Path, listener: Listener, answer: int, code: int, words: str) -> None:
+def test_a_cluster_that_does_not_tell(
+    tmp_path: Path, listener: Listener, answer: int, code: int, words: str
+) -> None:
     listener.pages[f"{WORKFLOWS}?limit=500"] = (answer, {})
     assert words in sweep(str(tmp_path), listener, code=code)["message"]
 
@@ -418,7 +454,10 @@ def test_a_cluster_that_does_not_tell(tmp_path: Path, listener: Listener, answer
 def test_no_cluster_at_all(tmp_path: Path) -> None:
     own = ["--store", str(tmp_path), "--post", "http://127.0.0.1:9/group"]
     assert "--workflows none" in contimg("sweep", *own, code=Exit.USAGE)["message"]
-    assert "--namespace" in contimg("sweep", *own, "--api", "http://127.0.0.1:9", code=Exit.USAGE)["message"]
+    assert (
+        "--namespace"
+        in contimg("sweep", *own, "--api", "http://127.0.0.1:9", code=Exit.USAGE)["message"]
+    )
 
 
 def test_a_store_that_is_not_there(tmp_path: Path, listener: Listener) -> None:
@@ -429,5 +468,7 @@ def test_a_store_that_is_not_there(tmp_path: Path, listener: Listener) -> None:
 def test_a_url_that_is_none(tmp_path: Path) -> None:
     said = contimg("sweep", "--store", str(tmp_path), code=Exit.USAGE)
     assert "expected --post URL, by which groups are begun, found none" in said["message"]
-    said = contimg("sweep", "--store", str(tmp_path), "--post", "eventsource:12000", code=Exit.USAGE)
+    said = contimg(
+        "sweep", "--store", str(tmp_path), "--post", "eventsource:12000", code=Exit.USAGE
+    )
     assert "--post: String should match pattern" in said["message"]

@@ -45,7 +45,12 @@ class ArgoApi:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -55,7 +60,10 @@ class ArgoApi:
 
     def submit(self, body: dict[str, Any], namespace: str) -> dict[str, Any]:
         options = body["submitOptions"]
-        given = [dict(zip(("name", "value"), text.split("=", 1), strict=True)) for text in options.get("parameters", [])]
+        given = [
+            dict(zip(("name", "value"), text.split("=", 1), strict=True))
+            for text in options.get("parameters", [])
+        ]
         made = {
             "metadata": {
                 "name": options["name"],
@@ -63,7 +71,10 @@ class ArgoApi:
                 "uid": "u1",
                 "creationTimestamp": "2026-01-25T22:00:00Z",
             },
-            "spec": {"arguments": {"parameters": given}, "workflowTemplateRef": {"name": body["resourceName"]}},
+            "spec": {
+                "arguments": {"parameters": given},
+                "workflowTemplateRef": {"name": body["resourceName"]},
+            },
             "status": {},
         }
         self.workflows[options["name"]] = made
@@ -88,13 +99,21 @@ class _Handler(BaseHTTPRequestHandler):
         if api.token and self.headers.get("Authorization") != f"Bearer {api.token}":
             return self._fail(UNKNOWN, "Unauthorized")
         if api.forbidden:
-            return self._fail(DENIED, 'Permission denied, you are not allowed to list workflows in namespace "sky".')
+            return self._fail(
+                DENIED,
+                'Permission denied, you are not allowed to list workflows in namespace "sky".',
+            )
         match path.path.strip("/").split("/"):
             case ["api", "v1", "workflow-templates", _, name]:
-                self._found(api.templates.get(name), f'workflowtemplates.argoproj.io "{name}" not found')
+                self._found(
+                    api.templates.get(name), f'workflowtemplates.argoproj.io "{name}" not found'
+                )
             case ["api", "v1", "workflows", namespace, "submit"]:
                 if body["submitOptions"]["name"] in api.workflows:
-                    return self._fail(EXISTS, f'workflows.argoproj.io "{body["submitOptions"]["name"]}" already exists')
+                    return self._fail(
+                        EXISTS,
+                        f'workflows.argoproj.io "{body["submitOptions"]["name"]}" already exists',
+                    )
                 self._json(200, api.submit(body, namespace))
             case ["api", "v1", "workflows", _]:
                 self._page(parse_qs(path.query))
@@ -106,7 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
                 text = api.archived.get(node)
                 # The artifact is named, but no longer in the bucket.
                 self._send(
-                    *((500, "text/plain", b"Internal Server Error") if text is None else (200, "text/plain", text.encode()))
+                    *(
+                        (500, "text/plain", b"Internal Server Error")
+                        if text is None
+                        else (200, "text/plain", text.encode())
+                    )
                 )
             case _:
                 self._send(404, "text/plain", b"404 page not found")
@@ -121,7 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _log(self, pod: str) -> None:
         # Argo says nothing, with status 200, of a pod that is not there.
-        entries = [json.dumps({"result": {"content": line, "podName": pod}}) for line in self.known.logs.get(pod, [])]
+        entries = [
+            json.dumps({"result": {"content": line, "podName": pod}})
+            for line in self.known.logs.get(pod, [])
+        ]
         self._send(200, "application/json", "".join(f"{entry}\n" for entry in entries).encode())
 
     def _found(self, document: dict[str, Any] | None, otherwise: str) -> None:

@@ -30,16 +30,25 @@ def node(workflow: str, path: str, kind: str, phase: str, **more: Any) -> dict[s
         "boundaryID": _id(workflow, path.rpartition(".")[0]) if path else None,
         "phase": phase,
         "startedAt": STARTED,
-        "finishedAt": ENDED if phase in {"Succeeded", "Failed", "Error", "Skipped", "Omitted"} else None,
-        "templateRef": {"name": "contimg-x", "template": "main"} if kind in {"Pod", "Retry"} else None,
+        "finishedAt": ENDED
+        if phase in {"Succeeded", "Failed", "Error", "Skipped", "Omitted"}
+        else None,
+        "templateRef": {"name": "contimg-x", "template": "main"}
+        if kind in {"Pod", "Retry"}
+        else None,
         **more,
     }
     return {key: value for key, value in made.items() if value is not None}
 
 
-def tried(workflow: str, path: str, *phases: str, phase: str | None = None, **more: Any) -> list[dict[str, Any]]:
+def tried(
+    workflow: str, path: str, *phases: str, phase: str | None = None, **more: Any
+) -> list[dict[str, Any]]:
     """Make a task that may be tried again: a Retry with a pod for each phase; what is more belongs to the last pod."""
-    pods = [node(workflow, f"{path}({n})", "Pod", one, **(more if n == len(phases) - 1 else {})) for n, one in enumerate(phases)]
+    pods = [
+        node(workflow, f"{path}({n})", "Pod", one, **(more if n == len(phases) - 1 else {}))
+        for n, one in enumerate(phases)
+    ]
     for n, pod in enumerate(pods):
         pod["startedAt"] = f"2026-01-25T22:0{n}:00Z"
     children = [pod["id"] for pod in pods]
@@ -47,14 +56,28 @@ def tried(workflow: str, path: str, *phases: str, phase: str | None = None, **mo
 
 
 def workflow(
-    name: str, phase: str, *nodes: dict[str, Any], template: str = "contimg-process-group", **more: Any
+    name: str,
+    phase: str,
+    *nodes: dict[str, Any],
+    template: str = "contimg-process-group",
+    **more: Any,
 ) -> dict[str, Any]:
     """Make a workflow of nodes."""
-    status = {"phase": phase, "startedAt": STARTED, "nodes": {one["id"]: one for one in nodes}, **more}
+    status = {
+        "phase": phase,
+        "startedAt": STARTED,
+        "nodes": {one["id"]: one for one in nodes},
+        **more,
+    }
     if phase in {"Succeeded", "Failed", "Error"}:
         status["finishedAt"] = "2026-01-25T22:05:00Z"
     return {
-        "metadata": {"name": name, "namespace": "sky", "uid": f"uid-{name}", "creationTimestamp": STARTED},
+        "metadata": {
+            "name": name,
+            "namespace": "sky",
+            "uid": f"uid-{name}",
+            "creationTimestamp": STARTED,
+        },
         "spec": {
             "workflowTemplateRef": {"name": template},
             "arguments": {"parameters": [{"name": "group", "value": "20260125t220000"}]},
@@ -70,4 +93,8 @@ def said(artifact: str, *, cached: str = "false", seconds: str = "12.5") -> dict
         {"name": "cached", "value": cached},
         {"name": "seconds", "value": seconds},
     ]
-    return {"exitCode": "0", "parameters": parameters, "artifacts": [{"name": "main-logs", "s3": {"key": "argo/x/main.log"}}]}
+    return {
+        "exitCode": "0",
+        "parameters": parameters,
+        "artifacts": [{"name": "main-logs", "s3": {"key": "argo/x/main.log"}}],
+    }

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 MARK = "images"
 ROOT = Path(__file__).parents[2]
 TABLE = {
-    row[0]: row[1:] for row in (line.split() for line in (ROOT / "images/stages.txt").read_text().splitlines()) if row[0] != "#"
+    row[0]: row[1:]
+    for row in (line.split() for line in (ROOT / "images/stages.txt").read_text().splitlines())
+    if row[0] != "#"
 }
 """Stage: level and Debian packages."""
 
@@ -50,4 +52,6 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
         if MARK in report.keywords and "not built" in str(report.longrepr)
     )
     if count:
-        terminalreporter.write_line(f"IMAGES NOT PROVEN: {count} tests did not run ({missing()})", red=True, bold=True)
+        terminalreporter.write_line(
+            f"IMAGES NOT PROVEN: {count} tests did not run ({missing()})", red=True, bold=True
+        )

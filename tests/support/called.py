@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def contimg(command: str, *words: str, code: int = 0, outputs: Path | None = None) -> dict[str, Any]:
+def contimg(
+    command: str, *words: str, code: int = 0, outputs: Path | None = None
+) -> dict[str, Any]:
     """Return the summary of a command; of one that fails the last line of its log, or what argparse said."""
     (point,) = entry_points(group="contimg.commands", name=command)
     out, err = io.StringIO(), io.StringIO()
@@ -31,7 +33,9 @@ def contimg(command: str, *words: str, code: int = 0, outputs: Path | None = Non
             signal.signal(number, handler)
     assert ended == code, err.getvalue()
     try:
-        said: dict[str, Any] = json.loads(out.getvalue() if code == 0 else err.getvalue().splitlines()[-1])
+        said: dict[str, Any] = json.loads(
+            out.getvalue() if code == 0 else err.getvalue().splitlines()[-1]
+        )
     except ValueError:
         return {"message": err.getvalue()}
     return said

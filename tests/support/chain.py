@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from contimg.linalg import LINEAR_ALGEBRA
+from contimg.runtime.blas_env import LINEAR_ALGEBRA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,15 @@ THREE_C_48_RA_DEG = 24.4221
 
 def contimg(program: str, **options: object) -> dict[str, Any]:
     """Run contimg-PROGRAM and return its summary; whatever it said on stderr stands in the failure."""
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    words = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in options.items()
+        if value is not None
+    ]
     argv = [str(BIN / f"contimg-{program}"), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=ROOT)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, f"{' '.join(argv)}\n{done.stderr[-4000:]}"
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -76,8 +82,13 @@ class Chain:
 
     def _simulate(self) -> dict[str, Any]:
         return self.contimg(
-            "simulate", out=self.store / "products/simulate", incoming=self.store / "incoming", scale=self.scale, seed=self.seed, **self.sky
-        )  # fmt: skip
+            "simulate",
+            out=self.store / "products/simulate",
+            incoming=self.store / "incoming",
+            scale=self.scale,
+            seed=self.seed,
+            **self.sky,
+        )
 
     @cached_property
     def truth(self) -> dict[str, Any]:
@@ -116,8 +127,13 @@ class Chain:
     @cached_property
     def image(self) -> str:
         return self._make(
-            "image", ms=self.ms, flags=self.flags, calibration=self.calibration, tier=self.tier, tables=self.store / "tables"
-        )  # fmt: skip
+            "image",
+            ms=self.ms,
+            flags=self.flags,
+            calibration=self.calibration,
+            tier=self.tier,
+            tables=self.store / "tables",
+        )
 
     @cached_property
     def photometry(self) -> str:
@@ -126,7 +142,9 @@ class Chain:
     def _make(self, stage: str, **options: object) -> str:
         # Workers of one test run share the chain: the second waits, and finds the artifact made.
         with locked(self.store / f".{stage}.lock"):
-            said = self.contimg(stage, out=self.store / "products" / self.group_id / stage, **options)
+            said = self.contimg(
+                stage, out=self.store / "products" / self.group_id / stage, **options
+            )
         return str(said["artifact"])
 
 
@@ -143,6 +161,13 @@ def small_calibrator() -> Chain:
 if __name__ == "__main__":
     # Both ways to be calibrated, in a store of their own.
     solved = Chain("small", seed=1, tier="development", name=sys.argv[1])
-    taken = Chain("small", seed=1, tier="development", sky={"ra_deg": 38.9}, calibrate_from=solved, name=solved.name)
+    taken = Chain(
+        "small",
+        seed=1,
+        tier="development",
+        sky={"ra_deg": 38.9},
+        calibrate_from=solved,
+        name=solved.name,
+    )
     assert solved.photometry
     assert taken.photometry

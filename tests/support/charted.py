@@ -39,7 +39,9 @@ def program() -> str | None:
     found = shutil.which("helm")
     if found is None and KIT.is_file():
         script = f'eval "$({KIT})" && command -v helm'
-        found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60).stdout.strip()
+        found = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60
+        ).stdout.strip()
     return found or None
 
 
@@ -52,7 +54,9 @@ def helm(*words: str) -> str:
     return done.stdout
 
 
-def render(name: str = "minimal", *words: str, namespace: str = "night", **changes: Any) -> list[Document]:
+def render(
+    name: str = "minimal", *words: str, namespace: str = "night", **changes: Any
+) -> list[Document]:
     """Return all objects of the chart with a set of values and changes to it (keys with dots are paths)."""
     given = [f"--set-json={path}={json.dumps(value)}" for path, value in changes.items()]
     return list(_render(name, (*words, *given), namespace))
@@ -61,7 +65,17 @@ def render(name: str = "minimal", *words: str, namespace: str = "night", **chang
 @functools.cache
 def _render(name: str, words: tuple[str, ...], namespace: str) -> tuple[Document, ...]:
     file = str(VALUES / f"{name}.yaml")
-    text = helm("template", "contimg", str(CHART), "-n", namespace, f"--kube-version={KUBERNETES}.0", "-f", file, *words)
+    text = helm(
+        "template",
+        "contimg",
+        str(CHART),
+        "-n",
+        namespace,
+        f"--kube-version={KUBERNETES}.0",
+        "-f",
+        file,
+        *words,
+    )
     return tuple(document for document in yaml.safe_load_all(text) if document)
 
 
@@ -86,13 +100,19 @@ def refusal(values: Document) -> str:
 
 def one(documents: list[Document], kind: str, name: str) -> Document:
     """Return the object of a kind and name."""
-    (found,) = (document for document in documents if (document["kind"], document["metadata"]["name"]) == (kind, name))
+    (found,) = (
+        document
+        for document in documents
+        if (document["kind"], document["metadata"]["name"]) == (kind, name)
+    )
     return found
 
 
 def of_kind(documents: list[Document], kind: str) -> dict[str, Document]:
     """Return all objects of a kind by name."""
-    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
+    return {
+        document["metadata"]["name"]: document for document in documents if document["kind"] == kind
+    }
 
 
 def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
@@ -107,8 +127,15 @@ def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
         elif kind == "WorkflowTemplate":
             for template in spec["templates"]:
                 if "container" in template:
-                    pod = {key: template[key] for key in ("volumes", "securityContext", "serviceAccountName") if key in template}
-                    yield f"{where} {template['name']}", {**pod, "containers": [template["container"]]}
+                    pod = {
+                        key: template[key]
+                        for key in ("volumes", "securityContext", "serviceAccountName")
+                        if key in template
+                    }
+                    yield (
+                        f"{where} {template['name']}",
+                        {**pod, "containers": [template["container"]]},
+                    )
         elif kind in {"EventSource", "Sensor"}:
             template = spec["template"]
             yield where, {**template, "containers": [template["container"]]}
@@ -122,6 +149,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
-    count = sum(1 for report in skipped if MARK in report.keywords and "no helm" in str(report.longrepr))
+    count = sum(
+        1 for report in skipped if MARK in report.keywords and "no helm" in str(report.longrepr)
+    )
     if count:
-        terminalreporter.write_line(f"CHART NOT PROVEN: {count} tests did not run (there is no helm)", red=True, bold=True)
+        terminalreporter.write_line(
+            f"CHART NOT PROVEN: {count} tests did not run (there is no helm)", red=True, bold=True
+        )

@@ -11,7 +11,9 @@ DAYS = 6.0 * np.arange(26)
 """One epoch in six days, for 150 days."""
 
 
-def windows(path: Path, column: int, spacing_days: float, min_epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def windows(
+    path: Path, column: int, spacing_days: float, min_epochs: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Times and fluxes of the pieces with more than `min_epochs`; they begin `spacing_days` apart.
 
     The archive holds failed scans near zero: they are cut by a running median, as any reader of these data does.

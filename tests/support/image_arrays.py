@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.coordinates import direction_cosines, icrs_of_hadec
-from contimg.ms import Antennas, Header
-from contimg.telescope import INTEGRATION_S, SITE, SPEED_OF_LIGHT, primary_beam, stations
+from contimg.astro.coordinates import direction_cosines, icrs_of_hadec
+from contimg.astro.telescope import INTEGRATION_S, SITE, SPEED_OF_LIGHT, primary_beam, stations
+from contimg.records.ms import Antennas, Header
 from contimg_image.averaging import Averaged, Baselines
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def header(freq_hz: Floats, width_hz: float) -> Header:
     return Header("DSA_110", "field", float(ra), float(dec), freq_hz, width_hz, dishes)
 
 
-def averaged(*, times: int = 3, every: int = 4, factor: int = 2, channels: int = 8, seed: int = 1) -> Averaged:
+def averaged(
+    *, times: int = 3, every: int = 4, factor: int = 2, channels: int = 8, seed: int = 1
+) -> Averaged:
     """Return one set of baselines of the real stations with random weights and no signal: its geometry is what counts.
 
     Parameters
@@ -44,17 +46,36 @@ def averaged(*, times: int = 3, every: int = 4, factor: int = 2, channels: int =
     moments = MJD * 86400 + INTEGRATION_S * (np.arange(times) - (times - 1) / 2) * 8
     uvw = np.concatenate(
         [
-            turned(float(t - MJD * 86400), head)[index[second]] - turned(float(t - MJD * 86400), head)[index[first]]
+            turned(float(t - MJD * 86400), head)[index[second]]
+            - turned(float(t - MJD * 86400), head)[index[first]]
             for t in moments
         ]
     )
     weight = rng.uniform(0.5, 1.5, (len(uvw), channels)).astype(np.float32)
     weight[rng.random(weight.shape) < 0.1] = 0
     part = Baselines(
-        "all", freq, width, factor, np.repeat(np.arange(times), first.size), np.tile(index[first], times),
-        np.tile(index[second], times), uvw, np.full(len(uvw), INTEGRATION_S), np.zeros(weight.shape, np.complex64), weight,
-    )  # fmt: skip
-    return Averaged(head, moments, INTEGRATION_S, (part,), 4.0, 0.9, index.size, float(np.linalg.norm(uvw, axis=1).max()))
+        "all",
+        freq,
+        width,
+        factor,
+        np.repeat(np.arange(times), first.size),
+        np.tile(index[first], times),
+        np.tile(index[second], times),
+        uvw,
+        np.full(len(uvw), INTEGRATION_S),
+        np.zeros(weight.shape, np.complex64),
+        weight,
+    )
+    return Averaged(
+        head,
+        moments,
+        INTEGRATION_S,
+        (part,),
+        4.0,
+        0.9,
+        index.size,
+        float(np.linalg.norm(uvw, axis=1).max()),
+    )
 
 
 def turned(after_s: float, head: Header) -> Floats:
@@ -67,7 +88,9 @@ def turned(after_s: float, head: Header) -> Floats:
     return np.asarray((stations().itrf_m - SITE.itrf_m) @ np.array([east, north, towards]).T)
 
 
-def sky(data: Averaged, lmn: Floats, flux_jy: float, alpha: float, frequency_hz: float) -> list[npt.NDArray[np.complex128]]:
+def sky(
+    data: Averaged, lmn: Floats, flux_jy: float, alpha: float, frequency_hz: float
+) -> list[npt.NDArray[np.complex128]]:
     """Return the visibilities of a source with a power-law spectrum, seen through the drifting beam and smeared; one array a set."""
     head, made = data.header, []
     for part in data.sets:
@@ -80,12 +103,18 @@ def sky(data: Averaged, lmn: Floats, flux_jy: float, alpha: float, frequency_hz:
             for c, freq in enumerate(part.frequencies_hz):
                 level = flux_jy * float(primary_beam(away, freq)) * (freq / frequency_hz) ** alpha
                 left = _coherence(head, part, rows, (freq, data.interval_s), (lmn, lmn - towards))
-                vis[rows, c] = level * left * np.exp(2j * np.pi * freq / SPEED_OF_LIGHT * (part.uvw_m[rows] @ lmn))
+                vis[rows, c] = (
+                    level
+                    * left
+                    * np.exp(2j * np.pi * freq / SPEED_OF_LIGHT * (part.uvw_m[rows] @ lmn))
+                )
         made.append(vis)
     return made
 
 
-def brute_beam(data: Averaged, weights: tuple[Any, ...], lmn: Floats, alpha: float, frequency_hz: float) -> float:
+def brute_beam(
+    data: Averaged, weights: tuple[Any, ...], lmn: Floats, alpha: float, frequency_hz: float
+) -> float:
     """Return the effective beam in one direction from every visibility: phases summed over finely cut samples, no sinc."""
     total = heavy = 0.0
     head = data.header
@@ -104,7 +133,13 @@ def brute_beam(data: Averaged, weights: tuple[Any, ...], lmn: Floats, alpha: flo
     return total / heavy
 
 
-def _coherence(head: Header, part: Baselines, rows: Any, sample: tuple[float, float], where: tuple[Floats, Floats]) -> Floats:
+def _coherence(
+    head: Header,
+    part: Baselines,
+    rows: Any,
+    sample: tuple[float, float],
+    where: tuple[Floats, Floats],
+) -> Floats:
     """Return the mean of exp(i phase) over an integration, each channel and the averaged channels, per row."""
     freq, interval = sample
     lmn, offset = where
@@ -116,7 +151,11 @@ def _coherence(head: Header, part: Baselines, rows: Any, sample: tuple[float, fl
     for channel in np.arange(part.factor) - (part.factor - 1) / 2:
         centre = channel * part.width_hz
         phase_averaged = 2 * np.pi * centre * (uvw @ lmn)  # what averaging sees: the phase centre
-        inside = np.mean([np.exp(2j * np.pi * d * part.width_hz * (uvw @ offset)) for d in fine], axis=0)
-        in_time = np.mean([np.exp(2j * np.pi * d * interval * freq * (spin @ offset)) for d in fine], axis=0)
+        inside = np.mean(
+            [np.exp(2j * np.pi * d * part.width_hz * (uvw @ offset)) for d in fine], axis=0
+        )
+        in_time = np.mean(
+            [np.exp(2j * np.pi * d * interval * freq * (spin @ offset)) for d in fine], axis=0
+        )
         whole = whole + (np.exp(1j * phase_averaged) * inside * in_time).real
     return whole / part.factor

@@ -31,7 +31,12 @@ class Compared:
 
     def bright(self, snr: float) -> Compared:
         which = np.flatnonzero(self.snr >= snr)
-        return Compared(self.ratio[which], self.snr[which], self.offset_beams[which], [self.names[i] for i in which])
+        return Compared(
+            self.ratio[which],
+            self.snr[which],
+            self.offset_beams[which],
+            [self.names[i] for i in which],
+        )
 
 
 def plane(artifact: str, name: str) -> tuple[Array, fits.Header]:
@@ -47,7 +52,10 @@ def metrics(artifact: str) -> dict[str, Any]:
 def true_flux_jy(source: dict[str, Any], here: dict[str, Any], freq_hz: float) -> float:
     """Return a source's flux at a frequency; `here` is what the group says of it at 1.4 GHz."""
     if source["polynomial"]:
-        shape = [10 ** np.polyval(source["polynomial"][::-1], np.log10(f / 1e9)) for f in (freq_hz, 1.4e9)]
+        shape = [
+            10 ** np.polyval(source["polynomial"][::-1], np.log10(f / 1e9))
+            for f in (freq_hz, 1.4e9)
+        ]
         return float(here["flux_jy"] * shape[0] / shape[1])
     return float(here["flux_jy"] * (freq_hz / 1.4e9) ** source["alpha"])
 
@@ -77,7 +85,10 @@ def compare(chain: Chain, artifact: str) -> Compared:
     rows = []
     for here in group["sources"]:
         x, y = (float(v) for v in wcs.all_world2pix(here["ra_deg"], here["dec_deg"], 0))
-        if not (reach + 2 < min(x, y) and max(x, y) < size - reach - 3) or beam[round(y), round(x)] < 0.2:
+        if (
+            not (reach + 2 < min(x, y) and max(x, y) < size - reach - 3)
+            or beam[round(y), round(x)] < 0.2
+        ):
             continue
         flux, px, py = peak(image, x, y, reach)
         level = beam[round(y), round(x)]
@@ -85,4 +96,6 @@ def compare(chain: Chain, artifact: str) -> Compared:
         off = np.hypot(px - x, py - y) * head["CDELT2"] / np.sqrt(head["BMAJ"] * head["BMIN"])
         rows.append((flux / level / true, flux / rms[round(y), round(x)], off, here["name"]))
     columns = list(zip(*rows, strict=True))
-    return Compared(np.array(columns[0]), np.array(columns[1]), np.array(columns[2]), list(columns[3]))
+    return Compared(
+        np.array(columns[0]), np.array(columns[1]), np.array(columns[2]), list(columns[3])
+    )

@@ -57,12 +57,23 @@ class Listener:
 WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/radio/workflows"
 
 
-def workflow(name: str, uid: str, *, phase: str = "Running", nodes: Any = None, **spec: Any) -> dict[str, Any]:
+def workflow(
+    name: str, uid: str, *, phase: str = "Running", nodes: Any = None, **spec: Any
+) -> dict[str, Any]:
     """Return a workflow as the Kubernetes API gives it."""
     completed = {"workflows.argoproj.io/completed": "true"} if phase != "Running" else {}
-    meta = {"name": name, "uid": uid, "creationTimestamp": "2026-01-26T01:00:00Z", "labels": completed}
+    meta = {
+        "name": name,
+        "uid": uid,
+        "creationTimestamp": "2026-01-26T01:00:00Z",
+        "labels": completed,
+    }
     ended = {"finishedAt": "2026-01-26T01:30:00Z"} if completed else {}
-    return {"metadata": meta, "spec": spec, "status": {"phase": phase, "nodes": nodes or {}, **ended}}
+    return {
+        "metadata": meta,
+        "spec": spec,
+        "status": {"phase": phase, "nodes": nodes or {}, **ended},
+    }
 
 
 def serve_workflows(listener: Listener, *workflows: dict[str, Any]) -> None:

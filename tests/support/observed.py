@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.coordinates import apparent_hadec, direction_cosines, icrs_of_hadec, separation_rad
-from contimg.manifest import MANIFEST, Manifest, Output
-from contimg.ms import Antennas, Header, Rows, create
-from contimg.telescope import SITE, SPEED_OF_LIGHT, primary_beam, stations
-from contimg.trees import pack
+from contimg.astro.coordinates import (
+    apparent_hadec,
+    direction_cosines,
+    icrs_of_hadec,
+    separation_rad,
+)
+from contimg.astro.telescope import SITE, SPEED_OF_LIGHT, primary_beam, stations
+from contimg.records.ms import Antennas, Header, Rows, create
+from contimg.runtime.manifest import MANIFEST, Manifest, Output
+from contimg.runtime.tar import pack
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from contimg.predict import PointSources
+    from contimg.astro.predict import PointSources
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -59,10 +64,14 @@ class Observed:
         shape, x = (117, 1, 2), np.linspace(-1, 1, self.freq_hz.size)[:, None]
         self.delay_ns = rng.normal(0, 3, shape)
         size = self.scale * (1 + 0.1 * rng.normal(size=shape) + 0.05 * rng.normal(size=shape) * x)
-        turn = rng.uniform(-np.pi, np.pi, shape) + 2 * np.pi * 1e-9 * self.delay_ns * (self.freq_hz[:, None] - 1.4e9)
+        turn = rng.uniform(-np.pi, np.pi, shape) + 2 * np.pi * 1e-9 * self.delay_ns * (
+            self.freq_hz[:, None] - 1.4e9
+        )
         self.band = size * np.exp(1j * turn)
         drift = np.radians(0.5) * np.cumsum(rng.normal(size=(self.times, 117, 1, 2)), axis=0)
-        steady = np.random.default_rng([self.seed, round(self.mjd * 100)]).normal(size=(117, 1, 2)) * np.radians(self.drift_deg)
+        steady = np.random.default_rng([self.seed, round(self.mjd * 100)]).normal(
+            size=(117, 1, 2)
+        ) * np.radians(self.drift_deg)
         self.gain = np.exp(1j * (drift + steady))
         """Shape (times, 117, channels or 1, 2); times the bandpass, it is the truth."""
         self.flag: npt.NDArray[np.bool_] | None = None
@@ -100,7 +109,11 @@ class Observed:
         away = separation_rad(hour_angle, dec, 0.0, np.radians(self.dec_deg))
         flux = self.sources.flux_jy * primary_beam(np.minimum(away, 1.5)[:, None], self.freq_hz)
         path = (where[ant2] - where[ant1]) @ lmn
-        return np.einsum("sf,rsf->rf", flux, np.exp(2j * np.pi / SPEED_OF_LIGHT * path[:, :, None] * self.freq_hz))
+        return np.einsum(
+            "sf,rsf->rf",
+            flux,
+            np.exp(2j * np.pi / SPEED_OF_LIGHT * path[:, :, None] * self.freq_hz),
+        )
 
     def data(self) -> npt.NDArray[np.complex64]:
         rng = np.random.default_rng([self.seed, round(self.mjd * 1000)])
@@ -108,7 +121,9 @@ class Observed:
         for k, mjd in enumerate(self.mjds):
             hears = ~(np.isin(ant1 + 1, self.deaf) | np.isin(ant2 + 1, self.deaf))
             sky = (self.visibilities(mjd) * hears[:, None])[:, :, None]
-            noise = self.noise_jy * (rng.normal(size=(*sky.shape[:2], 2)) + 1j * rng.normal(size=(*sky.shape[:2], 2)))
+            noise = self.noise_jy * (
+                rng.normal(size=(*sky.shape[:2], 2)) + 1j * rng.normal(size=(*sky.shape[:2], 2))
+            )
             made.append((sky + noise) * truth[k, ant1] * truth[k, ant2].conj())
         return np.concatenate(made).astype(np.complex64)
 
@@ -121,10 +136,18 @@ class Observed:
             size, digest = pack(folder / f"{self.name}.ms", sink)
         half = STEP_S / 86400 / 2
         metrics = {
-            "group": self.name, "mjd": self.mjd, "mjd_start": self.mjds[0] - half, "mjd_end": self.mjds[-1] + half,
-            "pointing_dec_deg": self.dec_deg, "lat_deg": SITE.lat_deg, "lon_deg": SITE.lon_deg, "height_m": SITE.height_m,
-        }  # fmt: skip
-        write_manifest(folder, "convert", metrics, [Output(name="ms.tar", bytes=size, sha256=digest)])
+            "group": self.name,
+            "mjd": self.mjd,
+            "mjd_start": self.mjds[0] - half,
+            "mjd_end": self.mjds[-1] + half,
+            "pointing_dec_deg": self.dec_deg,
+            "lat_deg": SITE.lat_deg,
+            "lon_deg": SITE.lon_deg,
+            "height_m": SITE.height_m,
+        }
+        write_manifest(
+            folder, "convert", metrics, [Output(name="ms.tar", bytes=size, sha256=digest)]
+        )
         return str(folder)
 
     def write_ms(self, path: Path) -> None:
@@ -132,35 +155,62 @@ class Observed:
         uvw = np.concatenate([self.uvw(mjd)[ant2] - self.uvw(mjd)[ant1] for mjd in self.mjds])
         dishes = Antennas(tuple(stations().names), stations().itrf_m, np.full(117, 4.65))
         ra, dec = self.centre()
-        header = Header("DSA_110", "field", ra, dec, self.freq_hz, float(self.freq_hz[1] - self.freq_hz[0]), dishes)
+        header = Header(
+            "DSA_110",
+            "field",
+            ra,
+            dec,
+            self.freq_hz,
+            float(self.freq_hz[1] - self.freq_hz[0]),
+            dishes,
+        )
         count = self.times * ant1.size
         rows = Rows(
-            np.repeat(self.mjds, ant1.size) * 86400, np.full(count, STEP_S), np.tile(ant1, self.times).astype(np.int32),
-            np.tile(ant2, self.times).astype(np.int32), uvw, np.ones((count, 2), np.float32),
-        )  # fmt: skip
+            np.repeat(self.mjds, ant1.size) * 86400,
+            np.full(count, STEP_S),
+            np.tile(ant1, self.times).astype(np.int32),
+            np.tile(ant2, self.times).astype(np.int32),
+            uvw,
+            np.ones((count, 2), np.float32),
+        )
         data = self.data()
         autos = np.zeros(data.shape, bool) | (rows.antenna1 == rows.antenna2)[:, None, None]
         with create(path, header, rows) as writer:
             writer.put(0, {"DATA": data, "FLAG": autos if self.flag is None else autos | self.flag})
 
 
-def write_manifest(folder: Path, stage: str, metrics: dict[str, Any], outputs: list[Output]) -> Manifest:
+def write_manifest(
+    folder: Path, stage: str, metrics: dict[str, Any], outputs: list[Output]
+) -> Manifest:
     """Write a manifest as the contract would."""
     made = Manifest(
-        stage=stage, version="0", key=folder.name, options={}, inputs=(), tools={}, outputs=tuple(outputs), metrics=metrics,
-        qa={"verdict": "good"}, seconds={}, created=datetime(2026, 1, 1, tzinfo=UTC),
-    )  # type: ignore[arg-type]  # fmt: skip
+        stage=stage,
+        version="0",
+        key=folder.name,
+        options={},
+        inputs=(),
+        tools={},
+        outputs=tuple(outputs),
+        metrics=metrics,
+        qa={"verdict": "good"},
+        seconds={},
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # type: ignore[arg-type]
     (folder / MANIFEST).write_text(made.model_dump_json())
     return made
 
 
-def write_artifact(folder: Path, stage: str, metrics: dict[str, Any], files: dict[str, bytes]) -> Manifest:
+def write_artifact(
+    folder: Path, stage: str, metrics: dict[str, Any], files: dict[str, bytes]
+) -> Manifest:
     """Write an artifact of small files."""
     folder.mkdir(parents=True, exist_ok=True)
     outputs = []
     for name, content in files.items():
         (folder / name).write_bytes(content)
-        outputs.append(Output(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
+        outputs.append(
+            Output(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        )
     return write_manifest(folder, stage, metrics, outputs)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg import contract
-from contimg.console import Console
+from contimg.runtime import contract
+from contimg.runtime.console import Console
 from contimg_simulate.observe import Group, prepare
 from contimg_simulate.options import STAGE, SimulateOptions
 from contimg_simulate.schedule import plans
@@ -50,7 +50,9 @@ def simulate(folder: Path, sky: Sequence[Source] = (), **chosen: Any) -> Made:
     """Run the stage with the options `chosen`, and with a list of sources of our own if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     if sky:
-        (folder / "sources.json").write_text(json.dumps([source.model_dump(mode="json") for source in sky]))
+        (folder / "sources.json").write_text(
+            json.dumps([source.model_dump(mode="json") for source in sky])
+        )
         chosen["sources"] = str(folder / "sources.json")
     chosen.setdefault("incoming", str(folder / "incoming"))
     options = SimulateOptions(out=str(folder / "products"), **chosen)
@@ -68,4 +70,10 @@ def off_axis(east_deg: float, north_deg: float, flux_jy: float = 1.0, alpha: flo
     """Return a source near the default pointing (3C48's Right Ascension, apparent Declination 33)."""
     dec = 32.8646 + north_deg
     ra = 24.4223 + east_deg / np.cos(np.deg2rad(dec))
-    return Source(name=f"S{east_deg:+.3f}{north_deg:+.3f}", ra_deg=float(ra), dec_deg=dec, flux_jy=flux_jy, alpha=alpha)
+    return Source(
+        name=f"S{east_deg:+.3f}{north_deg:+.3f}",
+        ra_deg=float(ra),
+        dec_deg=dec,
+        flux_jy=flux_jy,
+        alpha=alpha,
+    )

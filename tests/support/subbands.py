@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from contimg.groups import mjd_of
+from contimg.records.groups import mjd_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 

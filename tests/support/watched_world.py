@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
-from contimg.errors import MissingError, StoreError
-from contimg.runs import Blame, Claim, Outcome, Phase, workflow_name
-from contimg.store import Entry
-from contimg_watch.claim import claim
-from contimg_watch.cluster import COMPLETED, Known
-from contimg_watch.decide import Rules
-from contimg_watch.ledger import Ledger
+from contimg.records.runs import Blame, Claim, Outcome, Phase, workflow_name
+from contimg.runtime.errors import MissingError, StoreError
+from contimg.runtime.store import Entry
+from contimg_runs.attempt_store import Ledger
+from contimg_runs.claim import claim
+from contimg_runs.cluster import COMPLETED, Known
+from contimg_runs.decide import Rules
+from contimg_runs.record import outcome_of_workflow, settle
+from contimg_runs.sweep import Done, Sweeper
 from contimg_watch.options import ServiceOptions
 from contimg_watch.plan import Header, Seen
-from contimg_watch.record import outcome_of_workflow, settle
 from contimg_watch.stage import Watcher
-from contimg_watch.sweep import Done, Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from contimg.groups import GroupRecord
+    from contimg.records.groups import GroupRecord
 
 LOG = logging.getLogger("world")
 LOG.disabled = True
@@ -106,10 +106,15 @@ class Flow:
     def document(self) -> dict[str, Any]:
         """Return it as the Kubernetes API does, with the one task that did the work."""
         node = {
-            "id": "1", "name": f"{self.name}.process", "type": "Pod", "templateName": "process",
-            "phase": self.phase, "message": f"Error (exit code {self.code}): so it was" if self.code else "",
-            "startedAt": "2026-01-26T00:00:00Z", "finishedAt": "2026-01-26T00:01:00Z",
-        }  # fmt: skip
+            "id": "1",
+            "name": f"{self.name}.process",
+            "type": "Pod",
+            "templateName": "process",
+            "phase": self.phase,
+            "message": f"Error (exit code {self.code}): so it was" if self.code else "",
+            "startedAt": "2026-01-26T00:00:00Z",
+            "finishedAt": "2026-01-26T00:01:00Z",
+        }
         meta = {"name": self.name, "uid": self.uid, "creationTimestamp": "2026-01-26T00:00:00Z"}
         meta["labels"] = {COMPLETED: "true"} if self.step == "over" else {}  # type: ignore[assignment]
         return {"metadata": meta, "spec": {}, "status": {"phase": self.phase, "nodes": {"1": node}}}
@@ -183,7 +188,9 @@ class World:
 
     def see(self, entry: Entry) -> Seen:
         number = int(entry.key.split("/")[1][-2:])
-        return Seen(entry.key, entry.size, entry.modified, Header(self.groups[number].t0, 296.0, 33.0))
+        return Seen(
+            entry.key, entry.size, entry.modified, Header(self.groups[number].t0, 296.0, 33.0)
+        )
 
     def forget_all_but(self, _keys: set[str]) -> None:
         """Remember all."""
@@ -202,7 +209,9 @@ class World:
         else:
             return
         stamp = group.t0 + timedelta(seconds=skew)
-        self.store.objects[f"incoming/day{number:02d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"] = (b"x", self.now)
+        self.store.objects[
+            f"incoming/day{number:02d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
+        ] = (b"x", self.now)
 
     def look(self) -> None:
         self.watcher.once(self.now)
@@ -224,7 +233,9 @@ class World:
     def deliver(self, which: int, *, keep: bool = False) -> None:
         """Let the sensor have an event, not always the oldest; once more later, if it is kept."""
         if self.bus:
-            record = self.bus[which % len(self.bus)] if keep else self.bus.pop(which % len(self.bus))
+            record = (
+                self.bus[which % len(self.bus)] if keep else self.bus.pop(which % len(self.bus))
+            )
             name = workflow_name(record.name)
             if all(flow.name != name for flow in self.flows):
                 self._born += 1
@@ -241,7 +252,9 @@ class World:
         living = [flow for flow in self.flows if flow.step != "over" and not self._waits(flow)]
         if living:
             flow = living[which % len(living)]
-            {"claim": self._claim, "process": self._process, "record": self.record}[flow.step](flow, code)
+            {"claim": self._claim, "process": self._process, "record": self.record}[flow.step](
+                flow, code
+            )
 
     def start(self) -> None:
         """Let every event arrive and every new workflow claim."""
@@ -255,7 +268,9 @@ class World:
         """Say whether a workflow waits for the mutex of its group."""
         group = flow.run.split("-")[0]
         return flow.step == "claim" and any(
-            one.step in {"process", "record"} for one in self.flows if one.run.startswith(f"{group}-")
+            one.step in {"process", "record"}
+            for one in self.flows
+            if one.run.startswith(f"{group}-")
         )
 
     def _claim(self, flow: Flow, _code: int) -> None:
@@ -264,7 +279,10 @@ class World:
         flow.step, flow.phase = ("process", "Running") if mine else ("record", "Succeeded")
 
     def _process(self, flow: Flow, code: int) -> None:
-        bad = any(group.bad and f"{group.t0:%Y%m%dt%H%M%S}" == flow.run.split("-")[0] for group in self.groups)
+        bad = any(
+            group.bad and f"{group.t0:%Y%m%dt%H%M%S}" == flow.run.split("-")[0]
+            for group in self.groups
+        )
         flow.code = 12 if bad else code
         flow.phase = "Failed" if flow.code else "Succeeded"
         flow.step = "record"
@@ -331,7 +349,10 @@ class World:
         """Return the attempts at a group with their outcomes."""
         ledger = Ledger(self.store)
         group = f"{self.groups[number].t0:%Y%m%dt%H%M%S}"
-        found = [(ledger.record(f"{group}-a{n}"), ledger.outcome(f"{group}-a{n}")) for n in ledger.attempts(group)]
+        found = [
+            (ledger.record(f"{group}-a{n}"), ledger.outcome(f"{group}-a{n}"))
+            for n in ledger.attempts(group)
+        ]
         return [(record, outcome) for record, outcome in found if record is not None]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 from contimg_workflows.argo import Parameter
 from contimg_workflows.arguments import named, settled, typed
 
@@ -42,12 +42,16 @@ def test_the_last_of_equal_settings_counts() -> None:
 def test_what_may_have_been_meant_is_said(text: str, near: str) -> None:
     with pytest.raises(UsageError) as error:
         named([text], KNOWN)
-    assert f"--set {text}: expected STAGE.OPTION=VALUE, found {near}. contimg-STAGE --help" in str(error.value)
+    assert f"--set {text}: expected STAGE.OPTION=VALUE, found {near}. contimg-STAGE --help" in str(
+        error.value
+    )
 
 
 PARAMETERS = (
     Parameter(name="store", description="Root URI."),
-    Parameter(name="image-tier", value="standard", enum=("quicklook", "standard"), description="How deep."),
+    Parameter(
+        name="image-tier", value="standard", enum=("quicklook", "standard"), description="How deep."
+    ),
 )
 
 
@@ -60,7 +64,10 @@ def test_defaults_stand_where_nothing_is_given() -> None:
     [
         ({}, "x: expected a value of store, found none. Root URI."),
         ({"store": "s", "tier": "1"}, "x: expected one of store, image-tier, found tier."),
-        ({"store": "s", "image-tier": "best"}, "x: image-tier: expected one of quicklook, standard, found best. How deep."),
+        (
+            {"store": "s", "image-tier": "best"},
+            "x: image-tier: expected one of quicklook, standard, found best. How deep.",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(given: dict[str, str], words: str) -> None:
@@ -72,7 +79,11 @@ def test_arguments_that_do_not_fit_are_refused(given: dict[str, str], words: str
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("convert-max_zeros", "many", "x: convert-max_zeros: expected a valid number, found 'many'. Refuse a group"),
+        (
+            "convert-max_zeros",
+            "many",
+            "x: convert-max_zeros: expected a valid number, found 'many'. Refuse a group",
+        ),
         ("convert-max_zeros", "0", "expected greater than 0, found '0'"),
         ("convert-max_zeros", "2", "expected less than or equal to 1, found '2'"),
     ],
@@ -84,4 +95,12 @@ def test_values_are_of_their_options_types(name: str, value: str, words: str) ->
 
 
 def test_values_that_stages_take_pass() -> None:
-    typed("x", {"convert-max_zeros": "0.5", "image-tier": "quicklook", "group": "20260125t222605", "nothing-here": "?"})
+    typed(
+        "x",
+        {
+            "convert-max_zeros": "0.5",
+            "image-tier": "quicklook",
+            "group": "20260125t222605",
+            "nothing-here": "?",
+        },
+    )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import BaseModel, Field
 
-from contimg.errors import BadInputError
-from contimg.store import open_store
+from contimg.runtime.errors import BadInputError
+from contimg.runtime.store import open_store
 from contimg_workflows.cache import Cache
 from contimg_workflows.stages import NEEDS, options_of, parameter, stage_of, word_of, words_of
 
@@ -111,7 +111,15 @@ class Model(BaseModel):
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("text", "x"), ("number", "0.05"), ("whole", "145348600"), ("yes", "true"), ("nothing", ""), ("words", "a,b"), ("none", "")],
+    [
+        ("text", "x"),
+        ("number", "0.05"),
+        ("whole", "145348600"),
+        ("yes", "true"),
+        ("nothing", ""),
+        ("words", "a,b"),
+        ("none", ""),
+    ],
 )
 def test_a_default_is_a_word(name: str, word: str) -> None:
     assert word_of(Model.model_fields[name].default) == word

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from commands import here
-from contimg.groups import GroupRecord, Subband
-from contimg.store import open_store
+from contimg.records.groups import GroupRecord, Subband
+from contimg.runtime.store import open_store
 from contimg_workflows.cli.run import main as run
 from contimg_workflows.cli.status import main as status
 from contimg_workflows.display import Display, summary
@@ -28,17 +28,32 @@ CONTIMG = Path(sys.executable).parent / "contimg"
 
 
 def contimg(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(CONTIMG), *words], capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
+    return subprocess.run(
+        [str(CONTIMG), *words], capture_output=True, text=True, timeout=120, check=False, cwd=cwd
+    )
 
 
-def record(day: str = "2026-01-25", attempt: int = 1, dec_deg: float | None = 33.0, hour: int = 1) -> GroupRecord:
+def record(
+    day: str = "2026-01-25", attempt: int = 1, dec_deg: float | None = 33.0, hour: int = 1
+) -> GroupRecord:
     t0 = datetime.fromisoformat(f"{day}T{hour:02d}:14:31+00:00")
     subbands = [
-        Subband(index=n, uri=f"incoming/{day}/{t0:%Y-%m-%dT%H:%M:%S}_sb{n:02d}.hdf5", size=9, modified=t0) for n in range(16)
+        Subband(
+            index=n,
+            uri=f"incoming/{day}/{t0:%Y-%m-%dT%H:%M:%S}_sb{n:02d}.hdf5",
+            size=9,
+            modified=t0,
+        )
+        for n in range(16)
     ]
     return GroupRecord(
-        id=f"{t0:%Y%m%dt%H%M%S}", attempt=attempt, t0=t0, duration_s=296.0, dec_deg=dec_deg, subbands=tuple(subbands)
-    )  # fmt: skip
+        id=f"{t0:%Y%m%dt%H%M%S}",
+        attempt=attempt,
+        t0=t0,
+        duration_s=296.0,
+        dec_deg=dec_deg,
+        subbands=tuple(subbands),
+    )
 
 
 def put(store: Path, *records: GroupRecord) -> None:
@@ -54,7 +69,9 @@ def status_of(bench: Bench, capsys: pytest.CaptureFixture[str], *words: str) -> 
     return capsys.readouterr().out
 
 
-def test_status_says_what_ran_how_long_and_why_it_failed(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_says_what_ran_how_long_and_why_it_failed(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench.engine().run([bench.workflow("bad", b_do="data"), bench.workflow("good")])
     said = status_of(bench, capsys)
     lines = {line.split()[0]: line for line in said[: said.index("ends:")].splitlines()[:3]}
@@ -67,7 +84,9 @@ def test_status_says_what_ran_how_long_and_why_it_failed(bench: Bench, capsys: p
     assert "good b" not in said
 
 
-def test_status_of_one_workflow_lists_its_tasks(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_one_workflow_lists_its_tasks(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench.engine().run([bench.workflow("one", a_do="world", a_times="1"), bench.workflow("two")])
     said = status_of(bench, capsys, "--name", "one")
     row = next(line for line in said.splitlines() if line.startswith("a "))
@@ -77,7 +96,9 @@ def test_status_of_one_workflow_lists_its_tasks(bench: Bench, capsys: pytest.Cap
     assert "(4 cached)" in status_of(bench, capsys, "--name", "one")
 
 
-def test_status_shows_as_many_lines_as_asked(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_as_many_lines_as_asked(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench.engine().run([bench.workflow("bad", a_do="bug")])
     said = status_of(bench, capsys, "--lines", "3")
     tail = said[said.index("ends:") :].strip().splitlines()[1:]
@@ -109,7 +130,9 @@ def test_on_a_terminal_a_table_moves(bench: Bench, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("contimg_workflows.display.EVERY_S", 0.02)
     screen = io.StringIO()
     with Display(Console(file=screen, force_terminal=True, width=160)) as display:
-        bench.engine(display=display).run([bench.workflow("one", a_nap_s="0.6"), bench.workflow("two", a_do="data")])
+        bench.engine(display=display).run(
+            [bench.workflow("one", a_nap_s="0.6"), bench.workflow("two", a_do="data")]
+        )
     seen = screen.getvalue()
     assert "1/2" in seen  # the stage's own progress
     assert "two a: failed" in seen  # failures stay, the table goes
@@ -122,7 +145,12 @@ def test_the_closing_table_has_a_row_a_workflow(bench: Bench) -> None:
     Console(file=screen, width=200).print(summary(states))
     _, one, bad = screen.getvalue().splitlines()
     assert ("one" in one, "done" in one, "4/4" in one) == (True, True, True)
-    assert ("bad" in bad, "failed" in bad, "0/4" in bad, "a: x.hdf5" in bad) == (True, True, True, True)
+    assert ("bad" in bad, "failed" in bad, "0/4" in bad, "a: x.hdf5" in bad) == (
+        True,
+        True,
+        True,
+        True,
+    )
 
 
 # contimg run
@@ -136,9 +164,15 @@ def test_the_closing_table_has_a_row_a_workflow(bench: Bench) -> None:
         (["run", "all"], "required: --store"),
         (["run", "all", "--store", "X", "--jobs", "0"], "--jobs"),
         (["run", "all", "--store", "X", "--set", "image.teir=quicklook"], "image.tier"),
-        (["run", "all", "--store", "X", "--set", "image.tier=best"], "one of quicklook, development, standard, high_precision"),
+        (
+            ["run", "all", "--store", "X", "--set", "image.tier=best"],
+            "one of quicklook, development, standard, high_precision",
+        ),
         (["run", "all", "--store", "X", "--set", "nonsense"], "STAGE.OPTION=VALUE"),
-        (["run", "process-group", "--store", "X", "--group", "20990101t000000"], "a record of 20990101t000000"),
+        (
+            ["run", "process-group", "--store", "X", "--group", "20990101t000000"],
+            "a record of 20990101t000000",
+        ),
         (["run", "epoch", "--store", "X", "--epoch", "mine"], "--strip beside it"),
     ],
 )
@@ -177,14 +211,33 @@ def test_bad_data_fail_the_run_with_the_stage_s_own_words(tmp_path: Path) -> Non
 
 def test_all_of_an_empty_store_is_done_at_once(tmp_path: Path) -> None:
     (tmp_path / "incoming").mkdir()
-    done = contimg("run", "all", "--store", str(tmp_path), "--set", "watch.size=0", "--set", "watch.timeout_s=0")
+    done = contimg(
+        "run",
+        "all",
+        "--store",
+        str(tmp_path),
+        "--set",
+        "watch.size=0",
+        "--set",
+        "watch.timeout_s=0",
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["workflows"] == 1
 
 
-def test_a_store_that_does_not_answer_ends_the_run(tmp_path: Path, s3_environment: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_ends_the_run(
+    tmp_path: Path, s3_environment: pytest.MonkeyPatch
+) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    done = contimg("run", "process-group", "--store", "s3://contimg/x", "--group", "20260125t011431", cwd=tmp_path)
+    done = contimg(
+        "run",
+        "process-group",
+        "--store",
+        "s3://contimg/x",
+        "--group",
+        "20260125t011431",
+        cwd=tmp_path,
+    )
     assert done.returncode == 20
     assert "AWS_ENDPOINT_URL" in done.stderr
 
@@ -204,7 +257,10 @@ def test_a_record_that_is_none_is_named(tmp_path: Path, capfd: pytest.CaptureFix
     put(tmp_path, record())
     open_store(str(tmp_path)).put("groups/20260124t000000-a1.json", b"{}")
     assert here(run, "process-group", "--group", "20260125t011431", "--store", str(tmp_path)) == 19
-    assert f"{tmp_path}/groups/20260124t000000-a1.json: expected a group record" in capfd.readouterr().err
+    assert (
+        f"{tmp_path}/groups/20260124t000000-a1.json: expected a group record"
+        in capfd.readouterr().err
+    )
 
 
 def test_3c48_s_transit_calibrates_itself_and_an_hour_later_nothing_does() -> None:
@@ -219,7 +275,11 @@ def test_3c48_s_transit_calibrates_itself_and_an_hour_later_nothing_does() -> No
 def test_strips_are_pointings_that_lie_together() -> None:
     decs = [33.0, 33.0004, 16.3, 54.6, 32.9998, None, -5.2]
     assert strips([record(dec_deg=dec) for dec in decs]) == [-5.2, 16.3, 33.0, 54.6]
-    assert [strip_name(dec) for dec in (-5.2, 33.0, 16.34)] == ["dec-m05.2", "dec-p33.0", "dec-p16.3"]
+    assert [strip_name(dec) for dec in (-5.2, 33.0, 16.34)] == [
+        "dec-m05.2",
+        "dec-p33.0",
+        "dec-p16.3",
+    ]
 
 
 def test_times_are_utc() -> None:

@@ -56,14 +56,30 @@ def api(templates: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -
 def made(api: ArgoApi) -> tuple[str, dict[str, str]]:
     """Return the name and the arguments of the one workflow."""
     (one,) = api.workflows.values()
-    return one["metadata"]["name"], {p["name"]: p["value"] for p in one["spec"]["arguments"]["parameters"]}
+    return one["metadata"]["name"], {
+        p["name"]: p["value"] for p in one["spec"]["arguments"]["parameters"]
+    }
 
 
 # submit
 
 
-def test_a_pipeline_is_submitted_by_its_template(api: ArgoApi, capfd: pytest.CaptureFixture[str]) -> None:
-    assert here(submit, "process-group", "--set", f"group={GROUP}", "--set", "image.tier=quicklook", "--set", "attempt=2") == 0
+def test_a_pipeline_is_submitted_by_its_template(
+    api: ArgoApi, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        here(
+            submit,
+            "process-group",
+            "--set",
+            f"group={GROUP}",
+            "--set",
+            "image.tier=quicklook",
+            "--set",
+            "attempt=2",
+        )
+        == 0
+    )
     name, arguments = made(api)
     assert name == f"contimg-{GROUP}-a2"
     assert arguments == {"group": GROUP, "attempt": "2", "image-tier": "quicklook"}
@@ -73,16 +89,33 @@ def test_a_pipeline_is_submitted_by_its_template(api: ArgoApi, capfd: pytest.Cap
     method, path, body = api.requests[-1]
     assert (method, path) == ("POST", "/api/v1/workflows/sky/submit")
     request = WorkflowSubmitRequest(**body)
-    assert (request.resource_kind, request.resource_name) == ("WorkflowTemplate", "contimg-process-group")
+    assert (request.resource_kind, request.resource_name) == (
+        "WorkflowTemplate",
+        "contimg-process-group",
+    )
 
 
 def test_what_has_no_name_of_its_own_gets_a_new_one_each_time(api: ArgoApi) -> None:
     for _ in range(2):
-        assert here(submit, "epoch", "--set", "strip=33.0", "--set", "epoch=mine", "--store", "s3://other/place/") == 0
+        assert (
+            here(
+                submit,
+                "epoch",
+                "--set",
+                "strip=33.0",
+                "--set",
+                "epoch=mine",
+                "--store",
+                "s3://other/place/",
+            )
+            == 0
+        )
     first, second = api.workflows
     assert first != second
     assert first.startswith("contimg-epoch-")
-    assert {"name": "store", "value": "s3://other/place"} in api.workflows[first]["spec"]["arguments"]["parameters"]
+    assert {"name": "store", "value": "s3://other/place"} in api.workflows[first]["spec"][
+        "arguments"
+    ]["parameters"]
 
 
 def test_to_wait_is_to_end_as_the_workflow_did(
@@ -116,14 +149,26 @@ def soon() -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["mosaic"], 'workflowtemplates.argoproj.io "contimg-mosaic" not found. Correct the name or --namespace, or install the'),
-        (["process-group"], "contimg-process-group: expected a value of group, found none. Id of the group"),
+        (
+            ["mosaic"],
+            'workflowtemplates.argoproj.io "contimg-mosaic" not found. Correct the name or --namespace, or install the',
+        ),
+        (
+            ["process-group"],
+            "contimg-process-group: expected a value of group, found none. Id of the group",
+        ),
         (
             ["process-group", "--set", "group=x", "--set", "image.teir=1"],
             "--set image.teir=1: expected STAGE.OPTION=VALUE, found image.",
         ),
-        (["process-group", "--set", "group=x", "--set", "image.tier=best"], "expected one of quicklook, development"),
-        (["process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"], "expected a valid number, found 'lots'"),
+        (
+            ["process-group", "--set", "group=x", "--set", "image.tier=best"],
+            "expected one of quicklook, development",
+        ),
+        (
+            ["process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"],
+            "expected a valid number, found 'lots'",
+        ),
         (["process-group", "--set", "group=x", "--engine", "slurm"], "--engine"),
         ([], "--pipeline"),
     ],
@@ -141,7 +186,10 @@ def test_an_attempt_is_submitted_once(api: ArgoApi, capfd: pytest.CaptureFixture
     words = ("process-group", "--set", f"group={GROUP}")
     assert here(submit, *words) == 0
     assert here(submit, *words) == 2
-    assert "expected no workflow of that name, found one. contimg status shows it; contimg reprocess" in capfd.readouterr().err
+    assert (
+        "expected no workflow of that name, found one. contimg status shows it; contimg reprocess"
+        in capfd.readouterr().err
+    )
     assert len(api.workflows) == 1
 
 
@@ -150,9 +198,16 @@ def test_an_attempt_is_submitted_once(api: ArgoApi, capfd: pytest.CaptureFixture
 WORDS = {submit: ["watch"], status: [], logs: ["w"], reprocess: [GROUP]}
 
 
-@pytest.mark.parametrize("command", [submit, status, logs, reprocess], ids=["submit", "status", "logs", "reprocess"])
+@pytest.mark.parametrize(
+    "command", [submit, status, logs, reprocess], ids=["submit", "status", "logs", "reprocess"]
+)
 class TestNoAnswer:
-    def said(self, command: Callable[[Sequence[str]], int], capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    def said(
+        self,
+        command: Callable[[Sequence[str]], int],
+        capfd: pytest.CaptureFixture[str],
+        *words: str,
+    ) -> tuple[int, str]:
         code = here(command, *WORDS[command], *words)
         said = capfd.readouterr()
         assert said.out == ""
@@ -163,9 +218,14 @@ class TestNoAnswer:
         code, words = self.said(command, capfd, "--argo", "http://127.0.0.1:9")
         assert code == 20
         assert "http://127.0.0.1:9, namespace contimg" in words
-        assert "Connection refused. Correct --argo or ARGO_SERVER, or see whether the server runs." in words
+        assert (
+            "Connection refused. Correct --argo or ARGO_SERVER, or see whether the server runs."
+            in words
+        )
 
-    def test_a_wrong_token(self, command: Any, api: ArgoApi, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_a_wrong_token(
+        self, command: Any, api: ArgoApi, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         api.token = RIGHT
         code, words = self.said(command, capfd, "--token", "wrong")
         assert code == 2
@@ -173,13 +233,17 @@ class TestNoAnswer:
         assert "Correct --token or ARGO_TOKEN." in words
         assert "wrong" not in words  # a secret is not repeated
 
-    def test_a_token_without_the_right(self, command: Any, api: ArgoApi, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_a_token_without_the_right(
+        self, command: Any, api: ArgoApi, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         api.forbidden = True
         code, words = self.said(command, capfd)
         assert code == 2
         assert "Ask the operator for the role." in words
 
-    def test_a_server_of_another_kind(self, command: Any, capfd: pytest.CaptureFixture[str], moto_endpoint: str) -> None:
+    def test_a_server_of_another_kind(
+        self, command: Any, capfd: pytest.CaptureFixture[str], moto_endpoint: str
+    ) -> None:
         code, words = self.said(command, capfd, "--argo", f"{moto_endpoint}/moto-api")
         assert code in {2, 20}
         assert "Correct" in words
@@ -190,7 +254,9 @@ class TestNoAnswer:
         assert "expected http://HOST:PORT or https://HOST:PORT, found ftp://x" in words
 
 
-def test_the_right_token_is_sent(api: ArgoApi, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_right_token_is_sent(
+    api: ArgoApi, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     api.token = RIGHT
     monkeypatch.setenv("ARGO_TOKEN", "Bearer right")  # as `argo auth token` prints it
     assert here(submit, "process-group", "--set", f"group={GROUP}") == 0
@@ -198,13 +264,18 @@ def test_the_right_token_is_sent(api: ArgoApi, monkeypatch: pytest.MonkeyPatch, 
     assert f"contimg-{GROUP}-a1" in capfd.readouterr().out
 
 
-def test_templates_of_another_version_are_refused(api: ArgoApi, capfd: pytest.CaptureFixture[str]) -> None:
+def test_templates_of_another_version_are_refused(
+    api: ArgoApi, capfd: pytest.CaptureFixture[str]
+) -> None:
     document = json.loads(json.dumps(api.templates["contimg-epoch"]))
     document["metadata"]["labels"]["app.kubernetes.io/version"] = "9.9.9"
     api.templates = {**api.templates, "contimg-epoch": document}
     assert here(submit, "epoch", "--set", "strip=33.0", "--set", "epoch=mine") == 2
     said = capfd.readouterr().err
-    assert "WorkflowTemplate contimg-epoch: expected contimg 0.1.0, which this program is, found 9.9.9." in said
+    assert (
+        "WorkflowTemplate contimg-epoch: expected contimg 0.1.0, which this program is, found 9.9.9."
+        in said
+    )
     assert "Upgrade the chart to 0.1.0" in said
     assert not api.workflows
 
@@ -217,12 +288,20 @@ def show(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_status_has_the_columns_of_the_local_engine(api: ArgoApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_has_the_columns_of_the_local_engine(
+    api: ArgoApi, capsys: pytest.CaptureFixture[str]
+) -> None:
     api.workflows = {
-        "good": workflow("good", "Succeeded", *tried("good", "convert", "Succeeded", outputs=said("s3://a"))),
+        "good": workflow(
+            "good", "Succeeded", *tried("good", "convert", "Succeeded", outputs=said("s3://a"))
+        ),
         "bad": workflow("bad", "Failed", *tried("bad", "convert", "Failed", message=BAD)),
         "new": workflow("new", ""),
-        "crowded": workflow("crowded", "Running", *tried("crowded", "image", "Pending", phase="Running", message=NO_ROOM)),
+        "crowded": workflow(
+            "crowded",
+            "Running",
+            *tried("crowded", "image", "Pending", phase="Running", message=NO_ROOM),
+        ),
         "other": workflow("other", "Running", template="somebody-elses"),
     }
     lines = show(capsys, "--lines", "0").splitlines()
@@ -236,27 +315,46 @@ def test_status_has_the_columns_of_the_local_engine(api: ArgoApi, capsys: pytest
     assert rows["new"].split()[1:3] == ["·", "pending"]
 
 
-def test_a_failed_task_s_last_words_are_shown(api: ArgoApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_task_s_last_words_are_shown(
+    api: ArgoApi, capsys: pytest.CaptureFixture[str]
+) -> None:
     nodes = tried("bad", "convert", "Failed", "Failed", message=BAD)
     api.workflows = {"bad": workflow("bad", "Failed", *nodes)}
     pod = f"bad-main-{nodes[-1]['id'].rpartition('-')[2]}"
-    lines = ['{"time": "2026-01-25T22:00:01.5Z", "level": "error", "message": "x.hdf5: expected 145 bytes"}']
-    api.logs = {pod: ["first", *lines, 'time="2026" level=info msg="sub-process exited" argo=true error="<nil>"']}
+    lines = [
+        '{"time": "2026-01-25T22:00:01.5Z", "level": "error", "message": "x.hdf5: expected 145 bytes"}'
+    ]
+    api.logs = {
+        pod: [
+            "first",
+            *lines,
+            'time="2026" level=info msg="sub-process exited" argo=true error="<nil>"',
+        ]
+    }
     shown = show(capsys, "--name", "bad", "--lines", "1")
-    assert f"bad convert: {BAD.partition(': ')[2]}\npod {pod} ends:\n  22:00:01 error: x.hdf5: expected 145 bytes\n" in shown
+    assert (
+        f"bad convert: {BAD.partition(': ')[2]}\npod {pod} ends:\n  22:00:01 error: x.hdf5: expected 145 bytes\n"
+        in shown
+    )
     row = next(line for line in shown.splitlines() if line.startswith("convert "))
     assert row.split()[1:4] == ["✗", "failed", "2"]
 
 
 def test_a_log_that_is_gone_hides_nothing(api: ArgoApi, capsys: pytest.CaptureFixture[str]) -> None:
-    nodes = tried("bad", "convert", "Failed", message=BAD, outputs={"artifacts": [{"name": "main-logs"}]})
+    nodes = tried(
+        "bad", "convert", "Failed", message=BAD, outputs={"artifacts": [{"name": "main-logs"}]}
+    )
     api.workflows = {"bad": workflow("bad", "Failed", *nodes)}
     shown = show(capsys)
     assert BAD.partition(": ")[2] in shown
-    assert "Internal Server Error. Its pod may be gone; the chart's archiveLogs keeps logs.)" in shown
+    assert (
+        "Internal Server Error. Its pod may be gone; the chart's archiveLogs keeps logs.)" in shown
+    )
 
 
-def test_status_of_no_workflow_names_those_that_are(api: ArgoApi, capfd: pytest.CaptureFixture[str]) -> None:
+def test_status_of_no_workflow_names_those_that_are(
+    api: ArgoApi, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert here(status, "one") == 2
     assert "expected a run one, found none." in capfd.readouterr().err
     api.workflows = {"two": workflow("two", "Running")}
@@ -268,7 +366,9 @@ def test_status_of_no_workflow_names_those_that_are(api: ArgoApi, capfd: pytest.
 
 
 @pytest.mark.usefixtures("api")
-def test_who_waits_bears_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_who_waits_bears_a_server_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("contimg_workflows.service.TICK_S", 0.05)
     asked = []
 
@@ -283,7 +383,9 @@ def test_who_waits_bears_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch, 
     assert json.loads(capfd.readouterr().out)["status"] == "done"
     assert len(asked) == 5
     asked.clear()
-    monkeypatch.setattr("contimg_workflows.cli.submit.patiently", partial(patiently, patience_s=0.0))
+    monkeypatch.setattr(
+        "contimg_workflows.cli.submit.patiently", partial(patiently, patience_s=0.0)
+    )
     assert here(submit, "watch", "--wait") == 20
     assert "expected an answer, found none. Wait." in capfd.readouterr().err
 
@@ -291,14 +393,20 @@ def test_who_waits_bears_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch, 
 # logs
 
 
-def test_logs_come_from_the_archive_once_the_pod_has_ended(api: ArgoApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_come_from_the_archive_once_the_pod_has_ended(
+    api: ArgoApi, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = tried("w", "convert", "Succeeded", outputs=said("s3://a"))
     running = tried("w", "flag", "Running")
     api.workflows = {"w": workflow("w", "Running", *done, *running)}
     api.archived = {done[-1]["id"]: "made\nwell\n"}
     api.logs = {f"w-main-{running[-1]['id'].rpartition('-')[2]}": ["begun"]}
     assert here(logs, "w") == 0
-    assert capsys.readouterr().out.splitlines() == ["convert | made", "convert | well", "flag | begun"]
+    assert capsys.readouterr().out.splitlines() == [
+        "convert | made",
+        "convert | well",
+        "flag | begun",
+    ]
     assert here(logs, "w", "flag") == 0
     assert capsys.readouterr().out.splitlines() == ["begun"]
 
@@ -306,17 +414,29 @@ def test_logs_come_from_the_archive_once_the_pod_has_ended(api: ArgoApi, capsys:
 def test_logs_are_followed_to_the_end_of_the_workflow(
     api: ArgoApi, capsys: pytest.CaptureFixture[str], soon: Callable[..., None]
 ) -> None:
-    first, second = tried("w", "convert", "Running"), tried("w", "flag", "Succeeded", outputs=said("s3://b"))
+    first, second = (
+        tried("w", "convert", "Running"),
+        tried("w", "flag", "Succeeded", outputs=said("s3://b")),
+    )
     api.workflows = {"w": workflow("w", "Running", *first)}
     api.logs = {f"w-main-{first[-1]['id'].rpartition('-')[2]}": ["one", "two"]}
     api.archived = {second[-1]["id"]: "three"}
     ended = workflow("w", "Succeeded", *tried("w", "convert", "Succeeded"), *second)
-    soon(lambda: api.workflows.update(w=ended), when=lambda: any(path.endswith("/log") for _, path, _ in api.requests))
+    soon(
+        lambda: api.workflows.update(w=ended),
+        when=lambda: any(path.endswith("/log") for _, path, _ in api.requests),
+    )
     assert here(logs, "w", "--follow") == 0
-    assert capsys.readouterr().out.splitlines() == ["convert | one", "convert | two", "flag | three"]
+    assert capsys.readouterr().out.splitlines() == [
+        "convert | one",
+        "convert | two",
+        "flag | three",
+    ]
 
 
-def test_logs_of_no_task_name_those_that_are(api: ArgoApi, capfd: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_no_task_name_those_that_are(
+    api: ArgoApi, capfd: pytest.CaptureFixture[str]
+) -> None:
     api.workflows = {"w": workflow("w", "Running", *tried("w", "convert", "Running"))}
     assert here(logs, "w", "image") == 2
     assert "expected a task image, found convert." in capfd.readouterr().err
@@ -326,21 +446,40 @@ def test_logs_of_no_task_name_those_that_are(api: ArgoApi, capfd: pytest.Capture
 
 
 def begun(name: str, attempt: str) -> dict[str, Any]:
-    begin = node(name, "begin", "Pod", "Succeeded", outputs={"parameters": [{"name": "attempt", "value": attempt}]})
-    return workflow(name, "Running", begin, *tried(name, "process.image", "Running"), template="contimg-reprocess")
+    begin = node(
+        name,
+        "begin",
+        "Pod",
+        "Succeeded",
+        outputs={"parameters": [{"name": "attempt", "value": attempt}]},
+    )
+    return workflow(
+        name,
+        "Running",
+        begin,
+        *tried(name, "process.image", "Running"),
+        template="contimg-reprocess",
+    )
 
 
 def test_a_group_is_reprocessed_from_a_stage_on(
     api: ArgoApi, capfd: pytest.CaptureFixture[str], soon: Callable[..., None]
 ) -> None:
-    soon(lambda: api.workflows.update({n: begun(n, "3") for n in api.workflows}), when=lambda: bool(api.workflows))
+    soon(
+        lambda: api.workflows.update({n: begun(n, "3") for n in api.workflows}),
+        when=lambda: bool(api.workflows),
+    )
     assert here(reprocess, GROUP, "--from", "image", "--set", "image.tier=quicklook") == 0
     answer = json.loads(capfd.readouterr().out)
     assert answer["attempt"] == 3
     assert answer["workflow"].startswith(f"contimg-reprocess-{GROUP}-")
     (body,) = [body for method, _, body in api.requests if method == "POST"]
     assert body["resourceName"] == "contimg-reprocess"
-    assert sorted(body["submitOptions"]["parameters"]) == ["from=image", f"group={GROUP}", "image-tier=quicklook"]
+    assert sorted(body["submitOptions"]["parameters"]) == [
+        "from=image",
+        f"group={GROUP}",
+        "image-tier=quicklook",
+    ]
 
 
 def test_an_unknown_group_is_told_in_the_words_of_the_task(
@@ -350,7 +489,9 @@ def test_an_unknown_group_is_told_in_the_words_of_the_task(
 
     def fail() -> None:
         for name in api.workflows:
-            api.workflows[name] = workflow(name, "Failed", *tried(name, "begin", "Failed", message=message))
+            api.workflows[name] = workflow(
+                name, "Failed", *tried(name, "begin", "Failed", message=message)
+            )
 
     soon(fail, when=lambda: bool(api.workflows))
     assert here(reprocess, "20990101t000000") == 2
@@ -362,11 +503,15 @@ def test_an_unknown_group_is_told_in_the_words_of_the_task(
 def test_a_store_that_does_not_answer_is_no_wrong_request(
     api: ArgoApi, capfd: pytest.CaptureFixture[str], soon: Callable[..., None]
 ) -> None:
-    message = "Error (exit code 20): STORE_UNREACHABLE: s3://sky/data: expected an answer, found none."
+    message = (
+        "Error (exit code 20): STORE_UNREACHABLE: s3://sky/data: expected an answer, found none."
+    )
 
     def fail() -> None:
         for name in api.workflows:
-            api.workflows[name] = workflow(name, "Failed", *tried(name, "begin", "Failed", message=message))
+            api.workflows[name] = workflow(
+                name, "Failed", *tried(name, "begin", "Failed", message=message)
+            )
 
     soon(fail, when=lambda: bool(api.workflows))
     assert here(reprocess, GROUP) == 20
@@ -378,21 +523,43 @@ def test_a_workflow_that_ends_before_its_first_task_is_not_waited_for(
 ) -> None:
     def fail() -> None:
         for name in api.workflows:
-            api.workflows[name] = workflow(name, "Error", message="invalid spec: templates.main.tasks.begin is nowhere")
+            api.workflows[name] = workflow(
+                name, "Error", message="invalid spec: templates.main.tasks.begin is nowhere"
+            )
 
     soon(fail, when=lambda: bool(api.workflows))
     start = time.monotonic()
     assert here(reprocess, GROUP) == 20
     assert time.monotonic() - start < 30
     said = capfd.readouterr()
-    assert "expected the next attempt to begin, found invalid spec: templates.main.tasks.begin is nowhere." in said.err
+    assert (
+        "expected the next attempt to begin, found invalid spec: templates.main.tasks.begin is nowhere."
+        in said.err
+    )
     assert said.out == ""
 
 
-def test_a_setting_without_effect_is_refused(api: ArgoApi, capfd: pytest.CaptureFixture[str]) -> None:
-    assert here(reprocess, GROUP, "--from", "image", "--set", "image.tier=quicklook", "--set", "flag.rfi=off") == 2
+def test_a_setting_without_effect_is_refused(
+    api: ArgoApi, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        here(
+            reprocess,
+            GROUP,
+            "--from",
+            "image",
+            "--set",
+            "image.tier=quicklook",
+            "--set",
+            "flag.rfi=off",
+        )
+        == 2
+    )
     said = capfd.readouterr().err
-    assert "--set flag.rfi=off: expected --from flag or earlier, found --from image, which keeps what flag made." in said
+    assert (
+        "--set flag.rfi=off: expected --from flag or earlier, found --from image, which keeps what flag made."
+        in said
+    )
     assert not api.workflows
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from commands import here
-from contimg.groups import GroupRecord, Subband
-from contimg.store import open_store
+from contimg.records.groups import GroupRecord, Subband
+from contimg.runtime.store import open_store
 from contimg_workflows.cli.logs import main as logs
 from contimg_workflows.cli.reprocess import main as reprocess
 from contimg_workflows.cli.status import main as status
@@ -48,7 +48,9 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 
 def contimg(*words: str) -> tuple[int, dict[str, Any], str]:
-    done = subprocess.run([str(CONTIMG), *words], capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
+    done = subprocess.run(
+        [str(CONTIMG), *words], capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False
+    )
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 
 
@@ -63,12 +65,22 @@ def bad_group(store: Path) -> str:
     name = "20260125t011431"
     record = GroupRecord.model_validate(
         {
-            "id": name, "attempt": 1, "t0": "2026-01-25T01:14:31Z", "duration_s": 296.0, "dec_deg": 33.0,
+            "id": name,
+            "attempt": 1,
+            "t0": "2026-01-25T01:14:31Z",
+            "duration_s": 296.0,
+            "dec_deg": 33.0,
             "subbands": [
-                Subband(index=n, uri=f"incoming/x_sb{n:02d}.hdf5", size=8, modified="2026-01-25T01:20:00Z") for n in range(16)
+                Subband(
+                    index=n,
+                    uri=f"incoming/x_sb{n:02d}.hdf5",
+                    size=8,
+                    modified="2026-01-25T01:20:00Z",
+                )
+                for n in range(16)
             ],
         }
-    )  # fmt: skip
+    )
     for subband in record.subbands:
         open_store(str(store)).put(subband.uri, b"no HDF5 ")
     open_store(str(store)).put(f"groups/{record.name}.json", record.model_dump_json().encode())
@@ -125,14 +137,26 @@ def test_to_wait_is_to_end_as_the_workflow_did(tmp_path: Path) -> None:
     ("words", "found"),
     [
         (["mosaic"], "contimg-mosaic: expected a pipeline, found none; there are "),
-        (["process-group"], "contimg-process-group: expected a value of group, found none. Id of the group"),
+        (
+            ["process-group"],
+            "contimg-process-group: expected a value of group, found none. Id of the group",
+        ),
         (
             ["process-group", "--set", "group=x", "--set", "image.teir=1"],
             "--set image.teir=1: expected STAGE.OPTION=VALUE, found image.",
         ),
-        (["process-group", "--set", "group=x", "--set", "image.tier=best"], "expected one of quicklook, development"),
-        (["process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"], "expected a valid number, found 'lots'"),
-        (["backfill", "--set", "first_day=2026-01-01", "--set", "last_day=2026-01-02"], "Run it on Argo"),
+        (
+            ["process-group", "--set", "group=x", "--set", "image.tier=best"],
+            "expected one of quicklook, development",
+        ),
+        (
+            ["process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"],
+            "expected a valid number, found 'lots'",
+        ),
+        (
+            ["backfill", "--set", "first_day=2026-01-01", "--set", "last_day=2026-01-02"],
+            "Run it on Argo",
+        ),
     ],
 )
 def test_a_wrong_request_is_explained_and_leaves_nothing(
@@ -161,16 +185,24 @@ def waiting(bench: Bench, name: str = "new") -> None:
     compiled = bench.workflow(name)
     folder.save(
         RunState(
-            name=name, pipeline=compiled.pipeline, arguments=dict(compiled.arguments), started="2026-01-25T22:00:00Z",
-            status=Status.PENDING, tasks={task: {} for task in compiled.jobs},
+            name=name,
+            pipeline=compiled.pipeline,
+            arguments=dict(compiled.arguments),
+            started="2026-01-25T22:00:00Z",
+            status=Status.PENDING,
+            tasks={task: {} for task in compiled.jobs},
         )
-    )  # fmt: skip
+    )
 
 
-def test_status_shows_what_is_submitted_and_not_begun(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_what_is_submitted_and_not_begun(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     waiting(bench)
     # A process that holds the lock as the one behind submit does, and never gets its turn.
-    holder = subprocess.Popen(["flock", "--shared", str(bench.runs / ".backlog"), "sleep", "60"], start_new_session=True)
+    holder = subprocess.Popen(
+        ["flock", "--shared", str(bench.runs / ".backlog"), "sleep", "60"], start_new_session=True
+    )
     try:
         wait_for(lambda: RunFolder(bench.runs, "new").load().status is Status.PENDING)
         assert here(status, "--runs", str(bench.runs)) == 0
@@ -182,7 +214,9 @@ def test_status_shows_what_is_submitted_and_not_begun(bench: Bench, capsys: pyte
         holder.wait()
 
 
-def test_status_tells_what_waits_for_no_engine(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_tells_what_waits_for_no_engine(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     waiting(bench)
     assert here(status, "--runs", str(bench.runs)) == 0
     row = capsys.readouterr().out.splitlines()[1]
@@ -219,8 +253,12 @@ def engines(runs: Path) -> list[int]:
 # logs
 
 
-def test_logs_are_printed_task_by_task_in_plain_words(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    bench.engine().run([bench.workflow("one", b_do="world", b_times="1", c_nap_s="0.3", d_do="data")])
+def test_logs_are_printed_task_by_task_in_plain_words(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.engine().run(
+        [bench.workflow("one", b_do="world", b_times="1", c_nap_s="0.3", d_do="data")]
+    )
     assert here(logs, "one", "b", "--runs", str(bench.runs)) == 0
     said = capsys.readouterr().out
     assert "error: s3://x: expected an answer, found none." in said
@@ -233,12 +271,20 @@ def test_logs_are_printed_task_by_task_in_plain_words(bench: Bench, capsys: pyte
 
 
 @pytest.mark.parametrize("words", [["one", "--follow"], ["one", "b", "--follow"]])
-def test_logs_are_followed_while_they_are_written(bench: Bench, tmp_path: Path, words: list[str]) -> None:
+def test_logs_are_followed_while_they_are_written(
+    bench: Bench, tmp_path: Path, words: list[str]
+) -> None:
     settings = json.dumps({"b_do": "world", "b_times": "1", "c_nap_s": "2"})
     engine = subprocess.Popen(
-        [sys.executable, str(TINY), "--folder", str(tmp_path), "--settings", settings], stdout=subprocess.PIPE
+        [sys.executable, str(TINY), "--folder", str(tmp_path), "--settings", settings],
+        stdout=subprocess.PIPE,
     )
-    wait_for(lambda: RunFolder(bench.runs, "one").exists() and RunFolder(bench.runs, "one").load().tasks["b"].tries)
+    wait_for(
+        lambda: (
+            RunFolder(bench.runs, "one").exists()
+            and RunFolder(bench.runs, "one").load().tasks["b"].tries
+        )
+    )
     argv = [str(CONTIMG), "logs", *words, "--runs", str(bench.runs)]
     reader = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert reader.stdout is not None
@@ -268,7 +314,9 @@ def test_a_reader_that_leaves_is_no_error(bench: Bench) -> None:
         ([], "--name"),
     ],
 )
-def test_logs_of_what_is_not_there(bench: Bench, capfd: pytest.CaptureFixture[str], words: list[str], found: str) -> None:
+def test_logs_of_what_is_not_there(
+    bench: Bench, capfd: pytest.CaptureFixture[str], words: list[str], found: str
+) -> None:
     bench.engine().run([bench.workflow("one")])
     assert here(logs, *words, "--runs", str(bench.runs)) == 2
     assert found in capfd.readouterr().err
@@ -286,7 +334,9 @@ def test_reprocessing_is_the_next_attempt_each_time(tmp_path: Path) -> None:
         assert answer["workflow"].startswith(f"contimg-reprocess-{group}-")
         assert "process-convert: " in answer["reason"]
         assert "sb00.hdf5" in answer["reason"]
-        record = GroupRecord.model_validate_json((tmp_path / f"groups/{group}-a{attempt}.json").read_bytes())
+        record = GroupRecord.model_validate_json(
+            (tmp_path / f"groups/{group}-a{attempt}.json").read_bytes()
+        )
         assert (record.attempt, len(record.subbands)) == (attempt, 16)
         claim = json.loads((tmp_path / f"runs/{group}-a{attempt}/claim.json").read_text())
         assert claim["workflow"] == answer["workflow"]
@@ -297,20 +347,38 @@ def test_reprocessing_is_the_next_attempt_each_time(tmp_path: Path) -> None:
 
 def test_a_reprocessing_whose_engine_was_killed_is_closed_by_the_sweep(tmp_path: Path) -> None:
     group = bad_group(tmp_path)
-    code, first, said = contimg("submit", "reprocess", "--store", str(tmp_path), "--set", f"group={group}")
+    code, first, said = contimg(
+        "submit", "reprocess", "--store", str(tmp_path), "--set", f"group={group}"
+    )
     assert code == 0, said
     there(tmp_path / f"groups/{group}-a2.json")  # begun, and nothing done yet
     for pid in engines(tmp_path / "runs"):
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: RunFolder(tmp_path / "runs", first["workflow"]).load().status is Status.INTERRUPTED)
+    wait_for(
+        lambda: RunFolder(tmp_path / "runs", first["workflow"]).load().status is Status.INTERRUPTED
+    )
     assert not (tmp_path / f"runs/{group}-a2/outcome.json").exists()
     code, _, said = contimg("reprocess", group, "--store", str(tmp_path))
     assert code == 2
     assert f"found that {first['workflow']} has it and is not recorded as ended" in said
-    sweep = ("sweep", "--store", str(tmp_path), "--workflows", "none", "--days", "0", "--grace-s", "0")
+    sweep = (
+        "sweep",
+        "--store",
+        str(tmp_path),
+        "--workflows",
+        "none",
+        "--days",
+        "0",
+        "--grace-s",
+        "0",
+    )
     code, swept, said = contimg(*sweep)
     assert code == 0, said
-    assert (swept["lost"], swept["restarted"], swept["posted"]) == ([f"{group}-a2"], [f"{group}-a3"], [])
+    assert (swept["lost"], swept["restarted"], swept["posted"]) == (
+        [f"{group}-a2"],
+        [f"{group}-a3"],
+        [],
+    )
     assert json.loads((tmp_path / f"runs/{group}-a2/outcome.json").read_text())["phase"] == "lost"
     code, again, said = contimg("reprocess", group, "--store", str(tmp_path), "--wait")
     assert (code, again["attempt"], again["status"]) == (1, 4, "failed"), said
@@ -319,7 +387,10 @@ def test_a_reprocessing_whose_engine_was_killed_is_closed_by_the_sweep(tmp_path:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["20990101t000000"], "groups/: expected a record of 20990101t000000, found 20260125t011431."),
+        (
+            ["20990101t000000"],
+            "groups/: expected a record of 20990101t000000, found 20260125t011431.",
+        ),
         (["20260125t011431", "--from", "mosaic"], "--from"),
         (["20260125t011431", "--set", "image.teir=1"], "image.teir=1: expected STAGE.OPTION=VALUE"),
         ([], "--group"),
@@ -335,10 +406,23 @@ def test_what_cannot_be_reprocessed_is_explained(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_setting_without_effect_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = (bad_group(tmp_path), "--from", "image", "--set", "flag.rfi=off", "--store", str(tmp_path))
+def test_a_setting_without_effect_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        bad_group(tmp_path),
+        "--from",
+        "image",
+        "--set",
+        "flag.rfi=off",
+        "--store",
+        str(tmp_path),
+    )
     assert here(reprocess, *words) == 2
-    assert "expected --from flag or earlier, found --from image, which keeps what flag made." in capfd.readouterr().err
+    assert (
+        "expected --from flag or earlier, found --from image, which keeps what flag made."
+        in capfd.readouterr().err
+    )
 
 
 def test_what_was_never_made_cannot_be_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from contimg.errors import MEANING, BadInputError, UsageError, retry_of
+from contimg.runtime.errors import MEANING, BadInputError, UsageError, retry_of
 from contimg_workflows import retry
 from contimg_workflows.compiled import Library
 
@@ -30,7 +30,9 @@ def spoil(documents: dict[str, dict[str, Any]], name: str, path: str, value: Any
 
 
 def compiled(documents: dict[str, dict[str, Any]], **arguments: str) -> Any:
-    return Library(copy.deepcopy(documents).values()).workflow("x", "contimg-diamond", {"store": "/s", **arguments})
+    return Library(copy.deepcopy(documents).values()).workflow(
+        "x", "contimg-diamond", {"store": "/s", **arguments}
+    )
 
 
 def test_the_diamond_is_understood(documents: dict[str, dict[str, Any]]) -> None:
@@ -68,7 +70,9 @@ def test_the_diamond_is_understood(documents: dict[str, dict[str, Any]]) -> None
         ("contimg-tiny", "spec.volumes", []),
     ],
 )
-def test_another_field_is_refused_by_its_name(documents: dict[str, dict[str, Any]], name: str, path: str, value: Any) -> None:
+def test_another_field_is_refused_by_its_name(
+    documents: dict[str, dict[str, Any]], name: str, path: str, value: Any
+) -> None:
     spoil(documents, name, path, value)
     with pytest.raises(BadInputError, match=path.replace(".", r"\.")):
         compiled(documents)
@@ -78,18 +82,48 @@ def test_another_field_is_refused_by_its_name(documents: dict[str, dict[str, Any
     ("name", "path", "value", "words"),
     [
         ("contimg-diamond", "kind", "CronWorkflow", "kind"),
-        ("contimg-diamond", "spec.templates.0.dag.tasks.3.depends", "b || c", "to wait for tasks of the DAG"),
-        ("contimg-diamond", "spec.templates.0.dag.tasks.3.depends", "b.Succeeded", "to wait for tasks of the DAG"),
-        ("contimg-diamond", "spec.templates.0.dag.tasks.0.depends", "d", "to wait for tasks of the DAG, and not for itself"),
-        ("contimg-diamond", "spec.templates.0.dag.tasks.1.depends", "", "references to outputs of tasks that it waits for"),
+        (
+            "contimg-diamond",
+            "spec.templates.0.dag.tasks.3.depends",
+            "b || c",
+            "to wait for tasks of the DAG",
+        ),
+        (
+            "contimg-diamond",
+            "spec.templates.0.dag.tasks.3.depends",
+            "b.Succeeded",
+            "to wait for tasks of the DAG",
+        ),
+        (
+            "contimg-diamond",
+            "spec.templates.0.dag.tasks.0.depends",
+            "d",
+            "to wait for tasks of the DAG, and not for itself",
+        ),
+        (
+            "contimg-diamond",
+            "spec.templates.0.dag.tasks.1.depends",
+            "",
+            "references to outputs of tasks that it waits for",
+        ),
         (
             "contimg-diamond",
             "spec.templates.0.dag.tasks.0.arguments.parameters.0.value",
             "{{workflow.status}}",
             "workflow.status",
         ),
-        ("contimg-diamond", "spec.templates.0.dag.tasks.0.arguments.parameters.0.name", "outt", "unknown ['outt']"),
-        ("contimg-diamond", "spec.templates.0.dag.tasks.0.templateRef.name", "contimg-gone", "contimg-gone: expected a pipeline"),
+        (
+            "contimg-diamond",
+            "spec.templates.0.dag.tasks.0.arguments.parameters.0.name",
+            "outt",
+            "unknown ['outt']",
+        ),
+        (
+            "contimg-diamond",
+            "spec.templates.0.dag.tasks.0.templateRef.name",
+            "contimg-gone",
+            "contimg-gone: expected a pipeline",
+        ),
         ("contimg-diamond", "spec.entrypoint", "gone", "template gone"),
         (
             "contimg-diamond",
@@ -97,15 +131,37 @@ def test_another_field_is_refused_by_its_name(documents: dict[str, dict[str, Any
             {"limit": "3", "expression": "true"},
             "that a DAG is not run again",
         ),
-        ("contimg-diamond", "spec.templates.0.dag.tasks.0.when", "{{tasks.d.outputs.parameters.x}} != true", "when"),
-        ("contimg-tiny", "spec.templates.0.container.command", ["sh", "-c"], "a command of one word"),
-        ("contimg-tiny", "spec.templates.0.container.env", [{"name": "KEY", "valueFrom": {}}], "env.0.valueFrom"),
-        ("contimg-tiny", "spec.templates.0.outputs.parameters.0.valueFrom.path", "/etc/x", "a file below $CONTIMG_OUTPUTS"),
+        (
+            "contimg-diamond",
+            "spec.templates.0.dag.tasks.0.when",
+            "{{tasks.d.outputs.parameters.x}} != true",
+            "when",
+        ),
+        (
+            "contimg-tiny",
+            "spec.templates.0.container.command",
+            ["sh", "-c"],
+            "a command of one word",
+        ),
+        (
+            "contimg-tiny",
+            "spec.templates.0.container.env",
+            [{"name": "KEY", "valueFrom": {}}],
+            "env.0.valueFrom",
+        ),
+        (
+            "contimg-tiny",
+            "spec.templates.0.outputs.parameters.0.valueFrom.path",
+            "/etc/x",
+            "a file below $CONTIMG_OUTPUTS",
+        ),
         ("contimg-tiny", "spec.templates.0.retryStrategy.expression", "true", "retryStrategy of"),
         ("contimg-tiny", "spec.templates.0.retryStrategy.retryPolicy", "OnFailure", "retryPolicy"),
     ],
 )
-def test_another_meaning_is_refused(documents: dict[str, dict[str, Any]], name: str, path: str, value: Any, words: str) -> None:
+def test_another_meaning_is_refused(
+    documents: dict[str, dict[str, Any]], name: str, path: str, value: Any, words: str
+) -> None:
     spoil(documents, name, path, value)
     with pytest.raises((BadInputError, UsageError)) as caught:
         compiled(documents)
@@ -128,8 +184,19 @@ def test_arguments_are_checked(documents: dict[str, dict[str, Any]]) -> None:
 
 def argo_would_retry(code: int, retries: int) -> bool:
     """Evaluate the expression as Argo's expr does, whose `&&`, `||` and `in` mean what Python's do."""
-    text = retry.expression().replace("&&", "and").replace("||", "or").replace("lastRetry.exitCode", "exit_code")
-    return bool(eval(text, {"__builtins__": {}}, {"asInt": int, "retries": str(retries), "exit_code": str(code)}))  # noqa: S307
+    text = (
+        retry.expression()
+        .replace("&&", "and")
+        .replace("||", "or")
+        .replace("lastRetry.exitCode", "exit_code")
+    )
+    return bool(
+        eval(  # noqa: S307
+            text,
+            {"__builtins__": {}},
+            {"asInt": int, "retries": str(retries), "exit_code": str(code)},
+        )
+    )
 
 
 @pytest.mark.parametrize("code", [*MEANING, 1, 3, 99])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.errors import ChildFailedError, Exit
-from contimg.options import choices
-from contimg.schemas.variability import ESE_CANDIDATES
-from contimg.store import open_store
+from contimg.records.schemas.variability import ESE_CANDIDATES
+from contimg.runtime.errors import ChildFailedError, Exit
+from contimg.runtime.options import choices
+from contimg.runtime.store import open_store
 from contimg_simulate import demo as sky
 from contimg_simulate.options import SimulateOptions
 from contimg_workflows import demo
@@ -31,8 +31,16 @@ def truth() -> dict[str, Any]:
     """Give the sources that the real simulator varies in its demo, as its truth.json lists them, and steady ones beside."""
     options = SimulateOptions(out="o", incoming="i", campaign="demo")
     made = [source.model_dump(mode="json") for source in sky.variables(options)]
-    steady = [source | {"name": f"{source['name']}-beside", "curve": {"kind": "steady"}} for source in made]
-    return {"sources": [*made, *(source | {"dec_deg": source["dec_deg"] + 5 * ARCMIN} for source in steady)]}
+    steady = [
+        source | {"name": f"{source['name']}-beside", "curve": {"kind": "steady"}}
+        for source in made
+    ]
+    return {
+        "sources": [
+            *made,
+            *(source | {"dec_deg": source["dec_deg"] + 5 * ARCMIN} for source in steady),
+        ]
+    }
 
 
 def kind(truth: dict[str, Any], name: str) -> dict[str, Any]:
@@ -53,9 +61,11 @@ class TestJudge:
         lens = kind(truth, "lens")
         verdict = judge(truth, [row(lens)])
         assert verdict == {
-            "right": True, "found": [lens["name"]], "false": [],
+            "right": True,
+            "found": [lens["name"]],
+            "false": [],
             "words": "1 of 1 hidden scattering events found, 0 false candidates",
-        }  # fmt: skip
+        }
 
     def test_nothing_is_not_enough(self, truth: dict[str, Any]) -> None:
         verdict = judge(truth, [])
@@ -63,7 +73,9 @@ class TestJudge:
         assert verdict["words"] == "0 of 1 hidden scattering events found, 0 false candidates"
 
     @pytest.mark.parametrize("what", ["flare", "steady"])
-    def test_anything_else_is_a_false_alarm_even_beside_the_lens(self, truth: dict[str, Any], what: str) -> None:
+    def test_anything_else_is_a_false_alarm_even_beside_the_lens(
+        self, truth: dict[str, Any], what: str
+    ) -> None:
         other = next(source for source in truth["sources"] if source["curve"]["kind"] == what)
         verdict = judge(truth, [row(kind(truth, "lens")), row(other, "DSA J1")])
         assert not verdict["right"]
@@ -92,16 +104,24 @@ class TestJudge:
         step = part * SAME_DEG
         east = {"ra": 100.0 + step / float(np.cos(np.radians(dec)))}
         north = {"dec": dec + step}
-        assert [judge(one, [row(one["sources"][0], **there)])["right"] for there in (east, north)] == [same, same]
+        assert [
+            judge(one, [row(one["sources"][0], **there)])["right"] for there in (east, north)
+        ] == [same, same]
 
-    @pytest.mark.parametrize(("there", "here"), [(359.9999, 0.0001), (0.0001, 359.9999), (360.0, 0.0)])
+    @pytest.mark.parametrize(
+        ("there", "here"), [(359.9999, 0.0001), (0.0001, 359.9999), (360.0, 0.0)]
+    )
     def test_right_ascension_has_no_end(self, there: float, here: float) -> None:
-        assert judge({"sources": [hidden(there, 33.0)]}, [{"source": "x", "ra": here, "dec": 33.0}])["right"]
+        assert judge(
+            {"sources": [hidden(there, 33.0)]}, [{"source": "x", "ra": here, "dec": 33.0}]
+        )["right"]
 
 
 class TestCandidates:
     def rows(self, ra: float, name: str) -> dict[str, Any]:
-        numbers = {column.name: 1.0 for column in ESE_CANDIDATES.columns if str(column.type) == "double"}
+        numbers = {
+            column.name: 1.0 for column in ESE_CANDIDATES.columns if str(column.type) == "double"
+        }
         return numbers | {"source": name, "field": "f", "n_epochs": 26, "ra": ra, "dec": 33.0}
 
     def test_they_are_what_variability_publishes(self, tmp_path: Path) -> None:
@@ -110,7 +130,10 @@ class TestCandidates:
             data = ESE_CANDIDATES.to_bytes(ESE_CANDIDATES.rows([self.rows(ra, f"DSA {ra}")]))
             store.put(f"tables/{ESE_CANDIDATES.name}/date={day}/{unit}.parquet", data)
         found = candidates(tmp_path)
-        assert [(item["source"], item["ra"]) for item in found] == [("DSA 38.9", 38.9), ("DSA 12.0", 12.0)]
+        assert [(item["source"], item["ra"]) for item in found] == [
+            ("DSA 38.9", 38.9),
+            ("DSA 12.0", 12.0),
+        ]
         assert judge({"sources": [hidden(38.9, 33.0), hidden(12.0, 33.0)]}, found)["right"]
 
     def test_an_empty_table_or_none_has_none(self, tmp_path: Path) -> None:
@@ -123,7 +146,9 @@ class TestCandidates:
 class TestPrograms:
     """Of `_json`, which runs the executables beside this Python."""
 
-    def test_a_summary_comes_back_and_words_go_to_stderr(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_a_summary_comes_back_and_words_go_to_stderr(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "store").mkdir()
         said = demo._json(["contimg-watch", "--store", str(tmp_path / "store")], os.environ)  # noqa: SLF001
         out, err = capfd.readouterr()
@@ -131,10 +156,14 @@ class TestPrograms:
         assert isinstance(said, dict)
         assert all(json.loads(line)["stage"] == "watch" for line in err.splitlines())
 
-    def test_one_that_fails_is_named_with_its_code(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_one_that_fails_is_named_with_its_code(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "a").mkdir()
         argv = ["contimg-flag", "--ms", str(tmp_path / "a"), "--out", str(tmp_path / "o")]
-        with pytest.raises(ChildFailedError, match=r"contimg-flag --ms .*: expected exit code 0, found 25"):
+        with pytest.raises(
+            ChildFailedError, match=r"contimg-flag --ms .*: expected exit code 0, found 25"
+        ):
             demo._json(argv, os.environ)  # noqa: SLF001
         assert "an artifact" in json.loads(capfd.readouterr().err)["message"]
 
@@ -152,7 +181,9 @@ def _signals_are_given_back() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_signals_are_given_back")
-def test_a_simulation_that_cannot_be_ends_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_simulation_that_cannot_be_ends_the_demo(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert demo.main(["--folder", str(tmp_path), "--epochs", "0"]) == Exit.CHILD_FAILED
     out, err = capfd.readouterr()
     assert out == ""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from contimg.errors import UsageError
-from contimg.linalg import LINEAR_ALGEBRA
+from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.errors import UsageError
 from contimg_workflows import process
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Gate
@@ -41,7 +41,11 @@ def test_a_diamond_runs_in_order_and_hands_artifacts_over(bench: Bench) -> None:
     state = run(bench)
     assert state.status is Status.DONE
     assert bench.word("d") == "a b a c d"
-    assert (bench.ran()[0], sorted(bench.ran()), bench.ran()[-1]) == ("a", ["a", "b", "c", "d"], "d")
+    assert (bench.ran()[0], sorted(bench.ran()), bench.ran()[-1]) == (
+        "a",
+        ["a", "b", "c", "d"],
+        "d",
+    )
 
 
 def test_what_may_run_side_by_side_does(bench: Bench) -> None:
@@ -93,7 +97,9 @@ def test_bad_data_is_never_tried_again(bench: Bench) -> None:
         ("bug", "9", 1, "failed", 70),
     ],
 )
-def test_retries_follow_the_table(bench: Bench, do: str, times: str, tries: int, status: str, code: int) -> None:
+def test_retries_follow_the_table(
+    bench: Bench, do: str, times: str, tries: int, status: str, code: int
+) -> None:
     state = run(bench, a_do=do, a_times=times)
     task = state.tasks["a"]
     assert (len(task.tries), task.status.value, task.tries[-1].exit) == (tries, status, code)
@@ -123,7 +129,9 @@ def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert state.status is Status.DONE
 
 
-def test_a_task_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_does_not_listen_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tiny_bench import Bench
 
     monkeypatch.setattr(process, "GRACE_S", 0.5)
@@ -207,7 +215,9 @@ def test_a_stage_that_cannot_be_read_by_the_engine_speaks_for_itself(bench: Benc
     assert "--times" in log
 
 
-def test_the_next_try_removes_the_scratch_of_a_killed_one(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_try_removes_the_scratch_of_a_killed_one(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CONTIMG_SCRATCH", str(tmp_path / "scratch"))
     seen: list[Path] = []
 
@@ -237,9 +247,14 @@ def test_linear_algebra_rounds_everywhere_alike(bench: Bench) -> None:
 
 def test_many_workflows_keep_few_files_open(bench: Bench) -> None:
     run(bench)
-    works = [bench.library.workflow(f"w{n}", "contimg-diamond", {"store": str(bench.store / "one")}) for n in range(100)]
+    works = [
+        bench.library.workflow(f"w{n}", "contimg-diamond", {"store": str(bench.store / "one")})
+        for n in range(100)
+    ]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, hard)
+    )
     try:
         states = bench.engine().run(works)
     finally:

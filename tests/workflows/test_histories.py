@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from contimg.errors import retry_of
+from contimg.runtime.errors import retry_of
 from contimg_workflows.compiled import Job, Workflow
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
@@ -51,7 +51,11 @@ def dags(draw: st.DrawFn) -> list[Node]:
     nodes: list[Node] = []
     for number in range(draw(st.integers(1, 6))):
         before = [node.name for node in nodes]
-        needs = frozenset(draw(st.lists(st.sampled_from(before), max_size=2))) if before else frozenset[str]()
+        needs = (
+            frozenset(draw(st.lists(st.sampled_from(before), max_size=2)))
+            if before
+            else frozenset[str]()
+        )
         fates = draw(st.lists(st.sampled_from(CODES), max_size=4))
         nodes.append(Node(f"t{number}", needs, tuple(fates)))
     return nodes
@@ -64,7 +68,13 @@ def run(nodes: list[Node], jobs: int, folder: Path) -> RunState:
     marks = folder / "marks"
     marks.mkdir()
     made = {node.name: _job(node, marks) for node in nodes}
-    engine = Engine(folder / "runs", folder, {"PATH": os.environ["PATH"]}, Display(Console(file=io.StringIO())), jobs)
+    engine = Engine(
+        folder / "runs",
+        folder,
+        {"PATH": os.environ["PATH"]},
+        Display(Console(file=io.StringIO())),
+        jobs,
+    )
     engine.patience = 0.0
     (state,) = engine.run([Workflow("one", "random", {}, made)])
     return state
@@ -72,7 +82,17 @@ def run(nodes: list[Node], jobs: int, folder: Path) -> RunState:
 
 def _job(node: Node, marks: Path) -> Job:
     env = {"NAME": node.name, "MARKS": str(marks), "FATES": " ".join(map(str, node.fates))}
-    return Job(node.name, node.needs, "contimg-shell", {}, (), {"artifact": "artifact"}, env, retried=True, deadline_s=30)
+    return Job(
+        node.name,
+        node.needs,
+        "contimg-shell",
+        {},
+        (),
+        {"artifact": "artifact"},
+        env,
+        retried=True,
+        deadline_s=30,
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,7 +109,9 @@ def test_whatever_happens_the_rules_hold(nodes: list[Node], jobs: int) -> None:
     if all(node.tries[-1] == 0 for node in nodes):
         assert all(task.status is Status.DONE for task in tasks.values())
     # Every process is in the state, and nothing else.
-    assert marks == sorted(f"{name}.{n}" for name, task in tasks.items() for n in range(len(task.tries)))
+    assert marks == sorted(
+        f"{name}.{n}" for name, task in tasks.items() for n in range(len(task.tries))
+    )
     assert _most_together(tasks) <= jobs
 
 
@@ -114,4 +136,7 @@ def _one(node: Node, tasks: dict[str, TaskState]) -> None:
 
 def _most_together(tasks: dict[str, TaskState]) -> int:
     tries = [one for task in tasks.values() for one in task.tries]
-    return max((sum(a.started <= b.started < (a.ended or a.started) for a in tries) for b in tries), default=0)
+    return max(
+        (sum(a.started <= b.started < (a.ended or a.started) for a in tries) for b in tries),
+        default=0,
+    )

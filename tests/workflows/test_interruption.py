@@ -23,12 +23,23 @@ PACKAGES = Path(__file__).parent / "packages"
 
 
 def drive(folder: Path, **settings: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, str(PACKAGES / "tiny_bench.py"), "--folder", str(folder), "--settings", json.dumps(settings)]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    argv = [
+        sys.executable,
+        str(PACKAGES / "tiny_bench.py"),
+        "--folder",
+        str(folder),
+        "--settings",
+        json.dumps(settings),
+    ]
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop_it_stops_everything_and_says_so(bench: Bench, tmp_path: Path, number: signal.Signals) -> None:
+def test_told_to_stop_it_stops_everything_and_says_so(
+    bench: Bench, tmp_path: Path, number: signal.Signals
+) -> None:
     engine = drive(tmp_path, b_do="sleep", b_times="1")
     wait_for(lambda: "b" in bench.ran())
     begun = time.monotonic()

@@ -14,8 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contimg.errors import UsageError
-from contimg_watch.begin_options import CHUNK
+from contimg.runtime.errors import UsageError
+from contimg_runs.options import CHUNK
 from contimg_workflows.lint import checked, lint, problems_of
 from contimg_workflows.lint.cli import read
 from contimg_workflows.lint.library import Library
@@ -85,7 +85,9 @@ spec:
 
 @cache
 def _documents() -> str:
-    return json.dumps([*(yaml.safe_load(text) for text in rendered().values()), *yaml.safe_load_all(INSTALLED)])
+    return json.dumps(
+        [*(yaml.safe_load(text) for text in rendered().values()), *yaml.safe_load_all(INSTALLED)]
+    )
 
 
 def documents() -> dict[tuple[str, str], dict[str, Any]]:
@@ -106,7 +108,9 @@ def spoilt(kind: str, name: str, path: str, value: Any) -> list[str]:
         part[key] = value
     library = Library(found.values())
     # Others refer to a ConfigMap, and are wrong with it.
-    looked_at = [one for one in library.documents if kind == "ConfigMap" or one is found[kind, name]]
+    looked_at = [
+        one for one in library.documents if kind == "ConfigMap" or one is found[kind, name]
+    ]
     return [problem for one in looked_at for problem in problems_of(one, library)]
 
 
@@ -125,43 +129,160 @@ TASKS = "spec/templates/0/dag/tasks"
         # Pods, by Kubernetes' own schema.
         ("contimg-image", f"{POD}/container/resources/limits/memory", {"a": 1}, "memory"),
         ("contimg-image", f"{POD}/container/env/0/value", 5, "env"),
-        ("contimg-image", f"{POD}/volumes/0/emptyDirr", {}, ".spec.templates[0].volumes[0]: unknown field emptyDirr"),
+        (
+            "contimg-image",
+            f"{POD}/volumes/0/emptyDirr",
+            {},
+            ".spec.templates[0].volumes[0]: unknown field emptyDirr",
+        ),
         ("contimg-image", f"{POD}/securityContext/runAsUser", "root", "runAsUser"),
-        ("contimg-image", f"{POD}/metadata/labelz", {}, ".spec.templates[0].metadata: unknown field labelz"),
+        (
+            "contimg-image",
+            f"{POD}/metadata/labelz",
+            {},
+            ".spec.templates[0].metadata: unknown field labelz",
+        ),
         # Variables in their places.
-        ("contimg-image", f"{POD}/podSpecPatch", "x: {{=lastRetri.exitCode}}", "{{=lastRetri.exitCode}} leads nowhere: lastRetri.exitCode"),
+        (
+            "contimg-image",
+            f"{POD}/podSpecPatch",
+            "x: {{=lastRetri.exitCode}}",
+            "{{=lastRetri.exitCode}} leads nowhere: lastRetri.exitCode",
+        ),
         ("contimg-image", f"{POD}/podSpecPatch", "x: {{=sprig.env('A')}}", "sprig.env()"),
         ("contimg-image", f"{POD}/retryStrategy", None, "leads nowhere: retries"),
-        ("contimg-image", f"{POD}/retryStrategy/expression", "lastRetry.exitcode == '1'", "retryStrategy: lastRetry.exitcode leads"),
-        ("contimg-image", f"{POD}/outputs/artifacts/0/s3/key", "{{workflow.nam}}/x", "{{workflow.nam}} leads nowhere"),
-        ("contimg-image", f"{POD}/outputs/artifacts/0/s3/key", "{{workflow.parameters.ms}}", "leads nowhere"),
-        ("contimg-image", f"{POD}/outputs/artifacts/0/s3/key", "{{workflow.status}}", "leads nowhere"),
-        ("contimg-image", f"{POD}/metrics/prometheus/0/labels/1/value", "{{stat}}", "{{stat}} leads nowhere"),
-        ("contimg-group", "spec/workflowMetadata/annotations/x", "{{workflow.parameters.nothing}}", "workflowMetadata: {{"),
-        ("contimg-group", "spec/workflowMetadata/labelsFrom/x", {"expression": "workflow.parameters.no"}, "labelsFrom.x: workflow"),
-        ("contimg-group", "spec/synchronization/mutexes/0/name", "{{workflow.parameters.no}}", "synchronization: {{"),
-        ("contimg-group", "spec/templates/1/dag/tasks/0/arguments/parameters/0/value", "{{workflow.parameters.no}}", "leads nowhere"),
-        ("contimg-nightly", "spec/templates/1/dag/tasks/0/arguments/parameters/0/value", "{{item}}", "strips: {{item}} leads nowhere"),
-        ("contimg-nightly", "spec/templates/1/dag/tasks/1/withParam", "{{tasks.strips.outputs.parameters.no}}", "leads nowhere"),
-        ("contimg-nightly", "spec/templates/1/dag/tasks/1/withParam", "{{item}}", "epoch: {{item}} leads nowhere"),
+        (
+            "contimg-image",
+            f"{POD}/retryStrategy/expression",
+            "lastRetry.exitcode == '1'",
+            "retryStrategy: lastRetry.exitcode leads",
+        ),
+        (
+            "contimg-image",
+            f"{POD}/outputs/artifacts/0/s3/key",
+            "{{workflow.nam}}/x",
+            "{{workflow.nam}} leads nowhere",
+        ),
+        (
+            "contimg-image",
+            f"{POD}/outputs/artifacts/0/s3/key",
+            "{{workflow.parameters.ms}}",
+            "leads nowhere",
+        ),
+        (
+            "contimg-image",
+            f"{POD}/outputs/artifacts/0/s3/key",
+            "{{workflow.status}}",
+            "leads nowhere",
+        ),
+        (
+            "contimg-image",
+            f"{POD}/metrics/prometheus/0/labels/1/value",
+            "{{stat}}",
+            "{{stat}} leads nowhere",
+        ),
+        (
+            "contimg-group",
+            "spec/workflowMetadata/annotations/x",
+            "{{workflow.parameters.nothing}}",
+            "workflowMetadata: {{",
+        ),
+        (
+            "contimg-group",
+            "spec/workflowMetadata/labelsFrom/x",
+            {"expression": "workflow.parameters.no"},
+            "labelsFrom.x: workflow",
+        ),
+        (
+            "contimg-group",
+            "spec/synchronization/mutexes/0/name",
+            "{{workflow.parameters.no}}",
+            "synchronization: {{",
+        ),
+        (
+            "contimg-group",
+            "spec/templates/1/dag/tasks/0/arguments/parameters/0/value",
+            "{{workflow.parameters.no}}",
+            "leads nowhere",
+        ),
+        (
+            "contimg-nightly",
+            "spec/templates/1/dag/tasks/0/arguments/parameters/0/value",
+            "{{item}}",
+            "strips: {{item}} leads nowhere",
+        ),
+        (
+            "contimg-nightly",
+            "spec/templates/1/dag/tasks/1/withParam",
+            "{{tasks.strips.outputs.parameters.no}}",
+            "leads nowhere",
+        ),
+        (
+            "contimg-nightly",
+            "spec/templates/1/dag/tasks/1/withParam",
+            "{{item}}",
+            "epoch: {{item}} leads nowhere",
+        ),
         # What a workflow is made of.
         ("contimg-group", "spec/onExit", "gone", "onExit gone is no template"),
-        ("contimg-group", f"{TASKS}/1/when", "{{tasks.claim.outputs.parameters.claimd}} == true", "leads nowhere"),
+        (
+            "contimg-group",
+            f"{TASKS}/1/when",
+            "{{tasks.claim.outputs.parameters.claimd}} == true",
+            "leads nowhere",
+        ),
         ("contimg-group", f"{TASKS}/1/templateRef/template", "other", "which is nowhere"),
-        ("contimg-nightly", "spec/templates/1/dag/tasks/1/template", "gone", "refers to gone, which is nowhere"),
-        ("contimg-image", f"{POD}/synchronization/semaphores/0/configMapKeyRef/key", "gpu", "no semaphore gpu in the ConfigMap"),
-        ("contimg-group", "spec/serviceAccountName", "default", "there is no service account default"),
+        (
+            "contimg-nightly",
+            "spec/templates/1/dag/tasks/1/template",
+            "gone",
+            "refers to gone, which is nowhere",
+        ),
+        (
+            "contimg-image",
+            f"{POD}/synchronization/semaphores/0/configMapKeyRef/key",
+            "gpu",
+            "no semaphore gpu in the ConfigMap",
+        ),
+        (
+            "contimg-group",
+            "spec/serviceAccountName",
+            "default",
+            "there is no service account default",
+        ),
         # What a resource template creates.
-        ("contimg-nightly", "spec/templates/0/resource/manifest", "a: b: c", "the manifest is no YAML"),
-        ("contimg-nightly", "spec/templates/0/resource/manifest", "kind: Workflow\napiVersion: argoproj.io/v1alpha1\nspeck: {}", "unknown field speck"),
+        (
+            "contimg-nightly",
+            "spec/templates/0/resource/manifest",
+            "a: b: c",
+            "the manifest is no YAML",
+        ),
+        (
+            "contimg-nightly",
+            "spec/templates/0/resource/manifest",
+            "kind: Workflow\napiVersion: argoproj.io/v1alpha1\nspeck: {}",
+            "unknown field speck",
+        ),
         # How large it may become.
         ("contimg-process-group", "spec/templates/0/retryStrategy/limit", "3", "a run may have"),
         # Programs.
-        ("contimg-claim", f"{POD}/container/command", ["contimg", "clam"], "there is no program contimg clam"),
-        ("contimg-claim", f"{POD}/container/args/0", "--stor={{inputs.parameters.store}}", "contimg claim takes no --stor="),
+        (
+            "contimg-claim",
+            f"{POD}/container/command",
+            ["contimg", "clam"],
+            "there is no program contimg clam",
+        ),
+        (
+            "contimg-claim",
+            f"{POD}/container/args/0",
+            "--stor={{inputs.parameters.store}}",
+            "contimg claim takes no --stor=",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_template_is_found(name: str, path: str, value: Any, problem: str) -> None:
+)
+def test_what_is_wrong_with_a_template_is_found(
+    name: str, path: str, value: Any, problem: str
+) -> None:
     found = spoilt(TEMPLATE, name, path, value)
     assert any(problem in one and one.startswith(f"{name}: ") for one in found), found
 
@@ -169,13 +290,26 @@ def test_what_is_wrong_with_a_template_is_found(name: str, path: str, value: Any
 def test_a_child_is_checked_as_what_it_refers_to() -> None:
     text = documents()[TEMPLATE, "contimg-nightly"]["spec"]["templates"][0]["resource"]["manifest"]
     for old, new, problem in [
-        ("name: contimg-epoch\n", "name: contimg-epoc\n", "workflowTemplateRef contimg-epoc is nowhere"),
+        (
+            "name: contimg-epoch\n",
+            "name: contimg-epoc\n",
+            "workflowTemplateRef contimg-epoc is nowhere",
+        ),
         ("- name: strip\n", "- name: stripe\n", "contimg-epoch has no parameter stripe"),
         ("- name: strip\n", "- name: stripe\n", "contimg-epoch requires strip"),
-        ("inputs.parameters['strip']", "inputs.parameters['stripe']", "leads nowhere: inputs.parameters.stripe"),
+        (
+            "inputs.parameters['strip']",
+            "inputs.parameters['stripe']",
+            "leads nowhere: inputs.parameters.stripe",
+        ),
     ]:
         assert old in text
-        found = spoilt(TEMPLATE, "contimg-nightly", "spec/templates/0/resource/manifest", text.replace(old, new))
+        found = spoilt(
+            TEMPLATE,
+            "contimg-nightly",
+            "spec/templates/0/resource/manifest",
+            text.replace(old, new),
+        )
         assert any(problem in one for one in found), (problem, found)
 
 
@@ -186,34 +320,132 @@ RESOURCE = "spec/triggers/0/template/k8s/source/resource"
     ("kind", "name", "path", "value", "problem"),
     [
         ("CronWorkflow", "contimg-sweep", "spec/schedule", "* * * * *", "unknown field schedule"),
-        ("CronWorkflow", "contimg-sweep", "spec/workflowSpec/workflowTemplateRef/name", "contimg-swoop", "contimg-swoop is nowhere"),
-        ("CronWorkflow", "contimg-sweep", "spec/workflowSpec/arguments/parameters/0/name", "stor", "contimg-sweep has no parameter stor"),
-        ("CronWorkflow", "contimg-sweep", "spec/workflowSpec/arguments/parameters/0/name", "stor", "contimg-sweep requires store"),
-        ("ConfigMap", "contimg-semaphores", "data/casa", "many", "semaphore casa of the ConfigMap contimg-semaphores is no number"),
-        ("ConfigMap", "contimg-semaphores", "data/casa", None, "no semaphore casa in the ConfigMap"),
+        (
+            "CronWorkflow",
+            "contimg-sweep",
+            "spec/workflowSpec/workflowTemplateRef/name",
+            "contimg-swoop",
+            "contimg-swoop is nowhere",
+        ),
+        (
+            "CronWorkflow",
+            "contimg-sweep",
+            "spec/workflowSpec/arguments/parameters/0/name",
+            "stor",
+            "contimg-sweep has no parameter stor",
+        ),
+        (
+            "CronWorkflow",
+            "contimg-sweep",
+            "spec/workflowSpec/arguments/parameters/0/name",
+            "stor",
+            "contimg-sweep requires store",
+        ),
+        (
+            "ConfigMap",
+            "contimg-semaphores",
+            "data/casa",
+            "many",
+            "semaphore casa of the ConfigMap contimg-semaphores is no number",
+        ),
+        (
+            "ConfigMap",
+            "contimg-semaphores",
+            "data/casa",
+            None,
+            "no semaphore casa in the ConfigMap",
+        ),
         ("ConfigMap", "contimg-semaphores", "dater", {}, "dater"),
         ("Deployment", "contimg-watch", "spec/template/spec/containers/0/imag", "x", "imag"),
-        ("Deployment", "contimg-watch", "spec/template/spec/containers/0/ports/0/containerPort", "many", "containerPort"),
-        ("Deployment", "contimg-watch", "spec/template/spec/serviceAccountName", "gone", "there is no service account gone"),
+        (
+            "Deployment",
+            "contimg-watch",
+            "spec/template/spec/containers/0/ports/0/containerPort",
+            "many",
+            "containerPort",
+        ),
+        (
+            "Deployment",
+            "contimg-watch",
+            "spec/template/spec/serviceAccountName",
+            "gone",
+            "there is no service account gone",
+        ),
         ("EventBus", "default", "spec/jetstreamExotic/urll", "x", "urll"),
         ("EventSource", "contimg", "spec/webhook/group/prot", "1", "unknown field prot"),
         ("EventSource", "contimg", "spec/webhooks", {}, "unknown field webhooks"),
         ("Sensor", "contimg", "spec/triggers/0/retryStrategy/stepz", 1, "unknown field stepz"),
         ("Sensor", "contimg", "spec/triggers/0/retryStrategy/steps", "x", "steps"),
         ("Sensor", "contimg", "spec/triggers/0/atLeast", True, "unknown field atLeast"),
-        ("Sensor", "contimg", "spec/dependencies/0/eventName", "gone", "there is no event gone of an EventSource contimg"),
-        ("Sensor", "contimg", "spec/dependencies/0/eventSourceName", "gone", "there is no event group of an EventSource gone"),
-        ("Sensor", "contimg", "spec/triggers/0/template/conditions", "group && other", "condition other is no dependency"),
-        ("Sensor", "contimg", f"{RESOURCE}/spec/workflowTemplateRef/name", "contimg-grup", "contimg-grup is nowhere"),
-        ("Sensor", "contimg", f"{RESOURCE}/spec/arguments/parameters/1/name", "grup", "contimg-group has no parameter grup"),
-        ("Sensor", "contimg", f"{RESOURCE}/spec/arguments/parameters", [], "contimg-group requires group"),
+        (
+            "Sensor",
+            "contimg",
+            "spec/dependencies/0/eventName",
+            "gone",
+            "there is no event gone of an EventSource contimg",
+        ),
+        (
+            "Sensor",
+            "contimg",
+            "spec/dependencies/0/eventSourceName",
+            "gone",
+            "there is no event group of an EventSource gone",
+        ),
+        (
+            "Sensor",
+            "contimg",
+            "spec/triggers/0/template/conditions",
+            "group && other",
+            "condition other is no dependency",
+        ),
+        (
+            "Sensor",
+            "contimg",
+            f"{RESOURCE}/spec/workflowTemplateRef/name",
+            "contimg-grup",
+            "contimg-grup is nowhere",
+        ),
+        (
+            "Sensor",
+            "contimg",
+            f"{RESOURCE}/spec/arguments/parameters/1/name",
+            "grup",
+            "contimg-group has no parameter grup",
+        ),
+        (
+            "Sensor",
+            "contimg",
+            f"{RESOURCE}/spec/arguments/parameters",
+            [],
+            "contimg-group requires group",
+        ),
         ("Sensor", "contimg", f"{RESOURCE}/spec/entripoint", "x", "unknown field entripoint"),
-        ("Sensor", "contimg", "spec/triggers/0/template/k8s/parameters/0/src/dataKey", "body.nam", "no event has body.nam"),
-        ("Sensor", "contimg", "spec/triggers/0/template/k8s/parameters/0/src/dependencyName", "x", "x is no dependency"),
-        ("Sensor", "contimg", "spec/triggers/0/template/k8s/parameters/1/dest", "spec.arguments.parameters.7.value", "is no part of"),
+        (
+            "Sensor",
+            "contimg",
+            "spec/triggers/0/template/k8s/parameters/0/src/dataKey",
+            "body.nam",
+            "no event has body.nam",
+        ),
+        (
+            "Sensor",
+            "contimg",
+            "spec/triggers/0/template/k8s/parameters/0/src/dependencyName",
+            "x",
+            "x is no dependency",
+        ),
+        (
+            "Sensor",
+            "contimg",
+            "spec/triggers/0/template/k8s/parameters/1/dest",
+            "spec.arguments.parameters.7.value",
+            "is no part of",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_what_is_installed_is_found(kind: str, name: str, path: str, value: Any, problem: str) -> None:
+)
+def test_what_is_wrong_with_what_is_installed_is_found(
+    kind: str, name: str, path: str, value: Any, problem: str
+) -> None:
     found = spoilt(kind, name, path, value)
     assert any(problem in one for one in found), found
 
@@ -232,9 +464,16 @@ def test_complete_means_that_no_value_is_missing() -> None:
 
 
 def test_what_has_no_schema_is_told_and_not_passed_over() -> None:
-    monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "metadata": {"name": "x"}, "spec": {}}
+    monitor = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": {"name": "x"},
+        "spec": {},
+    }
     assert checked([monitor]) == (0, ["PodMonitor"])
-    assert checked([{"apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisRun", "metadata": {}}]) == (0, ["AnalysisRun"])
+    assert checked(
+        [{"apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisRun", "metadata": {}}]
+    ) == (0, ["AnalysisRun"])
 
 
 # How many nodes
@@ -242,7 +481,11 @@ def test_what_has_no_schema_is_told_and_not_passed_over() -> None:
 
 def test_no_workflow_may_have_a_hundred_nodes() -> None:
     library = Library(documents().values())
-    counts = {one["metadata"]["name"]: nodes(one, library) for one in library.documents if one["kind"] == TEMPLATE}
+    counts = {
+        one["metadata"]["name"]: nodes(one, library)
+        for one in library.documents
+        if one["kind"] == TEMPLATE
+    }
     assert max(counts.values()) <= MOST < 100
     # Worked out by hand: six stages of five nodes (a Retry and four tries), the DAG and its Retry, the exit handler and its record.
     assert counts["contimg-process-group"] == 6 * 5 + 2 + 1 + 5
@@ -253,13 +496,20 @@ def test_no_workflow_may_have_a_hundred_nodes() -> None:
 def _dag(fans: list[int], limits: list[int]) -> dict[str, Any]:
     """Make a workflow of tasks with so many items and further tries each."""
     pods = [
-        {"name": f"p{n}", "container": {"image": "x"}, "retryStrategy": {"limit": str(limit)}} for n, limit in enumerate(limits)
+        {"name": f"p{n}", "container": {"image": "x"}, "retryStrategy": {"limit": str(limit)}}
+        for n, limit in enumerate(limits)
     ]
-    tasks = [{"name": f"t{n}", "template": f"p{n}", "withItems": list(range(fan))} for n, fan in enumerate(fans)]
+    tasks = [
+        {"name": f"t{n}", "template": f"p{n}", "withItems": list(range(fan))}
+        for n, fan in enumerate(fans)
+    ]
     return {
         "kind": TEMPLATE,
         "metadata": {"name": "x"},
-        "spec": {"entrypoint": "main", "templates": [{"name": "main", "dag": {"tasks": tasks}}, *pods]},
+        "spec": {
+            "entrypoint": "main",
+            "templates": [{"name": "main", "dag": {"tasks": tasks}}, *pods],
+        },
     }
 
 
@@ -277,7 +527,10 @@ def test_nodes_are_counted_as_argo_makes_them(shape: list[tuple[int, int]]) -> N
 @pytest.mark.parametrize(
     ("expression", "found"),
     [
-        ("4096 * (lastRetry.exitCode in ['22', '137'] ? 1 + asInt(retries) : 1)", ["lastRetry.exitCode", "retries"]),
+        (
+            "4096 * (lastRetry.exitCode in ['22', '137'] ? 1 + asInt(retries) : 1)",
+            ["lastRetry.exitCode", "retries"],
+        ),
         ("toJson(inputs.parameters['image-tier'])", ["inputs.parameters.image-tier"]),
         ("split(inputs.parameters.run, '-a')[0]", ["inputs.parameters.run"]),
         ("'workflow.nothing' == \"retries\" && true", []),
@@ -290,7 +543,9 @@ def test_the_variables_of_an_expression(expression: str, found: list[str]) -> No
 
 def test_a_text_may_hold_many() -> None:
     scope = Scope(inputs=frozenset({"a"}))
-    assert list(unresolved("{{inputs.parameters.a}}/{{ workflow.name }}/{{b}}{{=c}}", scope, "x")) == [
+    assert list(
+        unresolved("{{inputs.parameters.a}}/{{ workflow.name }}/{{b}}{{=c}}", scope, "x")
+    ) == [
         "x: {{b}} leads nowhere",
         "x: {{=c}} leads nowhere: c",
     ]
@@ -301,7 +556,9 @@ def test_a_text_may_hold_many() -> None:
 
 def run(*words: str, given: str = "") -> tuple[int, dict[str, Any]]:
     program = str(Path(sys.executable).with_name("contimg"))
-    done = subprocess.run([program, "lint", *words], input=given, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "lint", *words], input=given, capture_output=True, text=True, check=False
+    )
     return done.returncode, json.loads(done.stdout) if done.stdout else {"said": done.stderr}
 
 
@@ -329,7 +586,10 @@ LOOP = {
     "apiVersion": "argoproj.io/v1alpha1",
     "kind": "WorkflowTemplate",
     "metadata": {"name": "x"},
-    "spec": {"entrypoint": "main", "templates": [{"name": "main", "dag": {"tasks": [{"name": "a", "template": "main"}]}}]},
+    "spec": {
+        "entrypoint": "main",
+        "templates": [{"name": "main", "dag": {"tasks": [{"name": "a", "template": "main"}]}}],
+    },
 }
 
 
@@ -341,7 +601,9 @@ LOOP = {
         ({**LOOP, "spec": {}}, "x: there is no entrypoint"),
     ],
 )
-def test_what_leads_nowhere_or_back_to_itself_is_a_problem_and_no_bug(document: dict[str, Any], problem: str) -> None:
+def test_what_leads_nowhere_or_back_to_itself_is_a_problem_and_no_bug(
+    document: dict[str, Any], problem: str
+) -> None:
     (found,) = lint([document])
     assert found.startswith(problem)
 

@@ -13,7 +13,7 @@ import yaml
 from hera.workflows import DAG, Parameter, Task, WorkflowTemplate
 from hera.workflows.models import TemplateRef
 
-from contimg.errors import BadInputError
+from contimg.runtime.errors import BadInputError
 from contimg_workflows.compiled import Library
 from contimg_workflows.pods import Needs
 from contimg_workflows.render import rendered
@@ -39,16 +39,26 @@ def ours() -> Library:
 
 
 def test_an_event_s_pipeline_claims_first(ours: Library) -> None:
-    made = ours.workflow("w", "contimg-group", {"store": "/s", "group": ID, "attempt": "2"}, uid="u")
+    made = ours.workflow(
+        "w", "contimg-group", {"store": "/s", "group": ID, "attempt": "2"}, uid="u"
+    )
     stages = ["convert", "flag", "calibrate", "image", "photometry", "report"]
     assert list(made.jobs) == ["claim", *(f"process-{stage}" for stage in stages)]
     claim = made.jobs["claim"]
     assert claim.command(claim.values({})) == [
-        "contimg", "claim", "--store=/s", "--uid=u", "--workflow=w", f"--run={ID}-a2",
-    ]  # fmt: skip
+        "contimg",
+        "claim",
+        "--store=/s",
+        "--uid=u",
+        "--workflow=w",
+        f"--run={ID}-a2",
+    ]
     assert made.jobs["process-convert"].needs == {"claim"}
     assert made.jobs["process-flag"].needs == {"process-convert"}
-    assert made.jobs["process-flag"].arguments["ms"] == "{{tasks.process-convert.outputs.parameters.artifact}}"
+    assert (
+        made.jobs["process-flag"].arguments["ms"]
+        == "{{tasks.process-convert.outputs.parameters.artifact}}"
+    )
     assert {job.when for name, job in made.jobs.items() if name != "claim"} == {CLAIM}
 
 
@@ -56,9 +66,21 @@ def test_a_reprocessing_takes_what_begin_says(ours: Library) -> None:
     given = {"store": "/s", "group": ID, "from": "image", "image-tier": "quicklook"}
     made = ours.workflow("re-1", "contimg-reprocess", given)
     assert made.jobs["begin"].command(made.jobs["begin"].values({}))[3:] == [
-        "--uid=local-re-1", "--workflow=re-1", f"--group={ID}", "--first=image",
-    ]  # fmt: skip
-    kept = {"begin": {"attempt": "3", "convert": "/s/c", "flag": "/s/f", "calibrate": "/s/k", "image": "", "photometry": ""}}
+        "--uid=local-re-1",
+        "--workflow=re-1",
+        f"--group={ID}",
+        "--first=image",
+    ]
+    kept = {
+        "begin": {
+            "attempt": "3",
+            "convert": "/s/c",
+            "flag": "/s/f",
+            "calibrate": "/s/k",
+            "image": "",
+            "photometry": "",
+        }
+    }
     convert = made.jobs["process-convert"].values(kept)
     assert (convert["group"], convert["reuse"]) == (f"/s/groups/{ID}-a3.json", "/s/c")
     image = made.jobs["process-image"].values(
@@ -82,10 +104,17 @@ def test_what_is_refused_keeps_nothing_else_from_running(ours: Library) -> None:
 
 def inner() -> WorkflowTemplate:
     with pipeline_template("inner", "Inner", "x", recorded=False) as template:
-        with DAG(name="main", inputs=[Parameter(name="store"), Parameter(name="word")], retry_strategy=once()):
+        with DAG(
+            name="main",
+            inputs=[Parameter(name="store"), Parameter(name="word")],
+            retry_strategy=once(),
+        ):
             given = {"out": "{{inputs.parameters.store}}/one", "word": "{{inputs.parameters.word}}"}
             one = _tiny("one", given)
-            two = _tiny("two", {**given, "out": "{{inputs.parameters.store}}/two", "source": _artifact("one")})
+            two = _tiny(
+                "two",
+                {**given, "out": "{{inputs.parameters.store}}/two", "source": _artifact("one")},
+            )
             one >> two  # type: ignore[operator]
         template.arguments = [store_parameter(), Parameter(name="word")]
     return template
@@ -95,7 +124,9 @@ def outer(wanted: str) -> WorkflowTemplate:
     """Let `first` hand over whether it was cached, and run the inner DAG only if that is `wanted`."""
     with pipeline_template("outer", "Outer", "x", recorded=False) as template:
         with DAG(name="main", inputs=[Parameter(name="store")], retry_strategy=once()):
-            first = _tiny("first", {"out": "{{inputs.parameters.store}}/first", "word": "{{workflow.name}}"})
+            first = _tiny(
+                "first", {"out": "{{inputs.parameters.store}}/first", "word": "{{workflow.name}}"}
+            )
             process = Task(
                 name="process",
                 template_ref=TemplateRef(name="contimg-inner", template="main"),
@@ -108,7 +139,9 @@ def outer(wanted: str) -> WorkflowTemplate:
 
 
 def _tiny(name: str, given: dict[str, str]) -> Task:
-    return Task(name=name, template_ref=TemplateRef(name="contimg-tiny", template="main"), arguments=given)
+    return Task(
+        name=name, template_ref=TemplateRef(name="contimg-tiny", template="main"), arguments=given
+    )
 
 
 def _artifact(task: str) -> str:
@@ -146,7 +179,11 @@ def test_one_that_does_not_skips_all_of_them_and_nothing_failed(tmp_path: Path) 
     }
     # The second time `first` is found made, and the condition holds.
     again = run(tmp_path, "true")
-    assert [task.status for task in again.tasks.values()] == [Status.CACHED, Status.DONE, Status.DONE]
+    assert [task.status for task in again.tasks.values()] == [
+        Status.CACHED,
+        Status.DONE,
+        Status.DONE,
+    ]
 
 
 def test_a_stage_that_reuses_is_cached_without_a_process(tmp_path: Path) -> None:
@@ -170,11 +207,24 @@ def test_real_commands_claim_once(tmp_path: Path, ours: Library) -> None:
     from contimg_workflows.engine import Engine
 
     (tmp_path / "s" / "groups").mkdir(parents=True)
-    record = {"id": ID, "attempt": 1, "t0": "2026-01-25T22:26:05Z", "duration_s": 309.0, "dec_deg": 33.0, "subbands": []}
+    record = {
+        "id": ID,
+        "attempt": 1,
+        "t0": "2026-01-25T22:26:05Z",
+        "duration_s": 309.0,
+        "dec_deg": 33.0,
+        "subbands": [],
+    }
     (tmp_path / "s" / "groups" / f"{ID}-a1.json").write_text(json.dumps(record))
     states = []
     for name in ("first", "second"):
-        engine = Engine(tmp_path / "runs", Path(sys.executable).parent, os.environ, Display(Console(file=sys.stderr)), 2)
+        engine = Engine(
+            tmp_path / "runs",
+            Path(sys.executable).parent,
+            os.environ,
+            Display(Console(file=sys.stderr)),
+            2,
+        )
         work = ours.workflow(name, "contimg-group", {"store": str(tmp_path / "s"), "group": ID})
         (state,) = engine.run([work])
         states.append({task: (one.status, one.outputs) for task, one in state.tasks.items()})
@@ -182,4 +232,6 @@ def test_real_commands_claim_once(tmp_path: Path, ours: Library) -> None:
     assert states[0]["claim"] == (Status.DONE, {"claimed": "true"})
     assert states[0]["process-convert"][0] is Status.FAILED
     assert states[1]["claim"] == (Status.DONE, {"claimed": "false"})
-    assert {one for task, one in states[1].items() if task != "claim" for one in one[:1]} == {Status.SKIPPED}
+    assert {one for task, one in states[1].items() if task != "claim" for one in one[:1]} == {
+        Status.SKIPPED
+    }

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contimg.contract import VIEWS
-from contimg.errors import MEANING
+from contimg.runtime.contract import VIEWS
+from contimg.runtime.errors import MEANING
 from contimg_workflows import pods
 from contimg_workflows.manifests import child
 from contimg_workflows.render import rendered
@@ -23,7 +23,11 @@ ROOT = Path(__file__).parents[2]
 SUBBANDS, FULL_MS, CONVERT_PEAK = 16 * 145_348_600, 1_413_000_000, 760_000_000
 """Bytes of a full-size group, of its MS, and of the largest that contimg-convert was, as its manifest says."""
 DOCUMENTS = [yaml.safe_load(text) for text in rendered().values()]
-TEMPLATES = [(one["metadata"]["name"], part) for one in DOCUMENTS for part in one["spec"].get("templates", [])]
+TEMPLATES = [
+    (one["metadata"]["name"], part)
+    for one in DOCUMENTS
+    for part in one["spec"].get("templates", [])
+]
 CONTAINERS = [pytest.param(part, id=name) for name, part in TEMPLATES if "container" in part]
 
 
@@ -31,7 +35,11 @@ CONTAINERS = [pytest.param(part, id=name) for name, part in TEMPLATES if "contai
 def test_a_pod_is_restricted(template: dict[str, Any]) -> None:
     """Pod Security "restricted", and a root that nobody writes to."""
     pod, container = template["securityContext"], template["container"]["securityContext"]
-    assert (pod["runAsNonRoot"], pod["runAsUser"], pod["seccompProfile"]) == (True, 10001, {"type": "RuntimeDefault"})
+    assert (pod["runAsNonRoot"], pod["runAsUser"], pod["seccompProfile"]) == (
+        True,
+        10001,
+        {"type": "RuntimeDefault"},
+    )
     assert container == {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -69,7 +77,11 @@ def test_scratch_fits_into_the_memory(name: str, needs: pods.Needs) -> None:
 
 
 def test_entrypoints_are_not_tried_again() -> None:
-    dags = {name: part["retryStrategy"] for name, part in TEMPLATES if "dag" in part and part["name"] == "main"}
+    dags = {
+        name: part["retryStrategy"]
+        for name, part in TEMPLATES
+        if "dag" in part and part["name"] == "main"
+    }
     assert len(dags) == 7
     assert set(map(str, dags.values())) == {str({"expression": "false", "limit": "0"})}
 
@@ -92,7 +104,9 @@ def evaluated(text: str, code: str, retries: int) -> int:
     """Evaluate a quantity as Argo's expr does; its ternary is Python's the other way round."""
     match = re.fullmatch(r"\{\{=(.*)\}\}Mi", text)
     assert match
-    python = re.sub(r"\((\S+ in \[[^]]*\]) \? (.*?) : (.*?)\)", r"((\2) if (\1) else (\3))", match[1])
+    python = re.sub(
+        r"\((\S+ in \[[^]]*\]) \? (.*?) : (.*?)\)", r"((\2) if (\1) else (\3))", match[1]
+    )
     names = {"exit": code, "asInt": int, "retries": str(retries)}
     return int(eval(python.replace("lastRetry.exitCode", "exit"), {"__builtins__": {}}, names))  # noqa: S307
 
@@ -113,7 +127,10 @@ def test_the_ramp_starts_at_the_limit() -> None:
         if "container" in part:
             patch = yaml.safe_load(part["podSpecPatch"])
             limit = part["container"]["resources"]["limits"]["memory"]
-            assert f"{evaluated(patch['containers'][0]['resources']['limits']['memory'], '0', 0)}Mi" == limit, name
+            assert (
+                f"{evaluated(patch['containers'][0]['resources']['limits']['memory'], '0', 0)}Mi"
+                == limit
+            ), name
 
 
 # What a person opens
@@ -146,7 +163,10 @@ def test_artifacts_are_small_plain_and_optional(template: dict[str, Any]) -> Non
 
 
 # What a person types into a form: anything that prints, quotes, braces and line ends among it.
-WORDS = st.text(st.characters(max_codepoint=0x1FFF, exclude_categories=("Cc", "Cs", "Cn")) | st.sampled_from("\n\t\"'\\{}:# "))
+WORDS = st.text(
+    st.characters(max_codepoint=0x1FFF, exclude_categories=("Cc", "Cs", "Cn"))
+    | st.sampled_from("\n\t\"'\\{}:# ")
+)
 
 
 @settings(deadline=None)

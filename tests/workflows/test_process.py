@@ -47,23 +47,37 @@ def test_exit_codes_are_the_program_s(start: Callable[..., Process], code: int) 
     assert end(start(f"exit {code}")) == code
 
 
-@pytest.mark.parametrize(("signal", "code"), [("KILL", 137), ("TERM", 143), ("SEGV", 139), ("ABRT", 134)])
-def test_signals_are_counted_as_a_shell_does(start: Callable[..., Process], signal: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("signal", "code"), [("KILL", 137), ("TERM", 143), ("SEGV", 139), ("ABRT", 134)]
+)
+def test_signals_are_counted_as_a_shell_does(
+    start: Callable[..., Process], signal: str, code: int
+) -> None:
     assert end(start(f"kill -{signal} $$")) == code
 
 
-def test_one_that_ended_before_it_was_told_to_stop_keeps_its_code(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_one_that_ended_before_it_was_told_to_stop_keeps_its_code(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
     one = start("echo $$ >&2; exit 7")
     while not (said := (tmp_path / "log").read_text().strip()):
         time.sleep(0.01)
-    os.waitid(os.P_PID, int(said), os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked yet
+    os.waitid(
+        os.P_PID, int(said), os.WEXITED | os.WNOWAIT
+    )  # it has ended, and nobody has asked yet
     one.stop()
     assert end(one) == 7
-    assert end(one) == 7  # a stop may come between the end and its being noted: who asks again is told again
+    assert (
+        end(one) == 7
+    )  # a stop may come between the end and its being noted: who asks again is told again
 
 
-def test_it_finds_where_to_write_and_its_environment(start: Callable[..., Process], tmp_path: Path) -> None:
-    one = start('echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; echo out; echo err >&2')
+def test_it_finds_where_to_write_and_its_environment(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    one = start(
+        'echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; echo out; echo err >&2'
+    )
     assert end(one) == 0
     assert one.outputs({"artifact": "artifact"}) == {"artifact": "hello"}
     assert one.progress() == "3/4"
@@ -82,7 +96,11 @@ def test_the_reason_is_its_own_or_the_table_s(start: Callable[..., Process]) -> 
     failure = json.dumps({"exit": 10, "name": "BAD_FILE", "reason": "x.hdf5 is empty"})
     one = start(f"echo '{failure}' > $CONTIMG_OUTPUTS/failure.json; exit 10")
     assert one.reason(end(one)) == "x.hdf5 is empty"
-    for half in ("", """echo '{"exit": 10, "rea' > $CONTIMG_OUTPUTS/failure.json;""", ": > $CONTIMG_OUTPUTS/failure.json;"):
+    for half in (
+        "",
+        """echo '{"exit": 10, "rea' > $CONTIMG_OUTPUTS/failure.json;""",
+        ": > $CONTIMG_OUTPUTS/failure.json;",
+    ):
         one = start(f"{half} exit 22")
         assert one.reason(end(one)) == "exit code 22: not enough disk or memory"
 
@@ -104,7 +122,9 @@ def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:
     assert one.reason(24) == "took longer than 0 s"
 
 
-def test_who_does_not_listen_is_killed(start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_listen_is_killed(
+    start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "GRACE_S", 0.3)
     one = start("trap '' TERM; echo deaf >&2; sleep 30; sleep 30")
     wait_for((tmp_path / "log").read_text)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.manifest import read_manifest
+from contimg.runtime.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,23 @@ class Site:
 
     def start(self) -> subprocess.Popen[str]:
         settings = ("watch.size=0", "watch.timeout_s=0", "image.tier=quicklook")
-        argv = [str(CONTIMG), "run", "all", "--store", str(self.store), *(word for one in settings for word in ("--set", one))]
+        argv = [
+            str(CONTIMG),
+            "run",
+            "all",
+            "--store",
+            str(self.store),
+            *(word for one in settings for word in ("--set", one)),
+        ]
         env = {**os.environ, "CONTIMG_SCRATCH": str(self.scratch)}
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
+        return subprocess.Popen(
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+            start_new_session=True,
+        )
 
     def processes(self, program: str = "") -> list[int]:
         """Return the processes that work in the scratch folder, of one program if it is named."""
@@ -46,7 +60,11 @@ class Site:
                 where, words = (path / "cwd").readlink(), (path / "cmdline").read_text()
             except OSError:
                 continue
-            if where.is_relative_to(self.scratch) or str(self.scratch) in words or str(self.store) in words:
+            if (
+                where.is_relative_to(self.scratch)
+                or str(self.scratch) in words
+                or str(self.store) in words
+            ):
                 found += [int(path.name)] if program in words else []
         return found
 
@@ -67,7 +85,9 @@ def wait_for(what: Callable[[], Any], seconds: float) -> None:
 
 
 @pytest.mark.slow
-def test_killed_under_casa_interrupted_under_wsclean_and_resumed(small_chain: Chain, tmp_path: Path) -> None:
+def test_killed_under_casa_interrupted_under_wsclean_and_resumed(
+    small_chain: Chain, tmp_path: Path
+) -> None:
     assert small_chain.truth_artifact
     site = Site(tmp_path, small_chain.store / "incoming")
 
@@ -98,7 +118,10 @@ def test_killed_under_casa_interrupted_under_wsclean_and_resumed(small_chain: Ch
     assert [path for path in site.scratch.iterdir() if path.name.startswith("contimg-")] == []
 
     (convert,) = site.store.glob("products/2*/convert/*")
-    assert read_manifest(str(convert)).output("ms.tar").sha256 == read_manifest(small_chain.ms).output("ms.tar").sha256
+    assert (
+        read_manifest(str(convert)).output("ms.tar").sha256
+        == read_manifest(small_chain.ms).output("ms.tar").sha256
+    )
 
     begun = time.monotonic()
     said, words = site.start().communicate(timeout=60)

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from contimg.errors import Exit
+from contimg.runtime.errors import Exit
 from contimg_workflows import recording
 from contimg_workflows.local import library
 from contimg_workflows.recording import record
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 def ended(store: Path) -> tuple[RunFolder, RunState]:
     given = {"store": str(store), "group": "20260125t222605", "attempt": "1"}
-    state = RunState(name="w", pipeline="contimg-group", arguments=given, started=datetime.now(UTC), status=Status.DONE, tasks={})
+    state = RunState(
+        name="w",
+        pipeline="contimg-group",
+        arguments=given,
+        started=datetime.now(UTC),
+        status=Status.DONE,
+        tasks={},
+    )
     folder = RunFolder(store / "runs", "w")
     folder.path.mkdir(parents=True)
     return folder, state
@@ -33,7 +40,9 @@ def test_the_exit_code_of_the_handler_is_told(tmp_path: Path) -> None:
     assert "expected the record of an attempt" in (folder.path / recording.LOG).read_text()
 
 
-def test_a_store_that_does_not_answer_holds_up_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_holds_up_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recording, "PATIENCE_S", 0.01)  # no Python begins so fast
     begun = time.monotonic()
     assert record(*ended(tmp_path), library(), os.environ) == Exit.CHILD_TIMED_OUT

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 from contimg_workflows.logfile import lines_of
 from contimg_workflows.state import RunFolder, RunState, Status, TaskState, Try, all_runs
 
@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 
 
-def state(name: str = "one", status: Status = Status.RUNNING, started: datetime = NOW, **tasks: Status) -> RunState:
+def state(
+    name: str = "one", status: Status = Status.RUNNING, started: datetime = NOW, **tasks: Status
+) -> RunState:
     made = {task: TaskState(status=given) for task, given in tasks.items()}
-    return RunState(name=name, pipeline="p", arguments={"store": "/s"}, started=started, status=status, tasks=made)
+    return RunState(
+        name=name,
+        pipeline="p",
+        arguments={"store": "/s"},
+        started=started,
+        status=status,
+        tasks=made,
+    )
 
 
 def saved(runs: Path, given: RunState) -> RunFolder:
@@ -35,7 +44,9 @@ def saved(runs: Path, given: RunState) -> RunFolder:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     given = state(status=Status.FAILED, a=Status.DONE, b=Status.FAILED)
-    given.tasks["a"].tries.append(Try(started=NOW, ended=NOW + timedelta(seconds=3.5), exit=0, log="a.1.log"))
+    given.tasks["a"].tries.append(
+        Try(started=NOW, ended=NOW + timedelta(seconds=3.5), exit=0, log="a.1.log")
+    )
     given.tasks["a"].outputs["artifact"] = "/s/a/KEY"
     given.tasks["b"].reason = "a disk is full"
     folder = saved(tmp_path, given)
@@ -49,7 +60,12 @@ def test_running_without_an_engine_is_interrupted(tmp_path: Path) -> None:
     folder = saved(tmp_path, given)
     found = folder.load()
     assert found.status is Status.INTERRUPTED
-    assert [task.status for task in found.tasks.values()] == [Status.DONE, Status.INTERRUPTED, Status.INTERRUPTED, Status.PENDING]
+    assert [task.status for task in found.tasks.values()] == [
+        Status.DONE,
+        Status.INTERRUPTED,
+        Status.INTERRUPTED,
+        Status.PENDING,
+    ]
     with folder.hold():
         assert folder.load().status is Status.RUNNING
         assert folder.load().tasks["b"].status is Status.RUNNING
@@ -60,7 +76,9 @@ def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
         "import sys,time,pathlib; from contimg_workflows.state import RunFolder\n"
         "with RunFolder(pathlib.Path(sys.argv[1]), 'one').hold():\n  print('held', flush=True); time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     folder = RunFolder(tmp_path, "one")
@@ -109,13 +127,31 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def line(message: str, **more: Any) -> str:
-    return json.dumps({"time": "2026-01-25T22:26:05.123+00:00", "level": "info", "stage": "x", "message": message, **more})
+    return json.dumps(
+        {
+            "time": "2026-01-25T22:26:05.123+00:00",
+            "level": "info",
+            "stage": "x",
+            "message": message,
+            **more,
+        }
+    )
 
 
 def test_the_end_of_a_log_is_plain_words(tmp_path: Path) -> None:
     log = tmp_path / "a.1.log"
-    log.write_text("\n".join([line("begin"), line("end", level="error"), "not JSON at all", "[1, 2]", '{"other": 1}']))
-    assert tail(log, 10) == ["22:26:05 info: begin", "22:26:05 error: end", "not JSON at all", "[1, 2]", '{"other": 1}']
+    log.write_text(
+        "\n".join(
+            [line("begin"), line("end", level="error"), "not JSON at all", "[1, 2]", '{"other": 1}']
+        )
+    )
+    assert tail(log, 10) == [
+        "22:26:05 info: begin",
+        "22:26:05 error: end",
+        "not JSON at all",
+        "[1, 2]",
+        '{"other": 1}',
+    ]
     assert tail(log, 2) == ["[1, 2]", '{"other": 1}']
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from contimg.errors import BadInputError
+from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -225,7 +225,9 @@ class Spec(_Part):
 
     @model_validator(mode="after")
     def _exit_is_there(self) -> Spec:
-        if self.on_exit is not None and self.on_exit not in {template.name for template in self.templates}:
+        if self.on_exit is not None and self.on_exit not in {
+            template.name for template in self.templates
+        }:
             raise ValueError(f"spec.onExit: there is no template {self.on_exit}")
         return self
 
@@ -235,7 +237,10 @@ class Spec(_Part):
             if template.name == name:
                 return template
         raise BadInputError(
-            f"template {name}", "a template of that name", ", ".join(t.name for t in self.templates), "Correct the reference."
+            f"template {name}",
+            "a template of that name",
+            ", ".join(t.name for t in self.templates),
+            "Correct the reference.",
         )
 
 
@@ -268,6 +273,9 @@ def read_template(document: Mapping[str, Any]) -> WorkflowTemplate:
         return WorkflowTemplate.model_validate(document)
     except ValidationError as error:
         name = f"WorkflowTemplate {document.get('metadata', {}).get('name', '?')}"
-        found = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        found = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        )
         remedy = "Run it on Argo, or leave that out."
         raise BadInputError(name, "what the local engine understands", found, remedy) from error

@@ -22,7 +22,7 @@ from hera.workflows import WorkflowsService
 from hera.workflows.models import SubmitOpts, WorkflowSubmitRequest
 from pydantic import ValidationError
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 from contimg_workflows.argo import Parameter
 from contimg_workflows.argo_states import archived_log, node_of, run_state
 from contimg_workflows.logfile import said
@@ -55,7 +55,9 @@ class ArgoService:
         self._session = _Session()
         # urljoin drops the last part of a path that does not end in a slash.
         host = url.rstrip("/") + "/"
-        self._api = WorkflowsService(host=host, verify_ssl=verify, token=token, namespace=namespace, session=self._session)
+        self._api = WorkflowsService(
+            host=host, verify_ssl=verify, token=token, namespace=namespace, session=self._session
+        )
 
     def parameters(self, template: str) -> tuple[Parameter, ...]:
         """Return the parameters of a WorkflowTemplate of the namespace."""
@@ -75,9 +77,14 @@ class ArgoService:
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
         """Create the workflow."""
-        options = SubmitOpts(name=name, parameters=[f"{key}={value}" for key, value in arguments.items()])
+        options = SubmitOpts(
+            name=name, parameters=[f"{key}={value}" for key, value in arguments.items()]
+        )
         request = WorkflowSubmitRequest(
-            namespace=self._namespace, resource_kind="WorkflowTemplate", resource_name=template, submit_options=options
+            namespace=self._namespace,
+            resource_kind="WorkflowTemplate",
+            resource_name=template,
+            submit_options=options,
         )
         with self._speaking(f"workflow {name} of WorkflowTemplate {template}"):
             self._api.submit_workflow(request)
@@ -93,7 +100,9 @@ class ArgoService:
             more = (page.metadata.continue_ if page.metadata else None) or ""
         states = [run_state(workflow) for workflow in found if _template(workflow).startswith(OURS)]
         # Of those at work the whole account, for what they have yet to do.
-        whole = [self._whole(state) if state.status is Status.RUNNING else state for state in states]
+        whole = [
+            self._whole(state) if state.status is Status.RUNNING else state for state in states
+        ]
         return sorted(whole, key=lambda state: state.started)
 
     def state(self, name: str) -> RunState:
@@ -104,7 +113,9 @@ class ArgoService:
         """Return the pod's name."""
         return f"pod {state.tasks[task].tries[number].log}"
 
-    def lines(self, state: RunState, task: str, number: int, *, follow: bool = False) -> Iterator[str]:
+    def lines(
+        self, state: RunState, task: str, number: int, *, follow: bool = False
+    ) -> Iterator[str]:
         """Read the log from its pod, or from where Argo keeps the logs of pods that have ended."""
         pod = state.tasks[task].tries[number].log
         workflow = self._workflow(state.name)
@@ -141,7 +152,11 @@ class ArgoService:
     def _stream(self, workflow: str, pod: str, *, follow: bool) -> Iterator[str]:
         """Yield what a pod writes; Hera reads one entry only, the server sends one a line."""
         path = f"api/v1/workflows/{self._namespace}/{workflow}/log"
-        params = {"podName": pod, "logOptions.container": "main", "logOptions.follow": str(follow).lower()}
+        params = {
+            "podName": pod,
+            "logOptions.container": "main",
+            "logOptions.follow": str(follow).lower(),
+        }
         # A stage may say nothing for an hour.
         with self._answer(path, params, None if follow else PATIENCE_S[1]) as answer:
             for line in answer.iter_lines():
@@ -158,12 +173,22 @@ class ArgoService:
         headers, url = {"Authorization": self._api.token}, urljoin(self._api.host, path)
         with self._speaking("a log"):
             answer = self._session.request(
-                "get", url, params=dict(params), headers=headers, stream=True, verify=self._api.verify_ssl,
+                "get",
+                url,
+                params=dict(params),
+                headers=headers,
+                stream=True,
+                verify=self._api.verify_ssl,
                 timeout=(PATIENCE_S[0], patience_s),
-            )  # fmt: skip
+            )
             if not answer.ok:
                 found = _message(exception_from_server_response(answer))
-                raise EngineError(self.place, "a log", found, "Its pod may be gone; the chart's archiveLogs keeps logs.")
+                raise EngineError(
+                    self.place,
+                    "a log",
+                    found,
+                    "Its pod may be gone; the chart's archiveLogs keeps logs.",
+                )
             with answer:
                 yield answer
 
@@ -172,8 +197,15 @@ class ArgoService:
         labels = template.metadata.labels if template.metadata else None
         theirs = (labels or {}).get(VERSION, "without a version")
         if theirs != mine:
-            remedy = f"Upgrade the chart to {mine}, or install this program in the version of the chart."
-            raise UsageError(f"{self.place}: WorkflowTemplate {name}", f"contimg {mine}, which this program is", theirs, remedy)
+            remedy = (
+                f"Upgrade the chart to {mine}, or install this program in the version of the chart."
+            )
+            raise UsageError(
+                f"{self.place}: WorkflowTemplate {name}",
+                f"contimg {mine}, which this program is",
+                theirs,
+                remedy,
+            )
 
     @contextmanager
     def _speaking(self, what: str) -> Iterator[None]:
@@ -182,26 +214,46 @@ class ArgoService:
         try:
             yield
         except Unauthorized as error:
-            raise UsageError(place, "a token that the server knows", _message(error), "Correct --token or ARGO_TOKEN.") from error
+            raise UsageError(
+                place,
+                "a token that the server knows",
+                _message(error),
+                "Correct --token or ARGO_TOKEN.",
+            ) from error
         except Forbidden as error:
-            raise UsageError(place, "a token that may do this", _message(error), "Ask the operator for the role.") from error
+            raise UsageError(
+                place, "a token that may do this", _message(error), "Ask the operator for the role."
+            ) from error
         except NotFound as error:
             if _message(error).startswith(("<", "404 page")):
-                raise EngineError(place, "an answer as the Argo Server gives it", _message(error)[:100], WHERE) from error
+                raise EngineError(
+                    place, "an answer as the Argo Server gives it", _message(error)[:100], WHERE
+                ) from error
             remedy = "Correct the name or --namespace, or install the chart there."
             raise _AbsentError(place, "to find it", _message(error), remedy) from error
         except AlreadyExists as error:
-            remedy = "contimg status shows it; contimg reprocess starts the next attempt at a group."
+            remedy = (
+                "contimg status shows it; contimg reprocess starts the next attempt at a group."
+            )
             raise UsageError(place, "no workflow of that name", "one", remedy) from error
         except BadRequest as error:
-            raise UsageError(place, "a request that Argo takes", _message(error), "Correct the arguments.") from error
+            raise UsageError(
+                place, "a request that Argo takes", _message(error), "Correct the arguments."
+            ) from error
         except HeraException as error:
-            raise EngineError(place, "an answer", _message(error), "Look at the Argo Server's own log.") from error
+            raise EngineError(
+                place, "an answer", _message(error), "Look at the Argo Server's own log."
+            ) from error
         except (ValueError, KeyError, ValidationError) as error:
-            raise EngineError(place, "an answer as the Argo Server gives it", _first_line(error), WHERE) from error
+            raise EngineError(
+                place, "an answer as the Argo Server gives it", _first_line(error), WHERE
+            ) from error
         except requests.RequestException as error:
             raise EngineError(
-                place, "an answer from the Argo Server", _cause(error), f"{WHERE[:-1]}, or see whether the server runs."
+                place,
+                "an answer from the Argo Server",
+                _cause(error),
+                f"{WHERE[:-1]}, or see whether the server runs.",
             ) from error
 
 
@@ -225,7 +277,10 @@ def _template(workflow: Workflow) -> str:
 def _message(error: HeraException) -> str:
     """Return what the server said, without Hera's frame."""
     _, found, words = str(error).partition("with message: ")
-    return " ".join((words if found else str(error)).strip("`").split())[:500].rstrip(".") or f"status {error.status_code}"
+    return (
+        " ".join((words if found else str(error)).strip("`").split())[:500].rstrip(".")
+        or f"status {error.status_code}"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from contimg.errors import Exit, meaning_of
+from contimg.runtime.errors import Exit, meaning_of
 from contimg_workflows.state import OPEN, RunState, Status, TaskState, Try
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ MAIN = "main"
 TRY = re.compile(r"\(\d+\)$")
 LEAVES = {"Pod", "Retry", "Skipped"}
 """Types of nodes that are tasks; the others hold tasks."""
-EXIT = re.compile(r"(?:[-\w]+: )?(?:\w+ )?\(exit code (?P<code>\d+)\)(?:: (?P<words>.*))?", re.DOTALL)
+EXIT = re.compile(
+    r"(?:[-\w]+: )?(?:\w+ )?\(exit code (?P<code>\d+)\)(?:: (?P<words>.*))?", re.DOTALL
+)
 """How Argo tells of a container that failed: the words are what the stage left as its last."""
 
 
@@ -66,8 +68,14 @@ def run_state(workflow: Workflow) -> RunState:
 
 def _tasks(workflow: str, nodes: Mapping[str, NodeStatus]) -> dict[str, TaskState]:
     """Return the tasks in the order in which they began."""
-    tries = {child for node in nodes.values() if node.type == "Retry" for child in node.children or ()}
-    leaves = [node for key, node in nodes.items() if node.type in LEAVES and key not in tries and not _holds(node, nodes)]
+    tries = {
+        child for node in nodes.values() if node.type == "Retry" for child in node.children or ()
+    }
+    leaves = [
+        node
+        for key, node in nodes.items()
+        if node.type in LEAVES and key not in tries and not _holds(node, nodes)
+    ]
     leaves.sort(key=lambda node: (_began(node), node.name))
     return {_name(node, nodes): _task(workflow, node, nodes) for node in leaves}
 
@@ -93,14 +101,20 @@ def _template(workflow: Workflow, node: NodeStatus) -> Template | None:
         return None
     reference, spec = node.template_ref, status.stored_workflow_template_spec
     if reference is not None:
-        return (status.stored_templates or {}).get(f"namespaced/{reference.name}/{reference.template}")
+        return (status.stored_templates or {}).get(
+            f"namespaced/{reference.name}/{reference.template}"
+        )
     own = (spec.templates if spec else None) or ()
     return next((one for one in own if one.name == node.template_name), None)
 
 
 def _holds(node: NodeStatus, nodes: Mapping[str, NodeStatus]) -> bool:
     """Say whether a node's tries are DAGs, which hold tasks."""
-    return any(nodes[child].type not in LEAVES for child in node.children or () if node.type == "Retry" and child in nodes)
+    return any(
+        nodes[child].type not in LEAVES
+        for child in node.children or ()
+        if node.type == "Retry" and child in nodes
+    )
 
 
 def _began(node: NodeStatus) -> float:
@@ -126,13 +140,19 @@ def _own_name(node: NodeStatus) -> str:
 
 
 def _task(workflow: str, node: NodeStatus, nodes: Mapping[str, NodeStatus]) -> TaskState:
-    children = [nodes[child] for child in node.children or () if child in nodes] if node.type == "Retry" else [node]
+    children = (
+        [nodes[child] for child in node.children or () if child in nodes]
+        if node.type == "Retry"
+        else [node]
+    )
     pods = sorted((child for child in children if child.type == "Pod"), key=_began)
     last = pods[-1] if pods else node
     status = PHASES.get(node.phase or "", Status.RUNNING)
     if node.type == "Retry" and status is Status.RUNNING:
         ended = PHASES.get(last.phase or "", Status.RUNNING)
-        status = Status.WAITING if ended is Status.FAILED else ended if ended in OPEN else Status.RUNNING
+        status = (
+            Status.WAITING if ended is Status.FAILED else ended if ended in OPEN else Status.RUNNING
+        )
     outputs = _outputs(last)
     if status is Status.DONE and outputs.get("cached") == "true":
         status = Status.CACHED
@@ -142,7 +162,9 @@ def _task(workflow: str, node: NodeStatus, nodes: Mapping[str, NodeStatus]) -> T
         outputs=outputs,
         progress=last.progress or "",
         made_s=_seconds(outputs.get("seconds")),
-        reason="" if status in {Status.DONE, Status.CACHED} else _words(last.message or node.message),
+        reason=""
+        if status in {Status.DONE, Status.CACHED}
+        else _words(last.message or node.message),
     )
 
 
@@ -182,7 +204,9 @@ def _words(message: str | None) -> str:
         return message or ""
     code, words = int(match["code"]), (match["words"] or "").strip()
     name, colon, reason = words.partition(": ")
-    return (reason if colon and name in Exit.__members__ else words) or f"exit code {code}: {meaning_of(code)}"
+    return (
+        reason if colon and name in Exit.__members__ else words
+    ) or f"exit code {code}: {meaning_of(code)}"
 
 
 def _seconds(text: str | None) -> float | None:
@@ -210,7 +234,10 @@ def node_of(workflow: Workflow, pod: str) -> NodeStatus | None:
     """Return the node of a pod."""
     name = workflow.metadata.name or ""
     nodes = (workflow.status.nodes if workflow.status else None) or {}
-    return next((node for node in nodes.values() if node.type == "Pod" and pod_name(name, node) == pod), None)
+    return next(
+        (node for node in nodes.values() if node.type == "Pod" and pod_name(name, node) == pod),
+        None,
+    )
 
 
 def archived_log(node: NodeStatus) -> bool:

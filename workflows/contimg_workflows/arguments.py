@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from contimg.errors import UsageError
-from contimg.options import is_optional
+from contimg.runtime.errors import UsageError
+from contimg.runtime.options import is_optional
 from contimg_workflows.stages import NEEDS, options_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ def named(texts: Iterable[str], known: Collection[str]) -> dict[str, str]:
         path, equals, value = text.partition("=")
         name = parameter_name(path)
         if not equals or name not in known:
-            raise UsageError(f"--set {text}", "STAGE.OPTION=VALUE", _near(path, known), "contimg-STAGE --help lists options.")
+            raise UsageError(
+                f"--set {text}",
+                "STAGE.OPTION=VALUE",
+                _near(path, known),
+                "contimg-STAGE --help lists options.",
+            )
         values[name] = value
     return values
 
@@ -42,7 +47,9 @@ def parameter_name(path: str) -> str:
     return f"{stage}-{option.replace('-', '_')}" if dot else path
 
 
-def settled(where: str, parameters: Iterable[Parameter], given: Mapping[str, str]) -> dict[str, str]:
+def settled(
+    where: str, parameters: Iterable[Parameter], given: Mapping[str, str]
+) -> dict[str, str]:
     """Return the value of every parameter of a pipeline.
 
     Raises
@@ -53,14 +60,18 @@ def settled(where: str, parameters: Iterable[Parameter], given: Mapping[str, str
     asked = {one.name: one for one in parameters}
     for name in given:
         if name not in asked:
-            raise UsageError(where, f"one of {', '.join(asked)}", name, "Correct the parameter's name.")
+            raise UsageError(
+                where, f"one of {', '.join(asked)}", name, "Correct the parameter's name."
+            )
     values: dict[str, str] = {}
     for name, one in asked.items():
         value = given.get(name, one.value)
         if value is None:
             raise UsageError(where, f"a value of {name}", "none", one.description)
         if one.enum and value not in one.enum:
-            raise UsageError(f"{where}: {name}", f"one of {', '.join(one.enum)}", value, one.description)
+            raise UsageError(
+                f"{where}: {name}", f"one of {', '.join(one.enum)}", value, one.description
+            )
         values[name] = value
     return values
 
@@ -80,7 +91,9 @@ def typed(where: str, given: Mapping[str, str]) -> None:
             continue
         found = _problem(field, value)
         if found:
-            raise UsageError(f"{where}: {name}", found, repr(value), " ".join((field.description or "").split()))
+            raise UsageError(
+                f"{where}: {name}", found, repr(value), " ".join((field.description or "").split())
+            )
 
 
 def _problem(field: FieldInfo, value: str) -> str:
@@ -91,7 +104,11 @@ def _problem(field: FieldInfo, value: str) -> str:
         adapter.validate_python(None if value == "" and is_optional(field) else value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
-        return message.removeprefix("Input should be ").removeprefix("Value error, ").partition(", unable")[0]
+        return (
+            message.removeprefix("Input should be ")
+            .removeprefix("Value error, ")
+            .partition(", unable")[0]
+        )
     return ""
 
 

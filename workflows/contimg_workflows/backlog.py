@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command
-from contimg.errors import ContimgError
-from contimg.options import Options
+from contimg.runtime.contract import command
+from contimg.runtime.errors import ContimgError
+from contimg.runtime.options import Options
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
 from contimg_workflows.local import library
@@ -22,7 +22,7 @@ from contimg_workflows.state import LOCK, RunFolder, Status, all_runs, held
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
     from contimg_workflows.compiled import Library, Workflow
 
 TURN = ".turn"
@@ -48,11 +48,19 @@ def _work(options: BacklogOptions, console: Console, env: Mapping[str, str]) -> 
     runs, ran, templates = Path(options.runs), 0, library()
     with turn(runs):
         while waiting := pending(runs):
-            workflows = [one for folder in waiting if (one := _workflow(folder, templates)) is not None]
-            states = Engine(runs, Path(sys.executable).parent, env, Display(), options.jobs).run(workflows)
+            workflows = [
+                one for folder in waiting if (one := _workflow(folder, templates)) is not None
+            ]
+            states = Engine(runs, Path(sys.executable).parent, env, Display(), options.jobs).run(
+                workflows
+            )
             for state in (one for one in states if one.status is not Status.SKIPPED):
                 if code := record(RunFolder(runs, state.name), state, templates, env):
-                    console.log.warning("%s: what became of it could not be recorded, exit code %d", state.name, code)
+                    console.log.warning(
+                        "%s: what became of it could not be recorded, exit code %d",
+                        state.name,
+                        code,
+                    )
             ran += len(workflows)
             if not workflows:
                 time.sleep(TICK_S)

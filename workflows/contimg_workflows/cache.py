@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from contimg.contract import made
-from contimg.errors import ContimgError
-from contimg.options import is_optional
+from contimg.runtime.contract import made
+from contimg.runtime.errors import ContimgError
+from contimg.runtime.options import is_optional
 from contimg_workflows.stages import stage_of
 
 if TYPE_CHECKING:
@@ -44,12 +44,19 @@ class Cache:
             return None
         try:
             options = stage.options.model_validate(_given(stage.options.model_fields, values))
-            artifact, manifest = made(stage, options, () if options.reuse else stage.inputs(options))
+            artifact, manifest = made(
+                stage, options, () if options.reuse else stage.inputs(options)
+            )
         except (ContimgError, ValidationError):
             return None
-        return None if manifest is None else Found(artifact, round(sum(manifest.seconds.values()), 3))
+        return (
+            None if manifest is None else Found(artifact, round(sum(manifest.seconds.values()), 3))
+        )
 
 
 def _given(fields: Mapping[str, FieldInfo], values: Mapping[str, str]) -> dict[str, str | None]:
     """Read words as the command line does: an optional option that is empty has no value."""
-    return {name: None if value == "" and is_optional(fields[name]) else value for name, value in values.items()}
+    return {
+        name: None if value == "" and is_optional(fields[name]) else value
+        for name, value in values.items()
+    }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from contimg.errors import BadInputError, UsageError
+from contimg.runtime.errors import BadInputError, UsageError
 from contimg_workflows import retry
 from contimg_workflows.argo import WHEN, read_template
 from contimg_workflows.arguments import settled
@@ -60,7 +60,10 @@ class Job:
 
     def values(self, outputs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Return the options with what the tasks before handed over, by task and name."""
-        return {name: _fill(text, lambda ref: _output(ref, outputs)) for name, text in self.arguments.items()}
+        return {
+            name: _fill(text, lambda ref: _output(ref, outputs))
+            for name, text in self.arguments.items()
+        }
 
     def command(self, values: Mapping[str, str]) -> list[str]:
         """Return the command line for values of the options."""
@@ -88,7 +91,12 @@ class Library:
     def __getitem__(self, name: str) -> WorkflowTemplate:
         """Return a template by its name."""
         if name not in self._documents:
-            raise UsageError(name, "a pipeline", f"none; there are {', '.join(sorted(self._documents))}", "Correct the name.")
+            raise UsageError(
+                name,
+                "a pipeline",
+                f"none; there are {', '.join(sorted(self._documents))}",
+                "Correct the name.",
+            )
         if name not in self._read:
             self._read[name] = read_template(self._documents[name])
         return self._read[name]
@@ -97,7 +105,9 @@ class Library:
         """Return the names of a pipeline's parameters with their defaults."""
         return {one.name: one.value for one in self[pipeline].spec.arguments.parameters}
 
-    def workflow(self, name: str, pipeline: str, arguments: Mapping[str, str], uid: str = "") -> Workflow:
+    def workflow(
+        self, name: str, pipeline: str, arguments: Mapping[str, str], uid: str = ""
+    ) -> Workflow:
         """Make a workflow of a pipeline; without a uid it is known by its name.
 
         Raises
@@ -110,8 +120,16 @@ class Library:
         template = self[pipeline]
         values = settled(pipeline, template.spec.arguments.parameters, arguments)
         entry = template.spec.template(template.spec.entrypoint)
-        scope = _Scope({one.name: values.get(one.name, one.default or "") for one in entry.inputs.parameters}, name, uid)
-        jobs = self._jobs(entry, scope) if entry.dag else [_job("main", frozenset(), entry, scope.inputs)]
+        scope = _Scope(
+            {one.name: values.get(one.name, one.default or "") for one in entry.inputs.parameters},
+            name,
+            uid,
+        )
+        jobs = (
+            self._jobs(entry, scope)
+            if entry.dag
+            else [_job("main", frozenset(), entry, scope.inputs)]
+        )
         made = Workflow(name, pipeline, values, {job.name: job for job in jobs})
         _check(made)
         return made
@@ -120,8 +138,17 @@ class Library:
         """Return the tasks of a DAG, those of a DAG within it under the names of both."""
         if template.retry_strategy is not None and template.retry_strategy.expression != "false":
             found = template.retry_strategy.expression
-            raise BadInputError(f"retryStrategy of {template.name}", "that a DAG is not run again", found, "Run it on Argo.")
-        return [job for task in (template.dag.tasks if template.dag else ()) for job in self._task(task, scope)]
+            raise BadInputError(
+                f"retryStrategy of {template.name}",
+                "that a DAG is not run again",
+                found,
+                "Run it on Argo.",
+            )
+        return [
+            job
+            for task in (template.dag.tasks if template.dag else ())
+            for job in self._task(task, scope)
+        ]
 
     def _task(self, task: Task, scope: _Scope) -> list[Job]:
         target = self[task.template_ref.name].spec.template(task.template_ref.template)
@@ -131,13 +158,23 @@ class Library:
         if lacking or given:
             found = f"missing {lacking}, unknown {sorted(given)}"
             raise BadInputError(
-                f"task {task.name}", f"the inputs of {task.template_ref.name}", found, "Render the templates anew."
+                f"task {task.name}",
+                f"the inputs of {task.template_ref.name}",
+                found,
+                "Render the templates anew.",
             )
-        needs = frozenset(scope.prefix + part.strip() for part in task.depends.split("&&") if part.strip())
-        inputs, when = {name: value or "" for name, value in values.items()}, task.when or scope.when
+        needs = frozenset(
+            scope.prefix + part.strip() for part in task.depends.split("&&") if part.strip()
+        )
+        inputs, when = (
+            {name: value or "" for name, value in values.items()},
+            task.when or scope.when,
+        )
         if target.dag is None:
             return [_job(scope.prefix + task.name, needs or scope.needs, target, inputs, when)]
-        inner = _Scope(inputs, scope.name, scope.uid, f"{scope.prefix}{task.name}-", needs or scope.needs, when)
+        inner = _Scope(
+            inputs, scope.name, scope.uid, f"{scope.prefix}{task.name}-", needs or scope.needs, when
+        )
         return self._jobs(target, inner)
 
 
@@ -159,20 +196,38 @@ class _Scope:
         """Fill in what is known before anything runs; what another task hands over comes later."""
         output, workflow = _OUTPUT.fullmatch(reference), _WORKFLOW.fullmatch(reference)
         if output:
-            return f"{{{{tasks.{self.prefix}{output['task']}.outputs.parameters.{output['name']}}}}}"
+            return (
+                f"{{{{tasks.{self.prefix}{output['task']}.outputs.parameters.{output['name']}}}}}"
+            )
         if workflow:
             return self.name if workflow["name"] == "name" else self.uid or f"local-{self.name}"
         return _input(reference, self.inputs)
 
 
-def _job(name: str, needs: frozenset[str], template: Template, arguments: Mapping[str, str], when: str = "") -> Job:
+def _job(
+    name: str,
+    needs: frozenset[str],
+    template: Template,
+    arguments: Mapping[str, str],
+    when: str = "",
+) -> Job:
     container, strategy = template.container, template.retry_strategy
-    if container is None or not (len(container.command) == 1 or container.command[:-1] == ("contimg",)):
+    if container is None or not (
+        len(container.command) == 1 or container.command[:-1] == ("contimg",)
+    ):
         raise BadInputError(
-            f"template of {name}", "a container with a command of one word, or contimg's", "another", "Run it on Argo."
+            f"template of {name}",
+            "a container with a command of one word, or contimg's",
+            "another",
+            "Run it on Argo.",
         )
     if strategy is not None and strategy.expression != retry.expression():
-        raise BadInputError(f"retryStrategy of {name}", retry.expression(), strategy.expression, "Render the templates anew.")
+        raise BadInputError(
+            f"retryStrategy of {name}",
+            retry.expression(),
+            strategy.expression,
+            "Render the templates anew.",
+        )
     return Job(
         name=name,
         needs=needs,
@@ -194,7 +249,12 @@ def _output_files(name: str, template: Template) -> dict[str, str]:
     for one in template.outputs.parameters:
         path = PurePosixPath(one.value_from.path if one.value_from else "")
         if not path.is_relative_to(env.get(OUTPUTS_VARIABLE, "/none")):
-            raise BadInputError(f"output {one.name} of {name}", f"a file below ${OUTPUTS_VARIABLE}", str(path), "Run it on Argo.")
+            raise BadInputError(
+                f"output {one.name} of {name}",
+                f"a file below ${OUTPUTS_VARIABLE}",
+                str(path),
+                "Run it on Argo.",
+            )
         files[one.name] = path.relative_to(env[OUTPUTS_VARIABLE]).as_posix()
     return files
 
@@ -207,9 +267,18 @@ def _check(workflow: Workflow) -> None:
             for reference in REFERENCE.findall(text):
                 match = _OUTPUT.fullmatch(reference)
                 task = match["task"] if match else ""
-                if match is None or task not in before or match["name"] not in workflow.jobs[task].outputs:
+                if (
+                    match is None
+                    or task not in before
+                    or match["name"] not in workflow.jobs[task].outputs
+                ):
                     where = f"{workflow.pipeline}: task {job.name}"
-                    raise BadInputError(where, "references to outputs of tasks that it waits for", reference, "Correct the DAG.")
+                    raise BadInputError(
+                        where,
+                        "references to outputs of tasks that it waits for",
+                        reference,
+                        "Correct the DAG.",
+                    )
 
 
 def _before(job: Job, workflow: Workflow, seen: frozenset[str]) -> frozenset[str]:
@@ -218,7 +287,12 @@ def _before(job: Job, workflow: Workflow, seen: frozenset[str]) -> frozenset[str
     for name in job.needs:
         if name in seen or name not in workflow.jobs:
             where = f"{workflow.pipeline}: task {job.name}"
-            raise BadInputError(where, "to wait for tasks of the DAG, and not for itself", name, "Correct `depends`.")
+            raise BadInputError(
+                where,
+                "to wait for tasks of the DAG, and not for itself",
+                name,
+                "Correct `depends`.",
+            )
         found |= {name} | _before(workflow.jobs[name], workflow, seen | {name})
     return found
 
@@ -231,7 +305,10 @@ def _input(reference: str, values: Mapping[str, str]) -> str:
     match = _INPUT.fullmatch(reference)
     if match is None or match["name"] not in values:
         raise BadInputError(
-            f"{{{{{reference}}}}}", "inputs.parameters.NAME with a NAME that is given", "another", "Run it on Argo."
+            f"{{{{{reference}}}}}",
+            "inputs.parameters.NAME with a NAME that is given",
+            "another",
+            "Run it on Argo.",
         )
     return values[match["name"]]
 
@@ -239,5 +316,10 @@ def _input(reference: str, values: Mapping[str, str]) -> str:
 def _output(reference: str, outputs: Mapping[str, Mapping[str, str]]) -> str:
     match = _OUTPUT.fullmatch(reference)
     if match is None:
-        raise BadInputError(f"{{{{{reference}}}}}", "tasks.NAME.outputs.parameters.NAME", "another", "Run it on Argo.")
+        raise BadInputError(
+            f"{{{{{reference}}}}}",
+            "tasks.NAME.outputs.parameters.NAME",
+            "another",
+            "Run it on Argo.",
+        )
     return outputs[match["task"]][match["name"]]

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command
-from contimg.errors import ChildFailedError, ContimgError
-from contimg.options import Options
+from contimg.runtime.contract import command
+from contimg.runtime.errors import ChildFailedError, ContimgError
+from contimg.runtime.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
 
 SAME_DEG = 30 / 3600
 """A candidate within half a beam of a hidden source is that source."""
@@ -45,12 +45,22 @@ def _work(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dic
     say = console.log.info
     say("simulating %d epochs of a strip at Dec +33 into %s", options.epochs, store / "incoming")
     simulate = [
-        "contimg-simulate", "--campaign", "demo", "--epochs", str(options.epochs),
-        "--out", f"{store}/products/simulate", "--incoming", f"{store}/incoming",
-    ]  # fmt: skip
+        "contimg-simulate",
+        "--campaign",
+        "demo",
+        "--epochs",
+        str(options.epochs),
+        "--out",
+        f"{store}/products/simulate",
+        "--incoming",
+        f"{store}/incoming",
+    ]
     truth = json.loads((Path(_json(simulate, env)["artifact"]) / "truth.json").read_text())
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    run = _json(["contimg", "run", "all", "--store", str(store), "--jobs", str(options.jobs), *settings], env)
+    run = _json(
+        ["contimg", "run", "all", "--store", str(store), "--jobs", str(options.jobs), *settings],
+        env,
+    )
     verdict = judge(truth, candidates(store))
     pages = sorted(str(path) for path in store.glob("products/epoch-*/report/*/report.html"))
     say("verdict: %s", verdict["words"])
@@ -58,8 +68,18 @@ def _work(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dic
         say("look at %s", page)
     say("images: %s", f"{store}/products/*/image/*/thumbnail.png")
     if not verdict["right"]:
-        raise ContimgError(str(store), "the hidden lens and nothing else", verdict["words"], "contimg status tells what ran.")
-    return {"store": str(store), "verdict": verdict, "report": pages[-1] if pages else None, "run": run}
+        raise ContimgError(
+            str(store),
+            "the hidden lens and nothing else",
+            verdict["words"],
+            "contimg status tells what ran.",
+        )
+    return {
+        "store": str(store),
+        "verdict": verdict,
+        "report": pages[-1] if pages else None,
+        "run": run,
+    }
 
 
 def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
@@ -67,7 +87,9 @@ def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     program = str(Path(sys.executable).parent / argv[0])
     done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
     if done.returncode != 0:
-        raise ChildFailedError(" ".join(argv[:3]), "exit code 0", str(done.returncode), "Its last words stand above.")
+        raise ChildFailedError(
+            " ".join(argv[:3]), "exit code 0", str(done.returncode), "Its last words stand above."
+        )
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
@@ -76,7 +98,10 @@ def candidates(store: Path) -> list[dict[str, Any]]:
     """Return the published ESE candidates of a store."""
     import pyarrow.parquet as pq  # slow to import
 
-    tables = [pq.ParquetFile(path).read() for path in sorted(store.glob("tables/ese_candidates/*/*.parquet"))]
+    tables = [
+        pq.ParquetFile(path).read()
+        for path in sorted(store.glob("tables/ese_candidates/*/*.parquet"))
+    ]
     return [row for table in tables for row in table.to_pylist()]
 
 

@@ -52,7 +52,12 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Take the live table away."""
         if self._live is not None:
             self._live.stop()
@@ -76,7 +81,12 @@ class Display:
         if now.status in {Status.CACHED, Status.SKIPPED} and self._live is None and not now.tries:
             words = now.status.value
         else:
-            words = " ".join(filter(None, [now.status.value, _duration(now) if now.tries[-1].ended else "", now.reason]))
+            words = " ".join(
+                filter(
+                    None,
+                    [now.status.value, _duration(now) if now.tries[-1].ended else "", now.reason],
+                )
+            )
         line = f"{datetime.now(UTC):%H:%M:%S} {state.name} {task}: {words}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -124,12 +134,21 @@ def _waits(state: RunState) -> Iterator[str]:
 def _live_table(states: Sequence[RunState]) -> Table:
     """Draw the workflows that move, the failed ones, and what the others sum up to."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    moving = [state for state in states if any(task.tries for task in state.tasks.values()) and state.status is Status.RUNNING]
+    moving = [
+        state
+        for state in states
+        if any(task.tries for task in state.tasks.values()) and state.status is Status.RUNNING
+    ]
     for state in moving[:SHOWN]:
         table.add_row(state.name, *[_cell(name, task) for name, task in state.tasks.items()])
     ended = sum(state.status is not Status.RUNNING for state in states)
     failed = sum(state.status is Status.FAILED for state in states)
-    table.add_row(Text(f"{ended} of {len(states)} done" + (f", {failed} failed" if failed else ""), style="bold"))
+    table.add_row(
+        Text(
+            f"{ended} of {len(states)} done" + (f", {failed} failed" if failed else ""),
+            style="bold",
+        )
+    )
     return table
 
 

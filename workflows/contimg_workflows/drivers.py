@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, get_args
 from hera.workflows import DAG, CronWorkflow, Parameter, Resource, Task, WorkflowTemplate
 from hera.workflows.models import TemplateRef, WorkflowTemplateRef
 
-from contimg_watch.begin_options import First
+from contimg_runs.options import First
 from contimg_workflows import pods
 from contimg_workflows.manifests import child
 from contimg_workflows.pipelines import GROUP, GROUP_STAGES, STORE, asked, epoch, process_group
-from contimg_workflows.runs import VERSION, described, exit_handler, once, pipeline_template, store_parameter
+from contimg_workflows.runs import (
+    VERSION,
+    described,
+    exit_handler,
+    once,
+    pipeline_template,
+    store_parameter,
+)
 from contimg_workflows.stages import options_of, parameter
 
 if TYPE_CHECKING:
@@ -39,7 +46,9 @@ def group() -> WorkflowTemplate:
     with pipeline_template("group", "Group", group.__doc__, of="group", alone="group") as template:
         with DAG(name="main", inputs=_inputs(science), retry_strategy=once()):
             claim = _command("claim", store=STORE, run=f"{GROUP}-a{ATTEMPT}", **WORKFLOW)
-            process = _process(science, {}, when="{{tasks.claim.outputs.parameters.claimed}} == true")
+            process = _process(
+                science, {}, when="{{tasks.claim.outputs.parameters.claimed}} == true"
+            )
             claim.next(process)
         template.arguments = list(science.values())
         exit_handler("group", run="{{workflow.parameters.group}}-a{{workflow.parameters.attempt}}")
@@ -49,12 +58,24 @@ def group() -> WorkflowTemplate:
 def reprocess() -> WorkflowTemplate:
     """One group again, as its next attempt: from a stage on, with other options; what was made before that stage is kept."""
     science = asked(process_group())
-    kept = {f"{stage}-reuse": f"{{{{tasks.begin.outputs.parameters.{stage}}}}}" for stage in GROUP_STAGES[:-1]}
+    kept = {
+        f"{stage}-reuse": f"{{{{tasks.begin.outputs.parameters.{stage}}}}}"
+        for stage in GROUP_STAGES[:-1]
+    }
     wired = {"attempt": "{{tasks.begin.outputs.parameters.attempt}}", "report-reuse": "", **kept}
-    form = {"store": science["store"], "group": science["group"], "from": _from_parameter(), **_options_of_science()}
-    with pipeline_template("reprocess", "Process a group again", reprocess.__doc__, of="group", alone="group") as template:
+    form = {
+        "store": science["store"],
+        "group": science["group"],
+        "from": _from_parameter(),
+        **_options_of_science(),
+    }
+    with pipeline_template(
+        "reprocess", "Process a group again", reprocess.__doc__, of="group", alone="group"
+    ) as template:
         with DAG(name="main", inputs=_inputs(form), retry_strategy=once()):
-            begin = _command("begin", store=STORE, group=GROUP, first="{{inputs.parameters.from}}", **WORKFLOW)
+            begin = _command(
+                "begin", store=STORE, group=GROUP, first="{{inputs.parameters.from}}", **WORKFLOW
+            )
             process = _process(science, wired)
             begin.next(process)
         template.arguments = list(form.values())
@@ -65,12 +86,21 @@ def reprocess() -> WorkflowTemplate:
 def backfill() -> WorkflowTemplate:
     """Process the groups of some days, a workflow each, a few at a time."""
     select = _options_of_select()
-    form = {"store": store_parameter(), **select, "from": _from_parameter(), **_options_of_science()}
+    form = {
+        "store": store_parameter(),
+        **select,
+        "from": _from_parameter(),
+        **_options_of_science(),
+    }
     free = [name for name in form if name not in {"first_day", "last_day"}]
     title = "Process the groups of some days"
-    with pipeline_template("backfill", title, backfill.__doc__, of="first_day", deadline_s=4 * WEEK_S) as template:
+    with pipeline_template(
+        "backfill", title, backfill.__doc__, of="first_day", deadline_s=4 * WEEK_S
+    ) as template:
         _spawn("chunk", "contimg-backfill-chunk", "contimg-backfill-", form)
-        with DAG(name="main", inputs=_inputs(form), retry_strategy=once(), parallelism=2, fail_fast=False):
+        with DAG(
+            name="main", inputs=_inputs(form), retry_strategy=once(), parallelism=2, fail_fast=False
+        ):
             chosen = _command("select", **_through(["store", *select]))
             days = {"first_day": "{{item.first}}", "last_day": "{{item.last}}"}
             _for_each(chosen, "chunks", "chunk", {**_through(free), **days})
@@ -84,13 +114,31 @@ def backfill_chunk() -> WorkflowTemplate:
     select = _options_of_select()
     science = {"store": store_parameter(), **_options_of_science()}
     form = {"store": science["store"], **select, "from": _from_parameter(), **science}
-    of_run, attempt = "{{=split(inputs.parameters.run, '-a')[0]}}", "{{=split(inputs.parameters.run, '-a')[1]}}"
+    of_run, attempt = (
+        "{{=split(inputs.parameters.run, '-a')[0]}}",
+        "{{=split(inputs.parameters.run, '-a')[1]}}",
+    )
     title = "Process a few groups"
-    with pipeline_template("backfill-chunk", title, backfill_chunk.__doc__, of="first_day", deadline_s=2 * WEEK_S) as template:
+    with pipeline_template(
+        "backfill-chunk", title, backfill_chunk.__doc__, of="first_day", deadline_s=2 * WEEK_S
+    ) as template:
         new = {"group": of_run, "attempt": attempt}
         _spawn("new", "contimg-group", "contimg-backfill-", ["run", *science], new, kind="backfill")
-        _spawn("again", "contimg-reprocess", "contimg-backfill-", ["run", "from", *science], {"group": of_run}, kind="backfill")
-        with DAG(name="main", inputs=_inputs(form), retry_strategy=once(), parallelism=AT_ONCE, fail_fast=False):
+        _spawn(
+            "again",
+            "contimg-reprocess",
+            "contimg-backfill-",
+            ["run", "from", *science],
+            {"group": of_run},
+            kind="backfill",
+        )
+        with DAG(
+            name="main",
+            inputs=_inputs(form),
+            retry_strategy=once(),
+            parallelism=AT_ONCE,
+            fail_fast=False,
+        ):
             chosen = _command("select", **_through(["store", *select]))
             # One of the two lists is empty; `when` would leave a skipped node for each group.
             given = {"run": "{{item}}", **_through(science)}
@@ -104,12 +152,22 @@ def backfill_chunk() -> WorkflowTemplate:
 def nightly() -> WorkflowTemplate:
     """Bring the fluxes of every Declination strip together, each by an epoch workflow of its own."""
     own = {"store", "strip", "epoch"}
-    free = {name: one for name, one in asked(epoch()).items() if name not in own and not name.endswith("-reuse")}
-    form = {"store": store_parameter(), "days": parameter("days", options_of("strips").model_fields["days"]), **free}
+    free = {
+        name: one
+        for name, one in asked(epoch()).items()
+        if name not in own and not name.endswith("-reuse")
+    }
+    form = {
+        "store": store_parameter(),
+        "days": parameter("days", options_of("strips").model_fields["days"]),
+        **free,
+    }
     passed = ["store", *free]
     with pipeline_template("nightly", "The epochs of all strips", nightly.__doc__) as template:
         _spawn("epoch", "contimg-epoch", "contimg-epoch-", [*passed, "strip", "epoch"])
-        with DAG(name="main", inputs=_inputs(form), retry_strategy=once(), parallelism=2, fail_fast=False):
+        with DAG(
+            name="main", inputs=_inputs(form), retry_strategy=once(), parallelism=2, fail_fast=False
+        ):
             strips = _command("strips", **_through(["store", "days"]))
             one = {"strip": "{{item.strip}}", "epoch": "{{item.epoch}}"}
             _for_each(strips, "strips", "epoch", {**_through(passed), **one})
@@ -144,9 +202,17 @@ def all_crons() -> list[CronWorkflow]:
     """Return what runs by the clock."""
     post = parameter("post", options_of("sweep").model_fields["post"])
     return [
-        cron("sweep", "*/10 * * * *", "Begin anew what events and accidents lost.", [store_parameter(), post]),
         cron(
-            "nightly", "30 15 * * *", "The light curves of all strips, when the Sun is up at the telescope.", [store_parameter()]
+            "sweep",
+            "*/10 * * * *",
+            "Begin anew what events and accidents lost.",
+            [store_parameter(), post],
+        ),
+        cron(
+            "nightly",
+            "30 15 * * *",
+            "The light curves of all strips, when the Sun is up at the telescope.",
+            [store_parameter()],
         ),
     ]
 
@@ -154,12 +220,18 @@ def all_crons() -> list[CronWorkflow]:
 def _process(science: Iterable[str], wired: Mapping[str, str], when: str | None = None) -> Task:
     """Add the science of one group as a task."""
     reference = TemplateRef(name="contimg-process-group", template="main")
-    return Task(name="process", template_ref=reference, arguments={**_through(science), **wired}, when=when)
+    return Task(
+        name="process", template_ref=reference, arguments={**_through(science), **wired}, when=when
+    )
 
 
 def _command(command: str, **given: str) -> Task:
     """Add a task of one of our commands."""
-    return Task(name=command, template_ref=TemplateRef(name=f"contimg-{command}", template="main"), arguments=given)
+    return Task(
+        name=command,
+        template_ref=TemplateRef(name=f"contimg-{command}", template="main"),
+        arguments=given,
+    )
 
 
 def _for_each(lister: Task, found: str, template: str, given: Mapping[str, str]) -> None:
@@ -169,7 +241,13 @@ def _for_each(lister: Task, found: str, template: str, given: Mapping[str, str])
 
 
 def _spawn(
-    name: str, template: str, prefix: str, inputs: Iterable[str], given: Mapping[str, str] | None = None, *, kind: str = ""
+    name: str,
+    template: str,
+    prefix: str,
+    inputs: Iterable[str],
+    given: Mapping[str, str] | None = None,
+    *,
+    kind: str = "",
 ) -> None:
     """Add a template that starts a workflow of another template and waits for its end.
 
@@ -188,7 +266,12 @@ def _spawn(
         name=name,
         inputs=[Parameter(name=one) for one in names],
         action="create",
-        manifest=child(template, prefix, {**passed, **(given or {})}, pods.labels(template.removeprefix("contimg-"), VERSION)),
+        manifest=child(
+            template,
+            prefix,
+            {**passed, **(given or {})},
+            pods.labels(template.removeprefix("contimg-"), VERSION),
+        ),
         success_condition="status.phase == Succeeded",
         failure_condition="status.phase in (Failed, Error)",
         synchronization=pods.semaphore(kind) if kind else None,
@@ -201,18 +284,31 @@ def _spawn(
 def _options_of_science() -> dict[str, Parameter]:
     """Return every option of every stage of a group, but the artifacts that one run reuses."""
     own = {"store", "group", "attempt"}
-    return {name: one for name, one in asked(process_group()).items() if name not in own and not name.endswith("-reuse")}
+    return {
+        name: one
+        for name, one in asked(process_group()).items()
+        if name not in own and not name.endswith("-reuse")
+    }
 
 
 def _options_of_select() -> dict[str, Parameter]:
     """Return the options that say which groups are meant."""
-    return {name: parameter(name, field) for name, field in options_of("select").model_fields.items() if name != "store"}
+    return {
+        name: parameter(name, field)
+        for name, field in options_of("select").model_fields.items()
+        if name != "store"
+    }
 
 
 def _from_parameter() -> Parameter:
     field = options_of("begin").model_fields["first"]
     words = list(get_args(First))
-    return Parameter(name="from", value=words[0], enum=words, description=" ".join((field.description or "").split()))
+    return Parameter(
+        name="from",
+        value=words[0],
+        enum=words,
+        description=" ".join((field.description or "").split()),
+    )
 
 
 def _through(names: Iterable[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from contimg.errors import Exit, UsageError, retry_of
+from contimg.runtime.errors import Exit, UsageError, retry_of
 from contimg_workflows import retry
 from contimg_workflows.cache import Cache
 from contimg_workflows.process import Process
@@ -64,7 +64,11 @@ class _Run:
         try:
             self.lock.enter_context(self.folder.hold())
         except UsageError as error:
-            self.state.status, self.state.reason, self.state.ended = Status.SKIPPED, str(error), datetime.now(UTC)
+            self.state.status, self.state.reason, self.state.ended = (
+                Status.SKIPPED,
+                str(error),
+                datetime.now(UTC),
+            )
             for task in self.state.tasks.values():
                 task.status, task.reason = Status.SKIPPED, "another engine has it"
             return False
@@ -94,7 +98,9 @@ class _Run:
 class Engine:
     """Runs workflows side by side with at most `jobs` processes."""
 
-    def __init__(self, runs: Path, binaries: Path, env: Mapping[str, str], display: Display, jobs: int = 2) -> None:
+    def __init__(
+        self, runs: Path, binaries: Path, env: Mapping[str, str], display: Display, jobs: int = 2
+    ) -> None:
         self._folder, self._bin, self._env, self._display = runs, binaries, env, display
         self._jobs = jobs
         self._cache = Cache()
@@ -102,7 +108,9 @@ class Engine:
         self.patience = 1.0
         """Factor on every wait before another try; tests are impatient."""
 
-    def run(self, workflows: Sequence[Workflow], gates: Mapping[str, Gate] | None = None) -> list[RunState]:
+    def run(
+        self, workflows: Sequence[Workflow], gates: Mapping[str, Gate] | None = None
+    ) -> list[RunState]:
         """Run workflows to their ends; the earlier in the list go first where there is a choice.
 
         Raises
@@ -124,7 +132,12 @@ class Engine:
     def _prepare(self, workflow: Workflow, gate: Gate | None) -> _Run:
         for job in workflow.jobs.values():
             if not (self._bin / job.program).exists():
-                raise UsageError(str(self._bin), job.program, "none", f"Install the stage: pip install {job.program}.")
+                raise UsageError(
+                    str(self._bin),
+                    job.program,
+                    "none",
+                    f"Install the stage: pip install {job.program}.",
+                )
         folder = RunFolder(self._folder, workflow.name)
         with folder.hold():  # refused before anything has begun
             pass
@@ -154,7 +167,9 @@ class Engine:
         for name, job in run.workflow.jobs.items():
             if run.state.tasks[name].status in {Status.PENDING, Status.WAITING}:
                 moved |= self._consider(run, job)
-        if run.state.ended is None and not any(task.status in OPEN for task in run.state.tasks.values()):
+        if run.state.ended is None and not any(
+            task.status in OPEN for task in run.state.tasks.values()
+        ):
             run.end(Status.FAILED if run.state.failed else Status.DONE)
             moved = True
         return moved
@@ -165,10 +180,14 @@ class Engine:
         if run.state.failed:
             # As Argo does: after a failure nothing new begins, what runs goes on.
             return self._set(run, job, Status.SKIPPED, f"{run.state.failed[0]} failed")
-        unwanted = job.unwanted({name: one.outputs for name, one in run.state.tasks.items() if one.status in GOOD})
+        unwanted = job.unwanted(
+            {name: one.outputs for name, one in run.state.tasks.items() if one.status in GOOD}
+        )
         if unwanted:
             return self._set(run, job, Status.SKIPPED, unwanted)
-        if any(run.state.tasks[need].status not in GOOD for need in job.needs) or self._gated(run, job):
+        if any(run.state.tasks[need].status not in GOOD for need in job.needs) or self._gated(
+            run, job
+        ):
             return False
         if task.status is Status.WAITING and time.monotonic() < run.due[job.name]:
             return False

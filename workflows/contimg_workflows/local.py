@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 from contimg_workflows.compiled import Library
 from contimg_workflows.logfile import following, lines_of
 from contimg_workflows.render import all_templates
@@ -42,12 +42,21 @@ class LocalService:
         folder = RunFolder(self._runs, name)
         with folder.hold():
             if folder.exists() and (before := folder.load().status) not in AGAIN:
-                raise UsageError(str(folder.path), "no run of that name", f"one that is {before.value}", "See contimg status.")
+                raise UsageError(
+                    str(folder.path),
+                    "no run of that name",
+                    f"one that is {before.value}",
+                    "See contimg status.",
+                )
             tasks = {task: TaskState() for task in workflow.jobs}
             state = RunState(
-                name=name, pipeline=template, arguments=dict(workflow.arguments), started=datetime.now(UTC),
-                status=Status.PENDING, tasks=tasks,
-            )  # fmt: skip
+                name=name,
+                pipeline=template,
+                arguments=dict(workflow.arguments),
+                started=datetime.now(UTC),
+                status=Status.PENDING,
+                tasks=tasks,
+            )
             folder.save(state)
         self._begin()
 
@@ -66,11 +75,15 @@ class LocalService:
         """Return the log's file."""
         return str(self._log(state, task, number))
 
-    def lines(self, state: RunState, task: str, number: int, *, follow: bool = False) -> Iterator[str]:
+    def lines(
+        self, state: RunState, task: str, number: int, *, follow: bool = False
+    ) -> Iterator[str]:
         """Read a log."""
         path = self._log(state, task, number)
         if follow:
-            yield from following(path, lambda: self.state(state.name).tasks[task].tries[number].ended is not None)
+            yield from following(
+                path, lambda: self.state(state.name).tasks[task].tries[number].ended is not None
+            )
         else:
             yield from lines_of(path)
 
@@ -79,8 +92,19 @@ class LocalService:
 
     def _begin(self) -> None:
         """Start a process that outlives this one; until it ends, what waits has an engine."""
-        argv = [sys.executable, "-m", "contimg_workflows.backlog", "--runs", str(self._runs), "--jobs", str(self._jobs)]
-        with (self._runs / BACKLOG).open("a") as lock, (self._runs / "backlog.log").open("ab") as log:
+        argv = [
+            sys.executable,
+            "-m",
+            "contimg_workflows.backlog",
+            "--runs",
+            str(self._runs),
+            "--jobs",
+            str(self._jobs),
+        ]
+        with (
+            (self._runs / BACKLOG).open("a") as lock,
+            (self._runs / "backlog.log").open("ab") as log,
+        ):
             # The lock belongs to the open file, which the process inherits: it is held from now to the process's end.
             fcntl.flock(lock, fcntl.LOCK_SH)
             subprocess.Popen(  # noqa: S603 - our own module

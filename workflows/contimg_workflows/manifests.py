@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 _MARK = "@@"
 
 
-def child(template: str, prefix: str, given: Mapping[str, str | None], labels: Mapping[str, str]) -> str:
+def child(
+    template: str, prefix: str, given: Mapping[str, str | None], labels: Mapping[str, str]
+) -> str:
     """Return the manifest of a workflow of a template.
 
     Parameters
@@ -21,7 +23,10 @@ def child(template: str, prefix: str, given: Mapping[str, str | None], labels: M
     given
         Its arguments; None: the input of the same name.
     """
-    values = [{"name": name, "value": f"{_MARK}{_expression(name, text)}{_MARK}"} for name, text in given.items()]
+    values = [
+        {"name": name, "value": f"{_MARK}{_expression(name, text)}{_MARK}"}
+        for name, text in given.items()
+    ]
     whole = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
@@ -33,7 +38,11 @@ def child(template: str, prefix: str, given: Mapping[str, str | None], labels: M
 
 
 def _expression(name: str, text: str | None) -> str:
-    inner = f"inputs.parameters['{name}']" if text is None else text.removeprefix("{{=").removesuffix("}}")
+    inner = (
+        f"inputs.parameters['{name}']"
+        if text is None
+        else text.removeprefix("{{=").removesuffix("}}")
+    )
     return f"{{{{=toJson({inner})}}}}"
 
 

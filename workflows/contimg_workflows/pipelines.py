@@ -36,7 +36,11 @@ class Pipeline:
         free = {key: field for key, field in fields.items() if key not in given}
         self.parameters += [parameter(f"{name}-{key}", field) for key, field in free.items()]
         values = {key: given.get(key, f"{{{{inputs.parameters.{name}-{key}}}}}") for key in fields}
-        return Task(name=name, template_ref=TemplateRef(name=f"contimg-{stage}", template="main"), arguments=values)
+        return Task(
+            name=name,
+            template_ref=TemplateRef(name=f"contimg-{stage}", template="main"),
+            arguments=values,
+        )
 
 
 def artifact(task: Task) -> str:
@@ -46,25 +50,40 @@ def artifact(task: Task) -> str:
 
 def group_parameter() -> Parameter:
     """Return the parameter of everything that works on one group."""
-    return Parameter(name="group", description="Id of the group: its first integration's UTC, such as 20260125t222605.")
+    return Parameter(
+        name="group",
+        description="Id of the group: its first integration's UTC, such as 20260125t222605.",
+    )
 
 
 def attempt_parameter() -> Parameter:
     """Return which record of a group is read."""
-    return Parameter(name="attempt", value="1", description="Number of the attempt: STORE/groups/ID-aN.json is read.")
+    return Parameter(
+        name="attempt",
+        value="1",
+        description="Number of the attempt: STORE/groups/ID-aN.json is read.",
+    )
 
 
 def process_group() -> WorkflowTemplate:
     """One group: from its record to an image, fluxes and a page."""
     own = [store_parameter(), group_parameter(), attempt_parameter()]
-    with pipeline_template("process-group", "Process a group", process_group.__doc__, of="group", alone="group") as template:
+    with pipeline_template(
+        "process-group", "Process a group", process_group.__doc__, of="group", alone="group"
+    ) as template:
         pipeline = Pipeline(f"{STORE}/products/{GROUP}", own)
         with DAG(name="main", retry_strategy=once()) as dag:
-            convert = pipeline.stage("convert", group=f"{STORE}/groups/{GROUP}-a{{{{inputs.parameters.attempt}}}}.json")
+            convert = pipeline.stage(
+                "convert", group=f"{STORE}/groups/{GROUP}-a{{{{inputs.parameters.attempt}}}}.json"
+            )
             flag = pipeline.stage("flag", ms=artifact(convert))
             # A plain Measurement Set has no group; that is for people.
-            calibrate = pipeline.stage("calibrate", ms=artifact(convert), flags=artifact(flag), plain_ms="", field="0")
-            image = pipeline.stage("image", ms=artifact(convert), flags=artifact(flag), calibration=artifact(calibrate))
+            calibrate = pipeline.stage(
+                "calibrate", ms=artifact(convert), flags=artifact(flag), plain_ms="", field="0"
+            )
+            image = pipeline.stage(
+                "image", ms=artifact(convert), flags=artifact(flag), calibration=artifact(calibrate)
+            )
             photometry = pipeline.stage("photometry", image=artifact(image))
             report = pipeline.stage(
                 "report",
@@ -88,9 +107,14 @@ def epoch() -> WorkflowTemplate:
     own = [
         store_parameter(),
         Parameter(name="strip", description="Pointing Declination of the strip, degrees."),
-        Parameter(name="epoch", description="Name of this look at the strip; products go to STORE/products/epoch-NAME."),
+        Parameter(
+            name="epoch",
+            description="Name of this look at the strip; products go to STORE/products/epoch-NAME.",
+        ),
     ]
-    with pipeline_template("epoch", "Light curves and candidates", epoch.__doc__, of="epoch", alone="epoch") as template:
+    with pipeline_template(
+        "epoch", "Light curves and candidates", epoch.__doc__, of="epoch", alone="epoch"
+    ) as template:
         pipeline = Pipeline(f"{STORE}/products/epoch-{{{{inputs.parameters.epoch}}}}", own)
         with DAG(name="main", retry_strategy=once()) as dag:
             normalize = pipeline.stage("normalize", strip="{{inputs.parameters.strip}}")

@@ -22,8 +22,8 @@ from hera.workflows.models import (
 )
 from hera.workflows.models.io.k8s.apimachinery.pkg.api.resource import Quantity
 
-from contimg.errors import Exit
-from contimg.linalg import LINEAR_ALGEBRA
+from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.errors import Exit
 
 USER = 10001
 TMP, SCRATCH = "/tmp", "/scratch"  # noqa: S108 - in a pod of its own
@@ -95,7 +95,12 @@ def folders(needs: Needs) -> list[EmptyDirVolume]:
     """Return the only places that can be written to; scratch is memory."""
     return [
         EmptyDirVolume(name="tmp", mount_path=TMP, size_limit=Quantity("1Gi")),
-        EmptyDirVolume(name="scratch", mount_path=SCRATCH, medium="Memory", size_limit=Quantity(f"{needs.scratch_mi}Mi")),
+        EmptyDirVolume(
+            name="scratch",
+            mount_path=SCRATCH,
+            medium="Memory",
+            size_limit=Quantity(f"{needs.scratch_mi}Mi"),
+        ),
     ]
 
 
@@ -112,7 +117,10 @@ def resources(needs: Needs) -> Resources:
 
 def environment(version: str) -> list[Env]:
     """Return the variables that do not depend on where the cluster's store is."""
-    return [Env(name=key, value=value) for key, value in {**ENVIRONMENT, VERSION_VARIABLE: version}.items()]
+    return [
+        Env(name=key, value=value)
+        for key, value in {**ENVIRONMENT, VERSION_VARIABLE: version}.items()
+    ]
 
 
 def ramp(needs: Needs) -> str:
@@ -162,7 +170,12 @@ def metrics(stage: str) -> Metrics:
     """Return what Prometheus may ask the controller about a stage: how often it ended how, and its time."""
     named = [MetricLabel(key="stage", value=stage), MetricLabel(key="status", value="{{status}}")]
     coded = [*named, MetricLabel(key="exit", value="{{exitCode}}")]
-    ended = Prometheus(name="contimg_stage_total", help="Tries of a stage", labels=coded, counter=Counter(value="1"))
+    ended = Prometheus(
+        name="contimg_stage_total",
+        help="Tries of a stage",
+        labels=coded,
+        counter=Counter(value="1"),
+    )
     timed = Prometheus(
         name="contimg_stage_seconds",
         help="Seconds of a try of a stage",

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contimg.errors import Exit, meaning_of
+from contimg.runtime.errors import Exit, meaning_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,14 @@ GRACE_S = 10.0
 class Process:
     """A running stage."""
 
-    def __init__(self, argv: Sequence[str], folder: Path, log: Path, env: Mapping[str, str], deadline_s: float) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        folder: Path,
+        log: Path,
+        env: Mapping[str, str],
+        deadline_s: float,
+    ) -> None:
         self._outputs, self._progress = folder / "outputs", folder / "progress"
         shutil.rmtree(folder, ignore_errors=True)
         self._outputs.mkdir(parents=True)
@@ -50,13 +57,17 @@ class Process:
 
     def poll(self) -> int | None:
         """Return the exit code as a shell counts it, None while it runs; enforce the deadline."""
-        if self._child.returncode is None and os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if self._child.returncode is None and os.waitid(
+            os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ):
             # What it left behind goes before its id can be given to another.
             self._sweep()
             self._child.wait()
         code = self._child.returncode
         if code is not None:
-            return int(Exit.CHILD_TIMED_OUT) if self._timed_out else (128 - code if code < 0 else code)
+            return (
+                int(Exit.CHILD_TIMED_OUT) if self._timed_out else (128 - code if code < 0 else code)
+            )
         now = time.monotonic()
         if now > self._ends and not self._timed_out:
             self._timed_out = True
@@ -79,13 +90,18 @@ class Process:
             return f"took longer than {self._deadline_s:.0f} s"
         try:
             return str(json.loads((self._outputs / "failure.json").read_text())["reason"])
-        except (FileNotFoundError, ValueError):  # not said, or not to its end: the disk was full, or it was killed
+        except (
+            FileNotFoundError,
+            ValueError,
+        ):  # not said, or not to its end: the disk was full, or it was killed
             return f"exit code {code}: {meaning_of(code)}"
 
     def outputs(self, files: Mapping[str, str]) -> dict[str, str] | None:
         """Return the output parameters; None if one was not written."""
         try:
-            return {name: (self._outputs / file).read_text().strip() for name, file in files.items()}
+            return {
+                name: (self._outputs / file).read_text().strip() for name, file in files.items()
+            }
         except FileNotFoundError:
             return None
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contimg.errors import BadInputError, Exit
-from contimg.options import flag
+from contimg.runtime.errors import BadInputError, Exit
+from contimg.runtime.options import flag
 from contimg_workflows.compiled import REFERENCE
 from contimg_workflows.state import Status
 
@@ -34,9 +34,16 @@ def record(folder: RunFolder, state: RunState, library: Library, env: Mapping[st
         try:
             done = subprocess.run(  # noqa: S603 - argv comes from our templates, never through a shell
                 [program, *argv[1:]],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env), timeout=PATIENCE_S, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:  # a store that does not answer; what else was submitted must not wait for it
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(env),
+                timeout=PATIENCE_S,
+                check=False,
+            )
+        except (
+            subprocess.TimeoutExpired
+        ):  # a store that does not answer; what else was submitted must not wait for it
             return Exit.CHILD_TIMED_OUT
     return done.returncode
 
@@ -58,7 +65,12 @@ def command(state: RunState, library: Library) -> list[str]:
     given = {one.name: _filled(one.value or "", known) for one in task.arguments.parameters}
     name = task.template_ref.name.removeprefix("contimg-")
     # There may be a cluster in reach, but this workflow is not there.
-    return ["contimg", name, *(f"{flag(key)}={value}" for key, value in given.items()), "--workflows=none"]
+    return [
+        "contimg",
+        name,
+        *(f"{flag(key)}={value}" for key, value in given.items()),
+        "--workflows=none",
+    ]
 
 
 def _known(state: RunState) -> dict[str, str]:
@@ -79,7 +91,14 @@ def _failures(state: RunState) -> list[dict[str, Any]]:
         last = task.tries[-1] if task.tries else None
         code = f"Error (exit code {last.exit}): " if last and last.exit is not None else ""
         ended = f"{last.ended:%Y-%m-%dT%H:%M:%SZ}" if last and last.ended else None
-        found.append({"displayName": name, "templateName": name, "message": f"{code}{task.reason}", "finishedAt": ended})
+        found.append(
+            {
+                "displayName": name,
+                "templateName": name,
+                "message": f"{code}{task.reason}",
+                "finishedAt": ended,
+            }
+        )
     return found
 
 
@@ -87,5 +106,7 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
     """Put values in the place of references."""
     lacking = [reference for reference in REFERENCE.findall(text) if reference.strip() not in known]
     if lacking:
-        raise BadInputError("exit handler", f"one of {', '.join(known)}", lacking[0], "Run it on Argo.")
+        raise BadInputError(
+            "exit handler", f"one of {', '.join(known)}", lacking[0], "Run it on Argo."
+        )
     return REFERENCE.sub(lambda match: known[match[1].strip()], text)

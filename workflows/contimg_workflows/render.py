@@ -20,13 +20,17 @@ HEADER = "# Written by `make render` from workflows/contimg_workflows and the st
 def all_templates() -> list[WorkflowTemplate]:
     """Return every template: the stages', the commands' and the pipelines'."""
     needs = {**NEEDS, **dict.fromkeys(COMMANDS, COMMAND_NEEDS)}
-    programs = [stage_template(name, options_of(name), VERSION, needs) for name, needs in needs.items()]
+    programs = [
+        stage_template(name, options_of(name), VERSION, needs) for name, needs in needs.items()
+    ]
     return [*programs, process_group(), epoch(), *all_drivers()]
 
 
 def rendered() -> dict[str, str]:
     """Return the YAML of every template by its file name."""
-    templates = {f"{template.name}.yaml": HEADER + template.to_yaml() for template in all_templates()}
+    templates = {
+        f"{template.name}.yaml": HEADER + template.to_yaml() for template in all_templates()
+    }
     return templates | {f"{one.name}-cron.yaml": HEADER + one.to_yaml() for one in all_crons()}
 
 

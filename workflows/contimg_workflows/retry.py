@@ -7,7 +7,7 @@ from itertools import groupby
 from hera.workflows import RetryStrategy
 from hera.workflows.models import Backoff
 
-from contimg.errors import MEANING, WORLD
+from contimg.runtime.errors import MEANING, WORLD
 
 FACTOR = 2
 CAP_S = 120.0
@@ -37,4 +37,6 @@ def backoff_s(tries: int) -> float:
 def strategy() -> RetryStrategy:
     """Return the retry strategy of every stage."""
     backoff = Backoff(duration=f"{WORLD.backoff_s:.0f}s", factor=FACTOR, cap=f"{CAP_S:.0f}s")
-    return RetryStrategy(limit=str(limit()), retry_policy="Always", expression=expression(), backoff=backoff)
+    return RetryStrategy(
+        limit=str(limit()), retry_policy="Always", expression=expression(), backoff=backoff
+    )

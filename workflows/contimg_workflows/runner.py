@@ -6,13 +6,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contimg.groups import GroupRecord
-from contimg.store import open_store
+from contimg.records.groups import GroupRecord
+from contimg.runtime.store import open_store
 from contimg_workflows.arguments import named
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.engine import Engine, Gate
 from contimg_workflows.render import all_templates
-from contimg_workflows.selection import STRIP_GAP_DEG, chosen, latest_records, limits_of, solvable, strip_name, strips
+from contimg_workflows.selection import (
+    STRIP_GAP_DEG,
+    chosen,
+    latest_records,
+    limits_of,
+    solvable,
+    strip_name,
+    strips,
+)
 from contimg_workflows.state import GOOD, RunFolder, RunState, Status
 
 if TYPE_CHECKING:
@@ -29,7 +37,13 @@ class Runner:
     """One store, one engine."""
 
     def __init__(
-        self, store: str, runs: Path, env: Mapping[str, str], display: Display, jobs: int, settings: Iterable[str]
+        self,
+        store: str,
+        runs: Path,
+        env: Mapping[str, str],
+        display: Display,
+        jobs: int,
+        settings: Iterable[str],
     ) -> None:
         # Absolute, so that what manifests say of it is true in every folder.
         self._store, self._runs = open_store(store).root, runs
@@ -53,11 +67,20 @@ class Runner:
         if states[0].status is not Status.DONE:
             return states
         states += self.groups(None)
-        measured = any(state.tasks["photometry"].status in GOOD for state in states if "photometry" in state.tasks)
+        measured = any(
+            state.tasks["photometry"].status in GOOD
+            for state in states
+            if "photometry" in state.tasks
+        )
         return states + self.epochs() if measured else states
 
     def _epoch(self, dec_deg: float, name: str) -> Workflow:
-        arguments = {"store": self._store, "epoch": name, "strip": str(dec_deg), "report-groups": ",".join(self._shown(dec_deg))}
+        arguments = {
+            "store": self._store,
+            "epoch": name,
+            "strip": str(dec_deg),
+            "report-groups": ",".join(self._shown(dec_deg)),
+        }
         return self._workflow(f"epoch-{name}", EPOCH, arguments)
 
     def _shown(self, dec_deg: float) -> list[str]:
@@ -65,14 +88,24 @@ class Runner:
         found: list[str] = []
         for record in latest_records(self._store):
             folder = RunFolder(self._runs, f"contimg-{record.name}")
-            if record.dec_deg is not None and abs(record.dec_deg - dec_deg) < STRIP_GAP_DEG and folder.exists():
+            if (
+                record.dec_deg is not None
+                and abs(record.dec_deg - dec_deg) < STRIP_GAP_DEG
+                and folder.exists()
+            ):
                 tasks = folder.load().tasks
-                found += [tasks[name].outputs["artifact"] for name in SHOWN if name in tasks and tasks[name].status in GOOD]
+                found += [
+                    tasks[name].outputs["artifact"]
+                    for name in SHOWN
+                    if name in tasks and tasks[name].status in GOOD
+                ]
         return found
 
     def _process(self, records: Sequence[GroupRecord]) -> list[RunState]:
         """Process groups: those that calibrate themselves go first, the others take from what these leave in the store."""
-        limits = limits_of({**self._library.parameters(PROCESS_GROUP), **self._arguments(PROCESS_GROUP)})
+        limits = limits_of(
+            {**self._library.parameters(PROCESS_GROUP), **self._arguments(PROCESS_GROUP)}
+        )
         own = [record for record in records if solvable(record, limits)]
         others = [record for record in records if record not in own]
         workflows = [self._group(record) for record in [*own, *others]]
@@ -90,11 +123,20 @@ class Runner:
         """Return the settings that concern a pipeline, or a stage that is run by itself."""
         settings = self._settings
         if pipeline == WATCH:
-            settings = {name.removeprefix("watch-"): value for name, value in settings.items() if name.startswith("watch-")}
+            settings = {
+                name.removeprefix("watch-"): value
+                for name, value in settings.items()
+                if name.startswith("watch-")
+            }
         known = self._library.parameters(pipeline)
         return {name: value for name, value in settings.items() if name in known}
 
     def _known(self) -> list[str]:
         """Return the parameters that a setting may name."""
         known = [f"watch-{key}" for key in self._library.parameters(WATCH) if key != "store"]
-        return known + [key for pipeline in (PROCESS_GROUP, EPOCH) for key in self._library.parameters(pipeline) if "-" in key]
+        return known + [
+            key
+            for pipeline in (PROCESS_GROUP, EPOCH)
+            for key in self._library.parameters(pipeline)
+            if "-" in key
+        ]

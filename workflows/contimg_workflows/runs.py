@@ -29,13 +29,22 @@ def run_settings(*, deadline_s: int = DAY_S) -> dict[str, Any]:
     """Return how long a workflow may take, and how long it and its pods stay to be looked at."""
     return {
         "active_deadline_seconds": deadline_s,
-        "ttl_strategy": TTLStrategy(seconds_after_success=3 * DAY_S, seconds_after_failure=14 * DAY_S),
+        "ttl_strategy": TTLStrategy(
+            seconds_after_success=3 * DAY_S, seconds_after_failure=14 * DAY_S
+        ),
         "pod_gc": PodGC(strategy="OnPodCompletion", delete_delay_duration="600s"),
     }
 
 
 def pipeline_template(
-    name: str, title: str, text: str | None, *, of: str = "", alone: str = "", deadline_s: int = DAY_S, recorded: bool = True
+    name: str,
+    title: str,
+    text: str | None,
+    *,
+    of: str = "",
+    alone: str = "",
+    deadline_s: int = DAY_S,
+    recorded: bool = True,
 ) -> WorkflowTemplate:
     """Begin the template of a pipeline.
 
@@ -48,7 +57,9 @@ def pipeline_template(
     """
     # First, since Argo's list of workflows cuts titles after some twenty letters.
     about = f"{{{{workflow.parameters.{of}}}}}: " if of else ""
-    marked = {f"contimg/{of}": LabelValueFrom(expression=f"workflow.parameters.{of}")} if of else None
+    marked = (
+        {f"contimg/{of}": LabelValueFrom(expression=f"workflow.parameters.{of}")} if of else None
+    )
     return WorkflowTemplate(
         name=f"contimg-{name}",
         entrypoint="main",
@@ -71,7 +82,10 @@ def _alone(parameter: str) -> Synchronization:
 
 def described(title: str, text: str | None) -> dict[str, str]:
     """Return what the Argo UI shows beside a name."""
-    return {"workflows.argoproj.io/title": title, "workflows.argoproj.io/description": " ".join((text or "").split())}
+    return {
+        "workflows.argoproj.io/title": title,
+        "workflows.argoproj.io/description": " ".join((text or "").split()),
+    }
 
 
 def once() -> RetryStrategy:
@@ -92,9 +106,15 @@ def exit_handler(pipeline: str, *, run: str = "", group: str = "") -> None:
         "failures": "{{workflow.failures}}",
     }
     with DAG(name=EXIT):
-        Task(name="record", template_ref=TemplateRef(name="contimg-record", template="main"), arguments=given)
+        Task(
+            name="record",
+            template_ref=TemplateRef(name="contimg-record", template="main"),
+            arguments=given,
+        )
 
 
 def store_parameter() -> Parameter:
     """Return the parameter that every pipeline has."""
-    return Parameter(name="store", description="Root URI of the store: s3://bucket/prefix or a directory.")
+    return Parameter(
+        name="store", description="Root URI of the store: s3://bucket/prefix or a directory."
+    )

@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contimg.errors import UsageError
-from contimg.groups import GROUPS, group_record, latest
-from contimg.store import open_store
-from contimg.strips import STRIP_GAP_DEG, strip_name, strips
+from contimg.records.groups import GROUPS, group_record, latest
+from contimg.records.strips import STRIP_GAP_DEG, strip_name, strips
+from contimg.runtime.errors import UsageError
+from contimg.runtime.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from contimg.groups import GroupRecord
+    from contimg.records.groups import GroupRecord
 
-__all__ = ["STRIP_GAP_DEG", "Limits", "chosen", "latest_records", "limits_of", "solvable", "strip_name", "strips"]
+__all__ = [
+    "STRIP_GAP_DEG",
+    "Limits",
+    "chosen",
+    "latest_records",
+    "limits_of",
+    "solvable",
+    "strip_name",
+    "strips",
+]
 
 
 @dataclass(frozen=True)
@@ -51,21 +60,32 @@ def chosen(records: Iterable[GroupRecord], ids: Iterable[str], store: str) -> li
     missing = [one for one in ids if one not in known]
     if missing:
         there = ", ".join(known) or "none"
-        raise UsageError(f"{store}/{GROUPS}", f"a record of {missing[0]}", there, "Run contimg-watch, or correct --group.")
+        raise UsageError(
+            f"{store}/{GROUPS}",
+            f"a record of {missing[0]}",
+            there,
+            "Run contimg-watch, or correct --group.",
+        )
     return [known[one] for one in ids]
 
 
 def solvable(record: GroupRecord, limits: Limits) -> bool:
     """Say whether a calibrator is bright enough in the beam for the group to be calibrated on itself."""
-    from contimg.catalogues import calibrators_in_beam  # slow to import
-    from contimg.telescope import SITE
+    from contimg.astro.catalogues import calibrators_in_beam  # slow to import
+    from contimg.astro.telescope import SITE
 
     if record.dec_deg is None:
         return False
     inside = calibrators_in_beam(record.mjd_start, record.mjd_end, record.dec_deg, SITE)
-    return any(one.apparent_jy >= (limits.standard_jy if one.is_standard else limits.other_jy) for one in inside)
+    return any(
+        one.apparent_jy >= (limits.standard_jy if one.is_standard else limits.other_jy)
+        for one in inside
+    )
 
 
 def limits_of(parameters: Mapping[str, str | None]) -> Limits:
     """Read calibrate's limits from the parameters of process-group."""
-    return Limits(float(parameters.get("calibrate-min_primary_jy") or 0), float(parameters.get("calibrate-min_bright_jy") or 0))
+    return Limits(
+        float(parameters.get("calibrate-min_primary_jy") or 0),
+        float(parameters.get("calibrate-min_bright_jy") or 0),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from contimg.errors import ContimgError, Exit, UsageError
+from contimg.runtime.errors import ContimgError, Exit, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -51,7 +51,9 @@ class Service(Protocol):
         """Say where the log of a task's try lies; tries count from 0."""
         ...
 
-    def lines(self, state: RunState, task: str, number: int, *, follow: bool = False) -> Iterator[str]:
+    def lines(
+        self, state: RunState, task: str, number: int, *, follow: bool = False
+    ) -> Iterator[str]:
         """Yield the lines of the log of a task's try in plain words; to follow is to wait for more until the try has ended."""
         ...
 
@@ -77,4 +79,9 @@ def patiently(service: Service, name: str, patience_s: float = PATIENCE_S) -> Ru
 def no_such_run(place: str, name: str | None, there: Iterable[str]) -> UsageError:
     """Say that there is no run, or none of a name."""
     wanted = f"a run {name}" if name else "a run"
-    return UsageError(place, wanted, ", ".join(there) or "none", "Correct the name or the place; contimg status lists runs.")
+    return UsageError(
+        place,
+        wanted,
+        ", ".join(there) or "none",
+        "Correct the name or the place; contimg status lists runs.",
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hera.workflows import Container, Parameter, WorkflowTemplate
 from hera.workflows.models import ValueFrom
 
-from contimg.options import choices, flag
+from contimg.runtime.options import choices, flag
 from contimg_workflows import pods, retry
 from contimg_workflows.pods import ENVIRONMENT, OUTPUTS, Needs
 from contimg_workflows.runs import described, run_settings
@@ -17,10 +17,20 @@ from contimg_workflows.runs import described, run_settings
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from contimg.options import Options
-    from contimg.stage import Stage
+    from contimg.runtime.options import Options
+    from contimg.runtime.stage import Stage
 
-__all__ = ["COMMANDS", "ENVIRONMENT", "NEEDS", "Command", "Needs", "command_of", "options_of", "stage_of", "stage_template"]
+__all__ = [
+    "COMMANDS",
+    "ENVIRONMENT",
+    "NEEDS",
+    "Command",
+    "Needs",
+    "command_of",
+    "options_of",
+    "stage_of",
+    "stage_template",
+]
 
 NEEDS = {
     "watch": Needs(600, 1024, cpu="250m"),
@@ -47,15 +57,15 @@ class Command:
 
 
 COMMANDS = {
-    "claim": Command("contimg_watch.options:ClaimOptions", ("claimed",)),
+    "claim": Command("contimg_runs.options:ClaimOptions", ("claimed",)),
     "begin": Command(
-        "contimg_watch.begin_options:BeginOptions",
+        "contimg_runs.options:BeginOptions",
         ("attempt", "convert", "flag", "calibrate", "image", "photometry"),
     ),
-    "record": Command("contimg_watch.options:RecordOptions"),
-    "sweep": Command("contimg_watch.options:SweepOptions"),
-    "select": Command("contimg_watch.begin_options:SelectOptions", ("chunks", "new", "again")),
-    "strips": Command("contimg_watch.begin_options:StripsOptions", ("strips",)),
+    "record": Command("contimg_runs.options:RecordOptions"),
+    "sweep": Command("contimg_runs.options:SweepOptions"),
+    "select": Command("contimg_runs.options:SelectOptions", ("chunks", "new", "again")),
+    "strips": Command("contimg_runs.options:StripsOptions", ("strips",)),
 }
 COMMAND_NEEDS = Needs(600, 512, cpu="100m")
 COMMAND_IMAGE = "watch"
@@ -67,7 +77,13 @@ def options_of(name: str) -> type[Options]:
     path = COMMANDS[name].options if name in COMMANDS else f"contimg_{name}.options:"
     module, _, found = path.partition(":")
     loaded = importlib.import_module(module)
-    model: type[Options] = getattr(loaded, found) if found else loaded.WatchOptions if name == "watch" else loaded.STAGE.options
+    model: type[Options] = (
+        getattr(loaded, found)
+        if found
+        else loaded.WatchOptions
+        if name == "watch"
+        else loaded.STAGE.options
+    )
     return model
 
 
@@ -119,7 +135,9 @@ def stage_template(name: str, model: type[Options], version: str, needs: Needs) 
 def parameter(name: str, field: FieldInfo, *, form: bool = True) -> Parameter:
     """Make the parameter of an option: for a form with its value and choices, else a template's input with its default."""
     text = " ".join((field.description or "").split())
-    given: dict[str, Any] = {} if field.is_required() else {"value" if form else "default": word_of(field.default)}
+    given: dict[str, Any] = (
+        {} if field.is_required() else {"value" if form else "default": word_of(field.default)}
+    )
     enum = words_of(field) if form else None
     return Parameter(name=name, description=text, enum=enum, **given)
 

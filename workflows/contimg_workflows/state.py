@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,9 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 remedy = "Wait for it, or stop it; contimg status shows it."
-                raise UsageError(str(self.path), "no other engine on this run", "one", remedy) from error
+                raise UsageError(
+                    str(self.path), "no other engine on this run", "one", remedy
+                ) from error
             yield
 
 
@@ -173,7 +175,9 @@ def held(lock: Path, mode: int = fcntl.LOCK_SH) -> bool:
 def all_runs(runs: Path) -> list[RunFolder]:
     """List the runs of a folder, the earliest start first."""
     found = [RunFolder(runs, path.parent.name) for path in runs.glob(f"*/{STATE}")]
-    return sorted(found, key=lambda folder: json.loads((folder.path / STATE).read_text())["started"])
+    return sorted(
+        found, key=lambda folder: json.loads((folder.path / STATE).read_text())["started"]
+    )
 
 
 def plain(line: str) -> list[str]:

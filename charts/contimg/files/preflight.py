@@ -6,15 +6,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command
-from contimg.options import Options
-from contimg.store import open_store
+from contimg.runtime.contract import command
+from contimg.runtime.options import Options
+from contimg.runtime.store import open_store
 from contimg_watch.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
 
 
 class PreflightOptions(Options):

@@ -22,17 +22,17 @@ import pyarrow.parquet as pq
 from pyarrow import BufferReader
 from pydantic import Field
 
-from contimg.contract import command
-from contimg.errors import BadInputError, MissingError, StoreError
-from contimg.groups import record_name, recorded
-from contimg.options import Options
-from contimg.store import open_store
+from contimg.records.groups import record_name, recorded
+from contimg.runtime.contract import command
+from contimg.runtime.errors import BadInputError, MissingError, StoreError
+from contimg.runtime.options import Options
+from contimg.runtime.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from contimg.console import Console
-    from contimg.store import Store
+    from contimg.runtime.console import Console
+    from contimg.runtime.store import Store
 
 FIRST, DAYS = date(2001, 1, 1), 7000
 """Groups of tests have dates of their own, so that their workflows' names are new."""
@@ -74,7 +74,12 @@ def simulate(options: SelftestOptions, _console: Console) -> dict[str, Any]:
     store = f"{options.store.rstrip('/')}/{now:%Y%m%dt%H%M%S}"
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    said = program("contimg-simulate", f"--out={store}/products/simulate", f"--incoming={store}/incoming", f"--date={day}")
+    said = program(
+        "contimg-simulate",
+        f"--out={store}/products/simulate",
+        f"--incoming={store}/incoming",
+        f"--date={day}",
+    )
     (folder / "store").write_text(store)
     (folder / "truth").write_text(str(said["artifact"]))
     return {"stage": "selftest", "store": store, "truth": said["artifact"]}
@@ -93,20 +98,33 @@ def check(options: SelftestOptions, console: Console) -> dict[str, Any]:
     record = next(recorded(store), None)
     if record is None:
         raise MissingError(
-            f"{root}/groups", "the record of the simulated group", "none", "Look at the log of the container watch."
+            f"{root}/groups",
+            "the record of the simulated group",
+            "none",
+            "Look at the log of the container watch.",
         )
     run_name = record.run
     outcome = wait(store, run_name, options, console)
     if outcome.get("phase", "").lower() != "succeeded":
         found = f"{outcome.get('phase')}: {outcome.get('reason')}"
-        raise BadInputError(f"{root}/runs/{run_name}", "a workflow that succeeds", found, f"Look at contimg-{run_name}.")
+        raise BadInputError(
+            f"{root}/runs/{run_name}",
+            "a workflow that succeeds",
+            found,
+            f"Look at contimg-{run_name}.",
+        )
     truth = json.loads(open_store(Path(options.folder, "truth").read_text()).read("truth.json"))
     compared = compare(truth, rows_of(store, run_name))
-    console.log.info("%(sources)d bright sources, median ratio %(median).4f, %(brightest)s %(ratio).4f", compared)
+    console.log.info(
+        "%(sources)d bright sources, median ratio %(median).4f, %(brightest)s %(ratio).4f", compared
+    )
     off = max(abs(compared["median"] - 1), abs(compared["ratio"] - 1))
     if off > TOLERANCE:
         raise BadInputError(
-            f"{root}/tables/photometry", f"fluxes within {TOLERANCE:.0%} of the truth", f"{off:.1%} off", "Look at its report."
+            f"{root}/tables/photometry",
+            f"fluxes within {TOLERANCE:.0%} of the truth",
+            f"{off:.1%} off",
+            "Look at its report.",
         )
     for entry in list(store.entries()):  # what failed stays for a look
         store.delete(entry.key)
@@ -134,15 +152,26 @@ def wait(store: Store, run_name: str, options: SelftestOptions, console: Console
         time.sleep(2)
     found = "a claim" if store.exists(claim) else "not even a claim"
     raise StoreError(
-        f"{store.root}/{outcome}", f"an outcome within {options.timeout_s:.0f} s", found, f"Look at workflow contimg-{run_name}."
+        f"{store.root}/{outcome}",
+        f"an outcome within {options.timeout_s:.0f} s",
+        found,
+        f"Look at workflow contimg-{run_name}.",
     )
 
 
 def post(url: str, root: str, run_name: str, console: Console) -> None:
     """Post the event of a group as the watch service does."""
     group, attempt = record_name(f"{run_name}.json") or ("", 0)
-    event = {"group": group, "attempt": attempt, "run": run_name, "store": root, "name": f"contimg-{run_name}"}
-    request = urllib.request.Request(url, json.dumps(event).encode(), {"Content-Type": "application/json"})  # noqa: S310 - the chart's own
+    event = {
+        "group": group,
+        "attempt": attempt,
+        "run": run_name,
+        "store": root,
+        "name": f"contimg-{run_name}",
+    }
+    request = urllib.request.Request(  # noqa: S310
+        url, json.dumps(event).encode(), {"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
             console.log.info("posted %s", run_name)
@@ -153,10 +182,17 @@ def post(url: str, root: str, run_name: str, console: Console) -> None:
 def rows_of(store: Store, run_name: str) -> list[dict[str, Any]]:
     """Return the rows of photometry that the group left."""
     group = run_name.partition("-")[0]
-    keys = [entry.key for entry in store.entries("tables/photometry/") if entry.key.endswith(".parquet")]
+    keys = [
+        entry.key for entry in store.entries("tables/photometry/") if entry.key.endswith(".parquet")
+    ]
     rows = [row for key in keys for row in pq.read_table(BufferReader(store.read(key))).to_pylist()]
     if not rows:
-        raise BadInputError(f"{store.root}/tables/photometry", f"rows of {group}", "none", "Look at the photometry stage.")
+        raise BadInputError(
+            f"{store.root}/tables/photometry",
+            f"rows of {group}",
+            "none",
+            "Look at the photometry stage.",
+        )
     return rows
 
 
@@ -174,7 +210,9 @@ def compare(truth: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]
             true_jy = group["sources"][nearest]["flux_mid_jy"] * group["flux_scale"]
             found.append((true_jy, row["flux_peak"] / 1e3 / true_jy, row["source"]))
     if not found:
-        raise BadInputError("photometry", "bright sources of the simulated sky", "none", "Look at the image.")
+        raise BadInputError(
+            "photometry", "bright sources of the simulated sky", "none", "Look at the image."
+        )
     _, ratio, brightest = max(found)
     median = float(np.median([one for _, one, _ in found]))
     return {"sources": len(found), "median": median, "brightest": brightest, "ratio": ratio}

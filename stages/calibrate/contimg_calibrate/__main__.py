@@ -1,6 +1,6 @@
 """contimg-calibrate."""
 
-from contimg.contract import main as contract_main
+from contimg.runtime.contract import main as contract_main
 from contimg_calibrate.options import STAGE
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.errors import SolveFailedError
-from contimg.ms import Rows, create
+from contimg.records.ms import Rows, create
+from contimg.runtime.errors import SolveFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from contimg.ms import Header
+    from contimg.records.ms import Header
 
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
@@ -55,23 +55,41 @@ def write_solvable(path: Path, header: Header, freq_hz: FloatArray, given: Solva
     data = np.divide(given.top, given.bottom, out=np.zeros_like(given.top), where=given.bottom > 0)
     bottom = given.bottom
     filled = np.count_nonzero(bottom > 0, axis=1)
-    weight = np.divide(bottom.sum(axis=1), filled, out=np.zeros(filled.shape, np.float32), where=filled > 0)
+    weight = np.divide(
+        bottom.sum(axis=1), filled, out=np.zeros(filled.shape, np.float32), where=filled > 0
+    )
     still = replace(header, frequencies_hz=freq_hz, channel_width_hz=_width(freq_hz, header))
     count = given.times_s.size
     rows = Rows(
-        given.times_s, np.full(count, given.interval_s), given.ant1.astype(np.int32), given.ant2.astype(np.int32),
-        np.zeros((count, 3)), weight.astype(np.float32),
-    )  # fmt: skip
+        given.times_s,
+        np.full(count, given.interval_s),
+        given.ant1.astype(np.int32),
+        given.ant2.astype(np.int32),
+        np.zeros((count, 3)),
+        weight.astype(np.float32),
+    )
     with create(path, still, rows, ("DATA", "MODEL_DATA", "WEIGHT_SPECTRUM")) as writer:
         model = np.ones_like(data)
-        writer.put(0, {"DATA": data, "MODEL_DATA": model, "WEIGHT_SPECTRUM": bottom, "FLAG": bottom <= 0})
+        writer.put(
+            0, {"DATA": data, "MODEL_DATA": model, "WEIGHT_SPECTRUM": bottom, "FLAG": bottom <= 0}
+        )
 
 
 def _width(freq_hz: FloatArray, header: Header) -> float:
-    return header.channel_width_hz if freq_hz.size > 1 else header.channel_width_hz * len(header.frequencies_hz)
+    return (
+        header.channel_width_hz
+        if freq_hz.size > 1
+        else header.channel_width_hz * len(header.frequencies_hz)
+    )
 
 
-def solve(ms: Path, table: Path, limits: Limits, apply: Sequence[Path] = (), **solving: Any) -> Path:  # noqa: ANN401 - of CASA
+def solve(
+    ms: Path,
+    table: Path,
+    limits: Limits,
+    apply: Sequence[Path] = (),
+    **solving: Any,  # noqa: ANN401
+) -> Path:
     """Solve one caltable; `solving` are the arguments of calibrater.setsolve (type, apmode, solnorm, …).
 
     Raises
@@ -88,15 +106,23 @@ def solve(ms: Path, table: Path, limits: Limits, apply: Sequence[Path] = (), **s
         for path in apply:
             tool.setapply(table=str(path), interp="linear", calwt=False)
         tool.setsolve(
-            table=str(table), refant=limits.refant, minsnr=limits.minsnr, minblperant=limits.minblperant, t="int", append=False,
+            table=str(table),
+            refant=limits.refant,
+            minsnr=limits.minsnr,
+            minblperant=limits.minblperant,
+            t="int",
+            append=False,
             **solving,
-        )  # fmt: skip
+        )
         tool.solve()
     finally:
         tool.close()
     if not (table / "table.dat").exists():
         raise SolveFailedError(
-            ms.name, f"solutions of type {solving['type']}", "none", "Look at the flags and at the model's flux."
+            ms.name,
+            f"solutions of type {solving['type']}",
+            "none",
+            "Look at the flags and at the model's flux.",
         )
     _settle(table)
     return table
@@ -126,7 +152,9 @@ def _write_anew(loose: Path, path: Path) -> None:
 
     with ct.table(str(loose), ack=False, lockoptions="usernoread") as old:
         filled = [name for name in old.colnames() if old.nrows() and old.iscelldefined(name, 0)]
-        description = {name: old.getcoldesc(name) for name in (filled if old.nrows() else old.colnames())}
+        description = {
+            name: old.getcoldesc(name) for name in (filled if old.nrows() else old.colnames())
+        }
         for name in filled:
             if description[name].get("ndim"):
                 shape = list(np.shape(old.getcell(name, 0)))

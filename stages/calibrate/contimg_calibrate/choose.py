@@ -7,18 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contimg.calibration import Rung
-from contimg.errors import BadInputError, MissingError, NoCalibrationError
-from contimg.groups import utc_of_mjd
-from contimg.manifest import Input, artifact_input, read_manifest
-from contimg.schemas.caltables import CALTABLES
-from contimg.store import open_store
+from contimg.records.calibration import Rung
+from contimg.records.groups import utc_of_mjd
+from contimg.records.schemas.caltables import CALTABLES
+from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError
+from contimg.runtime.manifest import Input, artifact_input, read_manifest
+from contimg.runtime.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from contimg.calibration import FluxAnchor
-    from contimg.catalogues import CalibratorInBeam
+    from contimg.astro.catalogues import CalibratorInBeam
+    from contimg.records.calibration import FluxAnchor
     from contimg_calibrate.options import CalibrateOptions
 
 CANDIDATES = 3
@@ -78,30 +78,46 @@ def target_of(uri: str) -> Target | None:
         return None
     try:
         return Target(
-            str(metrics["group"]), float(metrics["mjd_start"]), float(metrics["mjd_end"]), float(metrics["pointing_dec_deg"]),
-            float(metrics["lat_deg"]), float(metrics["lon_deg"]), float(metrics["height_m"]),
-        )  # fmt: skip
+            str(metrics["group"]),
+            float(metrics["mjd_start"]),
+            float(metrics["mjd_end"]),
+            float(metrics["pointing_dec_deg"]),
+            float(metrics["lat_deg"]),
+            float(metrics["lon_deg"]),
+            float(metrics["height_m"]),
+        )
     except KeyError as error:
-        raise BadInputError(uri, f"a convert artifact whose metrics have {error}", "none", "Name a convert artifact.") from error
+        raise BadInputError(
+            uri,
+            f"a convert artifact whose metrics have {error}",
+            "none",
+            "Name a convert artifact.",
+        ) from error
 
 
 def calibrator_here(options: CalibrateOptions, target: Target) -> CalibratorInBeam | None:
     """Return the calibrator to solve on, or None: the one with the largest apparent flux, standards first."""
     if options.solve == "never":
         return None
-    from contimg.catalogues import calibrators_in_beam
-    from contimg.coordinates import Site
+    from contimg.astro.catalogues import calibrators_in_beam
+    from contimg.astro.coordinates import Site
 
     site = Site(target.lat_deg, target.lon_deg, target.height_m)
     found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, site)
     if options.calibrator is not None:
         return _named(options.calibrator, found, target)
     force = options.solve == "always"
-    standards = [c for c in found if c.is_standard and (force or c.apparent_jy >= options.min_primary_jy)]
-    others = [c for c in found if not c.is_standard and (force or c.apparent_jy >= options.min_bright_jy)]
+    standards = [
+        c for c in found if c.is_standard and (force or c.apparent_jy >= options.min_primary_jy)
+    ]
+    others = [
+        c for c in found if not c.is_standard and (force or c.apparent_jy >= options.min_bright_jy)
+    ]
     if force and not (standards or others):
         found_words = "none of the VLA calibrator list"
-        raise NoCalibrationError(target.name, "a calibrator in the beam", found_words, "Leave --solve at auto.")
+        raise NoCalibrationError(
+            target.name, "a calibrator in the beam", found_words, "Leave --solve at auto."
+        )
     return next(iter([*standards, *others]), None)
 
 
@@ -114,7 +130,9 @@ def _named(wanted: str, found: Iterable[CalibratorInBeam], target: Target) -> Ca
         if abs(source.dec_deg - dec_deg) < SAME_DEG and abs(source.ra_deg - ra_deg) < SAME_DEG:
             return source
     words = ", ".join(source.name for source in here) or "none"
-    raise NoCalibrationError(target.name, f"calibrator {wanted} in the beam", words, "Name one of those, or none.")
+    raise NoCalibrationError(
+        target.name, f"calibrator {wanted} in the beam", words, "Name one of those, or none."
+    )
 
 
 SAME_DEG = 0.05
@@ -145,11 +163,13 @@ def resolve(options: CalibrateOptions) -> list[Input]:
 
 def plain_input(path: str) -> Input:
     """Describe a folder with a Measurement Set as an input; MissingError if it is none."""
-    from contimg.trees import pack
+    from contimg.runtime.tar import pack
 
     folder = Path(path)
     if not (folder / "table.dat").exists():
-        raise MissingError(path, "a Measurement Set (a folder with table.dat)", "none", "Correct the path.")
+        raise MissingError(
+            path, "a Measurement Set (a folder with table.dat)", "none", "Correct the path."
+        )
 
     with Path("/dev/null").open("wb") as nowhere:
         _, digest = pack(folder, nowhere)
@@ -162,7 +182,12 @@ def _nothing(options: CalibrateOptions, target: Target) -> tuple[str, str, str, 
         f"Dec {target.dec_deg:+.2f}, or a set within {options.borrow_days:g} d of MJD {target.mjd:.3f} and "
         f"{options.strip_deg:g} deg of that Dec in {options.store or 'a --store, which was not given'}"
     )
-    return target.name, wanted, "neither (NO_VIABLE_TABLE)", "Calibrate a group with a calibrator of this strip first."
+    return (
+        target.name,
+        wanted,
+        "neither (NO_VIABLE_TABLE)",
+        "Calibrate a group with a calibrator of this strip first.",
+    )
 
 
 def registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
@@ -177,7 +202,10 @@ def registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
     for entry in store.entries("date="):
         if first <= entry.key.partition("=")[2][:10] <= last and entry.key.endswith(".parquet"):
             table = CALTABLES.read(store.read(entry.key), f"{store.root}/{entry.key}")
-            rows += [SetRow(**{name: row[name] for name in SetRow.__dataclass_fields__}) for row in table.to_pylist()]
+            rows += [
+                SetRow(**{name: row[name] for name in SetRow.__dataclass_fields__})
+                for row in table.to_pylist()
+            ]
     return rows
 
 
@@ -188,10 +216,14 @@ def ladder(rows: Sequence[SetRow], target: Target, options: CalibrateOptions) ->
     once gave fluxes x 0.06.
     """
     usable = [
-        row for row in rows
+        row
+        for row in rows
         if abs(row.dec - target.dec_deg) <= options.strip_deg
-        and (row.valid_from <= target.mjd <= row.valid_to or abs(row.mjd - target.mjd) <= options.borrow_days)
-    ]  # fmt: skip
+        and (
+            row.valid_from <= target.mjd <= row.valid_to
+            or abs(row.mjd - target.mjd) <= options.borrow_days
+        )
+    ]
     return sorted(usable, key=lambda row: _order(row, target))
 
 
@@ -216,7 +248,9 @@ def _existing(rows: Iterable[SetRow], store: str) -> Iterable[Input]:
     for row in rows:
         inside = "://" not in row.artifact and not row.artifact.startswith("/")
         try:
-            found = artifact_input(SET, f"{store.rstrip('/')}/{row.artifact}" if inside else row.artifact)
+            found = artifact_input(
+                SET, f"{store.rstrip('/')}/{row.artifact}" if inside else row.artifact
+            )
         except MissingError:
             continue
         if found.digest == row.digest:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.errors import AllFlaggedError, BadInputError
-from contimg.ms import Antennas, Header, Rows, create
+from contimg.records.ms import Antennas, Header, Rows, create
+from contimg.runtime.errors import AllFlaggedError, BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,10 +42,17 @@ def pick_field(source: Path, field: str, into: Path) -> Path:
             number = _field_number(source, field)
             with table.query(f"FIELD_ID=={number}", sortlist="TIME,ANTENNA1,ANTENNA2") as rows:
                 if not rows.nrows():
-                    raise AllFlaggedError(str(source), f"visibilities of field {field}", "no row", "Name another field.")
+                    raise AllFlaggedError(
+                        str(source),
+                        f"visibilities of field {field}",
+                        "no row",
+                        "Name another field.",
+                    )
                 _copy(source, number, rows, into)
     except RuntimeError as error:
-        raise BadInputError(str(source), "a Measurement Set", str(error), "Correct --plain-ms.") from error
+        raise BadInputError(
+            str(source), "a Measurement Set", str(error), "Correct --plain-ms."
+        ) from error
     return into
 
 
@@ -70,31 +77,58 @@ def _field_number(source: Path, field: str) -> int:
         return int(names.index(field))
     if field.isdigit() and int(field) < len(names):
         return int(field)
-    raise BadInputError(str(source), f"field {field}", ", ".join(names), "Name one of these fields.")
+    raise BadInputError(
+        str(source), f"field {field}", ", ".join(names), "Name one of these fields."
+    )
 
 
 def _copy(source: Path, field: int, rows: Any, into: Path) -> None:  # noqa: ANN401 - casacore has no types
     descriptions = np.unique(rows.getcol("DATA_DESC_ID"))
     if descriptions.size != 1:
-        raise BadInputError(str(source), "one spectral window", f"{descriptions.size}", "Split the Measurement Set first.")
+        raise BadInputError(
+            str(source),
+            "one spectral window",
+            f"{descriptions.size}",
+            "Split the Measurement Set first.",
+        )
     description = _subtable(source, "DATA_DESCRIPTION")
     window = description["SPECTRAL_WINDOW_ID"][int(descriptions[0])]
-    codes = np.asarray(_subtable(source, "POLARIZATION")["CORR_TYPE"][description["POLARIZATION_ID"][int(descriptions[0])]])
+    codes = np.asarray(
+        _subtable(source, "POLARIZATION")["CORR_TYPE"][
+            description["POLARIZATION_ID"][int(descriptions[0])]
+        ]
+    )
     hands = np.flatnonzero(np.isin(codes, list(PARALLEL)))
-    spectral, antenna, place = _subtable(source, "SPECTRAL_WINDOW"), _subtable(source, "ANTENNA"), _subtable(source, "FIELD")
+    spectral, antenna, place = (
+        _subtable(source, "SPECTRAL_WINDOW"),
+        _subtable(source, "ANTENNA"),
+        _subtable(source, "FIELD"),
+    )
     freq = np.asarray(spectral["CHAN_FREQ"][window])
     order = np.argsort(freq)
     ra, dec = np.asarray(place["PHASE_DIR"][field]).reshape(-1)[:2]
     header = Header(
-        telescope=str(_subtable(source, "OBSERVATION")["TELESCOPE_NAME"][0]), field=str(place["NAME"][field]), ra_rad=float(ra),
-        dec_rad=float(dec), frequencies_hz=freq[order], channel_width_hz=float(abs(np.asarray(spectral["CHAN_WIDTH"][window])[0])),
-        antennas=Antennas(tuple(antenna["NAME"]), np.array(antenna["POSITION"]), np.array(antenna["DISH_DIAMETER"])),
+        telescope=str(_subtable(source, "OBSERVATION")["TELESCOPE_NAME"][0]),
+        field=str(place["NAME"][field]),
+        ra_rad=float(ra),
+        dec_rad=float(dec),
+        frequencies_hz=freq[order],
+        channel_width_hz=float(abs(np.asarray(spectral["CHAN_WIDTH"][window])[0])),
+        antennas=Antennas(
+            tuple(antenna["NAME"]),
+            np.array(antenna["POSITION"]),
+            np.array(antenna["DISH_DIAMETER"]),
+        ),
         correlations=tuple(int(code) for code in codes[hands]),
-    )  # fmt: skip
+    )
     small = Rows(
-        rows.getcol("TIME"), rows.getcol("INTERVAL"), rows.getcol("ANTENNA1"), rows.getcol("ANTENNA2"), rows.getcol("UVW"),
+        rows.getcol("TIME"),
+        rows.getcol("INTERVAL"),
+        rows.getcol("ANTENNA1"),
+        rows.getcol("ANTENNA2"),
+        rows.getcol("UVW"),
         rows.getcol("WEIGHT")[:, hands].astype(np.float32),
-    )  # fmt: skip
+    )
     lost = rows.getcol("FLAG")[:, order][:, :, hands] | rows.getcol("FLAG_ROW")[:, None, None]
     with create(into, header, small) as writer:
         writer.put(0, {"DATA": rows.getcol("DATA")[:, order][:, :, hands], "FLAG": lost})

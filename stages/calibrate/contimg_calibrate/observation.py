@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.coordinates import Site
-from contimg.ms import MeasurementSet
-from contimg.predict import PointSources, Sky
+from contimg.astro.coordinates import Site
+from contimg.astro.predict import PointSources, Sky
+from contimg.records.ms import MeasurementSet
 from contimg_calibrate.choose import Target, target_of
 from contimg_calibrate.foreign import pick_field
 from contimg_calibrate.sky import field_sources
@@ -18,8 +18,8 @@ from contimg_calibrate.sky import field_sources
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.context import Context
-    from contimg.ms import Header
+    from contimg.records.ms import Header
+    from contimg.runtime.context import Context
     from contimg_calibrate.options import CalibrateOptions
 
     FloatArray = npt.NDArray[np.float64]
@@ -58,7 +58,11 @@ class Observation:
     @property
     def site(self) -> Site | None:
         """Where the array stands, if its beam is known."""
-        return Site(self.target.lat_deg, self.target.lon_deg, self.target.height_m) if self.target else None
+        return (
+            Site(self.target.lat_deg, self.target.lon_deg, self.target.height_m)
+            if self.target
+            else None
+        )
 
     def moments(self) -> FloatArray:
         """Return some moments of the observation, MJD."""
@@ -70,15 +74,29 @@ class Observation:
         header = self.header
         smeared = self.target is not None
         return Sky(
-            sources, header.ra_rad, header.dec_rad, header.frequencies_hz, header.channel_width_hz if smeared else 0.0,
-            self.integration_s if smeared else 0.0, self.site, float(np.radians(self.dec_deg)),
-        )  # fmt: skip
+            sources,
+            header.ra_rad,
+            header.dec_rad,
+            header.frequencies_hz,
+            header.channel_width_hz if smeared else 0.0,
+            self.integration_s if smeared else 0.0,
+            self.site,
+            float(np.radians(self.dec_deg)),
+        )
 
     def field_sources(self) -> PointSources:
         """Return the NVSS sources out to the beam's null; none for another telescope."""
         if self.site is None:
-            return PointSources(np.zeros(0), np.zeros(0), np.zeros((0, self.header.frequencies_hz.size)))
-        return field_sources(self.mjd_start, self.mjd_end, float(np.radians(self.dec_deg)), self.site, self.header.frequencies_hz)
+            return PointSources(
+                np.zeros(0), np.zeros(0), np.zeros((0, self.header.frequencies_hz.size))
+            )
+        return field_sources(
+            self.mjd_start,
+            self.mjd_end,
+            float(np.radians(self.dec_deg)),
+            self.site,
+            self.header.frequencies_hz,
+        )
 
 
 def observe(options: CalibrateOptions, context: Context) -> Observation:
@@ -92,6 +110,15 @@ def observe(options: CalibrateOptions, context: Context) -> Observation:
     with MeasurementSet(path) as ms:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
         header = ms.header
-    start, end = float(times.min() - interval / 2) / DAY_S, float(times.max() + interval / 2) / DAY_S
-    name = target.name if target else path.stem if options.ms is not None else Path(str(options.plain_ms)).stem
+    start, end = (
+        float(times.min() - interval / 2) / DAY_S,
+        float(times.max() + interval / 2) / DAY_S,
+    )
+    name = (
+        target.name
+        if target
+        else path.stem
+        if options.ms is not None
+        else Path(str(options.plain_ms)).stem
+    )
     return Observation(path, flags, header, start, end, interval, target, name)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from contimg.options import ArtifactURI, ObjectURI, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
+from contimg.runtime.stage import Stage
 
 
 class CalibrateOptions(StageOptions):
@@ -74,6 +74,9 @@ class CalibrateOptions(StageOptions):
 
 
 STAGE = Stage(
-    name="calibrate", options=CalibrateOptions, package="contimg_calibrate", tools=("casatools", "python-casacore"),
+    name="calibrate",
+    options=CalibrateOptions,
+    package="contimg_calibrate",
+    tools=("casatools", "python-casacore"),
     resolver="contimg_calibrate.choose:resolve",
-)  # fmt: skip
+)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.errors import SolveFailedError
+from contimg.runtime.errors import SolveFailedError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.gains import CalTable, Factors
+    from contimg.astro.gains import CalTable, Factors
     from contimg_calibrate.visibilities import Ratio
 
     FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,9 @@ def flagged(table: CalTable, has_data: FlagArray, has_band: FlagArray | None = N
     return float(flags.mean()) if flags.size else 1.0
 
 
-def leftover(ratio: Ratio, top: npt.NDArray[np.complex64], bottom: npt.NDArray[np.float32]) -> dict[str, float]:
+def leftover(
+    ratio: Ratio, top: npt.NDArray[np.complex64], bottom: npt.NDArray[np.float32]
+) -> dict[str, float]:
     """Return how calibrated data over model scatter from baseline to baseline, weighted.
 
     `top`, `bottom` are X and Y of each row after all gains, shape (R, P).
@@ -44,20 +46,33 @@ def leftover(ratio: Ratio, top: npt.NDArray[np.complex64], bottom: npt.NDArray[n
     np.add.at(y, ratio.pair, bottom)
     have = y > 0
     if not have.any():
-        return {"scale": 0.0, "scale_error": np.inf, "amplitude_rms": np.inf, "phase_rms_deg": np.inf, "expected_rms": np.inf}
+        return {
+            "scale": 0.0,
+            "scale_error": np.inf,
+            "amplitude_rms": np.inf,
+            "phase_rms_deg": np.inf,
+            "expected_rms": np.inf,
+        }
     mean, weight = x[have] / y[have], y[have]
     centre = float(np.average(mean.real, weights=weight))
     return {
         "scale": centre,
         "scale_error": float(weight.sum() ** -0.5),
         "amplitude_rms": float(np.sqrt(np.average((np.abs(mean) - centre) ** 2, weights=weight))),
-        "phase_rms_deg": float(np.degrees(np.sqrt(np.average(np.angle(mean) ** 2, weights=weight)))),
+        "phase_rms_deg": float(
+            np.degrees(np.sqrt(np.average(np.angle(mean) ** 2, weights=weight)))
+        ),
         "expected_rms": float(np.sqrt(weight.size / weight.sum())),
     }
 
 
 def judge_solution(
-    where: str, tables: dict[str, CalTable], health: FloatArray, left: dict[str, float], max_flagged: float, band: FlagArray
+    where: str,
+    tables: dict[str, CalTable],
+    health: FloatArray,
+    left: dict[str, float],
+    max_flagged: float,
+    band: FlagArray,
 ) -> dict[str, float]:
     """Return what may be said of a solution.
 
@@ -86,14 +101,25 @@ def judge_solution(
     shares = {role: flagged(table, alive, band) for role, table in tables.items()}
     worst = max(shares, key=lambda role: shares[role])
     if shares[worst] > max_flagged:
-        raise SolveFailedError(where, f"at most {max_flagged:.0%} flagged solutions", f"{shares[worst]:.1%} in {worst}", remedy)
+        raise SolveFailedError(
+            where,
+            f"at most {max_flagged:.0%} flagged solutions",
+            f"{shares[worst]:.1%} in {worst}",
+            remedy,
+        )
     amplitude, odd = amplitudes(tables, alive)
     if odd > MAX_ODD:
-        wanted = f"antenna gains within a factor {ODD_FACTOR:g} of their median, but for {MAX_ODD:.0%}"
+        wanted = (
+            f"antenna gains within a factor {ODD_FACTOR:g} of their median, but for {MAX_ODD:.0%}"
+        )
         raise SolveFailedError(where, wanted, f"{odd:.1%} beyond", remedy)
     noise = left["expected_rms"]
-    if left["amplitude_rms"] > MAX_AMPLITUDE_RMS + 3 * noise or left["phase_rms_deg"] > MAX_PHASE_RMS_DEG + 3 * np.degrees(noise):
-        wanted = f"baselines within {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg rms of the model"
+    if left["amplitude_rms"] > MAX_AMPLITUDE_RMS + 3 * noise or left[
+        "phase_rms_deg"
+    ] > MAX_PHASE_RMS_DEG + 3 * np.degrees(noise):
+        wanted = (
+            f"baselines within {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg rms of the model"
+        )
         found = f"{left['amplitude_rms']:.2f} and {left['phase_rms_deg']:.0f} deg"
         raise SolveFailedError(where, wanted, found, remedy)
     return {
@@ -126,7 +152,9 @@ def phase_error_rad(ratio: Ratio, bottom: npt.NDArray[np.float32], antennas: int
     return float(np.median(have) ** -0.5) if have.size else np.inf
 
 
-def gain_factor(factors: Factors, rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.complex64]:
+def gain_factor(
+    factors: Factors, rows: tuple[npt.NDArray[np.int64], ...]
+) -> npt.NDArray[np.complex64]:
     """Return g_i conj(g_j) of rows (slot, ant1, ant2), shape (R, P), 0 where flagged; the bandpass is not in it."""
     slot, ant1, ant2 = rows
     gain = np.where(factors.gain_flag, 0, factors.gain)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.gains import read_caltable
-from contimg.npz import to_npz
+from contimg.astro.gains import read_caltable
+from contimg.records.array_files import to_npz
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,11 @@ def solutions(folders: Mapping[str, Path]) -> bytes:
     for role, folder in folders.items():
         table = read_caltable(folder)
         arrays[f"{role}_value"] = table.value.astype(np.complex64)
-        arrays[f"{role}_flag"], arrays[f"{role}_time_s"], arrays[f"{role}_freq_hz"] = table.flag, table.time_s, table.freq_hz
+        arrays[f"{role}_flag"], arrays[f"{role}_time_s"], arrays[f"{role}_freq_hz"] = (
+            table.flag,
+            table.time_s,
+            table.freq_hz,
+        )
         with ct.table(f"{folder}::ANTENNA", ack=False, lockoptions="usernoread") as antennas:
             arrays["antenna"] = np.array(antennas.getcol("NAME"), np.str_)
     return to_npz(arrays)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.catalogues import NVSS_HZ, calibrators, nvss
-from contimg.coordinates import icrs_of_hadec
-from contimg.errors import BadInputError, NoSourcesError, UsageError
-from contimg.predict import FIELD_ALPHA, PointSources, power_law
-from contimg.standards import standard
-from contimg.telescope import DISH_M, SPEED_OF_LIGHT
+from contimg.astro.catalogues import NVSS_HZ, calibrators, nvss
+from contimg.astro.coordinates import icrs_of_hadec
+from contimg.astro.predict import FIELD_ALPHA, PointSources, power_law
+from contimg.astro.standards import standard
+from contimg.astro.telescope import DISH_M, SPEED_OF_LIGHT
+from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.coordinates import Site
-    from contimg.predict import Sky
+    from contimg.astro.coordinates import Site
+    from contimg.astro.predict import Sky
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -69,10 +69,14 @@ def position_of(name_or_position: str) -> tuple[float, float]:
         listed = calibrators()
         wanted = name_or_position.upper().removeprefix("J")
         known = zip(listed.name, listed.alias, strict=True)
-        which = np.flatnonzero([wanted in {str(name).upper(), str(alias).upper()} for name, alias in known])
+        which = np.flatnonzero(
+            [wanted in {str(name).upper(), str(alias).upper()} for name, alias in known]
+        )
         if not which.size:
             remedy = "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux."
-            raise UsageError("--calibrator", "a known calibrator, or RA,Dec", name_or_position, remedy) from None
+            raise UsageError(
+                "--calibrator", "a known calibrator, or RA,Dec", name_or_position, remedy
+            ) from None
         return float(listed.ra_deg[which[0]]), float(listed.dec_deg[which[0]])
     return ra % 360.0, dec
 
@@ -87,33 +91,59 @@ def calibrator_at(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Calibra
     """
     known = standard((ra_deg, dec_deg))
     if known is not None:
-        return Calibrator(known.name, known.ra_deg, known.dec_deg, known.flux_jy(freq_hz), known.anchor)
+        return Calibrator(
+            known.name, known.ra_deg, known.dec_deg, known.flux_jy(freq_hz), known.anchor
+        )
     listed = calibrators()
     away = listed.separation_deg(ra_deg, dec_deg)
     i = int(np.argmin(away))
     if not (away[i] < SAME_DEG and listed.usable[i]):
         remedy = "No flux is ever assumed: name a calibrator of the lists, or give --model-file."
-        raise UsageError("--calibrator", "a calibrator with a known flux", f"none at {ra_deg:.4f},{dec_deg:.4f}", remedy)
+        raise UsageError(
+            "--calibrator",
+            "a calibrator with a known flux",
+            f"none at {ra_deg:.4f},{dec_deg:.4f}",
+            remedy,
+        )
     index = float(np.nan_to_num(listed.spectral_index[i]))
     spectrum = power_law(listed.flux_jy[i], listed.freq_hz, freq_hz, index)[0]
-    return Calibrator(str(listed.name[i]), float(listed.ra_deg[i]), float(listed.dec_deg[i]), spectrum, standard=False)
+    return Calibrator(
+        str(listed.name[i]),
+        float(listed.ra_deg[i]),
+        float(listed.dec_deg[i]),
+        spectrum,
+        standard=False,
+    )
 
 
-def field_sources(mjd_start: float, mjd_end: float, dec_rad: float, site: Site, freq_hz: FloatArray) -> PointSources:
+def field_sources(
+    mjd_start: float, mjd_end: float, dec_rad: float, site: Site, freq_hz: FloatArray
+) -> PointSources:
     """Return the NVSS sources within the beam's null at any time of a group, with a spectral index of -0.7."""
     moments = np.array([mjd_start, (mjd_start + mjd_end) / 2, mjd_end])
     ra, dec = icrs_of_hadec(0.0, dec_rad, moments, site)
     drift_rad = (moments[2] - moments[0]) * np.pi * np.cos(dec_rad)
     radius_rad = NULL * SPEED_OF_LIGHT / (DISH_M * freq_hz.min()) + drift_rad
-    found = nvss().within(float(np.degrees(ra[1])), float(np.degrees(dec[1])), float(np.degrees(radius_rad)))
-    return PointSources(np.radians(found.ra_deg), np.radians(found.dec_deg), power_law(found.flux_jy, NVSS_HZ, freq_hz))
+    found = nvss().within(
+        float(np.degrees(ra[1])), float(np.degrees(dec[1])), float(np.degrees(radius_rad))
+    )
+    return PointSources(
+        np.radians(found.ra_deg),
+        np.radians(found.dec_deg),
+        power_law(found.flux_jy, NVSS_HZ, freq_hz),
+    )
 
 
 def merge(first: PointSources, others: PointSources) -> PointSources:
     """Return `first` and those of `others` that are not at the place of one of them."""
     towards = _vectors(others) @ _vectors(first).T
     apart = np.flatnonzero(np.all(towards < np.cos(np.radians(SAME_DEG)), axis=1))
-    return PointSources(*(np.concatenate([a, b[apart]]) for a, b in zip(_columns(first), _columns(others), strict=True)))
+    return PointSources(
+        *(
+            np.concatenate([a, b[apart]])
+            for a, b in zip(_columns(first), _columns(others), strict=True)
+        )
+    )
 
 
 def keep_bright(sky: Sky, mjd_utc: FloatArray, least_jy: float) -> npt.NDArray[np.intp]:
@@ -138,14 +168,21 @@ def read_model(data: bytes, where: str, freq_hz: FloatArray) -> PointSources:
     """
     try:
         rows = list(csv.DictReader(io.StringIO(data.decode())))
-        numbers = np.array([
-            [float(row[name]) for name in ("ra_deg", "dec_deg", "flux_jy")]
-            + [float(row.get("alpha") or FIELD_ALPHA), float(row.get("reference_hz") or NVSS_HZ)]
-            for row in rows
-        ])  # fmt: skip
+        numbers = np.array(
+            [
+                [float(row[name]) for name in ("ra_deg", "dec_deg", "flux_jy")]
+                + [
+                    float(row.get("alpha") or FIELD_ALPHA),
+                    float(row.get("reference_hz") or NVSS_HZ),
+                ]
+                for row in rows
+            ]
+        )
     except (ValueError, KeyError, TypeError) as error:
         wanted = "a CSV with columns ra_deg, dec_deg, flux_jy[, alpha, reference_hz]"
-        raise BadInputError(where, wanted, f"{type(error).__name__} {error}", "Correct the list.") from error
+        raise BadInputError(
+            where, wanted, f"{type(error).__name__} {error}", "Correct the list."
+        ) from error
     if not rows:
         raise NoSourcesError(where, "sources", "none", "Give a list with sources.")
     spectra = numbers[:, 2:3] * (freq_hz[None, :] / numbers[:, 4:5]) ** numbers[:, 3:4]
@@ -158,4 +195,11 @@ def _columns(sources: PointSources) -> tuple[FloatArray, FloatArray, FloatArray]
 
 def _vectors(sources: PointSources) -> FloatArray:
     cos_dec = np.cos(sources.dec_rad)
-    return np.stack([cos_dec * np.cos(sources.ra_rad), cos_dec * np.sin(sources.ra_rad), np.sin(sources.dec_rad)], axis=1)
+    return np.stack(
+        [
+            cos_dec * np.cos(sources.ra_rad),
+            cos_dec * np.sin(sources.ra_rad),
+            np.sin(sources.dec_rad),
+        ],
+        axis=1,
+    )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg import errors
-from contimg.coordinates import Site
-from contimg.errors import ContimgError
-from contimg.flagfile import read_flags
-from contimg.gains import Factors, Gains, read_caltable
-from contimg.ms import MeasurementSet
-from contimg.predict import PointSources, Sky
+from contimg.astro.coordinates import Site
+from contimg.astro.gains import Factors, Gains, read_caltable
+from contimg.astro.predict import PointSources, Sky
+from contimg.records.flagfile import read_flags
+from contimg.records.ms import MeasurementSet
+from contimg.runtime import errors
+from contimg.runtime.errors import ContimgError
 from contimg_calibrate import casa
 from contimg_calibrate.quality import gain_factor, judge_solution, leftover, phase_error_rad
 from contimg_calibrate.visibilities import Ratio, load, sum_channels, sum_times
@@ -22,7 +22,7 @@ from contimg_calibrate.visibilities import Ratio, load, sum_channels, sum_times
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.ms import Header
+    from contimg.records.ms import Header
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -60,9 +60,16 @@ class Work:
             return Gains.read(tables).evaluate(self.ratio.times_s, self.freq_hz)
         antennas, pols = len(self.header.antennas.names), self.ratio.power.shape[2]
         band, gain = (antennas, self.freq_hz.size, pols), (self.ratio.times_s.size, antennas, pols)
-        return Factors(np.ones(band, np.complex64), np.zeros(band, bool), np.ones(gain, np.complex64), np.zeros(gain, bool))
+        return Factors(
+            np.ones(band, np.complex64),
+            np.zeros(band, bool),
+            np.ones(gain, np.complex64),
+            np.zeros(gain, bool),
+        )
 
-    def continuum(self, name: str, tables: list[Path], solint_s: float, channels: slice = slice(None)) -> Path:
+    def continuum(
+        self, name: str, tables: list[Path], solint_s: float, channels: slice = slice(None)
+    ) -> Path:
         """Write the data over model after some tables, one channel, one row a baseline and interval.
 
         CASA is given the sums over an interval: it solves them 5 times faster than the rows, and to the same minimum.
@@ -71,13 +78,21 @@ class Work:
         times, part = intervals(self.ratio.times_s, self.integration_s, solint_s)
         pairs = len(self.ratio.pairs)
         row = part[self.ratio.slot] * pairs + self.ratio.pair
-        x, y = np.zeros((times.size * pairs, top.shape[1]), np.complex128), np.zeros((times.size * pairs, top.shape[1]))
+        x, y = (
+            np.zeros((times.size * pairs, top.shape[1]), np.complex128),
+            np.zeros((times.size * pairs, top.shape[1])),
+        )
         np.add.at(x, row, top)
         np.add.at(y, row, bottom)
         ant1, ant2 = np.tile(self.ratio.pairs.T, times.size)
         rows = casa.Solvable(
-            np.repeat(times, pairs), self.integration_s, ant1, ant2, x[:, None].astype(np.complex64), y[:, None].astype(np.float32)
-        )  # fmt: skip
+            np.repeat(times, pairs),
+            self.integration_s,
+            ant1,
+            ant2,
+            x[:, None].astype(np.complex64),
+            y[:, None].astype(np.float32),
+        )
         freq = np.array([self.freq_hz[channels].mean()])
         casa.write_solvable(self.folder / name, self.header, freq, rows)
         return self.folder / name
@@ -87,7 +102,9 @@ class Work:
         top, bottom = sum_times(self.ratio, self.factors(tables))
         middle = np.full(len(self.ratio.pairs), self.ratio.times_s.mean())
         interval = self.integration_s * self.ratio.times_s.size
-        rows = casa.Solvable(middle, interval, self.ratio.pairs[:, 0], self.ratio.pairs[:, 1], top, bottom)
+        rows = casa.Solvable(
+            middle, interval, self.ratio.pairs[:, 0], self.ratio.pairs[:, 1], top, bottom
+        )
         casa.write_solvable(self.folder / name, self.header, self.freq_hz, rows)
         return self.folder / name
 
@@ -99,7 +116,9 @@ class Work:
 def run(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Call `solve_group` or `solve_field`; a failure that blames the data comes back as its name and words."""
     try:
-        answer: dict[str, Any] = {"solve_group": solve_group, "solve_field": solve_field}[task](**arguments)
+        answer: dict[str, Any] = {"solve_group": solve_group, "solve_field": solve_field}[task](
+            **arguments
+        )
     except ContimgError as error:
         return {"error": type(error).__name__, "words": list(error.args)}
     return answer
@@ -112,20 +131,31 @@ def raise_error(answer: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def solve_group(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any]) -> dict[str, Any]:
+def solve_group(
+    ms: str, flags: str, sky: str, folder: str, given: dict[str, Any]
+) -> dict[str, Any]:
     """Solve phases, bandpass and gains on a calibrator; return what may be said of them, and the tables by role."""
     work = _prepare(ms, flags, sky, folder, given)
     out = Path(folder)
     window = _window(work.ratio)
     prephase = casa.solve(
-        work.continuum("prephase.ms", [], given["prephase_solint_s"], window), out / "prephase.G", work.limits,
-        type="G", apmode="p",
-    )  # fmt: skip
+        work.continuum("prephase.ms", [], given["prephase_solint_s"], window),
+        out / "prephase.G",
+        work.limits,
+        type="G",
+        apmode="p",
+    )
     band = [_delays(work, prephase)] if given["do_k"] else []
-    band.append(casa.solve(
-        work.spectrum("bandpass.ms", [prephase, *band]), out / "bandpass.B", work.limits,
-        type="B", solnorm=True, fillgaps=given["fillgaps"],
-    ))  # fmt: skip
+    band.append(
+        casa.solve(
+            work.spectrum("bandpass.ms", [prephase, *band]),
+            out / "bandpass.B",
+            work.limits,
+            type="B",
+            solnorm=True,
+            fillgaps=given["fillgaps"],
+        )
+    )
     phases = work.continuum("phase.ms", band, given["phase_solint_s"])
     phase = casa.solve(phases, out / "phase.G", work.limits, type="G", apmode="p")
     whole = work.continuum("gain.ms", [*band, phase], np.inf)
@@ -143,7 +173,9 @@ def solve_group(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any
     }
 
 
-def solve_field(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any]) -> dict[str, Any]:
+def solve_field(
+    ms: str, flags: str, sky: str, folder: str, given: dict[str, Any]
+) -> dict[str, Any]:
     """Solve phases on a field after a selected set, if they can be had; return how the set fits the field."""
     work = _prepare(ms, flags, sky, folder, given)
     tables = [Path(path) for path in given["tables"]]
@@ -154,7 +186,12 @@ def solve_field(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any
     total = float(np.hypot(error, np.degrees(given["confusion"] / np.sqrt(2 * others))))
     span = float(np.ptp(work.ratio.times_s)) + work.integration_s
     short = error * np.sqrt(max(1.0, span / given["phase_solint_s"]))
-    answer: dict[str, Any] = {"phase_error_deg": total, "before": leftover(work.ratio, top, bottom), "done": False, "solint": ""}
+    answer: dict[str, Any] = {
+        "phase_error_deg": total,
+        "before": leftover(work.ratio, top, bottom),
+        "done": False,
+        "solint": "",
+    }
     if given["mode"] == "never" or (given["mode"] == "auto" and total > given["limit_deg"]):
         return answer
     solint_s = given["phase_solint_s"] if short <= given["short_limit_deg"] else np.inf
@@ -162,22 +199,57 @@ def solve_field(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any
     field = casa.solve(rows, Path(folder) / "field.G", work.limits, type="G", apmode="p")
     factor = gain_factor(work.factors([field]), (work.ratio.slot, work.ratio.ant1, work.ratio.ant2))
     after = leftover(work.ratio, top * factor.conj(), bottom * np.abs(factor) ** 2)
-    return {**answer, "done": True, "solint": f"{solint_s:g} s", "after": after, "table": str(field)}
+    return {
+        **answer,
+        "done": True,
+        "solint": f"{solint_s:g} s",
+        "after": after,
+        "table": str(field),
+    }
 
 
 def save_sky(path: Path, sky: Sky) -> None:
     """Write a sky for the child."""
-    site = [np.nan] * 3 if sky.site is None else [sky.site.lat_deg, sky.site.lon_deg, sky.site.height_m]
-    numbers = [sky.ra0_rad, sky.dec0_rad, sky.width_hz, sky.integration_s, sky.pointing_dec_rad, *site]
+    site = (
+        [np.nan] * 3
+        if sky.site is None
+        else [sky.site.lat_deg, sky.site.lon_deg, sky.site.height_m]
+    )
+    numbers = [
+        sky.ra0_rad,
+        sky.dec0_rad,
+        sky.width_hz,
+        sky.integration_s,
+        sky.pointing_dec_rad,
+        *site,
+    ]
     sources = sky.sources
-    np.savez(path, ra=sources.ra_rad, dec=sources.dec_rad, flux=sources.flux_jy, freq=sky.freq_hz, numbers=np.array(numbers))
+    np.savez(
+        path,
+        ra=sources.ra_rad,
+        dec=sources.dec_rad,
+        flux=sources.flux_jy,
+        freq=sky.freq_hz,
+        numbers=np.array(numbers),
+    )
 
 
 def _load_sky(path: str) -> Sky:
     with np.load(path) as saved:
-        ra0, dec0, width, integration, pointing, *site = (float(number) for number in saved["numbers"])
+        ra0, dec0, width, integration, pointing, *site = (
+            float(number) for number in saved["numbers"]
+        )
         sources = PointSources(saved["ra"], saved["dec"], saved["flux"])
-        return Sky(sources, ra0, dec0, saved["freq"], width, integration, None if np.isnan(site[0]) else Site(*site), pointing)
+        return Sky(
+            sources,
+            ra0,
+            dec0,
+            saved["freq"],
+            width,
+            integration,
+            None if np.isnan(site[0]) else Site(*site),
+            pointing,
+        )
 
 
 def _prepare(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any]) -> Work:
@@ -187,12 +259,22 @@ def _prepare(ms: str, flags: str, sky: str, folder: str, given: dict[str, Any]) 
         ratio = load(table, extra, _load_sky(sky))
     limits = casa.Limits("", given["minsnr"], given["minblperant"])
     work = Work(header, ratio, Path(folder), limits, integration)
-    names = rank_references(header.telescope, header.antennas.names, _health(work), given["reference_antenna"])
-    return Work(header, ratio, Path(folder), casa.Limits(",".join(names), limits.minsnr, limits.minblperant), integration)
+    names = rank_references(
+        header.telescope, header.antennas.names, _health(work), given["reference_antenna"]
+    )
+    return Work(
+        header,
+        ratio,
+        Path(folder),
+        casa.Limits(",".join(names), limits.minsnr, limits.minblperant),
+        integration,
+    )
 
 
 def _delays(work: Work, prephase: Path) -> Path:
-    return casa.solve(work.spectrum("delay.ms", [prephase]), work.folder / "delay.K", work.limits, type="K")
+    return casa.solve(
+        work.spectrum("delay.ms", [prephase]), work.folder / "delay.K", work.limits, type="K"
+    )
 
 
 def _health(work: Work) -> FloatArray:
@@ -201,17 +283,29 @@ def _health(work: Work) -> FloatArray:
     return np.pad(health, (0, len(work.header.antennas.names) - health.size))
 
 
-def rank_references(telescope: str, names: tuple[str, ...], health: FloatArray, wanted: str | None = None) -> list[str]:
+def rank_references(
+    telescope: str, names: tuple[str, ...], health: FloatArray, wanted: str | None = None
+) -> list[str]:
     """Return the best reference antennas: the one that is asked for, then healthy outriggers, then the others by health."""
-    outside = [telescope == TELESCOPE and name.isdigit() and int(name) in OUTRIGGERS for name in names]
+    outside = [
+        telescope == TELESCOPE and name.isdigit() and int(name) in OUTRIGGERS for name in names
+    ]
 
     def order(i: int) -> tuple[bool, bool, bool, float, int]:
-        return names[i] != wanted, health[i] < HEALTHY, not outside[i], -round(float(health[i]), 2), i
+        return (
+            names[i] != wanted,
+            health[i] < HEALTHY,
+            not outside[i],
+            -round(float(health[i]), 2),
+            i,
+        )
 
     return [names[i] for i in sorted(range(len(names)), key=order) if health[i] > 0][:REFERENCES]
 
 
-def intervals(times_s: FloatArray, integration_s: float, solint_s: float) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+def intervals(
+    times_s: FloatArray, integration_s: float, solint_s: float
+) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     """Cut times into solution intervals of about `solint_s`, all of one length; return their mean times and each time's interval."""
     begin = times_s[0] - integration_s / 2
     span = times_s[-1] + integration_s / 2 - begin

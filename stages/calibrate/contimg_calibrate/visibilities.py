@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from contimg.errors import AllFlaggedError, BadInputError
-from contimg.predict import antenna_positions, predict_rows
+from contimg.astro.predict import antenna_positions, predict_rows
+from contimg.runtime.errors import AllFlaggedError, BadInputError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.gains import Factors
-    from contimg.ms import MeasurementSet
-    from contimg.predict import Sky
+    from contimg.astro.gains import Factors
+    from contimg.astro.predict import Sky
+    from contimg.records.ms import MeasurementSet
 
     FloatArray = npt.NDArray[np.float64]
     Float32Array = npt.NDArray[np.float32]
@@ -68,7 +68,9 @@ class Ratio:
         """Share of unflagged samples of each antenna, shape (antennas,); antennas without rows have 0."""
         good = np.count_nonzero(self.power, axis=(1, 2)).astype(float)
         size = self.pairs.max() + 1
-        total = sum(np.bincount(a, minlength=size) for a in (self.ant1, self.ant2)) * float(np.prod(self.power.shape[1:]))
+        total = sum(np.bincount(a, minlength=size) for a in (self.ant1, self.ant2)) * float(
+            np.prod(self.power.shape[1:])
+        )
         kept = sum(np.bincount(a, good, minlength=size) for a in (self.ant1, self.ant2))
         return np.asarray(np.divide(kept, total, out=np.zeros(size), where=total > 0))
 
@@ -97,50 +99,84 @@ def load(ms: MeasurementSet, flags: FlagArray | None, sky: Sky) -> Ratio:
     keys, pair = np.unique(ant1 * antennas + ant2, return_inverse=True)
     shape = (ant1.size, sky.freq_hz.size, len(ms.header.correlations))
     ratio = Ratio(
-        rows.time_s[edges[:-1]], np.searchsorted(edges, np.flatnonzero(cross), side="right") - 1, ant1, ant2, pair,
+        rows.time_s[edges[:-1]],
+        np.searchsorted(edges, np.flatnonzero(cross), side="right") - 1,
+        ant1,
+        ant2,
+        pair,
         np.stack([keys // antennas, keys % antennas], axis=1),
-        np.empty(shape, np.complex64), np.empty(shape, np.float32), np.ones((keys.size, shape[2]), np.float32),
-    )  # fmt: skip
+        np.empty(shape, np.complex64),
+        np.empty(shape, np.float32),
+        np.ones((keys.size, shape[2]), np.float32),
+    )
     noise = np.zeros((keys.size, shape[2], 2))
     for first, last in itertools.pairwise(edges):
         _load_integration(ms, (int(first), int(last)), flags, sky, ratio, noise)
     if not np.any(ratio.power):
-        raise AllFlaggedError(str(ms.path.name), "unflagged cross-correlations", "none", "Look at the flag artifact's report.")
+        raise AllFlaggedError(
+            str(ms.path.name),
+            "unflagged cross-correlations",
+            "none",
+            "Look at the flag artifact's report.",
+        )
     ratio.weight[:] = _weights(noise)
     return ratio
 
 
 def _load_integration(
-    ms: MeasurementSet, span: tuple[int, int], flags: FlagArray | None, sky: Sky, ratio: Ratio, noise: FloatArray
+    ms: MeasurementSet,
+    span: tuple[int, int],
+    flags: FlagArray | None,
+    sky: Sky,
+    ratio: Ratio,
+    noise: FloatArray,
 ) -> None:
     first, last = span
     rows = ms.rows
     cross = np.flatnonzero(rows.antenna1[first:last] != rows.antenna2[first:last])
     ant1, ant2 = (a[first:last].astype(np.int64) for a in (rows.antenna1, rows.antenna2))
     positions = antenna_positions(rows.uvw_m[first:last], ant1, ant2, len(ms.header.antennas.names))
-    model = predict_rows(sky, positions, float(rows.time_s[first]) / DAY_S, ant1[cross], ant2[cross])
+    model = predict_rows(
+        sky, positions, float(rows.time_s[first]) / DAY_S, ant1[cross], ant2[cross]
+    )
     lost = ms.read("FLAG", first, last - first)[cross]
     if flags is not None:
         lost |= flags[first:last][cross]
     at = int(np.searchsorted(ratio.times_s, rows.time_s[first] - SAME_TIME_S))
-    to = slice(int(np.searchsorted(ratio.slot, at)), int(np.searchsorted(ratio.slot, at, side="right")))
+    to = slice(
+        int(np.searchsorted(ratio.slot, at)), int(np.searchsorted(ratio.slot, at, side="right"))
+    )
     data = ms.read("DATA", first, last - first)[cross]
     empty = _divide(data, lost, model, ratio.product[to], ratio.power[to])
     if empty:
-        raise BadInputError(f"model of {ms.path.name}", "a flux wherever there are data", f"{empty} zeros", "Correct the model.")
+        raise BadInputError(
+            f"model of {ms.path.name}",
+            "a flux wherever there are data",
+            f"{empty} zeros",
+            "Correct the model.",
+        )
     _noise(data, lost, ratio.pair[to], noise)
 
 
 def _weights(noise: FloatArray) -> Float32Array:
     """Return 1 / variance a baseline and polarization from sums of squared second differences and their counts."""
     total, count = noise[..., 0], noise[..., 1]
-    variance = np.divide(total, count * SECOND_DIFFERENCE, out=np.full(total.shape, np.nan), where=count >= MIN_TRIPLES)
+    variance = np.divide(
+        total,
+        count * SECOND_DIFFERENCE,
+        out=np.full(total.shape, np.nan),
+        where=count >= MIN_TRIPLES,
+    )
     usual = np.nanmedian(np.where(variance > 0, variance, np.nan)) if np.any(variance > 0) else 1.0
-    variance = np.clip(np.where(variance > 0, variance, usual), usual / MAX_WEIGHT, usual * MAX_WEIGHT)
+    variance = np.clip(
+        np.where(variance > 0, variance, usual), usual / MAX_WEIGHT, usual * MAX_WEIGHT
+    )
     return np.asarray(1 / variance, np.float32)
 
 
-def sum_channels(ratio: Ratio, factors: Factors, channels: slice = slice(None)) -> tuple[ComplexArray, Float32Array]:
+def sum_channels(
+    ratio: Ratio, factors: Factors, channels: slice = slice(None)
+) -> tuple[ComplexArray, Float32Array]:
     """Return X and Y of each row after a bandpass and gains, shapes (R, P): sums over channels, weights included.
 
     X / Y is then what is left of the data over the model; Y is the inverse variance of its real part.
@@ -149,9 +185,14 @@ def sum_channels(ratio: Ratio, factors: Factors, channels: slice = slice(None)) 
     top, bottom = np.zeros((rows, pols), np.complex128), np.zeros((rows, pols), np.float64)
     span = range(*channels.indices(ratio.power.shape[1]))
     _sum_channels(
-        ratio.product, ratio.power, (ratio.slot, ratio.ant1, ratio.ant2), np.where(factors.bandpass_flag, 0, factors.bandpass),
-        np.where(factors.gain_flag, 0, factors.gain), (span.start, span.stop), (top, bottom),
-    )  # fmt: skip
+        ratio.product,
+        ratio.power,
+        (ratio.slot, ratio.ant1, ratio.ant2),
+        np.where(factors.bandpass_flag, 0, factors.bandpass),
+        np.where(factors.gain_flag, 0, factors.gain),
+        (span.start, span.stop),
+        (top, bottom),
+    )
     weight = ratio.weight[ratio.pair]
     return (top * weight).astype(np.complex64), (bottom * weight).astype(np.float32)
 
@@ -161,15 +202,25 @@ def sum_times(ratio: Ratio, factors: Factors) -> tuple[ComplexArray, Float32Arra
     shape = (len(ratio.pairs), *ratio.power.shape[1:])
     top, bottom = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
     _sum_times(
-        ratio.product, ratio.power, (ratio.slot, ratio.ant1, ratio.ant2, ratio.pair),
-        np.where(factors.bandpass_flag, 0, factors.bandpass), np.where(factors.gain_flag, 0, factors.gain), (top, bottom),
-    )  # fmt: skip
+        ratio.product,
+        ratio.power,
+        (ratio.slot, ratio.ant1, ratio.ant2, ratio.pair),
+        np.where(factors.bandpass_flag, 0, factors.bandpass),
+        np.where(factors.gain_flag, 0, factors.gain),
+        (top, bottom),
+    )
     weight = ratio.weight[:, None, :]
     return np.asarray(top * weight, np.complex64), bottom * weight
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _divide(data: ComplexArray, flags: FlagArray, model: ComplexArray, product: ComplexArray, power: Float32Array) -> int:
+def _divide(
+    data: ComplexArray,
+    flags: FlagArray,
+    model: ComplexArray,
+    product: ComplexArray,
+    power: Float32Array,
+) -> int:
     """Fill D conj(M) and |M|^2; return how many unflagged samples have no model."""
     rows, channels, pols = data.shape
     empty = 0
@@ -204,9 +255,14 @@ def _noise(data: ComplexArray, flags: FlagArray, pair: IntArray, noise: FloatArr
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _sum_channels(
-    product: ComplexArray, power: Float32Array, where: tuple[IntArray, IntArray, IntArray], band: ComplexArray,
-    gain: ComplexArray, span: tuple[int, int], out: tuple[npt.NDArray[np.complex128], FloatArray],
-) -> None:  # fmt: skip
+    product: ComplexArray,
+    power: Float32Array,
+    where: tuple[IntArray, IntArray, IntArray],
+    band: ComplexArray,
+    gain: ComplexArray,
+    span: tuple[int, int],
+    out: tuple[npt.NDArray[np.complex128], FloatArray],
+) -> None:
     slot, ant1, ant2 = where
     top, bottom = out
     for r in range(slot.size):
@@ -224,9 +280,13 @@ def _sum_channels(
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _sum_times(
-    product: ComplexArray, power: Float32Array, where: tuple[IntArray, IntArray, IntArray, IntArray], band: ComplexArray,
-    gain: ComplexArray, out: tuple[ComplexArray, Float32Array],
-) -> None:  # fmt: skip
+    product: ComplexArray,
+    power: Float32Array,
+    where: tuple[IntArray, IntArray, IntArray, IntArray],
+    band: ComplexArray,
+    gain: ComplexArray,
+    out: tuple[ComplexArray, Float32Array],
+) -> None:
     slot, ant1, ant2, pair = where
     top, bottom = out
     for r in range(slot.size):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contimg.contract import main as contract_main
+from contimg.runtime.contract import main as contract_main
 from contimg_convert.options import STAGE
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from contimg.errors import BadFileError, StoreError
+from contimg.runtime.errors import BadFileError, StoreError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -46,7 +46,11 @@ class Dataset:
     def __init__(self, name: str, dataset: h5py.Dataset, descriptor: int, dtype: str) -> None:
         self.name = name
         self._dataset, self._descriptor, self._dtype = dataset, descriptor, np.dtype(dtype)
-        self.rows, self.channels, self.polarizations = dataset.shape[0], dataset.shape[-2], dataset.shape[-1]
+        self.rows, self.channels, self.polarizations = (
+            dataset.shape[0],
+            dataset.shape[-2],
+            dataset.shape[-1],
+        )
         self._shape, self._offsets, self._origins = self._map()
 
     @property
@@ -85,18 +89,28 @@ class Dataset:
         shape = (dataset.chunks[0], dataset.chunks[-2], dataset.chunks[-1])
         found: list[tuple[int, ...]] = []
         dataset.id.chunk_iter(lambda chunk: found.append((chunk.byte_offset, *chunk.chunk_offset)))
-        if len(found) != np.prod([-(-size // part) for size, part in zip(whole, shape, strict=True)]):
+        if len(found) != np.prod(
+            [-(-size // part) for size, part in zip(whole, shape, strict=True)]
+        ):
             return whole, *none
         table = np.array(sorted(found), np.int64)
         return shape, table[:, 0].copy(), np.ascontiguousarray(table[:, [1, -2, -1]])
 
-    def _contiguous(self, offset: int) -> tuple[tuple[int, int, int], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _contiguous(
+        self, offset: int
+    ) -> tuple[tuple[int, int, int], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Cut a dataset without chunks into rows."""
         row = (1, self.channels, self.polarizations)
         number = np.arange(self.rows, dtype=np.int64)
-        return row, offset + number * int(np.prod(row)) * self._dtype.itemsize, number[:, None] * np.array([1, 0, 0])
+        return (
+            row,
+            offset + number * int(np.prod(row)) * self._dtype.itemsize,
+            number[:, None] * np.array([1, 0, 0]),
+        )
 
-    def _read_runs(self, offsets: npt.NDArray[np.int64], space: Workspace) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def _read_runs(
+        self, offsets: npt.NDArray[np.int64], space: Workspace
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Read chunks, those that adjoin at once; return their bytes, nothing else, and where in them each chunk begins."""
         size = int(np.prod(self._shape)) * self._dtype.itemsize
         first = np.flatnonzero(np.diff(offsets, prepend=-2 * size) != size)
@@ -105,7 +119,9 @@ class Dataset:
         places = np.cumsum(lengths) - lengths
         buffer = space.bytes(int(lengths.sum()))
         view = memoryview(buffer)  # type: ignore[arg-type]
-        for start, length, place in zip(starts.tolist(), lengths.tolist(), places.tolist(), strict=True):
+        for start, length, place in zip(
+            starts.tolist(), lengths.tolist(), places.tolist(), strict=True
+        ):
             self._read(view[place : place + length], start)
         return buffer, offsets + np.repeat(places - starts, last - first + 1)
 
@@ -115,11 +131,15 @@ class Dataset:
             try:
                 count = os.preadv(self._descriptor, [into[done:]], offset + done)
             except OSError as error:
-                raise StoreError(self.name, "a readable file", str(error), "Check the disk and its mounts.") from error
+                raise StoreError(
+                    self.name, "a readable file", str(error), "Check the disk and its mounts."
+                ) from error
             if count == 0:
                 size = os.fstat(self._descriptor).st_size
                 remedy = "Copy the subband again from the telescope's disk."
-                raise BadFileError(self.name, f"at least {offset + len(into)} bytes", f"{size}", remedy)
+                raise BadFileError(
+                    self.name, f"at least {offset + len(into)} bytes", f"{size}", remedy
+                )
             done += count
 
     def _decoded(self, first: int, last: int) -> Chunks:
@@ -132,4 +152,9 @@ class Dataset:
             values = values["r"] + 1j * values["i"]
         values = np.ascontiguousarray(values, self._dtype)
         shape = (last - first, self.channels, self.polarizations)
-        return values.reshape(-1).view(np.uint8), np.zeros(1, np.int64), np.array([[first, 0, 0]]), shape
+        return (
+            values.reshape(-1).view(np.uint8),
+            np.zeros(1, np.int64),
+            np.array([[first, 0, 0]]),
+            shape,
+        )

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from contimg.contract import command, scratch_root
-from contimg.errors import BadInputError, Exit, NoSourcesError, UsageError
-from contimg.options import ArtifactURI, Options
-from contimg.scratch import scratch_folder
+from contimg.runtime.contract import command, scratch_root
+from contimg.runtime.errors import BadInputError, Exit, NoSourcesError, UsageError
+from contimg.runtime.options import ArtifactURI, Options
+from contimg.runtime.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from contimg.console import Console
-    from contimg.context import Context
-    from contimg.gains import Gains
-    from contimg.ms import MeasurementSet, Writer
-    from contimg.predict import Sky
+    from contimg.astro.gains import Gains
+    from contimg.astro.predict import Sky
+    from contimg.records.ms import MeasurementSet, Writer
+    from contimg.runtime.console import Console
+    from contimg.runtime.context import Context
 
     BoolArray = npt.NDArray[np.bool_]
 
@@ -85,15 +85,17 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
     BadInputError
         If flags or gains are not of this group.
     """
-    from contimg.context import Context
-    from contimg.ms import MeasurementSet
+    from contimg.records.ms import MeasurementSet
+    from contimg.runtime.context import Context
 
     with scratch_folder(scratch_root(env), "export-ms") as scratch:
         context = Context(options.ms, scratch, (), env, console)
         source = context.fetch_tree(options.ms, "ms.tar")
         target = options.folder.absolute() / source.name
         if target.exists():
-            raise UsageError(str(target), "no such folder", "one", "Remove it, or name another folder.")
+            raise UsageError(
+                str(target), "no such folder", "one", "Remove it, or name another folder."
+            )
         part = target.with_name(f".part-{target.name}")
         shutil.rmtree(part, ignore_errors=True)
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -104,26 +106,40 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
         finally:
             shutil.rmtree(part, ignore_errors=True)
     if options.calibration is None:
-        console.log.warning("CORRECTED_DATA is not calibrated: it equals DATA. Give --calibration to apply one.")
-    return {"command": "export-ms", "ms": str(target), "calibrated": options.calibration is not None, "model": options.model}
+        console.log.warning(
+            "CORRECTED_DATA is not calibrated: it equals DATA. Give --calibration to apply one."
+        )
+    return {
+        "command": "export-ms",
+        "ms": str(target),
+        "calibrated": options.calibration is not None,
+        "model": options.model,
+    }
 
 
 def additions(options: ExportOptions, context: Context, ms: MeasurementSet) -> Additions:
     """Fetch flags and gains, and make the sky of the model."""
     flags = None
     if options.flags is not None:
-        from contimg.flagfile import read_flags
+        from contimg.records.flagfile import read_flags
 
         flags = read_flags(context.fetch(options.flags, "flags.bin"))
         wanted = (len(ms), len(ms.header.frequencies_hz), len(ms.header.correlations))
         if flags.shape != wanted:
-            raise BadInputError(options.flags, f"flags of shape {wanted}", str(flags.shape), "Name the flags of this group.")
+            raise BadInputError(
+                options.flags,
+                f"flags of shape {wanted}",
+                str(flags.shape),
+                "Name the flags of this group.",
+            )
     gains = None
     if options.calibration is not None:
-        from contimg.calibration import load_gains
+        from contimg.records.calibration import load_gains
 
         gains = load_gains(context, options.calibration)
-    return Additions(flags, gains, field_sky(options, context, ms) if options.model == "field" else None)
+    return Additions(
+        flags, gains, field_sky(options, context, ms) if options.model == "field" else None
+    )
 
 
 def field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> Sky:
@@ -134,32 +150,42 @@ def field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> S
     NoSourcesError
         If there is none as bright as asked for: a model of zeros is worse than none.
     """
-    from contimg.catalogues import nvss
-    from contimg.coordinates import Site
-    from contimg.predict import PointSources, Sky, power_law
+    from contimg.astro.catalogues import nvss
+    from contimg.astro.coordinates import Site
+    from contimg.astro.predict import PointSources, Sky, power_law
 
     header, numbers = ms.header, context.manifest(options.ms).metrics
     near = nvss().within(numbers["ra_deg"], numbers["dec_deg"], MODEL_RADIUS_DEG)
     flux = power_law(near.flux_jy, NVSS_HZ, header.frequencies_hz)
 
     def sky(keep: BoolArray) -> Sky:
-        sources = PointSources(np.radians(near.ra_deg[keep]), np.radians(near.dec_deg[keep]), flux[keep])
+        sources = PointSources(
+            np.radians(near.ra_deg[keep]), np.radians(near.dec_deg[keep]), flux[keep]
+        )
         return Sky(
-            sources, header.ra_rad, header.dec_rad, header.frequencies_hz, header.channel_width_hz, numbers["integration_s"],
-            Site(numbers["lat_deg"], numbers["lon_deg"], numbers["height_m"]), float(np.radians(numbers["pointing_dec_deg"])),
-        )  # fmt: skip
+            sources,
+            header.ra_rad,
+            header.dec_rad,
+            header.frequencies_hz,
+            header.channel_width_hz,
+            numbers["integration_s"],
+            Site(numbers["lat_deg"], numbers["lon_deg"], numbers["height_m"]),
+            float(np.radians(numbers["pointing_dec_deg"])),
+        )
 
     apparent = sky(np.ones(len(near.ra_deg), bool)).apparent_jy(numbers["mjd"]).mean(axis=1)
     keep = apparent >= options.least_mjy / 1e3
     if not keep.any():
         remedy = "Lower --least-mjy, or take --model point."
-        raise NoSourcesError(options.ms, f"a source of {options.least_mjy:g} mJy in the beam", "none", remedy)
+        raise NoSourcesError(
+            options.ms, f"a source of {options.least_mjy:g} mJy in the beam", "none", remedy
+        )
     return sky(keep)
 
 
 def export(ms: MeasurementSet, path: Path, more: Additions, context: Context) -> None:
     """Write the classic MS, integration by integration."""
-    from contimg.ms import create
+    from contimg.records.ms import create
 
     with create(path, ms.header, ms.rows, COLUMNS) as writer:
         parts = list(integrations(ms))
@@ -182,19 +208,27 @@ def _export_one(ms: MeasurementSet, part: slice, more: Additions, writer: Writer
     flags = flags if more.flags is None else flags | more.flags[part]
     corrected = data.copy()
     if more.gains is not None:
-        from contimg.gains import apply_block
+        from contimg.astro.gains import apply_block
 
-        factors = more.gains.evaluate(rows.time_s[part.start : part.start + 1], header.frequencies_hz)
+        factors = more.gains.evaluate(
+            rows.time_s[part.start : part.start + 1], header.frequencies_hz
+        )
         one, two = (antenna[part].astype(np.int64) for antenna in (rows.antenna1, rows.antenna2))
         apply_block(corrected, flags, one, two, np.zeros(count, np.int64), factors)
     model = np.ones(data.shape, np.complex64) if more.sky is None else _predict(ms, part, more.sky)
     spectrum = np.repeat(rows.weight[part][:, None, :], data.shape[1], axis=1)
-    columns = {"DATA": data, "MODEL_DATA": model, "CORRECTED_DATA": corrected, "WEIGHT_SPECTRUM": spectrum, "FLAG": flags}
+    columns = {
+        "DATA": data,
+        "MODEL_DATA": model,
+        "CORRECTED_DATA": corrected,
+        "WEIGHT_SPECTRUM": spectrum,
+        "FLAG": flags,
+    }
     writer.put(part.start, columns)
 
 
 def _predict(ms: MeasurementSet, part: slice, sky: Sky) -> npt.NDArray[np.complex64]:
-    from contimg.predict import antenna_positions, predict_rows
+    from contimg.astro.predict import antenna_positions, predict_rows
 
     rows, days = ms.rows, 86400.0
     one, two = rows.antenna1[part].astype(np.int64), rows.antenna2[part].astype(np.int64)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.ms import MeasurementSet
+from contimg.records.ms import MeasurementSet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,9 @@ def coherence(path: Path) -> tuple[float, float]:
         cross = data.rows.antenna1 != data.rows.antenna2
         for part in list(data.blocks(BLOCK))[::EVERY]:
             values = data.read("DATA", part.start, part.stop - part.start)[cross[part]]
-            good = ~data.read("FLAG", part.start, part.stop - part.start)[cross[part]] & (values != 0)
+            good = ~data.read("FLAG", part.start, part.stop - part.start)[cross[part]] & (
+                values != 0
+            )
             pairs = good[:, 1:] & good[:, :-1]
             one, two = values[:, 1:][pairs], values[:, :-1][pairs]
             product += float(np.sum((one * two.conj()).real, dtype=np.float64))

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.coordinates import MJD_ZERO_JD, Site, apparent_hadec, circular_mean_rad, icrs_of_hadec
+from contimg.astro.coordinates import (
+    MJD_ZERO_JD,
+    Site,
+    apparent_hadec,
+    circular_mean_rad,
+    icrs_of_hadec,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,13 +43,17 @@ class Geometry:
     """Shape (T, A): path to the new centre less path to the old one."""
 
 
-def phase_centre(times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Site) -> tuple[float, float]:
+def phase_centre(
+    times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Site
+) -> tuple[float, float]:
     """Return the ICRS direction in the middle of the pointing centres of a group's integrations."""
     ra, dec = icrs_of_hadec(ha_rad, dec_rad, times_jd - MJD_ZERO_JD, site)
     return circular_mean_rad(ra), float(np.mean(dec))
 
 
-def rotate_to_icrs(times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Site, positions_m: FloatArray) -> Geometry:
+def rotate_to_icrs(
+    times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Site, positions_m: FloatArray
+) -> Geometry:
     """Return the geometry that takes data phased to (HA, Dec) to the centre of the group.
 
     Parameters
@@ -75,16 +85,27 @@ def rotate_to_icrs(times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Si
 def sky_axes(ra_rad: float, dec_rad: float, mjd: FloatArray, site: Site) -> FloatArray:
     """Return the axes u, v, w of an ICRS centre in the local frame of `local_axes`, shape (T, 3, 3): time, axis, component."""
     centre = unit_vector(*apparent_hadec(ra_rad, dec_rad, mjd, site))
-    sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra_rad), np.cos(ra_rad), np.sin(dec_rad), np.cos(dec_rad)
+    sin_ra, cos_ra, sin_dec, cos_dec = (
+        np.sin(ra_rad),
+        np.cos(ra_rad),
+        np.sin(dec_rad),
+        np.cos(dec_rad),
+    )
     radial = np.array([cos_dec * cos_ra, cos_dec * sin_ra, sin_dec])
     east = np.array([-sin_ra, cos_ra, 0.0])
     north = np.array([-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec])
 
     def apparent(direction: FloatArray) -> FloatArray:
-        ra, dec = np.arctan2(direction[1], direction[0]), np.arctan2(direction[2], np.hypot(direction[0], direction[1]))
+        ra, dec = (
+            np.arctan2(direction[1], direction[0]),
+            np.arctan2(direction[2], np.hypot(direction[0], direction[1])),
+        )
         return unit_vector(*apparent_hadec(ra, dec, mjd, site))
 
-    slopes = [(apparent(radial + STEP * axis) - apparent(radial - STEP * axis)) / (2 * STEP) for axis in (east, north)]
+    slopes = [
+        (apparent(radial + STEP * axis) - apparent(radial - STEP * axis)) / (2 * STEP)
+        for axis in (east, north)
+    ]
     return np.stack([*slopes, centre], axis=1)
 
 
@@ -92,21 +113,33 @@ def local_axes(positions_m: FloatArray, site: Site) -> FloatArray:
     """Turn ITRF offsets, shape (A, 3), about the pole: x to the site's meridian at the equator, y east, z north."""
     lon = np.radians(site.lon_deg)
     x, y, z = positions_m.T
-    return np.stack([x * np.cos(lon) + y * np.sin(lon), y * np.cos(lon) - x * np.sin(lon), z], axis=1)
+    return np.stack(
+        [x * np.cos(lon) + y * np.sin(lon), y * np.cos(lon) - x * np.sin(lon), z], axis=1
+    )
 
 
 def unit_vector(ha_rad: npt.ArrayLike, dec_rad: npt.ArrayLike) -> FloatArray:
     """Return the unit vectors of hour angles (west positive) and Declinations in the frame of `local_axes`, shape (..., 3)."""
-    return np.stack([np.cos(dec_rad) * np.cos(ha_rad), -np.cos(dec_rad) * np.sin(ha_rad), np.sin(dec_rad)], axis=-1)
+    return np.stack(
+        [np.cos(dec_rad) * np.cos(ha_rad), -np.cos(dec_rad) * np.sin(ha_rad), np.sin(dec_rad)],
+        axis=-1,
+    )
 
 
 def meridian_uvw(ha_rad: float, dec_rad: float, site: Site, positions_m: FloatArray) -> FloatArray:
     """Return each antenna's UVW towards a direction fixed to the Earth, shape (A, 3): what the raw files carry."""
-    sin_ha, cos_ha, sin_dec, cos_dec = np.sin(ha_rad), np.cos(ha_rad), np.sin(dec_rad), np.cos(dec_rad)
-    axes = np.array([
-        [sin_ha, cos_ha, 0.0],
-        [-sin_dec * cos_ha, sin_dec * sin_ha, cos_dec],
-        [cos_dec * cos_ha, -cos_dec * sin_ha, sin_dec],
-    ])  # fmt: skip
+    sin_ha, cos_ha, sin_dec, cos_dec = (
+        np.sin(ha_rad),
+        np.cos(ha_rad),
+        np.sin(dec_rad),
+        np.cos(dec_rad),
+    )
+    axes = np.array(
+        [
+            [sin_ha, cos_ha, 0.0],
+            [-sin_dec * cos_ha, sin_dec * sin_ha, cos_dec],
+            [cos_dec * cos_ha, -cos_dec * sin_ha, sin_dec],
+        ]
+    )
     uvw: FloatArray = local_axes(positions_m, site) @ axes.T
     return uvw

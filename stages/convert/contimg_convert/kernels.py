@@ -59,7 +59,11 @@ def phasors(first: Array, turn: Array, pairs: Array, out: Array) -> None:
     of one channel's step; a baseline's is that of its second antenna (`pairs`, shape (B, 2)) over that of its first.
     """
     for r in range(out.shape[0]):
-        t, one, two = r // pairs.shape[0], pairs[r % pairs.shape[0], 0], pairs[r % pairs.shape[0], 1]
+        t, one, two = (
+            r // pairs.shape[0],
+            pairs[r % pairs.shape[0], 0],
+            pairs[r % pairs.shape[0], 1],
+        )
         z = first[t, two] * np.conj(first[t, one])
         ratio = turn[t, two] * np.conj(turn[t, one])
         for channel in range(out.shape[1]):
@@ -69,9 +73,14 @@ def phasors(first: Array, turn: Array, pairs: Array, out: Array) -> None:
 
 @compiled
 def rotate(
-    chunks: Chunks, window: tuple[int, int], places: Array, channels: tuple[int, int],
-    phase: Array, out: tuple[Array, Array], tally: Array,
-) -> None:  # fmt: skip
+    chunks: Chunks,
+    window: tuple[int, int],
+    places: Array,
+    channels: tuple[int, int],
+    phase: Array,
+    out: tuple[Array, Array],
+    tally: Array,
+) -> None:
     """Turn the visibilities of complex64 chunks by the `phasors` and put them into `out`: data as (rows, channels, pols x 2), flags.
 
     What is not finite becomes a flagged zero. Calls for other channels may run at the same time.
@@ -102,14 +111,21 @@ def rotate(
                     data[to, target, 2 * (pol0 + pol) + 1] = sign * (a * d + b * c)
             if odd != 0:
                 top = channels[1] - channel0
-                tally[INVALID] += clear(data[to, top - count + 1 : top + 1], flags[to, top - count + 1 : top + 1], pol0, pols)
+                tally[INVALID] += clear(
+                    data[to, top - count + 1 : top + 1],
+                    flags[to, top - count + 1 : top + 1],
+                    pol0,
+                    pols,
+                )
             if place[2] == 0:
                 tally[ZEROS] += zeros
                 tally[CROSSES] += count * pols
 
 
 @compiled
-def gather_flags(chunks: Chunks, window: tuple[int, int], places: Array, channels: tuple[int, int], flags: Array) -> None:
+def gather_flags(
+    chunks: Chunks, window: tuple[int, int], places: Array, channels: tuple[int, int], flags: Array
+) -> None:
     """Put the flags of one-byte chunks where their visibilities go."""
     buffer, offsets, origins, shape = chunks
     for i in range(offsets.size):
@@ -121,12 +137,19 @@ def gather_flags(chunks: Chunks, window: tuple[int, int], places: Array, channel
             base = offsets[i] + (row - row0) * shape[1] * shape[2]
             for channel in range(count):
                 for pol in range(pols):
-                    flags[to, channels[1] - channel0 - channel, pol0 + pol] = buffer[base + channel * shape[2] + pol] != 0
+                    flags[to, channels[1] - channel0 - channel, pol0 + pol] = (
+                        buffer[base + channel * shape[2] + pol] != 0
+                    )
 
 
 @compiled
 def add_samples(
-    chunks: Chunks, window: tuple[int, int], places: Array, channels: tuple[int, int], sums: Array, absurd: Array
+    chunks: Chunks,
+    window: tuple[int, int],
+    places: Array,
+    channels: tuple[int, int],
+    sums: Array,
+    absurd: Array,
 ) -> None:
     """Add the nsamples of float32 chunks over their channels to `sums` (rows, polarizations); keep one absurd value, if any."""
     buffer, offsets, origins, shape = chunks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contimg.options import GroupURI, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import GroupURI, StageOptions
+from contimg.runtime.stage import Stage
 
 
 class ConvertOptions(StageOptions):

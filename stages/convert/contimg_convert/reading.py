@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from contimg import telescope
-from contimg.coordinates import Site
-from contimg.errors import BadFileError, InconsistentGroupError, StoreError, WrongTelescopeError
+from contimg.astro import telescope
+from contimg.astro.coordinates import Site
+from contimg.runtime.errors import (
+    BadFileError,
+    InconsistentGroupError,
+    StoreError,
+    WrongTelescopeError,
+)
 from contimg_convert.chunks import Dataset
 
 if TYPE_CHECKING:
@@ -104,11 +109,22 @@ def opened(path: Path, where: str, index: int) -> Iterator[Subband]:
                 for name, dtype in (("visdata", "<c8"), ("flags", "bool"), ("nsamples", "<f4"))
             ]
         except KeyError as error:
-            raise BadFileError(where, "a UVH5 file", f"one without {error.args[0]}", RECOPY) from error
-        wanted = (len(header.times_jd) * len(header.antenna1), len(header.frequencies_hz), len(POLARIZATIONS))
+            raise BadFileError(
+                where, "a UVH5 file", f"one without {error.args[0]}", RECOPY
+            ) from error
+        wanted = (
+            len(header.times_jd) * len(header.antenna1),
+            len(header.frequencies_hz),
+            len(POLARIZATIONS),
+        )
         for dataset in made:
             if dataset.whole != wanted:
-                raise BadFileError(where, f"arrays of shape {wanted}, as the header says", str(dataset.whole), RECOPY)
+                raise BadFileError(
+                    where,
+                    f"arrays of shape {wanted}, as the header says",
+                    str(dataset.whole),
+                    RECOPY,
+                )
         yield Subband(header, *made)
 
 
@@ -116,7 +132,9 @@ def _stream(path: Path, where: str) -> BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
-        raise StoreError(where, "a readable file", str(error), "Check mounts and permissions.") from error
+        raise StoreError(
+            where, "a readable file", str(error), "Check mounts and permissions."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -127,8 +145,16 @@ def _hdf5(path: Path, where: str) -> Iterator[h5py.File]:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         text = str(error)
-        found = "a truncated file" if "truncated" in text else "no HDF5 file" if "signature" in text else "a damaged file"
-        raise BadFileError(where, "a whole UVH5 file", f"{found} of {path.stat().st_size} bytes ({text})", RECOPY) from error
+        found = (
+            "a truncated file"
+            if "truncated" in text
+            else "no HDF5 file"
+            if "signature" in text
+            else "a damaged file"
+        )
+        raise BadFileError(
+            where, "a whole UVH5 file", f"{found} of {path.stat().st_size} bytes ({text})", RECOPY
+        ) from error
     with file:
         yield file
 
@@ -140,27 +166,42 @@ def read_header(header: h5py.Group, where: str, index: int) -> SubbandHeader:
     frequencies = np.asarray(header["freq_array"][()], np.float64).ravel()
     width = float(np.ravel(header["channel_width"][()])[0])
     if not np.allclose(np.diff(frequencies), -width, rtol=0, atol=CHANNEL_TOLERANCE * width):
-        found = f"steps from {np.diff(frequencies).min():.0f} to {np.diff(frequencies).max():.0f} Hz"
-        raise InconsistentGroupError(where, f"channels that descend by {width:.0f} Hz", found, REGROUP)
+        found = (
+            f"steps from {np.diff(frequencies).min():.0f} to {np.diff(frequencies).max():.0f} Hz"
+        )
+        raise InconsistentGroupError(
+            where, f"channels that descend by {width:.0f} Hz", found, REGROUP
+        )
     keywords = header["extra_keywords"]
     return SubbandHeader(
-        where=where, index=index, frequencies_hz=frequencies, width_hz=width, times_jd=times,
-        integration_s=float(header["integration_time"][0]), antenna1=antenna1, antenna2=antenna2,
+        where=where,
+        index=index,
+        frequencies_hz=frequencies,
+        width_hz=width,
+        times_jd=times,
+        integration_s=float(header["integration_time"][0]),
+        antenna1=antenna1,
+        antenna2=antenna2,
         uvw_m=np.asarray(header["uvw_array"][: len(antenna1)], np.float64),
-        ha_rad=float(keywords["ha_phase_center"][()]), dec_rad=float(keywords["phase_center_dec"][()]),
+        ha_rad=float(keywords["ha_phase_center"][()]),
+        dec_rad=float(keywords["phase_center_dec"][()]),
         array=_array(header, where, np.concatenate([antenna1, antenna2])),
-    )  # fmt: skip
+    )
 
 
 def _check_origin(header: h5py.Group, where: str) -> None:
     name, instrument = _text(header["telescope_name"][()]), _text(header["instrument"][()])
     if name not in telescope.NAMES or not instrument.startswith(INSTRUMENT):
         wanted = f"telescope {telescope.NAMES[0]}, instrument {INSTRUMENT}"
-        raise WrongTelescopeError(where, wanted, f"{name}, {instrument}", "Bring data of the DSA-110 only.")
+        raise WrongTelescopeError(
+            where, wanted, f"{name}, {instrument}", "Bring data of the DSA-110 only."
+        )
     phase = _text(header["phase_type"][()]) if "phase_type" in header else "none"
     if phase != "drift":
         remedy = "Bring the files as the correlator writes them."
-        raise BadFileError(where, "phase_type drift (fringes stopped at the meridian)", phase, remedy)
+        raise BadFileError(
+            where, "phase_type drift (fringes stopped at the meridian)", phase, remedy
+        )
     found = tuple(int(code) for code in header["polarization_array"][()])
     if found != POLARIZATIONS:
         raise BadFileError(where, f"polarizations {POLARIZATIONS} (XX, YY)", str(found), RECOPY)
@@ -181,23 +222,30 @@ def _axes(header: h5py.Group, where: str) -> tuple[FloatArray, IntArray, IntArra
         )
     if not regular:
         found = f"{times.size} rows that are not"
-        raise BadFileError(where, "integrations in order of time, each with the same baselines", found, RECOPY)
+        raise BadFileError(
+            where, "integrations in order of time, each with the same baselines", found, RECOPY
+        )
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
 
 
 def _array(header: h5py.Group, where: str, used: IntArray) -> Array:
     numbers = np.asarray(header["antenna_numbers"][()], np.int64)
-    lengths = {len(header[name]) for name in ("antenna_numbers", "antenna_names", "antenna_positions")}
+    lengths = {
+        len(header[name]) for name in ("antenna_numbers", "antenna_names", "antenna_positions")
+    }
     if len(lengths) > 1 or not np.all(np.isin(used, numbers)):
         found = f"antennas {sorted(set(used.tolist()) - set(numbers.tolist()))} without, lists of {sorted(lengths)}"
         raise BadFileError(where, "number, name and position of every antenna", found, RECOPY)
-    diameters = header["antenna_diameters"][()] if "antenna_diameters" in header else telescope.DISH_M
+    diameters = (
+        header["antenna_diameters"][()] if "antenna_diameters" in header else telescope.DISH_M
+    )
     return Array(
-        numbers=numbers, names=tuple(_text(name) for name in header["antenna_names"][()]),
+        numbers=numbers,
+        names=tuple(_text(name) for name in header["antenna_names"][()]),
         positions_m=np.asarray(header["antenna_positions"][()], np.float64),
         diameters_m=np.broadcast_to(np.asarray(diameters, np.float64), numbers.shape).copy(),
         site=Site(*(float(header[name][()]) for name in ("latitude", "longitude", "altitude"))),
-    )  # fmt: skip
+    )
 
 
 def _text(value: object) -> str:
@@ -232,19 +280,35 @@ def check_group(headers: Mapping[int, SubbandHeader], count: int) -> FloatArray:
 def _same(header: SubbandHeader, first: SubbandHeader) -> None:
     """Compare one subband with the first one."""
     if not np.array_equal(header.times_jd, first.times_jd):
-        wanted, found = (f"{len(h.times_jd)} integrations from JD {h.times_jd[0]:.8f}" for h in (first, header))
-        raise InconsistentGroupError(header.where, f"the time axis of {first.where} ({wanted})", found, REGROUP)
+        wanted, found = (
+            f"{len(h.times_jd)} integrations from JD {h.times_jd[0]:.8f}" for h in (first, header)
+        )
+        raise InconsistentGroupError(
+            header.where, f"the time axis of {first.where} ({wanted})", found, REGROUP
+        )
     if abs(header.dec_rad - first.dec_rad) > DEC_TOLERANCE_RAD or header.ha_rad != first.ha_rad:
-        wanted, found = (f"HA {np.degrees(h.ha_rad):.4f}, Dec {np.degrees(h.dec_rad):.4f} deg" for h in (first, header))
-        raise InconsistentGroupError(header.where, f"the pointing of {first.where} ({wanted})", found, REGROUP)
-    same = np.array_equal(header.antenna1, first.antenna1) and np.array_equal(header.antenna2, first.antenna2)
+        wanted, found = (
+            f"HA {np.degrees(h.ha_rad):.4f}, Dec {np.degrees(h.dec_rad):.4f} deg"
+            for h in (first, header)
+        )
+        raise InconsistentGroupError(
+            header.where, f"the pointing of {first.where} ({wanted})", found, REGROUP
+        )
+    same = np.array_equal(header.antenna1, first.antenna1) and np.array_equal(
+        header.antenna2, first.antenna2
+    )
     if not same or not np.array_equal(header.array.positions_m, first.array.positions_m):
         wanted, found = (f"{len(h.antenna1)} baselines" for h in (first, header))
         raise InconsistentGroupError(
-            header.where, f"antennas and baselines of {first.where} ({wanted})", f"other {found}", REGROUP
+            header.where,
+            f"antennas and baselines of {first.where} ({wanted})",
+            f"other {found}",
+            REGROUP,
         )
     if len(header.frequencies_hz) != len(first.frequencies_hz) or header.width_hz != first.width_hz:
-        wanted, found = (f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz" for h in (first, header))
+        wanted, found = (
+            f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz" for h in (first, header)
+        )
         raise InconsistentGroupError(header.where, f"{wanted}, as {first.where}", found, REGROUP)
 
 
@@ -259,8 +323,13 @@ def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
     longest = float(np.max(np.linalg.norm(ours_m, axis=1)))
     found = float(np.max(np.abs(header.uvw_m - ours_m)))
     if not found <= max(1.0, UVW_TOLERANCE * longest):
-        remedy = "Check antenna_positions, phase_center_dec and the sign of uvw_array in the header."
+        remedy = (
+            "Check antenna_positions, phase_center_dec and the sign of uvw_array in the header."
+        )
         raise InconsistentGroupError(
-            header.where, "uvw_array that follows from the antenna positions", f"off by {found:.1f} m", remedy
+            header.where,
+            "uvw_array that follows from the antenna positions",
+            f"off by {found:.1f} m",
+            remedy,
         )
     return found

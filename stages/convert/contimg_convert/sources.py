@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contimg.directory import DirectoryStore
-from contimg.errors import BadFileError, InconsistentGroupError, MissingError
-from contimg.store import fetch_file, split
+from contimg.runtime.directory import DirectoryStore
+from contimg.runtime.errors import BadFileError, InconsistentGroupError, MissingError
+from contimg.runtime.store import fetch_file, split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from contimg.context import Context
-    from contimg.groups import GroupRecord, Subband
+    from contimg.records.groups import GroupRecord, Subband
+    from contimg.runtime.context import Context
 
 AT_ONCE = 4
 """Downloads at a time."""
@@ -45,7 +45,9 @@ def bring(record: GroupRecord, context: Context) -> list[Source]:
         If a size is not that of the record.
     """
     if not record.subbands:
-        raise InconsistentGroupError(record.name, "subbands", "none", "Wait for the telescope's files.")
+        raise InconsistentGroupError(
+            record.name, "subbands", "none", "Wait for the telescope's files."
+        )
     known: dict[int, str] = {}
     for subband in record.subbands:
         if subband.index in known:
@@ -57,7 +59,11 @@ def bring(record: GroupRecord, context: Context) -> list[Source]:
     if far:
         context.need(sum(s.size for s in far))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda subband: _bring_one(subband, context.scratch / "incoming"), record.subbands))
+        return list(
+            pool.map(
+                lambda subband: _bring_one(subband, context.scratch / "incoming"), record.subbands
+            )
+        )
 
 
 def local_path(uri: str) -> Path | None:
@@ -73,11 +79,21 @@ def _bring_one(subband: Subband, folder: Path) -> Source:
         path = folder / f"sb{subband.index:02d}.hdf5"
         _, digest = fetch_file(store, key, path)
     elif not path.is_file():
-        raise MissingError(subband.uri, "a subband", "none", "Check the store, or let watch make the group's record again.")
+        raise MissingError(
+            subband.uri,
+            "a subband",
+            "none",
+            "Check the store, or let watch make the group's record again.",
+        )
     size = path.stat().st_size
     if size != subband.size:
         remedy = "Copy the subband again from the telescope's disk, then run watch."
-        raise BadFileError(subband.uri, f"{subband.size} bytes, as the group's record says", f"{size} bytes", remedy)
+        raise BadFileError(
+            subband.uri,
+            f"{subband.size} bytes, as the group's record says",
+            f"{size} bytes",
+            remedy,
+        )
     return Source(subband.index, subband.uri, path, size, digest)
 
 

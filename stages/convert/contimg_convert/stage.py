@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.context import Outcome
-from contimg.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
-from contimg.errors import InconsistentGroupError, NoSignalError
-from contimg.groups import N_SUBBANDS, group_id, read_group, utc_of_jd
-from contimg.manifest import QA
+from contimg.astro.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
+from contimg.records.groups import N_SUBBANDS, group_id, read_group, utc_of_jd
+from contimg.runtime.context import Outcome
+from contimg.runtime.errors import InconsistentGroupError, NoSignalError
+from contimg.runtime.manifest import QA
 from contimg_convert import rows, writing
 from contimg_convert.fringes import coherence
 from contimg_convert.reading import REGROUP, check_group, opened
@@ -21,8 +21,8 @@ from contimg_convert.sources import Digests, Source, bring
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from contimg.context import Context
-    from contimg.groups import GroupRecord
+    from contimg.records.groups import GroupRecord
+    from contimg.runtime.context import Context
     from contimg_convert.options import ConvertOptions
 
 MEMORY = 1 << 30
@@ -53,23 +53,34 @@ def run(options: ConvertOptions, context: Context) -> Outcome:
     return Outcome(metrics=metrics, qa=qa)
 
 
-def _convert(record: GroupRecord, sources: list[Source], folder: Path, context: Context) -> tuple[writing.Plan, writing.Tally]:
+def _convert(
+    record: GroupRecord, sources: list[Source], folder: Path, context: Context
+) -> tuple[writing.Plan, writing.Tally]:
     with contextlib.ExitStack() as stack:
         with context.step("headers and geometry"):
-            subbands = {s.index: stack.enter_context(opened(s.path, s.uri, s.index)) for s in sources}
+            subbands = {
+                s.index: stack.enter_context(opened(s.path, s.uri, s.index)) for s in sources
+            }
             headers = {index: subband.header for index, subband in subbands.items()}
             band = check_group(headers, N_SUBBANDS)
             the = writing.plan(headers, band)
             started = group_id(utc_of_jd(the.header.times_jd[0]))
             if started != record.id:
                 where = the.header.where
-                raise InconsistentGroupError(where, f"a first integration at {record.id}, as the record says", started, REGROUP)
+                raise InconsistentGroupError(
+                    where,
+                    f"a first integration at {record.id}, as the record says",
+                    started,
+                    REGROUP,
+                )
         context.need(the.bytes, MEMORY)
         with context.step("convert"):
             return the, writing.write(folder, record.id, the, subbands, context.progress)
 
 
-def judge_signal(options: ConvertOptions, record: GroupRecord, tally: writing.Tally, folder: Path) -> None:
+def judge_signal(
+    options: ConvertOptions, record: GroupRecord, tally: writing.Tally, folder: Path
+) -> None:
     """Refuse what is no observation.
 
     Raises
@@ -92,7 +103,15 @@ def judge_signal(options: ConvertOptions, record: GroupRecord, tally: writing.Ta
 
 def _listing(sources: list[Source], digests: dict[int, str]) -> bytes:
     # The name alone: where the store lies is no part of the product.
-    files = [{"index": s.index, "name": s.uri.rpartition("/")[2], "bytes": s.size, "sha256": digests[s.index]} for s in sources]
+    files = [
+        {
+            "index": s.index,
+            "name": s.uri.rpartition("/")[2],
+            "bytes": s.size,
+            "sha256": digests[s.index],
+        }
+        for s in sources
+    ]
     return json.dumps(files, indent=1).encode()
 
 
@@ -102,18 +121,31 @@ def _metrics(record: GroupRecord, the: writing.Plan, tally: writing.Tally) -> di
     mjd = header.times_jd - MJD_ZERO_JD
     width = header.width_hz / 2
     return {
-        "group": record.id, "attempt": record.attempt,
-        "mjd": float(np.mean(mjd)), "mjd_start": float(mjd[0]) - half_day, "mjd_end": float(mjd[-1]) + half_day,
-        "integrations": len(mjd), "integration_s": header.integration_s,
+        "group": record.id,
+        "attempt": record.attempt,
+        "mjd": float(np.mean(mjd)),
+        "mjd_start": float(mjd[0]) - half_day,
+        "mjd_end": float(mjd[-1]) + half_day,
+        "integrations": len(mjd),
+        "integration_s": header.integration_s,
         "pointing_dec_deg": float(np.degrees(header.dec_rad)),
-        "ra_deg": float(np.degrees(the.geometry.ra_rad)), "dec_deg": float(np.degrees(the.geometry.dec_rad)),
-        "lat_deg": site.lat_deg, "lon_deg": site.lon_deg, "height_m": site.height_m,
-        "antennas": len(np.unique(the.baselines.antennas)), "baselines": len(header.antenna1), "rows": the.rows,
-        "channels": len(the.band_hz), "channel_width_hz": header.width_hz,
-        "freq_min_hz": float(the.band_hz[0]) - width, "freq_max_hz": float(the.band_hz[-1]) + width,
-        "longest_baseline_m": writing.longest_baseline_m(the), "header_uvw_difference_m": the.uvw_difference_m,
-        "zeros_fraction": tally.zeros, "invalid_fraction": tally.invalid,
-    }  # fmt: skip
+        "ra_deg": float(np.degrees(the.geometry.ra_rad)),
+        "dec_deg": float(np.degrees(the.geometry.dec_rad)),
+        "lat_deg": site.lat_deg,
+        "lon_deg": site.lon_deg,
+        "height_m": site.height_m,
+        "antennas": len(np.unique(the.baselines.antennas)),
+        "baselines": len(header.antenna1),
+        "rows": the.rows,
+        "channels": len(the.band_hz),
+        "channel_width_hz": header.width_hz,
+        "freq_min_hz": float(the.band_hz[0]) - width,
+        "freq_max_hz": float(the.band_hz[-1]) + width,
+        "longest_baseline_m": writing.longest_baseline_m(the),
+        "header_uvw_difference_m": the.uvw_difference_m,
+        "zeros_fraction": tally.zeros,
+        "invalid_fraction": tally.invalid,
+    }
 
 
 def _verdict(metrics: dict[str, Any]) -> QA:

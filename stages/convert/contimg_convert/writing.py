@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg import ms, telescope
-from contimg.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
-from contimg.errors import NoSignalError
-from contimg.groups import N_SUBBANDS
+from contimg.astro import telescope
+from contimg.astro.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
+from contimg.records import ms
+from contimg.records.groups import N_SUBBANDS
+from contimg.runtime.errors import NoSignalError
 from contimg_convert import kernels
 from contimg_convert.chunks import Workspace
 from contimg_convert.geometry import UVW_LIMIT, Geometry, meridian_uvw, rotate_to_icrs
@@ -49,7 +50,9 @@ class Baselines:
     @cached_property
     def places(self) -> IntArray:
         """What the kernels take, shape (B, 3). An MS has the conjugate of the UVH5's order of antennas."""
-        return np.stack([self.rank, self.file1 <= self.file2, self.file1 == self.file2], axis=1).astype(np.int64)
+        return np.stack(
+            [self.rank, self.file1 <= self.file2, self.file1 == self.file2], axis=1
+        ).astype(np.int64)
 
     @cached_property
     def pairs(self) -> IntArray:
@@ -101,7 +104,10 @@ def plan(headers: Mapping[int, SubbandHeader], band_hz: FloatArray) -> Plan:
     """Work out rows and geometry of a checked group."""
     header = headers[min(headers)]
     index = {int(number): row for row, number in enumerate(header.array.numbers)}
-    one, two = (np.array([index[int(n)] for n in side], np.int64) for side in (header.antenna1, header.antenna2))
+    one, two = (
+        np.array([index[int(n)] for n in side], np.int64)
+        for side in (header.antenna1, header.antenna2)
+    )
     rank = np.empty(len(one), np.int64)
     rank[np.lexsort((np.maximum(one, two), np.minimum(one, two)))] = np.arange(len(one))
     positions, site = header.array.positions_m, header.array.site
@@ -111,7 +117,13 @@ def plan(headers: Mapping[int, SubbandHeader], band_hz: FloatArray) -> Plan:
     return Plan(header, band_hz, Baselines(one, two, rank), geometry, difference)
 
 
-def write(path: Path, field: str, the: Plan, subbands: Mapping[int, Subband], show: Callable[[int, int], None]) -> Tally:
+def write(
+    path: Path,
+    field: str,
+    the: Plan,
+    subbands: Mapping[int, Subband],
+    show: Callable[[int, int], None],
+) -> Tally:
     """Write the MS of a group.
 
     Raises
@@ -125,7 +137,10 @@ def write(path: Path, field: str, the: Plan, subbands: Mapping[int, Subband], sh
     each = max(1, BLOCK_BYTES // (count * len(the.band_hz) * POLS * 8))
     threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
     filler = Filler(the, subbands, each, threads)
-    with ms.create(path, ms_header(field, the), ms_rows(the)) as writer, ThreadPoolExecutor(threads) as pool:
+    with (
+        ms.create(path, ms_header(field, the), ms_rows(the)) as writer,
+        ThreadPoolExecutor(threads) as pool,
+    ):
         for first in range(0, times, each):
             last = min(first + each, times)
             rows = (last - first) * count
@@ -139,7 +154,9 @@ def write(path: Path, field: str, the: Plan, subbands: Mapping[int, Subband], sh
 class Filler:
     """One block of the MS in memory, filled by one thread a subband."""
 
-    def __init__(self, the: Plan, subbands: Mapping[int, Subband], integrations: int, threads: int) -> None:
+    def __init__(
+        self, the: Plan, subbands: Mapping[int, Subband], integrations: int, threads: int
+    ) -> None:
         self._plan, self._subbands = the, subbands
         shape = (integrations * len(the.header.antenna1), len(the.band_hz), POLS)
         self.data = np.zeros(shape, np.complex64)
@@ -176,7 +193,10 @@ class Filler:
         counts = np.sum(list(self._tallies.values()), axis=0)
         values = self._plan.rows * len(self._tallies) * len(self._plan.header.frequencies_hz) * POLS
         crosses = max(1, int(counts[kernels.CROSSES]))
-        return Tally(zeros=float(counts[kernels.ZEROS]) / crosses, invalid=float(counts[kernels.INVALID]) / values)
+        return Tally(
+            zeros=float(counts[kernels.ZEROS]) / crosses,
+            invalid=float(counts[kernels.INVALID]) / values,
+        )
 
     def _fill(self, index: int) -> None:
         subband, space = self._subbands[index], self._spaces.pop()
@@ -197,28 +217,47 @@ class Filler:
     def _fill_data(self, subband: Subband, space: Workspace) -> None:
         index, lines = subband.header.index, self._plan.baselines
         frequencies = subband.header.frequencies_hz
-        count, step = len(frequencies), (frequencies[-1] - frequencies[0]) / max(1, len(frequencies) - 1)
+        count, step = (
+            len(frequencies),
+            (frequencies[-1] - frequencies[0]) / max(1, len(frequencies) - 1),
+        )
         turns = -2j * np.pi / telescope.SPEED_OF_LIGHT * self._delays
         phase = space.floats(self._window[1] - self._window[0], count, 2)
         kernels.phasors(np.exp(turns * frequencies[0]), np.exp(turns * step), lines.pairs, phase)
         chunks = subband.visibilities.block(*self._window, space)
         out = self.data.view(np.float32), self.flags
-        kernels.rotate(chunks, self._window, lines.places, self.channels(index), phase, out, self._tallies[index])
+        kernels.rotate(
+            chunks,
+            self._window,
+            lines.places,
+            self.channels(index),
+            phase,
+            out,
+            self._tallies[index],
+        )
 
     def _add_samples(self, subband: Subband, space: Workspace) -> None:
         index = subband.header.index
-        sums, chunks, absurd = self._sums[index], subband.samples.block(*self._window, space), np.zeros(2)
+        sums, chunks, absurd = (
+            self._sums[index],
+            subband.samples.block(*self._window, space),
+            np.zeros(2),
+        )
         values = chunks[0].view(np.float32)
         lowest, highest = values.min(), values.max()
         if lowest == highest and 0 <= lowest <= kernels.MOST_SAMPLES:
             sums[:] = float(lowest) * len(subband.header.frequencies_hz)
             return
         sums[:] = 0
-        kernels.add_samples(chunks, self._window, self._plan.baselines.places, self.channels(index), sums, absurd)
+        kernels.add_samples(
+            chunks, self._window, self._plan.baselines.places, self.channels(index), sums, absurd
+        )
         if absurd[1]:
             wanted = f"nsamples from 0 to {kernels.MOST_SAMPLES:.0e}"
             found = f"{absurd[0]:g} ({absurd[1]:.0f} such values in one block)"
-            raise NoSignalError(subband.header.where, wanted, found, "The correlator failed: leave this group out.")
+            raise NoSignalError(
+                subband.header.where, wanted, found, "The correlator failed: leave this group out."
+            )
 
 
 def ms_header(field: str, the: Plan) -> ms.Header:
@@ -226,7 +265,15 @@ def ms_header(field: str, the: Plan) -> ms.Header:
     array = the.header.array
     antennas = ms.Antennas(array.names, array.positions_m + array.site.itrf_m, array.diameters_m)
     centre = the.geometry
-    return ms.Header(telescope.MS_NAME, field, centre.ra_rad, centre.dec_rad, the.band_hz, the.header.width_hz, antennas)
+    return ms.Header(
+        telescope.MS_NAME,
+        field,
+        centre.ra_rad,
+        centre.dec_rad,
+        the.band_hz,
+        the.header.width_hz,
+        antennas,
+    )
 
 
 def ms_rows(the: Plan) -> ms.Rows:
@@ -236,10 +283,13 @@ def ms_rows(the: Plan) -> ms.Rows:
     uvw = (the.geometry.uvw_m[:, one] - the.geometry.uvw_m[:, two]).reshape(-1, 3)
     _check_length(uvw, the)
     return ms.Rows(
-        time_s=np.repeat(times, len(one)), interval_s=np.full(the.rows, the.header.integration_s),
-        antenna1=np.tile(one.astype(np.int32), len(times)), antenna2=np.tile(two.astype(np.int32), len(times)),
-        uvw_m=uvw, weight=np.ones((the.rows, POLS), np.float32),
-    )  # fmt: skip
+        time_s=np.repeat(times, len(one)),
+        interval_s=np.full(the.rows, the.header.integration_s),
+        antenna1=np.tile(one.astype(np.int32), len(times)),
+        antenna2=np.tile(two.astype(np.int32), len(times)),
+        uvw_m=uvw,
+        weight=np.ones((the.rows, POLS), np.float32),
+    )
 
 
 def longest_baseline_m(the: Plan) -> float:

@@ -34,16 +34,23 @@ NEIGHBOURS = 11
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def add_rows(
-    data: ComplexArray, flags: BoolArray, cross: BoolArray, mean: Float32Array, time: npt.NDArray[np.int64],
-    total: FloatArray, count: FloatArray,
-) -> None:  # fmt: skip
+    data: ComplexArray,
+    flags: BoolArray,
+    cross: BoolArray,
+    mean: Float32Array,
+    time: npt.NDArray[np.int64],
+    total: FloatArray,
+    count: FloatArray,
+) -> None:
     """Add rows to the sums over baselines of the amplitude over the row's mean: shapes (integrations, channels, correlations)."""
     for row in range(data.shape[0]):
         if cross[row]:
             for channel in range(data.shape[1]):
                 for product in range(data.shape[2]):
                     if not flags[row, channel, product] and mean[row, product] > 0:
-                        total[time[row], channel, product] += amplitude(data[row, channel, product]) / mean[row, product]
+                        total[time[row], channel, product] += (
+                            amplitude(data[row, channel, product]) / mean[row, product]
+                        )
                         count[time[row], channel, product] += 1
 
 

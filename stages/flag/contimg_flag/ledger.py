@@ -40,7 +40,14 @@ class Ledger:
         self._count()
         before = self.fraction
         fraction = round(float(self.by_row[self.visibilities.cross].mean()), DIGITS)
-        self.steps.append({"step": step, "meaning": meaning, "fraction": fraction, "added": round(fraction - before, DIGITS)})
+        self.steps.append(
+            {
+                "step": step,
+                "meaning": meaning,
+                "fraction": fraction,
+                "added": round(fraction - before, DIGITS),
+            }
+        )
 
     def report(self, dead: BoolArray) -> dict[str, Any]:
         """Return flagging.json: the steps, and the final fractions by antenna, channel and integration."""
@@ -74,11 +81,20 @@ class Ledger:
             mine = seen.cross & ((seen.antenna1 == index) | (seen.antenna2 == index))
             by_product = [round(float(value), DIGITS) for value in self.by_row[mine].mean(axis=0)]
             lost = [name for name, gone in zip(seen.correlations, dead[index], strict=True) if gone]
-            found.append({"index": int(index), "name": seen.header.antennas.names[index], "fraction": by_product, "dead": lost})
+            found.append(
+                {
+                    "index": int(index),
+                    "name": seen.header.antennas.names[index],
+                    "fraction": by_product,
+                    "dead": lost,
+                }
+            )
         return found
 
     def _integrations(self) -> FloatArray:
         seen = self.visibilities
         mean = self.by_row.mean(axis=1)
         total = np.bincount(seen.time_index[seen.cross], mean[seen.cross], len(seen.times_s))
-        return np.asarray(total / np.bincount(seen.time_index[seen.cross], minlength=len(seen.times_s)))
+        return np.asarray(
+            total / np.bincount(seen.time_index[seen.cross], minlength=len(seen.times_s))
+        )

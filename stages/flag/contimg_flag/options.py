@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from contimg.options import ArtifactURI, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import ArtifactURI, StageOptions
+from contimg.runtime.stage import Stage
 
 
 class FlagOptions(StageOptions):
@@ -23,4 +23,6 @@ class FlagOptions(StageOptions):
     """Cross-correlations this many robust sigma above the median of their channel and polarization are flagged."""
 
 
-STAGE = Stage(name="flag", options=FlagOptions, package="contimg_flag", tools=("aoflagger", "casatasks"))
+STAGE = Stage(
+    name="flag", options=FlagOptions, package="contimg_flag", tools=("aoflagger", "casatasks")
+)

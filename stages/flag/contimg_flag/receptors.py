@@ -24,7 +24,9 @@ DEAF, HEARING = 2.0, 10.0
 """Correlated power over what noise alone leaves: below the one a receptor hears no sky, if the array's median is above the other."""
 
 
-def baseline_sums(values: npt.NDArray[np.number], antenna1: IntArray, antenna2: IntArray, antennas: int) -> ComplexArray:
+def baseline_sums(
+    values: npt.NDArray[np.number], antenna1: IntArray, antenna2: IntArray, antennas: int
+) -> ComplexArray:
     """Sum the rows of each baseline; `values` has shape (rows, correlations), the rows are cross-correlations."""
     sums = np.zeros((antennas, antennas, values.shape[1]), np.complex128)
     np.add.at(sums, (antenna1, antenna2), values)
@@ -47,7 +49,9 @@ def silent(amplitude: FloatArray) -> BoolArray:
     mean amplitudes, 0 where nothing is good.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # nothing but NaN: a receptor that is dead or not there
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # nothing but NaN: a receptor that is dead or not there
         medians = np.nanmedian(np.where(amplitude > 0, amplitude, np.nan), axis=1)
         typical = np.nanmedian(medians)
     found: BoolArray = medians < SILENT * typical

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
-from contimg.errors import UsageError
-from contimg.versions import tool_version
+from contimg.runtime.errors import UsageError
+from contimg.runtime.versions import tool_version
 
 if TYPE_CHECKING:
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_flag.visibilities import Visibilities
 
 TIMEOUT_S = 900.0
@@ -42,7 +42,15 @@ def aoflagger(visibilities: Visibilities, context: Context) -> None:
     visibilities.store()
     with as_file(files("contimg_flag") / "dsa110.lua") as strategy:
         argv = ["aoflagger", "-j", "1", "-memory-read", "-strategy", str(strategy)]
-        context.run([*argv, "-preamble", f"base = {base}; chunk = {CHUNK_CHANNELS}", str(visibilities.path)], TIMEOUT_S)
+        context.run(
+            [
+                *argv,
+                "-preamble",
+                f"base = {base}; chunk = {CHUNK_CHANNELS}",
+                str(visibilities.path),
+            ],
+            TIMEOUT_S,
+        )
     visibilities.join()
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from contimg.context import Outcome
-from contimg.errors import AllFlaggedError
-from contimg.flagfile import pack_flags
-from contimg.manifest import QA
+from contimg.records.flagfile import pack_flags
+from contimg.runtime.context import Outcome
+from contimg.runtime.errors import AllFlaggedError
+from contimg.runtime.manifest import QA
 from contimg_flag import array_mean, receptors, rfi, steps
 from contimg_flag.ledger import Ledger
 from contimg_flag.visibilities import Visibilities
@@ -19,7 +19,7 @@ from contimg_flag.visibilities import Visibilities
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_flag.options import FlagOptions
 
     BoolArray = npt.NDArray[np.bool_]
@@ -50,7 +50,9 @@ def run(options: FlagOptions, context: Context) -> Outcome:
     context.progress(6, STEPS)
     with context.step("clip"):
         _clip(visibilities, options.clip_sigma)
-        ledger.note("clip", f"amplitude more than {options.clip_sigma:g} sigma above its channel's median")
+        ledger.note(
+            "clip", f"amplitude more than {options.clip_sigma:g} sigma above its channel's median"
+        )
     _require_some(options.ms, ledger)
     with context.step("write"):
         context.write("flags.bin", pack_flags(visibilities.flags))
@@ -61,7 +63,9 @@ def run(options: FlagOptions, context: Context) -> Outcome:
     return _outcome(group, visibilities, ledger, dead)
 
 
-def _simple_steps(visibilities: Visibilities, ledger: Ledger, options: FlagOptions) -> tuple[BoolArray, Float32Array]:
+def _simple_steps(
+    visibilities: Visibilities, ledger: Ledger, options: FlagOptions
+) -> tuple[BoolArray, Float32Array]:
     """Zeros, autos, dead receptors; return the dead ones, shape (antennas, correlations), and the mean amplitude of each row."""
     flags, missing = visibilities.flags, ledger.by_channel >= 1
     sums = Sums.zeros(visibilities)
@@ -74,7 +78,10 @@ def _simple_steps(visibilities: Visibilities, ledger: Ledger, options: FlagOptio
     there = max(1e-9, 1 - float(missing.mean()))
     dead = sums.dead(visibilities, (ledger.by_row - missing.mean()) / there, options.dead_fraction)
     receptors.flag(flags, dead, visibilities.antenna1, visibilities.antenna2)
-    ledger.note("dead", f"receptors with at least {options.dead_fraction:.0%} bad visibilities, no power or no sky")
+    ledger.note(
+        "dead",
+        f"receptors with at least {options.dead_fraction:.0%} bad visibilities, no power or no sky",
+    )
     return dead, sums.amplitude
 
 
@@ -93,15 +100,22 @@ class Sums:
         rows, _, products = visibilities.shape
         shape = (rows, products)
         return cls(
-            np.zeros(shape, np.float32), np.zeros(shape, np.complex64), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.complex64),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.int32),
         )
 
     def add(self, block: slice, data: npt.NDArray[np.complex64], flags: BoolArray) -> None:
         """Fill in a block of rows."""
         steps.mean_amplitudes(data, flags, self.amplitude[block])
-        steps.neighbour_products(data, flags, self.product[block], self.power[block], self.pairs[block])
+        steps.neighbour_products(
+            data, flags, self.product[block], self.power[block], self.pairs[block]
+        )
 
-    def dead(self, visibilities: Visibilities, fractions: npt.NDArray[np.float64], limit: float) -> BoolArray:
+    def dead(
+        self, visibilities: Visibilities, fractions: npt.NDArray[np.float64], limit: float
+    ) -> BoolArray:
         """Judge the receptors; `fractions` are bad fractions of the rows."""
         cross, antennas = visibilities.cross, len(visibilities.header.antennas.names)
         first, second = visibilities.antenna1[cross], visibilities.antenna2[cross]
@@ -112,12 +126,18 @@ class Sums:
         rows = matrix(np.ones_like(fractions)).real
         found = receptors.bad(matrix(fractions).real / rows, limit)
         found |= receptors.silent(matrix(self.amplitude).real / rows)
-        return found | receptors.deaf(matrix(self.product), matrix(self.power).real, matrix(self.pairs).real)
+        return found | receptors.deaf(
+            matrix(self.product), matrix(self.power).real, matrix(self.pairs).real
+        )
 
 
 def _interference(
-    visibilities: Visibilities, amplitude: Float32Array, ledger: Ledger, options: FlagOptions, context: Context
-) -> None:  # fmt: skip
+    visibilities: Visibilities,
+    amplitude: Float32Array,
+    ledger: Ledger,
+    options: FlagOptions,
+    context: Context,
+) -> None:
     if options.rfi == "off":
         return
     _array_mean(visibilities, amplitude)
@@ -137,13 +157,23 @@ def _array_mean(visibilities: Visibilities, mean: Float32Array) -> None:
     total, count = np.zeros((times, channels, products)), np.zeros((times, channels, products))
     for block, data in visibilities.blocks():
         array_mean.add_rows(
-            data, flags[block], visibilities.cross[block], mean[block], visibilities.time_index[block], total, count
-        )  # fmt: skip
+            data,
+            flags[block],
+            visibilities.cross[block],
+            mean[block],
+            visibilities.time_index[block],
+            total,
+            count,
+        )
     level = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    found = np.any([array_mean.interference(level[..., product]) for product in range(products)], axis=0)
+    found = np.any(
+        [array_mean.interference(level[..., product]) for product in range(products)], axis=0
+    )
     cross = visibilities.cross
     rows_of = np.bincount(visibilities.time_index[cross], minlength=times)
-    loudness = np.bincount(visibilities.time_index[cross], mean[cross].mean(axis=1), times) / rows_of
+    loudness = (
+        np.bincount(visibilities.time_index[cross], mean[cross].mean(axis=1), times) / rows_of
+    )
     # The median channel: a burst in part of the band is no reason to lose the rest.
     found[array_mean.bursts(loudness * np.nanmedian(level, axis=(1, 2)))] = True
     for time in np.flatnonzero(found.any(axis=1)):
@@ -161,7 +191,9 @@ def _clip(visibilities: Visibilities, sigma: float) -> None:
     for first in range(0, channels, CLIP_CHANNELS):
         some = amplitudes[:, first : first + CLIP_CHANNELS]
         series = np.ascontiguousarray(some.reshape(len(some), -1).T)
-        level = np.array([steps.clip_level(one, sigma) for one in series], np.float32).reshape(-1, products)
+        level = np.array([steps.clip_level(one, sigma) for one in series], np.float32).reshape(
+            -1, products
+        )
         flags[:, first : first + CLIP_CHANNELS] |= some > level
 
 
@@ -169,20 +201,29 @@ def _require_some(where: str, ledger: Ledger) -> None:
     if ledger.fraction >= 1:
         by_step = ", ".join(f"{item['step']} {item['fraction']:.1%}" for item in ledger.steps)
         remedy = "Look at the raw data: the correlator may have been off."
-        raise AllFlaggedError(where, "some visibilities to use", f"all flagged (after {by_step})", remedy)
+        raise AllFlaggedError(
+            where, "some visibilities to use", f"all flagged (after {by_step})", remedy
+        )
 
 
-def _outcome(group: str | None, visibilities: Visibilities, ledger: Ledger, dead: BoolArray) -> Outcome:
+def _outcome(
+    group: str | None, visibilities: Visibilities, ledger: Ledger, dead: BoolArray
+) -> Outcome:
     names = visibilities.header.antennas.names
     lost = [
         f"{names[antenna]}{visibilities.correlations[product][0]}"
-        for antenna in visibilities.antennas for product in np.flatnonzero(dead[antenna])
-    ]  # fmt: skip
+        for antenna in visibilities.antennas
+        for product in np.flatnonzero(dead[antenna])
+    ]
     reasons = []
     if ledger.fraction > MANY:
-        reasons.append(f"{ledger.fraction:.1%} of the visibilities are flagged (expected at most {MANY:.0%})")
+        reasons.append(
+            f"{ledger.fraction:.1%} of the visibilities are flagged (expected at most {MANY:.0%})"
+        )
     if len(lost) > MANY_DEAD:
         reasons.append(f"{len(lost)} receptors are dead (expected at most {MANY_DEAD})")
     metrics = {"group": group, "fraction": ledger.fraction, "dead_receptors": lost}
     metrics |= {f"fraction_{item['step']}": item["fraction"] for item in ledger.steps}
-    return Outcome(metrics=metrics, qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons)))
+    return Outcome(
+        metrics=metrics, qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+    )

@@ -36,7 +36,9 @@ def flag_zeros(data: ComplexArray, flags: BoolArray) -> None:
         for channel in range(data.shape[1]):
             for product in range(data.shape[2]):
                 value = data[row, channel, product]
-                if not (np.isfinite(value.real) and np.isfinite(value.imag)) or (value.real == 0 and value.imag == 0):
+                if not (np.isfinite(value.real) and np.isfinite(value.imag)) or (
+                    value.real == 0 and value.imag == 0
+                ):
                     flags[row, channel, product] = True
 
 
@@ -54,7 +56,13 @@ def mean_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) ->
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def neighbour_products(data: ComplexArray, flags: BoolArray, product: ComplexArray, power: Float32Array, pairs: IntArray) -> None:
+def neighbour_products(
+    data: ComplexArray,
+    flags: BoolArray,
+    product: ComplexArray,
+    power: Float32Array,
+    pairs: IntArray,
+) -> None:
     """Sum over good neighbouring channels V(c) conj V(c+1) and the power of both; each into shape (rows, correlations)."""
     for row in range(data.shape[0]):
         for p in range(data.shape[2]):
@@ -69,7 +77,12 @@ def neighbour_products(data: ComplexArray, flags: BoolArray, product: ComplexArr
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def count_flags(flags: BoolArray, cross: BoolArray, by_row: npt.NDArray[np.int64], by_channel: npt.NDArray[np.int64]) -> None:
+def count_flags(
+    flags: BoolArray,
+    cross: BoolArray,
+    by_row: npt.NDArray[np.int64],
+    by_channel: npt.NDArray[np.int64],
+) -> None:
     """Count the flags of cross-correlations: into shapes (rows, correlations) and (channels,)."""
     by_row[:] = 0
     by_channel[:] = 0
@@ -89,7 +102,9 @@ def good_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) ->
         for channel in range(data.shape[1]):
             for product in range(data.shape[2]):
                 flagged = flags[row, channel, product]
-                into[row, channel, product] = np.nan if flagged else amplitude(data[row, channel, product])
+                into[row, channel, product] = (
+                    np.nan if flagged else amplitude(data[row, channel, product])
+                )
 
 
 def clip_level(amplitudes: Float32Array, sigma: float) -> float:

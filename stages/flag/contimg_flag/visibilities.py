@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.errors import BadInputError
-from contimg.ms import XX, YY, MeasurementSet
+from contimg.records.ms import XX, YY, MeasurementSet
+from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,9 @@ class Visibilities:
         self.antenna1, self.antenna2 = rows.antenna1, rows.antenna2
         self.cross: BoolArray = self.antenna1 != self.antenna2
         self.times_s, self.time_index = np.unique(rows.time_s, return_inverse=True)
-        self.antennas = np.unique(np.concatenate([self.antenna1[self.cross], self.antenna2[self.cross]]))
+        self.antennas = np.unique(
+            np.concatenate([self.antenna1[self.cross], self.antenna2[self.cross]])
+        )
         """Indices of the antennas that have cross-correlations: those that exist."""
 
     @property

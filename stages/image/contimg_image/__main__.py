@@ -1,6 +1,6 @@
 """The executable ``contimg-image``."""
 
-from contimg.contract import main as contract_main
+from contimg.runtime.contract import main as contract_main
 from contimg_image.options import STAGE
 
 

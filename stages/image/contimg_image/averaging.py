@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.errors import AllFlaggedError, BadInputError
-from contimg.ms import STOKES_I, XX, YY, MeasurementSet
-from contimg.telescope import SPEED_OF_LIGHT
+from contimg.astro.telescope import SPEED_OF_LIGHT
+from contimg.records.ms import STOKES_I, XX, YY, MeasurementSet
+from contimg.runtime.errors import AllFlaggedError, BadInputError
 from contimg_image import kernels
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.gains import Factors, Gains
-    from contimg.ms import Header, Rows
+    from contimg.astro.gains import Factors, Gains
+    from contimg.records.ms import Header, Rows
 
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
@@ -91,11 +91,19 @@ class _Noise:
         """Return the median over baselines, which one bad antenna cannot move; NaN without differences."""
         known = self.count >= MIN_PAIRS
         if not known.any():
-            return float(np.sum(self.total) / np.sum(self.count)) if self.count.any() else float("nan")
+            return (
+                float(np.sum(self.total) / np.sum(self.count)) if self.count.any() else float("nan")
+            )
         return float(np.median(self.total[known] / self.count[known]))
 
 
-def channels_to_average(longest_m: float, radius_rad: float, width_hz: float, channels: int, peak_loss: float = PEAK_LOSS) -> int:
+def channels_to_average(
+    longest_m: float,
+    radius_rad: float,
+    width_hz: float,
+    channels: int,
+    peak_loss: float = PEAK_LOSS,
+) -> int:
     """Return how many channels may become one: a divisor of their number.
 
     Averaging a band B loses (pi B tau)^2 / 6 of the visibility of a source whose delay from the phase centre is tau, to second
@@ -107,7 +115,12 @@ def channels_to_average(longest_m: float, radius_rad: float, width_hz: float, ch
 
 
 def average(
-    path: str, ms: MeasurementSet, flags: npt.NDArray[np.bool_], gains: Gains, radius_rad: float, longest_m: float
+    path: str,
+    ms: MeasurementSet,
+    flags: npt.NDArray[np.bool_],
+    gains: Gains,
+    radius_rad: float,
+    longest_m: float,
 ) -> Averaged:
     """Calibrate and average a Measurement Set in one pass.
 
@@ -132,11 +145,17 @@ def average(
     header, rows = ms.header, ms.rows
     shape = (len(ms), len(header.frequencies_hz), len(header.correlations))
     if flags.shape != shape:
-        raise BadInputError(path, f"flags of shape {shape}", str(flags.shape), "Name the flag artifact of this group.")
+        raise BadInputError(
+            path,
+            f"flags of shape {shape}",
+            str(flags.shape),
+            "Name the flag artifact of this group.",
+        )
     length_m = baseline_lengths_m(header, rows)
     times, time_index = np.unique(rows.time_s, return_inverse=True)
     groups = [
-        _Group.plan(name, header, rows, which, radius_rad, longest) for name, which, longest in _ranges(length_m, longest_m)
+        _Group.plan(name, header, rows, which, radius_rad, longest)
+        for name, which, longest in _ranges(length_m, longest_m)
     ]
     noise = _Noise(len(header.antennas.names))
     factors = gains.evaluate(times, header.frequencies_hz)
@@ -144,7 +163,10 @@ def average(
     sets = tuple(group.finish(header, rows, time_index) for group in groups)
     if not sum(float(part.weight.sum()) for part in sets):
         raise AllFlaggedError(
-            path, "visibilities to image", "all flagged", "Look at flagging.json and at the calibration's flags."
+            path,
+            "visibilities to image",
+            "all flagged",
+            "Look at flagging.json and at the calibration's flags.",
         )
     return _collect(header, rows, times, sets, noise.variance(), length_m)
 
@@ -175,7 +197,13 @@ class _Group:
 
     @classmethod
     def plan(
-        cls, name: str, header: Header, rows: Rows, which: npt.NDArray[np.bool_], radius_rad: float, longest: float
+        cls,
+        name: str,
+        header: Header,
+        rows: Rows,
+        which: npt.NDArray[np.bool_],
+        radius_rad: float,
+        longest: float,
     ) -> _Group:
         channels = len(header.frequencies_hz)
         factor = channels_to_average(longest, radius_rad, header.channel_width_hz, channels)
@@ -188,16 +216,29 @@ class _Group:
         kept = self.weight.any(axis=1)
         index = self.index[kept]
         return Baselines(
-            self.name, header.frequencies_hz.reshape(-1, self.factor).mean(axis=1), header.channel_width_hz, self.factor,
-            time_index[index].astype(np.int64), rows.antenna1[index].astype(np.int64), rows.antenna2[index].astype(np.int64),
-            rows.uvw_m[index], rows.interval_s[index], self.vis[kept], self.weight[kept],
-        )  # fmt: skip
+            self.name,
+            header.frequencies_hz.reshape(-1, self.factor).mean(axis=1),
+            header.channel_width_hz,
+            self.factor,
+            time_index[index].astype(np.int64),
+            rows.antenna1[index].astype(np.int64),
+            rows.antenna2[index].astype(np.int64),
+            rows.uvw_m[index],
+            rows.interval_s[index],
+            self.vis[kept],
+            self.weight[kept],
+        )
 
 
 def _fill(
-    ms: MeasurementSet, flags: npt.NDArray[np.bool_], rows: Rows, time_index: Integers, factors: Factors,
-    groups: list[_Group], noise: _Noise,
-) -> None:  # fmt: skip
+    ms: MeasurementSet,
+    flags: npt.NDArray[np.bool_],
+    rows: Rows,
+    time_index: Integers,
+    factors: Factors,
+    groups: list[_Group],
+    noise: _Noise,
+) -> None:
     pols = parallel_hands(str(ms.path), ms.header)
     inverse = (1 / factors.bandpass).astype(np.complex64), (1 / factors.gain).astype(np.complex64)
     spectral = "WEIGHT_SPECTRUM" in ms.columns
@@ -205,14 +246,34 @@ def _fill(
     for block in ms.blocks(BLOCK):
         count = block.stop - block.start
         data, flagged = ms.read("DATA", block.start, count), ms.read("FLAG", block.start, count)
-        weight = ms.read("WEIGHT_SPECTRUM", block.start, count) if spectral else rows.weight[block][:, None, :]
+        weight = (
+            ms.read("WEIGHT_SPECTRUM", block.start, count)
+            if spectral
+            else rows.weight[block][:, None, :]
+        )
         for group in groups:
             first, last = np.searchsorted(group.index, (block.start, block.stop))
             kernels.average(
-                data, flagged, flags[block], np.ascontiguousarray(weight, np.float32), pols, ant1[block], ant2[block],
-                time_index[block], group.index[first:last] - block.start, inverse[0], factors.bandpass_flag, inverse[1],
-                factors.gain_flag, group.factor, first, group.vis, group.weight, noise.total, noise.count,
-            )  # fmt: skip
+                data,
+                flagged,
+                flags[block],
+                np.ascontiguousarray(weight, np.float32),
+                pols,
+                ant1[block],
+                ant2[block],
+                time_index[block],
+                group.index[first:last] - block.start,
+                inverse[0],
+                factors.bandpass_flag,
+                inverse[1],
+                factors.gain_flag,
+                group.factor,
+                first,
+                group.vis,
+                group.weight,
+                noise.total,
+                noise.count,
+            )
 
 
 def parallel_hands(path: str, header: Header) -> Integers:
@@ -227,17 +288,37 @@ def parallel_hands(path: str, header: Header) -> Integers:
         found = [header.correlations.index(code) for code in hands if code in header.correlations]
         if found:
             return np.array(found, np.int64)
-    raise BadInputError(path, "correlations XX, YY or RR, LL", str(header.correlations), "Image another Measurement Set.")
+    raise BadInputError(
+        path,
+        "correlations XX, YY or RR, LL",
+        str(header.correlations),
+        "Image another Measurement Set.",
+    )
 
 
 def _collect(
-    header: Header, rows: Rows, times: Floats, sets: tuple[Baselines, ...], variance: float, length_m: Floats
+    header: Header,
+    rows: Rows,
+    times: Floats,
+    sets: tuple[Baselines, ...],
+    variance: float,
+    length_m: Floats,
 ) -> Averaged:
     weighted = sum(int(np.count_nonzero(part.weight)) * part.factor for part in sets)
     possible = int(np.count_nonzero(length_m > 0)) * len(header.frequencies_hz)
-    present = np.unique(np.concatenate([np.concatenate([part.antenna1, part.antenna2]) for part in sets]))
-    longest = max(float(np.linalg.norm(part.uvw_m, axis=1).max()) for part in sets if len(part.uvw_m))
+    present = np.unique(
+        np.concatenate([np.concatenate([part.antenna1, part.antenna2]) for part in sets])
+    )
+    longest = max(
+        float(np.linalg.norm(part.uvw_m, axis=1).max()) for part in sets if len(part.uvw_m)
+    )
     return Averaged(
-        header, times, float(np.median(rows.interval_s)), tuple(part for part in sets if len(part.uvw_m)),
-        variance, weighted / possible, present.size, longest,
-    )  # fmt: skip
+        header,
+        times,
+        float(np.median(rows.interval_s)),
+        tuple(part for part in sets if len(part.uvw_m)),
+        variance,
+        weighted / possible,
+        present.size,
+        longest,
+    )

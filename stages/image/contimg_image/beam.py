@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.coordinates import SECONDS_A_DAY, SIDEREAL_RATE, direction_cosines, icrs_of_hadec
-from contimg.telescope import NAMES, SPEED_OF_LIGHT, primary_beam
+from contimg.astro.coordinates import SECONDS_A_DAY, SIDEREAL_RATE, direction_cosines, icrs_of_hadec
+from contimg.astro.telescope import NAMES, SPEED_OF_LIGHT, primary_beam
 from contimg_image import kernels
 from contimg_image.meshes import refine
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.coordinates import Site
-    from contimg.ms import Header
+    from contimg.astro.coordinates import Site
+    from contimg.records.ms import Header
     from contimg_image.averaging import Averaged, Baselines
     from contimg_image.weights import ImagingWeights
 
@@ -47,7 +47,9 @@ class Pointing:
     """Whether the primary beam is ours; else it is taken as 1."""
 
 
-def pointing(header: Header, times_s: Floats, apparent_dec_deg: float | None, site: Site) -> Pointing:
+def pointing(
+    header: Header, times_s: Floats, apparent_dec_deg: float | None, site: Site
+) -> Pointing:
     """Return where the dishes point: on the meridian for our telescope, at the phase centre for any other.
 
     Parameters
@@ -58,7 +60,9 @@ def pointing(header: Header, times_s: Floats, apparent_dec_deg: float | None, si
     if header.telescope not in NAMES or apparent_dec_deg is None:
         return Pointing(np.zeros((times_s.size, 3)), known_beam=False)
     ra, dec = icrs_of_hadec(0.0, np.radians(apparent_dec_deg), times_s / SECONDS_A_DAY, site)
-    return Pointing(np.stack(direction_cosines(ra, dec, header.ra_rad, header.dec_rad), axis=1), known_beam=True)
+    return Pointing(
+        np.stack(direction_cosines(ra, dec, header.ra_rad, header.dec_rad), axis=1), known_beam=True
+    )
 
 
 def coarse_grid(width_rad: float) -> tuple[Floats, Floats]:
@@ -69,7 +73,9 @@ def coarse_grid(width_rad: float) -> tuple[Floats, Floats]:
     return axis, np.stack([east, north, along], axis=-1)
 
 
-def effective_beam(data: Averaged, weights: ImagingWeights, where: Pointing, directions: Floats) -> Floats:
+def effective_beam(
+    data: Averaged, weights: ImagingWeights, where: Pointing, directions: Floats
+) -> Floats:
     """Return the effective beam in directions (l, m, n - 1) about the phase centre.
 
     Parameters
@@ -90,8 +96,14 @@ def effective_beam(data: Averaged, weights: ImagingWeights, where: Pointing, dir
     beams = np.zeros(len(flat))
     heavy = 0.0
     for part, weight in zip(data.sets, weights.of_set, strict=True):
-        for channels in np.array_split(np.arange(part.frequencies_hz.size), min(SUBBANDS, part.frequencies_hz.size)):
-            by_time = np.bincount(part.time_index, weight[:, channels].sum(axis=1, dtype=np.float64), data.times_s.size)
+        for channels in np.array_split(
+            np.arange(part.frequencies_hz.size), min(SUBBANDS, part.frequencies_hz.size)
+        ):
+            by_time = np.bincount(
+                part.time_index,
+                weight[:, channels].sum(axis=1, dtype=np.float64),
+                data.times_s.size,
+            )
             if not by_time.any():
                 continue
             column = weight[:, channels].sum(axis=0, dtype=np.float64)
@@ -99,20 +111,31 @@ def effective_beam(data: Averaged, weights: ImagingWeights, where: Pointing, dir
             slope = (frequency / weights.frequency_hz) ** SPECTRAL_INDEX
             for t in np.flatnonzero(by_time):
                 offset = flat - where.cosines[t]
-                level = primary_beam(_angle(flat, where.cosines[t]), frequency) if where.known_beam else np.ones(len(flat))
+                level = (
+                    primary_beam(_angle(flat, where.cosines[t]), frequency)
+                    if where.known_beam
+                    else np.ones(len(flat))
+                )
                 share = _smear(data, part, weight, (int(t), channels), (flat, offset))
                 beams += by_time[t] * slope * level * share
                 heavy += by_time[t]
     return np.asarray((beams / heavy).reshape(directions.shape[:-1]))
 
 
-def smearing_loss(data: Averaged, weights: ImagingWeights, where: Pointing, radius_rad: float) -> float:
+def smearing_loss(
+    data: Averaged, weights: ImagingWeights, where: Pointing, radius_rad: float
+) -> float:
     """Return what smearing takes of a source at a distance from the phase centre, the mean over position angles."""
     angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     east, north = np.sin(radius_rad) * np.sin(angle), np.sin(radius_rad) * np.cos(angle)
     directions = np.stack([east, north, np.full(angle.size, np.cos(radius_rad) - 1)], axis=-1)
     blind = Pointing(where.cosines, known_beam=False)
-    return float(1 - np.mean(effective_beam(data, weights, blind, directions) / _flat_level(data, weights, blind)))
+    return float(
+        1
+        - np.mean(
+            effective_beam(data, weights, blind, directions) / _flat_level(data, weights, blind)
+        )
+    )
 
 
 def _flat_level(data: Averaged, weights: ImagingWeights, where: Pointing) -> float:
@@ -144,10 +167,16 @@ def _smear(
     pole = np.array([0.0, np.cos(data.header.dec_rad), np.sin(data.header.dec_rad)])
     left = np.zeros(len(directions[0]))
     heavy = kernels.smearing(
-        uvw, EARTH_RAD_S * np.cross(pole, uvw), part.frequencies_hz[channel], weight[rows, channel].astype(np.float64),
-        part.interval_s[rows], np.ascontiguousarray(directions[0]), np.ascontiguousarray(directions[1]),
-        (part.width_hz, part.factor), left,
-    )  # fmt: skip
+        uvw,
+        EARTH_RAD_S * np.cross(pole, uvw),
+        part.frequencies_hz[channel],
+        weight[rows, channel].astype(np.float64),
+        part.interval_s[rows],
+        np.ascontiguousarray(directions[0]),
+        np.ascontiguousarray(directions[1]),
+        (part.width_hz, part.factor),
+        left,
+    )
     return left / heavy if heavy > 0 else np.ones(len(left))
 
 

@@ -14,23 +14,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.coordinates import direction_cosines
-from contimg.telescope import SPEED_OF_LIGHT, primary_beam
+from contimg.astro.coordinates import direction_cosines
+from contimg.astro.telescope import SPEED_OF_LIGHT, primary_beam
 from contimg_image import kernels
 from contimg_image.beam import EARTH_RAD_S, SPECTRAL_INDEX
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.catalogues import Catalogue
-    from contimg.images import Beam
+    from contimg.astro.catalogues import Catalogue
+    from contimg.records.images import Beam
     from contimg_image.averaging import Averaged, Baselines
     from contimg_image.beam import Pointing
     from contimg_image.frame import Frame
     from contimg_image.weights import ImagingWeights
 
     Floats = npt.NDArray[np.float64]
-    Geometry = tuple[Floats, Floats, npt.NDArray[np.int64], Floats, Floats, tuple[float, int, float]]
+    Geometry = tuple[
+        Floats, Floats, npt.NDArray[np.int64], Floats, Floats, tuple[float, int, float]
+    ]
 
 REACH_DEG = 6.0
 """Sources out to here are considered: the beam's second sidelobe."""
@@ -59,11 +61,19 @@ class Bright:
     """Whether they are in the image; the others never come back, for nothing there could clean them."""
 
 
-def choose(catalogue: Catalogue, frame: Frame, where: Pointing, frequency_hz: float, counts: tuple[int, int]) -> Bright:
+def choose(
+    catalogue: Catalogue,
+    frame: Frame,
+    where: Pointing,
+    frequency_hz: float,
+    counts: tuple[int, int],
+) -> Bright:
     """Return the sources that should appear brightest: so many inside of the image, so many beyond; only their order uses fluxes."""
     near = catalogue.within(frame.ra_deg, frame.dec_deg, REACH_DEG)
     centre = np.radians(frame.ra_deg), np.radians(frame.dec_deg)
-    cosines = np.stack(direction_cosines(np.radians(near.ra_deg), np.radians(near.dec_deg), *centre), axis=1).reshape(-1, 3)
+    cosines = np.stack(
+        direction_cosines(np.radians(near.ra_deg), np.radians(near.dec_deg), *centre), axis=1
+    ).reshape(-1, 3)
     away = _angles(cosines, where.cosines)
     expected = near.flux_jy * primary_beam(away, frequency_hz).mean(axis=0)
     x, y = frame.pixels(near.ra_deg, near.dec_deg)
@@ -73,14 +83,19 @@ def choose(catalogue: Catalogue, frame: Frame, where: Pointing, frequency_hz: fl
 
 
 def _apart(
-    cosines: Floats, order: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_], counts: tuple[int, int]
+    cosines: Floats,
+    order: npt.NDArray[np.int64],
+    inside: npt.NDArray[np.bool_],
+    counts: tuple[int, int],
 ) -> npt.NDArray[np.int64]:
     """Return the first of an order, so many inside and beyond, that are not next to an earlier one: a fit cannot tell the two."""
     chosen: list[int] = []
     left = {True: counts[0], False: counts[1]}
     for index in order:
         where = bool(inside[index])
-        if left[where] and all(np.linalg.norm(cosines[index] - cosines[other]) > APART_RAD for other in chosen):
+        if left[where] and all(
+            np.linalg.norm(cosines[index] - cosines[other]) > APART_RAD for other in chosen
+        ):
             left[where] -= 1
             chosen.append(int(index))
     return np.array(chosen, np.int64)
@@ -95,8 +110,13 @@ def at(frame: Frame, x: Floats, y: Floats) -> Bright:
 
 def together(parts: list[Bright]) -> Bright:
     """Return all sources of several lists, each once."""
-    cosines, first = np.unique(np.concatenate([part.cosines for part in parts]), axis=0, return_index=True)
-    x, y, inside = (np.concatenate([getattr(part, name) for part in parts])[first] for name in ("x", "y", "inside"))
+    cosines, first = np.unique(
+        np.concatenate([part.cosines for part in parts]), axis=0, return_index=True
+    )
+    x, y, inside = (
+        np.concatenate([getattr(part, name) for part in parts])[first]
+        for name in ("x", "y", "inside")
+    )
     return Bright(cosines, x, y, inside)
 
 
@@ -117,7 +137,9 @@ def take_out(data: Averaged, weights: ImagingWeights, where: Pointing, sources: 
     count = len(sources.cosines)
     if not count or not where.known_beam:
         return np.zeros(count)
-    parts = [_Seen.of(data, part, weights.frequency_hz, where, sources.cosines) for part in data.sets]
+    parts = [
+        _Seen.of(data, part, weights.frequency_hz, where, sources.cosines) for part in data.sets
+    ]
     amplitude, slope = fit(data, parts)
     total = np.zeros(count)
     for part, seen, weight in zip(data.sets, parts, weights.of_set, strict=True):
@@ -126,7 +148,13 @@ def take_out(data: Averaged, weights: ImagingWeights, where: Pointing, sources: 
     return np.asarray(total / sum(float(weight.sum(dtype=np.float64)) for weight in weights.of_set))
 
 
-def put_back(image: npt.NDArray[np.float32], sources: Bright, apparent_jy: Floats, beam: Beam, cell_deg: float) -> None:
+def put_back(
+    image: npt.NDArray[np.float32],
+    sources: Bright,
+    apparent_jy: Floats,
+    beam: Beam,
+    cell_deg: float,
+) -> None:
     """Add sources to an image, in place, as the restoring beam has them; those outside of the image are left out."""
     a, b, c = beam.form(-cell_deg, cell_deg)
     reach = int(REACH_BEAMS * beam.major_deg / cell_deg) + 1
@@ -137,7 +165,9 @@ def put_back(image: npt.NDArray[np.float32], sources: Bright, apparent_jy: Float
         columns = np.arange(max(0, column - reach), min(size, column + reach + 1))
         dx, dy = columns[None, :] - sources.x[k], rows[:, None] - sources.y[k]
         shape = np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2))
-        image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += (apparent_jy[k] * shape).astype(np.float32)
+        image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += (
+            apparent_jy[k] * shape
+        ).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,18 +184,33 @@ class _Seen:
     pole: Floats
 
     @classmethod
-    def of(cls, data: Averaged, part: Baselines, frequency_hz: float, where: Pointing, cosines: Floats) -> _Seen:
+    def of(
+        cls, data: Averaged, part: Baselines, frequency_hz: float, where: Pointing, cosines: Floats
+    ) -> _Seen:
         log_freq = np.log(part.frequencies_hz / frequency_hz)
         beams = primary_beam(_angles(cosines, where.cosines)[:, :, None], part.frequencies_hz)
         pole = np.array([0.0, np.cos(data.header.dec_rad), np.sin(data.header.dec_rad)])
-        return cls(beams * np.exp(SPECTRAL_INDEX * log_freq), log_freq, cosines, cosines[None] - where.cosines[:, None], pole)
+        return cls(
+            beams * np.exp(SPECTRAL_INDEX * log_freq),
+            log_freq,
+            cosines,
+            cosines[None] - where.cosines[:, None],
+            pole,
+        )
 
     def geometry(self, part: Baselines) -> Geometry:
         """Return what the kernels take first: baselines and their turning, s, times, directions and samples."""
         uvw = part.uvw_m / SPEED_OF_LIGHT
         spin = EARTH_RAD_S * np.cross(self.pole, uvw)
         middle = float(part.frequencies_hz.mean() * np.median(part.interval_s))
-        return uvw, spin, part.time_index, self.cosines, self.offsets, (part.width_hz, part.factor, middle)
+        return (
+            uvw,
+            spin,
+            part.time_index,
+            self.cosines,
+            self.offsets,
+            (part.width_hz, part.factor, middle),
+        )
 
 
 def fit(data: Averaged, parts: list[_Seen]) -> tuple[Floats, Floats]:
@@ -181,14 +226,20 @@ def fit(data: Averaged, parts: list[_Seen]) -> tuple[Floats, Floats]:
     step = max(1, int(np.sqrt(whole / FIT_SAMPLES)))
     for part, seen in zip(data.sets, parts, strict=True):
         channels = slice(step // 2, None, step)
-        for x, square, column in zip(seen.log_freq[channels], *_products(part, seen, step, channels), strict=True):
+        for x, square, column in zip(
+            seen.log_freq[channels], *_products(part, seen, step, channels), strict=True
+        ):
             normal += np.kron(np.array([[1.0, x], [x, x * x]]), square)
             right += np.concatenate([column, x * column])
-    first = np.linalg.solve(normal[:count, :count] + 1e-9 * np.trace(normal) * np.eye(count), right[:count])
+    first = np.linalg.solve(
+        normal[:count, :count] + 1e-9 * np.trace(normal) * np.eye(count), right[:count]
+    )
     spread = np.maximum(SLOPE_SPREAD * np.abs(first), 1e-6)
     unit = data.variance_jy2 if np.isfinite(data.variance_jy2) else 1.0
     ridge = np.concatenate([np.zeros(count), unit / spread**2])
-    both = np.linalg.solve(normal + np.diag(ridge) + 1e-9 * np.trace(normal) * np.eye(2 * count), right)
+    both = np.linalg.solve(
+        normal + np.diag(ridge) + 1e-9 * np.trace(normal) * np.eye(2 * count), right
+    )
     return both[:count], both[count:]
 
 
@@ -196,13 +247,27 @@ def _products(part: Baselines, seen: _Seen, step: int, channels: slice) -> tuple
     """Return sums over every so many rows, for each of some channels: sources times sources, shape (C, K, K), and times data, (C, K)."""
     uvw, spin, times, cosines, offsets, sampled = seen.geometry(part)
     level, freq_hz = np.ascontiguousarray(seen.level[:, :, channels]), part.frequencies_hz[channels]
-    square, column = np.zeros((freq_hz.size, len(cosines), len(cosines))), np.zeros((freq_hz.size, len(cosines)))
+    square, column = (
+        np.zeros((freq_hz.size, len(cosines), len(cosines))),
+        np.zeros((freq_hz.size, len(cosines))),
+    )
     for first in range(0, len(uvw), step * FIT_ROWS):
         rows = slice(first, first + step * FIT_ROWS, step)
         root = np.sqrt(part.weight[rows, channels])
         data = part.vis[rows, channels] * root
         design = np.empty((freq_hz.size, 2, len(root), len(cosines)), np.float32)
-        kernels.responses(uvw[rows], spin[rows], times[rows], cosines, offsets, sampled, freq_hz, level, root, design)
+        kernels.responses(
+            uvw[rows],
+            spin[rows],
+            times[rows],
+            cosines,
+            offsets,
+            sampled,
+            freq_hz,
+            level,
+            root,
+            design,
+        )
         for channel in range(freq_hz.size):
             # Real and imaginary parts as rows of their own: what is wanted is the real part, and numpy computes half of X^T X.
             both = design[channel].reshape(-1, len(cosines))

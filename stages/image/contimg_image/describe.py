@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.groups import utc_of_mjd
-from contimg.versions import tool_version
+from contimg.records.groups import utc_of_mjd
+from contimg.runtime.versions import tool_version
 from contimg_image.product import Description, cut_psf, header, to_bytes
 from contimg_image.thumbnail import thumbnail
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_image.averaging import Averaged, Baselines
     from contimg_image.frame import Frame
     from contimg_image.observation import Observation
@@ -29,7 +29,12 @@ JY_BEAM = "Jy/beam"
 
 
 def description(
-    seen: Observation, frame: Frame, made: Cleaned, weights: ImagingWeights, settings: Settings, numbers: dict[str, float]
+    seen: Observation,
+    frame: Frame,
+    made: Cleaned,
+    weights: ImagingWeights,
+    settings: Settings,
+    numbers: dict[str, float],
 ) -> Description:
     """Return what the headers of one image say."""
     known = seen.pointing_dec_deg is not None
@@ -48,9 +53,17 @@ def description(
     }
     extra |= {key: (_value(value), "") for key, value in made.keywords.items()}
     return Description(
-        frame, seen.header.telescope, seen.site_itrf_m, seen.group, seen.mjd_start, seen.mjd_end,
-        (made.frequency_hz, made.bandwidth_hz), weights.frequency_hz, (made.bmaj_deg, made.bmin_deg, made.bpa_deg), extra,
-    )  # fmt: skip
+        frame,
+        seen.header.telescope,
+        seen.site_itrf_m,
+        seen.group,
+        seen.mjd_start,
+        seen.mjd_end,
+        (made.frequency_hz, made.bandwidth_hz),
+        weights.frequency_hz,
+        (made.bmaj_deg, made.bmin_deg, made.bpa_deg),
+        extra,
+    )
 
 
 def _finite(value: float) -> float:
@@ -61,14 +74,29 @@ def _value(value: object) -> Value:
     return value if isinstance(value, (str, float, int, bool)) else str(value)
 
 
-def publish(context: Context, of: Description, made: Cleaned, effective: Singles, local: Singles, cut: float) -> None:
+def publish(
+    context: Context, of: Description, made: Cleaned, effective: Singles, local: Singles, cut: float
+) -> None:
     """Write the files of an image, and its picture."""
-    corrected = np.divide(made.image, effective, out=np.full_like(made.image, np.nan), where=effective >= cut)
+    corrected = np.divide(
+        made.image, effective, out=np.full_like(made.image, np.nan), where=effective >= cut
+    )
     files = {
-        "image.fits": (made.image, header(of, JY_BEAM, "clean image, apparent flux", corrected=False)),
-        "image.pbcor.fits": (corrected, header(of, JY_BEAM, "clean image over effective beam", corrected=True)),
-        "residual.fits": (made.residual, header(of, JY_BEAM, "residual, apparent flux", corrected=False)),
-        "psf.fits": cut_psf(made.psf, header(of, JY_BEAM, "point spread function", corrected=False)),
+        "image.fits": (
+            made.image,
+            header(of, JY_BEAM, "clean image, apparent flux", corrected=False),
+        ),
+        "image.pbcor.fits": (
+            corrected,
+            header(of, JY_BEAM, "clean image over effective beam", corrected=True),
+        ),
+        "residual.fits": (
+            made.residual,
+            header(of, JY_BEAM, "residual, apparent flux", corrected=False),
+        ),
+        "psf.fits": cut_psf(
+            made.psf, header(of, JY_BEAM, "point spread function", corrected=False)
+        ),
         "beam.fits": (effective, header(of, "", "effective beam", corrected=False)),
         "rms.fits": (local, header(of, JY_BEAM, "local rms, apparent flux", corrected=False)),
     }
@@ -80,24 +108,40 @@ def publish(context: Context, of: Description, made: Cleaned, effective: Singles
 
 
 def metrics(
-    seen: Observation, data: Averaged, made: Cleaned, weights: ImagingWeights, numbers: dict[str, float]
+    seen: Observation,
+    data: Averaged,
+    made: Cleaned,
+    weights: ImagingWeights,
+    numbers: dict[str, float],
 ) -> dict[str, Any]:
     """Return the numbers that dashboards and later stages read."""
     known = {name: value for name, value in numbers.items() if np.isfinite(value)}
     thermal = weights.thermal_rms_jy
     return {
-        "group": seen.group, "mjd": seen.mjd, "mjd_start": seen.mjd_start, "mjd_end": seen.mjd_end,
-        "pointing_dec_deg": seen.pointing_dec_deg, "ra_deg": float(np.degrees(seen.header.ra_rad)),
-        "dec_deg": float(np.degrees(seen.header.dec_rad)), "frequency_hz": weights.frequency_hz,
-        "bmaj_arcsec": made.bmaj_deg * 3600, "bmin_arcsec": made.bmin_deg * 3600, "bpa_deg": made.bpa_deg,
-        "thermal_rms_jy": thermal if np.isfinite(thermal) else None, "antennas": data.antennas,
-        "natural_rms_jy": weights.natural_rms_jy if np.isfinite(thermal) else None, **known,
-    }  # fmt: skip
+        "group": seen.group,
+        "mjd": seen.mjd,
+        "mjd_start": seen.mjd_start,
+        "mjd_end": seen.mjd_end,
+        "pointing_dec_deg": seen.pointing_dec_deg,
+        "ra_deg": float(np.degrees(seen.header.ra_rad)),
+        "dec_deg": float(np.degrees(seen.header.dec_rad)),
+        "frequency_hz": weights.frequency_hz,
+        "bmaj_arcsec": made.bmaj_deg * 3600,
+        "bmin_arcsec": made.bmin_deg * 3600,
+        "bpa_deg": made.bpa_deg,
+        "thermal_rms_jy": thermal if np.isfinite(thermal) else None,
+        "antennas": data.antennas,
+        "natural_rms_jy": weights.natural_rms_jy if np.isfinite(thermal) else None,
+        **known,
+    }
 
 
 def of_set(part: Baselines) -> dict[str, Any]:
     """Return what imaging.json says of one averaged Measurement Set."""
     return {
-        "name": part.name, "rows": len(part.uvw_m), "channels": part.frequencies_hz.size, "averaged": part.factor,
+        "name": part.name,
+        "rows": len(part.uvw_m),
+        "channels": part.frequencies_hz.size,
+        "averaged": part.factor,
         "channel_hz": part.width_hz * part.factor,
-    }  # fmt: skip
+    }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.coordinates import direction_cosines
+from contimg.astro.coordinates import direction_cosines
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,7 +42,10 @@ class Frame:
     def pixels(self, ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Return x (towards decreasing RA) and y of ICRS positions, counted from zero; a direction behind gets NaN."""
         east, north, towards = direction_cosines(
-            np.radians(ra_deg), np.radians(dec_deg), np.radians(self.ra_deg), np.radians(self.dec_deg)
+            np.radians(ra_deg),
+            np.radians(dec_deg),
+            np.radians(self.ra_deg),
+            np.radians(self.dec_deg),
         )
         before = towards > -1
         middle = self.size // 2

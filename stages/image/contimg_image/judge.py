@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.errors import BadImageError
-from contimg.images import bilinear
-from contimg.manifest import QA
+from contimg.records.images import bilinear
+from contimg.runtime.errors import BadImageError
+from contimg.runtime.manifest import QA
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,15 +59,25 @@ class Sightings:
     @property
     def ratio(self) -> float:
         """Median of seen over expected; NaN without sources."""
-        return float(np.median(self.seen_jy / self.expected_jy)) if self.expected_jy.size else float("nan")
+        return (
+            float(np.median(self.seen_jy / self.expected_jy))
+            if self.expected_jy.size
+            else float("nan")
+        )
 
     @property
     def presence(self) -> float:
         """Median of the brightness at the places over the expected flux; NaN without sources."""
-        return float(np.median(self.at_jy / self.expected_jy)) if self.expected_jy.size else float("nan")
+        return (
+            float(np.median(self.at_jy / self.expected_jy))
+            if self.expected_jy.size
+            else float("nan")
+        )
 
 
-def sightings(image: npt.NDArray[np.float32], x: Floats, y: Floats, expected_jy: Floats, radius_px: float) -> Sightings:
+def sightings(
+    image: npt.NDArray[np.float32], x: Floats, y: Floats, expected_jy: Floats, radius_px: float
+) -> Sightings:
     """Return what an image shows at the pixels x, y where a catalogue has sources."""
     size = image.shape[0]
     seen = np.array([_highest(image, a, b, radius_px) for a, b in zip(x, y, strict=True)])
@@ -94,13 +104,28 @@ def check_planes(where: str, made: Cleaned, cell_deg: float) -> None:
         plane = getattr(made, name)
         if not np.isfinite(plane).all() or not plane.any():
             found = f"{np.count_nonzero(~np.isfinite(plane))} that are not, and {np.count_nonzero(plane)} that are not 0"
-            raise BadImageError(where, f"finite pixels in the {name}", found, "Look at the imager's log and at the calibration.")
+            raise BadImageError(
+                where,
+                f"finite pixels in the {name}",
+                found,
+                "Look at the imager's log and at the calibration.",
+            )
     size, major, minor = made.image.shape[0] * cell_deg, made.bmaj_deg, made.bmin_deg
-    good = FEWEST_CELLS * cell_deg <= minor <= major <= min(WORST_AXIS_RATIO * minor, LARGEST_BEAM * size)
+    good = (
+        FEWEST_CELLS * cell_deg
+        <= minor
+        <= major
+        <= min(WORST_AXIS_RATIO * minor, LARGEST_BEAM * size)
+    )
     if not good:
         found = f"{major * 3600:.1f} x {minor * 3600:.1f} arcsec"
         wanted = f"a beam between {FEWEST_CELLS:.1f} cells and {LARGEST_BEAM:.0%} of the field"
-        raise BadImageError(where, wanted, found, "Choose --size and --cell-arcsec for these baselines, or look at the flags.")
+        raise BadImageError(
+            where,
+            wanted,
+            found,
+            "Choose --size and --cell-arcsec for these baselines, or look at the flags.",
+        )
 
 
 def check_phases(where: str, found: Phases) -> None:
@@ -113,8 +138,15 @@ def check_phases(where: str, found: Phases) -> None:
     """
     if found.error_deg > PHASE_LIMIT_DEG:
         said = f"{found.error_deg:.0f} deg rms, beyond the {found.noise_deg:.1f} deg of noise"
-        wanted = f"antennas whose phases agree with the brightest sources to {PHASE_LIMIT_DEG:.0f} deg"
-        raise BadImageError(where, wanted, said, "A caltable's phases, the phase centre or the times are wrong; calibrate again.")
+        wanted = (
+            f"antennas whose phases agree with the brightest sources to {PHASE_LIMIT_DEG:.0f} deg"
+        )
+        raise BadImageError(
+            where,
+            wanted,
+            said,
+            "A caltable's phases, the phase centre or the times are wrong; calibrate again.",
+        )
 
 
 def check_sky(where: str, rms_jy: float, thermal_jy: float, seen: Sightings) -> None:
@@ -128,11 +160,21 @@ def check_sky(where: str, rms_jy: float, thermal_jy: float, seen: Sightings) -> 
     if rms_jy > NOISE_FACTOR * thermal_jy:
         found = f"{rms_jy * 1e3:.2f} mJy/beam"
         wanted = f"noise below {NOISE_FACTOR:.0f} x the thermal {thermal_jy * 1e3:.3f} mJy/beam"
-        raise BadImageError(where, wanted, found, "Look at the calibration (were its gains borrowed?) and at the flags.")
+        raise BadImageError(
+            where,
+            wanted,
+            found,
+            "Look at the calibration (were its gains borrowed?) and at the flags.",
+        )
     if seen.expected_jy.size >= ENOUGH and seen.presence < SEEN:
         found = f"a median of {seen.presence:.2f} of their flux (and {np.median(seen.other_jy / seen.expected_jy):.2f} at mirrored places)"
         wanted = f"{seen.expected_jy.size} catalogue sources at their places"
-        raise BadImageError(where, wanted, found, "Phases, phase centre or times are wrong; look at the calibration.")
+        raise BadImageError(
+            where,
+            wanted,
+            found,
+            "Phases, phase centre or times are wrong; look at the calibration.",
+        )
 
 
 def verdict(numbers: dict[str, float], *, known_beam: bool) -> QA:
@@ -145,7 +187,9 @@ def verdict(numbers: dict[str, float], *, known_beam: bool) -> QA:
     """
     reasons = []
     if not known_beam:
-        reasons.append("the telescope's primary beam is not known: the effective beam is that of smearing alone")
+        reasons.append(
+            "the telescope's primary beam is not known: the effective beam is that of smearing alone"
+        )
     if not np.isfinite(numbers["noise_ratio"]):
         reasons.append("the thermal noise is not known: there is one polarization only")
     elif numbers["noise_ratio"] > NOISE_WARNING:
@@ -155,9 +199,13 @@ def verdict(numbers: dict[str, float], *, known_beam: bool) -> QA:
     elif abs(numbers["flux_ratio"] - 1) > RATIO_WARNING:
         reasons.append(f"catalogue sources appear with {numbers['flux_ratio']:.2f} of their flux")
     if numbers["phase_error_deg"] > PHASE_WARNING_DEG:
-        reasons.append(f"phases of antennas are off by {numbers['phase_error_deg']:.1f} deg rms against the brightest sources")
+        reasons.append(
+            f"phases of antennas are off by {numbers['phase_error_deg']:.1f} deg rms against the brightest sources"
+        )
     if numbers["smearing_loss"] > 0.01:  # noqa: PLR2004 - the promise of the averaging
         reasons.append(f"smearing takes {numbers['smearing_loss']:.1%} at the edge of the field")
     if numbers["strangers"]:
-        reasons.append(f"{numbers['strangers']:.0f} bright sources are in no catalogue; they were cleaned in a second round")
+        reasons.append(
+            f"{numbers['strangers']:.0f} bright sources are in no catalogue; they were cleaned in a second round"
+        )
     return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))

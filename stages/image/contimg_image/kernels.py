@@ -20,11 +20,26 @@ if TYPE_CHECKING:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
-    data: Complexes, flags: Flags, more_flags: Flags, weight: Singles, pols: Integers,
-    ant1: Integers, ant2: Integers, time_index: Integers, wanted: Integers,
-    band: Complexes, band_flag: Flags, gain: Complexes, gain_flag: Flags,
-    factor: int, first: int, vis: Complexes, total: Singles, difference: Floats, pairs: Floats,
-) -> None:  # fmt: skip
+    data: Complexes,
+    flags: Flags,
+    more_flags: Flags,
+    weight: Singles,
+    pols: Integers,
+    ant1: Integers,
+    ant2: Integers,
+    time_index: Integers,
+    wanted: Integers,
+    band: Complexes,
+    band_flag: Flags,
+    gain: Complexes,
+    gain_flag: Flags,
+    factor: int,
+    first: int,
+    vis: Complexes,
+    total: Singles,
+    difference: Floats,
+    pairs: Floats,
+) -> None:
     """Calibrate rows, average channels and the parallel hands to Stokes I.
 
     Parameters
@@ -63,7 +78,12 @@ def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
                 both = gain[t, i, p] * gain[t, j, p].conjugate()
                 part, part_weight = 0j, 0.0
                 for f in range(c * factor, (c + 1) * factor):
-                    if flags[r, f, p] or more_flags[r, f, p] or band_flag[i, f, p] or band_flag[j, f, p]:
+                    if (
+                        flags[r, f, p]
+                        or more_flags[r, f, p]
+                        or band_flag[i, f, p]
+                        or band_flag[j, f, p]
+                    ):
                         continue
                     w = weight[r, f if spectral else 0, p]
                     value = data[r, f, p]
@@ -80,7 +100,9 @@ def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
             if one_weight > 0 and other_weight > 0:
                 apart = one / one_weight - other / other_weight
                 spread = 1 / one_weight + 1 / other_weight
-                difference[i, j] += (apart.real * apart.real + apart.imag * apart.imag) / (2 * spread)
+                difference[i, j] += (apart.real * apart.real + apart.imag * apart.imag) / (
+                    2 * spread
+                )
                 pairs[i, j] += 1
             if weights > 0:
                 vis[first + index, c] = whole / weights
@@ -91,7 +113,9 @@ def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def grid_weights(uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats) -> None:
+def grid_weights(
+    uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats
+) -> None:
     """Add weights to the cells of a half plane of width 1 / field: `density` has shape (n, 2n), v from 0."""
     half = density.shape[1] // 2
     for r in range(uvw_m.shape[0]):
@@ -103,7 +127,13 @@ def grid_weights(uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_r
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def add_power(
-    uvw_m: Floats, freq_per_light: Floats, before: Complexes, after: Complexes, weight: Singles, pair: Integers, out: Floats
+    uvw_m: Floats,
+    freq_per_light: Floats,
+    before: Complexes,
+    after: Complexes,
+    weight: Singles,
+    pair: Integers,
+    out: Floats,
 ) -> None:
     """Add what each baseline's visibilities say before and after a model was taken out of them.
 
@@ -149,7 +179,9 @@ def briggs(
         for c in range(freq_per_light.size):
             x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
             square = (uvw_m[r, 0] ** 2 + uvw_m[r, 1] ** 2) * freq_per_light[c] ** 2
-            out[r, c] = weight[r, c] / (1.0 + density[y, x + half] * squared) * math.exp(-falling * square)
+            out[r, c] = (
+                weight[r, c] / (1.0 + density[y, x + half] * squared) * math.exp(-falling * square)
+            )
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
@@ -162,9 +194,16 @@ def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def smearing(  # noqa: PLR0913, PLR0917 - a kernel
-    uvw_s: Floats, spin_s: Floats, freq_hz: Floats, weight: Floats, interval_s: Floats,
-    centre: Floats, offset: Floats, widths: tuple[float, int], out: Floats,
-) -> float:  # fmt: skip
+    uvw_s: Floats,
+    spin_s: Floats,
+    freq_hz: Floats,
+    weight: Floats,
+    interval_s: Floats,
+    centre: Floats,
+    offset: Floats,
+    widths: tuple[float, int],
+    out: Floats,
+) -> float:
     """Add to `out` what is left of sources in each direction, summed over samples with their weights; return the sum of weights.
 
     Parameters
@@ -209,9 +248,17 @@ def _sinc(x: float) -> float:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def responses(  # noqa: PLR0913, PLR0917 - a kernel
-    uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
-    sample: tuple[float, int, float], freq_hz: Floats, level: Floats, root: Singles, out: Singles,
-) -> None:  # fmt: skip
+    uvw_s: Floats,
+    spin_s: Floats,
+    time_index: Integers,
+    cosines: Floats,
+    offsets: Floats,
+    sample: tuple[float, int, float],
+    freq_hz: Floats,
+    level: Floats,
+    root: Singles,
+    out: Singles,
+) -> None:
     """Fill `out`, shape (C, 2, rows, K), with real and imaginary parts of what sources of 1 Jy before the beam show, times `root`.
 
     Parameters
@@ -244,14 +291,26 @@ def responses(  # noqa: PLR0913, PLR0917 - a kernel
                 shown = left * level[t, k, c] * root[r, c]
                 out[c, 0, r, k] = shown * real
                 out[c, 1, r, k] = shown * imaginary
-                real, imaginary = real * step_real - imaginary * step_imaginary, real * step_imaginary + imaginary * step_real
+                real, imaginary = (
+                    real * step_real - imaginary * step_imaginary,
+                    real * step_imaginary + imaginary * step_real,
+                )
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def take_out(  # noqa: PLR0913, PLR0917 - a kernel
-    uvw_s: Floats, spin_s: Floats, time_index: Integers, cosines: Floats, offsets: Floats,
-    sample: tuple[float, int, float], freq_hz: Floats, level: Floats, weight: Singles, total: Floats, vis: Complexes,
-) -> None:  # fmt: skip
+    uvw_s: Floats,
+    spin_s: Floats,
+    time_index: Integers,
+    cosines: Floats,
+    offsets: Floats,
+    sample: tuple[float, int, float],
+    freq_hz: Floats,
+    level: Floats,
+    weight: Singles,
+    total: Floats,
+    vis: Complexes,
+) -> None:
     """Subtract sources from `vis`, shape (rows, C), channels equidistant.
 
     Parameters
@@ -277,15 +336,28 @@ def take_out(  # noqa: PLR0913, PLR0917 - a kernel
                 flux = left * level[t, k, c]
                 shown += weight[r, c] * flux
                 vis[r, c] -= complex(flux * real, flux * imaginary)
-                real, imaginary = real * step_real - imaginary * step_imaginary, real * step_imaginary + imaginary * step_real
+                real, imaginary = (
+                    real * step_real - imaginary * step_imaginary,
+                    real * step_imaginary + imaginary * step_real,
+                )
             total[k] += shown
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _left(uvw_s: Floats, spin_s: Floats, r: int, offset: Floats, k: int, delay: float, sample: tuple[float, int, float]) -> float:
+def _left(
+    uvw_s: Floats,
+    spin_s: Floats,
+    r: int,
+    offset: Floats,
+    k: int,
+    delay: float,
+    sample: tuple[float, int, float],
+) -> float:
     """Return what smearing leaves of a source: in a channel and an integration of the correlator, and by averaging channels."""
     width, factor, cycles = sample
-    left = _sinc(math.pi * width * _dot(uvw_s, r, offset, k)) * _sinc(math.pi * cycles * _dot(spin_s, r, offset, k))
+    left = _sinc(math.pi * width * _dot(uvw_s, r, offset, k)) * _sinc(
+        math.pi * cycles * _dot(spin_s, r, offset, k)
+    )
     if factor > 1:
         x = math.pi * width * delay
         left *= _sinc(factor * x) / _sinc(x)

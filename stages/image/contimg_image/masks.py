@@ -43,7 +43,11 @@ def sidelobe(psf: npt.NDArray[np.float32], radius_px: float) -> float:
 
 
 def strangers(
-    residual: npt.NDArray[np.float32], local: npt.NDArray[np.float32], known: Mask, radius_px: float, lobe: float
+    residual: npt.NDArray[np.float32],
+    local: npt.NDArray[np.float32],
+    known: Mask,
+    radius_px: float,
+    lobe: float,
 ) -> tuple[Floats, Floats]:
     """Return the pixels x, y of sources that no disc covers, brightest first, to a fraction of a pixel.
 
@@ -59,14 +63,18 @@ def strangers(
         Highest sidelobe of the PSF: what is below that of the brightest may be its sidelobe.
     """
     left = np.where(known, 0.0, residual)
-    candidates = np.argwhere((left > STRANGER_SIGMA * local) & (left > LOBE_MARGIN * lobe * float(left.max())))
+    candidates = np.argwhere(
+        (left > STRANGER_SIGMA * local) & (left > LOBE_MARGIN * lobe * float(left.max()))
+    )
     found: list[tuple[int, int]] = []
     for row, column in candidates[np.argsort(-left[tuple(candidates.T)], kind="stable")]:
         if all((row - r) ** 2 + (column - c) ** 2 > (2 * radius_px) ** 2 for r, c in found):
             found.append((int(row), int(column)))
         if len(found) == MOST_STRANGERS:
             break
-    places = np.array([_summit(residual, row, column) for row, column in found], np.float64).reshape(-1, 2)
+    places = np.array(
+        [_summit(residual, row, column) for row, column in found], np.float64
+    ).reshape(-1, 2)
     return places[:, 0], places[:, 1]
 
 
@@ -75,7 +83,9 @@ def _summit(plane: npt.NDArray[np.float32], row: int, column: int) -> tuple[floa
     last = plane.shape[0] - 1
     if not (0 < row < last and 0 < column < last):
         return float(column), float(row)
-    return column + _vertex(plane[row, column - 1 : column + 2]), row + _vertex(plane[row - 1 : row + 2, column])
+    return column + _vertex(plane[row, column - 1 : column + 2]), row + _vertex(
+        plane[row - 1 : row + 2, column]
+    )
 
 
 def _vertex(three: npt.NDArray[np.float32]) -> float:

@@ -33,5 +33,7 @@ def refine(mesh: Floats, nodes: Floats, wanted: Floats, degree: int) -> npt.NDAr
     from scipy.interpolate import make_interp_spline
 
     # A spline is linear in its values: its basis as a matrix makes the plane two products, 20 times faster than point by point.
-    basis = make_interp_spline(nodes, np.eye(nodes.size), k=degree)(np.clip(wanted, nodes[0], nodes[-1]))
+    basis = make_interp_spline(nodes, np.eye(nodes.size), k=degree)(
+        np.clip(wanted, nodes[0], nodes[-1])
+    )
     return np.asarray((basis @ mesh).astype(np.float32) @ basis.T.astype(np.float32), np.float32)

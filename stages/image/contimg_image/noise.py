@@ -51,7 +51,10 @@ def rms_map(residual: Singles, sources: Mask, beam_px: float) -> Singles:
     mesh = np.full((boxes, boxes), np.nan)
     for row in range(boxes):
         for column in range(boxes):
-            part = slice(edges[row], edges[row + 1], step), slice(edges[column], edges[column + 1], step)
+            part = (
+                slice(edges[row], edges[row + 1], step),
+                slice(edges[column], edges[column + 1], step),
+            )
             free = residual[part][~sources[part]]
             if free.size >= MIN_SHARE * sources[part].size:
                 mesh[row, column] = robust_rms(free)

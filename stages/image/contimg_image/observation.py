@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.calibration import fetch_tables, read_calibration
-from contimg.coordinates import SECONDS_A_DAY, Site
-from contimg.errors import BadInputError
-from contimg.flagfile import read_flags
-from contimg.gains import Gains
-from contimg.ms import MeasurementSet
-from contimg.telescope import SITE
+from contimg.astro.coordinates import SECONDS_A_DAY, Site
+from contimg.astro.gains import Gains
+from contimg.astro.telescope import SITE
+from contimg.records.calibration import fetch_tables, read_calibration
+from contimg.records.flagfile import read_flags
+from contimg.records.ms import MeasurementSet
+from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from contimg.calibration import Calibration
-    from contimg.context import Context
-    from contimg.ms import Header
+    from contimg.records.calibration import Calibration
+    from contimg.records.ms import Header
+    from contimg.runtime.context import Context
     from contimg_image.options import ImageOptions
 
 
@@ -67,7 +67,12 @@ def fetch(options: ImageOptions, context: Context) -> Observation:
     """
     calibration = read_calibration(context, options.calibration)
     if not calibration.tables:
-        raise BadInputError(options.calibration, "caltables to apply", "none", "Calibrate the group; raw data are never imaged.")
+        raise BadInputError(
+            options.calibration,
+            "caltables to apply",
+            "none",
+            "Calibrate the group; raw data are never imaged.",
+        )
     path = context.fetch_tree(options.ms, "ms.tar")
     flags = read_flags(context.fetch(options.flags, "flags.bin"))
     gains = Gains.read(fetch_tables(context, options.calibration, calibration))
@@ -76,10 +81,18 @@ def fetch(options: ImageOptions, context: Context) -> Observation:
         header = ms.header
         start, end = _span(metrics, ms)
     return Observation(
-        path, header, str(metrics.get("group", path.name.removesuffix(".ms"))), start, end,
-        metrics.get("pointing_dec_deg"), _site(metrics), flags, gains, calibration,
+        path,
+        header,
+        str(metrics.get("group", path.name.removesuffix(".ms"))),
+        start,
+        end,
+        metrics.get("pointing_dec_deg"),
+        _site(metrics),
+        flags,
+        gains,
+        calibration,
         context.manifest(options.calibration).key,
-    )  # fmt: skip
+    )
 
 
 def _span(metrics: dict[str, Any], ms: MeasurementSet) -> tuple[float, float]:
@@ -87,10 +100,14 @@ def _span(metrics: dict[str, Any], ms: MeasurementSet) -> tuple[float, float]:
     if "mjd_start" in metrics and "mjd_end" in metrics:
         return float(metrics["mjd_start"]), float(metrics["mjd_end"])
     time_s, half_s = ms.rows.time_s, ms.rows.interval_s / 2
-    return float(np.min(time_s - half_s)) / SECONDS_A_DAY, float(np.max(time_s + half_s)) / SECONDS_A_DAY
+    return float(np.min(time_s - half_s)) / SECONDS_A_DAY, float(
+        np.max(time_s + half_s)
+    ) / SECONDS_A_DAY
 
 
 def _site(metrics: dict[str, Any]) -> Site:
     if "lat_deg" in metrics:
-        return Site(float(metrics["lat_deg"]), float(metrics["lon_deg"]), float(metrics["height_m"]))
+        return Site(
+            float(metrics["lat_deg"]), float(metrics["lon_deg"]), float(metrics["height_m"])
+        )
     return SITE

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from contimg.options import ArtifactURI, ObjectURI, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
+from contimg.runtime.stage import Stage
 
 Tier = Literal["quicklook", "development", "standard", "high_precision"]
 Backend = Literal["wsclean", "tclean"]
@@ -49,5 +49,15 @@ STAGE = Stage(
     name="image",
     options=ImageOptions,
     package="contimg_image",
-    tools=("wsclean", "casatools", "casatasks", "python-casacore", "numba", "numpy", "scipy", "astropy", "matplotlib"),
+    tools=(
+        "wsclean",
+        "casatools",
+        "casatasks",
+        "python-casacore",
+        "numba",
+        "numpy",
+        "scipy",
+        "astropy",
+        "matplotlib",
+    ),
 )

@@ -36,7 +36,11 @@ class Phases:
     @property
     def error_deg(self) -> float:
         """The rms without the noise."""
-        return float(np.sqrt(max(self.rms_deg**2 - self.noise_deg**2, 0.0))) if np.isfinite(self.rms_deg) else float("nan")
+        return (
+            float(np.sqrt(max(self.rms_deg**2 - self.noise_deg**2, 0.0)))
+            if np.isfinite(self.rms_deg)
+            else float("nan")
+        )
 
 
 def sample(visibilities: tuple[Complexes, ...]) -> Sample:
@@ -70,5 +74,8 @@ def against_sources(data: Averaged, before: Sample) -> Phases:
     if not known.any():
         return Phases(float("nan"), float("nan"))
     unit = data.variance_jy2 if np.isfinite(data.variance_jy2) else 0.0
-    rms, noise = np.sqrt(np.mean(np.angle(cross[known]) ** 2)), np.sqrt(np.mean(unit / power[known]))
+    rms, noise = (
+        np.sqrt(np.mean(np.angle(cross[known]) ** 2)),
+        np.sqrt(np.mean(unit / power[known])),
+    )
     return Phases(float(np.degrees(rms)), float(np.degrees(noise)))

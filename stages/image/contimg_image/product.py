@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.groups import utc_of_mjd
+from contimg.records.groups import utc_of_mjd
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -102,7 +102,11 @@ def _axes(made: Header, of: Description) -> None:
     )
     for number, (kind, value, step, pixel, unit) in enumerate(axes, 1):
         made[f"CTYPE{number}"], made[f"CRPIX{number}"] = kind, float(pixel)
-        made[f"CRVAL{number}"], made[f"CDELT{number}"], made[f"CUNIT{number}"] = float(value), float(step), unit
+        made[f"CRVAL{number}"], made[f"CDELT{number}"], made[f"CUNIT{number}"] = (
+            float(value),
+            float(step),
+            unit,
+        )
 
 
 def iso(mjd: float) -> str:

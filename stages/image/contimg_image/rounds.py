@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.images import Beam
-from contimg.ms import STOKES_I, Header, Rows, create
+from contimg.records.images import Beam
+from contimg.records.ms import STOKES_I, Header, Rows, create
 from contimg_image import bright, masks, noise, tclean, wsclean
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_image.averaging import Averaged, Baselines
     from contimg_image.beam import Pointing
     from contimg_image.bright import Bright
@@ -95,22 +95,39 @@ class Field:
 def write_set(path: Path, data: Averaged, part: Baselines) -> Path:
     """Write averaged Stokes I visibilities as a Measurement Set."""
     header = Header(
-        data.header.telescope, data.header.field, data.header.ra_rad, data.header.dec_rad, part.frequencies_hz,
-        part.width_hz * part.factor, data.header.antennas, (STOKES_I,),
-    )  # fmt: skip
+        data.header.telescope,
+        data.header.field,
+        data.header.ra_rad,
+        data.header.dec_rad,
+        part.frequencies_hz,
+        part.width_hz * part.factor,
+        data.header.antennas,
+        (STOKES_I,),
+    )
     weight = part.weight.sum(axis=1, dtype=np.float64)[:, None].astype(np.float32)
     rows = Rows(
-        data.times_s[part.time_index], part.interval_s, part.antenna1.astype(np.int32), part.antenna2.astype(np.int32),
-        part.uvw_m, weight,
-    )  # fmt: skip
+        data.times_s[part.time_index],
+        part.interval_s,
+        part.antenna1.astype(np.int32),
+        part.antenna2.astype(np.int32),
+        part.uvw_m,
+        weight,
+    )
     with create(path, header, rows, ("DATA", "WEIGHT_SPECTRUM")) as writer:
         writer.put(
-            0, {"DATA": part.vis[..., None], "WEIGHT_SPECTRUM": part.weight[..., None], "FLAG": part.weight[..., None] == 0}
+            0,
+            {
+                "DATA": part.vis[..., None],
+                "WEIGHT_SPECTRUM": part.weight[..., None],
+                "FLAG": part.weight[..., None] == 0,
+            },
         )
     return path
 
 
-def clean(backend: Backend, context: Context, job: Job, sky: Sky, seen: Field) -> tuple[Cleaned, Mask, int]:
+def clean(
+    backend: Backend, context: Context, job: Job, sky: Sky, seen: Field
+) -> tuple[Cleaned, Mask, int]:
     """Clean inside of discs on the catalogue's sources; again if bright sources are found that it lacks.
 
     Returns
@@ -126,7 +143,9 @@ def clean(backend: Backend, context: Context, job: Job, sky: Sky, seen: Field) -
     if not job.settings.niter:
         return made, mask, 0
     if not np.isfinite(made.residual).all():
-        context.log.warning("cleaning inside of the catalogue's discs diverged: it lacks a bright source")
+        context.log.warning(
+            "cleaning inside of the catalogue's discs diverged: it lacks a bright source"
+        )
         made = imager(context, replace(job, settings=replace(job.settings, niter=0)), None)
     found = 0
     for _ in range(ROUNDS):
@@ -148,7 +167,9 @@ def blind(job: Job) -> Job:
     """Return the job without the help of a mask: it ends early, before it makes sources of noise."""
     given = job.settings
     least = max(given.threshold, BLIND_THRESHOLD)
-    return replace(job, settings=replace(given, threshold=least, niter=min(given.niter, BLIND_NITER)))
+    return replace(
+        job, settings=replace(given, threshold=least, niter=min(given.niter, BLIND_NITER))
+    )
 
 
 def beam_px(made: Cleaned, frame: Frame) -> float:

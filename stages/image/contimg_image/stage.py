@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.catalogues import load, nvss
-from contimg.context import Outcome
-from contimg.groups import day_of_mjd
-from contimg.images import bilinear
-from contimg.ms import MeasurementSet
-from contimg.schemas.images import IMAGES
-from contimg_image import averaging, beam, bright, describe, judge, noise, phases, rows, tiers, uv, wsclean
+from contimg.astro.catalogues import load, nvss
+from contimg.records.groups import day_of_mjd
+from contimg.records.images import bilinear
+from contimg.records.ms import MeasurementSet
+from contimg.records.schemas.images import IMAGES
+from contimg.runtime.context import Outcome
+from contimg_image import (
+    averaging,
+    beam,
+    bright,
+    describe,
+    judge,
+    noise,
+    phases,
+    rows,
+    tiers,
+    uv,
+    wsclean,
+)
 from contimg_image.frame import Frame
 from contimg_image.observation import Observation, fetch
 from contimg_image.rounds import CUT, Field, Sky, beam_px, clean
@@ -23,8 +35,8 @@ from contimg_image.weights import ImagingWeights, half_power_beam, imaging_weigh
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.catalogues import Catalogue
-    from contimg.context import Context
+    from contimg.astro.catalogues import Catalogue
+    from contimg.runtime.context import Context
     from contimg_image.averaging import Averaged
     from contimg_image.bright import Bright
     from contimg_image.options import ImageOptions
@@ -56,13 +68,18 @@ def run(options: ImageOptions, context: Context) -> Outcome:
         padded = wsclean.PADDING * settings.width_rad
         weights = imaging_weights(data, settings.robust, padded, settings.taper_arcsec * ARCSEC_RAD)
     frame = Frame(
-        float(np.degrees(seen.header.ra_rad)), float(np.degrees(seen.header.dec_rad)), settings.size, settings.cell_arcsec
+        float(np.degrees(seen.header.ra_rad)),
+        float(np.degrees(seen.header.dec_rad)),
+        settings.size,
+        settings.cell_arcsec,
     )
     where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     with context.step("bright sources"):
         field = Field(data, weights, where, frame)
-        chosen = bright.choose(catalogue, frame, where, weights.frequency_hz, (settings.bright, settings.beyond))
+        chosen = bright.choose(
+            catalogue, frame, where, weights.frequency_hz, (settings.bright, settings.beyond)
+        )
         before = take_out(context, field, chosen)
         paths = field.write(context.scratch)
     context.progress(2, STEPS)
@@ -84,19 +101,31 @@ def run(options: ImageOptions, context: Context) -> Outcome:
         found = phases.against_sources(data, before)
         judge.check_phases(options.ms, found)
         numbers = measure(options.ms, made, local, sky, weights, frame)
-        numbers |= {"smearing_loss": lost, "strangers": float(strangers), "used_fraction": data.used}
+        numbers |= {
+            "smearing_loss": lost,
+            "strangers": float(strangers),
+            "used_fraction": data.used,
+        }
         numbers |= {"phase_error_deg": found.error_deg, "phase_noise_deg": found.noise_deg}
     context.progress(5, STEPS)
     with context.step("write"):
         of = describe.description(seen, frame, made, weights, settings, numbers)
         describe.publish(context, of, made, sky.effective, local, CUT)
         metrics = describe.metrics(seen, data, made, weights, numbers)
-        record = {"settings": vars(settings), "metrics": metrics, "sets": [describe.of_set(part) for part in data.sets]}
+        record = {
+            "settings": vars(settings),
+            "metrics": metrics,
+            "sets": [describe.of_set(part) for part in data.sets],
+        }
         context.write("imaging.json", json.dumps(record, indent=1).encode())
         qa = judge.verdict(numbers, known_beam=sky.known_beam)
         if options.tables is not None:
-            row = rows.image_row(context, options, seen, settings, metrics) | {"verdict": qa.verdict}
-            context.publish(options.tables, IMAGES, day_of_mjd(seen.mjd), seen.group, IMAGES.rows([row]))
+            row = rows.image_row(context, options, seen, settings, metrics) | {
+                "verdict": qa.verdict
+            }
+            context.publish(
+                options.tables, IMAGES, day_of_mjd(seen.mjd), seen.group, IMAGES.rows([row])
+            )
     context.progress(STEPS, STEPS)
     return Outcome(metrics=metrics, qa=qa)
 
@@ -115,9 +144,17 @@ def average(options: ImageOptions, seen: Observation) -> tuple[Averaged, Setting
         header = ms.header
         longest_m = float(averaging.baseline_lengths_m(header, ms.rows).max())
         freq = float(header.frequencies_hz[-1])
-        settings = tiers.settings(options, header.telescope, longest_m, float(np.median(header.antennas.diameters_m)), freq)
+        settings = tiers.settings(
+            options,
+            header.telescope,
+            longest_m,
+            float(np.median(header.antennas.diameters_m)),
+            freq,
+        )
         radius_rad = EDGE_RAD if seen.pointing_dec_deg is not None else settings.width_rad / 2
-        data = averaging.average(options.ms, ms, seen.flags, seen.gains, radius_rad, settings.longest_m)
+        data = averaging.average(
+            options.ms, ms, seen.flags, seen.gains, radius_rad, settings.longest_m
+        )
     return data, settings
 
 
@@ -126,7 +163,13 @@ def edge_rad(where: beam.Pointing, settings: Settings) -> float:
     return EDGE_RAD if where.known_beam else settings.width_rad / 2
 
 
-def expect(catalogue: Catalogue, frame: Frame, data: Averaged, weights: ImagingWeights, where: beam.Pointing) -> Sky:
+def expect(
+    catalogue: Catalogue,
+    frame: Frame,
+    data: Averaged,
+    weights: ImagingWeights,
+    where: beam.Pointing,
+) -> Sky:
     """Return the effective beam on the image's grid, and the catalogue's sources as it lets them appear."""
     axis, directions = beam.coarse_grid(frame.size * frame.cell_rad)
     coarse = beam.effective_beam(data, weights, where, directions)
@@ -138,17 +181,26 @@ def expect(catalogue: Catalogue, frame: Frame, data: Averaged, weights: ImagingW
     return Sky(effective, where.known_beam, x[inside], y[inside], expected)
 
 
-def measure(where: str, made: Cleaned, local: Singles, sky: Sky, weights: ImagingWeights, frame: Frame) -> dict[str, float]:
+def measure(
+    where: str, made: Cleaned, local: Singles, sky: Sky, weights: ImagingWeights, frame: Frame
+) -> dict[str, float]:
     """Return what the image says of itself, and refuse it if that is absurd."""
     judge.check_planes(where, made, frame.cell_deg)
     good = sky.effective >= CUT
     rms = float(np.median(local[good] if good.any() else local))
     # Of one polarization the noise cannot be told from the sky; then the image is only compared with itself.
     thermal = weights.thermal_rms_jy if np.isfinite(weights.thermal_rms_jy) else rms
-    sure = (sky.expected_jy >= judge.SURE * thermal) & (bilinear(sky.effective, sky.x, sky.y) >= CUT)
-    found = judge.sightings(made.image, sky.x[sure], sky.y[sure], sky.expected_jy[sure], beam_px(made, frame) / 2)
+    sure = (sky.expected_jy >= judge.SURE * thermal) & (
+        bilinear(sky.effective, sky.x, sky.y) >= CUT
+    )
+    found = judge.sightings(
+        made.image, sky.x[sure], sky.y[sure], sky.expected_jy[sure], beam_px(made, frame) / 2
+    )
     judge.check_sky(where, rms, thermal, found)
     return {
-        "rms_jy": rms, "noise_ratio": rms / weights.thermal_rms_jy, "peak_jy": float(made.image.max()), "sightings": float(found.expected_jy.size),
+        "rms_jy": rms,
+        "noise_ratio": rms / weights.thermal_rms_jy,
+        "peak_jy": float(made.image.max()),
+        "sightings": float(found.expected_jy.size),
         "flux_ratio": found.ratio,
-    }  # fmt: skip
+    }

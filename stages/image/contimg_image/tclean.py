@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.errors import BadImageError
+from contimg.runtime.errors import BadImageError
 from contimg_image.wsclean import Cleaned, write_mask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_image.wsclean import Job
 
     Mask = npt.NDArray[np.bool_]
@@ -30,19 +30,33 @@ def clean(context: Context, job: Job, mask: Mask | None) -> Cleaned:
     path = None if mask is None else write_mask(context.scratch / "mask.fits", mask, job.frame)
     settings, (major, minor, angle) = job.settings, job.beam
     tuning = {
-        "imsize": [settings.size, settings.size], "cell": f"{settings.cell_arcsec}arcsec", "robust": settings.robust,
+        "imsize": [settings.size, settings.size],
+        "cell": f"{settings.cell_arcsec}arcsec",
+        "robust": settings.robust,
         "uvtaper": [f"{settings.taper_arcsec}arcsec"] if settings.taper_arcsec else [],
         "restoringbeam": [f"{major}arcsec", f"{minor}arcsec", f"{angle}deg"],
-    }  # fmt: skip
+    }
     answer = context.call(
-        "contimg_image.tclean:in_casa", job.timeout_s, paths=[str(path) for path in job.paths], folder=str(context.scratch),
-        tuning=tuning, niter=settings.niter, nsigma=settings.threshold, mask=None if path is None else str(path),
-    )  # fmt: skip
+        "contimg_image.tclean:in_casa",
+        job.timeout_s,
+        paths=[str(path) for path in job.paths],
+        folder=str(context.scratch),
+        tuning=tuning,
+        niter=settings.niter,
+        nsigma=settings.threshold,
+        mask=None if path is None else str(path),
+    )
     return _read(context.scratch, answer)
 
 
 def in_casa(
-    *, paths: list[str], folder: str, tuning: dict[str, Any], niter: int, nsigma: float, mask: str | None
+    *,
+    paths: list[str],
+    folder: str,
+    tuning: dict[str, Any],
+    niter: int,
+    nsigma: float,
+    mask: str | None,
 ) -> dict[str, Any]:
     """Run tclean and export its planes as FITS; return its version. Runs in a child."""
     from casatasks import casalog, exportfits, importfits, tclean, version_string
@@ -54,10 +68,20 @@ def in_casa(
         shutil.rmtree(old)
     image_mask = f"{name}.clean-mask"
     common = {
-        "vis": paths, "imagename": name, "datacolumn": "data", "specmode": "mfs",
-        "stokes": "I", "gridder": "wproject", "wprojplanes": WPLANES, "weighting": "briggs", "pbcor": False,
-        "pblimit": -0.1, "deconvolver": "hogbom", "gain": 0.1, **tuning,
-    }  # fmt: skip
+        "vis": paths,
+        "imagename": name,
+        "datacolumn": "data",
+        "specmode": "mfs",
+        "stokes": "I",
+        "gridder": "wproject",
+        "wprojplanes": WPLANES,
+        "weighting": "briggs",
+        "pbcor": False,
+        "pblimit": -0.1,
+        "deconvolver": "hogbom",
+        "gain": 0.1,
+        **tuning,
+    }
     if mask is not None:
         # The mask must have the image's own coordinates: make an empty image first, then fill it.
         tclean(**common, niter=0, savemodel="none")
@@ -65,9 +89,17 @@ def in_casa(
         _fill(f"{name}.discs", f"{name}.residual", image_mask)
         for suffix in ("psf", "residual", "image", "model", "pb", "sumwt", "mask", "weight"):
             shutil.rmtree(f"{name}.{suffix}", ignore_errors=True)
-    tclean(**common, niter=niter, nsigma=nsigma if niter else 0.0, mask=image_mask if mask else "", usemask="user")
+    tclean(
+        **common,
+        niter=niter,
+        nsigma=nsigma if niter else 0.0,
+        mask=image_mask if mask else "",
+        usemask="user",
+    )
     for plane in PLANES:
-        exportfits(imagename=f"{name}.{plane}", fitsimage=f"{folder}/{NAME}-{plane}.fits", overwrite=True)
+        exportfits(
+            imagename=f"{name}.{plane}", fitsimage=f"{folder}/{NAME}-{plane}.fits", overwrite=True
+        )
     return {"casa": version_string()}
 
 
@@ -95,9 +127,19 @@ def _read(folder: Path, answer: dict[str, Any]) -> Cleaned:
             if plane == "image":
                 header = file[0].header
     if "BMAJ" not in header:
-        raise BadImageError("tclean", "a fitted beam", "none", "Look at the PSF: too few visibilities are left.")
+        raise BadImageError(
+            "tclean", "a fitted beam", "none", "Look at the PSF: too few visibilities are left."
+        )
     axis = next(n for n in (3, 4) if header[f"CTYPE{n}"].startswith("FREQ"))
     return Cleaned(
-        planes["image"], planes["residual"], planes["psf"], planes["model"], header["BMAJ"], header["BMIN"], header["BPA"],
-        header[f"CRVAL{axis}"], header[f"CDELT{axis}"], {"CASAVER": answer["casa"]},
-    )  # fmt: skip
+        planes["image"],
+        planes["residual"],
+        planes["psf"],
+        planes["model"],
+        header["BMAJ"],
+        header["BMIN"],
+        header["BPA"],
+        header[f"CRVAL{axis}"],
+        header[f"CDELT{axis}"],
+        {"CASAVER": answer["casa"]},
+    )

@@ -20,7 +20,11 @@ TO_MJY = 1e3
 
 
 def thumbnail(
-    image: npt.NDArray[np.float32], frame: Frame, rms_jy: float, beam_deg: tuple[float, float, float], title: str
+    image: npt.NDArray[np.float32],
+    frame: Frame,
+    rms_jy: float,
+    beam_deg: tuple[float, float, float],
+    title: str,
 ) -> bytes:
     """Return a PNG of an image, Jy/beam; the same image makes the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,21 +36,40 @@ def thumbnail(
     figure = Figure(figsize=(7.2, 6.2), dpi=110)
     axes = figure.add_axes((0.1, 0.09, 0.74, 0.86))
     shown = axes.imshow(
-        small * TO_MJY, origin="lower", extent=(half, -half, -half, half), cmap="cividis", interpolation="nearest",
-        vmin=LOW * rms_jy * TO_MJY, vmax=HIGH * rms_jy * TO_MJY,
-    )  # fmt: skip
-    figure.colorbar(shown, cax=figure.add_axes((0.86, 0.09, 0.03, 0.86)), label="mJy/beam", extend="both")
+        small * TO_MJY,
+        origin="lower",
+        extent=(half, -half, -half, half),
+        cmap="cividis",
+        interpolation="nearest",
+        vmin=LOW * rms_jy * TO_MJY,
+        vmax=HIGH * rms_jy * TO_MJY,
+    )
+    figure.colorbar(
+        shown, cax=figure.add_axes((0.86, 0.09, 0.03, 0.86)), label="mJy/beam", extend="both"
+    )
     axes.set(xlabel="offset in RA, deg", ylabel="offset in Dec, deg", title=title)
     major, minor, angle = beam_deg
     # Ten times its size, or nobody would see it.
     scale = 10.0
     corner = 0.88 * half
-    axes.add_patch(Ellipse((corner, -corner), scale * minor, scale * major, angle=-angle, fc="none", ec="white", lw=1.2))
+    axes.add_patch(
+        Ellipse(
+            (corner, -corner),
+            scale * minor,
+            scale * major,
+            angle=-angle,
+            fc="none",
+            ec="white",
+            lw=1.2,
+        )
+    )
     axes.text(0.72 * half, -corner, f"beam × {scale:.0f}", color="white", va="center", fontsize=8)
     FigureCanvasAgg(figure)
     sink = BytesIO()
     # Noise does not compress: the usual level 6 takes two and a half times as long, to save 5 %.
-    figure.savefig(sink, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    figure.savefig(
+        sink, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4}
+    )
     return sink.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from contimg.telescope import NAMES, SPEED_OF_LIGHT
+from contimg.astro.telescope import NAMES, SPEED_OF_LIGHT
 
 if TYPE_CHECKING:
     from contimg_image.options import ImageOptions, Tier
@@ -59,15 +59,21 @@ class Settings:
 EVERYTHING_M = 1e9
 TIERS: dict[Tier, Settings] = {
     # Without the outriggers the beam is 100" x 54", and 9" cells bias peaks by less than 0.4 %.
-    "quicklook": Settings(1350, 10.8, 0.5, 20_000, 4.0, 0.95, 500.0, 1e-3, 0.0, 10, 30, deterministic=False),
+    "quicklook": Settings(
+        1350, 10.8, 0.5, 20_000, 4.0, 0.95, 500.0, 1e-3, 0.0, 10, 30, deterministic=False
+    ),
     "development": Settings(1620, 9.0, 0.5, 50_000, 2.0, 0.95, 500.0, 1e-4, 0.0, 60, 40),
     # The taper takes the 10" spike out of the PSF, which 3" cells sample too coarsely: + 0.8 % in peaks without, + 0.3 % with.
     "standard": Settings(5400, 3.0, 0.5, 200_000, 1.0, 0.9, EVERYTHING_M, 1e-4, 12.0, 60, 40),
-    "high_precision": Settings(6480, 2.5, 0.5, 1_000_000, 0.7, 0.8, EVERYTHING_M, 1e-5, 12.0, 100, 60),
+    "high_precision": Settings(
+        6480, 2.5, 0.5, 1_000_000, 0.7, 0.8, EVERYTHING_M, 1e-5, 12.0, 100, 60
+    ),
 }
 
 
-def settings(options: ImageOptions, telescope: str, longest_baseline_m: float, dish_m: float, freq_hz: float) -> Settings:
+def settings(
+    options: ImageOptions, telescope: str, longest_baseline_m: float, dish_m: float, freq_hz: float
+) -> Settings:
     """Return the settings of a tier for a telescope, with the options' own numbers in place of its.
 
     Parameters
@@ -83,7 +89,9 @@ def settings(options: ImageOptions, telescope: str, longest_baseline_m: float, d
         width = FIELD_PER_LOBE * wavelength / dish_m * ARCSEC_PER_RADIAN
         cell = float(f"{cell:.2g}")
         size = good_size(int(width / cell))
-        chosen = replace(chosen, cell_arcsec=cell, size=size, longest_m=EVERYTHING_M, taper_arcsec=0.0)
+        chosen = replace(
+            chosen, cell_arcsec=cell, size=size, longest_m=EVERYTHING_M, taper_arcsec=0.0
+        )
     given = {
         name: getattr(options, name)
         for name in ("size", "cell_arcsec", "robust", "niter", "threshold")

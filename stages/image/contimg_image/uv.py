@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.npz import to_npz
-from contimg.telescope import SPEED_OF_LIGHT
+from contimg.astro.telescope import SPEED_OF_LIGHT
+from contimg.records.array_files import to_npz
 from contimg_image import kernels
 
 if TYPE_CHECKING:
@@ -51,10 +51,16 @@ def summary(data: Averaged, before: tuple[Complexes, ...], sources: int) -> byte
     """
     antennas = len(data.header.antennas.names)
     pairs, index = np.unique(
-        np.concatenate([part.antenna1 * antennas + part.antenna2 for part in data.sets]), return_inverse=True
+        np.concatenate([part.antenna1 * antennas + part.antenna2 for part in data.sets]),
+        return_inverse=True,
     )
     sums = np.zeros((pairs.size, 6))
-    cell = data.longest_m * max(float(part.frequencies_hz[-1]) for part in data.sets) / SPEED_OF_LIGHT / CELLS
+    cell = (
+        data.longest_m
+        * max(float(part.frequencies_hz[-1]) for part in data.sets)
+        / SPEED_OF_LIGHT
+        / CELLS
+    )
     coverage = np.zeros((CELLS + 2, 2 * (CELLS + 2)))
     first = 0
     for part, whole in zip(data.sets, before, strict=True):
@@ -64,11 +70,17 @@ def summary(data: Averaged, before: tuple[Complexes, ...], sources: int) -> byte
         kernels.add_power(part.uvw_m, per_light, whole, part.vis, part.weight, mine, sums)
         kernels.grid_weights(part.uvw_m, per_light, part.weight, 1 / cell, coverage)
     arrays: dict[str, Any] = {
-        "antenna1": (pairs // antennas).astype(np.int16), "antenna2": (pairs % antennas).astype(np.int16),
-        **{name: values.astype(np.float32) for name, values in _by_baseline(sums, data.variance_jy2).items()},
-        "samples": sums[:, 0].astype(np.int32), "coverage": coverage.astype(np.float32), "cell_wavelengths": np.float64(cell),
+        "antenna1": (pairs // antennas).astype(np.int16),
+        "antenna2": (pairs % antennas).astype(np.int16),
+        **{
+            name: values.astype(np.float32)
+            for name, values in _by_baseline(sums, data.variance_jy2).items()
+        },
+        "samples": sums[:, 0].astype(np.int32),
+        "coverage": coverage.astype(np.float32),
+        "cell_wavelengths": np.float64(cell),
         "sources": np.int64(sources),
-    }  # fmt: skip
+    }
     return to_npz(arrays)
 
 
@@ -78,6 +90,9 @@ def _by_baseline(sums: Floats, variance_jy2: float) -> dict[str, Floats]:
     noise = 2 * variance_jy2 * count / weight
     known = np.nan_to_num(noise)
     return {
-        "uv_wavelengths": sums[:, 5] / weight, "power_jy2": sums[:, 2] / weight - known, "model_jy2": sums[:, 3] / weight,
-        "left_jy2": sums[:, 4] / weight - known, "noise_jy2": noise,
-    }  # fmt: skip
+        "uv_wavelengths": sums[:, 5] / weight,
+        "power_jy2": sums[:, 2] / weight - known,
+        "model_jy2": sums[:, 3] / weight,
+        "left_jy2": sums[:, 4] / weight - known,
+        "noise_jy2": noise,
+    }

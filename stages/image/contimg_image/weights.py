@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.errors import BadImageError
-from contimg.telescope import SPEED_OF_LIGHT
+from contimg.astro.telescope import SPEED_OF_LIGHT
+from contimg.runtime.errors import BadImageError
 from contimg_image import kernels
 
 if TYPE_CHECKING:
@@ -44,13 +44,20 @@ NO_LOBE = "Too few baselines are left; look at the flags."
 ANGLES, STEPS_TO_HALF = 12, 100
 
 
-def imaging_weights(data: Averaged, robust: float, width_rad: float, taper_rad: float = 0.0) -> ImagingWeights:
+def imaging_weights(
+    data: Averaged, robust: float, width_rad: float, taper_rad: float = 0.0
+) -> ImagingWeights:
     """Return Briggs' weights for a field of `width_rad`, padding included: density is counted in cells of its reciprocal.
 
     The weight of a visibility of natural weight W in a cell that holds D is W / (1 + D s), s = (5 / 10^R)^2 / (sum D^2 / sum D);
     a cell and its conjugate are one. A taper multiplies it by the transform of a Gaussian of that FWHM. The image's variance is variance x sum w^2/W / (sum w)^2.
     """
-    reach = data.longest_m * max(float(part.frequencies_hz[-1]) for part in data.sets) / SPEED_OF_LIGHT * width_rad
+    reach = (
+        data.longest_m
+        * max(float(part.frequencies_hz[-1]) for part in data.sets)
+        / SPEED_OF_LIGHT
+        * width_rad
+    )
     half = int(reach) + 2
     density = np.zeros((half, 2 * half))
     scaled = [part.frequencies_hz / SPEED_OF_LIGHT for part in data.sets]
@@ -60,7 +67,15 @@ def imaging_weights(data: Averaged, robust: float, width_rad: float, taper_rad: 
     made: list[Singles] = []
     for part, per_light in zip(data.sets, scaled, strict=True):
         weight = np.empty_like(part.weight)
-        kernels.briggs(part.uvw_m, per_light, part.weight, width_rad, density, (squared, _falling(taper_rad)), weight)
+        kernels.briggs(
+            part.uvw_m,
+            per_light,
+            part.weight,
+            width_rad,
+            density,
+            (squared, _falling(taper_rad)),
+            weight,
+        )
         made.append(weight)
     return _summary(data, tuple(made))
 
@@ -80,7 +95,12 @@ def _summary(data: Averaged, weights: tuple[Singles, ...]) -> ImagingWeights:
         known = part.weight > 0
         spread += float(np.sum(weight[known].astype(np.float64) ** 2 / part.weight[known]))
     sigma = np.sqrt(data.variance_jy2)
-    return ImagingWeights(weights, moment / total, float(sigma / np.sqrt(natural)), float(sigma * np.sqrt(spread) / total))
+    return ImagingWeights(
+        weights,
+        moment / total,
+        float(sigma / np.sqrt(natural)),
+        float(sigma * np.sqrt(spread) / total),
+    )
 
 
 def half_power_beam(data: Averaged, weights: ImagingWeights) -> tuple[float, float, float]:
@@ -95,13 +115,19 @@ def half_power_beam(data: Averaged, weights: ImagingWeights) -> tuple[float, flo
         raise BadImageError("weights", "a PSF with a main lobe", "no baseline", NO_LOBE)
     radius = np.array([_half_power(np.sin(a) * u + np.cos(a) * v, heavy) for a in angle])
     # 1 / r^2 = a sin^2 + 2 b sin cos + c cos^2 along the position angle.
-    terms = np.stack([np.sin(angle) ** 2, 2 * np.sin(angle) * np.cos(angle), np.cos(angle) ** 2], axis=1)
+    terms = np.stack(
+        [np.sin(angle) ** 2, 2 * np.sin(angle) * np.cos(angle), np.cos(angle) ** 2], axis=1
+    )
     a, b, c = np.linalg.lstsq(terms * radius[:, None] ** 2, np.ones(ANGLES))[0]
     values, vectors = np.linalg.eigh(np.array([[a, b], [b, c]]))
     if not values[0] > 0:
         raise BadImageError("weights", "a PSF with a main lobe", "none", NO_LOBE)
     east, north = vectors[:, 0]
-    return float(2 / np.sqrt(values[0])), float(2 / np.sqrt(values[1])), float(np.arctan2(east, north) % np.pi)
+    return (
+        float(2 / np.sqrt(values[0])),
+        float(2 / np.sqrt(values[1])),
+        float(np.arctan2(east, north) % np.pi),
+    )
 
 
 def _half_power(along: Floats, heavy: Floats) -> float:
@@ -126,6 +152,12 @@ def _sample(data: Averaged, weights: ImagingWeights) -> tuple[Floats, Floats, Fl
         chosen = np.arange(0, weight.size, max(1, whole // SAMPLES) | 1)
         row, channel = np.unravel_index(chosen, weight.shape)
         per_light = part.frequencies_hz[channel] / SPEED_OF_LIGHT
-        parts.append((part.uvw_m[row, 0] * per_light, part.uvw_m[row, 1] * per_light, weight[row, channel].astype(np.float64)))
+        parts.append(
+            (
+                part.uvw_m[row, 0] * per_light,
+                part.uvw_m[row, 1] * per_light,
+                weight[row, channel].astype(np.float64),
+            )
+        )
     u, v, heavy = (np.concatenate(column) for column in zip(*parts, strict=True))
     return u, v, heavy

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.errors import BadImageError
+from contimg.runtime.errors import BadImageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from astropy.io.fits import Header
 
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_image.frame import Frame
     from contimg_image.tiers import Settings
 
@@ -66,12 +66,41 @@ def command(job: Job, mask: Path | None, scratch: Path) -> list[str]:
     major, minor, angle = job.beam
     size, cell = str(settings.size), f"{settings.cell_arcsec}asec"
     argv = [
-        "wsclean", "-j", threads, "-use-wgridder", "-wgridder-accuracy", str(settings.accuracy), "-padding", str(PADDING),
-        "-no-update-model-required", "-temp-dir", str(scratch), "-name", str(scratch / NAME), "-no-dirty",
-        "-pol", "I", "-size", size, size, "-scale", cell, "-weight", "briggs", str(settings.robust),
-        "-beam-shape", f"{major}asec", f"{minor}asec", f"{angle}deg",
-        "-niter", str(settings.niter), "-mgain", str(settings.mgain), "-auto-threshold", str(settings.threshold),
-    ]  # fmt: skip
+        "wsclean",
+        "-j",
+        threads,
+        "-use-wgridder",
+        "-wgridder-accuracy",
+        str(settings.accuracy),
+        "-padding",
+        str(PADDING),
+        "-no-update-model-required",
+        "-temp-dir",
+        str(scratch),
+        "-name",
+        str(scratch / NAME),
+        "-no-dirty",
+        "-pol",
+        "I",
+        "-size",
+        size,
+        size,
+        "-scale",
+        cell,
+        "-weight",
+        "briggs",
+        str(settings.robust),
+        "-beam-shape",
+        f"{major}asec",
+        f"{minor}asec",
+        f"{angle}deg",
+        "-niter",
+        str(settings.niter),
+        "-mgain",
+        str(settings.mgain),
+        "-auto-threshold",
+        str(settings.threshold),
+    ]
     if settings.taper_arcsec:
         argv += ["-taper-gaussian", f"{settings.taper_arcsec}asec"]
     if not settings.niter:
@@ -94,10 +123,17 @@ def write_mask(path: Path, mask: Mask, frame: Frame) -> Path:
 
     header = fits.Header()
     half = frame.size // 2 + 1
-    axes = (("RA---SIN", frame.ra_deg, -frame.cell_deg, half), ("DEC--SIN", frame.dec_deg, frame.cell_deg, half))
+    axes = (
+        ("RA---SIN", frame.ra_deg, -frame.cell_deg, half),
+        ("DEC--SIN", frame.dec_deg, frame.cell_deg, half),
+    )
     for number, (kind, value, step, pixel) in enumerate(axes, 1):
         header[f"CTYPE{number}"], header[f"CRVAL{number}"] = kind, value
-        header[f"CDELT{number}"], header[f"CRPIX{number}"], header[f"CUNIT{number}"] = step, pixel, "deg"
+        header[f"CDELT{number}"], header[f"CRPIX{number}"], header[f"CUNIT{number}"] = (
+            step,
+            pixel,
+            "deg",
+        )
     fits.writeto(path, mask.astype(np.float32)[None, None], header, overwrite=True)
     return path
 
@@ -119,15 +155,27 @@ def read(folder: Path, settings: Settings) -> Cleaned:
     if not settings.niter:
         planes["model"] = np.zeros_like(planes["image"])
     if header is None or "BMAJ" not in header:
-        raise BadImageError("wsclean", "a fitted beam", "none", "Look at the PSF: too few visibilities are left.")
+        raise BadImageError(
+            "wsclean", "a fitted beam", "none", "Look at the PSF: too few visibilities are left."
+        )
     return Cleaned(
-        planes["image"], planes["residual"], planes["psf"], planes["model"], header["BMAJ"], header["BMIN"], header["BPA"],
-        header["CRVAL3"], header["CDELT3"], {key: header[key] for key in header if key.startswith("WSC")},
-    )  # fmt: skip
+        planes["image"],
+        planes["residual"],
+        planes["psf"],
+        planes["model"],
+        header["BMAJ"],
+        header["BMIN"],
+        header["BPA"],
+        header["CRVAL3"],
+        header["CDELT3"],
+        {key: header[key] for key in header if key.startswith("WSC")},
+    )
 
 
 def _plane(path: Path, first: Header | None) -> tuple[Singles, Header]:
     from astropy.io import fits
 
     with fits.open(path, memmap=False) as file:
-        return np.ascontiguousarray(file[0].data.squeeze(), np.float32), first if first is not None else file[0].header
+        return np.ascontiguousarray(
+            file[0].data.squeeze(), np.float32
+        ), first if first is not None else file[0].header

@@ -1,6 +1,6 @@
 """The executable ``contimg-normalize``."""
 
-from contimg.contract import main as contract_main
+from contimg.runtime.contract import main as contract_main
 from contimg_normalize.options import STAGE
 
 

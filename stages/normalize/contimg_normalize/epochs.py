@@ -70,7 +70,9 @@ def fields_of(ra_deg: Floats) -> Ints:
         first, last = along[members].min(), along[members].max()
         pieces = max(1, int(np.ceil((last - first) / WIDEST_DEG)))
         width = max((last - first) / pieces, 1e-9)
-        label[members] = number + np.minimum(((along[members] - first) / width).astype(np.int64), pieces - 1)
+        label[members] = number + np.minimum(
+            ((along[members] - first) / width).astype(np.int64), pieces - 1
+        )
         number += pieces
     back = np.empty(along.size, np.int64)
     back[np.roll(order, -start)] = label
@@ -103,7 +105,9 @@ def transit_number(mjd: Floats, ra_deg: Floats, field_ra_deg: float, longitude_d
         have one number, also where the field spans RA 0; and the number does not change at midnight.
     """
     turned = ROTATION_AT_J2000_DEG + ROTATION_DEG_A_DAY * (mjd - J2000_MJD) + longitude_deg
-    return np.round((turned - field_ra_deg - wrapped(ra_deg - field_ra_deg)) / 360.0).astype(np.int64)
+    return np.round((turned - field_ra_deg - wrapped(ra_deg - field_ra_deg)) / 360.0).astype(
+        np.int64
+    )
 
 
 def measured(rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -129,7 +133,9 @@ def light_curves(rows: dict[str, NDArray[Any]], longitude_deg: float) -> LightCu
     shape, cell = (source.size, epoch.size), i * epoch.size + e
 
     def total(values: Floats) -> Floats:
-        return np.asarray(np.bincount(cell, values, source.size * epoch.size).reshape(shape), np.float64)
+        return np.asarray(
+            np.bincount(cell, values, source.size * epoch.size).reshape(shape), np.float64
+        )
 
     summed, count = total(weight), total(np.ones(cell.size))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -140,8 +146,17 @@ def light_curves(rows: dict[str, NDArray[Any]], longitude_deg: float) -> LightCu
     blend = np.zeros(source.size, np.int64)
     np.maximum.at(blend, i, rows["blend"].astype(np.int64))
     return LightCurves(
-        source.astype(np.str_), ra[first], dec[first], epoch, mjd, flux, noise, count.astype(np.int64), np.array(compactness), blend
-    )  # fmt: skip
+        source.astype(np.str_),
+        ra[first],
+        dec[first],
+        epoch,
+        mjd,
+        flux,
+        noise,
+        count.astype(np.int64),
+        np.array(compactness),
+        blend,
+    )
 
 
 def _median(values: NDArray[Any]) -> float:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from contimg.errors import BadInputError, NoSourcesError
-from contimg.manifest import Input
-from contimg.schemas.photometry import PHOTOMETRY
-from contimg.store import open_store
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.errors import BadInputError, NoSourcesError
+from contimg.runtime.manifest import Input
+from contimg.runtime.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_normalize.options import NormalizeOptions
 
 NAME = "photometry"
@@ -40,7 +40,9 @@ def photometry_objects(options: NormalizeOptions) -> list[Input]:
             found.append(Input(name=NAME, uri=uri, digest=hashlib.sha256(data).hexdigest()))
     if not found:
         expected = f"photometry within {options.strip_tolerance} deg of Dec {options.strip:+.2f}"
-        raise NoSourcesError(options.tables, expected, f"none in {len(keys)} files", "Correct --strip or the days.")
+        raise NoSourcesError(
+            options.tables, expected, f"none in {len(keys)} files", "Correct --strip or the days."
+        )
     return found
 
 
@@ -56,7 +58,12 @@ def read_photometry(context: Context) -> pa.Table:
     for item in context.named(NAME):
         data = context.read(item.uri)
         if hashlib.sha256(data).hexdigest() != item.digest:
-            raise BadInputError(item.uri, f"sha256 {item.digest[:12]}…", "another", "It was replaced meanwhile: run again.")
+            raise BadInputError(
+                item.uri,
+                f"sha256 {item.digest[:12]}…",
+                "another",
+                "It was replaced meanwhile: run again.",
+            )
         parts.append(PHOTOMETRY.read(data, item.uri))
     return pa.concat_tables(parts)
 

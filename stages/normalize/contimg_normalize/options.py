@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contimg.options import StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import StageOptions
+from contimg.runtime.stage import Stage
 
 DAY = r"^\d{4}-\d{2}-\d{2}$"
 

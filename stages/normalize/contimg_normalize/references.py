@@ -70,7 +70,9 @@ def reduced_scatter(flux: Floats, error: Floats, scale: tuple[Floats, Floats]) -
     return np.asarray(np.sqrt(chi2 / np.maximum((weight > 0).sum(axis=1) - 1, 1)))
 
 
-def scale_of_others(flux: Floats, plane: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
+def scale_of_others(
+    flux: Floats, plane: tuple[Floats, Floats] | None = None
+) -> tuple[Floats, Floats]:
     """Return the factor that each source gets from all the others in each epoch, and its error; shape (n, m).
 
     Parameters
@@ -83,7 +85,9 @@ def scale_of_others(flux: Floats, plane: tuple[Floats, Floats] | None = None) ->
     east, north = plane if plane is not None else (np.zeros(len(flux)), np.zeros(len(flux)))
     factor, factor_error = np.empty_like(flux), np.empty_like(flux)
     for e in range(flux.shape[1]):
-        for k, scale in enumerate(leave_one_out(ratio[:, e], east, north, gradient=plane is not None)):
+        for k, scale in enumerate(
+            leave_one_out(ratio[:, e], east, north, gradient=plane is not None)
+        ):
             factor[k, e], factor_error[k, e] = scale.at(east[k], north[k])
     return factor, factor_error
 
@@ -122,7 +126,9 @@ def offsets(curves: LightCurves, about: NDArray[np.int64] | None = None) -> tupl
     return wrapped(curves.ra_deg - middle) * np.cos(np.radians(curves.dec_deg)), north
 
 
-def systematic_fraction(flux: Floats, noise: Floats, plane: tuple[Floats, Floats] | None = None) -> float:
+def systematic_fraction(
+    flux: Floats, noise: Floats, plane: tuple[Floats, Floats] | None = None
+) -> float:
     """Return the fraction of the flux that must be added to the noise for the references' median χ²/(m − 1) to be 1; 0 if none.
 
     It holds what grows with flux and differs from source to source: calibration, deconvolution, pointing.
@@ -130,7 +136,9 @@ def systematic_fraction(flux: Floats, noise: Floats, plane: tuple[Floats, Floats
     scale = scale_of_others(flux, plane)
 
     def excess(fraction: float) -> float:
-        return float(np.median(reduced_scatter(flux, np.hypot(noise, fraction * flux), scale))) - 1.0
+        return (
+            float(np.median(reduced_scatter(flux, np.hypot(noise, fraction * flux), scale))) - 1.0
+        )
 
     low, high = 0.0, 1.0
     if excess(low) <= 0:

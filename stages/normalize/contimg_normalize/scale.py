@@ -89,7 +89,9 @@ def solve(ratio: Floats, east_deg: Floats, north_deg: Floats, *, gradient: bool)
     return Scale(np.array([middle, 0.0, 0.0]), np.diag([error**2, 0.0, 0.0]), used, spread)
 
 
-def leave_one_out(ratio: Floats, east_deg: Floats, north_deg: Floats, *, gradient: bool) -> list[Scale]:
+def leave_one_out(
+    ratio: Floats, east_deg: Floats, north_deg: Floats, *, gradient: bool
+) -> list[Scale]:
     """Return the scale that each reference gets: from all the others."""
     scales = []
     for k in range(ratio.size):
@@ -99,7 +101,9 @@ def leave_one_out(ratio: Floats, east_deg: Floats, north_deg: Floats, *, gradien
     return scales
 
 
-def normalised(flux: Floats, error: Floats, factor: Floats, factor_error: Floats) -> tuple[Floats, Floats]:
+def normalised(
+    flux: Floats, error: Floats, factor: Floats, factor_error: Floats
+) -> tuple[Floats, Floats]:
     """Return F/C and its error: σ² = (σ_raw/C)² + (F_raw σ_C/C²)²."""
     return flux / factor, np.hypot(error / factor, flux * factor_error / factor**2)
 
@@ -115,4 +119,6 @@ def _plane(ratio: Floats, east_deg: Floats, north_deg: Floats, used: Bools) -> S
     rest = ratio[used] - basis @ plane
     variance = float(rest @ rest) / (rest.size - basis.shape[1])
     covariance = variance * np.linalg.inv(basis.T @ basis)
-    return Scale(np.asarray(plane, np.float64), np.asarray(covariance, np.float64), used, _middle(rest)[1])
+    return Scale(
+        np.asarray(plane, np.float64), np.asarray(covariance, np.float64), used, _middle(rest)[1]
+    )

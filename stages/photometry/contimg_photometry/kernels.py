@@ -49,7 +49,9 @@ def cubic_weights(shift: float, weights: Floats) -> None:
 
 
 @kernel
-def peak_at(pixels: Image, x: float, y: float, form: Form, background: float, wx: Floats, wy: Floats) -> float:
+def peak_at(
+    pixels: Image, x: float, y: float, form: Form, background: float, wx: Floats, wy: Floats
+) -> float:
     """Return the amplitude of the beam at (x, y): cubic interpolation of the image over that of the beam itself.
 
     Dividing by the interpolated beam makes it exact for a beam-shaped source at any sampling; the noise stays that of one pixel.
@@ -67,12 +69,16 @@ def peak_at(pixels: Image, x: float, y: float, form: Form, background: float, wx
             dx = x0 - 1 + i - x
             weight = wx[i] * wy[j]
             value += weight * (pixels[y0 - 1 + j, x0 - 1 + i] - background)
-            unit += weight * math.exp(-(form[0] * dx * dx + 2.0 * form[1] * dx * dy + form[2] * dy * dy))
+            unit += weight * math.exp(
+                -(form[0] * dx * dx + 2.0 * form[1] * dx * dy + form[2] * dy * dy)
+            )
     return value / unit
 
 
 @kernel
-def beam_fit(pixels: Image, x: float, y: float, form: Form, background: float, radius: float) -> float:
+def beam_fit(
+    pixels: Image, x: float, y: float, form: Form, background: float, radius: float
+) -> float:
     """Return the amplitude of the beam at (x, y) that fits the pixels within `radius` best: Σ K (I − b) / Σ K²."""
     ny, nx = pixels.shape
     x1, x2 = max(0, math.ceil(x - radius)), min(nx - 1, math.floor(x + radius))
@@ -98,7 +104,9 @@ def beam_fit(pixels: Image, x: float, y: float, form: Form, background: float, r
 
 
 @kernel
-def annulus_noise(pixels: Image, x: float, y: float, steps_x: Ints, steps_y: Ints, samples: Floats) -> tuple[float, float]:
+def annulus_noise(
+    pixels: Image, x: float, y: float, steps_x: Ints, steps_y: Ints, samples: Floats
+) -> tuple[float, float]:
     """Return background and noise at (x, y) from the image at the offsets `steps`: median and clipped standard deviation.
 
     `samples` is room for the values, at least as long as the offsets.
@@ -136,7 +144,9 @@ def annulus_noise(pixels: Image, x: float, y: float, steps_x: Ints, steps_y: Int
 
 
 @kernel
-def measure_all(pixels: Image, xs: Floats, ys: Floats, form: Form, radius: float, steps: Ints, out: Floats) -> None:
+def measure_all(
+    pixels: Image, xs: Floats, ys: Floats, form: Form, radius: float, steps: Ints, out: Floats
+) -> None:
     """Fill `out`, shape (N, 4), with peak, fit, background and noise at each position; `steps`, (2, M), make the annulus."""
     steps_x, steps_y = steps[0], steps[1]
     samples = np.empty(steps_x.size, np.float64)
@@ -157,8 +167,16 @@ def solve_symmetric(a: Floats, d: Floats) -> tuple[float, float, float]:
 
     numpy's own solver takes six seconds to compile, in every pod anew.
     """
-    c00, c01, c02 = a[1, 1] * a[2, 2] - a[1, 2] ** 2, a[1, 2] * a[0, 2] - a[0, 1] * a[2, 2], a[0, 1] * a[1, 2] - a[1, 1] * a[0, 2]
-    c11, c12, c22 = a[0, 0] * a[2, 2] - a[0, 2] ** 2, a[0, 1] * a[0, 2] - a[0, 0] * a[1, 2], a[0, 0] * a[1, 1] - a[0, 1] ** 2
+    c00, c01, c02 = (
+        a[1, 1] * a[2, 2] - a[1, 2] ** 2,
+        a[1, 2] * a[0, 2] - a[0, 1] * a[2, 2],
+        a[0, 1] * a[1, 2] - a[1, 1] * a[0, 2],
+    )
+    c11, c12, c22 = (
+        a[0, 0] * a[2, 2] - a[0, 2] ** 2,
+        a[0, 1] * a[0, 2] - a[0, 0] * a[1, 2],
+        a[0, 0] * a[1, 1] - a[0, 1] ** 2,
+    )
     det = a[0, 0] * c00 + a[0, 1] * c01 + a[0, 2] * c02
     if det == 0.0:
         return 0.0, 0.0, 0.0

@@ -65,7 +65,12 @@ def annulus_offsets(inner: float, outer: float, step: int) -> NDArray[np.int64]:
 
 
 def measure(
-    pixels: NDArray[np.float32], x: Floats, y: Floats, beam: BeamProfile, noise: Correlation, apertures: Apertures
+    pixels: NDArray[np.float32],
+    x: Floats,
+    y: Floats,
+    beam: BeamProfile,
+    noise: Correlation,
+    apertures: Apertures,
 ) -> Measurements:
     """Measure the flux of the beam at given positions.
 
@@ -99,9 +104,20 @@ def measure(
     bright = np.flatnonzero((blend == 1) & (peak > apertures.position_snr * peak_noise))
     dx, dy = np.full(x.size, np.nan), np.full(x.size, np.nan)
     for k in bright:
-        dx[k], dy[k] = position_fit(pixels, x[k], y[k], beam.form, background[k], radius, POSITION_ROUNDS)
+        dx[k], dy[k] = position_fit(
+            pixels, x[k], y[k], beam.form, background[k], radius, POSITION_ROUNDS
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.where(np.isfinite(dx), local / peak, np.nan)
     return Measurements(
-        peak, peak_noise, fit, fit_noise, background, blend, dx, dy, scale * position[0], scale * position[1]
-    )  # fmt: skip
+        peak,
+        peak_noise,
+        fit,
+        fit_noise,
+        background,
+        blend,
+        dx,
+        dy,
+        scale * position[0],
+        scale * position[1],
+    )

@@ -61,12 +61,16 @@ class Correlation:
         my, mx = min(self.reach, ny - 1), min(self.reach, nx - 1)
         m = self.reach
         lags_y, lags_x = np.arange(-my, my + 1), np.arange(-mx, mx + 1)
-        kernel[np.ix_(lags_y % shape[0], lags_x % shape[1])] = self.values[np.ix_(lags_y + m, lags_x + m)]
+        kernel[np.ix_(lags_y % shape[0], lags_x % shape[1])] = self.values[
+            np.ix_(lags_y + m, lags_x + m)
+        ]
         spread = fft.irfft2(fft.rfft2(weights, s=shape) * fft.rfft2(kernel), s=shape)[:, :ny, :nx]
         return np.asarray(weights.reshape(n, -1) @ spread.reshape(n, -1).T)
 
 
-def noise_autocorrelation(residual: NDArray[np.float32], good: NDArray[np.bool_], reach: int) -> Correlation:
+def noise_autocorrelation(
+    residual: NDArray[np.float32], good: NDArray[np.bool_], reach: int
+) -> Correlation:
     """Measure the autocorrelation of the noise in a residual image, shape (ny, nx).
 
     Parameters

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contimg.options import ArtifactURI, ObjectURI, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
+from contimg.runtime.stage import Stage
 
 
 class PhotometryOptions(StageOptions):
@@ -35,4 +35,9 @@ class PhotometryOptions(StageOptions):
     """1 sigma error of the image's flux scale, a fraction; it is added to the flux errors and common to all rows."""
 
 
-STAGE = Stage(name="photometry", options=PhotometryOptions, package="contimg_photometry", tools=("scipy", "numba"))
+STAGE = Stage(
+    name="photometry",
+    options=PhotometryOptions,
+    package="contimg_photometry",
+    tools=("scipy", "numba"),
+)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from contimg.images import SkyImage
+    from contimg.records.images import SkyImage
     from contimg_photometry.noise import Correlation
 
 Floats = NDArray[np.float64]
@@ -35,10 +35,14 @@ def profile_of(image: SkyImage) -> BeamProfile:
     """Return an image's restoring beam in its pixels."""
     cell_x, cell_y = image.cell_deg
     cell = np.sqrt(abs(cell_x * cell_y))
-    return BeamProfile(image.beam.form(cell_x, cell_y), image.beam.major_deg / cell, image.beam.minor_deg / cell)
+    return BeamProfile(
+        image.beam.form(cell_x, cell_y), image.beam.major_deg / cell, image.beam.minor_deg / cell
+    )
 
 
-def single_errors(beam: BeamProfile, radius: float, noise: Correlation) -> tuple[float, tuple[float, float]]:
+def single_errors(
+    beam: BeamProfile, radius: float, noise: Correlation
+) -> tuple[float, tuple[float, float]]:
     """Return the 1 sigma errors of a single source's fit for unit noise.
 
     Returns

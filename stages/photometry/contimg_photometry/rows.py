@@ -51,7 +51,7 @@ def source_name(ra_deg: float, dec_deg: float) -> str:
     return (
         f"DSA J{hours:02d}{minutes:02d}{seconds // 10:02d}.{seconds % 10}"
         f"{sign}{arcsec // 3600:02d}{arcsec // 60 % 60:02d}{arcsec % 60:02d}"
-    )  # fmt: skip
+    )
 
 
 def photometry_rows(
@@ -82,16 +82,35 @@ def photometry_rows(
     catalogue = targets.flux_jy * MJY
     east, north, east_error, north_error = sky
     return {
-        "source": [source_name(ra, dec) for ra, dec in zip(targets.ra_deg, targets.dec_deg, strict=True)],
-        "ra": targets.ra_deg, "dec": targets.dec_deg,
-        "group": [of.group] * n, "image": [of.image] * n,
-        "mjd": np.full(n, of.mjd), "strip": np.full(n, of.strip_deg), "beam": targets.beam,
-        "flux_peak": peak, "flux_peak_err": np.hypot(rms, scale_error * np.where(detected, forced, np.nan)),
-        "flux_fit": fitted, "flux_fit_err": np.hypot(fit_rms, scale_error * fitted),
-        "flux_forced": forced, "local_rms": rms, "flux_fit_rms": fit_rms, "flux_scale_err": np.full(n, scale_error),
-        "background": found.background * factor, "snr": found.peak / found.peak_noise,
-        "upper_limit": ~detected, "flux_limit": np.where(detected, np.nan, np.maximum(forced, 0.0) + LIMIT_SIGMA * rms),
-        "compactness": fitted / peak, "blend": found.blend,
-        "ra_offset": east, "dec_offset": north, "ra_offset_err": east_error, "dec_offset_err": north_error,
-        "catalogue_name": targets.name.tolist(), "catalogue_flux": catalogue, "flux_ratio": peak / catalogue,
-    }  # fmt: skip
+        "source": [
+            source_name(ra, dec) for ra, dec in zip(targets.ra_deg, targets.dec_deg, strict=True)
+        ],
+        "ra": targets.ra_deg,
+        "dec": targets.dec_deg,
+        "group": [of.group] * n,
+        "image": [of.image] * n,
+        "mjd": np.full(n, of.mjd),
+        "strip": np.full(n, of.strip_deg),
+        "beam": targets.beam,
+        "flux_peak": peak,
+        "flux_peak_err": np.hypot(rms, scale_error * np.where(detected, forced, np.nan)),
+        "flux_fit": fitted,
+        "flux_fit_err": np.hypot(fit_rms, scale_error * fitted),
+        "flux_forced": forced,
+        "local_rms": rms,
+        "flux_fit_rms": fit_rms,
+        "flux_scale_err": np.full(n, scale_error),
+        "background": found.background * factor,
+        "snr": found.peak / found.peak_noise,
+        "upper_limit": ~detected,
+        "flux_limit": np.where(detected, np.nan, np.maximum(forced, 0.0) + LIMIT_SIGMA * rms),
+        "compactness": fitted / peak,
+        "blend": found.blend,
+        "ra_offset": east,
+        "dec_offset": north,
+        "ra_offset_err": east_error,
+        "dec_offset_err": north_error,
+        "catalogue_name": targets.name.tolist(),
+        "catalogue_flux": catalogue,
+        "flux_ratio": peak / catalogue,
+    }

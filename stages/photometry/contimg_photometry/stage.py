@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contimg.context import Outcome
-from contimg.errors import BadInputError, NoSourcesError
-from contimg.groups import day_of_mjd
-from contimg.images import SkyImage, read_image
-from contimg.manifest import QA
-from contimg.schemas.photometry import PHOTOMETRY
+from contimg.records.groups import day_of_mjd
+from contimg.records.images import SkyImage, read_image
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.context import Outcome
+from contimg.runtime.errors import BadInputError, NoSourcesError
+from contimg.runtime.manifest import QA
 from contimg_photometry.measure import Apertures, Measurements, measure
 from contimg_photometry.noise import Correlation, noise_autocorrelation
 from contimg_photometry.profile import BeamProfile, profile_of
 from contimg_photometry.rows import Observation, Targets, photometry_rows
 
 if TYPE_CHECKING:
-    from contimg.context import Context
-    from contimg.manifest import Manifest
+    from contimg.runtime.context import Context
+    from contimg.runtime.manifest import Manifest
     from contimg_photometry.options import PhotometryOptions
 
 Floats = NDArray[np.float64]
@@ -40,16 +40,24 @@ ENOUGH = 5
 def run(options: PhotometryOptions, context: Context) -> Outcome:
     """Measure the catalogue sources of one image; write and publish one row a source."""
     with context.step("read"):
-        image = read_image(context.fetch(options.image, "image.fits"), f"{options.image}/image.fits")
-        beam_map = read_image(context.fetch(options.image, "beam.fits"), f"{options.image}/beam.fits")
-        residual = read_image(context.fetch(options.image, "residual.fits"), f"{options.image}/residual.fits")
+        image = read_image(
+            context.fetch(options.image, "image.fits"), f"{options.image}/image.fits"
+        )
+        beam_map = read_image(
+            context.fetch(options.image, "beam.fits"), f"{options.image}/beam.fits"
+        )
+        residual = read_image(
+            context.fetch(options.image, "residual.fits"), f"{options.image}/residual.fits"
+        )
         of = observation(context.manifest(options.image), options.image, image)
     targets = within_beam(_catalogue(options, image, beam_map), beam_map, options)
     with context.step("measure"):
         beam, apertures = profile_of(image), _apertures(options)
         noise = _noise(residual, beam, apertures)
         x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
-        targets, found = measurable(targets, measure(image.pixels, x, y, beam, noise, apertures), options.image)
+        targets, found = measurable(
+            targets, measure(image.pixels, x, y, beam, noise, apertures), options.image
+        )
         sky = sky_offsets(image, found)
     rows = photometry_rows(targets, found, sky, of, options.detection_snr, options.flux_scale_error)
     with context.step("write"):
@@ -58,7 +66,10 @@ def run(options: PhotometryOptions, context: Context) -> Outcome:
         day = day_of_mjd(of.mjd)
         context.publish(options.tables, PHOTOMETRY, day, of.group, table)
     metrics = summarise(rows, options.position_snr)
-    return Outcome(metrics={"group": of.group, "mjd": of.mjd, **metrics}, qa=judge(metrics, image.beam.minor_deg * ARCSEC))
+    return Outcome(
+        metrics={"group": of.group, "mjd": of.mjd, **metrics},
+        qa=judge(metrics, image.beam.minor_deg * ARCSEC),
+    )
 
 
 def observation(manifest: Manifest, uri: str, image: SkyImage) -> Observation:
@@ -72,16 +83,24 @@ def observation(manifest: Manifest, uri: str, image: SkyImage) -> Observation:
     metrics = manifest.metrics
     missing = [name for name in ("group", "mjd") if metrics.get(name) is None]
     if missing:
-        raise BadInputError(uri, "an image with the metrics group and mjd", f"no {', '.join(missing)}", "Name an image artifact.")
+        raise BadInputError(
+            uri,
+            "an image with the metrics group and mjd",
+            f"no {', '.join(missing)}",
+            "Name an image artifact.",
+        )
     strip = metrics.get("pointing_dec_deg")
     return Observation(
-        str(metrics["group"]), manifest.key, float(metrics["mjd"]), image.centre_deg[1] if strip is None else float(strip)
+        str(metrics["group"]),
+        manifest.key,
+        float(metrics["mjd"]),
+        image.centre_deg[1] if strip is None else float(strip),
     )
 
 
 def _catalogue(options: PhotometryOptions, image: SkyImage, beam_map: SkyImage) -> Targets:
     """Return the catalogue's sources on the image."""
-    from contimg.catalogues import load, nvss  # reads a megabyte of package data
+    from contimg.astro.catalogues import load, nvss  # reads a megabyte of package data
 
     whole = load(options.catalogue) if options.catalogue else nvss()
     ny, nx = image.pixels.shape
@@ -101,8 +120,13 @@ def within_beam(targets: Targets, beam_map: SkyImage, options: PhotometryOptions
     """
     kept = choose(targets, targets.beam >= options.min_beam)  # False for NaN: outside the map
     if kept.ra_deg.size == 0:
-        expected, found = f"a catalogue source where the beam is at least {options.min_beam}", f"none among {targets.ra_deg.size}"
-        raise NoSourcesError(beam_map.where, expected, found, "Lower --min-beam, or give a deeper --catalogue.")
+        expected, found = (
+            f"a catalogue source where the beam is at least {options.min_beam}",
+            f"none among {targets.ra_deg.size}",
+        )
+        raise NoSourcesError(
+            beam_map.where, expected, found, "Lower --min-beam, or give a deeper --catalogue."
+        )
     return kept
 
 
@@ -113,8 +137,12 @@ def choose(targets: Targets, which: NDArray[np.bool_]) -> Targets:
 
 def _apertures(options: PhotometryOptions) -> Apertures:
     return Apertures(
-        options.aperture, options.annulus_inner, options.annulus_outer, options.pair_separation, options.position_snr
-    )  # fmt: skip
+        options.aperture,
+        options.annulus_inner,
+        options.annulus_outer,
+        options.pair_separation,
+        options.position_snr,
+    )
 
 
 def _noise(residual: SkyImage, beam: BeamProfile, apertures: Apertures) -> Correlation:
@@ -136,8 +164,15 @@ def measurable(targets: Targets, found: Measurements, where: str) -> tuple[Targe
     """
     good = np.isfinite(found.peak) & np.isfinite(found.fit) & (found.peak_noise > 0)
     if not good.any():
-        raise NoSourcesError(where, "sources with pixels and noise about them", "none", "Look at the image: is it blank?")
-    parts: dict[str, Any] = {item.name: getattr(found, item.name)[good] for item in fields(Measurements)}
+        raise NoSourcesError(
+            where,
+            "sources with pixels and noise about them",
+            "none",
+            "Look at the image: is it blank?",
+        )
+    parts: dict[str, Any] = {
+        item.name: getattr(found, item.name)[good] for item in fields(Measurements)
+    }
     return choose(targets, good), Measurements(**parts)
 
 
@@ -161,7 +196,9 @@ def summarise(rows: dict[str, Any], bright_snr: float) -> dict[str, Any]:
         "rms_median_mjy": _number(np.median(rows["local_rms"] * rows["beam"])),
     }
     if bright.any():
-        ratio, east, north = (rows[name][bright] for name in ("flux_ratio", "ra_offset", "dec_offset"))
+        ratio, east, north = (
+            rows[name][bright] for name in ("flux_ratio", "ra_offset", "dec_offset")
+        )
         middle = float(np.nanmedian(ratio))
         metrics |= {
             "ratio_median": _number(middle),
@@ -182,7 +219,9 @@ def judge(metrics: dict[str, Any], minor_arcsec: float) -> QA:
     """Say whether the fluxes and positions agree with the catalogue."""
     reasons = []
     if metrics["bright"] < ENOUGH:
-        reasons.append(f"only {metrics['bright']} bright single sources to compare with the catalogue")
+        reasons.append(
+            f"only {metrics['bright']} bright single sources to compare with the catalogue"
+        )
     elif abs(metrics["ratio_median"] - 1) > WORST_RATIO:
         reasons.append(f"the median flux ratio to the catalogue is {metrics['ratio_median']:.3f}")
     for axis in ("ra", "dec"):

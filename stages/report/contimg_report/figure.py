@@ -25,19 +25,47 @@ BLUE, ORANGE, GREEN, PINK = "#030303", "#040404", "#050505", "#060606"
 """Placeholders: the page's style sheet gives each a colour for light and one for dark, after Okabe and Ito."""
 SOFT_BLUE, SOFT_ORANGE = "#5b9bc7", "#d8935a"
 """For what is drawn as pixels, which no style sheet reaches: seen on light and on dark."""
-VARIABLES = {INK: "--ink", FAINT: "--faint", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", PINK: "--pink"}
+VARIABLES = {
+    INK: "--ink",
+    FAINT: "--faint",
+    BLUE: "--blue",
+    ORANGE: "--orange",
+    GREEN: "--green",
+    PINK: "--pink",
+}
 WIDTH_IN = 4.6
 """About 440 CSS pixels at full size: text stays readable on a phone."""
 LEFT_IN, RIGHT_IN, BOTTOM_IN, TOP_IN, BAR_IN = 0.62, 0.12, 0.46, 0.26, 0.55
 """Margins, and the margin on the side of a colour bar."""
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "legend.fontsize": 8, "legend.frameon": False, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT,
-    "xtick.color": INK, "ytick.color": INK, "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
-    "axes.spines.top": False, "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.4, "axes.grid": True,
-    "axes.axisbelow": True, "lines.linewidth": 1.2, "image.interpolation": "none", "image.origin": "lower",
-    "axes.formatter.useoffset": False, "path.simplify": True,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.4,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.2,
+    "image.interpolation": "none",
+    "image.origin": "lower",
+    "axes.formatter.useoffset": False,
+    "path.simplify": True,
+}
 COLOURS = 256
 """Most colours of a palette image."""
 
@@ -62,9 +90,11 @@ def new(
     """
     figure = Figure(figsize=(WIDTH_IN, height_in))
     figure.subplots_adjust(
-        left=LEFT_IN / WIDTH_IN, right=1 - (BAR_IN if bar == "right" else RIGHT_IN) / WIDTH_IN,
-        bottom=(BAR_IN if bar == "bottom" else BOTTOM_IN) / height_in, top=1 - TOP_IN / height_in,
-    )  # fmt: skip
+        left=LEFT_IN / WIDTH_IN,
+        right=1 - (BAR_IN if bar == "right" else RIGHT_IN) / WIDTH_IN,
+        bottom=(BAR_IN if bar == "bottom" else BOTTOM_IN) / height_in,
+        top=1 - TOP_IN / height_in,
+    )
     axes = figure.subplots(1, columns, squeeze=False)
     return figure, list(axes.ravel())
 
@@ -92,7 +122,11 @@ def picture(figure: Figure, name: str, alt: str, caption: str, *, largest: float
     """Draw a figure, shown at most `largest` times its size; `name` makes the SVG's identifiers unique on the page."""
     sink = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            sink,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     return Picture(name, _inline(sink.getvalue(), name, alt, largest), alt, caption)
 
 
@@ -111,7 +145,9 @@ def _inline(svg: str, name: str, alt: str, largest: float) -> str:
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r"font: ([^;\"]*?) ?([\d.]+px) [^;\"]*", r"font: \1 \2 var(--font)", svg)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", lambda found: _smaller(found.group(1)), svg)
+    return re.sub(
+        r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", lambda found: _smaller(found.group(1)), svg
+    )
 
 
 def _escaped(text: str) -> str:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from contimg.errors import BadInputError
-from contimg.manifest import read_manifest
-from contimg.tables import read_parquet
+from contimg.records.tables import read_parquet
+from contimg.runtime.errors import BadInputError
+from contimg.runtime.manifest import read_manifest
 
 if TYPE_CHECKING:
-    from contimg.context import Context
-    from contimg.images import SkyImage
-    from contimg.manifest import Manifest
+    from contimg.records.images import SkyImage
+    from contimg.runtime.context import Context
+    from contimg.runtime.manifest import Manifest
 
 STAGES = ("convert", "flag", "calibrate", "image", "photometry", "normalize", "variability")
 """In the order in which they run."""
@@ -55,11 +55,13 @@ class Artifact:
 
     def table(self, name: str) -> pa.Table:
         """Read a Parquet table."""
-        return read_parquet(self.context.fetch(self.uri, name).read_bytes(), f"{self.uri}/{name}", "table")
+        return read_parquet(
+            self.context.fetch(self.uri, name).read_bytes(), f"{self.uri}/{name}", "table"
+        )
 
     def picture(self, name: str) -> SkyImage:
         """Read a FITS image."""
-        from contimg.images import read_image
+        from contimg.records.images import read_image
 
         return read_image(self.context.fetch(self.uri, name), f"{self.uri}/{name}")
 
@@ -74,7 +76,12 @@ def open_artifact(context: Context, uri: str, stage: str | None = None) -> Artif
     """
     manifest = read_manifest(uri)
     if stage is not None and manifest.stage != stage:
-        raise BadInputError(uri, f"an artifact of {stage}", f"one of {manifest.stage}", f"Give it as --{manifest.stage}.")
+        raise BadInputError(
+            uri,
+            f"an artifact of {stage}",
+            f"one of {manifest.stage}",
+            f"Give it as --{manifest.stage}.",
+        )
     return Artifact(uri, manifest, context)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from contimg.options import ArtifactURI, ArtifactURIs, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import ArtifactURI, ArtifactURIs, StageOptions
+from contimg.runtime.stage import Stage
 
 
 class ReportOptions(StageOptions):
@@ -37,8 +37,12 @@ class ReportOptions(StageOptions):
         if any(of_group) and not self.convert:
             raise ValueError("a page of a group needs --convert")
         if not any(of_group) and not any(of_run):
-            raise ValueError("give --convert for a group, or --normalize or --variability for a run")
+            raise ValueError(
+                "give --convert for a group, or --normalize or --variability for a run"
+            )
         return self
 
 
-STAGE = Stage(name="report", options=ReportOptions, package="contimg_report", tools=("matplotlib", "jinja2"))
+STAGE = Stage(
+    name="report", options=ReportOptions, package="contimg_report", tools=("matplotlib", "jinja2")
+)

@@ -30,14 +30,24 @@ def bandpass(arrays: Arrays) -> list[Picture]:
     text = f"{mean.shape[0]} antennas, {mean.shape[1]} channels, {100 * float(flag.mean()):.2f} % flagged"
     return [
         _waterfall(
-            "bandpass-amplitude", amplitude, frequency, "cividis", (float(low), float(high)), "Amplitude",
+            "bandpass-amplitude",
+            amplitude,
+            frequency,
+            "cividis",
+            (float(low), float(high)),
+            "Amplitude",
             f"Bandpass amplitude of each antenna and polarization ({text}); 98 % lie between {low:.2f} and {high:.2f}.",
         ),
         _waterfall(
-            "bandpass-phase", phase, frequency, "twilight_shifted", (-turn, turn), "Phase (deg)",
+            "bandpass-phase",
+            phase,
+            frequency,
+            "twilight_shifted",
+            (-turn, turn),
+            "Phase (deg)",
             f"Bandpass phase of each antenna and polarization ({text}); 99 % are within {turn:.0f} degrees of 0.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def bandpass_lines(arrays: Arrays) -> list[Picture]:
@@ -50,12 +60,21 @@ def bandpass_lines(arrays: Arrays) -> list[Picture]:
     top = np.nanpercentile(np.abs(value[0]), 99.9)
     for product in range(value.shape[-1]):
         lines, axes = np.abs(value[0, :, :, product]), panels[product]
-        axes.plot(frequency, lines.T, color=SOFT[product], alpha=0.3, linewidth=0.4, rasterized=True)
+        axes.plot(
+            frequency, lines.T, color=SOFT[product], alpha=0.3, linewidth=0.4, rasterized=True
+        )
         axes.plot(frequency, np.nanmedian(lines, axis=0), color=COLOURS[product], linewidth=1.8)
         axes.set(title=POLARIZATIONS[product], xlabel="MHz", ylim=(0, 1.05 * top))
     panels[0].set(ylabel="Amplitude")
     alt = f"Bandpass amplitudes of {value.shape[1]} antennas over frequency, with the median as a bold line, X and Y apart."
-    return [picture(figure, "bandpass-lines", alt, "Bandpass amplitude of every antenna (thin) and their median (bold).")]
+    return [
+        picture(
+            figure,
+            "bandpass-lines",
+            alt,
+            "Bandpass amplitude of every antenna (thin) and their median (bold).",
+        )
+    ]
 
 
 def gains(arrays: Arrays) -> list[Picture]:
@@ -71,7 +90,10 @@ def gains(arrays: Arrays) -> list[Picture]:
     elif value is not None:
         pictures.append(
             _phase_by_antenna(
-                "gain-phase", value, arrays, "Gain phases, one solution for the group: nothing to draw against time."
+                "gain-phase",
+                value,
+                arrays,
+                "Gain phases, one solution for the group: nothing to draw against time.",
             )
         )
     value, _ = _good(arrays, "field")
@@ -81,7 +103,9 @@ def gains(arrays: Arrays) -> list[Picture]:
     return pictures
 
 
-def _good(arrays: Arrays, role: str) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
+def _good(
+    arrays: Arrays, role: str
+) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
     """Return values (T, antennas, channels, polarizations), NaN where flagged, and flags; of the antennas that have data."""
     if f"{role}_value" not in arrays:
         return None, None
@@ -92,20 +116,39 @@ def _good(arrays: Arrays, role: str) -> tuple[np.ndarray[Any, Any] | None, np.nd
 
 
 def _waterfall(
-    name: str, values: np.ndarray[Any, Any], frequency_mhz: np.ndarray[Any, Any], cmap: str, limits: tuple[float, float],
-    label: str, alt: str,
-) -> Picture:  # fmt: skip
+    name: str,
+    values: np.ndarray[Any, Any],
+    frequency_mhz: np.ndarray[Any, Any],
+    cmap: str,
+    limits: tuple[float, float],
+    label: str,
+    alt: str,
+) -> Picture:
     figure, panels = new(3.4, 2, bar="bottom")
     edges = (float(frequency_mhz[0]), float(frequency_mhz[-1]), -0.5, values.shape[0] - 0.5)
     for product, axes in enumerate(panels):
         shown = axes.imshow(
-            values[..., min(product, values.shape[-1] - 1)], aspect="auto", extent=edges, cmap=cmap, vmin=limits[0], vmax=limits[1]
-        )  # fmt: skip
+            values[..., min(product, values.shape[-1] - 1)],
+            aspect="auto",
+            extent=edges,
+            cmap=cmap,
+            vmin=limits[0],
+            vmax=limits[1],
+        )
         axes.grid(visible=False)
         axes.set(title=POLARIZATIONS[product], xlabel="MHz")
     panels[0].set(ylabel="Antenna (in order of station)")
     panels[1].set_yticklabels([])
-    figure.colorbar(shown, ax=panels, label=label, location="bottom", shrink=0.7, aspect=40, pad=0.19, ticks=MaxNLocator(5))
+    figure.colorbar(
+        shown,
+        ax=panels,
+        label=label,
+        location="bottom",
+        shrink=0.7,
+        aspect=40,
+        pad=0.19,
+        ticks=MaxNLocator(5),
+    )
     return picture(figure, name, alt, f"{alt} White: no solution.")
 
 
@@ -120,34 +163,70 @@ def _amplitude_by_antenna(amplitude: np.ndarray[Any, Any], arrays: Arrays) -> Pi
     figure, (axes,) = new(2.6)
     for product in range(typical.shape[1]):
         name = POLARIZATIONS[product]
-        axes.plot(typical[:, product], "os"[product], color=COLOURS[product], markersize=3, label=name, linestyle="none")
+        axes.plot(
+            typical[:, product],
+            "os"[product],
+            color=COLOURS[product],
+            markersize=3,
+            label=name,
+            linestyle="none",
+        )
     axes.set(xlabel="Station", ylabel="Gain amplitude", ylim=(0, None))
     _names(axes, arrays, typical.shape[0])
     axes.legend(ncols=2, loc="lower right")
     alt = f"Gain amplitude of each antenna: median {np.nanmedian(typical):.4f}, from {np.nanmin(typical):.4f} to {np.nanmax(typical):.4f}."
-    return picture(figure, "gain-amplitude", alt, "Gain amplitude of each antenna, X circles and Y squares, in correlator units.")
+    return picture(
+        figure,
+        "gain-amplitude",
+        alt,
+        "Gain amplitude of each antenna, X circles and Y squares, in correlator units.",
+    )
 
 
 def _phase_against_time(value: np.ndarray[Any, Any], time_s: np.ndarray[Any, Any]) -> Picture:
-    turned = value * np.conj(value[0]) / np.abs(value[0])  # phases relative to the first solution do not wrap
-    phase = np.degrees(np.angle(turned)).reshape(len(value), value.shape[1], -1, value.shape[3])[:, :, 0]
+    turned = (
+        value * np.conj(value[0]) / np.abs(value[0])
+    )  # phases relative to the first solution do not wrap
+    phase = np.degrees(np.angle(turned)).reshape(len(value), value.shape[1], -1, value.shape[3])[
+        :, :, 0
+    ]
     minutes = (time_s - time_s[0]) / 60
     figure, (axes,) = new(2.6)
     for product in range(phase.shape[-1]):
-        axes.plot(minutes, phase[..., product], color=COLOURS[product], alpha=0.35, linewidth=0.6, marker="o", markersize=1.5)
+        axes.plot(
+            minutes,
+            phase[..., product],
+            color=COLOURS[product],
+            alpha=0.35,
+            linewidth=0.6,
+            marker="o",
+            markersize=1.5,
+        )
     axes.set(xlabel="Minutes after the first solution", ylabel="Phase change (deg)")
     drift = float(np.nanmax(np.abs(phase))) if phase.size else 0.0
     alt = f"Phase of {phase.shape[1]} antennas against time, relative to the first of {len(minutes)} solutions; largest change {drift:.1f} degrees."
-    return picture(figure, "gain-phase", alt, "Gain phases against time, every antenna, X and Y; relative to the first solution.")
+    return picture(
+        figure,
+        "gain-phase",
+        alt,
+        "Gain phases against time, every antenna, X and Y; relative to the first solution.",
+    )
 
 
-def _phase_by_antenna(name: str, value: np.ndarray[Any, Any], arrays: Arrays, caption: str) -> Picture:
+def _phase_by_antenna(
+    name: str, value: np.ndarray[Any, Any], arrays: Arrays, caption: str
+) -> Picture:
     mean = np.nanmean(value, axis=(0, 2))
     phase = np.degrees(np.angle(mean))
     figure, (axes,) = new(2.6)
     for product in range(phase.shape[1]):
         axes.plot(
-            phase[:, product], "os"[product], color=COLOURS[product], markersize=3, linestyle="none", label=POLARIZATIONS[product]
+            phase[:, product],
+            "os"[product],
+            color=COLOURS[product],
+            markersize=3,
+            linestyle="none",
+            label=POLARIZATIONS[product],
         )
     axes.set(xlabel="Station", ylabel="Phase (deg)")
     _names(axes, arrays, phase.shape[0])

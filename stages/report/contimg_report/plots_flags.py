@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.telescope import stations
+from contimg.astro.telescope import stations
 from contimg_report.figure import BLUE, INK, ORANGE, Picture, new, picture
 from contimg_report.words import percent
 
@@ -21,14 +21,23 @@ HIGH = 0.3
 def over_frequency(flagging: dict[str, Any]) -> Picture:
     """Draw the flagged fraction of each channel."""
     fraction = 100 * np.array(flagging["channel_fraction"])
-    frequency = (flagging["frequency_first_hz"] + flagging["channel_width_hz"] * np.arange(fraction.size)) / 1e6
+    frequency = (
+        flagging["frequency_first_hz"] + flagging["channel_width_hz"] * np.arange(fraction.size)
+    ) / 1e6
     figure, (axes,) = new(2.4)
     axes.step(frequency, fraction, where="mid", color=BLUE)
     axes.fill_between(frequency, fraction, step="mid", color=BLUE, alpha=0.25)
-    axes.set(xlabel="Frequency (MHz)", ylabel="Flagged (%)", ylim=(0, _top(fraction)), xlim=(frequency[0], frequency[-1]))
+    axes.set(
+        xlabel="Frequency (MHz)",
+        ylabel="Flagged (%)",
+        ylim=(0, _top(fraction)),
+        xlim=(frequency[0], frequency[-1]),
+    )
     worst = int(np.argmax(fraction))
     alt = f"Flagged fraction against frequency: median {np.median(fraction):.2f} %, most {fraction[worst]:.1f} % at {frequency[worst]:.1f} MHz."
-    return picture(figure, "flag-frequency", alt, "Flagged fraction of the cross-correlations in each channel.")
+    return picture(
+        figure, "flag-frequency", alt, "Flagged fraction of the cross-correlations in each channel."
+    )
 
 
 def over_time(flagging: dict[str, Any]) -> Picture:
@@ -38,9 +47,13 @@ def over_time(flagging: dict[str, Any]) -> Picture:
     width = 0.8 * (seconds[1] - seconds[0] if seconds.size > 1 else 1.0)
     figure, (axes,) = new(2.4)
     axes.bar(seconds, fraction, width=width, color=BLUE, alpha=0.7)
-    axes.set(xlabel="Seconds after the first integration", ylabel="Flagged (%)", ylim=(0, _top(fraction)))
+    axes.set(
+        xlabel="Seconds after the first integration", ylabel="Flagged (%)", ylim=(0, _top(fraction))
+    )
     alt = f"Flagged fraction of each of {fraction.size} integrations: from {fraction.min():.2f} to {fraction.max():.2f} %."
-    return picture(figure, "flag-time", alt, "Flagged fraction of the cross-correlations in each integration.")
+    return picture(
+        figure, "flag-time", alt, "Flagged fraction of the cross-correlations in each integration."
+    )
 
 
 def over_array(flagging: dict[str, Any]) -> Picture:
@@ -54,7 +67,15 @@ def over_array(flagging: dict[str, Any]) -> Picture:
     lost = np.array([100 * float(np.mean(item["fraction"])) for item in known])
     figure, (axes,) = new(4.0, bar="right")
     shown = axes.scatter(
-        east[index], north[index], c=lost, cmap="cividis", vmin=0, vmax=_top(lost), s=16, edgecolors=INK, linewidths=0.4
+        east[index],
+        north[index],
+        c=lost,
+        cmap="cividis",
+        vmin=0,
+        vmax=_top(lost),
+        s=16,
+        edgecolors=INK,
+        linewidths=0.4,
     )
     axes.set(xlabel="East (km)", ylabel="North (km)", aspect="equal")
     figure.colorbar(shown, ax=axes, label="Flagged (%)", fraction=0.045, pad=0.03)
@@ -62,7 +83,9 @@ def over_array(flagging: dict[str, Any]) -> Picture:
     _ring(axes, [(east[where[name]], north[where[name]], name) for name in dead])
     text = f"dead: {', '.join(dead)}" if dead else "none dead"
     alt = f"Map of {len(known)} antennas coloured by flagged fraction, from {lost.min():.1f} to {lost.max():.1f} %; {text}."
-    return picture(figure, "flag-array", alt, f"Health of the {len(known)} antennas on the ground ({text}).")
+    return picture(
+        figure, "flag-array", alt, f"Health of the {len(known)} antennas on the ground ({text})."
+    )
 
 
 def bad_antennas(flagging: dict[str, Any]) -> list[dict[str, str]]:
@@ -81,8 +104,18 @@ def bad_antennas(flagging: dict[str, Any]) -> list[dict[str, str]]:
 
 def _ring(axes: Axes, dead: list[tuple[float, float, str]]) -> None:
     for x, y, name in dead:
-        axes.plot(x, y, "o", markersize=8, markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=1.5)
-        axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", color=ORANGE, fontsize=8)
+        axes.plot(
+            x,
+            y,
+            "o",
+            markersize=8,
+            markerfacecolor="none",
+            markeredgecolor=ORANGE,
+            markeredgewidth=1.5,
+        )
+        axes.annotate(
+            name, (x, y), xytext=(6, 4), textcoords="offset points", color=ORANGE, fontsize=8
+        )
 
 
 def _top(percentages: np.ndarray[Any, Any]) -> float:

@@ -43,11 +43,19 @@ def _ratio(ratio: np.ndarray[Any, Any], catalogue_mjy: np.ndarray[Any, Any]) -> 
     axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes.plot(catalogue_mjy, ratio, "o", color=BLUE, markersize=3.5, alpha=0.8)
     reach = max(0.2, float(np.quantile(np.abs(ratio - 1), 0.98)) * 1.2)
-    axes.set(xscale="log", xlabel="Catalogue flux (mJy)", ylabel="Our peak / catalogue", ylim=(1 - reach, 1 + reach))
+    axes.set(
+        xscale="log",
+        xlabel="Catalogue flux (mJy)",
+        ylabel="Our peak / catalogue",
+        ylim=(1 - reach, 1 + reach),
+    )
     plain(axes.xaxis)
     alt = f"Flux ratio to the catalogue of {ratio.size} bright single sources: median {median:.3f}, scatter {scatter:.3f} (1.4826 MAD)."
     return picture(
-        figure, "flux-ratio", alt, f"Flux ratio to NVSS, {ratio.size} sources: median {median:.3f}, scatter {scatter:.3f} (band)."
+        figure,
+        "flux-ratio",
+        alt,
+        f"Flux ratio to NVSS, {ratio.size} sources: median {median:.3f}, scatter {scatter:.3f} (band).",
     )
 
 
@@ -61,7 +69,11 @@ def _offsets(east: np.ndarray[Any, Any], north: np.ndarray[Any, Any]) -> Picture
     axes.plot(east, north, "o", color=BLUE, markersize=3.5, alpha=0.8)
     axes.plot(*middle, "+", color=ORANGE, markersize=14, markeredgewidth=2)
     axes.set(
-        xlabel="East offset (arcsec)", ylabel="North offset (arcsec)", aspect="equal", xlim=(reach, -reach), ylim=(-reach, reach)
+        xlabel="East offset (arcsec)",
+        ylabel="North offset (arcsec)",
+        aspect="equal",
+        xlim=(reach, -reach),
+        ylim=(-reach, reach),
     )
     text = f"{east.size} sources: median ({middle[0]:+.2f}″, {middle[1]:+.2f}″), median distance {size:.2f}″"
     return picture(
@@ -76,14 +88,26 @@ def brightest(table: pa.Table) -> list[dict[str, str]]:
     """Return rows for the brightest sources."""
     columns = {
         name: column(table, name)
-        for name in ("source", "flux_forced", "flux_peak_err", "snr", "beam", "catalogue_flux", "flux_ratio")
+        for name in (
+            "source",
+            "flux_forced",
+            "flux_peak_err",
+            "snr",
+            "beam",
+            "catalogue_flux",
+            "flux_ratio",
+        )
     }
     order = np.argsort(-columns["flux_forced"])[:SHOWN]
     return [
         {
-            "source": str(columns["source"][k]), "flux": number(columns["flux_forced"][k], 1), "error": number(columns["flux_peak_err"][k], 1),
-            "snr": number(columns["snr"][k], 0), "beam": number(columns["beam"][k]),
-            "catalogue": number(columns["catalogue_flux"][k], 1), "ratio": number(columns["flux_ratio"][k], 3),
+            "source": str(columns["source"][k]),
+            "flux": number(columns["flux_forced"][k], 1),
+            "error": number(columns["flux_peak_err"][k], 1),
+            "snr": number(columns["snr"][k], 0),
+            "beam": number(columns["beam"][k]),
+            "catalogue": number(columns["catalogue_flux"][k], 1),
+            "ratio": number(columns["flux_ratio"][k], 3),
         }
         for k in order
-    ]  # fmt: skip
+    ]

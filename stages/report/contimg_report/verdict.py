@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 SUBBANDS = 16
 NAMES = {
-    "convert": "Convert", "flag": "Flag", "calibrate": "Calibrate", "image": "Image", "photometry": "Photometry",
-    "normalize": "Normalise", "variability": "Variability",
-}  # fmt: skip
+    "convert": "Convert",
+    "flag": "Flag",
+    "calibrate": "Calibrate",
+    "image": "Image",
+    "photometry": "Photometry",
+    "normalize": "Normalise",
+    "variability": "Variability",
+}
 RUNGS = {
     "PRIMARY_TRANSIT_GENERATED": "solved on this group, on a flux standard",
     "BRIGHT_FALLBACK_GENERATED": "solved on this group, on a bright calibrator that is no standard",
@@ -53,7 +58,11 @@ class Tile:
 
 def reasons(artifacts: Mapping[str, Artifact]) -> tuple[tuple[str, str], ...]:
     """Return every reason for a warning with the name of its stage."""
-    return tuple((NAMES[stage], reason) for stage, one in artifacts.items() for reason in one.manifest.qa.reasons)
+    return tuple(
+        (NAMES[stage], reason)
+        for stage, one in artifacts.items()
+        for reason in one.manifest.qa.reasons
+    )
 
 
 def good(artifacts: Mapping[str, Artifact]) -> bool:
@@ -83,8 +92,16 @@ def of_run(artifacts: Mapping[str, Artifact], candidates: int | None) -> Verdict
         candidates, f"{candidates} candidates"
     )
     headline = found if fine else f"{found}, with reservations"
-    text = "All stages vouch for their products." if fine else "Read the reservations before you trust the light curves."
-    names = artifacts["variability"].metrics.get("candidate_names") if "variability" in artifacts else None
+    text = (
+        "All stages vouch for their products."
+        if fine
+        else "Read the reservations before you trust the light curves."
+    )
+    names = (
+        artifacts["variability"].metrics.get("candidate_names")
+        if "variability" in artifacts
+        else None
+    )
     if names:
         text = f"{', '.join(names)} {'looks' if len(names) == 1 else 'look'} like a plasma lens passing by. {text}"
     return Verdict(fine, headline, text, reasons(artifacts))
@@ -96,7 +113,11 @@ def group_tiles(artifacts: Mapping[str, Artifact]) -> list[Tile]:
     if "flag" in artifacts:
         dead = len(artifacts["flag"].metrics.get("dead_receptors", ()))
         note = f"{dead} dead receptor{'s' * (dead != 1)}"
-        tiles.append(_tile(artifacts["flag"], "Flagged", percent(artifacts["flag"].metrics["fraction"]), note))
+        tiles.append(
+            _tile(
+                artifacts["flag"], "Flagged", percent(artifacts["flag"].metrics["fraction"]), note
+            )
+        )
     if "calibrate" in artifacts:
         said = artifacts["calibrate"].metrics
         note = RUNGS.get(said["provenance"], said["provenance"])
@@ -108,20 +129,42 @@ def group_tiles(artifacts: Mapping[str, Artifact]) -> list[Tile]:
     return tiles
 
 
-def run_tiles(artifacts: Mapping[str, Artifact], groups: Sequence[Mapping[str, Any]] = ()) -> list[Tile]:
+def run_tiles(
+    artifacts: Mapping[str, Artifact], groups: Sequence[Mapping[str, Any]] = ()
+) -> list[Tile]:
     """Return the figures that sum up a run; `groups` are the rows of its groups."""
     tiles = []
     if "normalize" in artifacts:
         one = artifacts["normalize"]
         said = one.metrics
-        tiles.append(_tile(one, "Epochs", str(said["epochs"]), f"{said['sources']} sources, {said['references']} references"))
-        tiles.append(_tile(one, "Flux scale from epoch to epoch", percent(said["factor_scatter"]), "scatter that was taken out"))
+        tiles.append(
+            _tile(
+                one,
+                "Epochs",
+                str(said["epochs"]),
+                f"{said['sources']} sources, {said['references']} references",
+            )
+        )
+        tiles.append(
+            _tile(
+                one,
+                "Flux scale from epoch to epoch",
+                percent(said["factor_scatter"]),
+                "scatter that was taken out",
+            )
+        )
         if "scatter_median" in said:
             note = f"{number(said['scatter_over_noise'])} × what their errors predict"
-            tiles.append(_tile(one, "Bright references scatter by", percent(said["scatter_median"]), note))
+            tiles.append(
+                _tile(one, "Bright references scatter by", percent(said["scatter_median"]), note)
+            )
     if "variability" in artifacts:
         one = artifacts["variability"]
-        tiles.append(_tile(one, "Candidates", str(one.metrics["candidates"]), "for extreme scattering events"))
+        tiles.append(
+            _tile(
+                one, "Candidates", str(one.metrics["candidates"]), "for extreme scattering events"
+            )
+        )
     if groups:
         doubtful = sum(not row["good"] for row in groups)
         note = "all good" if not doubtful else f"{doubtful} with reservations"
@@ -135,14 +178,20 @@ def _tile(artifact: Artifact, label: str, value: str, note: str) -> Tile:
 
 def _subbands(convert: Artifact) -> Tile:
     missing = convert.metrics["missing_subbands"]
-    text = "all there" if not missing else "missing: " + ", ".join(f"sb{index:02d}" for index in missing)
+    text = (
+        "all there"
+        if not missing
+        else "missing: " + ", ".join(f"sb{index:02d}" for index in missing)
+    )
     return Tile("Subbands", f"{SUBBANDS - len(missing)} of {SUBBANDS}", text, not missing)
 
 
 def _depth(image: Artifact) -> list[Tile]:
     said = image.metrics
     thermal = said.get("thermal_rms_jy")
-    note = f"per beam, {said['rms_jy'] / thermal:.2f} × the thermal noise" if thermal else "per beam"
+    note = (
+        f"per beam, {said['rms_jy'] / thermal:.2f} × the thermal noise" if thermal else "per beam"
+    )
     beam = f"{said['bmaj_arcsec']:.0f}″ × {said['bmin_arcsec']:.0f}″"
     return [
         _tile(image, "Image rms", f"{1e3 * said['rms_jy']:.2f} mJy", note),

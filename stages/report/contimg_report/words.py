@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
-from contimg.groups import utc_of_mjd
+from contimg.records.groups import utc_of_mjd
 
 TINY_PERCENT = 0.005
 MINUTE_S = 120.0
@@ -47,7 +47,11 @@ def day(mjd: float) -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     """Return a number with fixed digits."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace(",", "\u2009")
+    return (
+        NOTHING
+        if value is None or not math.isfinite(value)
+        else f"{value:,.{digits}f}".replace(",", "\u2009")
+    )
 
 
 def flux(jy: float | None) -> str:
@@ -66,4 +70,6 @@ def right_ascension(ra_deg: float) -> str:
 def declination(dec_deg: float) -> str:
     """Return a Declination as degrees, minutes, seconds."""
     total = round(abs(dec_deg) * 3600)
-    return f"{'−' if dec_deg < 0 else '+'}{total // 3600:02d}°{total // 60 % 60:02d}′{total % 60:02d}″"
+    return (
+        f"{'−' if dec_deg < 0 else '+'}{total // 3600:02d}°{total // 60 % 60:02d}′{total % 60:02d}″"
+    )

@@ -1,6 +1,6 @@
 """The executable contimg-simulate."""
 
-from contimg.contract import main as contract_main
+from contimg.runtime.contract import main as contract_main
 from contimg_simulate.options import STAGE
 
 

@@ -10,7 +10,7 @@ import erfa
 import numpy as np
 import numpy.typing as npt
 
-from contimg.telescope import stations
+from contimg.astro.telescope import stations
 from contimg_simulate.frame import SITE, to_meridian, unit_vectors
 
 Floats = npt.NDArray[np.float64]
@@ -52,7 +52,10 @@ class Scale:
         return np.concatenate([self.frequencies_hz(subband) for subband in range(SUBBANDS)])[::-1]
 
 
-SCALES = {"small": Scale("small", channels=12, integrations=4), "full": Scale("full", channels=48, integrations=24)}
+SCALES = {
+    "small": Scale("small", channels=12, integrations=4),
+    "full": Scale("full", channels=48, integrations=24),
+}
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,20 @@ class Array:
 def dsa110() -> Array:
     """Return the array: 117 stations, of which 96 are correlated in the correlator's order."""
     table = stations()
-    xyz = np.asarray(erfa.gd2gc(1, np.deg2rad(table.lon_deg), np.deg2rad(table.lat_deg), table.height_m))
+    xyz = np.asarray(
+        erfa.gd2gc(1, np.deg2rad(table.lon_deg), np.deg2rad(table.lat_deg), table.height_m)
+    )
     numbers = np.asarray(table.number, dtype=np.int64)
     order = correlator_order([int(n) for n in numbers[table.active]])
-    pairs = np.array([(a - 1, b - 1) for i, a in enumerate(order) for b in order[i:]], dtype=np.int64)
-    return Array(xyz - SITE.itrs_m(), np.sort(numbers[table.active] - 1), pairs[:, 0].copy(), pairs[:, 1].copy())
+    pairs = np.array(
+        [(a - 1, b - 1) for i, a in enumerate(order) for b in order[i:]], dtype=np.int64
+    )
+    return Array(
+        xyz - SITE.itrs_m(),
+        np.sort(numbers[table.active] - 1),
+        pairs[:, 0].copy(),
+        pairs[:, 1].copy(),
+    )
 
 
 def correlator_order(numbers: list[int]) -> list[int]:

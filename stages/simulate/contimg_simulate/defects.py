@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 from contimg_simulate.array import SUBBANDS, Array, Scale
 from contimg_simulate.frame import SITE
 
@@ -47,13 +47,21 @@ def emitters(kind: str, scale: Scale, rng: np.random.Generator) -> list[Emitter]
     channels = SUBBANDS * scale.channels
     made = []
     if kind in {"narrow", "both"}:
-        made += [Emitter(_horizon(rng), _flux(CARRIER_JY, rng), _carrier(scale, channels, rng)) for _ in range(CARRIERS)]
+        made += [
+            Emitter(_horizon(rng), _flux(CARRIER_JY, rng), _carrier(scale, channels, rng))
+            for _ in range(CARRIERS)
+        ]
     if kind in {"burst", "both"}:
-        made += [Emitter(_horizon(rng), _flux(BURST_JY, rng), _burst(scale, channels, rng)) for _ in range(BURSTS)]
+        made += [
+            Emitter(_horizon(rng), _flux(BURST_JY, rng), _burst(scale, channels, rng))
+            for _ in range(BURSTS)
+        ]
     return made
 
 
-def alive(options: SimulateOptions, array: Array, integrations: int, rng: np.random.Generator) -> Booleans:
+def alive(
+    options: SimulateOptions, array: Array, integrations: int, rng: np.random.Generator
+) -> Booleans:
     """Return whether each antenna's data arrive, shape (T, A)."""
     # A cross-correlation needs both antennas.
     lost = 1 - np.sqrt(1 - options.zeros)
@@ -67,7 +75,12 @@ def antenna_indices(stations: Sequence[str], array: Array) -> list[int]:
     numbers = [int(n) + 1 for n in array.active]
     unknown = [word for word in stations if not word.isdigit() or int(word) not in numbers]
     if unknown:
-        raise UsageError("antennas", "active stations, 1 to 117", ", ".join(unknown), "Name stations as the array has them.")
+        raise UsageError(
+            "antennas",
+            "active stations, 1 to 117",
+            ", ".join(unknown),
+            "Name stations as the array has them.",
+        )
     return [numbers.index(int(word)) for word in stations]
 
 
@@ -96,7 +109,12 @@ def damage(options: SimulateOptions) -> Damage:
 def _subbands(words: Sequence[str]) -> frozenset[int]:
     unknown = [word for word in words if not word.isdigit() or int(word) >= SUBBANDS]
     if unknown:
-        raise UsageError("subbands", f"0 to {SUBBANDS - 1}", ", ".join(unknown), "Name subbands by their numbers.")
+        raise UsageError(
+            "subbands",
+            f"0 to {SUBBANDS - 1}",
+            ", ".join(unknown),
+            "Name subbands by their numbers.",
+        )
     return frozenset(int(word) for word in words)
 
 

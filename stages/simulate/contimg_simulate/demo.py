@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from contimg.groups import mjd_of
+from contimg.records.groups import mjd_of
 from contimg_simulate.lightcurves import Flare, Lens
 from contimg_simulate.sky import Source
 
@@ -22,6 +22,20 @@ def variables(options: SimulateOptions) -> list[Source]:
     start = mjd_of(datetime.fromisoformat(options.date).replace(tzinfo=UTC))
     lens, flare = Lens(centre_mjd=start + LENS_DAY), Flare(peak_mjd=start + FLARE_DAY)
     return [
-        Source(name="NVSS J023312+325651", ra_deg=38.30157, dec_deg=32.94762, flux_jy=0.148, alpha=-0.1, curve=lens),
-        Source(name="NVSS J023556+330517", ra_deg=38.98424, dec_deg=33.08807, flux_jy=0.123, alpha=-0.2, curve=flare),
+        Source(
+            name="NVSS J023312+325651",
+            ra_deg=38.30157,
+            dec_deg=32.94762,
+            flux_jy=0.148,
+            alpha=-0.1,
+            curve=lens,
+        ),
+        Source(
+            name="NVSS J023556+330517",
+            ra_deg=38.98424,
+            dec_deg=33.08807,
+            flux_jy=0.123,
+            alpha=-0.2,
+            curve=flare,
+        ),
     ]

@@ -1,7 +1,7 @@
 """Where a source stands over the telescope: ICRS to hour angle and Declination, by ERFA alone.
 
 The telescope's frame is the Earth's (ITRS): X points to the meridian of the site, Y to the east, Z to the pole.
-This is the simulator's own path, kept apart from `contimg.coordinates`, which the stages use and which it tests.
+This is the simulator's own path, kept apart from `contimg.astro.coordinates`, which the stages use and which it tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Site:
 
     def itrs_m(self) -> Floats:
         """Return the geocentric position, shape (3,), metres."""
-        xyz = erfa.gd2gc(1, np.deg2rad(self.longitude_deg), np.deg2rad(self.latitude_deg), self.height_m)
+        xyz = erfa.gd2gc(
+            1, np.deg2rad(self.longitude_deg), np.deg2rad(self.latitude_deg), self.height_m
+        )
         return np.asarray(xyz, dtype=np.float64)
 
 
@@ -49,7 +51,10 @@ def _bulletin() -> tuple[Floats, Floats, Floats, Floats]:
     table = IERS_A.open(IERS_A_FILE)
     known = np.isfinite(np.asarray(table["UT1_UTC"].value, dtype=np.float64))
     arcsec = np.deg2rad(1 / 3600)
-    columns = [np.asarray(table[name].value, dtype=np.float64)[known] for name in ("MJD", "UT1_UTC", "PM_x", "PM_y")]
+    columns = [
+        np.asarray(table[name].value, dtype=np.float64)[known]
+        for name in ("MJD", "UT1_UTC", "PM_x", "PM_y")
+    ]
     return columns[0], columns[1], columns[2] * arcsec, columns[3] * arcsec
 
 
@@ -99,9 +104,22 @@ def icrs_of_meridian(dec_rad: float, mjd: Floats, site: Site = SITE) -> tuple[Fl
     """Return the ICRS place (radians, shape (T,)) that stands at hour angle 0 and a Declination at UTC dates."""
     dut1, x, y = earth_orientation(mjd)
     ra, dec = erfa.atoc13(
-        "H", 0.0, dec_rad, MJD_ZERO, mjd, dut1, np.deg2rad(site.longitude_deg), np.deg2rad(site.latitude_deg),
-        site.height_m, x, y, 0.0, 0.0, 0.0, 0.2e6,
-    )  # fmt: skip
+        "H",
+        0.0,
+        dec_rad,
+        MJD_ZERO,
+        mjd,
+        dut1,
+        np.deg2rad(site.longitude_deg),
+        np.deg2rad(site.latitude_deg),
+        site.height_m,
+        x,
+        y,
+        0.0,
+        0.0,
+        0.0,
+        0.2e6,
+    )
     return np.asarray(ra), np.asarray(dec)
 
 

@@ -52,9 +52,18 @@ class Instrument:
         shape = (POLARIZATIONS, self.antennas, 1)
         x = (frequency_hz - BAND_CENTRE_HZ) / BAND_HALF_HZ
         level, slope, depth, place = (rng.normal(size=shape) for _ in range(4))
-        amplitude = np.exp(0.12 * level) * (1 + 0.05 * slope * x + 0.03 * depth * np.cos(3 * np.pi * (x + place)))
-        offset, delay_s = rng.uniform(-np.pi, np.pi, shape), rng.normal(0, self.delay_ns * 1e-9, shape)
-        wave = np.deg2rad(2.0) * rng.normal(size=shape) * np.sin(2 * np.pi * (x + rng.uniform(size=shape)))
+        amplitude = np.exp(0.12 * level) * (
+            1 + 0.05 * slope * x + 0.03 * depth * np.cos(3 * np.pi * (x + place))
+        )
+        offset, delay_s = (
+            rng.uniform(-np.pi, np.pi, shape),
+            rng.normal(0, self.delay_ns * 1e-9, shape),
+        )
+        wave = (
+            np.deg2rad(2.0)
+            * rng.normal(size=shape)
+            * np.sin(2 * np.pi * (x + rng.uniform(size=shape)))
+        )
         phase = offset - 2 * np.pi * delay_s * (frequency_hz - BAND_CENTRE_HZ) + wave
         return np.asarray(MEAN_GAIN * np.clip(amplitude, 0.3, 3.0) * np.exp(1j * phase))
 
@@ -66,15 +75,24 @@ class Instrument:
         one process, so that groups of one campaign agree with each other whichever is made first.
         """
         walk = np.stack([self._walk(float(t) * 24) for t in mjd], axis=-1)
-        return np.asarray(np.exp(self.amplitude_drift * walk[0] + 1j * np.deg2rad(self.phase_drift_deg) * walk[1]))
+        return np.asarray(
+            np.exp(self.amplitude_drift * walk[0] + 1j * np.deg2rad(self.phase_drift_deg) * walk[1])
+        )
 
     def flux_scale(self, epoch: int) -> float:
         """Return the factor by which all fluxes of an epoch are off."""
-        return float(np.exp(self.flux_scale_error * np.random.default_rng([self.seed, FLUX_SCALE, epoch]).normal()))
+        return float(
+            np.exp(
+                self.flux_scale_error
+                * np.random.default_rng([self.seed, FLUX_SCALE, epoch]).normal()
+            )
+        )
 
     def sefds_jy(self) -> Floats:
         """Return each antenna's system equivalent flux density, shape (antennas,)."""
-        spread = np.random.default_rng([self.seed, SEFDS]).uniform(-SEFD_SPREAD_JY, SEFD_SPREAD_JY, self.antennas)
+        spread = np.random.default_rng([self.seed, SEFDS]).uniform(
+            -SEFD_SPREAD_JY, SEFD_SPREAD_JY, self.antennas
+        )
         return np.asarray(self.sefd_jy + spread * (self.sefd_jy > SEFD_SPREAD_JY))
 
     def _walk(self, hours: float) -> Floats:
@@ -104,5 +122,7 @@ def _at_hour(seed: int, antennas: int, memory_h: float, hour: int) -> Floats:
     sigma = np.sqrt(memory_h / 2 * (1 - kept**2))
     total = np.zeros((2, POLARIZATIONS, antennas))
     for earlier in range(hour - math.ceil(FORGOTTEN * memory_h), hour + 1):
-        total = kept * total + np.random.default_rng([seed, DRIFT_HOUR, earlier]).normal(0, sigma, total.shape)
+        total = kept * total + np.random.default_rng([seed, DRIFT_HOUR, earlier]).normal(
+            0, sigma, total.shape
+        )
     return total

@@ -65,7 +65,9 @@ class Group:
 
     def apparent_jy(self, frequency_hz: Floats) -> Floats:
         """Return the sources' fluxes through the beam without the flux-scale error, shape (N, T, channels)."""
-        intrinsic = np.array([source.spectrum_jy(frequency_hz, self.plan.middle_mjd) for source in self.sources])
+        intrinsic = np.array(
+            [source.spectrum_jy(frequency_hz, self.plan.middle_mjd) for source in self.sources]
+        )
         return np.asarray(intrinsic.reshape(-1, 1, frequency_hz.size) * self.beam(frequency_hz))
 
     def beam(self, frequency_hz: Floats) -> Floats:
@@ -80,13 +82,21 @@ def beam(options: SimulateOptions, separation_rad: Floats, frequency_hz: Floats)
     return airy_power(separation_rad[..., None], frequency_hz)
 
 
-def visible(plan: Plan, options: SimulateOptions, sky: Sequence[Source], radius_deg: float) -> list[Source]:
+def visible(
+    plan: Plan, options: SimulateOptions, sky: Sequence[Source], radius_deg: float
+) -> list[Source]:
     """Return the sources of a sky that a group sees: near enough, and bright enough through the beam when quiet."""
     separation = separations_rad(offsets(plan, sky))
     near = np.rad2deg(separation.min(axis=1)) < radius_deg
     # A source that varies must not come and go with its flux.
-    quiet = np.array([source.flux_jy for source in sky]) * beam(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
-    return [source for source, keep in zip(sky, near & (quiet >= options.faintest_jy), strict=True) if keep]
+    quiet = np.array([source.flux_jy for source in sky]) * beam(
+        options, separation, MIDDLE_HZ
+    ).mean(axis=(1, 2))
+    return [
+        source
+        for source, keep in zip(sky, near & (quiet >= options.faintest_jy), strict=True)
+        if keep
+    ]
 
 
 def prepare(plan: Plan, options: SimulateOptions, sources: Sequence[Source]) -> Group:
@@ -99,23 +109,38 @@ def prepare(plan: Plan, options: SimulateOptions, sources: Sequence[Source]) -> 
     tool = instrument(options)
     unit = options.gains == "unit"
     return Group(
-        plan=plan, options=options, sources=sources,
+        plan=plan,
+        options=options,
+        sources=sources,
         flux_scale=tool.flux_scale(plan.epoch) if plan.role == "target" else 1.0,
-        separation_rad=separations_rad(offset), delay_s=delay, rate=rate,
-        bandpass=np.ones((2, array.antennas, SUBBANDS * scale.channels), complex) if unit else tool.bandpass(scale.band_hz()),
-        gains=np.ones((2, array.antennas, scale.integrations), complex) if unit else tool.gains(plan.mjd),
-        emitters=emitters, alive=defects.alive(options, array, scale.integrations, rng),
-        deaf=defects.antenna_indices(options.deaf_antennas, array), sefd_jy=tool.sefds_jy(),
-    )  # fmt: skip
+        separation_rad=separations_rad(offset),
+        delay_s=delay,
+        rate=rate,
+        bandpass=np.ones((2, array.antennas, SUBBANDS * scale.channels), complex)
+        if unit
+        else tool.bandpass(scale.band_hz()),
+        gains=np.ones((2, array.antennas, scale.integrations), complex)
+        if unit
+        else tool.gains(plan.mjd),
+        emitters=emitters,
+        alive=defects.alive(options, array, scale.integrations, rng),
+        deaf=defects.antenna_indices(options.deaf_antennas, array),
+        sefd_jy=tool.sefds_jy(),
+    )
 
 
 def instrument(options: SimulateOptions) -> Instrument:
     """Return the antennas' electronics."""
     return Instrument(
-        seed=options.seed, antennas=dsa110().antennas, amplitude_drift=options.amplitude_drift,
-        phase_drift_deg=options.phase_drift_deg, memory_h=options.memory_h, delay_ns=options.delay_ns,
-        flux_scale_error=options.flux_scale_error, sefd_jy=options.sefd_jy,
-    )  # fmt: skip
+        seed=options.seed,
+        antennas=dsa110().antennas,
+        amplitude_drift=options.amplitude_drift,
+        phase_drift_deg=options.phase_drift_deg,
+        memory_h=options.memory_h,
+        delay_ns=options.delay_ns,
+        flux_scale_error=options.flux_scale_error,
+        sefd_jy=options.sefd_jy,
+    )
 
 
 def subband(group: Group, index: int) -> Complexes64:
@@ -125,14 +150,18 @@ def subband(group: Group, index: int) -> Complexes64:
     first, second = array.index(array.first), array.index(array.second)
     flux = _fluxes(group, frequency, index)
     # A Measurement Set's band ascends; the channels of a file descend.
-    bandpass = group.bandpass[:, :, ::-1][:, :, index * scale.channels : (index + 1) * scale.channels]
+    bandpass = group.bandpass[:, :, ::-1][
+        :, :, index * scale.channels : (index + 1) * scale.channels
+    ]
     smear = (INTEGRATION_S, scale.width_hz) if options.smearing else (0.0, 0.0)
     sigma = np.sqrt(group.sefd_jy / np.sqrt(2 * scale.width_hz * INTEGRATION_S)).astype(np.float32)
     system = group.sefd_jy.astype(np.float32)
     rng = np.random.default_rng([options.seed, NOISE, _tick(group.plan), index])
     out = np.empty((scale.integrations, array.baselines, scale.channels, 2), np.complex64)
     for t in range(scale.integrations):
-        sky = predict(group.delay_s[:, t], group.rate[:, t], flux[:, t], frequency, (first, second), smear)
+        sky = predict(
+            group.delay_s[:, t], group.rate[:, t], flux[:, t], frequency, (first, second), smear
+        )
         sky[np.isin(first, group.deaf) | np.isin(second, group.deaf)] = 0
         gain = bandpass * group.gains[:, :, t, None] * group.alive[t][:, None]
         noise = rng.standard_normal((array.baselines, scale.channels, 2, 2), dtype=np.float32)
@@ -157,7 +186,9 @@ def _fluxes(group: Group, frequency_hz: Floats, index: int) -> npt.NDArray[np.fl
 def offsets(plan: Plan, sources: Sequence[Source]) -> Floats:
     """Return each source's unit vector minus that of the phase centre in the telescope's frame, shape (N, T, 3)."""
     place = np.deg2rad(np.array([(s.ra_deg, s.dec_deg) for s in sources]).reshape(-1, 2))
-    return unit_vectors(*hadec(place[:, 0], place[:, 1], plan.mjd)) - unit_vectors(0.0, plan.dec_rad)
+    return unit_vectors(*hadec(place[:, 0], place[:, 1], plan.mjd)) - unit_vectors(
+        0.0, plan.dec_rad
+    )
 
 
 def separations_rad(offset: Floats) -> Floats:
@@ -166,14 +197,18 @@ def separations_rad(offset: Floats) -> Floats:
     return np.asarray(2 * np.arcsin(np.clip(np.linalg.norm(offset, axis=-1) / 2, 0, 1)))
 
 
-def _paths(plan: Plan, offset: Floats, emitters: Sequence[defects.Emitter], array: Array) -> tuple[Floats, Floats]:
+def _paths(
+    plan: Plan, offset: Floats, emitters: Sequence[defects.Emitter], array: Array
+) -> tuple[Floats, Floats]:
     """Return delays and rates of sources and emitters, both (N + E, T, A)."""
     centre = unit_vectors(0.0, plan.dec_rad)
     ground = np.array([emitter.direction for emitter in emitters]).reshape(-1, 1, 3) - centre
     ground = np.broadcast_to(ground, (len(emitters), len(plan.mjd), 3))
     # Against an emitter on the ground it is the phase centre that turns.
     turning = np.concatenate([offset, np.broadcast_to(-centre, ground.shape)]).reshape(-1, 3)
-    delay, rate = delays(array.positions_m(), np.concatenate([offset, ground]).reshape(-1, 3), turning)
+    delay, rate = delays(
+        array.positions_m(), np.concatenate([offset, ground]).reshape(-1, 3), turning
+    )
     shape = (-1, len(plan.mjd), array.antennas)
     return delay.reshape(shape), rate.reshape(shape)
 

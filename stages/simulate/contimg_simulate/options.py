@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from contimg.options import ObjectURI, StageOptions, Words
-from contimg.stage import Stage
+from contimg.runtime.options import ObjectURI, StageOptions, Words
+from contimg.runtime.stage import Stage
 
 
 class SimulateOptions(StageOptions):

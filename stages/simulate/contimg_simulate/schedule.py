@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from contimg.errors import UsageError
-from contimg.groups import group_id, mjd_of, utc_of_jd
+from contimg.records.groups import group_id, mjd_of, utc_of_jd
+from contimg.runtime.errors import UsageError
 from contimg_simulate.array import CADENCE_S, INTEGRATION_S, SCALES, Scale
 from contimg_simulate.frame import DAY_S, MJD_ZERO, icrs_of_meridian, transit_mjd
 
@@ -86,7 +86,9 @@ def _demo(options: SimulateOptions) -> list[Plan]:
 def _before_transit(ra_deg: float, dec_deg: float, after_mjd: float, scale: Scale) -> float:
     """Return the first integration's midpoint of a group whose middle is at a transit."""
     half = (scale.integrations - 1) / 2 * INTEGRATION_S / DAY_S
-    return transit_mjd(float(np.deg2rad(ra_deg)), float(np.deg2rad(dec_deg)), after_mjd + half) - half
+    return (
+        transit_mjd(float(np.deg2rad(ra_deg)), float(np.deg2rad(dec_deg)), after_mjd + half) - half
+    )
 
 
 def _times(first_mjd: float, scale: Scale) -> Floats:
@@ -98,5 +100,7 @@ def _moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text.removesuffix("Z"))
     except ValueError as error:
-        raise UsageError("date or time", "an ISO 8601 moment in UTC", text, "Write it as 2026-01-25T22:26:05.") from error
+        raise UsageError(
+            "date or time", "an ISO 8601 moment in UTC", text, "Write it as 2026-01-25T22:26:05."
+        ) from error
     return mjd_of(moment.replace(tzinfo=UTC))

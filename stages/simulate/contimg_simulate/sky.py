@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from contimg.errors import BadInputError
+from contimg.runtime.errors import BadInputError
 from contimg_simulate.lightcurves import Curve, Steady
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Source(BaseModel):
     def spectrum_jy(self, frequency_hz: Floats, mjd: float) -> Floats:
         """Return the flux at each frequency at a UTC date."""
         if self.polynomial:
-            quiet = 10 ** np.polynomial.polynomial.polyval(np.log10(frequency_hz / 1e9), self.polynomial)
+            quiet = 10 ** np.polynomial.polynomial.polyval(
+                np.log10(frequency_hz / 1e9), self.polynomial
+            )
         else:
             quiet = self.flux_jy * (frequency_hz / REFERENCE_HZ) ** self.alpha
         return np.asarray(quiet * self.curve.factor(mjd, frequency_hz))
@@ -66,21 +68,29 @@ def standards() -> list[Source]:
     """Return the flux standards as sources."""
     made = []
     for name, (ra, dec, polynomial) in STANDARDS.items():
-        flux = 10 ** float(np.polynomial.polynomial.polyval(np.log10(REFERENCE_HZ / 1e9), polynomial))
+        flux = 10 ** float(
+            np.polynomial.polynomial.polyval(np.log10(REFERENCE_HZ / 1e9), polynomial)
+        )
         made.append(Source(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, polynomial=polynomial))
     return made
 
 
 def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[Source]:
     """Return the NVSS sources around an ICRS place; each has a spectral index of its own that depends on its place and the seed."""
-    from contimg.catalogues import nvss as catalogue
+    from contimg.astro.catalogues import nvss as catalogue
 
     rows = catalogue().within(ra_deg, dec_deg, radius_deg)
     return [
         Source(
-            name=str(name), ra_deg=float(ra), dec_deg=float(dec), flux_jy=float(flux), alpha=_index(float(ra), float(dec), seed)
+            name=str(name),
+            ra_deg=float(ra),
+            dec_deg=float(dec),
+            flux_jy=float(flux),
+            alpha=_index(float(ra), float(dec), seed),
         )
-        for name, ra, dec, flux in zip(rows.name, rows.ra_deg, rows.dec_deg, rows.flux_jy, strict=True)
+        for name, ra, dec, flux in zip(
+            rows.name, rows.ra_deg, rows.dec_deg, rows.flux_jy, strict=True
+        )
     ]
 
 
@@ -88,7 +98,11 @@ def merge(first: Sequence[Source], others: Sequence[Source]) -> list[Source]:
     """Return `first` and those of `others` that are none of `first` by place; sorted by name."""
     if first and others:
         nearest = np.max(_vectors(others) @ _vectors(first).T, axis=1)
-        others = [other for other, cosine in zip(others, nearest, strict=True) if cosine < np.cos(np.deg2rad(SAME_DEG))]
+        others = [
+            other
+            for other, cosine in zip(others, nearest, strict=True)
+            if cosine < np.cos(np.deg2rad(SAME_DEG))
+        ]
     return sorted([*first, *others], key=lambda source: source.name)
 
 
@@ -108,13 +122,17 @@ def read_sources(data: bytes, uri: str) -> list[Source]:
         return TypeAdapter(list[Source]).validate_python(rows)
     except (ValueError, ValidationError) as error:
         wanted = "a JSON list or CSV of sources (name, ra_deg, dec_deg, flux_jy[, alpha, curve])"
-        raise BadInputError(uri, wanted, str(error), "Correct the list; docs/simulate.md has an example.") from error
+        raise BadInputError(
+            uri, wanted, str(error), "Correct the list; docs/simulate.md has an example."
+        ) from error
 
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for row in csv.DictReader(io.StringIO(text)):
-        given: dict[str, Any] = {key: value for key, value in row.items() if value not in {"", None}}
+        given: dict[str, Any] = {
+            key: value for key, value in row.items() if value not in {"", None}
+        }
         rows.append({**given, "curve": json.loads(given["curve"])} if "curve" in given else given)
     return rows
 
@@ -127,4 +145,6 @@ def _vectors(sources: Sequence[Source]) -> Floats:
 
 def _index(ra_deg: float, dec_deg: float, seed: int) -> float:
     place = [round(ra_deg * 1e4), round((dec_deg + 90) * 1e4)]
-    return round(float(np.random.default_rng([seed, 7, *place]).normal(SPECTRAL_INDEX, SPECTRAL_SPREAD)), 3)
+    return round(
+        float(np.random.default_rng([seed, 7, *place]).normal(SPECTRAL_INDEX, SPECTRAL_SPREAD)), 3
+    )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from contimg.context import Outcome
-from contimg.errors import NoSourcesError
-from contimg.npz import to_npz
-from contimg.store import open_store, put_file
+from contimg.records.array_files import to_npz
+from contimg.runtime.context import Outcome
+from contimg.runtime.errors import NoSourcesError
+from contimg.runtime.store import open_store, put_file
 from contimg_simulate import defects, demo, truth, uvh5
 from contimg_simulate.array import INTEGRATION_S, SUBBANDS
 from contimg_simulate.frame import DAY_S
@@ -21,8 +21,8 @@ from contimg_simulate.sky import Source, merge, nvss, read_sources, standards
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from contimg.context import Context
-    from contimg.store import Store
+    from contimg.runtime.context import Context
+    from contimg.runtime.store import Store
     from contimg_simulate.defects import Damage
     from contimg_simulate.options import SimulateOptions
     from contimg_simulate.schedule import Plan
@@ -55,7 +55,9 @@ def run(options: SimulateOptions, context: Context) -> Outcome:
     context.write("truth.npz", to_npz(arrays))
     written = sum(len(group["files"]) for group in described)
     ids = [group["id"] for group in described]
-    return Outcome(metrics={"groups": len(ids), "files": written, "sources": len(everything), "ids": ids})
+    return Outcome(
+        metrics={"groups": len(ids), "files": written, "sources": len(everything), "ids": ids}
+    )
 
 
 def _check_room(options: SimulateOptions, context: Context) -> None:
@@ -74,22 +76,33 @@ def _sky(plan: Plan, options: SimulateOptions, own: Sequence[Source]) -> list[So
     if not seen:
         remedy = "Point elsewhere, lower --faintest-jy, or give --sources."
         place = f"RA {ra:.3f}, Dec {dec:.3f}"
-        raise NoSourcesError(place, f"a source above {options.faintest_jy} Jy in the beam", "none", remedy)
+        raise NoSourcesError(
+            place, f"a source above {options.faintest_jy} Jy in the beam", "none", remedy
+        )
     return seen
 
 
-def _write_group(group: Group, damage: Damage, incoming: Store, context: Context, part: tuple[int, int]) -> list[str]:
+def _write_group(
+    group: Group, damage: Damage, incoming: Store, context: Context, part: tuple[int, int]
+) -> list[str]:
     """Write a group's files; return their keys below `incoming`."""
     plan = group.plan
     opened = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
-    clocks = uvh5.stamps(opened, np.random.default_rng([group.options.seed, NAMES, round(plan.middle_mjd * DAY_S)]))
+    clocks = uvh5.stamps(
+        opened, np.random.default_rng([group.options.seed, NAMES, round(plan.middle_mjd * DAY_S)])
+    )
     keys = []
     for index, clock in enumerate(clocks):
         context.progress(part[0] * SUBBANDS + index, part[1] * SUBBANDS)
         if index in damage.missing:
             continue
         path = context.scratch / "subband.hdf5"
-        uvh5.write(path, uvh5.Subband(index, group.scale, group.array, plan.dec_rad, plan.time_jd, subband(group, index)))
+        uvh5.write(
+            path,
+            uvh5.Subband(
+                index, group.scale, group.array, plan.dec_rad, plan.time_jd, subband(group, index)
+            ),
+        )
         damage.apply(path, index)
         keys.append(f"{clock[:10]}/{clock}_sb{index:02d}.hdf5")
         put_file(incoming, keys[-1], path)

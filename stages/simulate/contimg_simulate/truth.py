@@ -25,13 +25,24 @@ def describe(group: Group, files: Sequence[str]) -> dict[str, Any]:
     plan, scale = group.plan, group.scale
     ra, dec = plan.centre_deg()
     return {
-        "id": plan.id, "role": plan.role, "epoch": plan.epoch, "mjd": plan.middle_mjd,
-        "mjd_start": float(plan.mjd[0]), "mjd_end": float(plan.mjd[-1]), "pointing_dec_deg": float(np.rad2deg(plan.dec_rad)),
-        "ra_deg": ra, "dec_deg": dec, "flux_scale": group.flux_scale, "channels": 16 * scale.channels, "width_hz": scale.width_hz,
-        "integrations": scale.integrations, "files": list(files),
-        "dead_antennas": list(group.options.dead_antennas), "deaf_antennas": list(group.options.deaf_antennas),
+        "id": plan.id,
+        "role": plan.role,
+        "epoch": plan.epoch,
+        "mjd": plan.middle_mjd,
+        "mjd_start": float(plan.mjd[0]),
+        "mjd_end": float(plan.mjd[-1]),
+        "pointing_dec_deg": float(np.rad2deg(plan.dec_rad)),
+        "ra_deg": ra,
+        "dec_deg": dec,
+        "flux_scale": group.flux_scale,
+        "channels": 16 * scale.channels,
+        "width_hz": scale.width_hz,
+        "integrations": scale.integrations,
+        "files": list(files),
+        "dead_antennas": list(group.options.dead_antennas),
+        "deaf_antennas": list(group.options.deaf_antennas),
         "sources": _sources(group),
-    }  # fmt: skip
+    }
 
 
 def arrays(group: Group) -> dict[str, npt.NDArray[Any]]:
@@ -51,17 +62,27 @@ def arrays(group: Group) -> dict[str, npt.NDArray[Any]]:
 def common_arrays(group: Group) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays that all groups share."""
     return {
-        "antennas": group.array.active, "frequency_hz": group.scale.band_hz(),
-        "bandpass": group.bandpass.astype(np.complex64), "sefd_jy": group.sefd_jy,
-    }  # fmt: skip
+        "antennas": group.array.active,
+        "frequency_hz": group.scale.band_hz(),
+        "bandpass": group.bandpass.astype(np.complex64),
+        "sefd_jy": group.sefd_jy,
+    }
 
 
-def to_json(options: SimulateOptions, groups: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]) -> bytes:
+def to_json(
+    options: SimulateOptions,
+    groups: Sequence[Mapping[str, Any]],
+    sources: Sequence[Mapping[str, Any]],
+) -> bytes:
     """Return truth.json."""
     whole = {
-        "schema_version": 1, "scale": options.scale, "seed": options.seed, "reference_hz": REFERENCE_HZ,
-        "sources": list(sources), "groups": list(groups),
-    }  # fmt: skip
+        "schema_version": 1,
+        "scale": options.scale,
+        "seed": options.seed,
+        "reference_hz": REFERENCE_HZ,
+        "sources": list(sources),
+        "groups": list(groups),
+    }
     return json.dumps(whole, indent=1).encode()
 
 
@@ -74,9 +95,17 @@ def _sources(group: Group) -> list[dict[str, Any]]:
     made = []
     for k, source in enumerate(group.sources):
         at_reference, at_middle = source.spectrum_jy(reference, group.plan.middle_mjd)
-        made.append({
-            "name": source.name, "ra_deg": source.ra_deg, "dec_deg": source.dec_deg, "flux_jy": float(at_reference),
-            "flux_mid_jy": float(at_middle), "beam": float(beam[k]), "apparent_jy": float(apparent[k]),
-            "separation_deg": float(np.rad2deg(group.separation_rad[k].mean())), "curve": source.curve.kind,
-        })  # fmt: skip
+        made.append(
+            {
+                "name": source.name,
+                "ra_deg": source.ra_deg,
+                "dec_deg": source.dec_deg,
+                "flux_jy": float(at_reference),
+                "flux_mid_jy": float(at_middle),
+                "beam": float(beam[k]),
+                "apparent_jy": float(apparent[k]),
+                "separation_deg": float(np.rad2deg(group.separation_rad[k].mean())),
+                "curve": source.curve.kind,
+            }
+        )
     return made

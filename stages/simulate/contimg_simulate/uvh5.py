@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from contimg.groups import utc_of_jd
+from contimg.records.groups import utc_of_jd
 from contimg_simulate.array import INTEGRATION_S, SUBBANDS, Array, Scale
 from contimg_simulate.frame import SITE
 
@@ -74,7 +74,9 @@ def stamps(start_jd: float, rng: np.random.Generator) -> list[str]:
     # The spread is that of the group: one node has the earliest clock and one the latest.
     earliest, latest = rng.choice(SUBBANDS, 2, replace=False)
     late[earliest], late[latest] = 0, spread
-    return [utc_of_jd(start_jd + int(second) / 86400).strftime("%Y-%m-%dT%H:%M:%S") for second in late]
+    return [
+        utc_of_jd(start_jd + int(second) / 86400).strftime("%Y-%m-%dT%H:%M:%S") for second in late
+    ]
 
 
 def _spread(rng: np.random.Generator) -> int:
@@ -88,14 +90,26 @@ def _write_fixed(header: h5py.Group, subband: Subband) -> None:
     stations = len(array.offsets_m)
     opened = utc_of_jd(subband.time_jd[0] - INTEGRATION_S / 2 / 86400)
     texts = {
-        "telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search", "phase_type": "drift",
+        "telescope_name": "OVRO_MMA",
+        "instrument": "DSA",
+        "object_name": "search",
+        "phase_type": "drift",
         "history": f"written by dsa110-meridian-fringestopping on {opened:%Y-%m-%dT%H:%M:%S}",
-    }  # fmt: skip
+    }
     numbers = {
-        "latitude": SITE.latitude_deg, "longitude": SITE.longitude_deg, "altitude": SITE.height_m,
-        "Nants_data": array.antennas, "Nants_telescope": stations, "Nbls": array.baselines, "Nblts": subband.rows,
-        "Nfreqs": scale.channels, "Npols": 2, "Ntimes": len(subband.time_jd), "Nspws": 1, "channel_width": scale.width_hz,
-    }  # fmt: skip
+        "latitude": SITE.latitude_deg,
+        "longitude": SITE.longitude_deg,
+        "altitude": SITE.height_m,
+        "Nants_data": array.antennas,
+        "Nants_telescope": stations,
+        "Nbls": array.baselines,
+        "Nblts": subband.rows,
+        "Nfreqs": scale.channels,
+        "Npols": 2,
+        "Ntimes": len(subband.time_jd),
+        "Nspws": 1,
+        "channel_width": scale.width_hz,
+    }
     arrays = {
         "antenna_diameters": np.full(stations, 4.65),
         "antenna_names": np.array([str(number + 1) for number in range(stations)], dtype="S4"),

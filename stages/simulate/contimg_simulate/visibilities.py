@@ -77,7 +77,14 @@ def predict(
         half = math.pi * smear[0] * float(frequency_hz.mean()), math.pi * smear[1]
         detune = (frequency_hz / frequency_hz.mean() - 1).astype(np.float32)
         phasors = _phasors(delay_s, frequency_hz)
-        _accumulate(_Paths(delay_s, rate, *half), np.ascontiguousarray(flux_jy.T), phasors, detune, pairs, out)
+        _accumulate(
+            _Paths(delay_s, rate, *half),
+            np.ascontiguousarray(flux_jy.T),
+            phasors,
+            detune,
+            pairs,
+            out,
+        )
     return out
 
 
@@ -157,7 +164,13 @@ class Receivers(NamedTuple):
 
 
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
-def receive(sky: Complexes64, receivers: Receivers, noise: Floats32, pairs: tuple[Integers, Integers], out: Complexes64) -> None:
+def receive(
+    sky: Complexes64,
+    receivers: Receivers,
+    noise: Floats32,
+    pairs: tuple[Integers, Integers],
+    out: Complexes64,
+) -> None:
     """Turn one integration's visibilities into what the correlator writes: gains, system temperature and noise.
 
     Parameters
@@ -186,5 +199,7 @@ def receive(sky: Complexes64, receivers: Receivers, noise: Floats32, pairs: tupl
                     level = gain[i, c, p].real ** 2 + gain[i, c, p].imag ** 2
                     out[b, c, p] = complex(power * level, np.float32(0))
                 else:
-                    field = sky[b, c] + complex(spread * noise[b, c, p, 0], spread * noise[b, c, p, 1])
+                    field = sky[b, c] + complex(
+                        spread * noise[b, c, p, 0], spread * noise[b, c, p, 1]
+                    )
                     out[b, c, p] = gain[i, c, p].conjugate() * gain[j, c, p] * field

@@ -1,6 +1,6 @@
 """The executable ``contimg-variability``."""
 
-from contimg.contract import main as contract_main
+from contimg.runtime.contract import main as contract_main
 from contimg_variability.options import STAGE
 
 

@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contimg_variability.likelihood import LightCurveNoise, noise_of
-from contimg_variability.templates import SHORTEST_SPAN_DAYS, flare_curve, flares, lenses, whole_lens_curve
+from contimg_variability.templates import (
+    SHORTEST_SPAN_DAYS,
+    flare_curve,
+    flares,
+    lenses,
+    whole_lens_curve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,17 +118,29 @@ def evidence(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
     scale = float(np.median(np.abs(flux)))
     y, sigma = flux / scale, error / scale
     noise, coarse = noise_of(mjd, y, sigma), noise_of(mjd, y, np.hypot(sigma, COARSE * np.ptp(y)))
-    lens = _Family(lenses(mjd), whole_lens_curve, lambda shapes, a, b: _dims(shapes, a, b, y, sigma))
+    lens = _Family(
+        lenses(mjd), whole_lens_curve, lambda shapes, a, b: _dims(shapes, a, b, y, sigma)
+    )
     flare = _Family(flares(mjd), flare_curve, lambda _shapes, _a, b: b > 0)
     constant = float(noise.constant.max())
-    red, bad = constant - _penalty("red noise", y.size), noise.two_bad_epochs() - _penalty("bad epochs", y.size)
+    red, bad = (
+        constant - _penalty("red noise", y.size),
+        noise.two_bad_epochs() - _penalty("bad epochs", y.size),
+    )
     ahead = max(red, bad) + _penalty("lens", y.size)
     best = _maximum(lens, mjd, coarse, noise, worth=ahead - HOPELESS)
     if best is None:
         return None
     rivals = (
         red,
-        _flares(flare, mjd, coarse, noise, ahead=best.value - _penalty("lens", y.size), thorough=best.value > ahead),
+        _flares(
+            flare,
+            mjd,
+            coarse,
+            noise,
+            ahead=best.value - _penalty("lens", y.size),
+            thorough=best.value > ahead,
+        ),
         bad,
     )
     ratios = tuple(best.value - _penalty("lens", y.size) - rival for rival in rivals)
@@ -130,7 +148,13 @@ def evidence(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
 
 
 def _flares(
-    family: _Family, mjd: Floats, coarse: LightCurveNoise, noise: LightCurveNoise, ahead: float, *, thorough: bool
+    family: _Family,
+    mjd: Floats,
+    coarse: LightCurveNoise,
+    noise: LightCurveNoise,
+    ahead: float,
+    *,
+    thorough: bool,
 ) -> float:
     """Return the penalised log likelihood of one flare or two.
 
@@ -143,7 +167,11 @@ def _flares(
     """
     epochs = mjd.size
     none = float(noise.constant.max())
-    found = _maximum(family, mjd, coarse, noise, worth=-np.inf) if thorough else next(iter(_best_of_bank(family, noise)), None)
+    found = (
+        _maximum(family, mjd, coarse, noise, worth=-np.inf)
+        if thorough
+        else next(iter(_best_of_bank(family, noise)), None)
+    )
     one = (found.value if found else none) - _penalty("flare", epochs)
     if found is None or one > ahead or not thorough:
         return one
@@ -157,14 +185,26 @@ def _flares(
     return max(one, two - _penalty("two flares", epochs))
 
 
-def _report(mjd: Floats, best: _Fit, parameters: tuple[float, ...], ratios: tuple[float, ...], scale: float) -> Evidence:
+def _report(
+    mjd: Floats, best: _Fit, parameters: tuple[float, ...], ratios: tuple[float, ...], scale: float
+) -> Evidence:
     alpha, beta, middle, duration = parameters
     red_noise, flare, bad = ratios
     shape = whole_lens_curve(mjd, *parameters)
     return Evidence(
-        red_noise, flare, bad, middle, duration, alpha, beta, best.b / best.a, -float(shape.min()) * best.b / best.a,
-        best.a * scale, best.red, (best.a + best.b * shape) * scale,
-    )  # fmt: skip
+        red_noise,
+        flare,
+        bad,
+        middle,
+        duration,
+        alpha,
+        beta,
+        best.b / best.a,
+        -float(shape.min()) * best.b / best.a,
+        best.a * scale,
+        best.red,
+        (best.a + best.b * shape) * scale,
+    )
 
 
 def _penalty(name: str, epochs: int) -> float:
@@ -185,7 +225,9 @@ def _best_of_bank(family: _Family, noise: LightCurveNoise) -> list[_Fit]:
     step = max(1, ROOM // (noise.size.size * noise.y.size))
     for first in range(0, len(bank.shape), step):
         part = slice(first, first + step)
-        for fit, kind in zip(*_fits(family, bank.shape[part], bank.points[part], bank.kind[part], noise), strict=True):
+        for fit, kind in zip(
+            *_fits(family, bank.shape[part], bank.points[part], bank.kind[part], noise), strict=True
+        ):
             if kind not in best or fit.value > best[kind].value:
                 best[kind] = fit
     return sorted(best.values(), key=lambda fit: -fit.value)[:STARTS]
@@ -204,12 +246,16 @@ def _fits(
         members = np.flatnonzero(kinds == kind)
         k = int(members[np.argmax(top[members])])
         q = int(over_noise[k])
-        found.append(_Fit(float(top[k]), points[k], float(a[q, k]), float(b[q, k]), float(noise.size[q])))
+        found.append(
+            _Fit(float(top[k]), points[k], float(a[q, k]), float(b[q, k]), float(noise.size[q]))
+        )
         which.append(float(kind))
     return found, which
 
 
-def _maximum(family: _Family, mjd: Floats, coarse: LightCurveNoise, noise: LightCurveNoise, worth: float) -> _Fit | None:
+def _maximum(
+    family: _Family, mjd: Floats, coarse: LightCurveNoise, noise: LightCurveNoise, worth: float
+) -> _Fit | None:
     """Return the best allowed fit: the bank's, or what a simplex search from the bank's best finds.
 
     The search ends early if its first part does not reach the log likelihood `worth`.
@@ -217,7 +263,9 @@ def _maximum(family: _Family, mjd: Floats, coarse: LightCurveNoise, noise: Light
     starts = _best_of_bank(family, coarse)
     if not starts:
         return None
-    smooth = max((_search(family, start, mjd, coarse, 1.0) for start in starts), key=lambda fit: fit.value)
+    smooth = max(
+        (_search(family, start, mjd, coarse, 1.0) for start in starts), key=lambda fit: fit.value
+    )
     best = _at(family, smooth.point, mjd, noise) or starts[0]
     for _ in range(RESTARTS if best.value > worth else 0):
         before = best.value
@@ -234,7 +282,9 @@ def _at(family: _Family, point: Floats, mjd: Floats, noise: LightCurveNoise) -> 
     return found[0] if found else None
 
 
-def _search(family: _Family, start: _Fit, mjd: Floats, noise: LightCurveNoise, stride: float) -> _Fit:
+def _search(
+    family: _Family, start: _Fit, mjd: Floats, noise: LightCurveNoise, stride: float
+) -> _Fit:
     """Improve a fit by a simplex search; its first simplex has the bank's steps, times `stride`."""
     from scipy.optimize import minimize
 
@@ -248,5 +298,10 @@ def _search(family: _Family, start: _Fit, mjd: Floats, noise: LightCurveNoise, s
         return FORBIDDEN if found is None else -found.value
 
     simplex = np.vstack([start.point, start.point + np.diag(family.bank.steps * stride)])
-    minimize(loss, start.point, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": SEARCH})
+    minimize(
+        loss,
+        start.point,
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "maxfev": SEARCH},
+    )
     return best

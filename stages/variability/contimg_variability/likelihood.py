@@ -41,7 +41,9 @@ class LightCurveNoise:
         along, norm = spread @ self.y, np.einsum("qmn,mn->qm", spread, shapes)
         seen = norm > self.least[:, None]
         b = np.where(seen, along / np.where(seen, norm, 1.0), 0.0)
-        a = ((self.weight @ self.y)[:, None] - b * (self.weight @ shapes.T)) / self.weight.sum(axis=1)[:, None]
+        a = ((self.weight @ self.y)[:, None] - b * (self.weight @ shapes.T)) / self.weight.sum(
+            axis=1
+        )[:, None]
         return self.constant[:, None] + 0.5 * along * b, a, b
 
     def given(self, shape: Floats) -> LightCurveNoise:
@@ -49,7 +51,9 @@ class LightCurveNoise:
         spread = self.projected @ shape
         norm = np.maximum(spread @ shape, self.least)
         projected = self.projected - spread[:, :, None] * spread[:, None, :] / norm[:, None, None]
-        return replace(self, projected=projected, constant=self.constant + 0.5 * (spread @ self.y) ** 2 / norm)
+        return replace(
+            self, projected=projected, constant=self.constant + 0.5 * (spread @ self.y) ** 2 / norm
+        )
 
     def two_bad_epochs(self) -> float:
         """Return the largest log likelihood of a constant and two bad epochs of any size.
@@ -62,7 +66,10 @@ class LightCurveNoise:
             det = diagonal[:, None] * diagonal[None, :] - p**2
             np.fill_diagonal(det, np.inf)
             own = pull[:, None] ** 2 * diagonal[None, :]
-            best = max(best, float(constant + 0.5 * ((own + own.T - 2 * np.outer(pull, pull) * p) / det).max()))
+            best = max(
+                best,
+                float(constant + 0.5 * ((own + own.T - 2 * np.outer(pull, pull) * p) / det).max()),
+            )
         return best
 
 
@@ -74,7 +81,9 @@ def noise_of(mjd: Floats, y: Floats, sigma: Floats) -> LightCurveNoise:
     covariance = np.stack([np.zeros_like(lag)] + [item[1] for item in red]) + np.diag(sigma**2)
     inverse = np.asarray(np.linalg.inv(covariance), np.float64)
     weight = inverse.sum(axis=1)
-    projected = inverse - weight[:, :, None] * weight[:, None, :] / weight.sum(axis=1)[:, None, None]
+    projected = (
+        inverse - weight[:, :, None] * weight[:, None, :] / weight.sum(axis=1)[:, None, None]
+    )
     _, logdet = np.linalg.slogdet(covariance)
     constant = -0.5 * np.einsum("i,qij,j->q", y, projected, y) - 0.5 * logdet
     least = 1e-6 * np.trace(inverse, axis1=1, axis2=2) / y.size

@@ -41,7 +41,11 @@ def p_constant(flux: Floats, error: Floats) -> float:
     """Return the probability that noise alone makes η as large or larger; NaN for one epoch."""
     from scipy.special import chdtrc
 
-    return float(chdtrc(flux.size - 1, eta(flux, error) * (flux.size - 1))) if flux.size > 1 else float("nan")
+    return (
+        float(chdtrc(flux.size - 1, eta(flux, error) * (flux.size - 1)))
+        if flux.size > 1
+        else float("nan")
+    )
 
 
 def modulation(flux: Floats) -> float:

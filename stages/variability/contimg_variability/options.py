@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contimg.options import ArtifactURI, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import ArtifactURI, StageOptions
+from contimg.runtime.stage import Stage
 
 
 class VariabilityOptions(StageOptions):
@@ -23,4 +23,6 @@ class VariabilityOptions(StageOptions):
     """Sources with more epochs than this get a verdict."""
 
 
-STAGE = Stage(name="variability", options=VariabilityOptions, package="contimg_variability", tools=("scipy",))
+STAGE = Stage(
+    name="variability", options=VariabilityOptions, package="contimg_variability", tools=("scipy",)
+)

@@ -57,7 +57,9 @@ def mission_score(mjd: Floats, flux: Floats, error: Floats) -> Score:
     high, low = int(np.argmax(flux)), int(np.argmin(flux))
     mean = float(np.mean(flux))
     amplitude = float((flux[high] - flux[low]) / mean) if mean > 0 else float("nan")
-    significant = flux[high] - flux[low] >= SIGNIFICANT_VS * float(np.hypot(error[high], error[low]))
+    significant = flux[high] - flux[low] >= SIGNIFICANT_VS * float(
+        np.hypot(error[high], error[low])
+    )
     first, last = excursion(flux - median, error)
     if first > last:
         return Score(0.0, float("nan"), float("nan"), amplitude)
@@ -66,7 +68,11 @@ def mission_score(mjd: Floats, flux: Floats, error: Floats) -> Score:
     top = first + int(np.argmax(np.abs(flux - median)[first : last + 1]))
     rise, fall = mjd[top] - mjd[first] + half_step, mjd[last] - mjd[top] + half_step
     asymmetry, tau = float(abs(rise - fall) / (rise + fall)), float(rise + fall)
-    parts = (1 - asymmetry, SHORTEST_DAYS < tau < LONGEST_DAYS, SMALLEST < amplitude < LARGEST and significant)
+    parts = (
+        1 - asymmetry,
+        SHORTEST_DAYS < tau < LONGEST_DAYS,
+        SMALLEST < amplitude < LARGEST and significant,
+    )
     return Score(float(np.dot(WEIGHTS, parts)), asymmetry, tau, amplitude)
 
 

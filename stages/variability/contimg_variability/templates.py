@@ -62,7 +62,9 @@ class Bank:
     def parameters_of(self, point: Floats) -> tuple[float, ...]:
         """Return the parameters at a point, kept within the limits."""
         inside = np.clip(point, self.low, self.high)
-        return tuple(float(np.exp(x) if log else x) for x, log in zip(inside, self.logarithms, strict=True))
+        return tuple(
+            float(np.exp(x) if log else x) for x, log in zip(inside, self.logarithms, strict=True)
+        )
 
 
 @functools.lru_cache(maxsize=512)
@@ -101,7 +103,9 @@ def lens_curve(mjd: Floats, alpha: float, beta: float, middle: float, duration: 
     return np.asarray(np.interp(position, grid, gain - 1, left=0.0, right=0.0))
 
 
-def whole_lens_curve(mjd: Floats, alpha: float, beta: float, middle: float, duration: float) -> Floats:
+def whole_lens_curve(
+    mjd: Floats, alpha: float, beta: float, middle: float, duration: float
+) -> Floats:
     """Return the same if the light curve holds the dip and what flanks it, else zeros: half a lens may be anything."""
     flank = SEEN * duration
     if middle - flank < mjd[0] or middle + flank > mjd[-1]:
@@ -126,16 +130,28 @@ def lenses(mjd: Floats) -> Bank:
     rows, points = [], []
     span = mjd[-1] - mjd[0]
     for duration in (days for days in DURATIONS_DAYS if 2 * SEEN * days <= span):
-        middles = np.arange(mjd[0] + SEEN * duration, mjd[-1] - SEEN * duration + 1e-9, duration / STEPS)
+        middles = np.arange(
+            mjd[0] + SEEN * duration, mjd[-1] - SEEN * duration + 1e-9, duration / STEPS
+        )
         times = mjd[None, :] - middles[:, None]
         for alpha in ALPHAS:
             for beta in BETAS:
                 rows.append(lens_curve(times, alpha, beta, 0.0, duration))
-                points += [(np.log(alpha), np.log(beta), middle, np.log(duration)) for middle in middles]
+                points += [
+                    (np.log(alpha), np.log(beta), middle, np.log(duration)) for middle in middles
+                ]
     low = np.array([np.log(ALPHAS[0]), np.log(SMALLEST_BETA), mjd[0], np.log(DURATIONS_DAYS[0])])
     high = np.array([np.log(LARGEST_ALPHA), np.log(LARGEST_BETA), mjd[-1], np.log(LONGEST_DAYS)])
     where = np.array(points)
-    return Bank(np.concatenate(rows), where, where[:, 0], np.array([0.25, 0.4, 1.5, 0.15]), low, high, (True, True, False, True))
+    return Bank(
+        np.concatenate(rows),
+        where,
+        where[:, 0],
+        np.array([0.25, 0.4, 1.5, 0.15]),
+        low,
+        high,
+        (True, True, False, True),
+    )
 
 
 def flares(mjd: Floats) -> Bank:
@@ -150,4 +166,6 @@ def flares(mjd: Floats) -> Bank:
     high = np.array([ends[1], ends[1], np.log(LARGEST_POWER), mjd[-1] + EDGE_DAYS])
     where = np.array(points)
     steps = np.array([0.4, 0.4, 0.3, 1.5])
-    return Bank(np.concatenate(rows), where, where[:, 1], steps, low, high, (True, True, True, False))
+    return Bank(
+        np.concatenate(rows), where, where[:, 1], steps, low, high, (True, True, True, False)
+    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command, leave
+from contimg.runtime.contract import command, leave
 from contimg_watch.options import ServiceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import h5py
 
-from contimg.errors import ContimgError
-from contimg.groups import utc_of_jd
+from contimg.records.groups import utc_of_jd
+from contimg.runtime.errors import ContimgError
 from contimg_watch.plan import Header
 
 if TYPE_CHECKING:
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 BLOCK = 1 << 18
 """Bytes of one ranged read; h5py asks for many small pieces that lie close together."""
@@ -64,7 +64,9 @@ class RangedFile(io.RawIOBase):
         if number not in self._blocks:
             try:
                 start = number * BLOCK
-                self._blocks[number] = self._store.read_range(self._key, start, min(start + BLOCK, self._size))
+                self._blocks[number] = self._store.read_range(
+                    self._key, start, min(start + BLOCK, self._size)
+                )
             except ContimgError as error:
                 self.failure = error
                 raise OSError(str(error)) from error
@@ -97,14 +99,20 @@ def _header(file: h5py.File) -> Header:
     first, last = float(times[0]), float(times[-1])
     # Zeros are what a writer that was killed leaves behind.
     if not FIRST_JD < first <= last < LAST_JD:
-        raise ValueError(f"{TIMES} goes from Julian date {first:.10g} to {last:.10g}, which is no observation")
+        raise ValueError(
+            f"{TIMES} goes from Julian date {first:.10g} to {last:.10g}, which is no observation"
+        )
     dec_rad = float(_numbers(file, DEC, dimensions=0)[()]) if DEC in file else math.nan
     return Header(utc_of_jd(first), round((last - first) * 86400, 3), _degrees(dec_rad))
 
 
 def _numbers(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
     found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.ndim != dimensions or found.dtype.kind not in "fiu":
+    if (
+        not isinstance(found, h5py.Dataset)
+        or found.ndim != dimensions
+        or found.dtype.kind not in "fiu"
+    ):
         raise ValueError(f"{name} holds no {'numbers' if dimensions else 'number'}")
     return found
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from contimg.errors import MissingError
+from contimg.runtime.errors import MissingError
 from contimg_watch.header import read_header
 from contimg_watch.plan import Header, Seen
 
 if TYPE_CHECKING:
-    from contimg.store import Entry, Store
+    from contimg.runtime.store import Entry, Store
 
 MEMORY = "watch/headers.json"
 

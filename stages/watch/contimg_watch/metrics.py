@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from contimg_watch.plan import State
@@ -25,18 +32,42 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = own = CollectorRegistry()
         ProcessCollector(registry=own)
-        self._passes = Counter(f"{NAME}passes", "Looks at the store, by result", ["result"], registry=own)
-        self._seconds = Histogram(f"{NAME}pass_seconds", "Seconds of a look at the store", registry=own, buckets=SECONDS)
-        self._success = Gauge(f"{NAME}last_success_timestamp_seconds", "Unix time of the last look that succeeded", registry=own)
-        self._groups = Gauge(f"{NAME}groups", "Groups at the last look at the whole store, by state", ["state"], registry=own)
-        self._quarantined = Gauge(f"{NAME}quarantined", "Objects that are no part of any group", registry=own)
+        self._passes = Counter(
+            f"{NAME}passes", "Looks at the store, by result", ["result"], registry=own
+        )
+        self._seconds = Histogram(
+            f"{NAME}pass_seconds", "Seconds of a look at the store", registry=own, buckets=SECONDS
+        )
+        self._success = Gauge(
+            f"{NAME}last_success_timestamp_seconds",
+            "Unix time of the last look that succeeded",
+            registry=own,
+        )
+        self._groups = Gauge(
+            f"{NAME}groups",
+            "Groups at the last look at the whole store, by state",
+            ["state"],
+            registry=own,
+        )
+        self._quarantined = Gauge(
+            f"{NAME}quarantined", "Objects that are no part of any group", registry=own
+        )
         self._oldest = Gauge(
-            f"{NAME}oldest_waiting_seconds", "Longest since a subband came of a group that lacks some", registry=own
+            f"{NAME}oldest_waiting_seconds",
+            "Longest since a subband came of a group that lacks some",
+            registry=own,
         )
         self._records = Counter(f"{NAME}records", "Attempts recorded", registry=own)
-        self._posts = Counter(f"{NAME}posts", "Attempts posted, and passes in which nobody took them", ["result"], registry=own)
+        self._posts = Counter(
+            f"{NAME}posts",
+            "Attempts posted, and passes in which nobody took them",
+            ["result"],
+            registry=own,
+        )
         self._unposted = Gauge(f"{NAME}unposted", "Attempts that nobody took yet", registry=own)
-        self._notifications = Counter(f"{NAME}notifications", "Notifications of new objects", registry=own)
+        self._notifications = Counter(
+            f"{NAME}notifications", "Notifications of new objects", registry=own
+        )
         self._told = (0, 0)
         for state in State:
             self._groups.labels(state)
@@ -64,7 +95,9 @@ class Metrics:
             self._groups.labels(state).set(sum(group.state is state for group in plan.groups))
         self._quarantined.set(len(plan.quarantined))
         untils = [group.until for group in plan.groups if group.state is State.WAITING]
-        self._oldest.set(max(0.0, (now - min(untils)).total_seconds() + timeout_s) if untils else 0.0)
+        self._oldest.set(
+            max(0.0, (now - min(untils)).total_seconds() + timeout_s) if untils else 0.0
+        )
 
     def notified(self) -> None:
         """Count a notification."""

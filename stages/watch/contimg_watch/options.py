@@ -6,12 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from contimg.options import Options, Words
+from contimg.runtime.options import Options, Words
+from contimg_runs.options import URL
 
 FULL_SIZE = 145_348_600
 """Bytes of every subband that the telescope writes."""
-URL = "^https?://[^/]+"
-RUN = r"^\d{8}t\d{6}-a[1-9]\d*$"
 
 
 class WatchOptions(Options):
@@ -49,67 +48,6 @@ class ServiceOptions(WatchOptions):
     """Port to listen at; 0: any that is free, which the log tells."""
     stall_s: float = Field(default=300.0, gt=0)
     """The service is no longer alive when no look began for so long after the interval, seconds."""
-
-
-class RunOptions(Options):
-    """What the commands about one workflow take."""
-
-    store: str
-    """Root URI of the store."""
-    uid: str = Field(min_length=1)
-    """The workflow's uid, as Kubernetes gives it."""
-    workflow: str = Field(min_length=1)
-    """The workflow's name."""
-
-
-class ClaimOptions(RunOptions):
-    """Claim an attempt at a group for one workflow; any other is told that it is done already."""
-
-    run: str = Field(pattern=RUN)
-    """The attempt, ID-aN."""
-
-
-class ClusterOptions(Options):
-    """How the workflows of a namespace are looked up."""
-
-    workflows: Literal["api", "none"] = "api"
-    """Ask the Kubernetes API which workflows there are, or take none for living."""
-    namespace: str | None = None
-    """Namespace of the workflows; default: the pod's own."""
-    api: str | None = Field(default=None, pattern=URL)
-    """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own cluster."""
-
-
-class RecordOptions(RunOptions, ClusterOptions):
-    """Record how a workflow ended: its outcome, the time and memory of its stages, and where its group stands."""
-
-    run: str | None = Field(default=None, pattern=RUN)
-    """The attempt, ID-aN; empty: the workflow is no attempt at a group, and only its stages are recorded."""
-    group: str | None = None
-    """Id of the group, where the workflow is no attempt of its own but works on one."""
-    pipeline: str | None = None
-    """What ran, such as process-group; default: the template that the workflow was made from."""
-    status: Literal["Succeeded", "Failed", "Error"]
-    """The workflow's status, as Argo gives it."""
-    failures: str = ""
-    """The workflow's failures, JSON as Argo gives it; used where the Kubernetes API cannot be asked."""
-
-
-class SweepOptions(ClusterOptions):
-    """Begin anew what events lost: post attempts that nobody took, close runs that are gone, start the next attempts."""
-
-    store: str
-    """Root URI of the store."""
-    post: str | None = Field(default=None, pattern=URL)
-    """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty where --workflows is none."""
-    grace_s: float = Field(default=600.0, ge=0)
-    """Leave alone what is younger, seconds; doubles with each time that an attempt was posted in vain."""
-    retries: int = Field(default=3, ge=0)
-    """How often the same subbands are begun anew after runs that the world ended."""
-    days: int = Field(default=30, ge=0)
-    """Look at groups observed in so many last days; 0: at all."""
-    dry_run: bool = False
-    """Only say what would be done."""
 
 
 class UploadOptions(Options):

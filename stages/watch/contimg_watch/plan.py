@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from contimg.groups import N_SUBBANDS, GroupRecord, Subband, group_id, subband_name
+from contimg.records.groups import N_SUBBANDS, GroupRecord, Subband, group_id, subband_name
 from contimg_watch.options import FULL_SIZE
 
 if TYPE_CHECKING:
@@ -101,7 +101,12 @@ class _Sorter:
         self.out.append((seen.key, reason))
 
 
-def plan(listing: Iterable[Seen], now: datetime, records: Iterable[GroupRecord] = (), rules: Rules | None = None) -> Plan:
+def plan(
+    listing: Iterable[Seen],
+    now: datetime,
+    records: Iterable[GroupRecord] = (),
+    rules: Rules | None = None,
+) -> Plan:
     """Sort a listing into groups and say what is to be done about each.
 
     Parameters
@@ -119,7 +124,9 @@ def plan(listing: Iterable[Seen], now: datetime, records: Iterable[GroupRecord] 
     sorter = _Sorter()
     latest = _latest(records)
     good = [seen for seen in _once(listing) if _usable(seen, rules, sorter)]
-    groups = [_group(cluster, now, latest, rules, sorter) for cluster in _clusters(good, rules.gap_s)]
+    groups = [
+        _group(cluster, now, latest, rules, sorter) for cluster in _clusters(good, rules.gap_s)
+    ]
     return Plan(tuple(sorted(groups, key=lambda group: group.id)), tuple(sorted(sorter.out)))
 
 
@@ -129,7 +136,11 @@ def _latest(records: Iterable[GroupRecord]) -> dict[str, GroupRecord]:
 
 def _once(listing: Iterable[Seen]) -> list[Seen]:
     """Keep the newest state of each object."""
-    return list({seen.key: seen for seen in sorted(listing, key=lambda seen: (seen.modified, seen.size))}.values())
+    return list(
+        {
+            seen.key: seen for seen in sorted(listing, key=lambda seen: (seen.modified, seen.size))
+        }.values()
+    )
 
 
 def _usable(seen: Seen, rules: Rules, sorter: _Sorter) -> bool:
@@ -144,7 +155,9 @@ def _usable(seen: Seen, rules: Rules, sorter: _Sorter) -> bool:
     elif rules.size and seen.size != rules.size:
         sorter.drop(seen, f"expected {rules.size} bytes, found {seen.size}")
     elif seen.header is None:
-        sorter.drop(seen, f"expected a UVH5 file, found {seen.size} bytes that are none: {seen.problem}")
+        sorter.drop(
+            seen, f"expected a UVH5 file, found {seen.size} bytes that are none: {seen.problem}"
+        )
     else:
         return True
     return False
@@ -159,11 +172,21 @@ def _t0(seen: Seen) -> datetime:
 def _clusters(seen: Sequence[Seen], gap_s: float) -> list[list[Seen]]:
     """Split objects where their first integrations leave a gap."""
     ordered = sorted(seen, key=lambda one: (_t0(one), one.key))
-    cuts = [n for n, (a, b) in enumerate(pairwise(ordered), 1) if _t0(b) - _t0(a) > timedelta(seconds=gap_s)]
+    cuts = [
+        n
+        for n, (a, b) in enumerate(pairwise(ordered), 1)
+        if _t0(b) - _t0(a) > timedelta(seconds=gap_s)
+    ]
     return [ordered[a:b] for a, b in pairwise([0, *cuts, len(ordered)]) if a < b]
 
 
-def _group(cluster: Sequence[Seen], now: datetime, latest: dict[str, GroupRecord], rules: Rules, sorter: _Sorter) -> Group:
+def _group(
+    cluster: Sequence[Seen],
+    now: datetime,
+    latest: dict[str, GroupRecord],
+    rules: Rules,
+    sorter: _Sorter,
+) -> Group:
     """Judge the objects of one group against each other, and the group against its latest record."""
     alike = _same_size(cluster, sorter) if rules.size == 0 else list(cluster)
     header = _typical(alike)
@@ -190,18 +213,24 @@ def _same_size(cluster: Sequence[Seen], sorter: _Sorter) -> list[Seen]:
     size = max(counts, key=lambda value: (counts[value], value))
     for seen in cluster:
         if seen.size != size:
-            sorter.drop(seen, f"expected {size} bytes as the others of its group have, found {seen.size}")
+            sorter.drop(
+                seen, f"expected {size} bytes as the others of its group have, found {seen.size}"
+            )
     return [seen for seen in cluster if seen.size == size]
 
 
-def _one_each(cluster: Sequence[Seen], before: GroupRecord | None, sorter: _Sorter) -> dict[int, Seen]:
+def _one_each(
+    cluster: Sequence[Seen], before: GroupRecord | None, sorter: _Sorter
+) -> dict[int, Seen]:
     """Keep one object of each index: what a record holds already, else the first to come."""
     held = {subband.uri for subband in before.subbands} if before else set()
     members: dict[int, Seen] = {}
     for seen in sorted(cluster, key=lambda one: (one.key not in held, one.modified, one.key)):
         index = _index(seen)
         if index in members:
-            sorter.drop(seen, f"is a second subband {index:02d} of its group, after {members[index].key}")
+            sorter.drop(
+                seen, f"is a second subband {index:02d} of its group, after {members[index].key}"
+            )
         else:
             members[index] = seen
     return dict(sorted(members.items()))
@@ -221,6 +250,9 @@ def _record(members: dict[int, Seen], header: Header, before: GroupRecord | None
         t0=header.t0,
         duration_s=header.duration_s,
         dec_deg=header.dec_deg,
-        subbands=tuple(Subband(index=n, uri=s.key, size=s.size, modified=s.modified) for n, s in members.items()),
+        subbands=tuple(
+            Subband(index=n, uri=s.key, size=s.size, modified=s.modified)
+            for n, s in members.items()
+        ),
         missing=tuple(sorted(ALL - members.keys())),
     )

@@ -7,10 +7,10 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 WRITERS = 32
 REMEDY = "Use a store with conditional puts (If-None-Match): AWS, Ceph, Garage, SeaweedFS, MinIO, or a directory."
@@ -40,4 +40,6 @@ def probe(store: Store) -> None:
         store.delete(key)
     if len(winners) != 1 or late or holds != str(winners[0]).encode():
         found = f"{len(winners)}{' and a late one' if late else ''}"
-        raise UsageError(store.root, f"1 of {WRITERS} concurrent conditional puts to win", found, REMEDY)
+        raise UsageError(
+            store.root, f"1 of {WRITERS} concurrent conditional puts to win", found, REMEDY
+        )

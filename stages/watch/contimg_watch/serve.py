@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NoReturn
 
-from contimg.errors import UsageError
+from contimg.runtime.errors import UsageError
 from contimg_watch.metrics import Metrics
 from contimg_watch.probe import probe
 from contimg_watch.stage import Watcher
@@ -73,7 +73,9 @@ def serve(options: ServiceOptions, log: Logger) -> NoReturn:
 class Loop:
     """The passes of a service."""
 
-    def __init__(self, options: ServiceOptions, log: Logger, pulse: Pulse, metrics: Metrics) -> None:
+    def __init__(
+        self, options: ServiceOptions, log: Logger, pulse: Pulse, metrics: Metrics
+    ) -> None:
         self._pulse, self._metrics, self._log = pulse, metrics, log
         self._interval_s, self._timeout_s = options.interval_s, options.timeout_s
         self._watcher = Watcher(options, log, beat=pulse.beat)
@@ -90,7 +92,9 @@ class Loop:
             start = time.monotonic()
             good = self._watcher.bear(self._look)
             self._metrics.passed(good=good, seconds=time.monotonic() - start, watcher=self._watcher)
-            self._pulse.unready = "" if good else "the store does not answer; the log has the reason"
+            self._pulse.unready = (
+                "" if good else "the store does not answer; the log has the reason"
+            )
             self._rest(start)
 
     def _rest(self, start: float) -> None:
@@ -148,7 +152,9 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/readyz":
             self._state(pulse.dead or pulse.unready)
         else:
-            self._answer(HTTPStatus.NOT_FOUND, b"there are /healthz, /readyz, /metrics and POST /notify\n")
+            self._answer(
+                HTTPStatus.NOT_FOUND, b"there are /healthz, /readyz, /metrics and POST /notify\n"
+            )
 
     def do_POST(self) -> None:
         """Be told of new objects; which ones does not matter."""
@@ -175,7 +181,9 @@ class Handler(BaseHTTPRequestHandler):
         code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
         self._answer(code, f"{wrong or 'ok'}\n".encode())
 
-    def _answer(self, code: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+    def _answer(
+        self, code: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8"
+    ) -> None:
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -194,4 +202,9 @@ def listen(host: str, port: int, pulse: Pulse, metrics: Metrics) -> Server:
     try:
         return Server(host, port, pulse, metrics)
     except OSError as error:
-        raise UsageError(f"{host}:{port}", "an address to listen at", str(error), "Choose another --host or --port.") from error
+        raise UsageError(
+            f"{host}:{port}",
+            "an address to listen at",
+            str(error),
+            "Choose another --host or --port.",
+        ) from error

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from contimg.errors import ContimgError, Exit, StoreError, UsageError, retry_of
-from contimg.groups import INCOMING, GroupRecord, recorded, subband_name
-from contimg.store import open_store
-from contimg_watch.ledger import Ledger, put_row
+from contimg.records.groups import INCOMING, GroupRecord, recorded, subband_name
+from contimg.runtime.errors import ContimgError, Exit, StoreError, UsageError, retry_of
+from contimg.runtime.store import open_store
+from contimg_runs.attempt_store import Ledger, put_row
+from contimg_runs.post import poster
 from contimg_watch.memory import Headers
 from contimg_watch.plan import Plan, Rules, Seen, State, plan
-from contimg_watch.post import poster
 from contimg_watch.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from logging import Logger
 
-    from contimg.console import Console
-    from contimg.store import Entry, Store
+    from contimg.runtime.console import Console
+    from contimg.runtime.store import Entry, Store
+    from contimg_runs.post import Post
     from contimg_watch.options import ServiceOptions
-    from contimg_watch.post import Post
 
 
 def run(options: ServiceOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
@@ -48,7 +48,11 @@ class Watcher:
     """Looks at one store again and again."""
 
     def __init__(
-        self, options: ServiceOptions, log: Logger, post: Post | None = None, beat: Callable[[], None] = lambda: None
+        self,
+        options: ServiceOptions,
+        log: Logger,
+        post: Post | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.store: Store = open_store(options.store)
         self.written: list[str] = []
@@ -86,7 +90,9 @@ class Watcher:
             headers.forget_all_but({seen.key for seen in listing})
         headers.save()
         self._learn()
-        result = _within(plan(listing, now or datetime.now(UTC), self._records.values(), self._rules), days)
+        result = _within(
+            plan(listing, now or datetime.now(UTC), self._records.values(), self._rules), days
+        )
         for group in result.groups:
             if group.state is State.READY:
                 self._write(group.record)
@@ -151,7 +157,11 @@ class Watcher:
     def _see(self, entry: Entry, headers: Headers) -> Seen:
         """Read the header of what may be a good subband, and of nothing else."""
         named = subband_name(entry.key.rpartition("/")[2])
-        if named is None or entry.size == 0 or (self._rules.size and entry.size != self._rules.size):
+        if (
+            named is None
+            or entry.size == 0
+            or (self._rules.size and entry.size != self._rules.size)
+        ):
             return Seen(entry.key, entry.size, entry.modified)
         self._beat()  # a store that was never looked at before takes minutes
         return headers.see(entry)
@@ -165,14 +175,20 @@ class Watcher:
                 self._records[key] = GroupRecord.model_validate_json(self.store.read(key))
             except ValidationError as error:
                 self._unreadable.add(key)
-                self._log.warning("%s/%s is no group record: %s", self.store.root, key, str(error).splitlines()[0])
+                self._log.warning(
+                    "%s/%s is no group record: %s", self.store.root, key, str(error).splitlines()[0]
+                )
 
     def _write(self, record: GroupRecord) -> None:
         if Ledger(self.store).add(record):
             self.written.append(record.name)
             if self._post is not None:
                 self.unposted.append(record)
-            lacks = f", without {', '.join(f'sb{n:02d}' for n in record.missing)}" if record.missing else ""
+            lacks = (
+                f", without {', '.join(f'sb{n:02d}' for n in record.missing)}"
+                if record.missing
+                else ""
+            )
             self._log.info("group %s: %d subbands%s", record.name, len(record.subbands), lacks)
 
     def _show(self, result: Plan) -> None:
@@ -181,7 +197,11 @@ class Watcher:
             held = len(group.record.subbands)
             if group.state is State.READY:
                 Ledger(self.store).refresh(group.id)
-            elif group.state is State.WAITING and group.record.attempt == 1 and self._collecting.get(group.id) != held:
+            elif (
+                group.state is State.WAITING
+                and group.record.attempt == 1
+                and self._collecting.get(group.id) != held
+            ):
                 put_row(self.store, group.record)
                 self._collecting[group.id] = held
 
@@ -197,13 +217,19 @@ def _within(result: Plan, days: frozenset[date]) -> Plan:
     """Leave out the groups of other days: of those around midnight not everything was listed."""
     if not days:
         return result
-    return replace(result, groups=tuple(group for group in result.groups if group.record.t0.date() in days))
+    return replace(
+        result, groups=tuple(group for group in result.groups if group.record.t0.date() in days)
+    )
 
 
 def summarise(result: Plan, watcher: Watcher) -> dict[str, Any]:
     """Return what watch prints: the groups by state, and every quarantined object with its reason."""
     waiting = [
-        {"group": g.id, "missing": list(g.record.missing), "until": g.until.isoformat(timespec="seconds")}
+        {
+            "group": g.id,
+            "missing": list(g.record.missing),
+            "until": g.until.isoformat(timespec="seconds"),
+        }
         for g in result.groups
         if g.state is State.WAITING
     ]
@@ -221,4 +247,6 @@ def _days(words: tuple[str, ...]) -> frozenset[date]:
     try:
         return frozenset(date.fromisoformat(word) for word in words)
     except ValueError as error:
-        raise UsageError("--dates", "YYYY-MM-DD,…", ",".join(words), "Correct the dates.") from error
+        raise UsageError(
+            "--dates", "YYYY-MM-DD,…", ",".join(words), "Correct the dates."
+        ) from error

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command
-from contimg.directory import DirectoryStore
-from contimg.errors import BadFileError, StoreError
-from contimg.groups import INCOMING, subband_name
-from contimg.store import copy_digest, open_store, put_file
+from contimg.records.groups import INCOMING, subband_name
+from contimg.runtime.contract import command
+from contimg.runtime.directory import DirectoryStore
+from contimg.runtime.errors import BadFileError, StoreError
+from contimg.runtime.store import copy_digest, open_store, put_file
 from contimg_watch.options import UploadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from logging import Logger
 
-    from contimg.console import Console
-    from contimg.store import Store
+    from contimg.runtime.console import Console
+    from contimg.runtime.store import Store
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,12 @@ def run(options: UploadOptions, console: Console, _env: Mapping[str, str]) -> di
                 raise
             console.log.warning("%s", error)
         if not options.follow:
-            return {"stage": "upload", "copied": uploader.copied, "bytes": uploader.bytes, "already": uploader.already}
+            return {
+                "stage": "upload",
+                "copied": uploader.copied,
+                "bytes": uploader.bytes,
+                "already": uploader.already,
+            }
         time.sleep(options.interval_s)
 
 
@@ -89,7 +94,11 @@ class Uploader:
             self._log.info("removed %d half-written files of an upload that was killed", left)
 
     def _there(self, folders: set[str]) -> dict[str, int]:
-        return {entry.key: entry.size for folder in sorted(folders) for entry in self._store.entries(f"{folder}/")}
+        return {
+            entry.key: entry.size
+            for folder in sorted(folders)
+            for entry in self._store.entries(f"{folder}/")
+        }
 
     def _one(self, local: Local, size: int | None) -> None:
         if size == local.size and (self._options.verify != "all" or self._same(local)):
@@ -119,8 +128,16 @@ class Uploader:
         found = self._digest(local.key)
         if found != (local.size, digest):
             self._store.delete(local.key)
-            where, expected = f"{self._store.root}/{local.key}", f"{local.size} bytes, sha256 {digest[:12]}"
-            raise StoreError(where, expected, f"{found[0]} bytes, {found[1][:12]}", "It was removed; it is copied again.")
+            where, expected = (
+                f"{self._store.root}/{local.key}",
+                f"{local.size} bytes, sha256 {digest[:12]}",
+            )
+            raise StoreError(
+                where,
+                expected,
+                f"{found[0]} bytes, {found[1][:12]}",
+                "It was removed; it is copied again.",
+            )
 
     def _same(self, local: Local) -> bool:
         with local.path.open("rb") as source:
@@ -140,8 +157,16 @@ def finished(folder: Path) -> list[Local]:
         If there is no such folder.
     """
     if not folder.is_dir():
-        raise BadFileError(str(folder), "a folder of subbands", "none", "Name the folder that the telescope writes to.")
-    paths = sorted((path for path in folder.rglob("*.hdf5") if subband_name(path.name)), key=lambda path: path.name)
+        raise BadFileError(
+            str(folder),
+            "a folder of subbands",
+            "none",
+            "Name the folder that the telescope writes to.",
+        )
+    paths = sorted(
+        (path for path in folder.rglob("*.hdf5") if subband_name(path.name)),
+        key=lambda path: path.name,
+    )
     return [local for local in map(look, paths) if local is not None]
 
 

@@ -20,7 +20,11 @@ ORDER = ("chain", "losses", "night", "submit", "release", "trouble", "cli", "ref
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bring the files of this folder into their order, behind all others."""
-    items.sort(key=lambda item: item.path.parent == HERE and 1 + ORDER.index(item.path.stem.removeprefix("test_")))
+    items.sort(
+        key=lambda item: (
+            item.path.parent == HERE and 1 + ORDER.index(item.path.stem.removeprefix("test_"))
+        )
+    )
 
 
 @pytest.fixture(scope="session")

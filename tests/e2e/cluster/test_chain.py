@@ -20,7 +20,7 @@ from chain import ENVIRONMENT, ROOT
 from cluster.argo import Workflow, nodes, seconds, when
 from cluster.groups import Night, key_of, upload
 from cluster.site import PROCESS_STAGES, Site, installed
-from contimg.directory import DirectoryStore
+from contimg.runtime.directory import DirectoryStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,9 @@ class Done:
     def last_file(self) -> datetime:
         """When the bucket had the 16th subband."""
         keys = {key_of(path) for path in self.night.files}
-        return max(entry.modified for entry in self.site.store.entries("incoming/") if entry.key in keys)
+        return max(
+            entry.modified for entry in self.site.store.entries("incoming/") if entry.key in keys
+        )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,12 @@ def test_the_tables_tell_what_became_of_it(done: Done) -> None:
     assert outcome is not None
     assert (outcome["phase"], outcome["workflow"]) == ("succeeded", f"contimg-{done.run}")
     (group,) = done.site.table("groups", done.night.id).to_dict("records")
-    assert (group["state"], group["attempt"], group["retries"], group["n_subbands"]) == ("completed", 1, 0, 16)
+    assert (group["state"], group["attempt"], group["retries"], group["n_subbands"]) == (
+        "completed",
+        1,
+        0,
+        16,
+    )
     rows = done.site.table("stage_runs")
     ours = rows[rows["run"] == done.run].set_index("stage")
     assert set(PROCESS_STAGES) <= set(ours.index)
@@ -102,18 +109,31 @@ def test_the_tables_tell_what_became_of_it(done: Done) -> None:
 
 
 def test_it_began_at_once(done: Done, figure: Figure) -> None:
-    record = next(entry for entry in done.site.store.entries("groups/") if entry.key.endswith(f"{done.run}.json"))
+    record = next(
+        entry
+        for entry in done.site.store.entries("groups/")
+        if entry.key.endswith(f"{done.run}.json")
+    )
     begun = when(done.workflow["status"]["startedAt"])
     waited = (begun - record.modified).total_seconds()
-    figure("record in the store to workflow start", f"{waited:.1f} s (limit {START_S:.0f} s, clock of 1 s)")
-    figure("16th file in the bucket to workflow start", f"{(begun - done.last_file).total_seconds():.1f} s")
+    figure(
+        "record in the store to workflow start",
+        f"{waited:.1f} s (limit {START_S:.0f} s, clock of 1 s)",
+    )
+    figure(
+        "16th file in the bucket to workflow start",
+        f"{(begun - done.last_file).total_seconds():.1f} s",
+    )
     assert waited <= START_S
 
 
 def test_argo_adds_little(done: Done, figure: Figure) -> None:
     """The group's wall time but for the seconds in which the stages worked, by their own clocks."""
     wall = seconds(done.workflow["status"])
-    own = {stage: made[0]["usage"]["wall_s"] for stage, made in done.site.manifests(done.night.id).items()}
+    own = {
+        stage: made[0]["usage"]["wall_s"]
+        for stage, made in done.site.manifests(done.night.id).items()
+    }
     travel = sum(
         value
         for made in done.site.manifests(done.night.id).values()
@@ -121,7 +141,10 @@ def test_argo_adds_little(done: Done, figure: Figure) -> None:
         if step in {"fetch", "store", "bring subbands", "read"}
     )
     overhead = wall - sum(own.values())
-    figure("one small group, wall", f"{wall:.0f} s, stages {sum(own.values()):.0f} s {dict(sorted(own.items()))}")
+    figure(
+        "one small group, wall",
+        f"{wall:.0f} s, stages {sum(own.values()):.0f} s {dict(sorted(own.items()))}",
+    )
     figure("Argo's overhead on it", f"{overhead:.0f} s (limit {OVERHEAD_S:.0f} s)")
     figure("of the stages' own, reading and storing artifacts", f"{travel:.1f} s")
     assert overhead <= OVERHEAD_S
@@ -134,11 +157,20 @@ def test_its_tree_is_small(done: Done, figure: Figure) -> None:
 
 
 def test_a_second_time_everything_is_there(done: Done, figure: Figure) -> None:
-    before = {entry.key: entry.modified for entry in done.site.store.entries(f"products/{done.night.id}/")}
-    name = done.site.argo.submit("contimg-process-group", {"store": done.site.uri, "group": done.night.id})
+    before = {
+        entry.key: entry.modified for entry in done.site.store.entries(f"products/{done.night.id}/")
+    }
+    name = done.site.argo.submit(
+        "contimg-process-group", {"store": done.site.uri, "group": done.night.id}
+    )
     workflow = done.site.succeeded(name)
-    figure("the same group again (memo hit)", f"{seconds(workflow['status']):.0f} s (limit {AGAIN_S:.0f} s)")
-    assert {entry.key: entry.modified for entry in done.site.store.entries(f"products/{done.night.id}/")} == before
+    figure(
+        "the same group again (memo hit)",
+        f"{seconds(workflow['status']):.0f} s (limit {AGAIN_S:.0f} s)",
+    )
+    assert {
+        entry.key: entry.modified for entry in done.site.store.entries(f"products/{done.night.id}/")
+    } == before
     assert seconds(workflow["status"]) <= AGAIN_S
 
 
@@ -158,7 +190,9 @@ def laptop(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--set",
         "image.tier=development",
     ]
-    ended = subprocess.run(argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=ROOT)
+    ended = subprocess.run(
+        argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=ROOT
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr[-4000:]
     return folder
 
@@ -169,7 +203,11 @@ def made_locally(laptop: Path, group: str) -> dict[str, dict[str, Any]]:
 
 
 def digests(manifest: dict[str, Any]) -> dict[str, str]:
-    return {one["name"]: one["sha256"] for one in manifest["outputs"] if Path(one["name"]).suffix in DATA}
+    return {
+        one["name"]: one["sha256"]
+        for one in manifest["outputs"]
+        if Path(one["name"]).suffix in DATA
+    }
 
 
 def test_the_bytes_are_those_of_a_laptop_with_the_same_tools(done: Done, laptop: Path) -> None:
@@ -177,11 +215,15 @@ def test_the_bytes_are_those_of_a_laptop_with_the_same_tools(done: Done, laptop:
     there, here = done.site.manifests(done.night.id), made_locally(laptop, done.night.id)
     assert there.keys() == here.keys() == set(PROCESS_STAGES)
     # Rows name their image by its key, which holds the source: images of another source cannot give the same bytes.
-    assert {stage: there[stage][0]["key"] for stage in here} == {stage: made["key"] for stage, made in here.items()}, (
-        "make images"
-    )
-    assert {stage: there[stage][0]["tools"] for stage in here} == {stage: made["tools"] for stage, made in here.items()}
-    assert {stage: digests(there[stage][0]) for stage in here} == {stage: digests(made) for stage, made in here.items()}
+    assert {stage: there[stage][0]["key"] for stage in here} == {
+        stage: made["key"] for stage, made in here.items()
+    }, "make images"
+    assert {stage: there[stage][0]["tools"] for stage in here} == {
+        stage: made["tools"] for stage, made in here.items()
+    }
+    assert {stage: digests(there[stage][0]) for stage in here} == {
+        stage: digests(made) for stage, made in here.items()
+    }
 
 
 def test_the_fluxes_are_those_of_a_laptop(done: Done, laptop: Path) -> None:
@@ -191,7 +233,9 @@ def test_the_fluxes_are_those_of_a_laptop(done: Done, laptop: Path) -> None:
     there = done.site.table("photometry", done.night.id).set_index("source")
     assert here.index.equals(there.index)
     off = np.abs(here["flux_peak"] - there["flux_peak"])
-    assert (off <= 0.001 * here["flux_peak"].abs() + 0.1 * here["flux_peak_err"]).all(), worst(off, here)
+    assert (off <= 0.001 * here["flux_peak"].abs() + 0.1 * here["flux_peak_err"]).all(), worst(
+        off, here
+    )
 
 
 def worst(off: pd.Series[float], here: pd.DataFrame) -> pd.Series[float]:

@@ -78,7 +78,9 @@ def test_what_the_sensor_started_is_shown_with_its_tasks(site: Site, processed: 
     name = f"contimg-{processed.id}-a1"
     assert rows(contimg(site, "status", "--lines", "0"))[name][:2] == ["✓", "done"]
     shown = contimg(site, "status", name)
-    tasks = {line.split()[0]: line.split()[2] for line in shown.stdout.splitlines()[3:] if line.strip()}
+    tasks = {
+        line.split()[0]: line.split()[2] for line in shown.stdout.splitlines()[3:] if line.strip()
+    }
     stages = ("convert", "flag", "calibrate", "image", "photometry", "report")
     assert {f"process-{stage}" for stage in stages} <= tasks.keys()
     assert set(tasks.values()) <= {"done", "cached"}
@@ -103,7 +105,9 @@ def test_reprocessing_from_a_stage_on_is_the_next_attempt(site: Site, processed:
     settings = ("--from", "photometry", "--set", "photometry.detection_snr=7.5")
     found = answer(contimg(site, "reprocess", processed.id, *settings, "--wait"))
     assert found["status"] == "done", found
-    assert found["attempt"] == max(int(run.rpartition("-a")[2]) for run in site.runs() if run.startswith(processed.id))
+    assert found["attempt"] == max(
+        int(run.rpartition("-a")[2]) for run in site.runs() if run.startswith(processed.id)
+    )
     assert site.outcome(f"{processed.id}-a{found['attempt']}")["workflow"] == found["workflow"]
     after = {stage: len(made) for stage, made in site.manifests(processed.id).items()}
     changed = {stage for stage in after if after[stage] != before[stage]}
@@ -114,8 +118,13 @@ def test_reprocessing_from_a_stage_on_is_the_next_attempt(site: Site, processed:
 def test_a_group_that_does_not_exist(site: Site) -> None:
     done = contimg(site, "reprocess", "20990101t000000")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "groups/20990101t000000-a1.json: expected a group that watch has recorded, found none." in done.stderr
-    name = next(name for name in rows(contimg(site, "status", "--lines", "0")) if "20990101t000000" in name)
+    assert (
+        "groups/20990101t000000-a1.json: expected a group that watch has recorded, found none."
+        in done.stderr
+    )
+    name = next(
+        name for name in rows(contimg(site, "status", "--lines", "0")) if "20990101t000000" in name
+    )
     shown = contimg(site, "status", name)
     assert "begin: s3://" in shown.stdout.splitlines()[1]
     assert " ends:" in shown.stdout  # the last lines of the task's log
@@ -127,12 +136,33 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
     names = ["contimg-cli-first", "contimg-cli-second"]
     lock = {"mutexes": [{"name": "contimg-cli-test"}]}
     for name in names:
-        spec = {"workflowTemplateRef": {"name": "contimg-watch"}, "synchronization": lock, "suspend": name == names[0]}
-        site.kube.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name}, "spec": spec})
-        wait_until(f"a phase of {name}", lambda name=name: phase(site.kube.get("workflows", name)) or None, 60)  # type: ignore[misc]
+        spec = {
+            "workflowTemplateRef": {"name": "contimg-watch"},
+            "synchronization": lock,
+            "suspend": name == names[0],
+        }
+        site.kube.apply(
+            {
+                "apiVersion": "argoproj.io/v1alpha1",
+                "kind": "Workflow",
+                "metadata": {"name": name},
+                "spec": spec,
+            }
+        )
+        wait_until(
+            f"a phase of {name}",
+            lambda name=name: phase(site.kube.get("workflows", name)) or None,
+            60,
+        )  # type: ignore[misc]
     try:
         # The controller first says that it is pending, and then why.
-        wait_until("a reason", lambda: "Waiting for" in " ".join(rows(contimg(site, "status", "--lines", "0"))[names[1]]), 60)
+        wait_until(
+            "a reason",
+            lambda: (
+                "Waiting for" in " ".join(rows(contimg(site, "status", "--lines", "0"))[names[1]])
+            ),
+            60,
+        )
         found = rows(contimg(site, "status", "--lines", "0"))
         assert found[names[0]][:2] == ["▶", "running"]
         assert found[names[1]][:2] == ["·", "pending"]
@@ -148,15 +178,29 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
     [
         (["submit", "mosaic"], 'workflowtemplates.argoproj.io "contimg-mosaic" not found'),
         (["submit", "process-group"], "expected a value of group, found none. Id of the group"),
-        (["submit", "process-group", "--set", "group=x", "--set", "image.teir=1"], "expected STAGE.OPTION=VALUE, found image."),
-        (["submit", "process-group", "--set", "group=x", "--set", "image.tier=best"], "expected one of quicklook, development"),
-        (["submit", "process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"], "expected a valid number, found 'lots'"),
-        (["submit", "watch", "--namespace", "nowhere"], "Correct the name or --namespace, or install the chart there."),
+        (
+            ["submit", "process-group", "--set", "group=x", "--set", "image.teir=1"],
+            "expected STAGE.OPTION=VALUE, found image.",
+        ),
+        (
+            ["submit", "process-group", "--set", "group=x", "--set", "image.tier=best"],
+            "expected one of quicklook, development",
+        ),
+        (
+            ["submit", "process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"],
+            "expected a valid number, found 'lots'",
+        ),
+        (
+            ["submit", "watch", "--namespace", "nowhere"],
+            "Correct the name or --namespace, or install the chart there.",
+        ),
         (["status", "nothing"], "expected a run nothing, found "),
         (["logs", "nothing"], "expected a run nothing, found "),
     ],
-)  # fmt: skip
-def test_a_wrong_request_is_explained_and_not_sent(site: Site, words: list[str], found: str) -> None:
+)
+def test_a_wrong_request_is_explained_and_not_sent(
+    site: Site, words: list[str], found: str
+) -> None:
     before = submitted(site)
     done = contimg(site, *words)
     assert (done.returncode, done.stdout) == (2, "")
@@ -178,7 +222,10 @@ def test_templates_of_another_version(site: Site) -> None:
     try:
         done = contimg(site, "submit", "old")
         assert done.returncode == 2
-        assert f"expected contimg {version()}, which this program is, found 9.9.9. Upgrade the chart" in done.stderr
+        assert (
+            f"expected contimg {version()}, which this program is, found 9.9.9. Upgrade the chart"
+            in done.stderr
+        )
     finally:
         site.kube.ctl("delete", "workflowtemplate", "contimg-old")
 
@@ -186,7 +233,10 @@ def test_templates_of_another_version(site: Site) -> None:
 def test_a_server_that_is_down_and_one_of_another_kind(site: Site) -> None:
     done = contimg(site, "status", ARGO_SERVER="http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (20, "")
-    assert "Connection refused. Correct --argo or ARGO_SERVER, or see whether the server runs." in done.stderr
+    assert (
+        "Connection refused. Correct --argo or ARGO_SERVER, or see whether the server runs."
+        in done.stderr
+    )
     done = contimg(site, "status", ARGO_SERVER=environment()["AWS_ENDPOINT_URL_S3"])
     assert done.returncode == 20
     assert "expected an answer as the Argo Server gives it" in done.stderr
@@ -201,12 +251,28 @@ def locked_server(site: Site) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    argv = [program, "server", "--namespace", "argo", "--auth-mode", "client", "--secure=false", "--port", str(port)]
-    server = subprocess.Popen(argv, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    argv = [
+        program,
+        "server",
+        "--namespace",
+        "argo",
+        "--auth-mode",
+        "client",
+        "--secure=false",
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen(
+        argv, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}"
     token = site.kube.ctl("create", "token", "contimg-control").strip()
     # Just begun it lists nothing: it has yet to fill its cache.
-    wait_until("a server with a login", lambda: contimg(site, "status", ARGO_SERVER=url, ARGO_TOKEN=token).returncode == 0, 60)
+    wait_until(
+        "a server with a login",
+        lambda: contimg(site, "status", ARGO_SERVER=url, ARGO_TOKEN=token).returncode == 0,
+        60,
+    )
     yield url
     server.terminate()
     server.wait(30)
@@ -224,4 +290,13 @@ def test_tokens(site: Site, locked_server: str) -> None:
     assert "expected a token that may do this, found Permission denied" in done.stderr
     assert weak not in done.stderr
     control = site.kube.ctl("create", "token", "contimg-control").strip()
-    assert rows(contimg(site, "status", "--lines", "0", ARGO_SERVER=locked_server, ARGO_TOKEN=f"Bearer {control}"))
+    assert rows(
+        contimg(
+            site,
+            "status",
+            "--lines",
+            "0",
+            ARGO_SERVER=locked_server,
+            ARGO_TOKEN=f"Bearer {control}",
+        )
+    )

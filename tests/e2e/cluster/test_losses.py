@@ -22,7 +22,11 @@ def running(site: Site, name: str, stage: str) -> tuple[str, str] | None:
         about = pod["metadata"]
         annotation = about["annotations"].get("workflows.argoproj.io/node-name", "")
         states = {one["name"]: one["state"] for one in pod["status"].get("containerStatuses", [])}
-        if f".{stage}" in annotation and "running" in states.get("main", {}) and "deletionTimestamp" not in about:
+        if (
+            f".{stage}" in annotation
+            and "running" in states.get("main", {})
+            and "deletionTimestamp" not in about
+        ):
             return str(about["name"]), str(about["uid"])
     return None
 
@@ -38,7 +42,9 @@ def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> 
     name = site.anew(processed.id, image__tier="development", image__niter="300")
     killed = set()
     for grace_s in (0, 30):
-        pod, uid = wait_until("image at work", lambda: running(site, name, "image"), 300, every_s=0.4)
+        pod, uid = wait_until(
+            "image at work", lambda: running(site, name, "image"), 300, every_s=0.4
+        )
         time.sleep(1)
         site.kube.kill(pod, grace_s=grace_s)
         wait_until("the pod's end", lambda pod=pod, uid=uid: gone(site, pod, uid), 60)  # type: ignore[misc]

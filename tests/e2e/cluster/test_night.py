@@ -18,7 +18,7 @@ from cluster.chaos import Chaos
 from cluster.groups import Night, key_of, shuffled, upload
 from cluster.kube import Kube, look, wait_until
 from cluster.site import Site
-from contimg.groups import subband_name
+from contimg.records.groups import subband_name
 
 pytestmark = pytest.mark.cluster
 SEED = 20260126
@@ -51,10 +51,16 @@ class Story:
 def controller() -> tuple[Kube, str]:
     """Find Argo's workflow controller, wherever the cluster has it."""
     for pod in (look("api/v1/pods") or {})["items"]:
-        if any("workflow-controller" in container["image"] for container in pod["spec"]["containers"]):
+        if any(
+            "workflow-controller" in container["image"] for container in pod["spec"]["containers"]
+        ):
             hashes = {"pod-template-hash", "controller-revision-hash"}
-            labels = {key: value for key, value in pod["metadata"]["labels"].items() if key not in hashes}
-            return Kube(pod["metadata"]["namespace"]), ",".join(f"{key}={value}" for key, value in labels.items())
+            labels = {
+                key: value for key, value in pod["metadata"]["labels"].items() if key not in hashes
+            }
+            return Kube(pod["metadata"]["namespace"]), ",".join(
+                f"{key}={value}" for key, value in labels.items()
+            )
     raise LookupError("no pod runs a workflow-controller")
 
 
@@ -105,13 +111,18 @@ def die_between_put_and_post(site: Site, night: Night) -> None:
 
 @pytest.fixture(scope="module")
 def story(site: Site) -> Story:
-    site.kube.patch("cronworkflow", "contimg-sweep", {"spec": {"schedules": ["* * * * *"]}})  # much is lost here
+    site.kube.patch(
+        "cronworkflow", "contimg-sweep", {"spec": {"schedules": ["* * * * *"]}}
+    )  # much is lost here
     whole = [Night("2026-01-26"), Night("2026-01-27")]
     partial, orphan = Night("2026-01-28"), Night("2026-01-29")
     late = [path for path in partial.files if f"_sb{LATE:02d}" in path.name]
     early = [path for path in shuffled([*whole, partial], SEED) if path not in late]
     duplicate, source = twin(whole[0], 3)
-    victims = [(site.kube, label) for label in ("app.kubernetes.io/component=watch", "sensor-name", "eventsource-name")]
+    victims = [
+        (site.kube, label)
+        for label in ("app.kubernetes.io/component=watch", "sensor-name", "eventsource-name")
+    ]
     with Chaos([*victims, controller()], seed=SEED) as chaos:
         arrive(site, early)
         site.store.put(duplicate, source.read_bytes())
@@ -138,28 +149,40 @@ def attempts(site: Site, night: Night) -> dict[str, dict[str, object]]:
 
 def successes(site: Site, night: Night) -> list[str]:
     """Return the attempts at a group that succeeded."""
-    return [name for name, outcome in attempts(site, night).items() if outcome["phase"] == "succeeded"]
+    return [
+        name for name, outcome in attempts(site, night).items() if outcome["phase"] == "succeeded"
+    ]
 
 
 def complete_successes(site: Site, night: Night) -> list[str]:
     """Return those of them that had all 16 subbands."""
-    return [name for name in successes(site, night) if not (site.document(f"groups/{name}.json") or {})["missing"]]
+    return [
+        name
+        for name in successes(site, night)
+        if not (site.document(f"groups/{name}.json") or {})["missing"]
+    ]
 
 
 def test_every_kind_of_pod_died(story: Story) -> None:
     kinds = {"watch", "sensor", "eventsource", "controller"}
-    assert {kind for kind in kinds if any(kind in pod for _, pod in story.killed)} == kinds, story.killed
+    assert {kind for kind in kinds if any(kind in pod for _, pod in story.killed)} == kinds, (
+        story.killed
+    )
 
 
 def test_every_group_has_exactly_one_successful_run_with_all_its_subbands(story: Story) -> None:
     found = {night.id: complete_successes(story.site, night) for night in story.nights}
-    assert {group: len(names) for group, names in found.items()} == {night.id: 1 for night in story.nights}, found
+    assert {group: len(names) for group, names in found.items()} == {
+        night.id: 1 for night in story.nights
+    }, found
 
 
 def test_no_attempt_was_run_twice(story: Story) -> None:
     """One workflow with the claim's uid did the work; nobody else's tasks went on after their claim."""
     for name in story.site.runs():
-        claim, outcome = (story.site.document(f"runs/{name}/{what}.json") for what in ("claim", "outcome"))
+        claim, outcome = (
+            story.site.document(f"runs/{name}/{what}.json") for what in ("claim", "outcome")
+        )
         if claim is not None and outcome is not None and outcome["phase"] == "succeeded":
             assert claim["uid"] == outcome["uid"]
     workers = Counter(
@@ -168,7 +191,11 @@ def test_no_attempt_was_run_twice(story: Story) -> None:
         for node in nodes(flow, "Pod")
         if node["phase"] == "Succeeded" and node["displayName"].startswith("convert")
     )
-    ours = {flow: count for flow, count in workers.items() if any(night.id in flow for night in story.nights)}
+    ours = {
+        flow: count
+        for flow, count in workers.items()
+        if any(night.id in flow for night in story.nights)
+    }
     assert set(ours.values()) == {1}, ours
 
 
@@ -184,7 +211,11 @@ def test_the_orphan_was_healed_as_the_same_attempt(story: Story) -> None:
 
 def test_the_second_file_of_a_subband_is_in_no_record(story: Story) -> None:
     records = [story.site.document(f"groups/{name}.json") or {} for name in story.site.runs()]
-    assert not [record["id"] for record in records if any(s["uri"].endswith(story.duplicate) for s in record["subbands"])]
+    assert not [
+        record["id"]
+        for record in records
+        if any(s["uri"].endswith(story.duplicate) for s in record["subbands"])
+    ]
 
 
 def test_every_result_is_there_once(story: Story) -> None:

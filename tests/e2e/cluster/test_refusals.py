@@ -48,7 +48,13 @@ def refusal(site: Site, changes: dict[str, Any]) -> str:
         ({"parameters": {"image-teer": "quicklook"}}, ["image-teer"]),
         ({"images": {"registry": "localhost", "tag": "9.9.9"}}, ["9.9.9", "version"]),
     ],
-    ids=["wrong type", "unknown value", "no store", "unknown parameter", "template and image of two versions"],
+    ids=[
+        "wrong type",
+        "unknown value",
+        "no store",
+        "unknown parameter",
+        "template and image of two versions",
+    ],
 )
 def test_helm_refuses_values(empty: Site, changes: dict[str, Any], words: list[str]) -> None:
     said = refusal(empty, changes)
@@ -57,7 +63,9 @@ def test_helm_refuses_values(empty: Site, changes: dict[str, Any], words: list[s
 
 
 def test_helm_names_a_secret_that_is_missing(empty: Site) -> None:
-    said = refusal(empty, {"s3": {"endpoint": "http://s3.invalid:9000", "existingSecret": "absent"}})
+    said = refusal(
+        empty, {"s3": {"endpoint": "http://s3.invalid:9000", "existingSecret": "absent"}}
+    )
     assert "absent" in said
     assert "kubectl" in said, "it says what to do"
 
@@ -75,7 +83,9 @@ def test_a_bucket_that_does_not_exist_is_named(empty: Site) -> None:
 
 def test_wrong_credentials_are_named(empty: Site) -> None:
     wrong = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "guess"}
-    empty.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "stringData": wrong})
+    empty.kube.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "stringData": wrong}
+    )
     said = refusal(empty, s3(empty, existingSecret="wrong"))
     assert "credentials" in said, said
 
@@ -89,5 +99,7 @@ def test_an_endpoint_that_is_down_is_named(empty: Site) -> None:
 
 def test_nothing_is_left_behind(empty: Site) -> None:
     release = ("-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name")
-    left = Kube(empty.namespace).ctl("get", "deployments,configmaps,services,sensors,eventsources", *release)
+    left = Kube(empty.namespace).ctl(
+        "get", "deployments,configmaps,services,sensors,eventsources", *release
+    )
     assert left.split() == []

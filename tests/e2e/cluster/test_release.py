@@ -15,14 +15,20 @@ pytestmark = pytest.mark.cluster
 def objects(site: Site) -> dict[str, tuple[int, object]]:
     """Return what the store holds, but for the logs of workflows and watch's own memory."""
     own = ("argo/", "watch/", "probe")
-    return {entry.key: (entry.size, entry.modified) for entry in site.store.entries("") if not entry.key.startswith(own)}
+    return {
+        entry.key: (entry.size, entry.modified)
+        for entry in site.store.entries("")
+        if not entry.key.startswith(own)
+    }
 
 
 def test_an_upgrade_while_a_group_is_processed(site: Site) -> None:
     night = Night("2026-02-01")
     upload(site.store, night.files)
     name = f"contimg-{night.id}-a1"
-    wait_until("the workflow at work", lambda: phase(site.kube.get("workflows", name)) == "Running", 120)
+    wait_until(
+        "the workflow at work", lambda: phase(site.kube.get("workflows", name)) == "Running", 120
+    )
     site.changes = {**site.changes, "semaphores": {"casa": 3}}
     site.install()
     config = site.kube.get("configmaps", "contimg-semaphores")
@@ -38,7 +44,11 @@ def test_helm_test_processes_a_group_and_finds_its_flux(site: Site) -> None:
 
 
 def test_uninstall_and_reinstall_find_all_data(site: Site) -> None:
-    wait_until("the end of all workflows", lambda: not [w for w in site.workflows() if phase(w) in {"", "Running"}], 300)
+    wait_until(
+        "the end of all workflows",
+        lambda: not [w for w in site.workflows() if phase(w) in {"", "Running"}],
+        300,
+    )
     before, runs = objects(site), site.runs()
     site.helm("uninstall", RELEASE, "--wait")
     assert site.kube.get("deployments", "contimg-watch") is None

@@ -17,10 +17,24 @@ pytestmark = pytest.mark.cluster
 def test_every_pipeline_has_a_form_with_words(site: Site) -> None:
     status, said = site.argo.ask("GET", f"workflow-templates/{site.namespace}")
     assert status == 200
-    forms = {one["metadata"]["name"]: one["spec"]["arguments"].get("parameters", []) for one in said["items"]}
-    pipelines = {"contimg-process-group", "contimg-epoch", "contimg-reprocess", "contimg-backfill", "contimg-group"}
+    forms = {
+        one["metadata"]["name"]: one["spec"]["arguments"].get("parameters", [])
+        for one in said["items"]
+    }
+    pipelines = {
+        "contimg-process-group",
+        "contimg-epoch",
+        "contimg-reprocess",
+        "contimg-backfill",
+        "contimg-group",
+    }
     assert pipelines <= forms.keys()
-    assert [(name, one["name"]) for name in pipelines for one in forms[name] if not one.get("description")] == []
+    assert [
+        (name, one["name"])
+        for name in pipelines
+        for one in forms[name]
+        if not one.get("description")
+    ] == []
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,9 @@ def submitted(site: Site, processed: Night) -> Submitted:
         nightly=submit("contimg-nightly", {}, kind="CronWorkflow"),
         unknown_group=submit("contimg-process-group", {"group": "20200101t000000"}),
         wrong_type=submit("contimg-reprocess", {**again, "photometry-detection_snr": "wide"}),
-        no_choice=submit_raw(site, "contimg-process-group", [f"group={group}", "image-tier=splendid"]),
+        no_choice=submit_raw(
+            site, "contimg-process-group", [f"group={group}", "image-tier=splendid"]
+        ),
     )
 
 
@@ -65,7 +81,9 @@ def test_a_regular_job_by_hand(site: Site, submitted: Submitted, name: str) -> N
     site.succeeded(getattr(submitted, name))
 
 
-def test_reprocess_from_a_stage_on_with_an_override(site: Site, processed: Night, submitted: Submitted) -> None:
+def test_reprocess_from_a_stage_on_with_an_override(
+    site: Site, processed: Night, submitted: Submitted
+) -> None:
     workflow = site.succeeded(submitted.reprocess)
     after = {stage: len(made) for stage, made in site.manifests(processed.id).items()}
     changed = {stage for stage in after if after[stage] != submitted.before[stage]}
@@ -74,7 +92,9 @@ def test_reprocess_from_a_stage_on_with_an_override(site: Site, processed: Night
 
 def test_an_epoch(site: Site, submitted: Submitted) -> None:
     workflow = site.succeeded(submitted.epoch)
-    assert {"normalize", "variability", "report"} <= site.manifests("epoch-rest").keys(), messages(workflow)
+    assert {"normalize", "variability", "report"} <= site.manifests("epoch-rest").keys(), messages(
+        workflow
+    )
 
 
 def test_a_backfill_of_a_date(site: Site, submitted: Submitted) -> None:
@@ -97,12 +117,18 @@ def test_a_value_of_the_wrong_type_is_named(site: Site, submitted: Submitted) ->
 def test_a_word_that_is_no_choice_is_refused(site: Site, submitted: Submitted) -> None:
     status, said = submitted.no_choice
     assert status == 200 or "splendid" in said["message"], said
-    if status == 200:  # Argo's server does not check choices; the stage does, and the UI shows its words.
+    if (
+        status == 200
+    ):  # Argo's server does not check choices; the stage does, and the UI shows its words.
         workflow = site.finished(said["metadata"]["name"])
         assert phase(workflow) in {"Failed", "Error"}
         assert "splendid" in messages(workflow)
 
 
 def submit_raw(site: Site, template: str, parameters: list[str]) -> tuple[int, dict[str, Any]]:
-    body = {"resourceKind": "WorkflowTemplate", "resourceName": template, "submitOptions": {"parameters": parameters}}
+    body = {
+        "resourceKind": "WorkflowTemplate",
+        "resourceName": template,
+        "submitOptions": {"parameters": parameters},
+    }
     return site.argo.ask("POST", f"workflows/{site.namespace}/submit", body)

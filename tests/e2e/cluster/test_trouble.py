@@ -44,9 +44,20 @@ def test_the_reason_is_what_the_ui_shows(spoilt: tuple[Night, Workflow]) -> None
 
 def test_the_reason_is_what_status_shows(site: Site, spoilt: tuple[Night, Workflow]) -> None:
     night, _ = spoilt
-    argv = [str(CONTIMG), "status", "--engine=argo", f"--argo={site.argo.url}", f"--namespace={site.namespace}"]
+    argv = [
+        str(CONTIMG),
+        "status",
+        "--engine=argo",
+        f"--argo={site.argo.url}",
+        f"--namespace={site.namespace}",
+    ]
     said = subprocess.run(
-        [*argv, f"--name=contimg-{night.id}-a1"], capture_output=True, text=True, env=environment(), check=False, cwd=ROOT
+        [*argv, f"--name=contimg-{night.id}-a1"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+        cwd=ROOT,
     )
     assert "HERA" in said.stdout, said.stdout + said.stderr
 
@@ -55,7 +66,11 @@ def test_the_tables_blame_the_data(site: Site, spoilt: tuple[Night, Workflow]) -
     night, _ = spoilt
     outcome = site.document(f"runs/{night.id}-a1/outcome.json")
     assert outcome is not None
-    assert (outcome["phase"], outcome["blame"], outcome["exit"]) == ("failed", "data", WRONG_TELESCOPE)
+    assert (outcome["phase"], outcome["blame"], outcome["exit"]) == (
+        "failed",
+        "data",
+        WRONG_TELESCOPE,
+    )
     (row,) = site.table("groups", night.id).to_dict("records")
     assert (row["state"], row["exit"], row["retries"]) == ("failed", WRONG_TELESCOPE, 0)
 
@@ -64,7 +79,17 @@ def test_the_tables_blame_the_data(site: Site, spoilt: tuple[Night, Workflow]) -
 def starved(site: Site) -> Callable[[], None]:
     """Give flag too little memory for a group, until the test ends."""
     before = site.changes
-    little = {"stages": {"flag": {"resources": {**SMALL, "requests": {"memory": "200Mi"}, "limits": {"memory": "200Mi"}}}}}
+    little = {
+        "stages": {
+            "flag": {
+                "resources": {
+                    **SMALL,
+                    "requests": {"memory": "200Mi"},
+                    "limits": {"memory": "200Mi"},
+                }
+            }
+        }
+    }
     site.changes = deep(before, little)
     site.install()
 
@@ -75,7 +100,9 @@ def starved(site: Site) -> Callable[[], None]:
     return end
 
 
-def test_a_stage_that_wants_memory_gets_more(site: Site, processed: Night, starved: Callable[[], None]) -> None:
+def test_a_stage_that_wants_memory_gets_more(
+    site: Site, processed: Night, starved: Callable[[], None]
+) -> None:
     try:
         workflow = site.succeeded(site.anew(processed.id, flag__clip_sigma="9"))
     finally:

@@ -19,11 +19,11 @@ from astropy import units
 from astropy.coordinates import EarthLocation
 from pyuvdata import utils
 
-from contimg.context import Context, Outcome
-from contimg.coordinates import use_offline_iers
-from contimg.groups import GroupRecord, Subband, group_id, utc_of_jd
-from contimg.telescope import stations
-from contimg.trees import unpack
+from contimg.astro.coordinates import use_offline_iers
+from contimg.astro.telescope import stations
+from contimg.records.groups import GroupRecord, Subband, group_id, utc_of_jd
+from contimg.runtime.context import Context, Outcome
+from contimg.runtime.tar import unpack
 from contimg_convert.options import ConvertOptions
 from contimg_convert.stage import run
 
@@ -81,7 +81,10 @@ class Observation:
             dec = np.radians(self.dec_deg + north)
             app_ra = lst + np.radians(east) / np.cos(dec)
             ra, dec = utils.phasing.transform_app_to_icrs(
-                time_array=np.array([middle]), app_ra=app_ra, app_dec=np.array([dec]), telescope_loc=LOCATION
+                time_array=np.array([middle]),
+                app_ra=app_ra,
+                app_dec=np.array([dec]),
+                telescope_loc=LOCATION,
             )
             found.append((float(ra[0]), float(dec[0]), flux))
         return found
@@ -96,12 +99,19 @@ class Observation:
         total = np.zeros((len(lst), len(pairs), len(frequencies_hz)), complex)
         for ra, dec, flux in self.sky:
             app_ra, app_dec = utils.phasing.calc_app_coords(
-                lon_coord=ra, lat_coord=dec, coord_frame="icrs", time_array=self.times_jd, lst_array=lst, telescope_loc=LOCATION
+                lon_coord=ra,
+                lat_coord=dec,
+                coord_frame="icrs",
+                time_array=self.times_jd,
+                lst_array=lst,
+                telescope_loc=LOCATION,
             )
             path = (unit(lst - app_ra, app_dec) - old) @ baselines.T
             total += flux * np.exp(2j * np.pi / C * path[..., None] * frequencies_hz)
         draw = np.random.default_rng(seed)
-        return total + self.noise * (draw.normal(size=total.shape) + 1j * draw.normal(size=total.shape))
+        return total + self.noise * (
+            draw.normal(size=total.shape) + 1j * draw.normal(size=total.shape)
+        )
 
     @property
     def positions_m(self) -> np.ndarray:
@@ -114,19 +124,31 @@ class Observation:
         t0 = utc_of_jd(self.times_jd[0])
         folder = store / "incoming" / f"{t0:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True)
-        files = {index: self.write_subband(folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5", index) for index in indices}
+        files = {
+            index: self.write_subband(folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5", index)
+            for index in indices
+        }
         return self.write_record(store, files)
 
     def write_record(self, store: Path, files: dict[int, Path]) -> Path:
         t0 = utc_of_jd(self.times_jd[0])
         record = GroupRecord(
-            id=group_id(t0), attempt=1, t0=t0, duration_s=(self.integrations - 1) * self.integration_s, dec_deg=self.dec_deg,
+            id=group_id(t0),
+            attempt=1,
+            t0=t0,
+            duration_s=(self.integrations - 1) * self.integration_s,
+            dec_deg=self.dec_deg,
             subbands=tuple(
-                Subband(index=i, uri=str(p.relative_to(store)), size=p.stat().st_size, modified=datetime(2026, 1, 26, tzinfo=UTC))
+                Subband(
+                    index=i,
+                    uri=str(p.relative_to(store)),
+                    size=p.stat().st_size,
+                    modified=datetime(2026, 1, 26, tzinfo=UTC),
+                )
                 for i, p in sorted(files.items())
             ),
             missing=tuple(i for i in range(16) if i not in files),
-        )  # fmt: skip
+        )
         path = store / "groups" / f"{record.name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(record.model_dump_json())
@@ -140,34 +162,70 @@ class Observation:
         with h5py.File(path, "w") as file:
             self._write_header(file.create_group("Header"), frequencies)
             data = file.create_group("Data")
-            data.create_dataset("visdata", data=np.stack([one, 2 * two], axis=-1).astype(np.complex64), **self.layout)
+            data.create_dataset(
+                "visdata",
+                data=np.stack([one, 2 * two], axis=-1).astype(np.complex64),
+                **self.layout,
+            )
             data.create_dataset("flags", data=np.zeros(shape, bool), **self.layout)
-            data.create_dataset("nsamples", data=np.full(shape, self.nsamples, np.float32), **self.layout)
+            data.create_dataset(
+                "nsamples", data=np.full(shape, self.nsamples, np.float32), **self.layout
+            )
         return path
 
     def _write_header(self, header: h5py.Group, frequencies: np.ndarray) -> None:
         pairs, positions = self.pairs, self.positions_m
         uvw = (
-            (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ to_local(LOCATION.lon.rad) @ meridian(np.radians(self.dec_deg)).T
+            (positions[pairs[:, 1]] - positions[pairs[:, 0]])
+            @ to_local(LOCATION.lon.rad)
+            @ meridian(np.radians(self.dec_deg)).T
         )
-        repeat = {"ant_1_array": pairs[:, 0], "ant_2_array": pairs[:, 1], "uvw_array": uvw.astype(np.float32)}
+        repeat = {
+            "ant_1_array": pairs[:, 0],
+            "ant_2_array": pairs[:, 1],
+            "uvw_array": uvw.astype(np.float32),
+        }
         for name, value in repeat.items():
             header[name] = np.concatenate([value] * self.integrations)
         header["time_array"] = np.repeat(self.times_jd, len(pairs))
         header["integration_time"] = np.full(len(pairs) * self.integrations, self.integration_s)
-        header["freq_array"], header["channel_width"], header["spw_array"] = frequencies[None], self.width_hz, np.array([1])
-        for name, value in (("telescope_name", b"OVRO_MMA"), ("instrument", b"DSA"), ("object_name", b"search")):
+        header["freq_array"], header["channel_width"], header["spw_array"] = (
+            frequencies[None],
+            self.width_hz,
+            np.array([1]),
+        )
+        for name, value in (
+            ("telescope_name", b"OVRO_MMA"),
+            ("instrument", b"DSA"),
+            ("object_name", b"search"),
+        ):
             header[name] = np.bytes_(value)
-        header["phase_type"], header["history"], header["version"] = np.bytes_(b"drift"), np.bytes_(b"test"), np.bytes_(b"1.0")
+        header["phase_type"], header["history"], header["version"] = (
+            np.bytes_(b"drift"),
+            np.bytes_(b"test"),
+            np.bytes_(b"1.0"),
+        )
         header["latitude"], header["longitude"] = LOCATION.lat.deg, LOCATION.lon.deg
         header["altitude"] = LOCATION.height.value
-        header["antenna_names"], header["antenna_numbers"] = np.array(stations().names, "S4"), np.arange(len(positions))
-        header["antenna_positions"], header["antenna_diameters"] = positions, np.full(len(positions), 4.65)
+        header["antenna_names"], header["antenna_numbers"] = (
+            np.array(stations().names, "S4"),
+            np.arange(len(positions)),
+        )
+        header["antenna_positions"], header["antenna_diameters"] = (
+            positions,
+            np.full(len(positions), 4.65),
+        )
         header["polarization_array"] = np.array([-5, -6])
         counts = {
-            "Nants_data": len(STATIONS), "Nants_telescope": len(positions), "Nbls": len(pairs), "Nspws": 1, "Npols": 2,
-            "Nblts": len(pairs) * self.integrations, "Ntimes": self.integrations, "Nfreqs": self.channels,
-        }  # fmt: skip
+            "Nants_data": len(STATIONS),
+            "Nants_telescope": len(positions),
+            "Nbls": len(pairs),
+            "Nspws": 1,
+            "Npols": 2,
+            "Nblts": len(pairs) * self.integrations,
+            "Ntimes": self.integrations,
+            "Nfreqs": self.channels,
+        }
         for name, value in counts.items():
             header[name] = value
         extra = header.create_group("extra_keywords")

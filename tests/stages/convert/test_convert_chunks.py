@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from contimg.errors import BadFileError
+from contimg.runtime.errors import BadFileError
 from contimg_convert.chunks import Dataset, Workspace
 
 ROWS, CHANNELS, POLS = 101, 10, 2
@@ -36,7 +36,9 @@ def gathered(dataset: Dataset, first: int, last: int, dtype: str = "<c8") -> np.
     out = np.full((ROWS, CHANNELS, POLS), np.nan, dtype)
     for offset, origin in zip(offsets, origins, strict=True):
         chunk = buffer[offset : offset + size].view(dtype).reshape(shape)
-        target = tuple(slice(start, start + length) for start, length in zip(origin, shape, strict=True))
+        target = tuple(
+            slice(start, start + length) for start, length in zip(origin, shape, strict=True)
+        )
         inside = tuple(
             slice(0, part.stop - part.start)
             for part in (slice(*axis.indices(n)) for axis, n in zip(target, out.shape, strict=True))
@@ -52,7 +54,9 @@ def whole(file: h5py.File, **how: Any) -> None:
 def appended(file: h5py.File) -> None:
     """As the correlator does: grown integration by integration, in turn with another dataset."""
     made = [
-        file.create_dataset(name, (0, *SHAPE[1:]), "<c8", maxshape=(None, *SHAPE[1:]), chunks=(8, 1, 4, 1))
+        file.create_dataset(
+            name, (0, *SHAPE[1:]), "<c8", maxshape=(None, *SHAPE[1:]), chunks=(8, 1, 4, 1)
+        )
         for name in ("visdata", "other")
     ]
     for first in range(0, ROWS, 25):
@@ -73,17 +77,25 @@ RAW: dict[str, Callable[[h5py.File], None]] = {
     "chunks of all polarizations": lambda file: whole(file, chunks=(7, 1, 4, 2)),
     "one chunk": lambda file: whole(file, chunks=SHAPE),
     "contiguous": whole,
-    "without the spectral window's axis": lambda file: file.create_dataset("visdata", data=values()[:, 0], chunks=(16, 4, 1)).id,
+    "without the spectral window's axis": lambda file: (
+        file.create_dataset("visdata", data=values()[:, 0], chunks=(16, 4, 1)).id
+    ),
     "appended": appended,
     "backwards": backwards,
 }
 DECODED: dict[str, Callable[[h5py.File], None]] = {
     "gzip": lambda file: whole(file, chunks=(16, 1, 3, 1), compression="gzip"),
-    "shuffled with checksums": lambda file: whole(file, chunks=(16, 1, 3, 1), shuffle=True, fletcher32=True),
-    "double": lambda file: (
-        file.create_dataset("visdata", data=values("<c16").astype("<c8").astype("<c16"), chunks=(16, 1, 3, 1)).id
+    "shuffled with checksums": lambda file: whole(
+        file, chunks=(16, 1, 3, 1), shuffle=True, fletcher32=True
     ),
-    "big-endian": lambda file: file.create_dataset("visdata", data=values(">c8"), chunks=(16, 1, 3, 1)).id,
+    "double": lambda file: (
+        file.create_dataset(
+            "visdata", data=values("<c16").astype("<c8").astype("<c16"), chunks=(16, 1, 3, 1)
+        ).id
+    ),
+    "big-endian": lambda file: (
+        file.create_dataset("visdata", data=values(">c8"), chunks=(16, 1, 3, 1)).id
+    ),
 }
 
 

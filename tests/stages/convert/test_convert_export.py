@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from chain import Chain
-from contimg import child
-from contimg.errors import Exit
-from contimg.measures import casa_environment
+from contimg.astro.measures import casa_environment
+from contimg.runtime import child
+from contimg.runtime.errors import Exit
 
 BIN = Path(sys.executable).parent
 CASA = """
@@ -37,7 +37,9 @@ print(json.dumps({
 
 
 def contimg(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BIN / "contimg", *map(str, words)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [BIN / "contimg", *map(str, words)], capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,17 @@ def test_casa_opens_it_and_sees_the_source(artifact: tuple[str, Any], tmp_path: 
     assert "not calibrated" in done.stderr
     ms = json.loads(done.stdout)["ms"]
     log = tmp_path / "casa.log"
-    child.run([sys.executable, "-c", CASA, ms, str(tmp_path / "dirty")], log, 120, casa_environment(os.environ), cwd=tmp_path)
+    child.run(
+        [sys.executable, "-c", CASA, ms, str(tmp_path / "dirty")],
+        log,
+        120,
+        casa_environment(os.environ),
+        cwd=tmp_path,
+    )
     found = json.loads(log.read_text().splitlines()[-1])
-    assert {"DATA", "MODEL_DATA", "CORRECTED_DATA", "WEIGHT_SPECTRUM", "FLAG"} <= set(found["columns"])
+    assert {"DATA", "MODEL_DATA", "CORRECTED_DATA", "WEIGHT_SPECTRUM", "FLAG"} <= set(
+        found["columns"]
+    )
     assert found["rows"] == 55 * seen.integrations
     # One of sixteen subbands is missing.
     assert found["flagged"] / found["total"] == pytest.approx(1 / 16)
@@ -99,19 +109,35 @@ def test_a_model_of_nothing_is_refused(artifact: tuple[str, Any], tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_flags_of_another_group_are_refused(artifact: tuple[str, Any], small_chain: Chain, tmp_path: Path) -> None:
+def test_flags_of_another_group_are_refused(
+    artifact: tuple[str, Any], small_chain: Chain, tmp_path: Path
+) -> None:
     done = contimg("export-ms", artifact[0], tmp_path, "--flags", small_chain.flags)
     assert done.returncode == Exit.BAD_INPUT
     assert "Name the flags of this group" in done.stderr
 
 
 def test_calibrated_data_agree_with_the_model(small_chain: Chain, tmp_path: Path) -> None:
-    words = ["--flags", small_chain.flags, "--calibration", small_chain.calibration, "--model", "field", "--least-mjy", "100"]
+    words = [
+        "--flags",
+        small_chain.flags,
+        "--calibration",
+        small_chain.calibration,
+        "--model",
+        "field",
+        "--least-mjy",
+        "100",
+    ]
     done = contimg("export-ms", small_chain.ms, tmp_path, *words)
     assert done.returncode == 0, done.stderr
     with ct.table(json.loads(done.stdout)["ms"], ack=False) as table:
-        good = ~table.getcol("FLAG") & (table.getcol("ANTENNA1") != table.getcol("ANTENNA2"))[:, None, None]
-        corrected, model, data = (table.getcol(name)[good] for name in ("CORRECTED_DATA", "MODEL_DATA", "DATA"))
+        good = (
+            ~table.getcol("FLAG")
+            & (table.getcol("ANTENNA1") != table.getcol("ANTENNA2"))[:, None, None]
+        )
+        corrected, model, data = (
+            table.getcol(name)[good] for name in ("CORRECTED_DATA", "MODEL_DATA", "DATA")
+        )
         assert np.all(table.getcol("WEIGHT_SPECTRUM") > 0)
     assert good.mean() > 0.5
     # 3C48 is 15 Jy of the model, NVSS's 16.4 Jy/beam at 1.4 GHz against Perley-Butler's 16.3 in the solve, with another spectrum.
@@ -119,7 +145,9 @@ def test_calibrated_data_agree_with_the_model(small_chain: Chain, tmp_path: Path
     assert abs(np.vdot(model, data) / np.vdot(model, model)) < 0.05, "raw data are no Jy"
 
 
-@pytest.mark.parametrize(("words", "code"), [([], Exit.USAGE), (["--help"], Exit.DONE), (["only-one-word"], Exit.USAGE)])
+@pytest.mark.parametrize(
+    ("words", "code"), [([], Exit.USAGE), (["--help"], Exit.DONE), (["only-one-word"], Exit.USAGE)]
+)
 def test_it_says_how_it_is_called(words: list[str], code: int) -> None:
     done = contimg("export-ms", *words)
     assert done.returncode == code

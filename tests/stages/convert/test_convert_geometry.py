@@ -12,12 +12,14 @@ from astropy import units
 from astropy.coordinates import CIRS, EarthLocation, HADec, SkyCoord
 from astropy.time import Time
 
-from contimg.coordinates import Site, direction_cosines, use_offline_iers
-from contimg.ms import MeasurementSet
+from contimg.astro.coordinates import Site, direction_cosines, use_offline_iers
+from contimg.records.ms import MeasurementSet
 from contimg_convert.geometry import meridian_uvw, phase_centre, rotate_to_icrs, sky_axes
 
 SITE = Site(37.234, -118.283, 1188.0)
-LOCATION = EarthLocation.from_geodetic(SITE.lon_deg * units.deg, SITE.lat_deg * units.deg, SITE.height_m * units.m)
+LOCATION = EarthLocation.from_geodetic(
+    SITE.lon_deg * units.deg, SITE.lat_deg * units.deg, SITE.height_m * units.m
+)
 C = 299792458.0
 DECS = (16.3, 33.0, 54.6, 71.6)
 MAS = np.radians(1e-3 / 3600)
@@ -56,8 +58,14 @@ def test_it_is_not_the_sidereal_time() -> None:
     times = times_jd()
     ra0, _ = phase_centre(times, 0.0, np.radians(33.0), SITE)
     use_offline_iers()
-    sidereal = Time(times, format="jd", scale="utc").sidereal_time("apparent", longitude=SITE.lon_deg * units.deg).rad.mean()
-    assert np.degrees((sidereal - ra0 + np.pi) % (2 * np.pi) - np.pi) * 3600 == pytest.approx(1200, abs=150)
+    sidereal = (
+        Time(times, format="jd", scale="utc")
+        .sidereal_time("apparent", longitude=SITE.lon_deg * units.deg)
+        .rad.mean()
+    )
+    assert np.degrees((sidereal - ra0 + np.pi) % (2 * np.pi) - np.pi) * 3600 == pytest.approx(
+        1200, abs=150
+    )
 
 
 def test_the_mean_right_ascension_survives_midnight() -> None:
@@ -84,7 +92,10 @@ def test_uvw_tells_the_path_to_every_direction(dec: float) -> None:
 
     def path(direction: SkyCoord) -> np.ndarray:
         ha, seen_dec = seen(direction, moments)
-        towards = np.stack([np.cos(seen_dec) * np.cos(ha), -np.cos(seen_dec) * np.sin(ha), np.sin(seen_dec)], axis=-1)
+        towards = np.stack(
+            [np.cos(seen_dec) * np.cos(ha), -np.cos(seen_dec) * np.sin(ha), np.sin(seen_dec)],
+            axis=-1,
+        )
         return towards @ (positions @ turn.T).T
 
     centre = SkyCoord(made.ra_rad, made.dec_rad, unit="rad")
@@ -93,14 +104,18 @@ def test_uvw_tells_the_path_to_every_direction(dec: float) -> None:
         source = centre.directional_offset_by(angle * units.deg, 2 * units.deg)
         cosines = direction_cosines(source.ra.rad, source.dec.rad, made.ra_rad, made.dec_rad)
         # 0.2 mm of 2 km at 2 deg, a thousandth of a wavelength, is left by the square of the aberration in w.
-        np.testing.assert_allclose(made.uvw_m @ np.array(cosines), path(source) - path(centre), rtol=0, atol=3e-4)
+        np.testing.assert_allclose(
+            made.uvw_m @ np.array(cosines), path(source) - path(centre), rtol=0, atol=3e-4
+        )
 
 
 def test_the_rotation_leads_from_the_meridian_to_the_centre() -> None:
     times, positions = times_jd(), antennas()
     made = rotate_to_icrs(times, 0.0, np.radians(33.0), SITE, positions)
     at_meridian = meridian_uvw(0.0, np.radians(33.0), SITE, positions)
-    np.testing.assert_allclose(made.delay_m, made.uvw_m[..., 2] - at_meridian[:, 2], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        made.delay_m, made.uvw_m[..., 2] - at_meridian[:, 2], rtol=0, atol=1e-9
+    )
     # At mid-time the centre is on the meridian, but for the bend of its track.
     middle = made.delay_m[11:13].mean(axis=0)
     assert np.abs(middle).max() < 0.01
@@ -123,13 +138,18 @@ def test_astropy_agrees_about_the_apparent_frame() -> None:
     when = Time(times_jd(count=1), format="jd", scale="utc")
     direction = SkyCoord(5.99, 0.57, unit="rad")
     use_offline_iers()
-    assert direction.transform_to(CIRS(obstime=when, location=LOCATION)).separation(direction)[0].deg < 0.5
+    assert (
+        direction.transform_to(CIRS(obstime=when, location=LOCATION)).separation(direction)[0].deg
+        < 0.5
+    )
     ha, _ = seen(direction, when)
     assert abs(ha[0]) < np.pi
 
 
 @pytest.mark.parametrize("dec", DECS)
-def test_a_source_is_found_on_every_strip(observation: Any, tmp_path: Path, run_convert: Callable[..., Any], dec: float) -> None:
+def test_a_source_is_found_on_every_strip(
+    observation: Any, tmp_path: Path, run_convert: Callable[..., Any], dec: float
+) -> None:
     """North of the zenith, too, where azimuth turns round."""
     watched = observation.but(dec_deg=dec, sources=((0.8, -0.6, 1.0),), start_jd=2461130.27)
     made = run_convert(watched.write(tmp_path / "store"))

@@ -46,24 +46,35 @@ class Case:
     def chunks(self, values: np.ndarray) -> kernels.Chunks:
         """Cut values of shape (rows, channels, polarizations) as HDF5 does: whole chunks, also over the edges."""
         counts = [-(-size // part) for size, part in zip(values.shape, self.shape, strict=True)]
-        padded = np.zeros([count * part for count, part in zip(counts, self.shape, strict=True)], values.dtype)
+        padded = np.zeros(
+            [count * part for count, part in zip(counts, self.shape, strict=True)], values.dtype
+        )
         padded[tuple(slice(size) for size in values.shape)] = values
-        origins = np.array([np.multiply(index, self.shape) for index in np.ndindex(*counts)], np.int64)
+        origins = np.array(
+            [np.multiply(index, self.shape) for index in np.ndindex(*counts)], np.int64
+        )
         np.random.default_rng(self.seed).shuffle(origins)
-        parts = [padded[tuple(slice(a, a + n) for a, n in zip(origin, self.shape, strict=True))] for origin in origins]
+        parts = [
+            padded[tuple(slice(a, a + n) for a, n in zip(origin, self.shape, strict=True))]
+            for origin in origins
+        ]
         buffer = np.concatenate([part.ravel() for part in parts]).view(np.uint8)
         size = int(np.prod(self.shape)) * values.dtype.itemsize
         return buffer, np.arange(len(parts), dtype=np.int64) * size, origins, self.shape
 
     def order(self) -> np.ndarray:
         """Row of the output for each row of the block."""
-        return (np.arange(self.integrations)[:, None] * self.baselines + self.places()[:, 0]).ravel()
+        return (
+            np.arange(self.integrations)[:, None] * self.baselines + self.places()[:, 0]
+        ).ravel()
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     shape = draw(st.tuples(st.integers(1, 12), st.integers(1, 9), st.integers(1, 2)))
-    numbers = [draw(st.integers(low, high)) for low, high in ((1, 9), (1, 4), (0, 3), (1, 12), (0, 99))]
+    numbers = [
+        draw(st.integers(low, high)) for low, high in ((1, 9), (1, 4), (0, 3), (1, 12), (0, 99))
+    ]
     return Case(*numbers[:4], shape, numbers[4])
 
 
@@ -71,7 +82,11 @@ def cases(draw: st.DrawFn) -> Case:
 @settings(max_examples=60, deadline=None)
 def test_rotate_puts_every_visibility_where_it_belongs(case: Case) -> None:
     rng = np.random.default_rng(case.seed)
-    values = (rng.normal(size=(case.rows, case.channels, 2, 2)) * 10).astype(np.float32).view(np.complex64)[..., 0]
+    values = (
+        (rng.normal(size=(case.rows, case.channels, 2, 2)) * 10)
+        .astype(np.float32)
+        .view(np.complex64)[..., 0]
+    )
     kind = rng.random(values.shape)
     values[kind < 0.1], values[kind > 0.95] = 0, complex(np.inf, np.nan)
     phase = rng.uniform(-np.pi, np.pi, (case.integrations * case.baselines, case.channels))
@@ -79,7 +94,15 @@ def test_rotate_puts_every_visibility_where_it_belongs(case: Case) -> None:
     out = np.full((len(phase), TOTAL_CHANNELS, 2), 7j, np.complex64)
     flags, tally = np.zeros(out.shape, bool), np.zeros(kernels.TALLIES, np.int64)
     where = case.channels, case.top
-    kernels.rotate(case.chunks(values), case.window, case.places(), where, turned, (out.view(np.float32), flags), tally)
+    kernels.rotate(
+        case.chunks(values),
+        case.window,
+        case.places(),
+        where,
+        turned,
+        (out.view(np.float32), flags),
+        tally,
+    )
 
     block = values[case.window[0] :]
     with np.errstate(invalid="ignore"):
@@ -103,7 +126,9 @@ def test_rotate_puts_every_visibility_where_it_belongs(case: Case) -> None:
 def test_flags_go_where_their_visibilities_go(case: Case) -> None:
     given_flags = np.random.default_rng(case.seed).random((case.rows, case.channels, 2)) > 0.7
     flags = np.zeros((case.integrations * case.baselines, TOTAL_CHANNELS, 2), bool)
-    kernels.gather_flags(case.chunks(given_flags), case.window, case.places(), (case.channels, case.top), flags)
+    kernels.gather_flags(
+        case.chunks(given_flags), case.window, case.places(), (case.channels, case.top), flags
+    )
     mine = slice(case.top - case.channels + 1, case.top + 1)
     np.testing.assert_array_equal(flags[case.order(), mine][:, ::-1], given_flags[case.window[0] :])
     assert flags.sum() == given_flags[case.window[0] :].sum()
@@ -112,26 +137,40 @@ def test_flags_go_where_their_visibilities_go(case: Case) -> None:
 @given(cases())
 @settings(max_examples=30, deadline=None)
 def test_samples_are_summed_over_the_channels(case: Case) -> None:
-    samples = np.random.default_rng(case.seed).uniform(0, 5, (case.rows, case.channels, 2)).astype(np.float32)
+    samples = (
+        np.random.default_rng(case.seed)
+        .uniform(0, 5, (case.rows, case.channels, 2))
+        .astype(np.float32)
+    )
     sums, absurd = np.zeros((case.integrations * case.baselines, 2)), np.zeros(2)
-    kernels.add_samples(case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd)
-    np.testing.assert_allclose(sums[case.order()], samples[case.window[0] :].sum(axis=1, dtype=np.float64), rtol=1e-6)
+    kernels.add_samples(
+        case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd
+    )
+    np.testing.assert_allclose(
+        sums[case.order()], samples[case.window[0] :].sum(axis=1, dtype=np.float64), rtol=1e-6
+    )
     assert not absurd.any()
 
 
 @pytest.mark.parametrize("value", [-1.2e12, -1e-3, np.nan, np.inf, 1.1e9])
 def test_absurd_samples_are_noticed(value: float) -> None:
-    case = Case(baselines=3, integrations=2, first_integration=1, channels=4, shape=(4, 3, 1), seed=1)
+    case = Case(
+        baselines=3, integrations=2, first_integration=1, channels=4, shape=(4, 3, 1), seed=1
+    )
     samples = np.ones((case.rows, case.channels, 2), np.float32)
     samples[5, 2, 1] = value
     sums, absurd = np.zeros((6, 2)), np.zeros(2)
-    kernels.add_samples(case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd)
+    kernels.add_samples(
+        case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd
+    )
     assert absurd[1] == 1
     np.testing.assert_allclose(absurd[0], np.float32(value))
     # Before the window it is none of this block's business.
     samples[5, 2, 1], samples[1, 0, 0] = 1, value
     absurd[:] = 0
-    kernels.add_samples(case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd)
+    kernels.add_samples(
+        case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd
+    )
     assert not absurd.any()
 
 
@@ -141,7 +180,12 @@ def test_phasors_are_those_of_the_path_of_each_baseline() -> None:
     pairs = np.array([(a, b) for a in range(6) for b in range(6)])
     turns = -2j * np.pi / kernels.SPEED_OF_LIGHT * paths
     out = np.empty((2 * len(pairs), 48, 2), np.float32)
-    kernels.phasors(np.exp(turns * frequencies[0]), np.exp(turns * (frequencies[1] - frequencies[0])), pairs, out)
+    kernels.phasors(
+        np.exp(turns * frequencies[0]),
+        np.exp(turns * (frequencies[1] - frequencies[0])),
+        pairs,
+        out,
+    )
     difference = (paths[:, pairs[:, 1]] - paths[:, pairs[:, 0]]).ravel()
     expected = np.exp(-2j * np.pi / kernels.SPEED_OF_LIGHT * difference[:, None] * frequencies)
     # One rounding to float32; the recurrence over 48 channels adds 1e-14.

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from chain import Chain
-from contimg.coordinates import direction_cosines
-from contimg.errors import Exit
-from contimg.manifest import read_manifest
-from contimg.ms import MeasurementSet
-from contimg.store import open_store, put_file
-from contimg.trees import unpack
+from contimg.astro.coordinates import direction_cosines
+from contimg.records.ms import MeasurementSet
+from contimg.runtime.errors import Exit
+from contimg.runtime.manifest import read_manifest
+from contimg.runtime.store import open_store, put_file
+from contimg.runtime.tar import unpack
 from contimg_workflows.stages import NEEDS
 
 GIB = 1 << 30
@@ -34,7 +34,9 @@ def argv(record: object, out: object) -> list[str]:
 def started(record: object, out: Path, scratch: Path) -> subprocess.Popen[str]:
     """Start a conversion and wait until it writes its MS."""
     env = {**os.environ, "CONTIMG_SCRATCH": str(scratch)}
-    child = subprocess.Popen(argv(record, out), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        argv(record, out), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert child.stderr is not None
     for line in child.stderr:
         if json.loads(line)["message"] == "convert":
@@ -43,8 +45,12 @@ def started(record: object, out: Path, scratch: Path) -> subprocess.Popen[str]:
 
 
 def test_a_second_run_is_cached_within_a_second(group: Path, tmp_path: Path) -> None:
-    first = json.loads(subprocess.run(argv(group, tmp_path), capture_output=True, text=True, check=True).stdout)
-    with subprocess.Popen(argv(group, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+    first = json.loads(
+        subprocess.run(argv(group, tmp_path), capture_output=True, text=True, check=True).stdout
+    )
+    with subprocess.Popen(
+        argv(group, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
         assert child.stdout is not None
         again = json.loads(child.stdout.read())
         _, _, usage = os.wait4(child.pid, 0)
@@ -53,22 +59,34 @@ def test_a_second_run_is_cached_within_a_second(group: Path, tmp_path: Path) -> 
     assert usage.ru_utime + usage.ru_stime < 1
     assert (first["cached"], again["cached"]) == (False, True)
     assert again["artifact"] == first["artifact"]
-    assert {path.name for path in Path(first["artifact"]).iterdir()} == {"ms.tar", "subbands.json", "manifest.json"}
+    assert {path.name for path in Path(first["artifact"]).iterdir()} == {
+        "ms.tar",
+        "subbands.json",
+        "manifest.json",
+    }
 
 
 def test_true_gains_turn_a_simulated_group_into_its_sky(small_chain: Chain, tmp_path: Path) -> None:
     """The simulator shares no code with us: the calibrator's flux at its place, divided by the true gains."""
     truth, arrays = small_chain.truth, small_chain.truth_arrays
     name, calibrator = small_chain.group_id, truth["groups"][0]["sources"][0]
-    with (Path(small_chain.ms) / "ms.tar").open("rb") as tar, MeasurementSet(unpack(tar, tmp_path)) as data:
+    with (
+        (Path(small_chain.ms) / "ms.tar").open("rb") as tar,
+        MeasurementSet(unpack(tar, tmp_path)) as data,
+    ):
         header, rows, values = data.header, data.rows, data.read("DATA")
     index = np.full(len(header.antennas.names), -1)
     index[arrays["antennas"]] = np.arange(len(arrays["antennas"]))
     one, two = index[rows.antenna1], index[rows.antenna2]
     when = np.searchsorted(np.unique(rows.time_s), rows.time_s)
-    gains = [arrays["bandpass"][:, side] * arrays[f"gains_{name}"][:, side, when][..., None] for side in (one, two)]
+    gains = [
+        arrays["bandpass"][:, side] * arrays[f"gains_{name}"][:, side, when][..., None]
+        for side in (one, two)
+    ]
     alive = arrays[f"alive_{name}"].astype(bool)
-    use = ((one != two) & alive[when, one] & alive[when, two])[:, None] & (arrays[f"rfi_{name}"][when] == 0)
+    use = ((one != two) & alive[when, one] & alive[when, two])[:, None] & (
+        arrays[f"rfi_{name}"][when] == 0
+    )
     stokes_i = (values / np.moveaxis(gains[0] * gains[1].conj(), 0, -1)).mean(axis=-1)
     place = np.radians([calibrator["ra_deg"], calibrator["dec_deg"]])
     cosines = np.array(direction_cosines(*place, header.ra_rad, header.dec_rad))
@@ -83,7 +101,8 @@ def test_true_gains_turn_a_simulated_group_into_its_sky(small_chain: Chain, tmp_
 def test_a_full_group_takes_less_than_two_gib(full_chain: Chain, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     with subprocess.Popen(
-        argv(full_chain.record, tmp_path / "out"), env={**os.environ, "CONTIMG_SCRATCH": str(scratch)}
+        argv(full_chain.record, tmp_path / "out"),
+        env={**os.environ, "CONTIMG_SCRATCH": str(scratch)},
     ) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -92,11 +111,18 @@ def test_a_full_group_takes_less_than_two_gib(full_chain: Chain, tmp_path: Path)
     assert not list(scratch.iterdir())
     (manifest,) = (tmp_path / "out").glob("*/manifest.json")
     metrics: dict[str, Any] = json.loads(manifest.read_text())["metrics"]
-    assert (metrics["rows"], metrics["channels"], metrics["antennas"], metrics["integrations"]) == (111744, 768, 96, 24)
+    assert (metrics["rows"], metrics["channels"], metrics["antennas"], metrics["integrations"]) == (
+        111744,
+        768,
+        96,
+        24,
+    )
 
 
 @pytest.mark.slow
-def test_a_full_group_from_a_bucket_fits_in_the_scratch_of_its_pod(full_chain: Chain, rclone_root: str, tmp_path: Path) -> None:
+def test_a_full_group_from_a_bucket_fits_in_the_scratch_of_its_pod(
+    full_chain: Chain, rclone_root: str, tmp_path: Path
+) -> None:
     """Where files cannot be read in place, all 16 lie beside the MS; the pod's scratch is no larger than its template says."""
     record, store = Path(full_chain.record), open_store(rclone_root)
     for path in [record, *(full_chain.store / "incoming").rglob("*.hdf5")]:
@@ -107,8 +133,11 @@ def test_a_full_group_from_a_bucket_fits_in_the_scratch_of_its_pod(full_chain: C
     words = argv(f"{rclone_root}/groups/{record.name}", f"{rclone_root}/out")
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", walled, "sh", *words],
-        env={**os.environ, "CONTIMG_SCRATCH": str(scratch)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "CONTIMG_SCRATCH": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     there = read_manifest(json.loads(done.stdout)["artifact"]).output("ms.tar")
     assert there.sha256 == read_manifest(full_chain.ms).output("ms.tar").sha256
@@ -133,6 +162,12 @@ def test_a_killed_run_leaves_nothing_that_counts(full_chain: Chain, tmp_path: Pa
     child.communicate()
     assert not list((tmp_path / "out").rglob("manifest.json"))
     env = {**os.environ, "CONTIMG_SCRATCH": str(tmp_path / "scratch")}
-    again = subprocess.run(argv(full_chain.record, tmp_path / "out"), env=env, capture_output=True, text=True, check=True)
+    again = subprocess.run(
+        argv(full_chain.record, tmp_path / "out"),
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(again.stdout)["cached"] is False
     assert not list((tmp_path / "scratch").iterdir()), "what the killed one left is swept"

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from contimg.errors import (
+from contimg.runtime.errors import (
     BadFileError,
     BadInputError,
     ContimgError,
@@ -116,7 +116,10 @@ def stokes(store: Path) -> None:
 
 
 def mixed_dec(store: Path) -> None:
-    edit(store, lambda file: replace(file, "Header/extra_keywords/phase_center_dec", np.radians(33.002)))
+    edit(
+        store,
+        lambda file: replace(file, "Header/extra_keywords/phase_center_dec", np.radians(33.002)),
+    )
 
 
 def mixed_times(store: Path) -> None:
@@ -148,7 +151,10 @@ def unknown_antenna(store: Path) -> None:
 
 
 def ascending(store: Path) -> None:
-    edit(store, lambda file: replace(file, "Header/freq_array", file["Header/freq_array"][()][:, ::-1]))
+    edit(
+        store,
+        lambda file: replace(file, "Header/freq_array", file["Header/freq_array"][()][:, ::-1]),
+    )
 
 
 def gap(store: Path) -> None:
@@ -232,30 +238,74 @@ def zeros_and_noise(store: Path) -> None:
 
 
 REFUSED: list[tuple[Callable[[Path], None], type[ContimgError], str]] = [
-    (truncate, BadFileError, r"_sb07\.hdf5: expected a whole UVH5 file, found a truncated file of \d+ bytes .*Copy"),
+    (
+        truncate,
+        BadFileError,
+        r"_sb07\.hdf5: expected a whole UVH5 file, found a truncated file of \d+ bytes .*Copy",
+    ),
     (empty, BadFileError, r"_sb07\.hdf5: .*an empty file"),
-    (wrong_size, BadFileError, r"_sb07\.hdf5: expected \d+ bytes, as the group's record says, found \d+ bytes.*watch"),
+    (
+        wrong_size,
+        BadFileError,
+        r"_sb07\.hdf5: expected \d+ bytes, as the group's record says, found \d+ bytes.*watch",
+    ),
     (not_hdf5, BadFileError, r"_sb07\.hdf5: .*no HDF5 file"),
     (no_header, BadFileError, r"_sb07\.hdf5: expected a UVH5 file"),
-    (short_data, BadFileError, r"_sb07\.hdf5: expected arrays of shape \(275, 6, 2\).*\(274, 6, 2\)"),
-    (other_telescope, WrongTelescopeError, r"_sb07\.hdf5: expected telescope OVRO_MMA, instrument DSA, found HERA, DSA"),
+    (
+        short_data,
+        BadFileError,
+        r"_sb07\.hdf5: expected arrays of shape \(275, 6, 2\).*\(274, 6, 2\)",
+    ),
+    (
+        other_telescope,
+        WrongTelescopeError,
+        r"_sb07\.hdf5: expected telescope OVRO_MMA, instrument DSA, found HERA, DSA",
+    ),
     (other_instrument, WrongTelescopeError, r"_sb07\.hdf5: .*LWA352"),
     (already_phased, BadFileError, r"_sb07\.hdf5: expected phase_type drift.*found phased"),
     (stokes, BadFileError, r"_sb07\.hdf5: expected polarizations.*found \(1, 2\)"),
-    (mixed_dec, InconsistentGroupError, r"_sb07\.hdf5: expected the pointing of .*_sb00\.hdf5 .*33\.0000.*found .*33\.0020"),
+    (
+        mixed_dec,
+        InconsistentGroupError,
+        r"_sb07\.hdf5: expected the pointing of .*_sb00\.hdf5 .*33\.0000.*found .*33\.0020",
+    ),
     (mixed_times, InconsistentGroupError, r"_sb07\.hdf5: expected the time axis of .*_sb00\.hdf5"),
     (shuffled_rows, BadFileError, r"_sb07\.hdf5: expected integrations in order of time"),
-    (other_antennas, InconsistentGroupError, r"_sb07\.hdf5: expected antennas and baselines of .*_sb00\.hdf5"),
-    (unknown_antenna, BadFileError, r"_sb07\.hdf5: expected number, name and position of every antenna, found antennas \[2\]"),
-    (ascending, InconsistentGroupError, r"_sb07\.hdf5: expected channels that descend by 1953125 Hz"),
-    (gap, InconsistentGroupError, r"_sb07\.hdf5: expected subband 7 to begin at 1415\.757445 MHz.*found 1414\.757445 MHz"),
+    (
+        other_antennas,
+        InconsistentGroupError,
+        r"_sb07\.hdf5: expected antennas and baselines of .*_sb00\.hdf5",
+    ),
+    (
+        unknown_antenna,
+        BadFileError,
+        r"_sb07\.hdf5: expected number, name and position of every antenna, found antennas \[2\]",
+    ),
+    (
+        ascending,
+        InconsistentGroupError,
+        r"_sb07\.hdf5: expected channels that descend by 1953125 Hz",
+    ),
+    (
+        gap,
+        InconsistentGroupError,
+        r"_sb07\.hdf5: expected subband 7 to begin at 1415\.757445 MHz.*found 1414\.757445 MHz",
+    ),
     (duplicate_content, InconsistentGroupError, r"_sb07\.hdf5: expected subband 7 to begin at"),
     (duplicate_index, InconsistentGroupError, r"_sb07\.hdf5: expected one subband 7"),
     (no_subband, InconsistentGroupError, r"expected subbands, found none"),
-    (other_id, InconsistentGroupError, r"_sb00\.hdf5: expected a first integration at 20260125t222700"),
+    (
+        other_id,
+        InconsistentGroupError,
+        r"_sb00\.hdf5: expected a first integration at 20260125t222700",
+    ),
     (no_record, BadInputError, r"groups/.*: expected a group record"),
     (lost, MissingError, r"_sb07\.hdf5: expected a subband, found none"),
-    (mirrored_uvw, InconsistentGroupError, r"_sb00\.hdf5: expected uvw_array that follows from the antenna positions"),
+    (
+        mirrored_uvw,
+        InconsistentGroupError,
+        r"_sb00\.hdf5: expected uvw_array that follows from the antenna positions",
+    ),
     (absurd_samples, NoSignalError, r"_sb07\.hdf5: expected nsamples from 0 to .*found -1\.2e\+12"),
     (undefined_samples, NoSignalError, r"_sb07\.hdf5: .*found nan"),
     (undefined, NoSignalError, r"20260125t222624-a1: .*not finite, found 31\.2%"),
@@ -264,9 +314,15 @@ REFUSED: list[tuple[Callable[[Path], None], type[ContimgError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "error", "message"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"), REFUSED, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_it_is_refused_with_a_reason(
-    store: Path, run_convert: Callable[..., Any], spoil: Callable[[Path], None], error: type[ContimgError], message: str
+    store: Path,
+    run_convert: Callable[..., Any],
+    spoil: Callable[[Path], None],
+    error: type[ContimgError],
+    message: str,
 ) -> None:
     spoil(store)
     with pytest.raises(error, match=message) as caught:
@@ -288,7 +344,15 @@ def test_zeros_beside_fringes_are_no_reason(store: Path, run_convert: Callable[.
 
 def test_the_executable_says_it_with_its_exit_code(store: Path, tmp_path: Path) -> None:
     truncate(store)
-    argv = [sys.executable, "-m", "contimg_convert", "--group", str(record_of(store)), "--out", str(tmp_path / "out")]
+    argv = [
+        sys.executable,
+        "-m",
+        "contimg_convert",
+        "--group",
+        str(record_of(store)),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == BadFileError.exit
     assert "truncated" in done.stderr

@@ -21,20 +21,25 @@ from astropy.coordinates import SkyCoord, get_body_barycentric_posvel
 from astropy.time import Time
 from pyuvdata import UVData
 
-from contimg.coordinates import direction_cosines
-from contimg.manifest import read_manifest
-from contimg.ms import MeasurementSet
-from contimg.store import open_store, put_file
+from contimg.astro.coordinates import direction_cosines
+from contimg.records.ms import MeasurementSet
+from contimg.runtime.manifest import read_manifest
+from contimg.runtime.store import open_store, put_file
 
 C = 299792458.0
 
 
 @pytest.fixture(scope="module")
-def oracle(group: Path, converted: Any, two_sources: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def oracle(
+    group: Path, converted: Any, two_sources: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return the MS that pyuvdata writes, once it knows that the fringes were stopped at the meridian, not at the zenith."""
     files = sorted((group.parent.parent / "incoming").rglob("*.hdf5"))
     parts = [
-        UVData.from_file(path, file_type="uvh5", run_check=False, check_autos=False, fix_autos=False) for path in files[::-1]
+        UVData.from_file(
+            path, file_type="uvh5", run_check=False, check_autos=False, fix_autos=False
+        )
+        for path in files[::-1]
     ]
     for part in parts:
         part.uvw_array = part.uvw_array.astype(np.float64)
@@ -43,14 +48,27 @@ def oracle(group: Path, converted: Any, two_sources: Any, tmp_path_factory: pyte
     # Declination 33 deg culminates south of the zenith at 37.2 deg; a drift scan stands still in altitude and azimuth.
     altitude = np.pi / 2 - np.radians(37.234 - two_sources.dec_deg)
     data.phase_center_catalog = {
-        0: {"cat_name": "meridian", "cat_type": "driftscan", "cat_lon": np.pi, "cat_lat": altitude, "cat_frame": "altaz",
-            "cat_epoch": 2000.0, "cat_times": None, "cat_pm_ra": None, "cat_pm_dec": None, "cat_dist": None, "cat_vrad": None,
-            "info_source": "user"},
-    }  # fmt: skip
+        0: {
+            "cat_name": "meridian",
+            "cat_type": "driftscan",
+            "cat_lon": np.pi,
+            "cat_lat": altitude,
+            "cat_frame": "altaz",
+            "cat_epoch": 2000.0,
+            "cat_times": None,
+            "cat_pm_ra": None,
+            "cat_pm_dec": None,
+            "cat_dist": None,
+            "cat_vrad": None,
+            "info_source": "user",
+        },
+    }
     data.phase_center_id_array[:] = 0
     data._set_app_coords_helper()  # noqa: SLF001 - pyuvdata has no public way to say where data are phased
     # The azimuth of the meridian is exact, the apparent Dec follows from the geodetic latitude.
-    np.testing.assert_allclose(data.phase_center_app_dec, np.radians(two_sources.dec_deg), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(
+        data.phase_center_app_dec, np.radians(two_sources.dec_deg), rtol=0, atol=1e-7
+    )
     data.phase_center_app_dec[:] = np.radians(two_sources.dec_deg)
     data.phase_center_app_ra = data.lst_array.copy()
     data.set_uvws_from_antenna_positions(update_vis=False)
@@ -71,7 +89,8 @@ def columns(path: Path, *names: str) -> dict[str, np.ndarray]:
         values = {name: table.getcol(name) for name in (*names, "TIME", "ANTENNA1", "ANTENNA2")}
     swap = values["ANTENNA1"] > values["ANTENNA2"]
     values["ANTENNA1"], values["ANTENNA2"] = (
-        np.where(swap, values[b], values[a]) for a, b in (("ANTENNA1", "ANTENNA2"), ("ANTENNA2", "ANTENNA1"))
+        np.where(swap, values[b], values[a])
+        for a, b in (("ANTENNA1", "ANTENNA2"), ("ANTENNA2", "ANTENNA1"))
     )
     if "UVW" in values:
         values["UVW"][swap] *= -1
@@ -97,20 +116,33 @@ def test_rows_and_subtables_are_those_of_pyuvdata(converted: Any, oracle: Path) 
     np.testing.assert_allclose(ours["TIME"], theirs["TIME"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(ours["EXPOSURE"], theirs["EXPOSURE"], rtol=1e-12)
     np.testing.assert_allclose(
-        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_FREQ"), subtable(oracle, "SPECTRAL_WINDOW", "CHAN_FREQ"), rtol=1e-12
+        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_FREQ"),
+        subtable(oracle, "SPECTRAL_WINDOW", "CHAN_FREQ"),
+        rtol=1e-12,
     )
     np.testing.assert_allclose(
-        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_WIDTH"), subtable(oracle, "SPECTRAL_WINDOW", "CHAN_WIDTH"), rtol=1e-9
+        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_WIDTH"),
+        subtable(oracle, "SPECTRAL_WINDOW", "CHAN_WIDTH"),
+        rtol=1e-9,
     )
-    assert list(subtable(converted.ms, "ANTENNA", "NAME")) == list(subtable(oracle, "ANTENNA", "NAME"))
-    np.testing.assert_allclose(
-        subtable(converted.ms, "ANTENNA", "POSITION"), subtable(oracle, "ANTENNA", "POSITION"), rtol=0, atol=1e-6
+    assert list(subtable(converted.ms, "ANTENNA", "NAME")) == list(
+        subtable(oracle, "ANTENNA", "NAME")
     )
     np.testing.assert_allclose(
-        subtable(converted.ms, "FIELD", "PHASE_DIR"), subtable(oracle, "FIELD", "PHASE_DIR"), rtol=0, atol=1e-12
+        subtable(converted.ms, "ANTENNA", "POSITION"),
+        subtable(oracle, "ANTENNA", "POSITION"),
+        rtol=0,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        subtable(converted.ms, "FIELD", "PHASE_DIR"),
+        subtable(oracle, "FIELD", "PHASE_DIR"),
+        rtol=0,
+        atol=1e-12,
     )
     np.testing.assert_array_equal(
-        subtable(converted.ms, "POLARIZATION", "CORR_TYPE"), subtable(oracle, "POLARIZATION", "CORR_TYPE")
+        subtable(converted.ms, "POLARIZATION", "CORR_TYPE"),
+        subtable(oracle, "POLARIZATION", "CORR_TYPE"),
     )
 
 
@@ -120,12 +152,18 @@ def test_visibilities_are_those_of_pyuvdata(converted: Any, oracle: Path) -> Non
     difference = ours["UVW"][:, 2] - theirs["UVW"][:, 2]
     np.testing.assert_allclose(difference, 0, rtol=0, atol=1e-7)
     frequencies = subtable(oracle, "SPECTRAL_WINDOW", "CHAN_FREQ")[0]
-    same_path = theirs["DATA"] * np.exp(-2j * np.pi / C * difference[:, None] * frequencies)[..., None]
+    same_path = (
+        theirs["DATA"] * np.exp(-2j * np.pi / C * difference[:, None] * frequencies)[..., None]
+    )
     # Both are rounded to float32 once or twice: 1e-6 of the largest is five roundings.
-    np.testing.assert_allclose(ours["DATA"], same_path, rtol=0, atol=1e-6 * np.abs(theirs["DATA"]).max())
+    np.testing.assert_allclose(
+        ours["DATA"], same_path, rtol=0, atol=1e-6 * np.abs(theirs["DATA"]).max()
+    )
 
 
-def test_uvw_is_that_of_pyuvdata_but_for_the_aberration_of_the_field(converted: Any, oracle: Path, two_sources: Any) -> None:
+def test_uvw_is_that_of_pyuvdata_but_for_the_aberration_of_the_field(
+    converted: Any, oracle: Path, two_sources: Any
+) -> None:
     ours, theirs = columns(converted.ms, "UVW")["UVW"], columns(oracle, "UVW")["UVW"]
     longest = converted.outcome.metrics["longest_baseline_m"]
     np.testing.assert_allclose(ours[:, 2], theirs[:, 2], rtol=0, atol=1e-6 * longest)
@@ -133,8 +171,12 @@ def test_uvw_is_that_of_pyuvdata_but_for_the_aberration_of_the_field(converted: 
     scale = np.vdot(other, plane) / np.vdot(other, other)
     np.testing.assert_allclose(plane, scale * other, rtol=0, atol=1e-6 * longest)
     # Where the Earth moves towards a field, it looks smaller by v/c, so a path changes less from one ICRS direction to the next.
-    centre = SkyCoord(converted.outcome.metrics["ra_deg"], converted.outcome.metrics["dec_deg"], unit="deg").cartesian.xyz.value
-    _, velocity = get_body_barycentric_posvel("earth", Time(two_sources.start_jd, format="jd", scale="utc"))
+    centre = SkyCoord(
+        converted.outcome.metrics["ra_deg"], converted.outcome.metrics["dec_deg"], unit="deg"
+    ).cartesian.xyz.value
+    _, velocity = get_body_barycentric_posvel(
+        "earth", Time(two_sources.start_jd, format="jd", scale="utc")
+    )
     approach = float(velocity.xyz.to_value(units.m / units.s) @ centre) / C
     assert abs(approach) > 5e-5, "choose a date on which this shows"
     # 2e-6 leaves room for the Earth's own turn (1.2e-6), which moves no source on the meridian, and for the Sun's mass.
@@ -146,11 +188,17 @@ def test_uvw_is_that_of_pyuvdata_but_for_the_aberration_of_the_field(converted: 
 def test_every_source_is_at_its_icrs_place(converted: Any, two_sources: Any) -> None:
     """Take all sources but one away; what is left must have no phase at its place and not vanish elsewhere."""
     with MeasurementSet(converted.ms) as data:
-        header, rows, visibilities = data.header, data.rows, data.read("DATA")[..., 0].astype(complex)
+        header, rows, visibilities = (
+            data.header,
+            data.rows,
+            data.read("DATA")[..., 0].astype(complex),
+        )
     models = []
     for ra, dec, flux in two_sources.sky:
         cosines = np.array(direction_cosines(ra, dec, header.ra_rad, header.dec_rad))
-        models.append(flux * np.exp(2j * np.pi / C * (rows.uvw_m @ cosines)[:, None] * header.frequencies_hz))
+        models.append(
+            flux * np.exp(2j * np.pi / C * (rows.uvw_m @ cosines)[:, None] * header.frequencies_hz)
+        )
     # 0.01 rad on 2.5 km is 0.03"; the aberration of the field alone would be 0.3" here, a tangent plane in w far more.
     np.testing.assert_allclose(visibilities, np.sum(models, axis=0), rtol=0, atol=0.005)
 
@@ -167,8 +215,15 @@ def test_an_off_axis_source_is_not_mirrored(
     cosines = np.array(direction_cosines(*seen.sky[0][:2], header.ra_rad, header.dec_rad))
     error = 0.5 / np.sqrt(cross.sum() * len(header.frequencies_hz))
     found = {}
-    for name, mirror in {"true": (1, 1, 1), "east-west": (-1, 1, 1), "north-south": (1, -1, 1), "both": (-1, -1, 1)}.items():
-        fringe = np.exp(-2j * np.pi / C * (rows.uvw_m @ (cosines * mirror))[:, None] * header.frequencies_hz)
+    for name, mirror in {
+        "true": (1, 1, 1),
+        "east-west": (-1, 1, 1),
+        "north-south": (1, -1, 1),
+        "both": (-1, -1, 1),
+    }.items():
+        fringe = np.exp(
+            -2j * np.pi / C * (rows.uvw_m @ (cosines * mirror))[:, None] * header.frequencies_hz
+        )
         found[name] = float(np.mean((visibilities[..., 0] * fringe)[cross]).real)
     # The flux to four times the noise; elsewhere the sidelobes of ten antennas, whose rms is 1/sqrt(45) of a snapshot at one frequency.
     assert found["true"] == pytest.approx(1.0, abs=4 * error)
@@ -187,7 +242,9 @@ def test_it_has_one_field_and_one_band(converted: Any, two_sources: Any) -> None
         # YY was simulated twice as strong.
         data_xx, data_yy = np.moveaxis(data.read("DATA"), 2, 0)
         np.testing.assert_allclose(data_yy, 2 * data_xx, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(*(subtable(converted.ms, "FIELD", name) for name in ("PHASE_DIR", "REFERENCE_DIR")))
+    np.testing.assert_array_equal(
+        *(subtable(converted.ms, "FIELD", name) for name in ("PHASE_DIR", "REFERENCE_DIR"))
+    )
     metrics = converted.outcome.metrics
     assert metrics["dec_deg"] == pytest.approx(32.86, abs=0.01)
     assert metrics["mjd_end"] - metrics["mjd_start"] == pytest.approx(
@@ -206,7 +263,9 @@ def test_a_missing_subband_stays_as_flagged_channels(
     gone = np.zeros(96, bool)
     gone[(15 - 5) * 6 : (16 - 5) * 6] = True
     with MeasurementSet(made.ms) as data, MeasurementSet(converted.ms) as whole:
-        np.testing.assert_allclose(data.header.frequencies_hz, whole.header.frequencies_hz, rtol=1e-12)
+        np.testing.assert_allclose(
+            data.header.frequencies_hz, whole.header.frequencies_hz, rtol=1e-12
+        )
         flags, values = data.read("FLAG"), data.read("DATA")
         assert flags[:, gone].all()
         assert not flags[:, ~gone].any()
@@ -217,16 +276,29 @@ def test_a_missing_subband_stays_as_flagged_channels(
     assert made.outcome.qa.reasons == ("subbands missing: 5",)
 
 
-@pytest.mark.parametrize("layout", [{"compression": "gzip"}, {}, {"chunks": (64, 1, 6, 2)}, {"chunks": (1000, 1, 5, 1)}], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [{"compression": "gzip"}, {}, {"chunks": (64, 1, 6, 2)}, {"chunks": (1000, 1, 5, 1)}],
+    ids=str,
+)
 def test_the_layout_of_the_files_changes_no_byte(
-    converted: Any, two_sources: Any, tmp_path: Path, run_convert: Callable[..., Any], layout: dict[str, Any]
+    converted: Any,
+    two_sources: Any,
+    tmp_path: Path,
+    run_convert: Callable[..., Any],
+    layout: dict[str, Any],
 ) -> None:
     if "chunks" in layout:
         layout = {**layout, "maxshape": (None, 1, 6, 2)}
-    assert run_convert(two_sources.but(layout=layout).write(tmp_path / "store")).sha256 == converted.sha256
+    assert (
+        run_convert(two_sources.but(layout=layout).write(tmp_path / "store")).sha256
+        == converted.sha256
+    )
 
 
-def test_the_same_group_makes_the_same_bytes_in_another_process(converted: Any, group: Path, tmp_path: Path) -> None:
+def test_the_same_group_makes_the_same_bytes_in_another_process(
+    converted: Any, group: Path, tmp_path: Path
+) -> None:
     """Memory that nobody wrote to would show, for the C library fills it with a pattern; and so would the number of processors."""
     env = {**os.environ, "MALLOC_PERTURB_": "165", "CONTIMG_SCRATCH": str(tmp_path / "elsewhere")}
     alone = (
@@ -239,7 +311,9 @@ def test_the_same_group_makes_the_same_bytes_in_another_process(converted: Any, 
     assert converted.sha256 in made.read_text()
 
 
-def change(record: Path, store: Path, edit: Callable[[h5py.File], None], indices: range = range(16)) -> Path:
+def change(
+    record: Path, store: Path, edit: Callable[[h5py.File], None], indices: range = range(16)
+) -> Path:
     """Copy a group and edit some of its files in place."""
     shutil.copytree(record.parent.parent, store, dirs_exist_ok=True)
     for index in indices:
@@ -249,28 +323,38 @@ def change(record: Path, store: Path, edit: Callable[[h5py.File], None], indices
     return store / "groups" / record.name
 
 
-def test_weights_are_the_mean_nsamples(group: Path, tmp_path: Path, run_convert: Callable[..., Any]) -> None:
+def test_weights_are_the_mean_nsamples(
+    group: Path, tmp_path: Path, run_convert: Callable[..., Any]
+) -> None:
     def halve(file: h5py.File) -> None:
         file["Data/nsamples"][:, :, :3, 0] = 0.5
 
     made = run_convert(change(group, tmp_path / "store", halve))
     with MeasurementSet(made.ms) as data:
-        np.testing.assert_allclose(data.rows.weight, np.broadcast_to([0.75, 1.0], data.rows.weight.shape), rtol=1e-6)
+        np.testing.assert_allclose(
+            data.rows.weight, np.broadcast_to([0.75, 1.0], data.rows.weight.shape), rtol=1e-6
+        )
         np.testing.assert_allclose(data.read("SIGMA"), data.rows.weight**-0.5, rtol=1e-6)
 
 
-def test_raw_flags_are_carried(group: Path, tmp_path: Path, run_convert: Callable[..., Any]) -> None:
+def test_raw_flags_are_carried(
+    group: Path, tmp_path: Path, run_convert: Callable[..., Any]
+) -> None:
     def flag(file: h5py.File) -> None:
         file["Data/flags"][7, 0, 2, 1] = True
 
-    with MeasurementSet(run_convert(change(group, tmp_path / "store", flag, range(3, 4))).ms) as data:
+    with MeasurementSet(
+        run_convert(change(group, tmp_path / "store", flag, range(3, 4))).ms
+    ) as data:
         (where,) = np.argwhere(data.read("FLAG"))
         # Channel 2 of subband 3, from above; the row is one of the first integration.
         assert tuple(where[1:]) == (15 * 6 + 5 - (3 * 6 + 2), 1)
         assert where[0] < 55
 
 
-def test_what_is_not_finite_becomes_a_flagged_zero(group: Path, tmp_path: Path, run_convert: Callable[..., Any]) -> None:
+def test_what_is_not_finite_becomes_a_flagged_zero(
+    group: Path, tmp_path: Path, run_convert: Callable[..., Any]
+) -> None:
     def spoil(file: h5py.File) -> None:
         file["Data/visdata"][9, 0, 4, 0] = complex(np.nan, 0)
         file["Data/visdata"][9, 0, 5, 1] = complex(0, np.inf)
@@ -284,7 +368,9 @@ def test_what_is_not_finite_becomes_a_flagged_zero(group: Path, tmp_path: Path, 
     assert made.outcome.qa.verdict == "warning"
 
 
-def test_a_group_in_s3_gives_the_same_bytes(converted: Any, group: Path, tmp_path: Path, rclone_root: str) -> None:
+def test_a_group_in_s3_gives_the_same_bytes(
+    converted: Any, group: Path, tmp_path: Path, rclone_root: str
+) -> None:
     """Subbands are streamed into scratch, the MS out of it."""
     store = open_store(rclone_root)
     base = group.parent.parent
@@ -293,7 +379,13 @@ def test_a_group_in_s3_gives_the_same_bytes(converted: Any, group: Path, tmp_pat
             put_file(store, path.relative_to(base).as_posix(), path)
     words = ["--group", f"{rclone_root}/groups/{group.name}", "--out", f"{rclone_root}/products"]
     env = {**os.environ, "CONTIMG_SCRATCH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "contimg_convert", *words], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "contimg_convert", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     made = read_manifest(json.loads(done.stdout)["artifact"])
     assert made.output("ms.tar").sha256 == converted.sha256

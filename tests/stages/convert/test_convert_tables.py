@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg.groups import read_group
-from contimg.ms import MeasurementSet
-from contimg.schemas.ms import MS
-from contimg.schemas.subbands import SUBBANDS
+from contimg.records.groups import read_group
+from contimg.records.ms import MeasurementSet
+from contimg.records.schemas.ms import MS
+from contimg.records.schemas.subbands import SUBBANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Converted, Observation
 
-    from contimg.tables import Schema
+    from contimg.records.tables import Schema
 
 ABSENT = 3
 
@@ -53,7 +53,9 @@ def test_each_subband_has_a_row_also_the_missing_one(record: Path, tmp_path: Pat
         assert (row["file"], row["bytes"]) == (Path(subband.uri).name, len(data))
         assert row["sha256"] == hashlib.sha256(data).hexdigest()
         # The listing's time, to the microsecond that an MJD holds.
-        assert row["modified"] == pytest.approx(40587 + subband.modified.timestamp() / 86400, abs=1e-10)
+        assert row["modified"] == pytest.approx(
+            40587 + subband.modified.timestamp() / 86400, abs=1e-10
+        )
 
 
 @pytest.mark.usefixtures("converted")
@@ -74,7 +76,9 @@ def test_the_row_of_the_ms_is_what_the_ms_says(converted: Converted, tmp_path: P
     with MeasurementSet(converted.ms) as ms:
         assert row["n_rows"] == len(ms)
         assert row["channels"] == len(ms.header.frequencies_hz)
-        assert (row["ra"], row["dec"]) == pytest.approx((np.degrees(ms.header.ra_rad), np.degrees(ms.header.dec_rad)))
+        assert (row["ra"], row["dec"]) == pytest.approx(
+            (np.degrees(ms.header.ra_rad), np.degrees(ms.header.dec_rad))
+        )
         times = ms.rows.time_s / 86400
         assert row["mjd_start"] < times.min() < row["mjd"] < times.max() < row["mjd_end"]
         assert row["baselines"] * row["integrations"] == row["n_rows"]
@@ -89,7 +93,9 @@ def test_the_store_may_be_moved(converted: Converted, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("converted")
-def test_the_same_group_again_replaces_its_rows(record: Path, run_convert: Callable[..., Converted], tmp_path: Path) -> None:
+def test_the_same_group_again_replaces_its_rows(
+    record: Path, run_convert: Callable[..., Converted], tmp_path: Path
+) -> None:
     tables = tmp_path / "run0" / "tables"
     before = rows(tables, SUBBANDS)
     run_convert(record, tables=str(tables))
@@ -98,6 +104,8 @@ def test_the_same_group_again_replaces_its_rows(record: Path, run_convert: Calla
     assert row["artifact"] == str(tmp_path / "run1" / "artifact")
 
 
-def test_without_a_folder_of_tables_there_are_none(record: Path, run_convert: Callable[..., Converted], tmp_path: Path) -> None:
+def test_without_a_folder_of_tables_there_are_none(
+    record: Path, run_convert: Callable[..., Converted], tmp_path: Path
+) -> None:
     run_convert(record)
     assert not list(tmp_path.rglob("*.parquet"))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from chain import ENVIRONMENT
-from contimg.context import Context
-from contimg.ms import Antennas, Header, Rows, create
+from contimg.records.ms import Antennas, Header, Rows, create
+from contimg.runtime.context import Context
 from contimg_flag import rfi
 from contimg_flag.visibilities import Visibilities
 
@@ -50,7 +50,9 @@ def sky(size: Size, calibrator_jy: float) -> np.ndarray:
     """Visibilities in Jy, shape (times, baselines, channels): a calibrator and sources of 2.3 to 0.3 Jy up to 1.4 degrees away."""
     rng = np.random.default_rng(4)
     # A core and outriggers as far apart as ours.
-    place = np.concatenate([rng.normal(0, 120, (ANTENNAS - 5, 2)), rng.uniform(-1200, 1200, (5, 2))])
+    place = np.concatenate(
+        [rng.normal(0, 120, (ANTENNAS - 5, 2)), rng.uniform(-1200, 1200, (5, 2))]
+    )
     baseline = place[SECOND] - place[FIRST]
     frequency = LOWEST_HZ + BAND_HZ * (np.arange(size.channels) + 0.5) / size.channels
     hour_angle = EARTH_RAD_S * size.integration_s * (np.arange(size.times) - size.times / 2)
@@ -81,26 +83,38 @@ def write(path: Path, size: Size, data: np.ndarray) -> Visibilities:
     """Make an MS of data in Jy, shape (times, baselines, channels), seen with unequal gains; X and Y have their own noise."""
     rng = np.random.default_rng(9)
     rows = size.times * FIRST.size
-    gains = 0.07 * rng.uniform(0.8, 1.2, (ANTENNAS, 1, 2)) * np.exp(2j * np.pi * rng.uniform(size=(ANTENNAS, 1, 2)))
+    gains = (
+        0.07
+        * rng.uniform(0.8, 1.2, (ANTENNAS, 1, 2))
+        * np.exp(2j * np.pi * rng.uniform(size=(ANTENNAS, 1, 2)))
+    )
     ripple = 1 + 0.1 * np.sin(np.linspace(0, 9, size.channels) + rng.uniform(0, 6, (ANTENNAS, 1)))
     gains = gains * ripple[..., None]
     noise = rng.standard_normal((*data.shape, 2)) + 1j * rng.standard_normal((*data.shape, 2))
     seen = (data[..., None] + size.sigma_jy * noise) * gains[FIRST] * np.conj(gains[SECOND])
     frequency = LOWEST_HZ + BAND_HZ * (np.arange(size.channels) + 0.5) / size.channels
-    antennas = Antennas(tuple(map(str, range(ANTENNAS))), np.ones((ANTENNAS, 3)), np.full(ANTENNAS, 4.65))
+    antennas = Antennas(
+        tuple(map(str, range(ANTENNAS))), np.ones((ANTENNAS, 3)), np.full(ANTENNAS, 4.65)
+    )
     header = Header("DSA_110", "field", 0.4, 0.6, frequency, BAND_HZ / size.channels, antennas)
     time = 5.27e9 + size.integration_s * np.repeat(np.arange(size.times), FIRST.size)
     of_rows = Rows(
-        time, np.full(rows, size.integration_s), np.tile(FIRST, size.times), np.tile(SECOND, size.times), np.zeros((rows, 3)),
+        time,
+        np.full(rows, size.integration_s),
+        np.tile(FIRST, size.times),
+        np.tile(SECOND, size.times),
+        np.zeros((rows, 3)),
         np.ones((rows, 2), np.float32),
-    )  # fmt: skip
+    )
     with create(path, header, of_rows) as writer:
         flat = seen.reshape(rows, size.channels, 2)
         writer.put(0, {"DATA": flat.astype(np.complex64), "FLAG": np.zeros(flat.shape, bool)})
     return Visibilities(path)
 
 
-def flagged(folder: Path, size: Size, data: np.ndarray, flags: np.ndarray | None = None) -> np.ndarray:
+def flagged(
+    folder: Path, size: Size, data: np.ndarray, flags: np.ndarray | None = None
+) -> np.ndarray:
     """Run AOFlagger on data in Jy; return the flags of cross-correlations, shape (times, baselines, channels, 2)."""
     visibilities = write(folder / "trial.ms", size, data)
     if flags is not None:
@@ -120,7 +134,10 @@ def test_fringes_of_bright_sources_stay(tmp_path: Path, size: Size, calibrator_j
 
 def test_interference_on_a_few_baselines_is_found(tmp_path: Path) -> None:
     where = interference(FULL)
-    data = sky(FULL, 0.0) + 5 * FULL.sigma_jy * where * np.exp(0.3j * np.arange(FULL.times))[:, None, None]
+    data = (
+        sky(FULL, 0.0)
+        + 5 * FULL.sigma_jy * where * np.exp(0.3j * np.arange(FULL.times))[:, None, None]
+    )
     found, wanted = flagged(tmp_path, FULL, data), where[:, FIRST != SECOND]
     carrier = wanted.all(axis=0)[None] & wanted
     assert found[carrier].mean() >= 0.98

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from contimg.errors import BadInputError
-from contimg.flagfile import pack_flags, read_flags, unpack_flags, write_flags
+from contimg.records.flagfile import pack_flags, read_flags, unpack_flags, write_flags
+from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,14 @@ def test_a_damaged_file_is_refused(cut: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"contimg-flags 1 x y z\n", b"contimg-flags 1 3 4\n", b"contimg-flags 2 1 1 1\nabc", b"SIMPLE = T"]
+    "content",
+    [
+        b"",
+        b"contimg-flags 1 x y z\n",
+        b"contimg-flags 1 3 4\n",
+        b"contimg-flags 2 1 1 1\nabc",
+        b"SIMPLE = T",
+    ],
 )
 def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "flags.bin"

@@ -13,7 +13,9 @@ SHAPES = st.tuples(st.integers(1, 12), st.integers(2, 9), st.integers(1, 2))
 SEEDS = st.integers(0, 2**31)
 
 
-def draw(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+def draw(
+    shape: tuple[int, int, int], seed: int
+) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
     rng = np.random.default_rng(seed)
     data = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
     return data, rng.uniform(size=shape) < 0.3, rng
@@ -44,7 +46,10 @@ def test_good_amplitudes(shape: tuple[int, int, int], seed: int) -> None:
 def test_flags_are_counted_by_row_and_channel(shape: tuple[int, int, int], seed: int) -> None:
     _, flags, rng = draw(shape, seed)
     cross = rng.uniform(size=shape[0]) < 0.6
-    by_row, by_channel = np.full((shape[0], shape[2]), -1, np.int64), np.full(shape[1], -1, np.int64)
+    by_row, by_channel = (
+        np.full((shape[0], shape[2]), -1, np.int64),
+        np.full(shape[1], -1, np.int64),
+    )
     steps.count_flags(flags, cross, by_row, by_channel)
     counted = flags & cross[:, None, None]
     assert np.array_equal(by_row, counted.sum(axis=1))
@@ -56,13 +61,22 @@ def test_flags_are_counted_by_row_and_channel(shape: tuple[int, int, int], seed:
 def test_products_of_neighbours(shape: tuple[int, int, int], seed: int) -> None:
     data, flags, _ = draw(shape, seed)
     small = (shape[0], shape[2])
-    product, power, pairs = np.zeros(small, np.complex64), np.zeros(small, np.float32), np.zeros(small, np.int32)
+    product, power, pairs = (
+        np.zeros(small, np.complex64),
+        np.zeros(small, np.float32),
+        np.zeros(small, np.int32),
+    )
     steps.neighbour_products(data, flags, product, power, pairs)
     good = ~flags[:, 1:] & ~flags[:, :-1]
     left, right = data[:, :-1], data[:, 1:]
     assert np.array_equal(pairs, good.sum(axis=1))
     assert np.allclose(product, (left * right.conj() * good).sum(axis=1), atol=1e-4)
-    assert np.allclose(power, ((np.abs(left) ** 2 + np.abs(right) ** 2) * good).sum(axis=1) / 2, rtol=1e-4, atol=1e-5)
+    assert np.allclose(
+        power,
+        ((np.abs(left) ** 2 + np.abs(right) ** 2) * good).sum(axis=1) / 2,
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @kernel
@@ -84,12 +98,16 @@ def test_sums_for_the_mean_over_the_array(shape: tuple[int, int, int], seed: int
 
 @kernel
 @given(st.integers(2, 6), st.integers(1, 20), SEEDS)
-def test_baselines_are_summed_whichever_antenna_comes_first(antennas: int, rows: int, seed: int) -> None:
+def test_baselines_are_summed_whichever_antenna_comes_first(
+    antennas: int, rows: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     first = rng.integers(0, antennas - 1, rows)
     second = np.array([rng.integers(one + 1, antennas) for one in first])
     values = rng.standard_normal((rows, 2))
-    found = receptors.baseline_sums(values, first.astype(np.int32), second.astype(np.int32), antennas)
+    found = receptors.baseline_sums(
+        values, first.astype(np.int32), second.astype(np.int32), antennas
+    )
     for i in range(antennas):
         for j in range(antennas):
             mine = ((first == i) & (second == j)) | ((first == j) & (second == i))
@@ -117,7 +135,9 @@ def test_clip_level_is_that_of_the_good_ones(size: int, gone: float, seed: int) 
 
 @kernel
 @given(st.integers(1, 30), st.integers(1, 60), SEEDS)
-def test_the_array_mean_never_flags_what_is_missing_and_copes_with_any_size(times: int, channels: int, seed: int) -> None:
+def test_the_array_mean_never_flags_what_is_missing_and_copes_with_any_size(
+    times: int, channels: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     level = 1 + 0.01 * rng.standard_normal((times, channels))
     level[rng.uniform(size=level.shape) < 0.2] = np.nan

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from chain import BIN, ENVIRONMENT, Chain, contimg
-from contimg.flagfile import read_flags
-from contimg.manifest import read_manifest
+from contimg.records.flagfile import read_flags
+from contimg.runtime.manifest import read_manifest
 
 FALSE, RECALL = 0.015, 0.98
 DEAD, DEAF = ("13", "77"), "30"
@@ -26,9 +26,18 @@ FIRST, SECOND = np.triu_indices(96)
 CROSS = FIRST != SECOND
 
 SICK = Chain(
-    "small", seed=3, tier="development", name="flag-sick",
-    sky={"rfi": "both", "dead_antennas": ",".join(DEAD), "deaf_antennas": DEAF, "missing_subbands": "4", "zeros": 0.01},
-)  # fmt: skip
+    "small",
+    seed=3,
+    tier="development",
+    name="flag-sick",
+    sky={
+        "rfi": "both",
+        "dead_antennas": ",".join(DEAD),
+        "deaf_antennas": DEAF,
+        "missing_subbands": "4",
+        "zeros": 0.01,
+    },
+)
 
 
 @cache
@@ -61,9 +70,19 @@ def test_a_clean_calibrator_keeps_its_fringes(small_chain: Chain) -> None:
 def test_autos_are_flagged_and_count_in_no_fraction(small_chain: Chain) -> None:
     assert flags_of(small_chain.flags)[:, ~CROSS].all()
     steps = flagging(small_chain.flags)["steps"]
-    assert [step["step"] for step in steps] == ["missing", "zeros", "autos", "dead", "array", "rfi", "clip"]
+    assert [step["step"] for step in steps] == [
+        "missing",
+        "zeros",
+        "autos",
+        "dead",
+        "array",
+        "rfi",
+        "clip",
+    ]
     assert steps[2]["added"] == 0
-    assert flagging(small_chain.flags)["fraction"] == pytest.approx(flags_of(small_chain.flags)[:, CROSS].mean(), abs=1e-6)
+    assert flagging(small_chain.flags)["fraction"] == pytest.approx(
+        flags_of(small_chain.flags)[:, CROSS].mean(), abs=1e-6
+    )
 
 
 def test_interference_is_found_and_the_rest_is_left() -> None:
@@ -73,8 +92,12 @@ def test_interference_is_found_and_the_rest_is_left() -> None:
     alive = (arrived[:, FIRST] & arrived[:, SECOND])[:, CROSS & ~sick_rows()]
     there = np.ones(truth.shape[1], bool)
     there[12 * 11 : 12 * 12] = False  # subband 4 counts from the top
-    wanted = np.broadcast_to((truth & there)[:, None, :, None] & alive[:, :, None, None], good.shape)
-    clean = np.broadcast_to((~truth & there)[:, None, :, None] & alive[:, :, None, None], good.shape)
+    wanted = np.broadcast_to(
+        (truth & there)[:, None, :, None] & alive[:, :, None, None], good.shape
+    )
+    clean = np.broadcast_to(
+        (~truth & there)[:, None, :, None] & alive[:, :, None, None], good.shape
+    )
     assert wanted.any()
     assert good[wanted].mean() >= RECALL
     assert good[clean].mean() <= FALSE
@@ -101,8 +124,12 @@ def test_fractions_grow_from_step_to_step_and_add_up() -> None:
     assert sum(step["added"] for step in steps) == pytest.approx(steps[-1]["fraction"], abs=1e-5)
     assert read_manifest(SICK.flags).metrics["fraction"] == steps[-1]["fraction"]
     found = flags_of(SICK.flags)[:, CROSS]
-    assert flagging(SICK.flags)["channel_fraction"] == pytest.approx(found.mean(axis=(0, 1, 3)), abs=1e-5)
-    assert flagging(SICK.flags)["integration_fraction"] == pytest.approx(found.mean(axis=(1, 2, 3)), abs=1e-5)
+    assert flagging(SICK.flags)["channel_fraction"] == pytest.approx(
+        found.mean(axis=(0, 1, 3)), abs=1e-5
+    )
+    assert flagging(SICK.flags)["integration_fraction"] == pytest.approx(
+        found.mean(axis=(1, 2, 3)), abs=1e-5
+    )
 
 
 def test_the_same_group_gives_the_same_bytes_and_its_artifact_stays(tmp_path: Path) -> None:
@@ -112,12 +139,24 @@ def test_the_same_group_gives_the_same_bytes_and_its_artifact_stays(tmp_path: Pa
     assert {item.name: item.sha256 for item in read_manifest(again).outputs} == {
         item.name: item.sha256 for item in read_manifest(SICK.flags).outputs
     }
-    assert hashlib.sha256(tar.read_bytes()).hexdigest() == before == read_manifest(SICK.ms).output("ms.tar").sha256
+    assert (
+        hashlib.sha256(tar.read_bytes()).hexdigest()
+        == before
+        == read_manifest(SICK.ms).output("ms.tar").sha256
+    )
 
 
 def test_interference_may_be_left_to_nobody(tmp_path: Path) -> None:
-    found = flagging(contimg("flag", ms=SICK.ms, out=tmp_path, rfi="off", clip_sigma=1000)["artifact"])
-    assert [step["step"] for step in found["steps"]] == ["missing", "zeros", "autos", "dead", "clip"]
+    found = flagging(
+        contimg("flag", ms=SICK.ms, out=tmp_path, rfi="off", clip_sigma=1000)["artifact"]
+    )
+    assert [step["step"] for step in found["steps"]] == [
+        "missing",
+        "zeros",
+        "autos",
+        "dead",
+        "clip",
+    ]
     assert found["steps"][-1]["added"] == 0
 
 
@@ -134,7 +173,10 @@ def test_a_group_of_zeros_is_refused(small_chain: Chain, tmp_path: Path) -> None
     assert done.returncode == 14
     said = json.loads(done.stderr.splitlines()[-1])
     assert said["code"] == "ALL_FLAGGED"
-    assert "some visibilities to use, found all flagged (after missing 0.0%, zeros 100.0%" in said["message"]
+    assert (
+        "some visibilities to use, found all flagged (after missing 0.0%, zeros 100.0%"
+        in said["message"]
+    )
     assert not list(tmp_path.glob("out/*/manifest.json"))
 
 
@@ -147,8 +189,8 @@ def all_zeros(chain: Chain, folder: Path) -> str:
     """Return a convert artifact whose DATA are all zero."""
     import casacore.tables as ct
 
-    from contimg.manifest import MANIFEST
-    from contimg.trees import pack, unpack
+    from contimg.runtime.manifest import MANIFEST
+    from contimg.runtime.tar import pack, unpack
 
     with (Path(chain.ms) / "ms.tar").open("rb") as source:
         path = unpack(source, folder)
@@ -160,5 +202,7 @@ def all_zeros(chain: Chain, folder: Path) -> str:
         size, digest = pack(path, sink)
     manifest = read_manifest(chain.ms)
     output = manifest.output("ms.tar").model_copy(update={"bytes": size, "sha256": digest})
-    (artifact / MANIFEST).write_text(manifest.model_copy(update={"outputs": (output,)}).model_dump_json())
+    (artifact / MANIFEST).write_text(
+        manifest.model_copy(update={"outputs": (output,)}).model_dump_json()
+    )
     return str(artifact)

@@ -27,7 +27,12 @@ def test_exact_zeros_and_what_is_not_finite_are_flagged_and_nothing_else() -> No
     data[2, 5, 0] = 1j  # a real part of zero is no missing sample
     flags[0, 0, 0] = True
     steps.flag_zeros(data, flags)
-    assert {tuple(map(int, place)) for place in np.argwhere(flags)} == {(0, 0, 0), (1, 2, 0), (3, 0, 1), (4, 7, 1)}
+    assert {tuple(map(int, place)) for place in np.argwhere(flags)} == {
+        (0, 0, 0),
+        (1, 2, 0),
+        (3, 0, 1),
+        (4, 7, 1),
+    }
 
 
 def test_mean_amplitudes_leave_flagged_samples_out() -> None:
@@ -59,7 +64,9 @@ def test_clip_of_noise_takes_next_to_nothing_and_of_spikes_all() -> None:
     amplitudes = np.abs(noise((200_000,))).astype(np.float32)
     amplitudes[:50] = 7.0
     level = steps.clip_level(amplitudes, 7)
-    assert level == pytest.approx(5.83, rel=0.02)  # Rayleigh: 1.177 + 7 x 1.4826 x 0.4485; the medians are known to 0.4 %
+    assert level == pytest.approx(
+        5.83, rel=0.02
+    )  # Rayleigh: 1.177 + 7 x 1.4826 x 0.4485; the medians are known to 0.4 %
     # Expected 0.0085 of 200 000 samples of a Rayleigh distribution; 3 would be one chance in 1e7.
     assert (amplitudes[50:] > level).sum() <= 2
 
@@ -79,7 +86,10 @@ def test_good_amplitudes_are_not_a_number_where_flagged() -> None:
 
 def test_baseline_matrix_is_symmetric_and_knows_what_is_not_there() -> None:
     sums = receptors.baseline_sums(
-        np.array([[1.0], [2.0], [4.0]]), np.array([0, 0, 1], np.int32), np.array([1, 1, 2], np.int32), 4
+        np.array([[1.0], [2.0], [4.0]]),
+        np.array([0, 0, 1], np.int32),
+        np.array([1, 1, 2], np.int32),
+        4,
     )
     assert sums[0, 1, 0] == sums[1, 0, 0] == 3
     assert sums[2, 1, 0] == 4
@@ -97,14 +107,22 @@ def test_a_receptor_with_too_many_bad_visibilities_is_dead_and_its_neighbours_ar
 def test_a_receptor_without_power_is_dead() -> None:
     gains = np.random.default_rng(2).uniform(0.7, 1.4, ANTENNAS)
     gains[5] = 0.02
-    found = receptors.silent(matrix(np.stack([gains[FIRST] * gains[SECOND], np.ones(FIRST.size)], axis=1)).real)
+    found = receptors.silent(
+        matrix(np.stack([gains[FIRST] * gains[SECOND], np.ones(FIRST.size)], axis=1)).real
+    )
     assert np.argwhere(found).tolist() == [[5, 0]]
 
 
 def deaf(signal: float, deaf_antenna: int | None) -> np.ndarray:
     data = noise((FIRST.size, 768, 1))
-    phase = np.exp(1j * np.linspace(0, 20, 768))[None, :, None]  # a delay: coherent between neighbours, not over the band
-    hears = np.ones(FIRST.size) if deaf_antenna is None else ((deaf_antenna != FIRST) & (deaf_antenna != SECOND))
+    phase = np.exp(1j * np.linspace(0, 20, 768))[
+        None, :, None
+    ]  # a delay: coherent between neighbours, not over the band
+    hears = (
+        np.ones(FIRST.size)
+        if deaf_antenna is None
+        else ((deaf_antenna != FIRST) & (deaf_antenna != SECOND))
+    )
     data += (signal * phase * hears[:, None, None]).astype(np.complex64)
     product, power = np.zeros((FIRST.size, 1), np.complex64), np.zeros((FIRST.size, 1), np.float32)
     pairs = np.zeros((FIRST.size, 1), np.int32)
@@ -139,9 +157,13 @@ def array_level(times: int, channels: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("times", "channels"), [(4, 192), (24, 768)])
-def test_the_array_mean_shows_carriers_and_bursts_and_leaves_the_rest(times: int, channels: int) -> None:
+def test_the_array_mean_shows_carriers_and_bursts_and_leaves_the_rest(
+    times: int, channels: int
+) -> None:
     level, truth = array_level(times, channels), np.zeros((times, channels), bool)
-    truth[:, 50] = True  # a carrier all the time, two channels half of it, a burst in a quarter of the band
+    truth[:, 50] = (
+        True  # a carrier all the time, two channels half of it, a burst in a quarter of the band
+    )
     truth[: times // 2, 90:92] = True
     truth[2, 100 : 100 + channels // 4] = True
     level[truth] *= 1.15

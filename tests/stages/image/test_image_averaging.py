@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg.errors import AllFlaggedError, BadInputError
-from contimg.gains import CalTable, Gains
-from contimg.ms import MeasurementSet, Rows, create
-from contimg.telescope import CHANNEL_WIDTH_HZ, stations
+from contimg.astro.gains import CalTable, Gains
+from contimg.astro.telescope import CHANNEL_WIDTH_HZ, stations
+from contimg.records.ms import MeasurementSet, Rows, create
+from contimg.runtime.errors import AllFlaggedError, BadInputError
 from contimg_image.averaging import average, channels_to_average, parallel_hands
 from image_arrays import MJD, header, turned
 
@@ -35,11 +35,19 @@ class Small:
         self.time = np.repeat(MJD * 86400 + np.arange(3) * 12.9, first.size)
         place = turned(0.0, head)
         uvw = place[self.ant2] - place[self.ant1]
-        self.band = 0.07 * np.exp(1j * RNG.uniform(-3, 3, (117, CHANNELS, 2))) * RNG.uniform(0.8, 1.2, (117, CHANNELS, 2))
+        self.band = (
+            0.07
+            * np.exp(1j * RNG.uniform(-3, 3, (117, CHANNELS, 2)))
+            * RNG.uniform(0.8, 1.2, (117, CHANNELS, 2))
+        )
         self.gain = np.exp(1j * RNG.uniform(-0.3, 0.3, (3, 117, 2)))
         shape = (len(uvw), CHANNELS, 2)
-        self.weight = RNG.uniform(0.5, 2.0, shape if spectral else (len(uvw), 1, 2)).astype(np.float32)
-        noise = (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)) * sigma / np.sqrt(self.weight)
+        self.weight = RNG.uniform(0.5, 2.0, shape if spectral else (len(uvw), 1, 2)).astype(
+            np.float32
+        )
+        noise = (
+            (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)) * sigma / np.sqrt(self.weight)
+        )
         self.sky = noise + 1.0
         when = np.repeat(np.arange(3), first.size)
         whole = self.band[None] * self.gain[:, :, None]
@@ -47,7 +55,12 @@ class Small:
         self.flag = RNG.random(shape) < 0.2
         self.more = RNG.random(shape) < 0.1
         rows = Rows(
-            self.time, np.full(len(uvw), 12.9), self.ant1.astype(np.int32), self.ant2.astype(np.int32), uvw, self.weight[:, 0]
+            self.time,
+            np.full(len(uvw), 12.9),
+            self.ant1.astype(np.int32),
+            self.ant2.astype(np.int32),
+            uvw,
+            self.weight[:, 0],
         )
         columns = ("DATA", "WEIGHT_SPECTRUM") if spectral else ("DATA",)
         with create(path, head, rows, columns) as writer:
@@ -60,15 +73,29 @@ class Small:
         if lost is not None:
             flag[:, lost] = True
         band = CalTable("band", "B", np.array([self.time[0]]), self.freq, self.band[None], flag)
-        gain = CalTable("gain", "G", np.unique(self.time), self.freq[:1], self.gain[:, :, None], np.zeros((3, 117, 1, 2), bool))
+        gain = CalTable(
+            "gain",
+            "G",
+            np.unique(self.time),
+            self.freq[:1],
+            self.gain[:, :, None],
+            np.zeros((3, 117, 1, 2), bool),
+        )
         return Gains((band, gain))
 
-    def expected(self, which: np.ndarray[Any, Any], factor: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def expected(
+        self, which: np.ndarray[Any, Any], factor: int
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         weight = np.where(self.flag | self.more, 0.0, self.weight)[which]
         parts = self.sky[which] * weight
         shape = (len(parts), CHANNELS // factor, factor * 2)
         total = weight.reshape(shape).sum(axis=-1)
-        return np.divide(parts.reshape(shape).sum(axis=-1), total, out=np.zeros(total.shape, complex), where=total > 0), total
+        return np.divide(
+            parts.reshape(shape).sum(axis=-1),
+            total,
+            out=np.zeros(total.shape, complex),
+            where=total > 0,
+        ), total
 
 
 @pytest.mark.parametrize("spectral", [False, True], ids=["WEIGHT", "WEIGHT_SPECTRUM"])
@@ -83,10 +110,13 @@ def test_means_are_those_of_the_corrected_data(tmp_path: Path, *, spectral: bool
         assert part.vis == pytest.approx(vis, rel=1e-5, abs=1e-5)  # single precision
         assert part.weight == pytest.approx(weight, rel=1e-6)
         assert np.array_equal(part.antenna1, small.ant1[which])
-        assert part.frequencies_hz == pytest.approx(small.freq.reshape(-1, part.factor).mean(axis=1))
+        assert part.frequencies_hz == pytest.approx(
+            small.freq.reshape(-1, part.factor).mean(axis=1)
+        )
     assert found.antennas == 11
     assert found.used == pytest.approx(
-        sum(np.count_nonzero(p.weight) * p.factor for p in found.sets) / (len(length[length > 0]) * CHANNELS)
+        sum(np.count_nonzero(p.weight) * p.factor for p in found.sets)
+        / (len(length[length > 0]) * CHANNELS)
     )
 
 
@@ -122,7 +152,10 @@ def test_all_flagged_is_refused(tmp_path: Path) -> None:
 
 def test_flags_of_another_group_are_refused(tmp_path: Path) -> None:
     small = Small(tmp_path / "a.ms")
-    with MeasurementSet(small.path) as ms, pytest.raises(BadInputError, match=r"flags of shape \(198, 16, 2\)"):
+    with (
+        MeasurementSet(small.path) as ms,
+        pytest.raises(BadInputError, match=r"flags of shape \(198, 16, 2\)"),
+    ):
         average("a.ms", ms, small.more[1:], small.gains(), EDGE, 1e9)
 
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from contimg.catalogues import nvss
-from contimg.coordinates import direction_of_cosines
-from contimg.images import Beam
-from contimg.telescope import SITE
+from contimg.astro.catalogues import nvss
+from contimg.astro.coordinates import direction_of_cosines
+from contimg.astro.telescope import SITE
+from contimg.records.images import Beam
 from contimg_image import beam, bright, phases
 from contimg_image.frame import Frame
 from contimg_image.weights import imaging_weights
 from image_arrays import DEC_DEG, averaged, brute_beam, sky
 
 if TYPE_CHECKING:
-    from contimg.catalogues import Catalogue
+    from contimg.astro.catalogues import Catalogue
     from contimg_image.averaging import Averaged
 
 FIELD = np.radians(4.5)
@@ -38,8 +38,13 @@ def observed(alpha: float = beam.SPECTRAL_INDEX, noise_jy: float = 0.0) -> Avera
     rng = np.random.default_rng(1)
     parts = []
     for k, part in enumerate(data.sets):
-        vis = sum(sky(data, place, flux, alpha, frequency)[k] for place, flux in zip(lmn(), FLUX, strict=True))
-        noise = noise_jy * (rng.normal(size=part.weight.shape) + 1j * rng.normal(size=part.weight.shape))
+        vis = sum(
+            sky(data, place, flux, alpha, frequency)[k]
+            for place, flux in zip(lmn(), FLUX, strict=True)
+        )
+        noise = noise_jy * (
+            rng.normal(size=part.weight.shape) + 1j * rng.normal(size=part.weight.shape)
+        )
         parts.append(replace(part, vis=(vis + noise).astype(np.complex64)))
     return replace(data, sets=tuple(parts), variance_jy2=max(noise_jy, 1e-3) ** 2)
 
@@ -105,11 +110,17 @@ def test_they_come_back_as_restored_points() -> None:
     image = np.zeros((400, 400), np.float32)
     cell, restoring = 3 / 3600, Beam(68 / 3600, 37 / 3600, 90.0)
     inside = np.array([True, True, False])
-    placed = bright.Bright(np.zeros((3, 3)), np.array([200.25, 3.0, 300.0]), np.array([150.5, 398.0, 300.0]), inside)
+    placed = bright.Bright(
+        np.zeros((3, 3)), np.array([200.25, 3.0, 300.0]), np.array([150.5, 398.0, 300.0]), inside
+    )
     bright.put_back(image, placed, np.array([2.0, 1.0, 5.0]), restoring, cell)
     x, y = 200.25, 150.5
-    along = np.exp(-4 * np.log(2) * ((215 - x) * 3 / 68) ** 2 - 4 * np.log(2) * ((150 - y) * 3 / 37) ** 2)
-    assert image[150, 215] == pytest.approx(2 * along, rel=1e-5)  # position angle 90: the major axis lies along RA
+    along = np.exp(
+        -4 * np.log(2) * ((215 - x) * 3 / 68) ** 2 - 4 * np.log(2) * ((150 - y) * 3 / 37) ** 2
+    )
+    assert image[150, 215] == pytest.approx(
+        2 * along, rel=1e-5
+    )  # position angle 90: the major axis lies along RA
     assert image[398, 3] == pytest.approx(1.0)
     assert image[300, 300] == 0
 
@@ -123,7 +134,9 @@ def test_only_the_order_of_the_catalogue_counts() -> None:
     head = data.header
     frame = Frame(float(np.degrees(head.ra_rad)), float(np.degrees(head.dec_rad)), 5400, 3.0)
     where = beam.pointing(head, data.times_s, DEC_DEG, SITE)
-    once, twice = (bright.choose(part, frame, where, 1.4e9, (20, 5)) for part in (nvss(), doubled(nvss())))
+    once, twice = (
+        bright.choose(part, frame, where, 1.4e9, (20, 5)) for part in (nvss(), doubled(nvss()))
+    )
     assert np.array_equal(once.cosines, twice.cosines)
     assert np.count_nonzero(once.inside) == 20
     assert np.count_nonzero(~once.inside) == 5
@@ -158,8 +171,12 @@ def test_phases_of_antennas_are_seen_against_the_sources() -> None:
     angle[part.antenna2[0]] = np.linspace(-0.6, 0.6, channels)
     turned = model * np.exp(1j * (angle[part.antenna1] - angle[part.antenna2]))
     part.vis[:] = turned - model
-    found = phases.against_sources(replace(data, variance_jy2=0.0), phases.sample((turned.astype(np.complex64),)))
-    middles = angle.reshape(117, 8, -1).mean(axis=2)[np.unique(np.concatenate([part.antenna1, part.antenna2]))]
+    found = phases.against_sources(
+        replace(data, variance_jy2=0.0), phases.sample((turned.astype(np.complex64),))
+    )
+    middles = angle.reshape(117, 8, -1).mean(axis=2)[
+        np.unique(np.concatenate([part.antenna1, part.antenna2]))
+    ]
     # The other antennas see the two wrong ones on a twelfth of their baselines.
     assert found.rms_deg == pytest.approx(np.degrees(np.sqrt(np.mean(middles**2))), rel=0.1)
     assert found.error_deg == found.rms_deg

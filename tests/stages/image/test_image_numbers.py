@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from chain import Chain, contimg
-from contimg import contract
-from contimg.console import Console
-from contimg.flagfile import pack_flags
-from contimg.measures import casa_environment
-from contimg.ms import MeasurementSet
+from contimg.astro.measures import casa_environment
+from contimg.records.flagfile import pack_flags
+from contimg.records.ms import MeasurementSet
+from contimg.runtime import contract
+from contimg.runtime.console import Console
 from contimg_calibrate.foreign import pick_field
 from contimg_image.options import STAGE, ImageOptions
 from image_truth import compare, metrics, plane
@@ -47,7 +47,14 @@ def test_fluxes_and_places_about_3c48(full_chain: Chain) -> None:
 @pytest.mark.slow
 def test_fluxes_and_places_of_a_field_without_a_calibrator(full_chain: Chain) -> None:
     """The next hour's field, with gains that have drifted since and were fitted to NVSS in phase."""
-    target = Chain("full", seed=1, tier="standard", sky={"ra_deg": 38.9}, calibrate_from=full_chain, name=full_chain.store.name)
+    target = Chain(
+        "full",
+        seed=1,
+        tier="standard",
+        sky={"ra_deg": 38.9},
+        calibrate_from=full_chain,
+        name=full_chain.store.name,
+    )
     hold(compare(target, target.image))
     assert metrics(target.image)["noise_ratio"] <= 1.5
 
@@ -55,12 +62,21 @@ def test_fluxes_and_places_of_a_field_without_a_calibrator(full_chain: Chain) ->
 @pytest.mark.slow
 def test_tclean_says_the_same(small_chain: Chain, tmp_path: Path) -> None:
     """Two imagers, one answer: both are given the same visibilities, mask and restoring beam."""
-    given = {"ms": small_chain.ms, "flags": small_chain.flags, "calibration": small_chain.calibration, "tier": "development"}
+    given = {
+        "ms": small_chain.ms,
+        "flags": small_chain.flags,
+        "calibration": small_chain.calibration,
+        "tier": "development",
+    }
     said = {
-        backend: contimg("image", **given, out=tmp_path / backend, backend=backend, size=900, cell_arcsec=16.0)
+        backend: contimg(
+            "image", **given, out=tmp_path / backend, backend=backend, size=900, cell_arcsec=16.0
+        )
         for backend in ("wsclean", "tclean")
     }
-    ours, theirs = (plane(said[backend]["artifact"], "image.fits")[0] for backend in ("wsclean", "tclean"))
+    ours, theirs = (
+        plane(said[backend]["artifact"], "image.fits")[0] for backend in ("wsclean", "tclean")
+    )
     bright = ours > 0.05
     assert np.count_nonzero(bright) > 50
     # What is cleaned stops at two sigma in either, in another order: 2 sigma of 1 mJy.
@@ -94,7 +110,14 @@ json.dump(float(imstat("hand.image")["max"][0]), open("peak.json", "w"))
 
 def casa(script: str, folder: Path) -> None:
     env = casa_environment(dict(os.environ))
-    done = subprocess.run([sys.executable, "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -107,11 +130,26 @@ def vla(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]
     with MeasurementSet(field) as ms:
         flags = ms.read("FLAG")
     artifact = folder / "imported" / "0123456789abcdef"
-    write_artifact(artifact, "import-ms", {"group": "ngc5921"}, {"ms.tar": packed(field), "flags.bin": pack_flags(flags)})
-    calibration = contimg(
-        "calibrate", plain_ms=folder / "vla.ms", field=FIELD, calibrator="3C286", reference_antenna="1", out=folder / "cal"
+    write_artifact(
+        artifact,
+        "import-ms",
+        {"group": "ngc5921"},
+        {"ms.tar": packed(field), "flags.bin": pack_flags(flags)},
     )
-    options = ImageOptions(ms=str(artifact), flags=str(artifact), calibration=calibration["artifact"], out=str(folder / "image"))
+    calibration = contimg(
+        "calibrate",
+        plain_ms=folder / "vla.ms",
+        field=FIELD,
+        calibrator="3C286",
+        reference_antenna="1",
+        out=folder / "cal",
+    )
+    options = ImageOptions(
+        ms=str(artifact),
+        flags=str(artifact),
+        calibration=calibration["artifact"],
+        out=str(folder / "image"),
+    )
     return contract.run(STAGE, options, dict(os.environ), Console("image", {})), folder
 
 
@@ -129,7 +167,9 @@ def test_3c286_equals_casatasks_by_hand(vla: tuple[dict[str, Any], Path]) -> Non
     assert said["metrics"]["peak_jy"] == pytest.approx(by_hand, rel=5e-3)  # the issue's bound
 
 
-def test_a_telescope_whose_beam_is_unknown_says_so_in_the_header(vla: tuple[dict[str, Any], Path]) -> None:
+def test_a_telescope_whose_beam_is_unknown_says_so_in_the_header(
+    vla: tuple[dict[str, Any], Path],
+) -> None:
     said, _ = vla
     beam, head = plane(said["artifact"], "beam.fits")
     assert (head["TELESCOP"], head["PBMODEL"]) == ("VLA", "none")

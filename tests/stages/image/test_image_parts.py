@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from pydantic import ValidationError
 
-from contimg.errors import BadImageError
+from contimg.runtime.errors import BadImageError
 from contimg_image import judge, masks, noise, tiers
 from contimg_image.frame import Frame
 from contimg_image.options import ImageOptions
@@ -39,7 +39,9 @@ def test_the_standard_tier_is_what_measured_md_found_right() -> None:
 
 
 def test_own_numbers_replace_the_tiers() -> None:
-    found = tiers.settings(options(size=1000, robust=-0.5, threshold=4.0), "DSA_110", 2602.0, 4.65, 1.4986e9)
+    found = tiers.settings(
+        options(size=1000, robust=-0.5, threshold=4.0), "DSA_110", 2602.0, 4.65, 1.4986e9
+    )
     assert (found.size, found.robust, found.threshold, found.cell_arcsec) == (1000, -0.5, 4.0, 3.0)
 
 
@@ -58,14 +60,22 @@ def test_good_sizes_are_even_and_smooth(least: int, size: int) -> None:
 
 
 def test_nothing_absurd_can_be_asked_for() -> None:
-    for wrong in ({"size": 10}, {"cell_arcsec": 0}, {"robust": 3}, {"tier": "best"}, {"backend": "aips"}):
+    for wrong in (
+        {"size": 10},
+        {"cell_arcsec": 0},
+        {"robust": 3},
+        {"tier": "best"},
+        {"backend": "aips"},
+    ):
         with pytest.raises(ValidationError):
             options(**wrong)
 
 
 def test_wsclean_is_told_what_it_must_never_forget() -> None:
     settings = tiers.TIERS["standard"]
-    argv = command(Job((), settings, (68.0, 37.0, 90.0), FRAME, 1.0), None, __import__("pathlib").Path("/s"))
+    argv = command(
+        Job((), settings, (68.0, 37.0, 90.0), FRAME, 1.0), None, __import__("pathlib").Path("/s")
+    )
     assert "-use-wgridder" in argv  # the default of 3.1 loses 4 % of a source at 1.1 deg
     assert argv[argv.index("-j") + 1] == "1"  # two threads sum in any order
     assert "-no-update-model-required" in argv
@@ -113,7 +123,9 @@ def test_strangers_are_found_once_each() -> None:
     x, y = masks.strangers(residual, local, known, 5.0, lobe=0.1)
     # The parabola through 40, 50 and 30 has its top a sixth of a pixel to the left.
     assert (x, y) == (pytest.approx([201 - 1 / 6, 50]), pytest.approx([101, 400]))
-    assert len(masks.strangers(residual, local, known, 5.0, lobe=0.35)[0]) == 1, "20 may be a sidelobe of 50"
+    assert len(masks.strangers(residual, local, known, 5.0, lobe=0.35)[0]) == 1, (
+        "20 may be a sidelobe of 50"
+    )
     assert len(masks.strangers(residual, 5 * local, known, 5.0, lobe=0.1)[0]) == 0, "10 sigma"
 
 
@@ -124,7 +136,9 @@ def test_sidelobes_are_looked_for_outside_of_the_main_lobe() -> None:
 
 
 def test_the_masks_file_has_the_images_place(tmp_path: Any) -> None:
-    path = write_mask(tmp_path / "m.fits", masks.discs(FRAME, np.array([10.0]), np.array([20.0]), 3.0), FRAME)
+    path = write_mask(
+        tmp_path / "m.fits", masks.discs(FRAME, np.array([10.0]), np.array([20.0]), 3.0), FRAME
+    )
     with fits.open(path) as file:
         assert file[0].data.shape == (1, 1, 600, 600)
         assert file[0].data[0, 0, 20, 10] == 1
@@ -142,7 +156,9 @@ def test_the_rms_map_follows_the_noise_and_not_the_sources() -> None:
     plane[sources] += 100
     found = noise.rms_map(plane, sources, beam_px=3.0)
     # Boxes of 42 pixels, every pixel used, 2.5 % each; the level changes by 4 % within half a box.
-    np.testing.assert_allclose(found[:, 30:-30], np.broadcast_to(level, (600, 600))[:, 30:-30], rtol=0.15)
+    np.testing.assert_allclose(
+        found[:, 30:-30], np.broadcast_to(level, (600, 600))[:, 30:-30], rtol=0.15
+    )
     assert np.median(found / level) == pytest.approx(1.0, abs=0.01)
 
 
@@ -170,17 +186,41 @@ def test_no_pixels_no_rms() -> None:
 
 def description(**extra: Any) -> Description:
     return Description(
-        FRAME, "DSA_110", (-2.4e6, -4.5e6, 3.8e6), "20260125t021221", 61065.09, 61065.0936, (1.405e9, 187.5e6), 1.4051e9,
-        (68 / 3600, 37 / 3600, 95.0), extra,
-    )  # fmt: skip
+        FRAME,
+        "DSA_110",
+        (-2.4e6, -4.5e6, 3.8e6),
+        "20260125t021221",
+        61065.09,
+        61065.0936,
+        (1.405e9, 187.5e6),
+        1.4051e9,
+        (68 / 3600, 37 / 3600, 95.0),
+        extra,
+    )
 
 
 def test_headers_say_what_conventions_md_asks_for() -> None:
-    made = header(description(GROUPID=("20260125t021221", "group")), "Jy/beam", "clean image", corrected=True)
+    made = header(
+        description(GROUPID=("20260125t021221", "group")), "Jy/beam", "clean image", corrected=True
+    )
     for key in (
-        "BUNIT", "BMAJ", "BMIN", "BPA", "RADESYS", "SPECSYS", "RESTFRQ", "DATE-OBS", "DATE-BEG", "DATE-END", "DATE-AVG", "MJD-OBS", "TIMESYS",
-        "TELESCOP", "GROUPID", "PBCOR",
-    ):  # fmt: skip
+        "BUNIT",
+        "BMAJ",
+        "BMIN",
+        "BPA",
+        "RADESYS",
+        "SPECSYS",
+        "RESTFRQ",
+        "DATE-OBS",
+        "DATE-BEG",
+        "DATE-END",
+        "DATE-AVG",
+        "MJD-OBS",
+        "TIMESYS",
+        "TELESCOP",
+        "GROUPID",
+        "PBCOR",
+    ):
         assert key in made, key
     assert (made["BUNIT"], made["RADESYS"], made["PBCOR"]) == ("Jy/beam", "ICRS", True)
     assert made["DATE-OBS"] == "2026-01-25T02:09:36.000"
@@ -255,7 +295,9 @@ def test_an_empty_image_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "beam", [{"bmin_deg": 5 / 3600}, {"bmaj_deg": 0.3}, {"bmaj_deg": 0.14, "bmin_deg": 0.005}], ids=["thin", "huge", "a line"]
+    "beam",
+    [{"bmin_deg": 5 / 3600}, {"bmaj_deg": 0.3}, {"bmaj_deg": 0.14, "bmin_deg": 0.005}],
+    ids=["thin", "huge", "a line"],
 )
 def test_an_absurd_beam_is_refused(beam: dict[str, float]) -> None:
     with pytest.raises(BadImageError, match="a beam between"):
@@ -263,7 +305,9 @@ def test_an_absurd_beam_is_refused(beam: dict[str, float]) -> None:
 
 
 def seen(expected: list[float], found: list[float]) -> judge.Sightings:
-    return judge.Sightings(np.array(expected), np.array(found), np.array(found), np.zeros(len(found)))
+    return judge.Sightings(
+        np.array(expected), np.array(found), np.array(found), np.zeros(len(found))
+    )
 
 
 def test_noise_far_above_thermal_is_refused() -> None:
@@ -273,7 +317,9 @@ def test_noise_far_above_thermal_is_refused() -> None:
 
 
 def test_sources_must_be_where_the_catalogue_has_them() -> None:
-    judge.check_sky("x", 2e-4, 2e-4, seen([1.0, 0.5, 0.2], [0.9, 0.5, 0.01]))  # one of them may have faded
+    judge.check_sky(
+        "x", 2e-4, 2e-4, seen([1.0, 0.5, 0.2], [0.9, 0.5, 0.01])
+    )  # one of them may have faded
     with pytest.raises(BadImageError, match="Phases, phase centre or times are wrong"):
         judge.check_sky("x", 2e-4, 2e-4, seen([1.0, 0.5, 0.2], [0.02, 0.01, 0.02]))
 

@@ -14,17 +14,17 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from chain import Chain
-from contimg import contract
-from contimg.calibration import RECORD
-from contimg.catalogues import nvss
-from contimg.console import Console
-from contimg.errors import AllFlaggedError, BadImageError, BadInputError, MissingError
-from contimg.flagfile import pack_flags, read_flags
-from contimg.images import read_image
-from contimg.manifest import read_manifest
-from contimg.ms import MeasurementSet
-from contimg.schemas.images import IMAGES
-from contimg.schemas.shipped import CATALOGUE
+from contimg.astro.catalogues import nvss
+from contimg.records.calibration import RECORD
+from contimg.records.flagfile import pack_flags, read_flags
+from contimg.records.images import read_image
+from contimg.records.ms import MeasurementSet
+from contimg.records.schemas.images import IMAGES
+from contimg.records.schemas.shipped import CATALOGUE
+from contimg.runtime import contract
+from contimg.runtime.console import Console
+from contimg.runtime.errors import AllFlaggedError, BadImageError, BadInputError, MissingError
+from contimg.runtime.manifest import read_manifest
 from contimg_image.options import STAGE, ImageOptions
 from image_truth import compare, metrics, plane
 from observed import packed, write_artifact
@@ -35,15 +35,27 @@ if TYPE_CHECKING:
     Turn = Callable[[np.ndarray[Any, Any], int], np.ndarray[Any, Any]]
 
 FILES = {
-    "image.fits", "image.pbcor.fits", "residual.fits", "psf.fits", "beam.fits", "rms.fits", "thumbnail.png", "imaging.json",
+    "image.fits",
+    "image.pbcor.fits",
+    "residual.fits",
+    "psf.fits",
+    "beam.fits",
+    "rms.fits",
+    "thumbnail.png",
+    "imaging.json",
     "uv.npz",
-}  # fmt: skip
+}
 QUICK = {"tier": "development", "size": 960, "cell_arcsec": 15.0}
 """4 deg of sky in a quarter of the pixels: for what does not depend on fluxes to a per cent."""
 
 
 def image(out: Path, chain: Chain, **chosen: Any) -> dict[str, Any]:
-    given = {"ms": chain.ms, "flags": chain.flags, "calibration": chain.calibration, "out": str(out)} | chosen
+    given = {
+        "ms": chain.ms,
+        "flags": chain.flags,
+        "calibration": chain.calibration,
+        "out": str(out),
+    } | chosen
     return contract.run(STAGE, ImageOptions(**given), dict(os.environ), Console("image", {}))
 
 
@@ -53,7 +65,16 @@ def image(out: Path, chain: Chain, **chosen: Any) -> dict[str, Any]:
 def test_everything_is_there(small_chain: Chain) -> None:
     manifest = read_manifest(small_chain.image)
     assert {output.name for output in manifest.outputs} == FILES
-    wanted = {"rms_jy", "thermal_rms_jy", "bmaj_arcsec", "bmin_arcsec", "bpa_deg", "mjd", "group", "pointing_dec_deg"}
+    wanted = {
+        "rms_jy",
+        "thermal_rms_jy",
+        "bmaj_arcsec",
+        "bmin_arcsec",
+        "bpa_deg",
+        "mjd",
+        "group",
+        "pointing_dec_deg",
+    }
     assert wanted <= set(manifest.metrics)
     assert manifest.metrics["group"] == small_chain.group_id
     record = json.loads((Path(small_chain.image) / "imaging.json").read_text())
@@ -76,15 +97,21 @@ def test_headers_carry_their_provenance(small_chain: Chain) -> None:
 
 def test_the_table_has_a_row_that_agrees_with_the_header(small_chain: Chain) -> None:
     key, head = Path(small_chain.image).name, plane(small_chain.image, "image.fits")[1]
-    (path,) = (small_chain.store / "tables/images").glob(f"date=2026-01-25/{small_chain.group_id}.parquet")
+    (path,) = (small_chain.store / "tables/images").glob(
+        f"date=2026-01-25/{small_chain.group_id}.parquet"
+    )
     (row,) = IMAGES.read(path.read_bytes(), str(path)).to_pylist()
     assert (row["image"], row["group"]) == (key, small_chain.group_id)
     assert (small_chain.store / row["artifact"]).samefile(small_chain.image)
     assert (row["ms"], row["calibration"]) == (Path(small_chain.ms).name, head["CALTBL"])
     assert (row["ra"], row["dec"]) == pytest.approx((head["CRVAL1"], head["CRVAL2"]))
     assert row["width"] == pytest.approx(head["NAXIS1"] * head["CDELT2"])
-    assert (row["bmaj"] / 3600, row["bmin"] / 3600, row["bpa"]) == pytest.approx((head["BMAJ"], head["BMIN"], head["BPA"]))
-    assert (row["rms"], row["thermal_rms"]) == pytest.approx((1e3 * head["RMSMED"], 1e3 * head["RMSTHERM"]))
+    assert (row["bmaj"] / 3600, row["bmin"] / 3600, row["bpa"]) == pytest.approx(
+        (head["BMAJ"], head["BMIN"], head["BPA"])
+    )
+    assert (row["rms"], row["thermal_rms"]) == pytest.approx(
+        (1e3 * head["RMSMED"], 1e3 * head["RMSTHERM"])
+    )
     assert row["peak"] == pytest.approx(1e3 * plane(small_chain.image, "image.fits")[0].max())
     # WSClean's own axis holds the middle and the width of the band.
     assert (row["freq_min"] + row["freq_max"]) / 2 == pytest.approx(head["CRVAL3"])
@@ -94,7 +121,10 @@ def test_the_table_has_a_row_that_agrees_with_the_header(small_chain: Chain) -> 
 
 
 def test_the_corrected_image_is_the_image_over_the_beam(small_chain: Chain) -> None:
-    apparent, beam = plane(small_chain.image, "image.fits")[0], plane(small_chain.image, "beam.fits")[0]
+    apparent, beam = (
+        plane(small_chain.image, "image.fits")[0],
+        plane(small_chain.image, "beam.fits")[0],
+    )
     corrected, head = plane(small_chain.image, "image.pbcor.fits")
     assert head["PBCOR"] is True
     assert np.array_equal(np.isfinite(corrected), beam >= 0.2)
@@ -146,7 +176,8 @@ def test_it_is_not_mirrored(small_chain: Chain) -> None:
             continue
         own.append(pixels[y, x] / (beam[y, x] * source["flux_jy"]))
         others += [
-            pixels[b, a] / (beam[y, x] * source["flux_jy"]) for a, b in ((size - x, y), (x, size - y), (size - x, size - y))
+            pixels[b, a] / (beam[y, x] * source["flux_jy"])
+            for a, b in ((size - x, y), (x, size - y), (size - x, size - y))
         ]
     assert len(own) >= 8
     assert np.median(own) > 0.9
@@ -160,7 +191,10 @@ def test_the_rms_is_near_thermal(small_chain: Chain) -> None:
 
 def test_the_same_input_makes_the_same_bytes(small_chain: Chain, tmp_path: Path) -> None:
     first, second = (image(tmp_path / name, small_chain, **QUICK) for name in ("a", "b"))
-    digests = [{o.name: o.sha256 for o in read_manifest(said["artifact"]).outputs} for said in (first, second)]
+    digests = [
+        {o.name: o.sha256 for o in read_manifest(said["artifact"]).outputs}
+        for said in (first, second)
+    ]
     assert digests[0] == digests[1]
 
 
@@ -172,17 +206,30 @@ def catalogue(path: Path, factor: float) -> str:
     part = nvss().within(24.42, 32.86, 4.0)
     unknown = np.full(len(part), np.nan)
     known = {
-        "name": part.name, "ra": part.ra_deg, "dec": part.dec_deg, "flux": part.flux_jy * factor, "flux_peak": part.peak_jy * factor,
-        "frequency": np.full(len(part), 1.4e9), "major": unknown, "spectral_index": unknown,
-    }  # fmt: skip
-    columns = {column.name: known.get(column.name, [None] * len(part)) for column in CATALOGUE.columns}
+        "name": part.name,
+        "ra": part.ra_deg,
+        "dec": part.dec_deg,
+        "flux": part.flux_jy * factor,
+        "flux_peak": part.peak_jy * factor,
+        "frequency": np.full(len(part), 1.4e9),
+        "major": unknown,
+        "spectral_index": unknown,
+    }
+    columns = {
+        column.name: known.get(column.name, [None] * len(part)) for column in CATALOGUE.columns
+    }
     path.write_bytes(CATALOGUE.to_bytes(columns))
     return str(path)
 
 
 def test_doubled_catalogue_fluxes_move_no_image_flux(small_chain: Chain, tmp_path: Path) -> None:
     said = [
-        image(tmp_path / "out", small_chain, catalogue=catalogue(tmp_path / f"{name}.parquet", factor), **QUICK)
+        image(
+            tmp_path / "out",
+            small_chain,
+            catalogue=catalogue(tmp_path / f"{name}.parquet", factor),
+            **QUICK,
+        )
         for name, factor in (("once", 1.0), ("twice", 2.0))
     ]
     assert said[0]["key"] != said[1]["key"]
@@ -190,14 +237,18 @@ def test_doubled_catalogue_fluxes_move_no_image_flux(small_chain: Chain, tmp_pat
     bright = once > 0.02
     assert np.count_nonzero(bright) > 100
     assert np.abs(twice[bright] / once[bright] - 1).max() < 1e-3  # the issue's bound
-    assert said[0]["metrics"]["flux_ratio"] == pytest.approx(2 * said[1]["metrics"]["flux_ratio"], rel=0.05)
+    assert said[0]["metrics"]["flux_ratio"] == pytest.approx(
+        2 * said[1]["metrics"]["flux_ratio"], rel=0.05
+    )
 
 
 def test_a_source_that_no_catalogue_has_is_cleaned_too(small_chain: Chain, tmp_path: Path) -> None:
     """Without 3C48 in the catalogue the first round leaves its sidelobes; it is found and the second round takes it."""
     path = Path(catalogue(tmp_path / "all.parquet", 1.0))
     table = CATALOGUE.read(path.read_bytes(), "x")
-    kept = table.filter(np.hypot(table["ra"].to_numpy() - 24.42, table["dec"].to_numpy() - 33.16) > 0.05)
+    kept = table.filter(
+        np.hypot(table["ra"].to_numpy() - 24.42, table["dec"].to_numpy() - 33.16) > 0.05
+    )
     path.write_bytes(CATALOGUE.to_bytes(kept))
     said = image(tmp_path / "out", small_chain, catalogue=str(path), **QUICK)
     assert said["metrics"]["strangers"] >= 1
@@ -208,7 +259,9 @@ def test_a_source_that_no_catalogue_has_is_cleaned_too(small_chain: Chain, tmp_p
 
 def test_a_dirty_image_is_had_by_asking(small_chain: Chain, tmp_path: Path) -> None:
     said = image(tmp_path, small_chain, niter=0, **QUICK)
-    assert np.array_equal(plane(said["artifact"], "image.fits")[0], plane(said["artifact"], "residual.fits")[0])
+    assert np.array_equal(
+        plane(said["artifact"], "image.fits")[0], plane(said["artifact"], "residual.fits")[0]
+    )
 
 
 # What it refuses
@@ -241,7 +294,10 @@ def turned(chain: Chain, folder: Path, role: str, factor: Turn) -> str:
     (tree,) = (folder / role).iterdir()
     with ct.table(str(tree), readonly=False, ack=False) as table:
         value = table.getcol("CPARAM")
-        table.putcol("CPARAM", (value * factor(table.getcol("ANTENNA1"), value.shape[1])).astype(np.complex64))
+        table.putcol(
+            "CPARAM",
+            (value * factor(table.getcol("ANTENNA1"), value.shape[1])).astype(np.complex64),
+        )
     return altered(folder / "calibrate", chain.calibration, {name: packed(tree)})
 
 
@@ -254,30 +310,56 @@ def phases(sigma_deg: float) -> Turn:
 def delays(sigma_ns: float) -> Turn:
     """A delay for each antenna and polarization: no phase in the middle of the band."""
     delay_s = np.random.default_rng(4).normal(0, sigma_ns * 1e-9, (117, 1, 2))
-    return lambda antenna, channels: np.exp(2j * np.pi * delay_s[antenna] * np.linspace(-93.75e6, 93.75e6, channels)[:, None])
+    return lambda antenna, channels: np.exp(
+        2j * np.pi * delay_s[antenna] * np.linspace(-93.75e6, 93.75e6, channels)[:, None]
+    )
 
 
 @pytest.mark.parametrize(
     ("role", "factor"),
-    [("phase", phases(1000)), ("phase", phases(30)), ("gain", phases(60)), ("bandpass", phases(60)), ("bandpass", delays(2.0))],
+    [
+        ("phase", phases(1000)),
+        ("phase", phases(30)),
+        ("gain", phases(60)),
+        ("bandpass", phases(60)),
+        ("bandpass", delays(2.0)),
+    ],
     ids=["random", "30 deg", "gain", "bandpass", "delays"],
 )
-def test_wrong_phases_in_any_table_make_no_image(small_chain: Chain, tmp_path: Path, role: str, factor: Turn) -> None:
+def test_wrong_phases_in_any_table_make_no_image(
+    small_chain: Chain, tmp_path: Path, role: str, factor: Turn
+) -> None:
     with pytest.raises(BadImageError, match="phases agree"):
-        image(tmp_path / "out", small_chain, calibration=turned(small_chain, tmp_path, role, factor), **QUICK)
+        image(
+            tmp_path / "out",
+            small_chain,
+            calibration=turned(small_chain, tmp_path, role, factor),
+            **QUICK,
+        )
     assert not list((tmp_path / "out").rglob("manifest.json"))
 
 
 def test_phases_that_cost_some_per_cent_are_said(small_chain: Chain, tmp_path: Path) -> None:
-    said = image(tmp_path / "out", small_chain, calibration=turned(small_chain, tmp_path, "phase", phases(10)), **QUICK)
-    assert 5 < said["metrics"]["phase_error_deg"] < 10  # 10 / sqrt(2), the mean of two polarizations
+    said = image(
+        tmp_path / "out",
+        small_chain,
+        calibration=turned(small_chain, tmp_path, "phase", phases(10)),
+        **QUICK,
+    )
+    assert (
+        5 < said["metrics"]["phase_error_deg"] < 10
+    )  # 10 / sqrt(2), the mean of two polarizations
     assert 0.9 < said["metrics"]["flux_ratio"] < 0.97
     assert "phases of antennas are off" in " ".join(said["qa"]["reasons"])
 
 
 def test_raw_data_are_never_imaged(small_chain: Chain, tmp_path: Path) -> None:
     record = json.loads((Path(small_chain.calibration) / RECORD).read_text())
-    sick = altered(tmp_path / "calibrate", small_chain.calibration, {RECORD: json.dumps(record | {"tables": []}).encode()})
+    sick = altered(
+        tmp_path / "calibrate",
+        small_chain.calibration,
+        {RECORD: json.dumps(record | {"tables": []}).encode()},
+    )
     with pytest.raises(BadInputError, match="raw data are never imaged"):
         image(tmp_path / "out", small_chain, calibration=sick)
 

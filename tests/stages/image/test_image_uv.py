@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contimg.telescope import SPEED_OF_LIGHT
+from contimg.astro.telescope import SPEED_OF_LIGHT
 from contimg_image import uv
 from contimg_image.averaging import Averaged
 from image_arrays import averaged
@@ -22,7 +22,9 @@ def observed(data: Averaged, seed: int = 4) -> tuple[np.ndarray, ...]:
     rng, before = np.random.default_rng(seed), []
     for part in data.sets:
         sigma = np.sqrt(data.variance_jy2 / np.maximum(part.weight, 1e-9))
-        noise = sigma * (rng.standard_normal(part.vis.shape) + 1j * rng.standard_normal(part.vis.shape))
+        noise = sigma * (
+            rng.standard_normal(part.vis.shape) + 1j * rng.standard_normal(part.vis.shape)
+        )
         phase = np.exp(2j * np.pi * rng.random(part.vis.shape))
         before.append(((FLUX_JY * phase) + noise).astype(np.complex64))
         part.vis[:] = before[-1] - (MODEL_JY * phase).astype(np.complex64)
@@ -45,7 +47,9 @@ def found(data: Averaged) -> dict[str, Any]:
 
 
 def error(found: dict[str, Any], power: float) -> np.ndarray:
-    return np.asarray(np.sqrt((found["noise_jy2"] ** 2 + 2 * power * found["noise_jy2"]) / found["samples"]))
+    return np.asarray(
+        np.sqrt((found["noise_jy2"] ** 2 + 2 * power * found["noise_jy2"]) / found["samples"])
+    )
 
 
 def test_power_of_each_baseline_without_its_noise(found: dict[str, Any]) -> None:
@@ -58,11 +62,15 @@ def test_power_of_each_baseline_without_its_noise(found: dict[str, Any]) -> None
 
 
 def test_the_model_is_what_was_taken_out(found: dict[str, Any]) -> None:
-    assert found["model_jy2"] == pytest.approx(np.full(found["model_jy2"].size, MODEL_JY**2), rel=1e-5)  # single precision
+    assert found["model_jy2"] == pytest.approx(
+        np.full(found["model_jy2"].size, MODEL_JY**2), rel=1e-5
+    )  # single precision
     assert found["sources"] == 7
 
 
-def test_every_visibility_with_weight_is_counted_once(data: Averaged, found: dict[str, Any]) -> None:
+def test_every_visibility_with_weight_is_counted_once(
+    data: Averaged, found: dict[str, Any]
+) -> None:
     (part,) = data.sets
     assert found["samples"].sum() == np.count_nonzero(part.weight)
     assert found["coverage"].sum() == pytest.approx(part.weight.sum(), rel=1e-5)
@@ -75,13 +83,23 @@ def test_distances_are_those_of_the_baselines(data: Averaged, found: dict[str, A
     (part,) = data.sets
     k = int(np.argmax(found["uv_wavelengths"]))
     mine = (part.antenna1 == found["antenna1"][k]) & (part.antenna2 == found["antenna2"][k])
-    each = np.hypot(part.uvw_m[mine, 0], part.uvw_m[mine, 1])[:, None] * part.frequencies_hz / SPEED_OF_LIGHT
-    assert found["uv_wavelengths"][k] == pytest.approx(np.average(each, weights=part.weight[mine]), rel=1e-5)
+    each = (
+        np.hypot(part.uvw_m[mine, 0], part.uvw_m[mine, 1])[:, None]
+        * part.frequencies_hz
+        / SPEED_OF_LIGHT
+    )
+    assert found["uv_wavelengths"][k] == pytest.approx(
+        np.average(each, weights=part.weight[mine]), rel=1e-5
+    )
     # The farthest cell with weight holds the farthest visibility, to a cell.
     y, x = np.nonzero(found["coverage"])
     cells = np.hypot(x + 0.5 - found["coverage"].shape[1] // 2, y + 0.5).max()
-    whole = (np.hypot(part.uvw_m[:, 0], part.uvw_m[:, 1])[:, None] * part.frequencies_hz / SPEED_OF_LIGHT)[part.weight > 0]
-    assert cells * found["cell_wavelengths"] == pytest.approx(whole.max(), abs=1.5 * float(found["cell_wavelengths"]))
+    whole = (
+        np.hypot(part.uvw_m[:, 0], part.uvw_m[:, 1])[:, None] * part.frequencies_hz / SPEED_OF_LIGHT
+    )[part.weight > 0]
+    assert cells * found["cell_wavelengths"] == pytest.approx(
+        whole.max(), abs=1.5 * float(found["cell_wavelengths"])
+    )
 
 
 def test_one_polarization_has_no_known_noise_to_take_off(data: Averaged) -> None:

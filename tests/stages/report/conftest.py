@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from chain import Chain, contimg
-from contimg.schemas.photometry import PHOTOMETRY
-from contimg.store import open_store
+from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.store import open_store
 from contimg_simulate.lightcurves import Flare, Lens
 
 EPOCHS, SOURCES, FIRST_MJD, RMS_MJY = 26, 40, 61065.05, 1.0
@@ -33,7 +33,12 @@ def sources() -> list[dict[str, Any]]:
     flux = np.geomspace(400, 80, SOURCES)
     flux[FAINT] = 4.0
     return [
-        {"source": f"DSA J0235{k:02d}.0+330000", "ra": float(ra[k]), "dec": float(dec[k]), "flux": float(flux[k])}
+        {
+            "source": f"DSA J0235{k:02d}.0+330000",
+            "ra": float(ra[k]),
+            "dec": float(dec[k]),
+            "flux": float(flux[k]),
+        }
         for k in range(SOURCES)
     ]
 
@@ -60,12 +65,29 @@ def epoch_rows(epoch: int, rng: np.random.Generator) -> tuple[str, list[dict[str
             "flux_fit_err": RMS_MJY,
             "flux_ratio": flux / source["flux"],
         }
-        rows.append({
-            "source": source["source"], "ra": source["ra"], "dec": source["dec"], "group": group, "image": "0" * 16, "mjd": mjd, "strip": 33.0,
-            "beam": 1.0, "flux_forced": flux, "local_rms": RMS_MJY, "flux_fit_rms": RMS_MJY, "flux_scale_err": 0.05, "background": 0.0,
-            "snr": flux / RMS_MJY, "upper_limit": not found, "compactness": 1.0, "blend": 1, "catalogue_flux": source["flux"],
-            **(measured if found else {"flux_limit": max(flux, 0) + 3 * RMS_MJY}),
-        })  # fmt: skip
+        rows.append(
+            {
+                "source": source["source"],
+                "ra": source["ra"],
+                "dec": source["dec"],
+                "group": group,
+                "image": "0" * 16,
+                "mjd": mjd,
+                "strip": 33.0,
+                "beam": 1.0,
+                "flux_forced": flux,
+                "local_rms": RMS_MJY,
+                "flux_fit_rms": RMS_MJY,
+                "flux_scale_err": 0.05,
+                "background": 0.0,
+                "snr": flux / RMS_MJY,
+                "upper_limit": not found,
+                "compactness": 1.0,
+                "blend": 1,
+                "catalogue_flux": source["flux"],
+                **(measured if found else {"flux_limit": max(flux, 0) + 3 * RMS_MJY}),
+            }
+        )
     return group, rows
 
 
@@ -77,10 +99,15 @@ def epochs(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for epoch in range(EPOCHS):
         group, rows = epoch_rows(epoch, rng)
         open_store(str(store / "tables")).put(
-            f"photometry/date=2026-01-25/{group}.parquet", PHOTOMETRY.to_bytes(PHOTOMETRY.rows(rows))
+            f"photometry/date=2026-01-25/{group}.parquet",
+            PHOTOMETRY.to_bytes(PHOTOMETRY.rows(rows)),
         )
-    made = contimg("normalize", tables=store / "tables", strip=33.0, out=store / "normalize")["artifact"]
-    found = contimg("variability", normalized=made, tables=store / "tables", out=store / "variability")["artifact"]
+    made = contimg("normalize", tables=store / "tables", strip=33.0, out=store / "normalize")[
+        "artifact"
+    ]
+    found = contimg(
+        "variability", normalized=made, tables=store / "tables", out=store / "variability"
+    )["artifact"]
     return Run(made, found)
 
 
@@ -88,21 +115,31 @@ def epochs(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def group_options(small_chain: Chain) -> dict[str, str]:
     """The artifacts of a small simulated group, as options of the report."""
     return {
-        "convert": small_chain.ms, "flag": small_chain.flags, "calibrate": small_chain.calibration, "image": small_chain.image,
+        "convert": small_chain.ms,
+        "flag": small_chain.flags,
+        "calibrate": small_chain.calibration,
+        "image": small_chain.image,
         "photometry": small_chain.photometry,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="session")
 def group_page(group_options: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a group."""
-    return Path(contimg("report", out=tmp_path_factory.mktemp("group"), **group_options)["artifact"]) / "report.html"
+    return (
+        Path(contimg("report", out=tmp_path_factory.mktemp("group"), **group_options)["artifact"])
+        / "report.html"
+    )
 
 
 @pytest.fixture(scope="session")
-def run_page(epochs: Run, group_options: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_page(
+    epochs: Run, group_options: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The page of a run."""
     groups = ",".join(group_options.values())
     out = tmp_path_factory.mktemp("page")
-    made = contimg("report", normalize=epochs.normalize, variability=epochs.variability, groups=groups, out=out)
+    made = contimg(
+        "report", normalize=epochs.normalize, variability=epochs.variability, groups=groups, out=out
+    )
     return Path(made["artifact"]) / "report.html"

@@ -13,16 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 PAGES = ["group_page", "run_page"]
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the pages were not looked at")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: the pages were not looked at"
+)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
         )
         yield made
         made.close()
@@ -72,7 +77,9 @@ def test_every_picture_is_there(browser: Browser, path: Path) -> None:
         }"""
     )
     assert all(size > 0 for size in sizes)
-    boxes = page.evaluate("[...document.querySelectorAll('figure svg')].map(e => [e.clientWidth, e.clientHeight])")
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('figure svg')].map(e => [e.clientWidth, e.clientHeight])"
+    )
     assert boxes
     assert all(width > 200 and height > 80 for width, height in boxes)
 
@@ -106,10 +113,18 @@ def test_a_page_can_be_used_without_eyes_or_mouse(browser: Browser, path: Path) 
     page = Visit(browser, path, 1280).page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    assert page.evaluate("[...document.querySelectorAll('table')].every(t => t.caption && t.querySelector('th[scope=col]'))")
-    assert page.evaluate("[...document.querySelectorAll('tbody tr')].every(r => r.querySelector('th[scope=row]'))")
-    assert page.evaluate("[...document.querySelectorAll('figure svg')].every(e => e.getAttribute('role') === 'img')")
-    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(e => Number(e.tagName[1]))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('table')].every(t => t.caption && t.querySelector('th[scope=col]'))"
+    )
+    assert page.evaluate(
+        "[...document.querySelectorAll('tbody tr')].every(r => r.querySelector('th[scope=row]'))"
+    )
+    assert page.evaluate(
+        "[...document.querySelectorAll('figure svg')].every(e => e.getAttribute('role') === 'img')"
+    )
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3')].map(e => Number(e.tagName[1]))"
+    )
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 

@@ -28,11 +28,16 @@ def visibilities(model_jy: float = 2.0, left_jy2: float = 0.01) -> dict[str, np.
     covered = np.zeros((102, 204), np.float32)
     covered[40, 102 + 70] = 3.0
     return {
-        "uv_wavelengths": np.geomspace(100, 10_000, shape).astype(np.float32), "power_jy2": np.full(shape, 4.0, np.float32),
-        "model_jy2": np.full(shape, model_jy**2, np.float32), "left_jy2": np.full(shape, left_jy2, np.float32),
-        "noise_jy2": np.full(shape, 9.0, np.float32), "samples": np.full(shape, 10_000, np.int32), "coverage": covered,
-        "cell_wavelengths": np.float64(CELL), "sources": np.int64(20),
-    }  # fmt: skip
+        "uv_wavelengths": np.geomspace(100, 10_000, shape).astype(np.float32),
+        "power_jy2": np.full(shape, 4.0, np.float32),
+        "model_jy2": np.full(shape, model_jy**2, np.float32),
+        "left_jy2": np.full(shape, left_jy2, np.float32),
+        "noise_jy2": np.full(shape, 9.0, np.float32),
+        "samples": np.full(shape, 10_000, np.int32),
+        "coverage": covered,
+        "cell_wavelengths": np.float64(CELL),
+        "sources": np.int64(20),
+    }
 
 
 class Image:
@@ -77,9 +82,14 @@ def test_amplitudes_are_roots_of_median_powers() -> None:
     assert "2.00 Jy (model 2.00 Jy) at 0.1" in drawn.alt
     assert drawn.caption.endswith("20 sources at catalogue places, their fluxes fitted.")
     words = re.findall(r">([^<>]+)</text>", drawn.svg)
-    assert {"data, median", "model", "data − model", "noise of a baseline, 1σ", "uv distance (kλ)", "rms amplitude (Jy)"} <= set(
-        words
-    )
+    assert {
+        "data, median",
+        "model",
+        "data − model",
+        "noise of a baseline, 1σ",
+        "uv distance (kλ)",
+        "rms amplitude (Jy)",
+    } <= set(words)
 
 
 def test_a_few_wild_baselines_do_not_move_the_medians() -> None:
@@ -94,7 +104,12 @@ def test_what_noise_has_made_negative_is_left_out() -> None:
     x, level = plots_uv.binned(distance, power, 14)
     assert np.isnan(level[x < 0.8]).all()
     assert level[x > 1.3] == pytest.approx(2.0)
-    assert "no signal" in plots_uv.amplitudes(visibilities() | {"power_jy2": np.full(BASELINES, -1.0, np.float32)}).alt
+    assert (
+        "no signal"
+        in plots_uv.amplitudes(
+            visibilities() | {"power_jy2": np.full(BASELINES, -1.0, np.float32)}
+        ).alt
+    )
 
 
 def test_a_gap_is_explained() -> None:

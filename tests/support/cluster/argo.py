@@ -29,10 +29,14 @@ class Argo:
         """The server's address."""
         return environment()["CONTIMG_ARGO_SERVER"].rstrip("/")
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
         """Send a request; return status and answer, also of a refusal."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api/v1/{path}", data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - http on loopback
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.url}/api/v1/{path}", data, {"Content-Type": "application/json"}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 return answer.status, json.load(answer)
@@ -40,10 +44,17 @@ class Argo:
             text = error.read().decode()
             return error.code, json.loads(text) if text.startswith("{") else {"message": text}
 
-    def submit(self, template: str, parameters: Mapping[str, str], *, kind: str = "WorkflowTemplate") -> str:
+    def submit(
+        self, template: str, parameters: Mapping[str, str], *, kind: str = "WorkflowTemplate"
+    ) -> str:
         """Submit a template with parameters, as the form of the UI does it; return the workflow's name."""
         options = {"parameters": [f"{name}={value}" for name, value in parameters.items()]}
-        body = {"namespace": self.namespace, "resourceKind": kind, "resourceName": template, "submitOptions": options}
+        body = {
+            "namespace": self.namespace,
+            "resourceKind": kind,
+            "resourceName": template,
+            "submitOptions": options,
+        }
         status, said = self.ask("POST", f"workflows/{self.namespace}/submit", body)
         assert status == 200, said
         return str(said["metadata"]["name"])
@@ -61,7 +72,11 @@ def seconds(node: Mapping[str, Any]) -> float:
 
 def nodes(workflow: Workflow, kind: str = "") -> list[dict[str, Any]]:
     """Return a workflow's nodes of a type, all by default, as they began."""
-    found = [node for node in workflow.get("status", {}).get("nodes", {}).values() if kind in {"", node["type"]}]
+    found = [
+        node
+        for node in workflow.get("status", {}).get("nodes", {}).values()
+        if kind in {"", node["type"]}
+    ]
     return sorted(found, key=lambda node: str(node["startedAt"]))
 
 
@@ -77,7 +92,10 @@ def phase(workflow: Workflow | None) -> str:
 
 def messages(workflow: Workflow) -> str:
     """Return everything that the UI shows as a reason."""
-    said = [workflow["status"].get("message", ""), *(node.get("message", "") for node in nodes(workflow))]
+    said = [
+        workflow["status"].get("message", ""),
+        *(node.get("message", "") for node in nodes(workflow)),
+    ]
     return "\n".join(dict.fromkeys(text for text in said if text))
 
 

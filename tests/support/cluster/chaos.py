@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 class Chaos:
     """Deletes one pod of a random choice, without grace, at random moments, while the ``with`` block runs."""
 
-    def __init__(self, victims: Sequence[tuple[Kube, str]], *, seed: int, every_s: tuple[float, float] = (3.0, 10.0)) -> None:
+    def __init__(
+        self,
+        victims: Sequence[tuple[Kube, str]],
+        *,
+        seed: int,
+        every_s: tuple[float, float] = (3.0, 10.0),
+    ) -> None:
         self._victims, self._random, self._every_s = list(victims), random.Random(seed), every_s  # noqa: S311 - repeatable
         self._enough = threading.Event()
         self._thread = threading.Thread(target=self._run, name="chaos")
@@ -31,7 +37,12 @@ class Chaos:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
         if kind is None and self.failure is not None:
             raise self.failure

@@ -16,7 +16,7 @@ from chain import ROOT, contimg, locked
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from contimg.store import Store
+    from contimg.runtime.store import Store
 
 CACHE = ROOT / ".cache" / "cluster"
 CALIBRATOR = {"ra_deg": 24.4221, "dec_deg": 33.0}
@@ -46,9 +46,15 @@ class Night:
         """What the simulator knows of it."""
         with locked(CACHE / "lock"):
             said = contimg(
-                "simulate", out=self.folder / "products", incoming=self.folder / "incoming", scale="small", seed=1,
-                date=self.date, ra_deg=self.ra_deg, dec_deg=self.dec_deg,
-            )  # fmt: skip
+                "simulate",
+                out=self.folder / "products",
+                incoming=self.folder / "incoming",
+                scale="small",
+                seed=1,
+                date=self.date,
+                ra_deg=self.ra_deg,
+                dec_deg=self.dec_deg,
+            )
             if self.telescope:
                 relabel((self.folder / "incoming").rglob("*.hdf5"), self.telescope)
         answer: dict[str, Any] = json.loads((Path(said["artifact"]) / "truth.json").read_text())

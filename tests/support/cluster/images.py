@@ -32,14 +32,25 @@ def names() -> list[str]:
 
 def kits_cluster() -> bool:
     """Say whether the cluster is one of the kit on this machine."""
-    return (KIT / "load-image").is_file() and "contimg-cluster" in environment().get("KUBECONFIG", "")
+    return (KIT / "load-image").is_file() and "contimg-cluster" in environment().get(
+        "KUBECONFIG", ""
+    )
 
 
 def ids() -> dict[str, str]:
     """Return the id of each image in buildah's store, by the name that manifests use."""
     found = {}
     for name in names():
-        said = run("buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", name, check=False).strip()
+        said = run(
+            "buildah",
+            "inspect",
+            "--type",
+            "image",
+            "--format",
+            "{{.FromImageID}}",
+            name,
+            check=False,
+        ).strip()
         if said:
             found[name] = said
     return found
@@ -47,7 +58,9 @@ def ids() -> dict[str, str]:
 
 def cluster_id() -> str:
     """Return what tells one cluster from the next."""
-    answer: str = json.loads(run("kubectl", "get", "namespace", "kube-system", "-o", "json"))["metadata"]["uid"]
+    answer: str = json.loads(run("kubectl", "get", "namespace", "kube-system", "-o", "json"))[
+        "metadata"
+    ]["uid"]
     return answer
 
 
@@ -61,7 +74,9 @@ def load() -> None:
     """
     if not kits_cluster() or "CONTIMG_E2E_LOADED" in os.environ:
         return
-    with locked(STAMPS / "lock"):  # what takes minutes is done by one of the processes of a test run
+    with locked(
+        STAMPS / "lock"
+    ):  # what takes minutes is done by one of the processes of a test run
         _load()
 
 

@@ -44,7 +44,9 @@ def environment() -> dict[str, str]:
     if "KUBECONFIG" in ours or not (KIT / "env").is_file():
         return ours
     script = f'eval "$({KIT}/env)" && env -0'
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
     kits = dict(pair.partition("=")[::2] for pair in done.stdout.split("\0") if "=" in pair)
     return {**ours, **kits} if Path(kits.get("KUBECONFIG", "/absent")).is_file() else ours
 
@@ -64,7 +66,9 @@ def missing() -> str:
     return f"the current kube context {why}"
 
 
-def run(*argv: str | Path, stdin: str | None = None, timeout_s: float = 120, check: bool = True) -> str:
+def run(
+    *argv: str | Path, stdin: str | None = None, timeout_s: float = 120, check: bool = True
+) -> str:
     """Run a program in the cluster's environment and return what it printed.
 
     Raises
@@ -73,16 +77,28 @@ def run(*argv: str | Path, stdin: str | None = None, timeout_s: float = 120, che
         If it failed, with what it said.
     """
     words = [str(word) for word in argv]
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, env=environment(), timeout=timeout_s, check=False)
+    done = subprocess.run(
+        words,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=timeout_s,
+        check=False,
+    )
     if check and done.returncode:
-        raise KubeError(f"{' '.join(words)} → {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise KubeError(
+            f"{' '.join(words)} → {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
     return done.stdout
 
 
 @functools.cache
 def _proxy() -> str:
     """Return the address of a way to the API server: kubectl takes a tenth of a second of a processor a call, and tests look often."""
-    program = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True, env=environment())
+    program = subprocess.Popen(
+        ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True, env=environment()
+    )
     atexit.register(program.kill)
     assert program.stdout is not None
     said = program.stdout.readline()
@@ -111,7 +127,9 @@ def look(path: str) -> dict[str, Any] | None:
         raise KubeError(f"{path}: {error}") from error
 
 
-def wait_until(what: str, ask: Callable[[], Answer | None], within_s: float, every_s: float = 1.0) -> Answer:
+def wait_until(
+    what: str, ask: Callable[[], Answer | None], within_s: float, every_s: float = 1.0
+) -> Answer:
     """Ask again and again until there is an answer.
 
     Raises
@@ -135,9 +153,19 @@ class Kube:
 
     namespace: str
 
-    def ctl(self, *words: str, stdin: str | None = None, check: bool = True, timeout_s: float = 120) -> str:
+    def ctl(
+        self, *words: str, stdin: str | None = None, check: bool = True, timeout_s: float = 120
+    ) -> str:
         """Run kubectl in the namespace."""
-        return run("kubectl", "--namespace", self.namespace, *words, stdin=stdin, check=check, timeout_s=timeout_s)
+        return run(
+            "kubectl",
+            "--namespace",
+            self.namespace,
+            *words,
+            stdin=stdin,
+            check=check,
+            timeout_s=timeout_s,
+        )
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return an object, or None if it does not exist."""
@@ -164,12 +192,26 @@ class Kube:
     def kill(self, pod: str, *, grace_s: int = 0) -> None:
         """Delete a pod, at once by default; one that is gone already is no error."""
         force = ("--force",) if grace_s == 0 else ()
-        self.ctl("delete", "pod", pod, f"--grace-period={grace_s}", *force, "--wait=false", "--ignore-not-found")
+        self.ctl(
+            "delete",
+            "pod",
+            pod,
+            f"--grace-period={grace_s}",
+            *force,
+            "--wait=false",
+            "--ignore-not-found",
+        )
 
     def pods(self, selector: str, phase: str = "") -> list[str]:
         """Return the names of the pods with these labels that are not being deleted."""
-        living = [pod for pod in self.all("pods", selector) if "deletionTimestamp" not in pod["metadata"]]
-        return [str(pod["metadata"]["name"]) for pod in living if phase in {"", pod["status"].get("phase")}]
+        living = [
+            pod for pod in self.all("pods", selector) if "deletionTimestamp" not in pod["metadata"]
+        ]
+        return [
+            str(pod["metadata"]["name"])
+            for pod in living
+            if phase in {"", pod["status"].get("phase")}
+        ]
 
     def logs(self, pod: str, container: str = "main") -> str:
         """Return what a pod said so far."""
@@ -177,4 +219,10 @@ class Kube:
 
     def rolled_out(self, deployment: str, within_s: float = 120) -> None:
         """Wait until a deployment is ready."""
-        self.ctl("rollout", "status", f"deployment/{deployment}", f"--timeout={within_s:.0f}s", timeout_s=within_s + 30)
+        self.ctl(
+            "rollout",
+            "status",
+            f"deployment/{deployment}",
+            f"--timeout={within_s:.0f}s",
+            timeout_s=within_s + 30,
+        )

@@ -25,11 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     """Say what was not proven, and what was measured."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if MARK in report.keywords]
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", []) if MARK in report.keywords
+    ]
     if skipped:
         reasons = sorted({str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped})
         terminalreporter.write_line(
-            f"NOT PROVEN ON A CLUSTER: {len(skipped)} tests did not run ({'; '.join(reasons)})", red=True, bold=True
+            f"NOT PROVEN ON A CLUSTER: {len(skipped)} tests did not run ({'; '.join(reasons)})",
+            red=True,
+            bold=True,
         )
     for report in terminalreporter.stats.get("passed", []):
         for name, value in report.user_properties:

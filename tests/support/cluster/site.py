@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from cluster.argo import FINISHED, Argo, Workflow, messages, phase
 from cluster.images import load
 from cluster.kube import ROOT, Kube, KubeError, environment, run, wait_until
-from contimg.store import Store, open_store
+from contimg.runtime.store import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,9 @@ def deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = deep(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            deep(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return merged
 
 
@@ -78,12 +80,20 @@ class Site:
         outside = urlsplit(environment()["CONTIMG_S3_ENDPOINT_IN_CLUSTER"])
         ours = {
             "store": {"uri": self.uri},
-            "s3": {"endpoint": f"http://{DOOR}.{self.namespace}.svc:{outside.port}", "existingSecret": "s3"},
+            "s3": {
+                "endpoint": f"http://{DOOR}.{self.namespace}.svc:{outside.port}",
+                "existingSecret": "s3",
+            },
             "images": {"registry": "localhost"},
             "stages": {name: {"resources": SMALL} for name in STAGES},
             "parameters": {"image-tier": "quicklook", "grace_s": "20", "days": "0"},
             "watch": {"intervalSeconds": 2, "timeoutSeconds": 40, "subbandBytes": 0},
-            "events": {"eventBus": {"kind": "exotic", "exotic": {"url": environment()["CONTIMG_NATS_IN_CLUSTER"]}}},
+            "events": {
+                "eventBus": {
+                    "kind": "exotic",
+                    "exotic": {"url": environment()["CONTIMG_NATS_IN_CLUSTER"]},
+                }
+            },
             "sweep": {"schedules": ["*/2 * * * *"]},
         }
         return deep(ours, self.changes)
@@ -93,9 +103,17 @@ class Site:
         env = environment()
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         place = Kube("default")
-        place.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}})
+        place.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": self.namespace, "labels": labels},
+            }
+        )
         secret = {key: env[key] for key in KEYS[:2]}
-        self.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": secret})
+        self.kube.apply(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": secret}
+        )
         self.open_door()
 
     def open_door(self) -> None:
@@ -103,19 +121,31 @@ class Site:
         host = urlsplit(environment()["CONTIMG_S3_ENDPOINT_IN_CLUSTER"]).hostname or ""
         full = f"{host}.cluster.local" if host.endswith(".svc") else host
         spec = {"type": "ExternalName", "externalName": full}
-        self.kube.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": DOOR}, "spec": spec})
+        self.kube.apply(
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": DOOR}, "spec": spec}
+        )
 
     def shut_door(self) -> None:
         """Let nobody reach S3 from the namespace; connections that are open stay so."""
         self.kube.ctl("delete", "service", DOOR)
 
-    def helm(self, *words: str, values: bool = False, check: bool = True, timeout_s: float = 600) -> str:
+    def helm(
+        self, *words: str, values: bool = False, check: bool = True, timeout_s: float = 600
+    ) -> str:
         """Run helm in the namespace."""
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(self.values(), file)
             file.flush()
             given = ("-f", file.name) if values else ()
-            return run("helm", "--namespace", self.namespace, *words, *given, check=check, timeout_s=timeout_s)
+            return run(
+                "helm",
+                "--namespace",
+                self.namespace,
+                *words,
+                *given,
+                check=check,
+                timeout_s=timeout_s,
+            )
 
     def install(self) -> None:
         """Install the chart or change the release to the present values.
@@ -127,7 +157,17 @@ class Site:
         """
         try:
             words = ("--disable-openapi-validation",) if self.checked else ()
-            self.helm("upgrade", "--install", RELEASE, str(CHART), "--wait", "--timeout", "5m", *words, values=True)
+            self.helm(
+                "upgrade",
+                "--install",
+                RELEASE,
+                str(CHART),
+                "--wait",
+                "--timeout",
+                "5m",
+                *words,
+                values=True,
+            )
             self.checked = True
             self.hears()
         except (KubeError, TimeoutError) as error:
@@ -140,12 +180,17 @@ class Site:
 
     def _ready(self, label: str) -> bool:
         pods = self.kube.all("pods", label)
-        states = [status["ready"] for pod in pods for status in pod["status"].get("containerStatuses", [])]
+        states = [
+            status["ready"] for pod in pods for status in pod["status"].get("containerStatuses", [])
+        ]
         return bool(states) and all(states)
 
     def anew(self, group: str, **options: str) -> str:
         """Submit a group with other options (image__niter="300"), so that some stages must work; return the workflow's name."""
-        parameters = {"group": group, **{name.replace("__", "-"): value for name, value in options.items()}}
+        parameters = {
+            "group": group,
+            **{name.replace("__", "-"): value for name, value in options.items()},
+        }
         return self.argo.submit("contimg-process-group", parameters)
 
     def workflows(self) -> list[Workflow]:
@@ -184,11 +229,19 @@ class Site:
 
     def outcome(self, run: str, within_s: float = WITHIN_S) -> dict[str, Any]:
         """Wait until the run of an attempt, ID-aN, has an outcome."""
-        return wait_until(f"an outcome of {run}", lambda: self.document(f"runs/{run}/outcome.json"), within_s, every_s=1)
+        return wait_until(
+            f"an outcome of {run}",
+            lambda: self.document(f"runs/{run}/outcome.json"),
+            within_s,
+            every_s=1,
+        )
 
     def runs(self) -> list[str]:
         """Return the attempts, ID-aN, that have a record."""
-        return [entry.key.removeprefix("groups/").removesuffix(".json") for entry in self.store.entries("groups/")]
+        return [
+            entry.key.removeprefix("groups/").removesuffix(".json")
+            for entry in self.store.entries("groups/")
+        ]
 
     def table(self, name: str, unit: str = "") -> pd.DataFrame:
         """Return the rows of a table, all units by default."""
@@ -199,7 +252,11 @@ class Site:
             for entry in self.store.entries(f"tables/{name}/")
             if entry.key.endswith(f"/{unit or ''}{'.parquet'}") or not unit
         ]
-        frames = [pq.read_table(io.BytesIO(self.store.read(key))).to_pandas() for key in keys if key.endswith(".parquet")]
+        frames = [
+            pq.read_table(io.BytesIO(self.store.read(key))).to_pandas()
+            for key in keys
+            if key.endswith(".parquet")
+        ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def manifests(self, unit: str) -> dict[str, list[dict[str, Any]]]:
@@ -207,7 +264,9 @@ class Site:
         found: dict[str, list[dict[str, Any]]] = {}
         for entry in self.store.entries(f"products/{unit}/"):
             if entry.key.endswith("/manifest.json"):
-                found.setdefault(entry.key.split("/")[2], []).append(json.loads(self.store.read(entry.key)))
+                found.setdefault(entry.key.split("/")[2], []).append(
+                    json.loads(self.store.read(entry.key))
+                )
         return found
 
     def half_written(self, unit: str) -> list[str]:
@@ -218,22 +277,33 @@ class Site:
             folder, _, name = key.rpartition("/")
             if name == "manifest.json":
                 outputs = json.loads(self.store.read(key))["outputs"]
-                wrong += [f"{folder}/{one['name']}" for one in outputs if sizes.get(f"{folder}/{one['name']}") != one["bytes"]]
+                wrong += [
+                    f"{folder}/{one['name']}"
+                    for one in outputs
+                    if sizes.get(f"{folder}/{one['name']}") != one["bytes"]
+                ]
         return wrong
 
     def describe(self) -> str:
         """Return what a person would look at first."""
-        looks = (("get", "pods,workflows,deployments", "-o", "wide"), ("get", "events", "--sort-by=.lastTimestamp"))
+        looks = (
+            ("get", "pods,workflows,deployments", "-o", "wide"),
+            ("get", "events", "--sort-by=.lastTimestamp"),
+        )
         said = [self.kube.ctl(*words, check=False)[-6000:] for words in looks]
         reasons = [
-            f"{workflow['metadata']['name']}: {messages(workflow)}" for workflow in self.workflows() if workflow.get("status")
+            f"{workflow['metadata']['name']}: {messages(workflow)}"
+            for workflow in self.workflows()
+            if workflow.get("status")
         ]
         return "\n".join([*said, *reasons])
 
     def remove(self) -> None:
         """Take everything away: release, namespace, objects of the store."""
         self.helm("uninstall", RELEASE, "--wait", check=False)
-        Kube("default").ctl("delete", "namespace", self.namespace, "--timeout=120s", check=False, timeout_s=150)
+        Kube("default").ctl(
+            "delete", "namespace", self.namespace, "--timeout=120s", check=False, timeout_s=150
+        )
         for entry in list(self.store.entries("")):
             self.store.delete(entry.key)
 

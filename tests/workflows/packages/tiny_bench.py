@@ -13,8 +13,8 @@ import yaml
 from hera.workflows import DAG
 from rich.console import Console
 
-from contimg.contract import command
-from contimg.options import Options
+from contimg.runtime.contract import command
+from contimg.runtime.options import Options
 from contimg_workflows.compiled import Library, Workflow
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
@@ -64,7 +64,13 @@ def diamond() -> WorkflowTemplate:
 
 def _tiny(pipeline: Pipeline, name: str, **wired: str) -> Task:
     """Add the tiny stage under another name; its products and marks lie apart."""
-    places = {"out": f"{STORE}/{name}", "store": f"{STORE}/marks", "word": name, "source": "", "other": ""}
+    places = {
+        "out": f"{STORE}/{name}",
+        "store": f"{STORE}/marks",
+        "word": name,
+        "source": "",
+        "other": "",
+    }
     return pipeline.stage("tiny", task=name, **{**places, **wired})
 
 
@@ -85,7 +91,9 @@ class Bench:
     def workflow(self, name: str = "one", **settings: str) -> Workflow:
         """Make a diamond; a setting b_do="data" is the option `do` of the task b."""
         given = {key.replace("_", "-", 1): value for key, value in settings.items()}
-        return self.library.workflow(name, "contimg-diamond", {"store": str(self.store / name), **given})
+        return self.library.workflow(
+            name, "contimg-diamond", {"store": str(self.store / name), **given}
+        )
 
     def engine(self, jobs: int = 2, display: Display | None = None) -> Engine:
         display = display or Display(Console(file=self.said, width=500))

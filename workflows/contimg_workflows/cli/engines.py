@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contimg.errors import UsageError
-from contimg.options import Options
+from contimg.runtime.errors import UsageError
+from contimg.runtime.options import Options
 from contimg_workflows.cli.words import runs_folder
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
         If it lacks its place: a store or a folder of runs, or a server.
     """
     if engine_of(options, env) == "local":
-        from contimg_workflows.local import LocalService  # Hera is slow to import, and --help needs none
+        from contimg_workflows.local import (
+            LocalService,
+        )  # Hera is slow to import, and --help needs none
 
         runs = runs_folder(prog, options.store, options.runs)
         return LocalService(runs, env, options.jobs)
@@ -64,15 +66,24 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
     namespace = options.namespace or env.get("ARGO_NAMESPACE") or NAMESPACE
     token = options.token or env.get("ARGO_TOKEN") or None
     verify = env.get("ARGO_INSECURE_SKIP_VERIFY", "").lower() not in {"true", "1", "yes"}
-    return ArgoService(_url(prog, options.argo or env.get("ARGO_SERVER"), env), namespace, token, verify=verify)
+    return ArgoService(
+        _url(prog, options.argo or env.get("ARGO_SERVER"), env), namespace, token, verify=verify
+    )
 
 
 def _url(prog: str, server: str | None, env: Mapping[str, str]) -> str:
     """Return the server's URL; the argo program's own variable holds host:port."""
     if not server:
-        raise UsageError(prog, "--argo URL or ARGO_SERVER", "neither", "Name the Argo Server, such as https://argo.example:2746.")
+        raise UsageError(
+            prog,
+            "--argo URL or ARGO_SERVER",
+            "neither",
+            "Name the Argo Server, such as https://argo.example:2746.",
+        )
     if "://" not in server:
         return f"{'http' if env.get('ARGO_SECURE', '').lower() in NO else 'https'}://{server}"
     if not server.startswith(("http://", "https://")):
-        raise UsageError(prog, "http://HOST:PORT or https://HOST:PORT", server, "Correct --argo or ARGO_SERVER.")
+        raise UsageError(
+            prog, "http://HOST:PORT or https://HOST:PORT", server, "Correct --argo or ARGO_SERVER."
+        )
     return server

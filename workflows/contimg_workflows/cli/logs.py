@@ -9,8 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command
-from contimg.errors import ContimgError, UsageError
+from contimg.runtime.contract import command
+from contimg.runtime.errors import ContimgError, UsageError
 from contimg_workflows.cli.engines import EngineOptions, service_of
 from contimg_workflows.cli.words import flagged
 from contimg_workflows.service import patiently
@@ -19,7 +19,7 @@ from contimg_workflows.state import Status
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
     from contimg_workflows.service import Service
     from contimg_workflows.state import RunState
 
@@ -44,15 +44,30 @@ class LogsOptions(EngineOptions):
 
 def main(argv: Sequence[str]) -> int:
     """Run ``contimg logs NAME [TASK]``."""
-    return command("contimg logs", LogsOptions, _work, flagged(argv, LogsOptions, "--name", "--task"), tell=False)
+    return command(
+        "contimg logs",
+        LogsOptions,
+        _work,
+        flagged(argv, LogsOptions, "--name", "--task"),
+        tell=False,
+    )
 
 
 def _work(options: LogsOptions, _console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     service = service_of("contimg logs", options, env)
     state = service.state(options.name)
-    if options.task and options.task not in state.tasks and not (options.follow and state.status in MOVING):
+    if (
+        options.task
+        and options.task not in state.tasks
+        and not (options.follow and state.status in MOVING)
+    ):
         there = ", ".join(state.tasks) or "none yet"
-        raise UsageError(f"{service.place}: {state.name}", f"a task {options.task}", there, "Correct the task's name.")
+        raise UsageError(
+            f"{service.place}: {state.name}",
+            f"a task {options.task}",
+            there,
+            "Correct the task's name.",
+        )
     live = options.follow and state.status in MOVING
     lines = _follow(service, state, options.task) if live else _all(service, state, options.task)
     try:
@@ -72,7 +87,9 @@ def _all(service: Service, state: RunState, wanted: str | None) -> Iterator[tupl
                 yield from _try(service, state, name, number, follow=False)
 
 
-def _try(service: Service, state: RunState, name: str, number: int, *, follow: bool) -> Iterator[tuple[str, str]]:
+def _try(
+    service: Service, state: RunState, name: str, number: int, *, follow: bool
+) -> Iterator[tuple[str, str]]:
     if number:
         yield name, f"(try {number + 1})"
     try:
@@ -92,14 +109,23 @@ def _follow(service: Service, state: RunState, wanted: str | None) -> Iterator[t
                 if (name, number) not in readers:
                     readers[name, number] = _reader(service, state, name, number, lines)
         ended = state.status not in MOVING
-        yield from _until(time.monotonic() + (LAST_S if ended else LOOK_S), lines, list(readers.values()), ended=ended)
+        yield from _until(
+            time.monotonic() + (LAST_S if ended else LOOK_S),
+            lines,
+            list(readers.values()),
+            ended=ended,
+        )
         if ended:
             return
         state = patiently(service, state.name)
 
 
 def _reader(
-    service: Service, state: RunState, name: str, number: int, lines: queue.SimpleQueue[tuple[str, str]]
+    service: Service,
+    state: RunState,
+    name: str,
+    number: int,
+    lines: queue.SimpleQueue[tuple[str, str]],
 ) -> threading.Thread:
     """Read the log of one try beside the others."""
 
@@ -113,7 +139,11 @@ def _reader(
 
 
 def _until(
-    moment: float, lines: queue.SimpleQueue[tuple[str, str]], readers: Sequence[threading.Thread], *, ended: bool
+    moment: float,
+    lines: queue.SimpleQueue[tuple[str, str]],
+    readers: Sequence[threading.Thread],
+    *,
+    ended: bool,
 ) -> Iterator[tuple[str, str]]:
     """Yield lines until a moment of the monotonic clock; after the workflow's end until its logs are at theirs."""
     while True:

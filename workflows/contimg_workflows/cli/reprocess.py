@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from contimg.contract import command
-from contimg.errors import UsageError
-from contimg.groups import GROUPS, recorded
-from contimg.runs import Blame, blame_of
-from contimg.store import open_store
+from contimg.records.groups import GROUPS, recorded
+from contimg.records.runs import Blame, blame_of
+from contimg.runtime.contract import command
+from contimg.runtime.errors import UsageError
+from contimg.runtime.store import open_store
 from contimg_workflows.cli.engines import EngineOptions, engine_of, service_of
 from contimg_workflows.cli.submit import MOVING, code_of, given_store, start, submitted
 from contimg_workflows.cli.words import Settings, flagged, joined
@@ -19,7 +19,7 @@ from contimg_workflows.state import GOOD, Status, TaskState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
     from contimg_workflows.service import Service
     from contimg_workflows.state import RunState
 
@@ -60,7 +60,12 @@ def main(argv: Sequence[str]) -> int:
         attempt = _attempt(service, name)
         return {**submitted(service, name, console, ended, wait=options.wait), "attempt": attempt}
 
-    code = command("contimg reprocess", ReprocessOptions, work, joined(flagged(argv, ReprocessOptions, "--group")))
+    code = command(
+        "contimg reprocess",
+        ReprocessOptions,
+        work,
+        joined(flagged(argv, ReprocessOptions, "--group")),
+    )
     return code or code_of(ended)
 
 
@@ -71,16 +76,28 @@ def _kept(options: ReprocessOptions) -> None:
         stage = setting.partition("=")[0].replace("-", ".", 1).partition(".")[0]
         if stage in kept:
             found = f"--from {options.from_}, which keeps what {stage} made"
-            raise UsageError(f"--set {setting}", f"--from {stage} or earlier", found, "Begin earlier, or leave that setting out.")
+            raise UsageError(
+                f"--set {setting}",
+                f"--from {stage} or earlier",
+                found,
+                "Begin earlier, or leave that setting out.",
+            )
 
 
 def _known(store: str | None, group: str) -> None:
     """See that the store has a record of the group; on Argo the first task does, for the store may not be reached from here."""
     if store is None:
-        raise UsageError("contimg reprocess", "--store", "none", "Name the store that the group lies in.")
+        raise UsageError(
+            "contimg reprocess", "--store", "none", "Name the store that the group lies in."
+        )
     if not any(recorded(open_store(store), f"{group}-a")):
         found = _ids(store) or "none"
-        raise UsageError(f"{store}/{GROUPS}", f"a record of {group}", found, "Correct the id, or run contimg-watch.")
+        raise UsageError(
+            f"{store}/{GROUPS}",
+            f"a record of {group}",
+            found,
+            "Correct the id, or run contimg-watch.",
+        )
 
 
 def _ids(store: str) -> str:
@@ -110,7 +127,10 @@ def _attempt(service: Service, name: str) -> int | None:
             kind = UsageError if blame_of(code) is not Blame.WORLD else EngineError
             why = begin.reason or state.reason or f"that the workflow is {state.status.value}"
             raise kind(
-                f"{service.place}: {name}", "the next attempt to begin", why.rstrip("."), f"contimg logs {name} tells more."
+                f"{service.place}: {name}",
+                "the next attempt to begin",
+                why.rstrip("."),
+                f"contimg logs {name} tells more.",
             )
         time.sleep(TICK_S)
     return None

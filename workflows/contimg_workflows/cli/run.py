@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from contimg.contract import command
-from contimg.errors import UsageError
-from contimg.options import Options, Words
+from contimg.runtime.contract import command
+from contimg.runtime.errors import UsageError
+from contimg.runtime.options import Options, Words
 from contimg_workflows.cli.words import Settings, joined, runs_folder
 from contimg_workflows.display import Display, summary, why
 from contimg_workflows.state import RunState, Status
@@ -17,7 +17,7 @@ from contimg_workflows.state import RunState, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
     from contimg_workflows.runner import Runner
 
 
@@ -54,7 +54,11 @@ class AllOptions(RunOptions):
     """Look for groups, process all of them, those with a calibrator first, then run the epoch of each strip."""
 
 
-PIPELINES: dict[str, type[RunOptions]] = {"process-group": GroupOptions, "epoch": EpochOptions, "all": AllOptions}
+PIPELINES: dict[str, type[RunOptions]] = {
+    "process-group": GroupOptions,
+    "epoch": EpochOptions,
+    "all": AllOptions,
+}
 FAILED = 1
 """Exit code when a workflow failed; its own code and reason stand in the summary."""
 
@@ -63,7 +67,10 @@ def main(argv: Sequence[str]) -> int:
     """Run ``contimg run PIPELINE``; 0 only if everything succeeded."""
     if not argv or argv[0] not in PIPELINES:
         wanted = bool(argv) and argv[0] in {"-h", "--help"}
-        print(f"usage: contimg run {{{','.join(PIPELINES)}}} --store URI …", file=sys.stdout if wanted else sys.stderr)
+        print(
+            f"usage: contimg run {{{','.join(PIPELINES)}}} --store URI …",
+            file=sys.stdout if wanted else sys.stderr,
+        )
         return 0 if wanted else 2
     name, ended = argv[0], [True]
 
@@ -117,4 +124,8 @@ def _all(runner: Runner, _options: AllOptions) -> list[RunState]:
     return runner.everything()
 
 
-WORK: dict[str, Callable[[Runner, Any], list[RunState]]] = {"process-group": _groups, "epoch": _epochs, "all": _all}
+WORK: dict[str, Callable[[Runner, Any], list[RunState]]] = {
+    "process-group": _groups,
+    "epoch": _epochs,
+    "all": _all,
+}

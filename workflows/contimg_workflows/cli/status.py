@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from contimg.contract import command
-from contimg.errors import ContimgError
+from contimg.runtime.contract import command
+from contimg.runtime.errors import ContimgError
 from contimg_workflows.cli.engines import EngineOptions, service_of
 from contimg_workflows.cli.words import flagged
 from contimg_workflows.display import stdout, summary, tasks
@@ -18,7 +18,7 @@ from contimg_workflows.state import Status
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
     from contimg_workflows.service import Service
     from contimg_workflows.state import RunState
 
@@ -36,7 +36,9 @@ class StatusOptions(EngineOptions):
 
 def main(argv: Sequence[str]) -> int:
     """Run ``contimg status``."""
-    return command("contimg status", StatusOptions, _work, flagged(argv, StatusOptions, "--name"), tell=False)
+    return command(
+        "contimg status", StatusOptions, _work, flagged(argv, StatusOptions, "--name"), tell=False
+    )
 
 
 def _work(options: StatusOptions, _console: Console, env: Mapping[str, str]) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def _failures(service: Service, state: RunState, lines: int) -> list[str]:
     for name, task in state.tasks.items():
         if task.tries and task.status in BAD and lines:
             last = len(task.tries) - 1
-            said.append(f"\n{state.name} {name}: {task.reason}\n{service.source(state, name, last)} ends:")
+            said.append(
+                f"\n{state.name} {name}: {task.reason}\n{service.source(state, name, last)} ends:"
+            )
             said += [f"  {line}" for line in _tail(service, state, name, last, lines)]
     return said
 

@@ -6,8 +6,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from contimg.contract import command
-from contimg.store import open_store
+from contimg.runtime.contract import command
+from contimg.runtime.store import open_store
 from contimg_workflows.cli.engines import EngineOptions, engine_of, service_of
 from contimg_workflows.cli.run import FAILED
 from contimg_workflows.cli.words import Settings, flagged, joined
@@ -18,7 +18,7 @@ from contimg_workflows.state import Status
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
     from contimg_workflows.service import Service
     from contimg_workflows.state import RunState
 
@@ -49,7 +49,9 @@ def main(argv: Sequence[str]) -> int:
         name = start(service, options.pipeline, options.set, given_store(options, env))
         return submitted(service, name, console, ended, wait=options.wait)
 
-    code = command("contimg submit", SubmitOptions, work, joined(flagged(argv, SubmitOptions, "--pipeline")))
+    code = command(
+        "contimg submit", SubmitOptions, work, joined(flagged(argv, SubmitOptions, "--pipeline"))
+    )
     return code or code_of(ended)
 
 
@@ -87,10 +89,16 @@ def given_store(options: EngineOptions, env: Mapping[str, str]) -> dict[str, str
     """Return the store as an argument, absolute if it is a folder; on Argo it may be left to the chart."""
     if options.store is None:
         return {}
-    return {"store": open_store(options.store).root if engine_of(options, env) == "local" else options.store.rstrip("/")}
+    return {
+        "store": open_store(options.store).root
+        if engine_of(options, env) == "local"
+        else options.store.rstrip("/")
+    }
 
 
-def submitted(service: Service, name: str, console: Console, ended: list[RunState], *, wait: bool) -> dict[str, Any]:
+def submitted(
+    service: Service, name: str, console: Console, ended: list[RunState], *, wait: bool
+) -> dict[str, Any]:
     """Say what was submitted, and wait for its end if that is wanted."""
     console.log.info("submitted %s to %s; contimg logs %s --follow", name, service.place, name)
     answer: dict[str, Any] = {"workflow": name, "place": service.place}

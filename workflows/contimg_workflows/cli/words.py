@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator
 
-from contimg.directory import DirectoryStore
-from contimg.errors import UsageError
-from contimg.options import flag
-from contimg.store import open_store
+from contimg.runtime.directory import DirectoryStore
+from contimg.runtime.errors import UsageError
+from contimg.runtime.options import flag
+from contimg.runtime.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from contimg.options import Options
+    from contimg.runtime.options import Options
 
 
 def _lines(value: object) -> object:
@@ -46,7 +46,9 @@ def joined(argv: Sequence[str]) -> list[str]:
 
 def flagged(argv: Sequence[str], model: type[Options], *flags: str) -> list[str]:
     """Give the words that belong to no option their flags: ``logs NAME TASK`` is ``logs --name=NAME --task=TASK``."""
-    switches = {flag(name) for name, field in model.model_fields.items() if field.annotation is bool} | ALONE
+    switches = {
+        flag(name) for name, field in model.model_fields.items() if field.annotation is bool
+    } | ALONE
     free = list(flags)
     found: list[str] = []
     words = iter(argv)
@@ -74,4 +76,8 @@ def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
         remedy = "Name the store that was run on; or an Argo Server, by --argo or ARGO_SERVER."
         raise UsageError(prog, "--store or --runs", "neither", remedy)
     opened = open_store(store)
-    return Path(opened.root) / "runs" if isinstance(opened, DirectoryStore) else Path("contimg-runs").absolute()
+    return (
+        Path(opened.root) / "runs"
+        if isinstance(opened, DirectoryStore)
+        else Path("contimg-runs").absolute()
+    )

@@ -27,7 +27,9 @@ def lint(documents: Iterable[Document], *, complete: bool = False) -> list[str]:
         Nothing is left for the chart: every required argument must have its value, too.
     """
     library = Library(documents, complete=complete)
-    return [one for document in library.documents for one in problems_of(document, library)] + list(library.twice())
+    return [one for document in library.documents for one in problems_of(document, library)] + list(
+        library.twice()
+    )
 
 
 def problems_of(document: Document, library: Library) -> list[str]:
@@ -42,4 +44,6 @@ def problems_of(document: Document, library: Library) -> list[str]:
 def checked(documents: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
     """Return how many documents have a schema here, and the kinds of those that have none."""
     kinds = [(document, schema.has_schema(document)) for document in documents]
-    return sum(known for _, known in kinds), sorted({str(document.get("kind")) for document, known in kinds if not known})
+    return sum(known for _, known in kinds), sorted(
+        {str(document.get("kind")) for document, known in kinds if not known}
+    )

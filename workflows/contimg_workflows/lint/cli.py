@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from contimg.contract import command
-from contimg.errors import UsageError
-from contimg.options import Options
+from contimg.runtime.contract import command
+from contimg.runtime.errors import UsageError
+from contimg.runtime.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from contimg.console import Console
+    from contimg.runtime.console import Console
 
 FAILED = 1
 """Exit code when something is wrong."""
@@ -33,11 +33,18 @@ class LintOptions(Options):
 def main(argv: Sequence[str]) -> int:
     """Run ``contimg lint``; 1 if something is wrong."""
     # `contimg lint FOLDER` is what fingers type.
-    words = [f"--path={argv[0]}", *argv[1:]] if argv and (argv[0] == "-" or not argv[0].startswith("-")) else list(argv)
+    words = (
+        [f"--path={argv[0]}", *argv[1:]]
+        if argv and (argv[0] == "-" or not argv[0].startswith("-"))
+        else list(argv)
+    )
     wrong: list[str] = []
 
     def work(options: LintOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
-        from contimg_workflows.lint import checked, lint  # Hera is slow to import, and --help needs none
+        from contimg_workflows.lint import (
+            checked,
+            lint,
+        )  # Hera is slow to import, and --help needs none
 
         documents = read(options.path)
         wrong.extend(lint(documents, complete=options.complete))
@@ -46,7 +53,12 @@ def main(argv: Sequence[str]) -> int:
         known, unknown = checked(documents)
         if unknown:
             console.log.warning("NOT CHECKED, no schema here: %s", ", ".join(unknown))
-        return {"documents": len(documents), "checked": known, "unchecked": unknown, "problems": wrong}
+        return {
+            "documents": len(documents),
+            "checked": known,
+            "unchecked": unknown,
+            "problems": wrong,
+        }
 
     return command("contimg lint", LintOptions, work, words) or (FAILED if wrong else 0)
 
@@ -81,5 +93,10 @@ def _documents(name: str, text: str) -> list[dict[str, Any]]:
         raise UsageError(name, "YAML", str(error), "Correct the file.") from error
     for document in found:
         if not isinstance(document, dict):
-            raise UsageError(name, "documents of keys and values", str(document)[:40], "Name what kubectl would take.")
+            raise UsageError(
+                name,
+                "documents of keys and values",
+                str(document)[:40],
+                "Name what kubectl would take.",
+            )
     return found

@@ -62,7 +62,9 @@ def _created(name: str, trigger: Document, known: set[str], library: Library) ->
 def _leads(value: object, path: list[str]) -> bool:
     """Say whether a path leads to a part, or to a field that may be added to one."""
     if len(path) == 1:
-        return isinstance(value, dict) or (isinstance(value, list) and path[0].isdigit() and int(path[0]) < len(value))
+        return isinstance(value, dict) or (
+            isinstance(value, list) and path[0].isdigit() and int(path[0]) < len(value)
+        )
     if isinstance(value, dict):
         return path[0] in value and _leads(value[path[0]], path[1:])
     if isinstance(value, list) and path[0].isdigit() and int(path[0]) < len(value):

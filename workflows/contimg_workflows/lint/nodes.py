@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from contimg_watch.begin_options import CHUNK
+from contimg_runs.options import CHUNK
 from contimg_workflows.lint.library import template_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def nodes(document: Document, library: Library) -> int:
     return sum(_template(template, document, library) for template in ends if template)
 
 
-def _template(template: Document, document: Document, library: Library, above: frozenset[int] = frozenset()) -> int:
+def _template(
+    template: Document, document: Document, library: Library, above: frozenset[int] = frozenset()
+) -> int:
     if id(template) in above:
         return MOST + 1  # it leads back to itself
     above |= {id(template)}
@@ -43,14 +45,22 @@ def _template(template: Document, document: Document, library: Library, above: f
         # All lists that one of our commands hands over hold at most CHUNK together.
         listed = _LISTED.fullmatch(task.get("withParam", ""))
         key = f"lists of {listed[1]}" if listed else task["name"]
-        counts[key] = max(_task(task, document, library, above), counts[key] + 1 if key in counts else 0)
+        counts[key] = max(
+            _task(task, document, library, above), counts[key] + 1 if key in counts else 0
+        )
     return bool(retry) + tries * (1 + sum(counts.values()))
 
 
 def _task(task: Document, document: Document, library: Library, above: frozenset[int]) -> int:
     reference = task.get("templateRef")
-    home = (library.get("WorkflowTemplate", reference["name"]) or document) if reference else document
-    target = library.template(reference) if reference else template_of(document, task.get("template", ""))
+    home = (
+        (library.get("WorkflowTemplate", reference["name"]) or document) if reference else document
+    )
+    target = (
+        library.template(reference)
+        if reference
+        else template_of(document, task.get("template", ""))
+    )
     each = _template(target, home, library, above) if target else 1
     if "withItems" in task:
         return 1 + len(task["withItems"]) * each

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from contimg.options import flag
+from contimg.runtime.options import flag
 from contimg_workflows.stages import COMMANDS, NEEDS, options_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ _ARGUMENT = re.compile(r"(?P<flag>--[-\w]+)=\{\{inputs\.parameters\.(?P<name>[-\
 
 def problems(document: Document, _library: Library) -> Iterator[str]:
     """Yield every word of a command line that its program does not take, and every one that it lacks."""
-    for template in document.get("spec", {}).get("templates", []) if document["kind"] == "WorkflowTemplate" else ():
+    for template in (
+        document.get("spec", {}).get("templates", [])
+        if document["kind"] == "WorkflowTemplate"
+        else ()
+    ):
         if "container" in template:
             yield from _container(template["container"])
 
@@ -26,7 +30,9 @@ def problems(document: Document, _library: Library) -> Iterator[str]:
 def _container(container: Document) -> Iterator[str]:
     command = container.get("command") or ["?"]
     program, name = " ".join(command), command[-1].removeprefix("contimg-")
-    if name not in {*NEEDS, *COMMANDS} and not (len(command) == 1 and command[0].startswith("contimg-")):
+    if name not in {*NEEDS, *COMMANDS} and not (
+        len(command) == 1 and command[0].startswith("contimg-")
+    ):
         yield f"there is no program {program}"
         return
     options = options_of(name).model_fields

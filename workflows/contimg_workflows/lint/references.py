@@ -34,7 +34,9 @@ class _Around:
 
     @property
     def scope(self) -> Scope:
-        asked = frozenset(names(self.document["spec"], "arguments")) if self.exit else frozenset[str]()
+        asked = (
+            frozenset(names(self.document["spec"], "arguments")) if self.exit else frozenset[str]()
+        )
         return Scope(arguments=asked, ended=self.exit)
 
 
@@ -63,7 +65,9 @@ def workflow(spec: Document, library: Library) -> Iterator[str]:
     for name in sorted(given.keys() - asked.keys()):
         yield f"{reference} has no parameter {name}"
     for name, one in asked.items():
-        lacks = name not in given or (library.complete and "value" not in given[name] and "valueFrom" not in given[name])
+        lacks = name not in given or (
+            library.complete and "value" not in given[name] and "valueFrom" not in given[name]
+        )
         if lacks and "value" not in one:
             yield f"{reference} requires {name}"
 
@@ -88,7 +92,9 @@ def _templates(document: Document, library: Library) -> Iterator[str]:
             yield f"the entrypoint's input {name} is no argument of the workflow"
     yield from _metadata(spec)
     for template in spec["templates"]:
-        yield from _template(template, _Around(document, library, exit=template["name"] == spec.get("onExit")))
+        yield from _template(
+            template, _Around(document, library, exit=template["name"] == spec.get("onExit"))
+        )
 
 
 def _metadata(spec: Document) -> Iterator[str]:
@@ -107,8 +113,14 @@ def _metadata(spec: Document) -> Iterator[str]:
 
 def _template(template: Document, around: _Around) -> Iterator[str]:
     where, inputs = template["name"], frozenset(names(template, "inputs"))
-    scope = replace(around.scope, inputs=inputs, retried="retryStrategy" in template, pod="dag" not in template)
-    rest = {key: part for key, part in template.items() if key not in {"dag", "metrics", "retryStrategy"}}
+    scope = replace(
+        around.scope, inputs=inputs, retried="retryStrategy" in template, pod="dag" not in template
+    )
+    rest = {
+        key: part
+        for key, part in template.items()
+        if key not in {"dag", "metrics", "retryStrategy"}
+    }
     for text in texts(rest):
         yield from unresolved(text, scope, where)
     for text in texts(template.get("metrics", {})):
@@ -150,17 +162,24 @@ def _child(manifest: str, library: Library, where: str) -> Iterator[str]:
 # Tasks
 
 
-def _task(task: Document, tasks: Mapping[str, Document], scope: Scope, around: _Around) -> Iterator[str]:
+def _task(
+    task: Document, tasks: Mapping[str, Document], scope: Scope, around: _Around
+) -> Iterator[str]:
     where = f"task {task['name']}"
     for name in _needs(task):
         if name not in tasks:
             yield f"{where} depends on {name}, which is none"
-    outputs = {name: frozenset(names(_target(tasks[name], around) or {}, "outputs")) for name in _before(task, tasks)}
+    outputs = {
+        name: frozenset(names(_target(tasks[name], around) or {}, "outputs"))
+        for name in _before(task, tasks)
+    }
     loops = "withParam" in task or "withItems" in task
     inner = replace(scope, outputs=outputs, item=loops)
     for key, part in task.items():
         for text in texts(part):
-            yield from unresolved(text, replace(inner, item=False) if key == "withParam" else inner, task["name"])
+            yield from unresolved(
+                text, replace(inner, item=False) if key == "withParam" else inner, task["name"]
+            )
     target = _target(task, around)
     if target is None:
         yield f"{where} refers to {task.get('templateRef') or task.get('template')}, which is nowhere"
@@ -207,7 +226,13 @@ def _accounts(document: Document, library: Library) -> Iterator[str]:
 
 
 def _named(value: object, key: str, path: str = "spec") -> Iterator[tuple[str, str]]:
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    parts = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for name, part in parts:
         if name == key and isinstance(part, str):
             yield f"{path}.{name}", part

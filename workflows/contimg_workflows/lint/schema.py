@@ -89,7 +89,9 @@ def problems(document: Document) -> Iterator[str]:
 def as_hera(value: Any, annotation: Any) -> Any:  # noqa: ANN401 - any part of YAML
     """Return a part of an events object as Hera's models have it, which follow Go's types and not their JSON."""
     model = _model_of(annotation)
-    if model is K8SResource or (model in {Amount, Int64OrString} and isinstance(value, int | float | str)):
+    if model is K8SResource or (
+        model in {Amount, Int64OrString} and isinstance(value, int | float | str)
+    ):
         return {}  # a resource is checked as what it is; a number or a duration is one word
     if isinstance(value, list):
         return [as_hera(part, _item_of(annotation)) for part in value]
@@ -170,6 +172,15 @@ def _pod(template: Document) -> Iterator[str]:
     if "container" not in template:
         return
     spec = {"containers": [{"name": "main", **template["container"]}], "restartPolicy": "Never"}
-    spec |= {key: template[key] for key in ("volumes", "securityContext", "serviceAccountName") if key in template}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **template.get("metadata", {})}, "spec": spec}
+    spec |= {
+        key: template[key]
+        for key in ("volumes", "securityContext", "serviceAccountName")
+        if key in template
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "x", **template.get("metadata", {})},
+        "spec": spec,
+    }
     yield from _core(pod, f"pod of {template['name']}: ")

@@ -11,9 +11,14 @@ from contimg_workflows.compiled import REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ANYWHERE = frozenset(f"workflow.{name}" for name in ("name", "uid", "namespace", "creationTimestamp", "serviceAccountName"))
+ANYWHERE = frozenset(
+    f"workflow.{name}"
+    for name in ("name", "uid", "namespace", "creationTimestamp", "serviceAccountName")
+)
 ENDED = frozenset(f"workflow.{name}" for name in ("status", "failures", "duration"))
-RETRIED = frozenset({"retries", *(f"lastRetry.{name}" for name in ("exitCode", "status", "duration", "message"))})
+RETRIED = frozenset(
+    {"retries", *(f"lastRetry.{name}" for name in ("exitCode", "status", "duration", "message"))}
+)
 MEASURED = frozenset({"status", "duration", "exitCode"})
 FUNCTIONS = frozenset({"asInt", "asFloat", "string", "toJson", "split", "jsonpath"})
 WORDS = frozenset({"in", "not", "and", "or", "true", "false", "nil"})
@@ -61,7 +66,9 @@ def unresolved(text: str, scope: Scope, where: str) -> Iterator[str]:
         inner = reference.strip()
         for name in variables(inner[1:]) if inner.startswith("=") else [inner]:
             if not scope.knows(name):
-                yield f"{where}: {{{{{reference}}}}} leads nowhere" + (f": {name}" if name != inner else "")
+                yield f"{where}: {{{{{reference}}}}} leads nowhere" + (
+                    f": {name}" if name != inner else ""
+                )
 
 
 def variables(expression: str) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from contimg.contract import main as contract_main
-from contimg.options import StageOptions
-from contimg.stage import Stage
+from contimg.runtime.contract import main as contract_main
+from contimg.runtime.options import StageOptions
+from contimg.runtime.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from contimg.manifest import Input
+    from contimg.runtime.manifest import Input
 
 
 class ImportOptions(StageOptions):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.context import Outcome
-from contimg.flagfile import pack_flags
-from contimg.ms import MeasurementSet
+from contimg.records.flagfile import pack_flags
+from contimg.records.ms import MeasurementSet
+from contimg.runtime.context import Outcome
 from contimg_calibrate.foreign import pick_field
 
 if TYPE_CHECKING:
-    from contimg.context import Context
+    from contimg.runtime.context import Context
     from contimg_calibrate.importing import ImportOptions
 
 DAY_S = 86400.0
@@ -31,10 +31,17 @@ def run(options: ImportOptions, context: Context) -> Outcome:
     context.write("flags.bin", pack_flags(flags))
     half = rows.interval_s / 2
     metrics = {
-        "group": name, "telescope": header.telescope, "field": header.field, "antennas": len(header.antennas.names),
-        "channels": header.frequencies_hz.size, "rows": len(rows), "flagged": float(flags.mean()),
-        "ra_deg": float(np.degrees(header.ra_rad)) % 360.0, "dec_deg": float(np.degrees(header.dec_rad)),
-        "mjd": float(rows.time_s.mean()) / DAY_S, "mjd_start": float(np.min(rows.time_s - half)) / DAY_S,
+        "group": name,
+        "telescope": header.telescope,
+        "field": header.field,
+        "antennas": len(header.antennas.names),
+        "channels": header.frequencies_hz.size,
+        "rows": len(rows),
+        "flagged": float(flags.mean()),
+        "ra_deg": float(np.degrees(header.ra_rad)) % 360.0,
+        "dec_deg": float(np.degrees(header.dec_rad)),
+        "mjd": float(rows.time_s.mean()) / DAY_S,
+        "mjd_start": float(np.min(rows.time_s - half)) / DAY_S,
         "mjd_end": float(np.max(rows.time_s + half)) / DAY_S,
-    }  # fmt: skip
+    }
     return Outcome(metrics=metrics)

@@ -1,6 +1,6 @@
 """The executable."""
 
-from contimg.contract import main
+from contimg.runtime.contract import main
 from toy.options import STAGE
 
 if __name__ == "__main__":

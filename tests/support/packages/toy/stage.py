@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from contimg.context import Context, Outcome
-from contimg.errors import BadFileError
-from contimg.manifest import QA
+from contimg.runtime.context import Context, Outcome
+from contimg.runtime.errors import BadFileError
+from contimg.runtime.manifest import QA
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
 """The executable."""
 
-from contimg.contract import main as contract_main
+from contimg.runtime.contract import main as contract_main
 from contimg_tiny.options import STAGE
 
 

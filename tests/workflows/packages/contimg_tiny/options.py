@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from contimg.options import ArtifactURI, StageOptions
-from contimg.stage import Stage
+from contimg.runtime.options import ArtifactURI, StageOptions
+from contimg.runtime.stage import Stage
 
 
 class TinyOptions(StageOptions):

@@ -8,15 +8,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contimg.context import Context, Outcome
-from contimg.errors import BadFileError, StoreError
+from contimg.runtime.context import Context, Outcome
+from contimg.runtime.errors import BadFileError, StoreError
 
 if TYPE_CHECKING:
     from contimg_tiny.options import TinyOptions
 
 
 def run(options: TinyOptions, context: Context) -> Outcome:
-    before = [context.fetch(uri, "word.txt").read_text() for uri in (options.source, options.other) if uri]
+    before = [
+        context.fetch(uri, "word.txt").read_text() for uri in (options.source, options.other) if uri
+    ]
     context.progress(1, 2)
     context.write("first.txt", b"half")
     if _count(options) <= options.times:

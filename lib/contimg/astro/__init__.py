@@ -1,0 +1,1 @@
+"""Coordinates, the telescope, catalogues, flux standards, model visibilities and gains."""

@@ -1,0 +1,62 @@
+"""Loops of `contimg.astro.gains` and `contimg.astro.predict`, apart from them because numba is slow to import; the callers check shapes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    ComplexArray = npt.NDArray[np.complex64]
+    FlagArray = npt.NDArray[np.bool_]
+    IntArray = npt.NDArray[np.int64]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def apply(  # noqa: PLR0913, PLR0917 - a kernel
+    data: ComplexArray,
+    flags: FlagArray,
+    ant1: IntArray,
+    ant2: IntArray,
+    time_index: IntArray,
+    band: ComplexArray,
+    band_flag: FlagArray,
+    gain: ComplexArray,
+    gain_flag: FlagArray,
+) -> None:
+    """Multiply data, shape (rows, channels, polarizations), by inverse gains, in place, and flag where there are none."""
+    rows, channels, pols = data.shape
+    for r in range(rows):
+        i, j, t = ant1[r], ant2[r], time_index[r]
+        for p in range(pols):
+            both = gain[t, i, p] * np.conj(gain[t, j, p])
+            lost = gain_flag[t, i, p] or gain_flag[t, j, p]
+            for f in range(channels):
+                data[r, f, p] *= both * (band[i, f, p] * np.conj(band[j, f, p]))
+                flags[r, f, p] |= lost or band_flag[i, f, p] or band_flag[j, f, p]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def turn(
+    first: npt.NDArray[np.complex128], by: npt.NDArray[np.complex128], fringes: ComplexArray
+) -> None:
+    """Fill row f with first * by^f, in double precision."""
+    state = first.copy()
+    for f in range(fringes.shape[0]):
+        for k in range(fringes.shape[1]):
+            fringes[f, k] = state[k]
+            state[k] *= by[k]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def pick(model: ComplexArray, ant1: IntArray, ant2: IntArray, rows: ComplexArray) -> None:
+    """Copy (channel, i, j) to (row, channel), some channels at a time so that both sides stay in the cache."""
+    channels = rows.shape[1]
+    for first in range(0, channels, 16):
+        last = min(first + 16, channels)
+        for r in range(rows.shape[0]):
+            for f in range(first, last):
+                rows[r, f] = model[f, ant1[r], ant2[r]]

@@ -1,0 +1,138 @@
+"""The record of a calibration: which caltables to apply, where they come from, and what may be said of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contimg.runtime.errors import BadInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from contimg.astro.gains import Gains
+    from contimg.runtime.context import Context
+
+RECORD = "calibration.json"
+Rung = Literal[
+    "SAME_DATE_VALID",
+    "PRIMARY_TRANSIT_GENERATED",
+    "BRIGHT_FALLBACK_GENERATED",
+    "BORROWED_VALIDATED",
+    "NO_VIABLE_TABLE",
+]
+"""The rung of the ladder that a set came from; no artifact is ever made with the last one."""
+FluxAnchor = Literal["standard", "catalogue", "nvss"]
+"""What the flux scale rests on: a flux standard, a catalogue calibrator, the ensemble of NVSS sources."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AppliedTable(_Record):
+    """One caltable to apply."""
+
+    role: Literal["delay", "bandpass", "phase", "gain", "field"]
+    kind: Literal["K", "B", "G"]
+    file: str
+    """Name of its tar in the artifact that holds the record: an artifact is complete in itself, selected tables are copied."""
+    interp: Literal["nearest", "linear"]
+    """In time; amplitude and phase separately."""
+
+
+class CalibratorRecord(_Record):
+    """What a set was solved on."""
+
+    name: str
+    ra_deg: float
+    dec_deg: float
+    flux_jy: float
+    """Flux of the model at the centre of the band, Jy."""
+    apparent_jy: float
+    """The same after the primary beam, mean over the group, Jy."""
+    standard: bool
+    """Whether it is a Perley-Butler 2017 flux standard."""
+
+
+class FieldPhase(_Record):
+    """Whether phases were solved again on the field, and why."""
+
+    done: bool
+    reason: str
+    solint: str = ""
+    sources: int = 0
+    """NVSS sources in the model."""
+    model_jy: float = 0.0
+    """Sum of their apparent fluxes, Jy."""
+    phase_error_deg: float | None = None
+    """Expected error of one antenna's phase from noise and from sources that the model lacks, degrees."""
+    scale: float | None = None
+    """Calibrated data over model, amplitude: 1 if the set fits this field."""
+
+
+class SetSource(_Record):
+    """Where a selected set was solved."""
+
+    group: str
+    key: str
+    """Key of the calibrate artifact."""
+    digest: str
+    """Digest of that artifact."""
+    mjd: float
+
+
+class Calibration(_Record):
+    """calibration.json: what the calibrate stage always ends in."""
+
+    schema_version: Literal[1] = 1
+    group: str
+    mjd: float
+    """Midpoint of the group, UTC."""
+    dec_deg: float
+    """Strip: the apparent Declination that the array points to (of the phase centre, for other telescopes)."""
+    tables: tuple[AppliedTable, ...]
+    """All of them multiply; their order is that of solving."""
+    rung: Rung
+    solved: bool
+    """True: solved on this group; False: taken from `source`."""
+    calibrator: CalibratorRecord
+    flux_anchor: FluxAnchor
+    valid_from_mjd: float
+    valid_to_mjd: float
+    reference_antenna: str
+    """Name of the antenna whose phase is 0."""
+    flag_fraction: float
+    """Share of the bandpass solutions that is flagged, of antennas that have data."""
+    field_phase: FieldPhase
+    source: SetSource | None = None
+
+
+def read_calibration(context: Context, uri: str) -> Calibration:
+    """Read the record of a calibrate artifact.
+
+    Raises
+    ------
+    BadInputError
+        If it is none.
+    """
+    where = f"{uri.rstrip('/')}/{RECORD}"
+    try:
+        return Calibration.model_validate_json(context.read(where))
+    except ValidationError as error:
+        raise BadInputError(
+            where, "a calibration record", str(error), "Run contimg-calibrate again."
+        ) from error
+
+
+def fetch_tables(context: Context, uri: str, calibration: Calibration) -> list[Path]:
+    """Unpack the caltables of a calibrate artifact into scratch; return their folders in the order of the record."""
+    return [context.fetch_tree(uri, table.file) for table in calibration.tables]
+
+
+def load_gains(context: Context, uri: str) -> Gains:
+    """Read all caltables of a calibrate artifact, ready to evaluate."""
+    from contimg.astro.gains import Gains  # numba is slow to import
+
+    return Gains.read(fetch_tables(context, uri, read_calibration(context, uri)))

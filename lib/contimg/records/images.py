@@ -1,0 +1,167 @@
+"""Reading our FITS images: pixels, sky coordinates and beam; the effective beam map and the rms map are such images too."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contimg.runtime.errors import BadFileError, BadImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+FloatArray = NDArray[np.float64]
+Pixels = NDArray[np.float32]
+
+FOUR_LN2 = 4.0 * np.log(2.0)
+
+
+@dataclass(frozen=True)
+class Beam:
+    """An elliptical Gaussian restoring beam."""
+
+    major_deg: float
+    """Full width at half maximum of the major axis."""
+    minor_deg: float
+    pa_deg: float
+    """Position angle of the major axis, from north through east."""
+
+    def form(self, cell_x_deg: float, cell_y_deg: float) -> tuple[float, float, float]:
+        """Return a, b, c of the beam exp(−(a dx² + 2 b dx dy + c dy²)) for pixel offsets dx, dy.
+
+        Parameters
+        ----------
+        cell_x_deg, cell_y_deg
+            Signed increments of the image axes (CDELT): the first is negative where RA grows to the left.
+        """
+        sin, cos = np.sin(np.radians(self.pa_deg)), np.cos(np.radians(self.pa_deg))
+        along = np.array([cell_x_deg * sin, cell_y_deg * cos]) / self.major_deg
+        across = np.array([cell_x_deg * cos, -cell_y_deg * sin]) / self.minor_deg
+        matrix = FOUR_LN2 * (np.outer(along, along) + np.outer(across, across))
+        return float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 1])
+
+
+@dataclass(frozen=True)
+class SkyImage:
+    """One plane of an image with its place on the sky."""
+
+    where: str
+    """Path or URI, for messages."""
+    pixels: Pixels
+    """Shape (ny, nx), C order, native float32; NaN where there is no value."""
+    header: Header
+    wcs: WCS
+    """Celestial axes alone; ICRS."""
+
+    @property
+    def cell_deg(self) -> tuple[float, float]:
+        """Signed increments along x and y."""
+        scale = self.wcs.pixel_scale_matrix
+        return float(scale[0, 0]), float(scale[1, 1])
+
+    @property
+    def centre_deg(self) -> tuple[float, float]:
+        """RA and Dec of the reference position."""
+        return float(self.wcs.wcs.crval[0]), float(self.wcs.wcs.crval[1])
+
+    @property
+    def beam(self) -> Beam:
+        """The restoring beam.
+
+        Raises
+        ------
+        BadImageError
+            If the header has none, or one of no size.
+        """
+        values = [self.header.get(name) for name in ("BMAJ", "BMIN", "BPA")]
+        if any(value is None for value in values) or min(values[:2]) <= 0:
+            raise BadImageError(
+                self.where,
+                "BMAJ, BMIN and BPA in the header",
+                str(values),
+                "Image with a restoring beam.",
+            )
+        return Beam(*(float(value) for value in values))
+
+    def to_pixels(self, ra_deg: FloatArray, dec_deg: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return zero-based x, y of ICRS positions; NaN where the projection has no such point."""
+        # Directions behind the tangent plane have no pixel; astropy gives NaN for them.
+        x, y = self.wcs.all_world2pix(np.atleast_1d(ra_deg), np.atleast_1d(dec_deg), 0)
+        return np.asarray(x, np.float64), np.asarray(y, np.float64)
+
+    def to_sky(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return RA and Dec, ICRS degrees, of zero-based pixel positions."""
+        ra, dec = self.wcs.all_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0)
+        return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+
+    def sample(self, ra_deg: FloatArray, dec_deg: FloatArray) -> FloatArray:
+        """Return bilinear values at ICRS positions, NaN outside; for maps that are smooth over a pixel, such as a beam."""
+        x, y = self.to_pixels(ra_deg, dec_deg)
+        return bilinear(self.pixels, x, y)
+
+
+def bilinear(pixels: Pixels, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return bilinear values of `pixels`, shape (ny, nx), at zero-based x, y, shape (N,); NaN outside."""
+    ny, nx = pixels.shape
+    inside = (x >= 0) & (y >= 0) & (x <= nx - 1) & (y <= ny - 1)  # False for NaN
+    safe_x, safe_y = np.where(inside, x, 0.0), np.where(inside, y, 0.0)
+    left, low = np.minimum(safe_x.astype(int), nx - 2), np.minimum(safe_y.astype(int), ny - 2)
+    u, v = safe_x - left, safe_y - low
+    value = (1 - v) * ((1 - u) * pixels[low, left] + u * pixels[low, left + 1])
+    value = value + v * ((1 - u) * pixels[low + 1, left] + u * pixels[low + 1, left + 1])
+    return np.where(inside, value, np.nan)
+
+
+def read_image(path: Path, where: str = "") -> SkyImage:
+    """Read a FITS image of one plane; axes of length one (WSClean's frequency and Stokes) are dropped.
+
+    Parameters
+    ----------
+    where
+        What messages call the image, such as its URI; its path if empty.
+
+    Raises
+    ------
+    BadFileError
+        If it is not a whole FITS file.
+    BadImageError
+        If it is not one plane with celestial coordinates, or has no finite pixel.
+    """
+    from astropy.io import fits  # half a second that --help does not pay
+
+    name = where or str(path)
+    try:
+        with fits.open(path, memmap=False) as file:
+            header, data = file[0].header, file[0].data
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise BadFileError(
+            name, "a whole FITS file", str(error), "Make the image again."
+        ) from error
+    plane = np.squeeze(data) if data is not None else np.empty(0)
+    wcs = _celestial(header)
+    if plane.ndim != 2 or min(plane.shape) < 2 or not wcs.has_celestial:  # noqa: PLR2004 - two axes
+        raise BadImageError(
+            name,
+            "one plane with celestial axes",
+            f"shape {plane.shape}",
+            "Name an image of one plane.",
+        )
+    if not np.isfinite(plane).any():
+        raise BadImageError(name, "finite pixels", "none", "Look at the imaging log.")
+    return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs)
+
+
+def _celestial(header: Header) -> WCS:
+    from astropy.wcs import WCS, FITSFixedWarning
+
+    with warnings.catch_warnings():
+        # CASA's and WSClean's headers spell some keywords in old ways; astropy reads them rightly and says so each time.
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        return WCS(header, naxis=2)

@@ -1,0 +1,148 @@
+"""Runs of attempts at groups: who has one, what became of it, and whether it is worth another try.
+
+``STORE/runs/ID-aN/claim.json`` says which workflow has the attempt, ``outcome.json`` how it ended; each is written once,
+by a conditional put.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from contimg.records.groups import record_name
+from contimg.runtime.errors import retry_of
+
+RUNS = "runs/"
+"""Where claims and outcomes lie below the store's root."""
+FIRST_DATA, LAST_DATA = 10, 19
+"""Exit codes that blame the data."""
+
+
+class Phase(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    """By a person."""
+    LOST = "lost"
+    """Its workflow is gone without a word."""
+    SUPERSEDED = "superseded"
+    """Nobody had begun it when the next attempt was recorded."""
+
+
+class Blame(StrEnum):
+    """What made a run fail, which decides whether another try may help."""
+
+    NOTHING = ""
+    DATA = "data"
+    WORLD = "world"
+    BUG = "bug"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Claim(_Record):
+    """The one workflow that may run an attempt."""
+
+    schema_version: Literal[1] = 1
+    run: str
+    """ID-aN."""
+    uid: str
+    """Of the workflow, as Kubernetes gives it: another workflow of the same name has another."""
+    workflow: str
+    at: AwareDatetime
+    """UTC."""
+
+
+class TaskRun(_Record):
+    """One task of a workflow, with all its tries."""
+
+    task: str
+    """Name in the workflow."""
+    stage: str
+    """Template that it ran, such as convert."""
+    phase: Phase
+    tries: int
+    exit: int | None = None
+    """Exit code of the last try; None if there was none, as when the pod was gone."""
+    reason: str = ""
+    """Why it failed, as the stage said."""
+    started: AwareDatetime | None = None
+    """UTC; when the first try's pod was created."""
+    ended: AwareDatetime | None = None
+    """UTC."""
+    queue_s: float | None = None
+    """From the creation of the last try's pod to the start of its work, seconds."""
+    wall_s: float | None = None
+    """Of the stage itself, seconds; None if it failed or was cached."""
+    cpu_s: float | None = None
+    """Of the stage with its children, seconds."""
+    peak_memory_bytes: int | None = None
+    cached: bool = False
+    """Whether the artifact had been made before."""
+    artifact: str = ""
+    """URI of what it made."""
+
+
+class Outcome(_Record):
+    """What became of a run."""
+
+    schema_version: Literal[1] = 1
+    run: str
+    """ID-aN; the workflow's name if it was no attempt at a group."""
+    workflow: str
+    uid: str
+    pipeline: str = ""
+    """Such as process-group."""
+    phase: Phase
+    blame: Blame = Blame.NOTHING
+    exit: int | None = None
+    """Exit code of the task that failed."""
+    reason: str = ""
+    """One line for a person."""
+    started: AwareDatetime | None = None
+    """UTC; when the workflow was created."""
+    ended: AwareDatetime
+    """UTC."""
+    tasks: tuple[TaskRun, ...] = ()
+
+    @property
+    def may_be_tried_again(self) -> bool:
+        """Whether the next attempt with the same data may succeed."""
+        return self.phase is Phase.LOST or (
+            self.phase is Phase.FAILED and self.blame is Blame.WORLD
+        )
+
+
+def claim_key(run: str) -> str:
+    """Return where the claim of a run lies."""
+    return f"{RUNS}{run}/claim.json"
+
+
+def outcome_key(run: str) -> str:
+    """Return where the outcome of a run lies."""
+    return f"{RUNS}{run}/outcome.json"
+
+
+def workflow_name(run: str) -> str:
+    """Return the name of the workflow of an attempt."""
+    return f"contimg-{run}"
+
+
+def run_name(run: str) -> tuple[str, int] | None:
+    """Split ID-aN into id and attempt; None for anything else."""
+    return record_name(f"{run}.json")
+
+
+def blame_of(code: int | None) -> Blame:
+    """Return what an exit code blames; without one the world, since a program that ends by itself has one."""
+    if code == 0:
+        return Blame.NOTHING
+    if code is not None and FIRST_DATA <= code <= LAST_DATA:
+        return Blame.DATA
+    return Blame.WORLD if code is None or retry_of(code).limit else Blame.BUG

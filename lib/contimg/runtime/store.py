@@ -1,0 +1,140 @@
+"""Immutable objects under one root URI, in a directory or in S3: what every room of the house reads and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from contimg.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+BLOCK = 1 << 20
+"""Bytes moved at a time when an object is copied or digested."""
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One object of a listing."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """UTC, aware."""
+
+
+class Store(Protocol):
+    """Immutable objects under one root URI. Keys use forward slashes and never begin with one."""
+
+    root: str
+    """The root URI, without a trailing slash."""
+
+    def check(self) -> None:
+        """Raise UsageError unless the bucket or directory is there and may be listed."""
+        ...
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """List the objects whose key begins with `prefix`, sorted by key."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Return a small object whole; MissingError if it is not there."""
+        ...
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to before `stop` (fewer at the end); MissingError if the object is not there."""
+        ...
+
+    def open(self, key: str) -> AbstractContextManager[IO[bytes]]:
+        """Open an object for reading from its start; MissingError if it is not there."""
+        ...
+
+    def writer(self, key: str) -> AbstractContextManager[IO[bytes]]:
+        """Open an object for writing as a stream; readers see all of it or, after an error, nothing."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a small object; readers see all of it or nothing."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write if the key is free; False: another writer was first."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        ...
+
+
+def open_store(root: str) -> Store:
+    """Open the store of a root URI: ``s3://bucket/prefix``, ``file:///dir`` or a plain directory.
+
+    Raises
+    ------
+    UsageError
+        If the scheme is neither ``s3`` nor ``file``.
+    """
+    parts = urlsplit(root)
+    if parts.scheme == "s3":
+        from contimg.runtime.s3 import S3Store  # boto3 is slow to import
+
+        return S3Store(parts.netloc, parts.path.strip("/"))
+    if parts.scheme in {"file", ""}:
+        from contimg.runtime.directory import DirectoryStore
+
+        return DirectoryStore(unquote(parts.path) if parts.scheme else root)
+    raise UsageError(
+        root,
+        "s3://bucket/prefix, file:///directory or a directory",
+        parts.scheme,
+        "Correct the URI.",
+    )
+
+
+def split(uri: str) -> tuple[Store, str]:
+    """Split an object's URI into the store of its parent and its name."""
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    return open_store(parent or "/"), name
+
+
+def put_file(store: Store, key: str, path: Path) -> tuple[int, str]:
+    """Upload a file as a stream; return its bytes and sha256."""
+    with path.open("rb") as source, store.writer(key) as sink:
+        return copy_digest(source, sink)
+
+
+def fetch_file(store: Store, key: str, path: Path) -> tuple[int, str]:
+    """Download an object; the file appears under its name only when whole. Return bytes and sha256."""
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with store.open(key) as source, part.open("wb") as sink:
+            found = copy_digest(source, sink)
+        part.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    return found
+
+
+def copy_digest(source: IO[bytes], sink: IO[bytes] | None) -> tuple[int, str]:
+    """Copy a stream to its end (nowhere, if `sink` is None); return its bytes and sha256."""
+    digest, size = hashlib.sha256(), 0
+    while block := source.read(BLOCK):
+        digest.update(block)
+        size += len(block)
+        if sink is not None:
+            sink.write(block)
+    return size, digest.hexdigest()

@@ -1,1 +1,0 @@
-"""The schemas of all tables, one module a table; import them from their modules, such as ``contimg.schemas.photometry``."""

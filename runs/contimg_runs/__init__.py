@@ -1,0 +1,1 @@
+"""The life cycle of runs: claim, begin, record, sweep and select."""
