@@ -118,8 +118,7 @@ class Ledger:
             where = f"{self.store.root}/{GROUPS}{run}.json"
             raise UsageError(
                 where,
-                "the record of an attempt",
-                found,
+                f"expected the record of an attempt, found {found}.",
                 "Correct the id, the attempt or the store.",
             )
         return there[-1]
@@ -139,7 +138,9 @@ class Ledger:
         except ValidationError as error:
             where, found = f"{self.store.root}/{key}", "; ".join(str(error).splitlines()[:3])
             raise BadInputError(
-                where, f"a {model.__name__} of this version", found, "Remove it, or upgrade."
+                where,
+                f"expected a {model.__name__} of this version, found {found}.",
+                "Remove it, or upgrade.",
             ) from error
 
 

@@ -74,7 +74,9 @@ def begin(ledger: Ledger, options: BeginOptions) -> Begun:
     if latest is None:
         where = f"{ledger.store.root}/{GROUPS}{options.group}-a1.json"
         raise UsageError(
-            where, "a group that watch has recorded", "none", "Correct the id or the store."
+            where,
+            "expected a group that watch has recorded, found none.",
+            "Correct the id or the store.",
         )
     again = latest.claim is not None and latest.claim.uid == options.uid
     before = (
@@ -107,8 +109,7 @@ def keep(ledger: Ledger, group: str, first: str) -> dict[str, str]:
     where = f"{ledger.store.root}/products/{group}"
     raise UsageError(
         where,
-        f"artifacts of {', '.join(wanted)}",
-        "not all of them",
+        f"expected artifacts of {', '.join(wanted)}, found not all of them.",
         "Begin from an earlier stage.",
     )
 
@@ -159,7 +160,7 @@ def _refuse_running(ledger: Ledger, latest: Attempt) -> None:
         where = f"{ledger.store.root}/{GROUPS}{latest.record.name}.json"
         found = f"that {latest.claim.workflow} has it and is not recorded as ended"
         remedy = "Wait for it, or stop it; if it is gone, the sweep says so within minutes."
-        raise UsageError(where, "an attempt that has ended", found, remedy)
+        raise UsageError(where, f"expected an attempt that has ended, found {found}.", remedy)
 
 
 def _claim(ledger: Ledger, start: int, options: BeginOptions) -> int:

@@ -83,8 +83,7 @@ class Cluster:
                 what = f"namespace {self.namespace} with Argo Workflows"
                 raise UsageError(
                     self.url,
-                    what,
-                    "no such resource",
+                    f"expected {what}, found no such resource.",
                     "Install Argo Workflows, or say --workflows none.",
                 )
             # Of nothing Kubernetes makes null, not an empty list.
@@ -117,19 +116,19 @@ class Cluster:
             remedy = "Check the API server and the NetworkPolicy."
             raise StoreError(
                 base,
-                "an answer from the Kubernetes API",
-                str(getattr(error, "reason", "") or error),
+                f"expected an answer from the Kubernetes API, found {getattr(error, 'reason', '') or error!s}.",
                 remedy,
             ) from error
 
     def _refused(self, url: str, code: int, reason: str) -> ContimgError:
         if code in {UNAUTHORIZED, FORBIDDEN}:
             remedy = "Give its service account a role with get and list of workflows.argoproj.io."
-            return UsageError(url, "leave to read workflows", f"HTTP {code} {reason}", remedy)
+            return UsageError(
+                url, f"expected leave to read workflows, found HTTP {code} {reason}.", remedy
+            )
         return StoreError(
             url,
-            "an answer from the Kubernetes API",
-            f"HTTP {code} {reason}",
+            f"expected an answer from the Kubernetes API, found HTTP {code} {reason}.",
             "Check the API server.",
         )
 
@@ -161,8 +160,7 @@ def find_cluster(
         if not namespace:
             raise UsageError(
                 "--api",
-                "--namespace beside it",
-                "none",
+                "expected --namespace beside it, found none.",
                 "Say in which namespace the workflows are.",
             )
         return Cluster(url, namespace)

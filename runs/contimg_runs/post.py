@@ -56,11 +56,12 @@ def post(url: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S) -> None:
             return
     except urllib.error.HTTPError as error:
         with error:
-            raise StoreError(url, expected, f"HTTP {error.code} {error.reason}", remedy) from error
+            raise StoreError(
+                url, f"expected {expected}, found HTTP {error.code} {error.reason}.", remedy
+            ) from error
     except (OSError, http.client.HTTPException) as error:
         raise StoreError(
             url,
-            expected,
-            str(getattr(error, "reason", "") or error or type(error).__name__),
+            f"expected {expected}, found {getattr(error, 'reason', '') or error or type(error).__name__!s}.",
             remedy,
         ) from error

@@ -167,8 +167,7 @@ def settle(ledger: Ledger, outcome: Outcome) -> Settled:
     if kept is None:
         raise UsageError(
             outcome.run,
-            "an outcome that stays",
-            "one that was removed at once",
+            "expected an outcome that stays, found one that was removed at once.",
             "Leave runs/ alone.",
         )
     group, _ = run_name(outcome.run) or ("", 0)

@@ -42,7 +42,9 @@ def select(store: Store, options: SelectOptions) -> list[str]:
     first, last = _begin(options.first_day), _end(options.last_day)
     if first > last:
         raise UsageError(
-            "--last-day", f"{options.first_day} or later", options.last_day, "Correct the days."
+            "--last-day",
+            f"expected {options.first_day} or later, found {options.last_day}.",
+            "Correct the days.",
         )
     ledger = Ledger(store)
     # An id begins with its day, so that words compare as times do.
@@ -55,7 +57,9 @@ def select(store: Store, options: SelectOptions) -> list[str]:
     if len(wanted) > CHUNK * CHUNK:
         where = f"{options.first_day} to {options.last_day}"
         raise UsageError(
-            where, f"at most {CHUNK * CHUNK} groups", str(len(wanted)), "Take fewer days."
+            where,
+            f"expected at most {CHUNK * CHUNK} groups, found {len(wanted)!s}.",
+            "Take fewer days.",
         )
     return wanted
 
@@ -85,7 +89,9 @@ def observed(store: Store, since: datetime | None) -> list[dict[str, str]]:
         record for record in records if record is not None and (since is None or record.t0 >= since)
     )
     if len(decs) > CHUNK:
-        raise UsageError(store.root, f"at most {CHUNK} strips", str(len(decs)), "Give --days.")
+        raise UsageError(
+            store.root, f"expected at most {CHUNK} strips, found {len(decs)!s}.", "Give --days."
+        )
     return [{"strip": str(dec), "epoch": strip_name(dec)} for dec in decs]
 
 
@@ -124,4 +130,6 @@ def _day(word: str) -> date:
     try:
         return date.fromisoformat(word)
     except ValueError as error:
-        raise UsageError("days", "YYYY-MM-DD", word, "Correct the days.") from error
+        raise UsageError(
+            "days", f"expected YYYY-MM-DD, found {word}.", "Correct the days."
+        ) from error

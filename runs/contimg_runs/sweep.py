@@ -81,8 +81,7 @@ def run(options: SweepOptions, console: Console, env: Mapping[str, str]) -> dict
     if post is None and options.workflows != "none":
         raise UsageError(
             "contimg sweep",
-            "--post URL, by which groups are begun",
-            "none",
+            "expected --post URL, by which groups are begun, found none.",
             "Name it, or say --workflows none.",
         )
     sweeper = Sweeper(store, _workflows(options, env), post, rules, console.log)
@@ -106,7 +105,9 @@ def _workflows(options: SweepOptions, env: Mapping[str, str]) -> Workflows:
     if cluster is None:
         remedy = "Run it in a pod with a service account, name --api and --namespace, or say --workflows none."
         raise UsageError(
-            "contimg sweep", "a Kubernetes API to ask which workflows live", "none", remedy
+            "contimg sweep",
+            "expected a Kubernetes API to ask which workflows live, found none.",
+            remedy,
         )
     return cluster
 

@@ -120,13 +120,13 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("raised", "code", "trace"),
         [
-            (BadFileError("x", "y", "z", "Do it."), Exit.BAD_FILE, False),
+            (BadFileError("x", "expected y, found z.", "Do it."), Exit.BAD_FILE, False),
             (OSError(28, "No space left on device"), Exit.NO_ROOM, False),
             (OSError(122, "Quota exceeded"), Exit.NO_ROOM, False),
             (OSError(13, "Permission denied"), Exit.BUG, True),
             (MemoryError("8 GB"), Exit.NO_ROOM, True),
             (ValueError("surprise"), Exit.BUG, True),
-            (Stopped(), Exit.TOLD_TO_STOP, False),
+            (Stopped(), Exit.TERMINATED, False),
         ],
         ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
     )
@@ -152,7 +152,7 @@ class TestCommand:
             capsys.readouterr().out
         )
         monkeypatch.setenv("CONTIMG_OUTPUTS", str(tmp_path / "c"))
-        self.run(BadFileError("x", "y", "z", "Do it."))
+        self.run(BadFileError("x", "expected y, found z.", "Do it."))
         failure = json.loads((tmp_path / "c/failure.json").read_text())
         assert failure == {
             "exit": 10,
@@ -166,7 +166,7 @@ class TestCommand:
         def work(options: CountOptions, console: Any, env: Any) -> dict[str, Any]:
             del console, env
             if options.up_to < 0:
-                raise BadFileError("x", "y", "z", "Do it.")
+                raise BadFileError("x", "expected y, found z.", "Do it.")
             print("one, two")  # noqa: T201 - what such a command is for
             return {}
 
@@ -202,7 +202,7 @@ def test_a_command_that_follows_stops_when_told(tmp_path: Path) -> None:
             time.sleep(0.05)
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=20)
-    assert child.returncode == Exit.TOLD_TO_STOP
+    assert child.returncode == Exit.TERMINATED
 
 
 def _handles(pid: int, number: int) -> bool:

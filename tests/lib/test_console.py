@@ -91,7 +91,7 @@ def test_every_line_is_an_object_that_says_when_who_and_what(
 
 
 def test_a_failure_carries_its_code(capsys: pytest.CaptureFixture[str]) -> None:
-    error = BadFileError("x.hdf5", "145 bytes", "0 bytes", "Send it again.")
+    error = BadFileError("x.hdf5", "expected 145 bytes, found 0 bytes.", "Send it again.")
     Console("convert", {}).fail(error.exit, str(error), trace=False)
     (line,) = lines(capsys)
     assert (line["exit"], line["code"], line["level"]) == (10, "BAD_FILE", "error")

@@ -165,7 +165,7 @@ def test_told_to_stop(tmp_path: Path, do: str) -> None:
     time.sleep(0.3)
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=10)  # the contract's own limit
-    assert child.returncode == Exit.TOLD_TO_STOP
+    assert child.returncode == Exit.TERMINATED
     assert not list(tmp_path.rglob(MANIFEST))
     assert list((tmp_path / "scratch").iterdir()) == []
     assert (tmp_path / "tidied").exists() == (do == "tidy")

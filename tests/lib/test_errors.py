@@ -33,23 +33,23 @@ def family(kind: type[ContimgError]) -> list[type[ContimgError]]:
 
 
 KINDS = family(ContimgError)
-FOUR = ("/data/x_sb03.hdf5", "145348600 bytes", "0 bytes", "Send it again.")
+PARTS = ("/data/x_sb03.hdf5", "expected 145348600 bytes, found 0 bytes.", "Send it again.")
 LINE = "/data/x_sb03.hdf5: expected 145348600 bytes, found 0 bytes. Send it again."
 
 
 @pytest.mark.parametrize("kind", [ContimgError, *KINDS])
 class TestEveryError:
     def test_says_all_in_one_line(self, kind: type[ContimgError]) -> None:
-        assert str(kind(*FOUR)) == LINE
+        assert str(kind(*PARTS)) == LINE
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_survives_pickling(self, kind: type[ContimgError], protocol: int) -> None:
-        back = pickle.loads(pickle.dumps(kind(*FOUR), protocol))  # noqa: S301 - our own bytes
+        back = pickle.loads(pickle.dumps(kind(*PARTS), protocol))  # noqa: S301 - our own bytes
         assert type(back) is kind
-        assert (str(back), back.args, back.exit) == (LINE, FOUR, kind.exit)
+        assert (str(back), back.args, back.exit) == (LINE, PARTS, kind.exit)
 
     def test_survives_copying(self, kind: type[ContimgError]) -> None:
-        assert str(copy.deepcopy(kind(*FOUR))) == LINE
+        assert str(copy.deepcopy(kind(*PARTS))) == LINE
 
     def test_has_a_code_of_the_table_and_a_docstring(self, kind: type[ContimgError]) -> None:
         assert kind.exit in MEANING
@@ -67,8 +67,8 @@ class TestEveryError:
 def test_every_code_has_one_error_and_every_error_its_own_code() -> None:
     codes = [kind.exit for kind in KINDS]
     assert len(set(codes)) == len(codes)
-    # Nothing raises DONE; BUG is what is left; TOLD_TO_STOP is `Stopped`.
-    assert set(Exit) - set(codes) == {Exit.DONE, Exit.BUG, Exit.TOLD_TO_STOP}
+    # Nothing raises DONE; BUG is what is left; TERMINATED is `Stopped`.
+    assert set(Exit) - set(codes) == {Exit.DONE, Exit.BUG, Exit.TERMINATED}
 
 
 def test_data_are_blamed_from_10_and_the_world_from_20() -> None:
@@ -79,7 +79,7 @@ def test_data_are_blamed_from_10_and_the_world_from_20() -> None:
 
 
 def _raise() -> NoReturn:
-    raise BadFileError(*FOUR)
+    raise BadFileError(*PARTS)
 
 
 def test_an_error_crosses_a_process_pool() -> None:
@@ -96,7 +96,7 @@ def test_the_cause_stays_with_it() -> None:
         try:
             b"\xff".decode()
         except UnicodeDecodeError as error:
-            raise BadFileError(*FOUR) from error
+            raise BadFileError(*PARTS) from error
     assert isinstance(caught.value.__cause__, UnicodeDecodeError)
 
 

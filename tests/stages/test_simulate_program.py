@@ -80,7 +80,7 @@ def test_told_to_stop_it_leaves_whole_files_only(tmp_path: Path) -> None:
             time.sleep(0.1)
         told = time.monotonic()
         child.send_signal(signal.SIGTERM)
-        assert child.wait(STOP_WITHIN_S) == Exit.TOLD_TO_STOP
+        assert child.wait(STOP_WITHIN_S) == Exit.TERMINATED
         assert time.monotonic() - told < STOP_WITHIN_S
     written = [path for path in incoming.rglob("*") if path.is_file()]
     assert all(path.suffix == ".hdf5" for path in written)

@@ -164,7 +164,7 @@ def test_following_it_copies_what_appears_and_stops_when_told(disk: Path, tmp_pa
     )
     _until(lambda: store.exists("incoming/2026-01-25/2026-01-25T22:26:05_sb02.hdf5"))
     follower.send_signal(signal.SIGTERM)
-    assert follower.wait(10) == Exit.TOLD_TO_STOP
+    assert follower.wait(10) == Exit.TERMINATED
 
 
 def test_killed_in_the_middle_nothing_half_copied_is_seen(disk: Path, tmp_path: Path) -> None:

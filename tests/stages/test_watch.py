@@ -172,7 +172,7 @@ def test_following_it_sees_what_comes_and_stops_when_told(tmp_path: Path) -> Non
         time.sleep(0.05)
     assert list(store.entries("groups/"))
     watcher.send_signal(signal.SIGTERM)
-    assert watcher.wait(timeout=10) == Exit.TOLD_TO_STOP
+    assert watcher.wait(timeout=10) == Exit.TERMINATED
     assert log.read_text().count("group 20260125t222605-a1: 16 subbands") == 1
 
 

@@ -142,7 +142,7 @@ def test_a_group_is_posted_soon_after_a_notification(
     assert service.metric("contimg_watch_last_success_timestamp_seconds") == pytest.approx(
         time.time(), abs=30
     )
-    assert service.stop() == Exit.TOLD_TO_STOP
+    assert service.stop() == Exit.TERMINATED
 
 
 def test_notifications_in_a_flood_are_one_look_a_second(

@@ -60,7 +60,7 @@ class MemoryStore:
 
     def read(self, key: str) -> bytes:
         if key not in self.objects:
-            raise MissingError(key, "an object", "none", "")
+            raise MissingError(key, "expected an object, found none.", "")
         return self.objects[key][0]
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
@@ -221,7 +221,7 @@ class World:
     def post(self, record: GroupRecord) -> None:
         self._before_change()
         if not self.bus_up:
-            raise StoreError("bus", "the event to be taken", "nobody", "")
+            raise StoreError("bus", "expected the event to be taken, found nobody.", "")
         self.bus.append(record)
         self.said.append(record)
 

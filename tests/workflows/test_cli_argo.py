@@ -375,7 +375,7 @@ def test_who_waits_bears_a_server_that_is_away(
     def answer(self: ArgoService, name: str) -> Any:
         asked.append(name)
         if len(asked) in {2, 3}:
-            raise EngineError(self.place, "an answer", "none", "Wait.")
+            raise EngineError(self.place, "expected an answer, found none.", "Wait.")
         return run_state(Workflow(**workflow(name, "Running" if len(asked) < 5 else "Succeeded")))
 
     monkeypatch.setattr(ArgoService, "state", answer)

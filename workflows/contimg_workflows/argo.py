@@ -238,8 +238,7 @@ class Spec(_Part):
                 return template
         raise BadInputError(
             f"template {name}",
-            "a template of that name",
-            ", ".join(t.name for t in self.templates),
+            f"expected a template of that name, found {', '.join(t.name for t in self.templates)}.",
             "Correct the reference.",
         )
 
@@ -278,4 +277,6 @@ def read_template(document: Mapping[str, Any]) -> WorkflowTemplate:
             for item in error.errors()
         )
         remedy = "Run it on Argo, or leave that out."
-        raise BadInputError(name, "what the local engine understands", found, remedy) from error
+        raise BadInputError(
+            name, f"expected what the local engine understands, found {found}.", remedy
+        ) from error

@@ -185,8 +185,7 @@ class ArgoService:
                 found = _message(exception_from_server_response(answer))
                 raise EngineError(
                     self.place,
-                    "a log",
-                    found,
+                    f"expected a log, found {found}.",
                     "Its pod may be gone; the chart's archiveLogs keeps logs.",
                 )
             with answer:
@@ -202,8 +201,7 @@ class ArgoService:
             )
             raise UsageError(
                 f"{self.place}: WorkflowTemplate {name}",
-                f"contimg {mine}, which this program is",
-                theirs,
+                f"expected contimg {mine}, which this program is, found {theirs}.",
                 remedy,
             )
 
@@ -216,43 +214,55 @@ class ArgoService:
         except Unauthorized as error:
             raise UsageError(
                 place,
-                "a token that the server knows",
-                _message(error),
+                f"expected a token that the server knows, found {_message(error)}.",
                 "Correct --token or ARGO_TOKEN.",
             ) from error
         except Forbidden as error:
             raise UsageError(
-                place, "a token that may do this", _message(error), "Ask the operator for the role."
+                place,
+                f"expected a token that may do this, found {_message(error)}.",
+                "Ask the operator for the role.",
             ) from error
         except NotFound as error:
             if _message(error).startswith(("<", "404 page")):
                 raise EngineError(
-                    place, "an answer as the Argo Server gives it", _message(error)[:100], WHERE
+                    place,
+                    f"expected an answer as the Argo Server gives it, found {_message(error)[:100]}.",
+                    WHERE,
                 ) from error
             remedy = "Correct the name or --namespace, or install the chart there."
-            raise _AbsentError(place, "to find it", _message(error), remedy) from error
+            raise _AbsentError(
+                place, f"expected to find it, found {_message(error)}.", remedy
+            ) from error
         except AlreadyExists as error:
             remedy = (
                 "contimg status shows it; contimg reprocess starts the next attempt at a group."
             )
-            raise UsageError(place, "no workflow of that name", "one", remedy) from error
+            raise UsageError(
+                place, "expected no workflow of that name, found one.", remedy
+            ) from error
         except BadRequest as error:
             raise UsageError(
-                place, "a request that Argo takes", _message(error), "Correct the arguments."
+                place,
+                f"expected a request that Argo takes, found {_message(error)}.",
+                "Correct the arguments.",
             ) from error
         except HeraException as error:
             raise EngineError(
-                place, "an answer", _message(error), "Look at the Argo Server's own log."
+                place,
+                f"expected an answer, found {_message(error)}.",
+                "Look at the Argo Server's own log.",
             ) from error
         except (ValueError, KeyError, ValidationError) as error:
             raise EngineError(
-                place, "an answer as the Argo Server gives it", _first_line(error), WHERE
+                place,
+                f"expected an answer as the Argo Server gives it, found {_first_line(error)}.",
+                WHERE,
             ) from error
         except requests.RequestException as error:
             raise EngineError(
                 place,
-                "an answer from the Argo Server",
-                _cause(error),
+                f"expected an answer from the Argo Server, found {_cause(error)}.",
                 f"{WHERE[:-1]}, or see whether the server runs.",
             ) from error
 

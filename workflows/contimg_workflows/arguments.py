@@ -33,8 +33,7 @@ def named(texts: Iterable[str], known: Collection[str]) -> dict[str, str]:
         if not equals or name not in known:
             raise UsageError(
                 f"--set {text}",
-                "STAGE.OPTION=VALUE",
-                _near(path, known),
+                f"expected STAGE.OPTION=VALUE, found {_near(path, known)}.",
                 "contimg-STAGE --help lists options.",
             )
         values[name] = value
@@ -61,16 +60,20 @@ def settled(
     for name in given:
         if name not in asked:
             raise UsageError(
-                where, f"one of {', '.join(asked)}", name, "Correct the parameter's name."
+                where,
+                f"expected one of {', '.join(asked)}, found {name}.",
+                "Correct the parameter's name.",
             )
     values: dict[str, str] = {}
     for name, one in asked.items():
         value = given.get(name, one.value)
         if value is None:
-            raise UsageError(where, f"a value of {name}", "none", one.description)
+            raise UsageError(where, f"expected a value of {name}, found none.", one.description)
         if one.enum and value not in one.enum:
             raise UsageError(
-                f"{where}: {name}", f"one of {', '.join(one.enum)}", value, one.description
+                f"{where}: {name}",
+                f"expected one of {', '.join(one.enum)}, found {value}.",
+                one.description,
             )
         values[name] = value
     return values
@@ -92,7 +95,9 @@ def typed(where: str, given: Mapping[str, str]) -> None:
         found = _problem(field, value)
         if found:
             raise UsageError(
-                f"{where}: {name}", found, repr(value), " ".join((field.description or "").split())
+                f"{where}: {name}",
+                f"expected {found}, found {value!r}.",
+                " ".join((field.description or "").split()),
             )
 
 

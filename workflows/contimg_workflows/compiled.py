@@ -93,8 +93,7 @@ class Library:
         if name not in self._documents:
             raise UsageError(
                 name,
-                "a pipeline",
-                f"none; there are {', '.join(sorted(self._documents))}",
+                f"expected a pipeline, found none; there are {', '.join(sorted(self._documents))}.",
                 "Correct the name.",
             )
         if name not in self._read:
@@ -140,8 +139,7 @@ class Library:
             found = template.retry_strategy.expression
             raise BadInputError(
                 f"retryStrategy of {template.name}",
-                "that a DAG is not run again",
-                found,
+                f"expected that a DAG is not run again, found {found}.",
                 "Run it on Argo.",
             )
         return [
@@ -159,8 +157,7 @@ class Library:
             found = f"missing {lacking}, unknown {sorted(given)}"
             raise BadInputError(
                 f"task {task.name}",
-                f"the inputs of {task.template_ref.name}",
-                found,
+                f"expected the inputs of {task.template_ref.name}, found {found}.",
                 "Render the templates anew.",
             )
         needs = frozenset(
@@ -217,15 +214,13 @@ def _job(
     ):
         raise BadInputError(
             f"template of {name}",
-            "a container with a command of one word, or contimg's",
-            "another",
+            "expected a container with a command of one word, or contimg's, found another.",
             "Run it on Argo.",
         )
     if strategy is not None and strategy.expression != retry.expression():
         raise BadInputError(
             f"retryStrategy of {name}",
-            retry.expression(),
-            strategy.expression,
+            f"expected {retry.expression()}, found {strategy.expression}.",
             "Render the templates anew.",
         )
     return Job(
@@ -251,8 +246,7 @@ def _output_files(name: str, template: Template) -> dict[str, str]:
         if not path.is_relative_to(env.get(OUTPUTS_VARIABLE, "/none")):
             raise BadInputError(
                 f"output {one.name} of {name}",
-                f"a file below ${OUTPUTS_VARIABLE}",
-                str(path),
+                f"expected a file below ${OUTPUTS_VARIABLE}, found {path!s}.",
                 "Run it on Argo.",
             )
         files[one.name] = path.relative_to(env[OUTPUTS_VARIABLE]).as_posix()
@@ -275,8 +269,7 @@ def _check(workflow: Workflow) -> None:
                     where = f"{workflow.pipeline}: task {job.name}"
                     raise BadInputError(
                         where,
-                        "references to outputs of tasks that it waits for",
-                        reference,
+                        f"expected references to outputs of tasks that it waits for, found {reference}.",
                         "Correct the DAG.",
                     )
 
@@ -289,8 +282,7 @@ def _before(job: Job, workflow: Workflow, seen: frozenset[str]) -> frozenset[str
             where = f"{workflow.pipeline}: task {job.name}"
             raise BadInputError(
                 where,
-                "to wait for tasks of the DAG, and not for itself",
-                name,
+                f"expected to wait for tasks of the DAG, and not for itself, found {name}.",
                 "Correct `depends`.",
             )
         found |= {name} | _before(workflow.jobs[name], workflow, seen | {name})
@@ -306,8 +298,7 @@ def _input(reference: str, values: Mapping[str, str]) -> str:
     if match is None or match["name"] not in values:
         raise BadInputError(
             f"{{{{{reference}}}}}",
-            "inputs.parameters.NAME with a NAME that is given",
-            "another",
+            "expected inputs.parameters.NAME with a NAME that is given, found another.",
             "Run it on Argo.",
         )
     return values[match["name"]]
@@ -318,8 +309,7 @@ def _output(reference: str, outputs: Mapping[str, Mapping[str, str]]) -> str:
     if match is None:
         raise BadInputError(
             f"{{{{{reference}}}}}",
-            "tasks.NAME.outputs.parameters.NAME",
-            "another",
+            "expected tasks.NAME.outputs.parameters.NAME, found another.",
             "Run it on Argo.",
         )
     return outputs[match["task"]][match["name"]]

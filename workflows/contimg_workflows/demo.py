@@ -70,8 +70,7 @@ def _work(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dic
     if not verdict["right"]:
         raise ContimgError(
             str(store),
-            "the hidden lens and nothing else",
-            verdict["words"],
+            f"expected the hidden lens and nothing else, found {verdict['words']}.",
             "contimg status tells what ran.",
         )
     return {
@@ -88,7 +87,9 @@ def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
     if done.returncode != 0:
         raise ChildFailedError(
-            " ".join(argv[:3]), "exit code 0", str(done.returncode), "Its last words stand above."
+            " ".join(argv[:3]),
+            f"expected exit code 0, found {done.returncode!s}.",
+            "Its last words stand above.",
         )
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

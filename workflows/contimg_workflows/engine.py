@@ -134,8 +134,7 @@ class Engine:
             if not (self._bin / job.program).exists():
                 raise UsageError(
                     str(self._bin),
-                    job.program,
-                    "none",
+                    f"expected {job.program}, found none.",
                     f"Install the stage: pip install {job.program}.",
                 )
         folder = RunFolder(self._folder, workflow.name)

@@ -44,8 +44,7 @@ class LocalService:
             if folder.exists() and (before := folder.load().status) not in AGAIN:
                 raise UsageError(
                     str(folder.path),
-                    "no run of that name",
-                    f"one that is {before.value}",
+                    f"expected no run of that name, found one that is {before.value}.",
                     "See contimg status.",
                 )
             tasks = {task: TaskState() for task in workflow.jobs}

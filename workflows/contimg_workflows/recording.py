@@ -107,6 +107,8 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
     lacking = [reference for reference in REFERENCE.findall(text) if reference.strip() not in known]
     if lacking:
         raise BadInputError(
-            "exit handler", f"one of {', '.join(known)}", lacking[0], "Run it on Argo."
+            "exit handler",
+            f"expected one of {', '.join(known)}, found {lacking[0]}.",
+            "Run it on Argo.",
         )
     return REFERENCE.sub(lambda match: known[match[1].strip()], text)

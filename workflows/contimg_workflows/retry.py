@@ -7,7 +7,7 @@ from itertools import groupby
 from hera.workflows import RetryStrategy
 from hera.workflows.models import Backoff
 
-from contimg.runtime.errors import MEANING, WORLD
+from contimg.runtime.errors import MEANING, TRANSIENT
 
 FACTOR = 2
 CAP_S = 120.0
@@ -31,12 +31,12 @@ def expression() -> str:
 
 def backoff_s(tries: int) -> float:
     """Return the wait after so many tries, seconds."""
-    return min(WORLD.backoff_s * float(FACTOR ** (tries - 1)), CAP_S)
+    return min(TRANSIENT.backoff_s * float(FACTOR ** (tries - 1)), CAP_S)
 
 
 def strategy() -> RetryStrategy:
     """Return the retry strategy of every stage."""
-    backoff = Backoff(duration=f"{WORLD.backoff_s:.0f}s", factor=FACTOR, cap=f"{CAP_S:.0f}s")
+    backoff = Backoff(duration=f"{TRANSIENT.backoff_s:.0f}s", factor=FACTOR, cap=f"{CAP_S:.0f}s")
     return RetryStrategy(
         limit=str(limit()), retry_policy="Always", expression=expression(), backoff=backoff
     )

@@ -62,8 +62,7 @@ def chosen(records: Iterable[GroupRecord], ids: Iterable[str], store: str) -> li
         there = ", ".join(known) or "none"
         raise UsageError(
             f"{store}/{GROUPS}",
-            f"a record of {missing[0]}",
-            there,
+            f"expected a record of {missing[0]}, found {there}.",
             "Run contimg-watch, or correct --group.",
         )
     return [known[one] for one in ids]

@@ -81,7 +81,6 @@ def no_such_run(place: str, name: str | None, there: Iterable[str]) -> UsageErro
     wanted = f"a run {name}" if name else "a run"
     return UsageError(
         place,
-        wanted,
-        ", ".join(there) or "none",
+        f"expected {wanted}, found {', '.join(there) or 'none'}.",
         "Correct the name or the place; contimg status lists runs.",
     )

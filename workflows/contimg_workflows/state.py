@@ -146,7 +146,7 @@ class RunFolder:
             except BlockingIOError as error:
                 remedy = "Wait for it, or stop it; contimg status shows it."
                 raise UsageError(
-                    str(self.path), "no other engine on this run", "one", remedy
+                    str(self.path), "expected no other engine on this run, found one.", remedy
                 ) from error
             yield
 

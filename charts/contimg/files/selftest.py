@@ -99,8 +99,7 @@ def check(options: SelftestOptions, console: Console) -> dict[str, Any]:
     if record is None:
         raise MissingError(
             f"{root}/groups",
-            "the record of the simulated group",
-            "none",
+            "expected the record of the simulated group, found none.",
             "Look at the log of the container watch.",
         )
     run_name = record.run
@@ -109,8 +108,7 @@ def check(options: SelftestOptions, console: Console) -> dict[str, Any]:
         found = f"{outcome.get('phase')}: {outcome.get('reason')}"
         raise BadInputError(
             f"{root}/runs/{run_name}",
-            "a workflow that succeeds",
-            found,
+            f"expected a workflow that succeeds, found {found}.",
             f"Look at contimg-{run_name}.",
         )
     truth = json.loads(open_store(Path(options.folder, "truth").read_text()).read("truth.json"))
@@ -122,8 +120,7 @@ def check(options: SelftestOptions, console: Console) -> dict[str, Any]:
     if off > TOLERANCE:
         raise BadInputError(
             f"{root}/tables/photometry",
-            f"fluxes within {TOLERANCE:.0%} of the truth",
-            f"{off:.1%} off",
+            f"expected fluxes within {TOLERANCE:.0%} of the truth, found {off:.1%} off.",
             "Look at its report.",
         )
     for entry in list(store.entries()):  # what failed stays for a look
@@ -153,8 +150,7 @@ def wait(store: Store, run_name: str, options: SelftestOptions, console: Console
     found = "a claim" if store.exists(claim) else "not even a claim"
     raise StoreError(
         f"{store.root}/{outcome}",
-        f"an outcome within {options.timeout_s:.0f} s",
-        found,
+        f"expected an outcome within {options.timeout_s:.0f} s, found {found}.",
         f"Look at workflow contimg-{run_name}.",
     )
 
@@ -189,8 +185,7 @@ def rows_of(store: Store, run_name: str) -> list[dict[str, Any]]:
     if not rows:
         raise BadInputError(
             f"{store.root}/tables/photometry",
-            f"rows of {group}",
-            "none",
+            f"expected rows of {group}, found none.",
             "Look at the photometry stage.",
         )
     return rows
@@ -211,7 +206,9 @@ def compare(truth: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]
             found.append((true_jy, row["flux_peak"] / 1e3 / true_jy, row["source"]))
     if not found:
         raise BadInputError(
-            "photometry", "bright sources of the simulated sky", "none", "Look at the image."
+            "photometry",
+            "expected bright sources of the simulated sky, found none.",
+            "Look at the image.",
         )
     _, ratio, brightest = max(found)
     median = float(np.median([one for _, one, _ in found]))
@@ -222,7 +219,9 @@ def program(*argv: str) -> dict[str, Any]:
     """Run a program of this image and return its summary; its words go to our stderr."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own programs
     if done.returncode:
-        raise StoreError(argv[0], "exit code 0", str(done.returncode), "See its words above.")
+        raise StoreError(
+            argv[0], f"expected exit code 0, found {done.returncode!s}.", "See its words above."
+        )
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

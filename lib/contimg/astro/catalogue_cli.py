@@ -84,8 +84,7 @@ def _name(options: CatalogueOptions) -> str:
     if not NAME.match(name):
         raise UsageError(
             "--name",
-            "lower-case letters, digits, '_', '-' and '.'",
-            repr(name),
+            f"expected lower-case letters, digits, '_', '-' and '.', found {name!r}.",
             "Choose such a name.",
         )
     return name
@@ -95,8 +94,10 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingError(str(path), "a catalogue file", "none", "Check the path.") from error
+        raise MissingError(
+            str(path), "expected a catalogue file, found none.", "Check the path."
+        ) from error
     except OSError as error:
         raise BadFileError(
-            str(path), "a readable file", str(error), "Check its permissions."
+            str(path), f"expected a readable file, found {error!s}.", "Check its permissions."
         ) from error

@@ -214,7 +214,9 @@ def read_catalogue(
     keep = _good(columns, raw, survey)
     if not keep.any():
         raise BadInputError(
-            where, "rows with a position and a flux", f"none of {keep.size}", "Check the file."
+            where,
+            f"expected rows with a position and a flux, found none of {keep.size}.",
+            "Check the file.",
         )
     whole: dict[str, Any] = {
         target: columns.get(target, np.full(keep.size, np.nan))[keep] for target in FIELDS
@@ -230,10 +232,12 @@ def _read(data: bytes, where: str) -> list[Raw]:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise BadFileError(where, "a whole gzip file", str(error), "Fetch it again.") from error
+            raise BadFileError(
+                where, f"expected a whole gzip file, found {error!s}.", "Fetch it again."
+            ) from error
     start = data[:2000].lstrip()
     if not start:
-        raise BadFileError(where, "a catalogue", "an empty file", "Fetch it again.")
+        raise BadFileError(where, "expected a catalogue, found an empty file.", "Fetch it again.")
     if start.startswith(b"SIMPLE"):
         return _read_fits(data, where)
     if b"<VOTABLE" in start.upper():
@@ -255,13 +259,17 @@ def _read_fits(data: bytes, where: str) -> list[Raw]:
             )
             if table is None:
                 raise BadFileError(
-                    where, "a FITS table", "no table extension", "Name the catalogue's file."
+                    where,
+                    "expected a FITS table, found no table extension.",
+                    "Name the catalogue's file.",
                 )
             return [
                 Raw(c.name, np.asarray(table.data[c.name]), c.unit or "") for c in table.columns
             ]
     except (OSError, ValueError, TypeError, AstropyUserWarning) as error:
-        raise BadFileError(where, "a whole FITS file", str(error), "Fetch it again.") from error
+        raise BadFileError(
+            where, f"expected a whole FITS file, found {error!s}.", "Fetch it again."
+        ) from error
 
 
 def _read_votable(data: bytes, where: str) -> list[Raw]:
@@ -272,7 +280,9 @@ def _read_votable(data: bytes, where: str) -> list[Raw]:
             warnings.simplefilter("ignore", exceptions.VOTableSpecWarning)
             table = parse_single_table(io.BytesIO(data), verify="ignore")
     except (exceptions.VOTableSpecError, OSError, ValueError, IndexError, EOFError) as error:
-        raise BadFileError(where, "a whole VOTable", str(error), "Fetch it again.") from error
+        raise BadFileError(
+            where, f"expected a whole VOTable, found {error!s}.", "Fetch it again."
+        ) from error
     return [Raw(f.name, _unmasked(table.array[f.ID]), str(f.unit or "")) for f in table.fields]
 
 
@@ -294,7 +304,9 @@ def _read_csv(data: bytes, where: str) -> list[Raw]:
         table = csv.read_csv(io.BytesIO(data), read_options=csv.ReadOptions(skip_rows=comments))
     except pa.ArrowInvalid as error:
         raise BadFileError(
-            where, "FITS, VOTable or CSV", str(error), "Convert it to one of them."
+            where,
+            f"expected FITS, VOTable or CSV, found {error!s}.",
+            "Convert it to one of them.",
         ) from error
     columns = []
     for name in table.column_names:
@@ -318,7 +330,9 @@ def _require(found: Mapping[str, Raw | None], raw: Mapping[str, Raw], where: str
         wanted = "; ".join(f"{t}: one of {', '.join(FIELDS[t].names)}" for t in missing)
         have = ", ".join(column.name for column in raw.values()) or "no columns"
         raise BadInputError(
-            where, f"columns ({wanted})", have, "Rename the columns; positions must be J2000."
+            where,
+            f"expected columns ({wanted}), found {have}.",
+            "Rename the columns; positions must be J2000.",
         )
 
 
@@ -335,8 +349,7 @@ def _values(column: Raw, target: str, survey: Survey, where: str) -> FloatArray:
     if target in {"ra", "dec"} and spelled in SEXAGESIMAL:
         raise BadInputError(
             where,
-            f"{column.name} in degrees",
-            f"numbers in {spelled}",
+            f"expected {column.name} in degrees, found numbers in {spelled}.",
             "Write the positions in degrees.",
         )
     numbers = _floats(column, where)
@@ -350,7 +363,7 @@ def _floats(column: Raw, where: str) -> FloatArray:
         return np.asarray(column.values, np.float64)
     except (ValueError, TypeError) as error:
         raise BadInputError(
-            where, f"numbers in {column.name}", str(error), "Correct the column."
+            where, f"expected numbers in {column.name}, found {error!s}.", "Correct the column."
         ) from error
 
 
@@ -372,7 +385,7 @@ def _factor(name: str, spelled: str, wanted: str, where: str) -> float:
         return 1.0
     if not spelled:
         remedy = f"Write it behind the column's name, as in '{name} [m{wanted}]', or name the survey with --catalogue."
-        raise BadInputError(where, f"a unit for {name}", "none", remedy)
+        raise BadInputError(where, f"expected a unit for {name}, found none.", remedy)
     # Peaks are given in Jy as often as in Jy/beam; they mean the same.
     plain = [
         re.sub(r"/\s*beam|beam-1|beam\^-1", "", SPELLINGS.get(u.lower(), u)).strip()
@@ -383,8 +396,7 @@ def _factor(name: str, spelled: str, wanted: str, where: str) -> float:
     except (ValueError, TypeError, units.UnitConversionError) as error:
         raise BadInputError(
             where,
-            f"{name} in {wanted} or the like",
-            spelled,
+            f"expected {name} in {wanted} or the like, found {spelled}.",
             "Convert the column, or correct its unit.",
         ) from error
 
@@ -405,7 +417,9 @@ def _frequency(survey: Survey, given_hz: float | None, where: str) -> float:
     frequency = given_hz or FREQUENCY_HZ.get(survey)
     if frequency is None:
         remedy = "Give --frequency-mhz; RACS is 887.5 (low), 1367.5 (mid) or 1655.5 (high)."
-        raise UsageError(where, "the frequency of the fluxes", "none in the file", remedy)
+        raise UsageError(
+            where, "expected the frequency of the fluxes, found none in the file.", remedy
+        )
     return frequency
 
 

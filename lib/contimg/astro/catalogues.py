@@ -218,7 +218,9 @@ def load(uri: str) -> Catalogue:
     store, key = split(uri)
     table = CATALOGUE.read(store.read(key), uri)
     if not table.num_rows:
-        raise BadInputError(uri, "a catalogue with sources", "none", "Add the catalogue again.")
+        raise BadInputError(
+            uri, "expected a catalogue with sources, found none.", "Add the catalogue again."
+        )
     frequency = _numbers(table, "frequency")
     return Catalogue(
         key.removesuffix(".parquet"),

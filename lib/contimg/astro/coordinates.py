@@ -83,7 +83,9 @@ def earth_rotation(mjd_utc: npt.ArrayLike) -> tuple[FloatArray, FloatArray, Floa
         found = f"MJD {np.nanmin(mjd):.5f} to {np.nanmax(mjd):.5f}"
         remedy = "Correct the times, or install a newer astropy-iers-data."
         raise BadInputError(
-            "Earth orientation", f"times within MJD {days[0]:.0f} to {days[-1]:.0f}", found, remedy
+            "Earth orientation",
+            f"expected times within MJD {days[0]:.0f} to {days[-1]:.0f}, found {found}.",
+            remedy,
         )
     low = np.searchsorted(days, mjd, side="right") - 1
     part = (mjd - days[low]) / (days[low + 1] - days[low])
@@ -235,8 +237,7 @@ def circular_mean_rad(angle_rad: npt.ArrayLike, weight: npt.ArrayLike | None = N
     if not abs(total) > 1e-9 * float(np.sum(np.abs(heavy))):
         raise BadInputError(
             "circular mean",
-            "angles with a mean direction",
-            "none, or such as cancel",
+            "expected angles with a mean direction, found none, or such as cancel.",
             "Check the positions.",
         )
     return float(np.angle(total) % (2 * np.pi))

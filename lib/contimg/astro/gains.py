@@ -82,7 +82,7 @@ def read_caltable(path: Path) -> CalTable:
             kind = KINDS.get(words.get("VisCal", ""), "")
             if not kind or not table.nrows():
                 raise BadInputError(
-                    str(path), "solutions of kind B, G or K", "none", "Solve again."
+                    str(path), "expected solutions of kind B, G or K, found none.", "Solve again."
                 )
             columns = {
                 name: table.getcol(name)
@@ -95,10 +95,14 @@ def read_caltable(path: Path) -> CalTable:
         with ct.table(f"{path}::ANTENNA", ack=False, lockoptions="usernoread") as antennas:
             count = antennas.nrows()
     except RuntimeError as error:
-        raise BadInputError(str(path), "a CASA caltable", str(error), "Solve again.") from error
+        raise BadInputError(
+            str(path), f"expected a CASA caltable, found {error!s}.", "Solve again."
+        ) from error
     if np.ptp(columns["SPECTRAL_WINDOW_ID"]):
         raise BadInputError(
-            str(path), "one spectral window", "several", "Split the Measurement Set first."
+            str(path),
+            "expected one spectral window, found several.",
+            "Split the Measurement Set first.",
         )
     return _gather(
         str(path), kind, columns["TIME"], columns["ANTENNA1"], freq, (value, columns["FLAG"], count)
@@ -165,8 +169,7 @@ class Gains:
                 found = f"{table.value.shape[1]} antennas, {table.value.shape[3]} polarizations"
                 raise BadInputError(
                     table.where,
-                    f"{antennas} antennas, {pols} polarizations",
-                    found,
+                    f"expected {antennas} antennas, {pols} polarizations, found {found}.",
                     "Use tables of one array.",
                 )
             if table.kind == "G":
@@ -208,8 +211,7 @@ def _only_time(table: CalTable) -> None:
     if table.time_s.size != 1:
         raise BadInputError(
             table.where,
-            "solutions of one time",
-            f"{table.time_s.size} times",
+            f"expected solutions of one time, found {table.time_s.size} times.",
             "Solve with solint inf.",
         )
 
@@ -224,7 +226,9 @@ def _bandpass(table: CalTable, freq_hz: FloatArray) -> tuple[npt.NDArray[np.comp
         found = f"{table.freq_hz.size} channels from {table.freq_hz[0] / 1e6:.6f} MHz"
         wanted = f"{freq_hz.size} channels from {freq_hz[0] / 1e6:.6f} MHz, as in the data"
         raise BadInputError(
-            table.where, wanted, found, "Apply a bandpass to data with its own channels only."
+            table.where,
+            f"expected {wanted}, found {found}.",
+            "Apply a bandpass to data with its own channels only.",
         )
     return table.value[0], table.flag[0]
 

@@ -109,7 +109,9 @@ def _own_folder(env: Mapping[str, str]) -> Path:
     )
     if own.stat().st_uid != os.getuid():
         raise BadInputError(
-            str(own), "a folder of this user", "another user's", "Set TMPDIR to a folder of yours."
+            str(own),
+            "expected a folder of this user, found another user's.",
+            "Set TMPDIR to a folder of yours.",
         )
     return own
 
@@ -119,7 +121,9 @@ def _folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NoRoomError(
-            str(path), "a writable folder", str(error), "Set CONTIMG_MEASURES to one."
+            str(path),
+            f"expected a writable folder, found {error!s}.",
+            "Set CONTIMG_MEASURES to one.",
         ) from error
     return path
 
@@ -130,8 +134,7 @@ def _version(distribution: str) -> str:
     except PackageNotFoundError as error:
         raise BadInputError(
             "this Python",
-            distribution,
-            "none",
+            f"expected {distribution}, found none.",
             f"Install {distribution}; CASA has no data without it.",
         ) from error
 
@@ -141,7 +144,9 @@ def _build_aside(folder: Path) -> None:
     if room < ROOM:
         remedy = "Free space, or set CONTIMG_MEASURES to a folder with more."
         raise NoRoomError(
-            str(folder.parent), f"{ROOM / 1e6:.0f} MB free", f"{room / 1e6:.0f} MB", remedy
+            str(folder.parent),
+            f"expected {ROOM / 1000000.0:.0f} MB free, found {room / 1000000.0:.0f} MB.",
+            remedy,
         )
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as aside:
         part = Path(aside) / "measures"
@@ -157,7 +162,9 @@ def _build(part: Path, final: Path) -> None:
     spec = find_spec("casadata")
     if spec is None or spec.origin is None:
         raise BadInputError(
-            "this Python", "casadata", "none", "Install casadata; CASA has no data without it."
+            "this Python",
+            "expected casadata, found none.",
+            "Install casadata; CASA has no data without it.",
         )
     source = Path(spec.origin).parent / "__data__"
     for name in EXPECTED:

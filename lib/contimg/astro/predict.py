@@ -155,8 +155,7 @@ def antenna_positions(
     if not worst <= SEPARABLE_M:
         raise BadInputError(
             "UVW",
-            f"differences of antenna positions to {SEPARABLE_M} m",
-            f"{worst:.3g} m",
+            f"expected differences of antenna positions to {SEPARABLE_M} m, found {worst:.3g} m.",
             "Compute UVW anew.",
         )
     return positions

@@ -45,14 +45,15 @@ def degrees_of_words(words: npt.NDArray[Any], *, hours: bool, where: str) -> Flo
     if wrong.size:
         raise BadInputError(
             where,
-            "positions as degrees or as three parts",
-            repr(text[int(wrong[0])].as_py()),
+            f"expected positions as degrees or as three parts, found {text[int(wrong[0])].as_py()!r}.",
             "Correct them.",
         )
     try:
         numbers = pc.cast(pc.list_flatten(pieces), pa.float64()).to_numpy()
     except pa.ArrowInvalid as error:
-        raise BadInputError(where, "numbers in positions", str(error), "Correct them.") from error
+        raise BadInputError(
+            where, f"expected numbers in positions, found {error!s}.", "Correct them."
+        ) from error
     return _degrees(numbers, counts, np.asarray(pc.starts_with(spaced, "-")), hours=hours)
 
 

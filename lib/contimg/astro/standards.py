@@ -51,8 +51,7 @@ class Standard:
             found = f"{np.min(ghz):g} to {np.max(ghz):g} GHz"
             raise UsageError(
                 self.name,
-                f"frequencies within {self.low_ghz:g} to {self.high_ghz:g} GHz",
-                found,
+                f"expected frequencies within {self.low_ghz:g} to {self.high_ghz:g} GHz, found {found}.",
                 "Correct them.",
             )
         return np.asarray(
@@ -287,7 +286,9 @@ def standard_flux_jy(name: str, freq_hz: npt.ArrayLike) -> FloatArray:
     if found is None:
         known = ", ".join(s.name for s in STANDARDS)
         raise UsageError(
-            "flux standard", f"one of {known}", name, "Name one of them; no flux is ever assumed."
+            "flux standard",
+            f"expected one of {known}, found {name}.",
+            "Name one of them; no flux is ever assumed.",
         )
     return found.flux_jy(freq_hz)
 

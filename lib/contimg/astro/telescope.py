@@ -108,7 +108,9 @@ def subband_frequencies_hz(subband: int) -> FloatArray:
     """
     if not 0 <= subband < N_SUBBANDS:
         raise UsageError(
-            "subband", f"0 to {N_SUBBANDS - 1}", str(subband), "Name a subband of the telescope."
+            "subband",
+            f"expected 0 to {N_SUBBANDS - 1}, found {subband!s}.",
+            "Name a subband of the telescope.",
         )
     first = subband * CHANNELS_PER_SUBBAND
     return TOP_HZ - CHANNEL_WIDTH_HZ * np.arange(

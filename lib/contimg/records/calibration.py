@@ -122,7 +122,9 @@ def read_calibration(context: Context, uri: str) -> Calibration:
         return Calibration.model_validate_json(context.read(where))
     except ValidationError as error:
         raise BadInputError(
-            where, "a calibration record", str(error), "Run contimg-calibrate again."
+            where,
+            f"expected a calibration record, found {error!s}.",
+            "Run contimg-calibrate again.",
         ) from error
 
 

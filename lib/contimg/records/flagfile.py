@@ -53,8 +53,7 @@ def pack_flags(flags: BoolArray, where: str = "flags") -> bytes:
     if flags.ndim != DIMENSIONS:
         raise BadInputError(
             where,
-            "flags of shape (rows, channels, correlations)",
-            f"shape {flags.shape}",
+            f"expected flags of shape (rows, channels, correlations), found shape {flags.shape}.",
             "Correct the stage.",
         )
     header = b" ".join([MAGIC, *(str(size).encode() for size in flags.shape)])
@@ -79,8 +78,7 @@ def unpack_flags(data: bytes, where: str = "flags") -> BoolArray:
     ):
         raise BadInputError(
             where,
-            f"a flag file ({MAGIC.decode()} …)",
-            repr(header[:40]),
+            f"expected a flag file ({MAGIC.decode()} …), found {header[:40]!r}.",
             "Name an artifact of contimg-flag.",
         )
     shape = tuple(int(size) for size in sizes)
@@ -90,8 +88,7 @@ def unpack_flags(data: bytes, where: str = "flags") -> BoolArray:
     except (OSError, pa.ArrowException) as error:
         raise BadInputError(
             where,
-            f"flags of shape {shape}",
-            str(error),
+            f"expected flags of shape {shape}, found {error!s}.",
             "The file is damaged; flag the group again.",
         ) from error
     flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=count)

@@ -200,7 +200,9 @@ def group_record(data: bytes, uri: str) -> GroupRecord:
         return GroupRecord.model_validate_json(data)
     except ValidationError as error:
         raise BadInputError(
-            uri, "a group record", str(error), "Name a STORE/groups/ID-aN.json that watch wrote."
+            uri,
+            f"expected a group record, found {error!s}.",
+            "Name a STORE/groups/ID-aN.json that watch wrote.",
         ) from error
 
 

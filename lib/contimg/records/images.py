@@ -84,8 +84,7 @@ class SkyImage:
         if any(value is None for value in values) or min(values[:2]) <= 0:
             raise BadImageError(
                 self.where,
-                "BMAJ, BMIN and BPA in the header",
-                str(values),
+                f"expected BMAJ, BMIN and BPA in the header, found {values!s}.",
                 "Image with a restoring beam.",
             )
         return Beam(*(float(value) for value in values))
@@ -142,19 +141,18 @@ def read_image(path: Path, where: str = "") -> SkyImage:
             header, data = file[0].header, file[0].data
     except (OSError, ValueError, TypeError, IndexError) as error:
         raise BadFileError(
-            name, "a whole FITS file", str(error), "Make the image again."
+            name, f"expected a whole FITS file, found {error!s}.", "Make the image again."
         ) from error
     plane = np.squeeze(data) if data is not None else np.empty(0)
     wcs = _celestial(header)
     if plane.ndim != 2 or min(plane.shape) < 2 or not wcs.has_celestial:  # noqa: PLR2004 - two axes
         raise BadImageError(
             name,
-            "one plane with celestial axes",
-            f"shape {plane.shape}",
+            f"expected one plane with celestial axes, found shape {plane.shape}.",
             "Name an image of one plane.",
         )
     if not np.isfinite(plane).any():
-        raise BadImageError(name, "finite pixels", "none", "Look at the imaging log.")
+        raise BadImageError(name, "expected finite pixels, found none.", "Look at the imaging log.")
     return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs)
 
 

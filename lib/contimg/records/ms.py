@@ -160,7 +160,9 @@ def create(
 
     if np.any(np.diff(header.frequencies_hz) <= 0):
         raise BadInputError(
-            str(path), "ascending channels", "others", "Sort channels and data before writing them."
+            str(path),
+            "expected ascending channels, found others.",
+            "Sort channels and data before writing them.",
         )
     with ct.default_ms(str(path), *_layout(header, columns)) as table:
         table.addrows(len(rows))
@@ -430,7 +432,9 @@ class MeasurementSet:
             self._table = ct.table(str(path), ack=False, lockoptions="usernoread")
         except RuntimeError as error:
             raise BadInputError(
-                str(path), "a Measurement Set", str(error), "Convert the group again."
+                str(path),
+                f"expected a Measurement Set, found {error!s}.",
+                "Convert the group again.",
             ) from error
 
     def __enter__(self) -> Self:
@@ -465,8 +469,7 @@ class MeasurementSet:
         if set(counts.values()) != {1}:
             raise BadInputError(
                 str(self.path),
-                "one field and one spectral window",
-                str(counts),
+                f"expected one field and one spectral window, found {counts!s}.",
                 "Split the MS first.",
             )
         ra, dec = field["PHASE_DIR"].reshape(2)

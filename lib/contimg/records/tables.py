@@ -144,8 +144,7 @@ class Schema:
         if tag != wanted:
             raise BadInputError(
                 where,
-                f"table {wanted}",
-                tag,
+                f"expected table {wanted}, found {tag}.",
                 "Make it again with this version (contimg reprocess).",
             )
         return found
@@ -169,7 +168,9 @@ class Schema:
 
     def _wrong(self, expected: str, found: str) -> BadInputError:
         return BadInputError(
-            f"table {self.name}", expected, found, "Correct the stage that writes it."
+            f"table {self.name}",
+            f"expected {expected}, found {found}.",
+            "Correct the stage that writes it.",
         )
 
     def _tag(self) -> dict[bytes | str, bytes | str]:
@@ -205,7 +206,7 @@ def read_parquet(data: bytes, where: str, expected: str) -> pa.Table:
         return pq.ParquetFile(io.BytesIO(data)).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInputError(
-            where, f"a Parquet file ({expected})", str(error), "Make it again."
+            where, f"expected a Parquet file ({expected}), found {error!s}.", "Make it again."
         ) from error
 
 
@@ -229,8 +230,7 @@ def _datatype(column: Column) -> str:
     if str(kind) not in VOTABLE_TYPES:
         raise UsageError(
             f"column {column.name}",
-            f"one of {sorted(VOTABLE_TYPES)}",
-            str(kind),
+            f"expected one of {sorted(VOTABLE_TYPES)}, found {kind!s}.",
             "Choose a type that VOTable has.",
         )
     return VOTABLE_TYPES[str(kind)]

@@ -70,20 +70,21 @@ def run(
         except subprocess.TimeoutExpired as error:
             remedy = f"Its log ends: {tail(log)}"
             raise ChildTimedOutError(
-                argv[0], f"an end within {timeout_s:.0f} s", "none", remedy
+                argv[0], f"expected an end within {timeout_s:.0f} s, found none.", remedy
             ) from error
         finally:
             _kill(child)
     if code == -signal.SIGKILL:
         raise NoRoomError(
             " ".join(argv[:3]),
-            "an end",
-            "that it was killed, most often for want of memory",
+            "expected an end, found that it was killed, most often for want of memory.",
             "Give it more.",
         )
     if code != 0:
         raise ChildFailedError(
-            " ".join(argv[:3]), "exit code 0", str(code), f"Its log ends: {tail(log)}"
+            " ".join(argv[:3]),
+            f"expected exit code 0, found {code!s}.",
+            f"Its log ends: {tail(log)}",
         )
 
 

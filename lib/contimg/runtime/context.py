@@ -175,14 +175,15 @@ class Context:
         if free < room:
             remedy = "Free space, or point CONTIMG_SCRATCH to a larger disk."
             raise NoRoomError(
-                str(self.scratch), f"{room / 1e6:.0f} MB free", f"{free / 1e6:.0f} MB", remedy
+                str(self.scratch),
+                f"expected {room / 1000000.0:.0f} MB free, found {free / 1000000.0:.0f} MB.",
+                remedy,
             )
         if memory and available_memory() < memory:
             found = f"{available_memory() / 1e6:.0f} MB"
             raise NoRoomError(
                 "this machine",
-                f"{memory / 1e6:.0f} MB of memory",
-                found,
+                f"expected {memory / 1000000.0:.0f} MB of memory, found {found}.",
                 "Give the stage more memory.",
             )
 
@@ -215,8 +216,7 @@ class Context:
             wanted = f"{expected.bytes} bytes, sha256 {expected.sha256[:12]}…"
             raise BadInputError(
                 f"{uri}/{expected.name}",
-                wanted,
-                found,
+                f"expected {wanted}, found {found}.",
                 "The store's copy is damaged; make the artifact again.",
             )
 

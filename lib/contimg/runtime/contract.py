@@ -119,7 +119,7 @@ def guarded(
         if tell:
             print(json.dumps(summary), flush=True)  # noqa: T201 - stdout carries the summary, nothing else
     except Stopped:
-        return _failed(console, env, Exit.TOLD_TO_STOP, "told to stop", trace=False)
+        return _failed(console, env, Exit.TERMINATED, "told to stop", trace=False)
     except ContimgError as error:
         return _failed(console, env, error.exit, str(error), trace=False)
     except OSError as error:
@@ -129,7 +129,7 @@ def guarded(
         return _failed(console, env, Exit.NO_ROOM, f"out of memory: {error}", trace=True)
     except Exception as error:  # noqa: BLE001 - the one place where errors become exit codes
         # After a signal it is what compiled code made of that.
-        code = Exit.TOLD_TO_STOP if stop.told else Exit.BUG
+        code = Exit.TERMINATED if stop.told else Exit.BUG
         return _failed(console, env, code, f"{type(error).__name__}: {error}", trace=True)
     return Exit.DONE
 
@@ -196,7 +196,9 @@ def made(
     manifest = read_manifest(artifact)
     if manifest.stage != stage.name:
         raise UsageError(
-            artifact, f"an artifact of {stage.name}", f"one of {manifest.stage}", "Correct --reuse."
+            artifact,
+            f"expected an artifact of {stage.name}, found one of {manifest.stage}.",
+            "Correct --reuse.",
         )
     return artifact, manifest
 
@@ -293,7 +295,9 @@ def check_template(env: Mapping[str, str]) -> None:
     if asked and asked != mine:
         remedy = f"Use the images of {asked}, or install the chart of {mine}."
         raise UsageError(
-            "the image", f"contimg {asked}, of which the template is", f"contimg {mine}", remedy
+            "the image",
+            f"expected contimg {asked}, of which the template is, found contimg {mine}.",
+            remedy,
         )
 
 

@@ -32,7 +32,9 @@ class DirectoryStore:
         if not self._base.is_dir():
             found = "a file" if self._base.exists() else "none"
             raise UsageError(
-                self.root, "the directory of a store", found, "Correct the path, or mount it."
+                self.root,
+                f"expected the directory of a store, found {found}.",
+                "Correct the path, or mount it.",
             )
 
     def tidy(self, prefix: str = "") -> int:
@@ -77,11 +79,15 @@ class DirectoryStore:
             stream = path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise MissingError(
-                str(path), "a file", "none", "Check the URI, or run the stage that makes it."
+                str(path),
+                "expected a file, found none.",
+                "Check the URI, or run the stage that makes it.",
             ) from error
         except OSError as error:
             raise StoreError(
-                str(path), "a readable file", str(error), "Check mounts and permissions."
+                str(path),
+                f"expected a readable file, found {error!s}.",
+                "Check mounts and permissions.",
             ) from error
         with stream:
             yield stream
@@ -117,7 +123,9 @@ class DirectoryStore:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(
-                str(path), "a file that can be removed", str(error), "Check mounts and permissions."
+                str(path),
+                f"expected a file that can be removed, found {error!s}.",
+                "Check mounts and permissions.",
             ) from error
 
     @contextlib.contextmanager
@@ -134,7 +142,9 @@ class DirectoryStore:
                 yield stream, part
         except OSError as error:
             raise NoRoomError(
-                str(path), "room to write", str(error), "Free space, then run again."
+                str(path),
+                f"expected room to write, found {error!s}.",
+                "Free space, then run again.",
             ) from error
         finally:
             # What cannot be removed could not be made, and why is on its way already.
@@ -144,7 +154,9 @@ class DirectoryStore:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        str(path), "a writable directory", str(error), "Check mounts and permissions."
+        str(path),
+        f"expected a writable directory, found {error!s}.",
+        "Check mounts and permissions.",
     )
 
 
@@ -152,7 +164,9 @@ def _unlistable(error: OSError) -> None:
     """Say so when a folder cannot be listed, lest the store look empty; one that is not there holds nothing."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise StoreError(
-            str(error.filename), "a readable directory", str(error), "Check mounts and permissions."
+            str(error.filename),
+            f"expected a readable directory, found {error!s}.",
+            "Check mounts and permissions.",
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 
 class Exit(IntEnum):
-    """Exit codes of a stage; 10-19 blame the data, 20-29 the world."""
+    """Exit codes of a stage; 10-19: unusable input data; 20-29: infrastructure failures, retried."""
 
     DONE = 0
     USAGE = 2
@@ -25,7 +25,7 @@ class Exit(IntEnum):
     NO_SOURCES = 18
     BAD_INPUT = 19
     STORE_UNREACHABLE = 20
-    TOLD_TO_STOP = 21
+    TERMINATED = 21
     NO_ROOM = 22
     CHILD_FAILED = 23
     CHILD_TIMED_OUT = 24
@@ -43,7 +43,7 @@ class Retry(NamedTuple):
 
 
 NEVER = Retry(limit=0, backoff_s=0.0)
-WORLD = Retry(limit=3, backoff_s=10.0)
+TRANSIENT = Retry(limit=3, backoff_s=10.0)
 ONCE = Retry(limit=1, backoff_s=10.0)
 
 MEANING: dict[int, tuple[str, Retry]] = {
@@ -59,17 +59,17 @@ MEANING: dict[int, tuple[str, Retry]] = {
     Exit.BAD_IMAGE: ("the image cannot be vouched for", NEVER),
     Exit.NO_SOURCES: ("nothing to measure", NEVER),
     Exit.BAD_INPUT: ("an input is not what the stage reads", NEVER),
-    Exit.STORE_UNREACHABLE: ("the store does not answer", WORLD),
-    Exit.TOLD_TO_STOP: ("told to stop", WORLD),
-    Exit.NO_ROOM: ("not enough disk or memory", WORLD),
+    Exit.STORE_UNREACHABLE: ("the store does not answer", TRANSIENT),
+    Exit.TERMINATED: ("terminated", TRANSIENT),
+    Exit.NO_ROOM: ("not enough disk or memory", TRANSIENT),
     Exit.CHILD_FAILED: ("CASA, WSClean or AOFlagger failed", ONCE),
     Exit.CHILD_TIMED_OUT: ("CASA, WSClean or AOFlagger took too long", ONCE),
-    Exit.NOT_FOUND: ("an input does not exist in the store", WORLD),
+    Exit.NOT_FOUND: ("an input does not exist in the store", TRANSIENT),
     Exit.BUG: ("a bug in contimg", NEVER),
-    -1: ("the pod is gone", WORLD),
-    64: ("the Argo executor failed", WORLD),
-    137: ("killed, most often for want of memory", WORLD),
-    143: ("terminated", WORLD),
+    -1: ("the pod is gone", TRANSIENT),
+    64: ("the Argo executor failed", TRANSIENT),
+    137: ("killed, probably out of memory", TRANSIENT),
+    143: ("terminated", TRANSIENT),
     134: ("crashed (abort)", ONCE),
     139: ("crashed (segmentation fault)", ONCE),
 }
@@ -86,18 +86,28 @@ def meaning_of(code: int) -> str:
 
 
 class ContimgError(Exception):
-    """A failure that a person can act on: where, what was expected, what was found, what to do."""
+    """A failure that a person can act on.
+
+    Parameters
+    ----------
+    where
+        The file, URI or option.
+    problem
+        What was found and what was expected, a sentence that makes sense alone.
+    remedy
+        What to do about it, a sentence.
+    """
 
     exit: ClassVar[Exit] = Exit.BUG
 
-    def __init__(self, where: str, expected: str, found: str, remedy: str) -> None:
-        # All in args, so that it crosses a process pool.
-        super().__init__(where, expected, found, remedy)
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        # All in args, so that the error can be pickled across processes.
+        super().__init__(where, problem, remedy)
 
     def __str__(self) -> str:
-        """Say everything in one line."""
-        where, expected, found, remedy = self.args
-        return f"{where}: expected {expected}, found {found}. {remedy}"
+        """Return everything in one line."""
+        where, problem, remedy = self.args
+        return f"{where}: {problem} {remedy}"
 
 
 class BadFileError(ContimgError):

@@ -91,7 +91,9 @@ class Manifest(_Record):
                 return output
         found = ", ".join(output.name for output in self.outputs) or "nothing"
         raise BadInputError(
-            f"{self.stage} artifact {self.key}", name, found, "Name an artifact of the right stage."
+            f"{self.stage} artifact {self.key}",
+            f"expected {name}, found {found}.",
+            "Name an artifact of the right stage.",
         )
 
 
@@ -135,13 +137,17 @@ def read_manifest(uri: str) -> Manifest:
         data = open_store(uri).read(MANIFEST)
     except MissingError as error:
         raise MissingError(
-            uri, "an artifact (a folder with manifest.json)", "none", "Run the stage that makes it."
+            uri,
+            "expected an artifact (a folder with manifest.json), found none.",
+            "Run the stage that makes it.",
         ) from error
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         raise BadInputError(
-            f"{uri}/{MANIFEST}", "a manifest", str(error), "Make the artifact again."
+            f"{uri}/{MANIFEST}",
+            f"expected a manifest, found {error!s}.",
+            "Make the artifact again.",
         ) from error
 
 

@@ -148,36 +148,45 @@ class S3Store:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in MISSING:
                 raise MissingError(
-                    uri, "an object", "none", "Check the URI, or run the stage that makes it."
+                    uri,
+                    "expected an object, found none.",
+                    "Check the URI, or run the stage that makes it.",
                 ) from error
             if code in TAKEN:
                 raise _TakenError(uri) from error
             if code in NO_BUCKET:
                 raise UsageError(
                     uri,
-                    f"a bucket {self._bucket}",
-                    code,
+                    f"expected a bucket {self._bucket}, found {code}.",
                     "Correct the store's URI, or make the bucket.",
                 ) from error
             if code in REFUSED:
                 remedy = "Check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and what they may do in this bucket."
                 raise UsageError(
-                    uri, "credentials that S3 accepts", f"{code}: {error}", remedy
+                    uri, f"expected credentials that S3 accepts, found {code}: {error}.", remedy
                 ) from error
             remedy = "Check bucket, credentials (AWS_*) and endpoint (AWS_ENDPOINT_URL)."
-            raise StoreError(uri, "an answer from S3", f"{code}: {error}", remedy) from error
+            raise StoreError(
+                uri, f"expected an answer from S3, found {code}: {error}.", remedy
+            ) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role."
-            raise UsageError(uri, "credentials for S3", str(error), remedy) from error
+            raise UsageError(
+                uri, f"expected credentials for S3, found {error!s}.", remedy
+            ) from error
         except ParamValidationError as error:
             raise UsageError(
-                uri, "a name that a bucket may have", str(error), "Correct the store's URI."
+                uri,
+                f"expected a name that a bucket may have, found {error!s}.",
+                "Correct the store's URI.",
             ) from error
         except BotoCoreError as error:
             remedy = (
                 "Check the endpoint (AWS_ENDPOINT_URL), the network and the credentials (AWS_*)."
             )
-            raise StoreError(uri, "an answer from S3", str(error), remedy) from error
+            raise StoreError(
+                uri, f"expected an answer from S3, found {error!s}.", remedy
+            ) from error
 
 
 class _TakenError(Exception):

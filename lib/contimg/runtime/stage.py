@@ -95,7 +95,9 @@ PLACES = {"out", "reuse", "tables", "store", "calibrations"}
 def _function(path: str) -> Callable[[StageOptions], list[manifest.Input]]:
     module, _, name = path.partition(":")
     if not name:
-        raise UsageError(path, "module:function", "no colon", "Correct the stage's definition.")
+        raise UsageError(
+            path, "expected module:function, found no colon.", "Correct the stage's definition."
+        )
     function: Callable[[StageOptions], list[manifest.Input]] = getattr(
         importlib.import_module(module), name
     )

@@ -97,8 +97,7 @@ def open_store(root: str) -> Store:
         return DirectoryStore(unquote(parts.path) if parts.scheme else root)
     raise UsageError(
         root,
-        "s3://bucket/prefix, file:///directory or a directory",
-        parts.scheme,
+        f"expected s3://bucket/prefix, file:///directory or a directory, found {parts.scheme}.",
         "Correct the URI.",
     )
 

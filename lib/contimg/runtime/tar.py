@@ -87,11 +87,13 @@ def unpack(source: IO[bytes], into: Path) -> Path:
                 tar.extract(member, into, **FILTER)
     except tarfile.TarError as error:
         raise BadInputError(
-            str(into), "a tar of a folder", str(error), "Make the artifact again."
+            str(into),
+            f"expected a tar of a folder, found {error!s}.",
+            "Make the artifact again.",
         ) from error
     if not top:
         raise BadInputError(
-            str(into), "a tar of a folder", "an empty one", "Make the artifact again."
+            str(into), "expected a tar of a folder, found an empty one.", "Make the artifact again."
         )
     return into / top
 
@@ -102,8 +104,7 @@ def _harmless(member: tarfile.TarInfo) -> None:
     if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
         raise BadInputError(
             member.name,
-            "a file or a folder below the tar's own",
-            "another",
+            "expected a file or a folder below the tar's own, found another.",
             "Make the artifact again.",
         )
 
@@ -128,7 +129,6 @@ def _copy(path: Path, size: int, sink: DigestWriter) -> None:
     if size:
         raise BadInputError(
             str(path),
-            f"{size} bytes more",
-            "the end of the file",
+            f"expected {size} bytes more, found the end of the file.",
             "Let nothing write to it meanwhile.",
         )

@@ -120,8 +120,7 @@ def solve(
     if not (table / "table.dat").exists():
         raise SolveFailedError(
             ms.name,
-            f"solutions of type {solving['type']}",
-            "none",
+            f"expected solutions of type {solving['type']}, found none.",
             "Look at the flags and at the model's flux.",
         )
     _settle(table)

@@ -89,8 +89,7 @@ def target_of(uri: str) -> Target | None:
     except KeyError as error:
         raise BadInputError(
             uri,
-            f"a convert artifact whose metrics have {error}",
-            "none",
+            f"expected a convert artifact whose metrics have {error}, found none.",
             "Name a convert artifact.",
         ) from error
 
@@ -116,7 +115,9 @@ def calibrator_here(options: CalibrateOptions, target: Target) -> CalibratorInBe
     if force and not (standards or others):
         found_words = "none of the VLA calibrator list"
         raise NoCalibrationError(
-            target.name, "a calibrator in the beam", found_words, "Leave --solve at auto."
+            target.name,
+            f"expected a calibrator in the beam, found {found_words}.",
+            "Leave --solve at auto.",
         )
     return next(iter([*standards, *others]), None)
 
@@ -131,7 +132,9 @@ def _named(wanted: str, found: Iterable[CalibratorInBeam], target: Target) -> Ca
             return source
     words = ", ".join(source.name for source in here) or "none"
     raise NoCalibrationError(
-        target.name, f"calibrator {wanted} in the beam", words, "Name one of those, or none."
+        target.name,
+        f"expected calibrator {wanted} in the beam, found {words}.",
+        "Name one of those, or none.",
     )
 
 
@@ -168,7 +171,9 @@ def plain_input(path: str) -> Input:
     folder = Path(path)
     if not (folder / "table.dat").exists():
         raise MissingError(
-            path, "a Measurement Set (a folder with table.dat)", "none", "Correct the path."
+            path,
+            "expected a Measurement Set (a folder with table.dat), found none.",
+            "Correct the path.",
         )
 
     with Path("/dev/null").open("wb") as nowhere:
@@ -176,7 +181,7 @@ def plain_input(path: str) -> Input:
     return Input(name="plain_ms", uri=path, digest=digest)
 
 
-def _nothing(options: CalibrateOptions, target: Target) -> tuple[str, str, str, str]:
+def _nothing(options: CalibrateOptions, target: Target) -> tuple[str, str, str]:
     wanted = (
         f"a standard of {options.min_primary_jy:g} Jy or a calibrator of {options.min_bright_jy:g} Jy (apparent) in the beam at "
         f"Dec {target.dec_deg:+.2f}, or a set within {options.borrow_days:g} d of MJD {target.mjd:.3f} and "
@@ -184,8 +189,7 @@ def _nothing(options: CalibrateOptions, target: Target) -> tuple[str, str, str, 
     )
     return (
         target.name,
-        wanted,
-        "neither (NO_VIABLE_TABLE)",
+        f"expected {wanted}, found neither (NO_VIABLE_TABLE).",
         "Calibrate a group with a calibrator of this strip first.",
     )
 

@@ -44,14 +44,13 @@ def pick_field(source: Path, field: str, into: Path) -> Path:
                 if not rows.nrows():
                     raise AllFlaggedError(
                         str(source),
-                        f"visibilities of field {field}",
-                        "no row",
+                        f"expected visibilities of field {field}, found no row.",
                         "Name another field.",
                     )
                 _copy(source, number, rows, into)
     except RuntimeError as error:
         raise BadInputError(
-            str(source), "a Measurement Set", str(error), "Correct --plain-ms."
+            str(source), f"expected a Measurement Set, found {error!s}.", "Correct --plain-ms."
         ) from error
     return into
 
@@ -78,7 +77,9 @@ def _field_number(source: Path, field: str) -> int:
     if field.isdigit() and int(field) < len(names):
         return int(field)
     raise BadInputError(
-        str(source), f"field {field}", ", ".join(names), "Name one of these fields."
+        str(source),
+        f"expected field {field}, found {', '.join(names)}.",
+        "Name one of these fields.",
     )
 
 
@@ -87,8 +88,7 @@ def _copy(source: Path, field: int, rows: Any, into: Path) -> None:  # noqa: ANN
     if descriptions.size != 1:
         raise BadInputError(
             str(source),
-            "one spectral window",
-            f"{descriptions.size}",
+            f"expected one spectral window, found {descriptions.size}.",
             "Split the Measurement Set first.",
         )
     description = _subtable(source, "DATA_DESCRIPTION")

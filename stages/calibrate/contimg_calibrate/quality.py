@@ -103,8 +103,7 @@ def judge_solution(
     if shares[worst] > max_flagged:
         raise SolveFailedError(
             where,
-            f"at most {max_flagged:.0%} flagged solutions",
-            f"{shares[worst]:.1%} in {worst}",
+            f"expected at most {max_flagged:.0%} flagged solutions, found {shares[worst]:.1%} in {worst}.",
             remedy,
         )
     amplitude, odd = amplitudes(tables, alive)
@@ -112,7 +111,7 @@ def judge_solution(
         wanted = (
             f"antenna gains within a factor {ODD_FACTOR:g} of their median, but for {MAX_ODD:.0%}"
         )
-        raise SolveFailedError(where, wanted, f"{odd:.1%} beyond", remedy)
+        raise SolveFailedError(where, f"expected {wanted}, found {odd:.1%} beyond.", remedy)
     noise = left["expected_rms"]
     if left["amplitude_rms"] > MAX_AMPLITUDE_RMS + 3 * noise or left[
         "phase_rms_deg"
@@ -121,7 +120,7 @@ def judge_solution(
             f"baselines within {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg rms of the model"
         )
         found = f"{left['amplitude_rms']:.2f} and {left['phase_rms_deg']:.0f} deg"
-        raise SolveFailedError(where, wanted, found, remedy)
+        raise SolveFailedError(where, f"expected {wanted}, found {found}.", remedy)
     return {
         "amplitude_median": amplitude,
         "odd_antennas": odd,

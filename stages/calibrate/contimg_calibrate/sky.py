@@ -75,7 +75,9 @@ def position_of(name_or_position: str) -> tuple[float, float]:
         if not which.size:
             remedy = "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux."
             raise UsageError(
-                "--calibrator", "a known calibrator, or RA,Dec", name_or_position, remedy
+                "--calibrator",
+                f"expected a known calibrator, or RA,Dec, found {name_or_position}.",
+                remedy,
             ) from None
         return float(listed.ra_deg[which[0]]), float(listed.dec_deg[which[0]])
     return ra % 360.0, dec
@@ -101,8 +103,7 @@ def calibrator_at(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Calibra
         remedy = "No flux is ever assumed: name a calibrator of the lists, or give --model-file."
         raise UsageError(
             "--calibrator",
-            "a calibrator with a known flux",
-            f"none at {ra_deg:.4f},{dec_deg:.4f}",
+            f"expected a calibrator with a known flux, found none at {ra_deg:.4f},{dec_deg:.4f}.",
             remedy,
         )
     index = float(np.nan_to_num(listed.spectral_index[i]))
@@ -181,10 +182,10 @@ def read_model(data: bytes, where: str, freq_hz: FloatArray) -> PointSources:
     except (ValueError, KeyError, TypeError) as error:
         wanted = "a CSV with columns ra_deg, dec_deg, flux_jy[, alpha, reference_hz]"
         raise BadInputError(
-            where, wanted, f"{type(error).__name__} {error}", "Correct the list."
+            where, f"expected {wanted}, found {type(error).__name__} {error}.", "Correct the list."
         ) from error
     if not rows:
-        raise NoSourcesError(where, "sources", "none", "Give a list with sources.")
+        raise NoSourcesError(where, "expected sources, found none.", "Give a list with sources.")
     spectra = numbers[:, 2:3] * (freq_hz[None, :] / numbers[:, 4:5]) ** numbers[:, 3:4]
     return PointSources(np.radians(numbers[:, 0]), np.radians(numbers[:, 1]), spectra)
 

@@ -77,7 +77,7 @@ def _calibrator(options: CalibrateOptions, ms: Observation) -> skies.Calibrator 
     if ms.target is None:
         if options.calibrator is None:
             remedy = "Name it with --calibrator, or a set with --calibration."
-            raise UsageError("--plain-ms", "a calibrator's name", "none", remedy)
+            raise UsageError("--plain-ms", "expected a calibrator's name, found none.", remedy)
         return skies.calibrator_at(*skies.position_of(options.calibrator), freq)
     here = choose.calibrator_here(options, ms.target)
     return None if here is None else skies.calibrator_at(here.ra_deg, here.dec_deg, freq)
@@ -203,8 +203,7 @@ def _select(options: CalibrateOptions, context: Context, ms: Observation) -> Out
         if not chosen.solved:
             raise BadInputError(
                 uri,
-                "a set that was solved on its own group",
-                "one that was selected",
+                "expected a set that was solved on its own group, found one that was selected.",
                 f"Take {chosen.source}.",
             )
         with context.step("fit"):
@@ -223,8 +222,7 @@ def _select(options: CalibrateOptions, context: Context, ms: Observation) -> Out
     wanted = f"a set that brings the data within a factor {options.max_scale:g} of the NVSS model"
     raise NoCalibrationError(
         ms.name,
-        wanted,
-        ", ".join(refused) or "no set",
+        f"expected {wanted}, found {', '.join(refused) or 'no set'}.",
         "Calibrate a group of this strip nearer in time.",
     )
 

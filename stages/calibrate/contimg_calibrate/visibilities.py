@@ -115,8 +115,7 @@ def load(ms: MeasurementSet, flags: FlagArray | None, sky: Sky) -> Ratio:
     if not np.any(ratio.power):
         raise AllFlaggedError(
             str(ms.path.name),
-            "unflagged cross-correlations",
-            "none",
+            "expected unflagged cross-correlations, found none.",
             "Look at the flag artifact's report.",
         )
     ratio.weight[:] = _weights(noise)
@@ -151,8 +150,7 @@ def _load_integration(
     if empty:
         raise BadInputError(
             f"model of {ms.path.name}",
-            "a flux wherever there are data",
-            f"{empty} zeros",
+            f"expected a flux wherever there are data, found {empty} zeros.",
             "Correct the model.",
         )
     _noise(data, lost, ratio.pair[to], noise)

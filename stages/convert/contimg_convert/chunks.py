@@ -132,13 +132,17 @@ class Dataset:
                 count = os.preadv(self._descriptor, [into[done:]], offset + done)
             except OSError as error:
                 raise StoreError(
-                    self.name, "a readable file", str(error), "Check the disk and its mounts."
+                    self.name,
+                    f"expected a readable file, found {error!s}.",
+                    "Check the disk and its mounts.",
                 ) from error
             if count == 0:
                 size = os.fstat(self._descriptor).st_size
                 remedy = "Copy the subband again from the telescope's disk."
                 raise BadFileError(
-                    self.name, f"at least {offset + len(into)} bytes", f"{size}", remedy
+                    self.name,
+                    f"expected at least {offset + len(into)} bytes, found {size}.",
+                    remedy,
                 )
             done += count
 
@@ -147,7 +151,9 @@ class Dataset:
             values: npt.NDArray[Any] = self._dataset[first:last]
         except (OSError, RuntimeError) as error:
             remedy = "Copy the subband again from the telescope's disk."
-            raise BadFileError(self.name, "readable HDF5 chunks", str(error), remedy) from error
+            raise BadFileError(
+                self.name, f"expected readable HDF5 chunks, found {error!s}.", remedy
+            ) from error
         if values.dtype.names == ("r", "i"):  # integers of older writers
             values = values["r"] + 1j * values["i"]
         values = np.ascontiguousarray(values, self._dtype)

@@ -94,7 +94,9 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
         target = options.folder.absolute() / source.name
         if target.exists():
             raise UsageError(
-                str(target), "no such folder", "one", "Remove it, or name another folder."
+                str(target),
+                "expected no such folder, found one.",
+                "Remove it, or name another folder.",
             )
         part = target.with_name(f".part-{target.name}")
         shutil.rmtree(part, ignore_errors=True)
@@ -128,8 +130,7 @@ def additions(options: ExportOptions, context: Context, ms: MeasurementSet) -> A
         if flags.shape != wanted:
             raise BadInputError(
                 options.flags,
-                f"flags of shape {wanted}",
-                str(flags.shape),
+                f"expected flags of shape {wanted}, found {flags.shape!s}.",
                 "Name the flags of this group.",
             )
     gains = None
@@ -178,7 +179,9 @@ def field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> S
     if not keep.any():
         remedy = "Lower --least-mjy, or take --model point."
         raise NoSourcesError(
-            options.ms, f"a source of {options.least_mjy:g} mJy in the beam", "none", remedy
+            options.ms,
+            f"expected a source of {options.least_mjy:g} mJy in the beam, found none.",
+            remedy,
         )
     return sky(keep)
 

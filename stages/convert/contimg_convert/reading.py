@@ -110,7 +110,7 @@ def opened(path: Path, where: str, index: int) -> Iterator[Subband]:
             ]
         except KeyError as error:
             raise BadFileError(
-                where, "a UVH5 file", f"one without {error.args[0]}", RECOPY
+                where, f"expected a UVH5 file, found one without {error.args[0]}.", RECOPY
             ) from error
         wanted = (
             len(header.times_jd) * len(header.antenna1),
@@ -121,8 +121,7 @@ def opened(path: Path, where: str, index: int) -> Iterator[Subband]:
             if dataset.whole != wanted:
                 raise BadFileError(
                     where,
-                    f"arrays of shape {wanted}, as the header says",
-                    str(dataset.whole),
+                    f"expected arrays of shape {wanted}, as the header says, found {dataset.whole!s}.",
                     RECOPY,
                 )
         yield Subband(header, *made)
@@ -133,14 +132,14 @@ def _stream(path: Path, where: str) -> BufferedReader:
         return path.open("rb")
     except OSError as error:
         raise StoreError(
-            where, "a readable file", str(error), "Check mounts and permissions."
+            where, f"expected a readable file, found {error!s}.", "Check mounts and permissions."
         ) from error
 
 
 @contextlib.contextmanager
 def _hdf5(path: Path, where: str) -> Iterator[h5py.File]:
     if path.stat().st_size == 0:
-        raise BadFileError(where, "a UVH5 file", "an empty file", RECOPY)
+        raise BadFileError(where, "expected a UVH5 file, found an empty file.", RECOPY)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -153,7 +152,9 @@ def _hdf5(path: Path, where: str) -> Iterator[h5py.File]:
             else "a damaged file"
         )
         raise BadFileError(
-            where, "a whole UVH5 file", f"{found} of {path.stat().st_size} bytes ({text})", RECOPY
+            where,
+            f"expected a whole UVH5 file, found {found} of {path.stat().st_size} bytes ({text}).",
+            RECOPY,
         ) from error
     with file:
         yield file
@@ -170,7 +171,7 @@ def read_header(header: h5py.Group, where: str, index: int) -> SubbandHeader:
             f"steps from {np.diff(frequencies).min():.0f} to {np.diff(frequencies).max():.0f} Hz"
         )
         raise InconsistentGroupError(
-            where, f"channels that descend by {width:.0f} Hz", found, REGROUP
+            where, f"expected channels that descend by {width:.0f} Hz, found {found}.", REGROUP
         )
     keywords = header["extra_keywords"]
     return SubbandHeader(
@@ -194,17 +195,23 @@ def _check_origin(header: h5py.Group, where: str) -> None:
     if name not in telescope.NAMES or not instrument.startswith(INSTRUMENT):
         wanted = f"telescope {telescope.NAMES[0]}, instrument {INSTRUMENT}"
         raise WrongTelescopeError(
-            where, wanted, f"{name}, {instrument}", "Bring data of the DSA-110 only."
+            where,
+            f"expected {wanted}, found {name}, {instrument}.",
+            "Bring data of the DSA-110 only.",
         )
     phase = _text(header["phase_type"][()]) if "phase_type" in header else "none"
     if phase != "drift":
         remedy = "Bring the files as the correlator writes them."
         raise BadFileError(
-            where, "phase_type drift (fringes stopped at the meridian)", phase, remedy
+            where,
+            f"expected phase_type drift (fringes stopped at the meridian), found {phase}.",
+            remedy,
         )
     found = tuple(int(code) for code in header["polarization_array"][()])
     if found != POLARIZATIONS:
-        raise BadFileError(where, f"polarizations {POLARIZATIONS} (XX, YY)", str(found), RECOPY)
+        raise BadFileError(
+            where, f"expected polarizations {POLARIZATIONS} (XX, YY), found {found!s}.", RECOPY
+        )
 
 
 def _axes(header: h5py.Group, where: str) -> tuple[FloatArray, IntArray, IntArray]:
@@ -223,7 +230,9 @@ def _axes(header: h5py.Group, where: str) -> tuple[FloatArray, IntArray, IntArra
     if not regular:
         found = f"{times.size} rows that are not"
         raise BadFileError(
-            where, "integrations in order of time, each with the same baselines", found, RECOPY
+            where,
+            f"expected integrations in order of time, each with the same baselines, found {found}.",
+            RECOPY,
         )
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
 
@@ -235,7 +244,9 @@ def _array(header: h5py.Group, where: str, used: IntArray) -> Array:
     }
     if len(lengths) > 1 or not np.all(np.isin(used, numbers)):
         found = f"antennas {sorted(set(used.tolist()) - set(numbers.tolist()))} without, lists of {sorted(lengths)}"
-        raise BadFileError(where, "number, name and position of every antenna", found, RECOPY)
+        raise BadFileError(
+            where, f"expected number, name and position of every antenna, found {found}.", RECOPY
+        )
     diameters = (
         header["antenna_diameters"][()] if "antenna_diameters" in header else telescope.DISH_M
     )
@@ -270,7 +281,9 @@ def check_group(headers: Mapping[int, SubbandHeader], count: int) -> FloatArray:
         wanted, found = top - index * span, header.frequencies_hz[0]
         if abs(wanted - found) > CHANNEL_TOLERANCE * first.width_hz:
             expected = f"subband {index} to begin at {wanted / 1e6:.6f} MHz, as {first.where} says"
-            raise InconsistentGroupError(header.where, expected, f"{found / 1e6:.6f} MHz", REGROUP)
+            raise InconsistentGroupError(
+                header.where, f"expected {expected}, found {found / 1000000.0:.6f} MHz.", REGROUP
+            )
     band: FloatArray = top - first.width_hz * np.arange(count * channels, dtype=np.float64)
     for index, header in headers.items():
         band[index * channels : (index + 1) * channels] = header.frequencies_hz
@@ -284,7 +297,9 @@ def _same(header: SubbandHeader, first: SubbandHeader) -> None:
             f"{len(h.times_jd)} integrations from JD {h.times_jd[0]:.8f}" for h in (first, header)
         )
         raise InconsistentGroupError(
-            header.where, f"the time axis of {first.where} ({wanted})", found, REGROUP
+            header.where,
+            f"expected the time axis of {first.where} ({wanted}), found {found}.",
+            REGROUP,
         )
     if abs(header.dec_rad - first.dec_rad) > DEC_TOLERANCE_RAD or header.ha_rad != first.ha_rad:
         wanted, found = (
@@ -292,7 +307,9 @@ def _same(header: SubbandHeader, first: SubbandHeader) -> None:
             for h in (first, header)
         )
         raise InconsistentGroupError(
-            header.where, f"the pointing of {first.where} ({wanted})", found, REGROUP
+            header.where,
+            f"expected the pointing of {first.where} ({wanted}), found {found}.",
+            REGROUP,
         )
     same = np.array_equal(header.antenna1, first.antenna1) and np.array_equal(
         header.antenna2, first.antenna2
@@ -301,15 +318,16 @@ def _same(header: SubbandHeader, first: SubbandHeader) -> None:
         wanted, found = (f"{len(h.antenna1)} baselines" for h in (first, header))
         raise InconsistentGroupError(
             header.where,
-            f"antennas and baselines of {first.where} ({wanted})",
-            f"other {found}",
+            f"expected antennas and baselines of {first.where} ({wanted}), found other {found}.",
             REGROUP,
         )
     if len(header.frequencies_hz) != len(first.frequencies_hz) or header.width_hz != first.width_hz:
         wanted, found = (
             f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz" for h in (first, header)
         )
-        raise InconsistentGroupError(header.where, f"{wanted}, as {first.where}", found, REGROUP)
+        raise InconsistentGroupError(
+            header.where, f"expected {wanted}, as {first.where}, found {found}.", REGROUP
+        )
 
 
 def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
@@ -328,8 +346,7 @@ def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
         )
         raise InconsistentGroupError(
             header.where,
-            "uvw_array that follows from the antenna positions",
-            f"off by {found:.1f} m",
+            f"expected uvw_array that follows from the antenna positions, found off by {found:.1f} m.",
             remedy,
         )
     return found

@@ -46,14 +46,16 @@ def bring(record: GroupRecord, context: Context) -> list[Source]:
     """
     if not record.subbands:
         raise InconsistentGroupError(
-            record.name, "subbands", "none", "Wait for the telescope's files."
+            record.name, "expected subbands, found none.", "Wait for the telescope's files."
         )
     known: dict[int, str] = {}
     for subband in record.subbands:
         if subband.index in known:
             remedy = "Take one of them out of the group."
             expected = f"one subband {subband.index}, {known[subband.index]}"
-            raise InconsistentGroupError(subband.uri, expected, "another one", remedy)
+            raise InconsistentGroupError(
+                subband.uri, f"expected {expected}, found another one.", remedy
+            )
         known[subband.index] = subband.uri
     far = [s for s in record.subbands if local_path(s.uri) is None]
     if far:
@@ -81,8 +83,7 @@ def _bring_one(subband: Subband, folder: Path) -> Source:
     elif not path.is_file():
         raise MissingError(
             subband.uri,
-            "a subband",
-            "none",
+            "expected a subband, found none.",
             "Check the store, or let watch make the group's record again.",
         )
     size = path.stat().st_size
@@ -90,8 +91,7 @@ def _bring_one(subband: Subband, folder: Path) -> Source:
         remedy = "Copy the subband again from the telescope's disk, then run watch."
         raise BadFileError(
             subband.uri,
-            f"{subband.size} bytes, as the group's record says",
-            f"{size} bytes",
+            f"expected {subband.size} bytes, as the group's record says, found {size} bytes.",
             remedy,
         )
     return Source(subband.index, subband.uri, path, size, digest)

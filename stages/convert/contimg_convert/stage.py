@@ -69,8 +69,7 @@ def _convert(
                 where = the.header.where
                 raise InconsistentGroupError(
                     where,
-                    f"a first integration at {record.id}, as the record says",
-                    started,
+                    f"expected a first integration at {record.id}, as the record says, found {started}.",
                     REGROUP,
                 )
         context.need(the.bytes, MEMORY)
@@ -91,14 +90,14 @@ def judge_signal(
     remedy = "The correlator failed: leave this group out."
     if tally.invalid >= options.max_invalid:
         wanted = f"less than {options.max_invalid:.0%} of the visibilities not finite"
-        raise NoSignalError(record.name, wanted, f"{tally.invalid:.1%}", remedy)
+        raise NoSignalError(record.name, f"expected {wanted}, found {tally.invalid:.1%}.", remedy)
     if tally.zeros < options.max_zeros:
         return
     value, error = coherence(folder)
     if not value > 5 * error:
         wanted = f"less than {options.max_zeros:.0%} zeros, or fringes"
         found = f"{tally.zeros:.1%} zeros and a coherence of neighbouring channels of {value:.1e} ± {error:.0e}"
-        raise NoSignalError(record.name, wanted, found, remedy)
+        raise NoSignalError(record.name, f"expected {wanted}, found {found}.", remedy)
 
 
 def _listing(sources: list[Source], digests: dict[int, str]) -> bytes:

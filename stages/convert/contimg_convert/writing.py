@@ -256,7 +256,9 @@ class Filler:
             wanted = f"nsamples from 0 to {kernels.MOST_SAMPLES:.0e}"
             found = f"{absurd[0]:g} ({absurd[1]:.0f} such values in one block)"
             raise NoSignalError(
-                subband.header.where, wanted, found, "The correlator failed: leave this group out."
+                subband.header.where,
+                f"expected {wanted}, found {found}.",
+                "The correlator failed: leave this group out.",
             )
 
 

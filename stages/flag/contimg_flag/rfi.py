@@ -35,7 +35,9 @@ def aoflagger(visibilities: Visibilities, context: Context) -> None:
     """
     if tool_version("aoflagger") == "absent":
         remedy = "Install Debian's package aoflagger (make tools), or choose --rfi casa."
-        raise UsageError("--rfi aoflagger", "the program aoflagger", "none on the PATH", remedy)
+        raise UsageError(
+            "--rfi aoflagger", "expected the program aoflagger, found none on the PATH.", remedy
+        )
     rows, channels, products = visibilities.shape
     context.need(0, int(MEMORY_FACTOR * rows * channels * products * 8))
     base = BASE if len(visibilities.times_s) >= FEW_INTEGRATIONS else BASE_OF_FEW

@@ -202,7 +202,9 @@ def _require_some(where: str, ledger: Ledger) -> None:
         by_step = ", ".join(f"{item['step']} {item['fraction']:.1%}" for item in ledger.steps)
         remedy = "Look at the raw data: the correlator may have been off."
         raise AllFlaggedError(
-            where, "some visibilities to use", f"all flagged (after {by_step})", remedy
+            where,
+            f"expected some visibilities to use, found all flagged (after {by_step}).",
+            remedy,
         )
 
 

@@ -34,7 +34,9 @@ class Visibilities:
             rows = ms.rows
             self.flags: BoolArray = np.array(ms.read("FLAG"), dtype=np.bool_)
         if not self.flags.size:
-            raise BadInputError(str(path), "visibilities", "no rows", "Convert the group again.")
+            raise BadInputError(
+                str(path), "expected visibilities, found no rows.", "Convert the group again."
+            )
         self.antenna1, self.antenna2 = rows.antenna1, rows.antenna2
         self.cross: BoolArray = self.antenna1 != self.antenna2
         self.times_s, self.time_index = np.unique(rows.time_s, return_inverse=True)

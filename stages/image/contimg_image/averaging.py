@@ -147,8 +147,7 @@ def average(
     if flags.shape != shape:
         raise BadInputError(
             path,
-            f"flags of shape {shape}",
-            str(flags.shape),
+            f"expected flags of shape {shape}, found {flags.shape!s}.",
             "Name the flag artifact of this group.",
         )
     length_m = baseline_lengths_m(header, rows)
@@ -164,8 +163,7 @@ def average(
     if not sum(float(part.weight.sum()) for part in sets):
         raise AllFlaggedError(
             path,
-            "visibilities to image",
-            "all flagged",
+            "expected visibilities to image, found all flagged.",
             "Look at flagging.json and at the calibration's flags.",
         )
     return _collect(header, rows, times, sets, noise.variance(), length_m)
@@ -290,8 +288,7 @@ def parallel_hands(path: str, header: Header) -> Integers:
             return np.array(found, np.int64)
     raise BadInputError(
         path,
-        "correlations XX, YY or RR, LL",
-        str(header.correlations),
+        f"expected correlations XX, YY or RR, LL, found {header.correlations!s}.",
         "Image another Measurement Set.",
     )
 

@@ -106,8 +106,7 @@ def check_planes(where: str, made: Cleaned, cell_deg: float) -> None:
             found = f"{np.count_nonzero(~np.isfinite(plane))} that are not, and {np.count_nonzero(plane)} that are not 0"
             raise BadImageError(
                 where,
-                f"finite pixels in the {name}",
-                found,
+                f"expected finite pixels in the {name}, found {found}.",
                 "Look at the imager's log and at the calibration.",
             )
     size, major, minor = made.image.shape[0] * cell_deg, made.bmaj_deg, made.bmin_deg
@@ -122,8 +121,7 @@ def check_planes(where: str, made: Cleaned, cell_deg: float) -> None:
         wanted = f"a beam between {FEWEST_CELLS:.1f} cells and {LARGEST_BEAM:.0%} of the field"
         raise BadImageError(
             where,
-            wanted,
-            found,
+            f"expected {wanted}, found {found}.",
             "Choose --size and --cell-arcsec for these baselines, or look at the flags.",
         )
 
@@ -143,8 +141,7 @@ def check_phases(where: str, found: Phases) -> None:
         )
         raise BadImageError(
             where,
-            wanted,
-            said,
+            f"expected {wanted}, found {said}.",
             "A caltable's phases, the phase centre or the times are wrong; calibrate again.",
         )
 
@@ -162,8 +159,7 @@ def check_sky(where: str, rms_jy: float, thermal_jy: float, seen: Sightings) -> 
         wanted = f"noise below {NOISE_FACTOR:.0f} x the thermal {thermal_jy * 1e3:.3f} mJy/beam"
         raise BadImageError(
             where,
-            wanted,
-            found,
+            f"expected {wanted}, found {found}.",
             "Look at the calibration (were its gains borrowed?) and at the flags.",
         )
     if seen.expected_jy.size >= ENOUGH and seen.presence < SEEN:
@@ -171,8 +167,7 @@ def check_sky(where: str, rms_jy: float, thermal_jy: float, seen: Sightings) -> 
         wanted = f"{seen.expected_jy.size} catalogue sources at their places"
         raise BadImageError(
             where,
-            wanted,
-            found,
+            f"expected {wanted}, found {found}.",
             "Phases, phase centre or times are wrong; look at the calibration.",
         )
 

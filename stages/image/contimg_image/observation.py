@@ -69,8 +69,7 @@ def fetch(options: ImageOptions, context: Context) -> Observation:
     if not calibration.tables:
         raise BadInputError(
             options.calibration,
-            "caltables to apply",
-            "none",
+            "expected caltables to apply, found none.",
             "Calibrate the group; raw data are never imaged.",
         )
     path = context.fetch_tree(options.ms, "ms.tar")

@@ -128,7 +128,9 @@ def _read(folder: Path, answer: dict[str, Any]) -> Cleaned:
                 header = file[0].header
     if "BMAJ" not in header:
         raise BadImageError(
-            "tclean", "a fitted beam", "none", "Look at the PSF: too few visibilities are left."
+            "tclean",
+            "expected a fitted beam, found none.",
+            "Look at the PSF: too few visibilities are left.",
         )
     axis = next(n for n in (3, 4) if header[f"CTYPE{n}"].startswith("FREQ"))
     return Cleaned(

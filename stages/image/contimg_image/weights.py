@@ -112,7 +112,9 @@ def half_power_beam(data: Averaged, weights: ImagingWeights) -> tuple[float, flo
     u, v, heavy = _sample(data, weights)
     angle = np.linspace(0, np.pi, ANGLES, endpoint=False)
     if not np.average(u**2 + v**2, weights=heavy) > 0:
-        raise BadImageError("weights", "a PSF with a main lobe", "no baseline", NO_LOBE)
+        raise BadImageError(
+            "weights", "expected a PSF with a main lobe, found no baseline.", NO_LOBE
+        )
     radius = np.array([_half_power(np.sin(a) * u + np.cos(a) * v, heavy) for a in angle])
     # 1 / r^2 = a sin^2 + 2 b sin cos + c cos^2 along the position angle.
     terms = np.stack(
@@ -121,7 +123,7 @@ def half_power_beam(data: Averaged, weights: ImagingWeights) -> tuple[float, flo
     a, b, c = np.linalg.lstsq(terms * radius[:, None] ** 2, np.ones(ANGLES))[0]
     values, vectors = np.linalg.eigh(np.array([[a, b], [b, c]]))
     if not values[0] > 0:
-        raise BadImageError("weights", "a PSF with a main lobe", "none", NO_LOBE)
+        raise BadImageError("weights", "expected a PSF with a main lobe, found none.", NO_LOBE)
     east, north = vectors[:, 0]
     return (
         float(2 / np.sqrt(values[0])),

@@ -156,7 +156,9 @@ def read(folder: Path, settings: Settings) -> Cleaned:
         planes["model"] = np.zeros_like(planes["image"])
     if header is None or "BMAJ" not in header:
         raise BadImageError(
-            "wsclean", "a fitted beam", "none", "Look at the PSF: too few visibilities are left."
+            "wsclean",
+            "expected a fitted beam, found none.",
+            "Look at the PSF: too few visibilities are left.",
         )
     return Cleaned(
         planes["image"],

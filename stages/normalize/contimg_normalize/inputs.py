@@ -41,7 +41,9 @@ def photometry_objects(options: NormalizeOptions) -> list[Input]:
     if not found:
         expected = f"photometry within {options.strip_tolerance} deg of Dec {options.strip:+.2f}"
         raise NoSourcesError(
-            options.tables, expected, f"none in {len(keys)} files", "Correct --strip or the days."
+            options.tables,
+            f"expected {expected}, found none in {len(keys)} files.",
+            "Correct --strip or the days.",
         )
     return found
 
@@ -60,8 +62,7 @@ def read_photometry(context: Context) -> pa.Table:
         if hashlib.sha256(data).hexdigest() != item.digest:
             raise BadInputError(
                 item.uri,
-                f"sha256 {item.digest[:12]}…",
-                "another",
+                f"expected sha256 {item.digest[:12]}…, found another.",
                 "It was replaced meanwhile: run again.",
             )
         parts.append(PHOTOMETRY.read(data, item.uri))

@@ -91,7 +91,9 @@ def run(options: NormalizeOptions, context: Context) -> Outcome:
     if not fields:
         expected = f"at least {FEWEST} stable reference sources with S/N of {options.reference_snr:.0f} in a field"
         raise NoSourcesError(
-            f"strip {options.strip:+.2f}", expected, "no such field", "Lower --reference-snr."
+            f"strip {options.strip:+.2f}",
+            f"expected {expected}, found no such field.",
+            "Lower --reference-snr.",
         )
     with context.step("write"):
         epochs = NORMALIZATION.rows(

@@ -85,8 +85,7 @@ def observation(manifest: Manifest, uri: str, image: SkyImage) -> Observation:
     if missing:
         raise BadInputError(
             uri,
-            "an image with the metrics group and mjd",
-            f"no {', '.join(missing)}",
+            f"expected an image with the metrics group and mjd, found no {', '.join(missing)}.",
             "Name an image artifact.",
         )
     strip = metrics.get("pointing_dec_deg")
@@ -125,7 +124,9 @@ def within_beam(targets: Targets, beam_map: SkyImage, options: PhotometryOptions
             f"none among {targets.ra_deg.size}",
         )
         raise NoSourcesError(
-            beam_map.where, expected, found, "Lower --min-beam, or give a deeper --catalogue."
+            beam_map.where,
+            f"expected {expected}, found {found}.",
+            "Lower --min-beam, or give a deeper --catalogue.",
         )
     return kept
 
@@ -166,8 +167,7 @@ def measurable(targets: Targets, found: Measurements, where: str) -> tuple[Targe
     if not good.any():
         raise NoSourcesError(
             where,
-            "sources with pixels and noise about them",
-            "none",
+            "expected sources with pixels and noise about them, found none.",
             "Look at the image: is it blank?",
         )
     parts: dict[str, Any] = {

@@ -78,8 +78,7 @@ def open_artifact(context: Context, uri: str, stage: str | None = None) -> Artif
     if stage is not None and manifest.stage != stage:
         raise BadInputError(
             uri,
-            f"an artifact of {stage}",
-            f"one of {manifest.stage}",
+            f"expected an artifact of {stage}, found one of {manifest.stage}.",
             f"Give it as --{manifest.stage}.",
         )
     return Artifact(uri, manifest, context)

@@ -77,8 +77,7 @@ def antenna_indices(stations: Sequence[str], array: Array) -> list[int]:
     if unknown:
         raise UsageError(
             "antennas",
-            "active stations, 1 to 117",
-            ", ".join(unknown),
+            f"expected active stations, 1 to 117, found {', '.join(unknown)}.",
             "Name stations as the array has them.",
         )
     return [numbers.index(int(word)) for word in stations]
@@ -111,8 +110,7 @@ def _subbands(words: Sequence[str]) -> frozenset[int]:
     if unknown:
         raise UsageError(
             "subbands",
-            f"0 to {SUBBANDS - 1}",
-            ", ".join(unknown),
+            f"expected 0 to {SUBBANDS - 1}, found {', '.join(unknown)}.",
             "Name subbands by their numbers.",
         )
     return frozenset(int(word) for word in words)

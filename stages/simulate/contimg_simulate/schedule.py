@@ -101,6 +101,8 @@ def _moment(text: str) -> float:
         moment = datetime.fromisoformat(text.removesuffix("Z"))
     except ValueError as error:
         raise UsageError(
-            "date or time", "an ISO 8601 moment in UTC", text, "Write it as 2026-01-25T22:26:05."
+            "date or time",
+            f"expected an ISO 8601 moment in UTC, found {text}.",
+            "Write it as 2026-01-25T22:26:05.",
         ) from error
     return mjd_of(moment.replace(tzinfo=UTC))

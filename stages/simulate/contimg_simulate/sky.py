@@ -123,7 +123,9 @@ def read_sources(data: bytes, uri: str) -> list[Source]:
     except (ValueError, ValidationError) as error:
         wanted = "a JSON list or CSV of sources (name, ra_deg, dec_deg, flux_jy[, alpha, curve])"
         raise BadInputError(
-            uri, wanted, str(error), "Correct the list; docs/simulate.md has an example."
+            uri,
+            f"expected {wanted}, found {error!s}.",
+            "Correct the list; docs/simulate.md has an example.",
         ) from error
 
 

@@ -77,7 +77,9 @@ def _sky(plan: Plan, options: SimulateOptions, own: Sequence[Source]) -> list[So
         remedy = "Point elsewhere, lower --faintest-jy, or give --sources."
         place = f"RA {ra:.3f}, Dec {dec:.3f}"
         raise NoSourcesError(
-            place, f"a source above {options.faintest_jy} Jy in the beam", "none", remedy
+            place,
+            f"expected a source above {options.faintest_jy} Jy in the beam, found none.",
+            remedy,
         )
     return seen
 

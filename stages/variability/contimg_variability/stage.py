@@ -69,8 +69,7 @@ def run(options: VariabilityOptions, context: Context) -> Outcome:
     if not curves:
         raise NoSourcesError(
             options.normalized,
-            "sources with normalised fluxes",
-            "none",
+            "expected sources with normalised fluxes, found none.",
             "Look at normalize's warnings.",
         )
     with context.step("search"):

@@ -41,5 +41,7 @@ def probe(store: Store) -> None:
     if len(winners) != 1 or late or holds != str(winners[0]).encode():
         found = f"{len(winners)}{' and a late one' if late else ''}"
         raise UsageError(
-            store.root, f"1 of {WRITERS} concurrent conditional puts to win", found, REMEDY
+            store.root,
+            f"expected 1 of {WRITERS} concurrent conditional puts to win, found {found}.",
+            REMEDY,
         )

@@ -204,7 +204,6 @@ def listen(host: str, port: int, pulse: Pulse, metrics: Metrics) -> Server:
     except OSError as error:
         raise UsageError(
             f"{host}:{port}",
-            "an address to listen at",
-            str(error),
+            f"expected an address to listen at, found {error!s}.",
             "Choose another --host or --port.",
         ) from error

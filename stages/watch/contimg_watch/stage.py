@@ -248,5 +248,5 @@ def _days(words: tuple[str, ...]) -> frozenset[date]:
         return frozenset(date.fromisoformat(word) for word in words)
     except ValueError as error:
         raise UsageError(
-            "--dates", "YYYY-MM-DD,…", ",".join(words), "Correct the dates."
+            "--dates", f"expected YYYY-MM-DD,…, found {','.join(words)}.", "Correct the dates."
         ) from error

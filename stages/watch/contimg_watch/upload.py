@@ -134,8 +134,7 @@ class Uploader:
             )
             raise StoreError(
                 where,
-                expected,
-                f"{found[0]} bytes, {found[1][:12]}",
+                f"expected {expected}, found {found[0]} bytes, {found[1][:12]}.",
                 "It was removed; it is copied again.",
             )
 
@@ -159,8 +158,7 @@ def finished(folder: Path) -> list[Local]:
     if not folder.is_dir():
         raise BadFileError(
             str(folder),
-            "a folder of subbands",
-            "none",
+            "expected a folder of subbands, found none.",
             "Name the folder that the telescope writes to.",
         )
     paths = sorted(

@@ -150,7 +150,7 @@ def test_it_stops_when_told_to(full_chain: Chain, tmp_path: Path) -> None:
     child.send_signal(signal.SIGTERM)
     said, _ = child.communicate(timeout=30)
     assert time.perf_counter() - begun < 10
-    assert (child.returncode, said) == (Exit.TOLD_TO_STOP, "")
+    assert (child.returncode, said) == (Exit.TERMINATED, "")
     assert not list((tmp_path / "out").rglob("*.*"))
     assert not list((tmp_path / "scratch").iterdir())
 

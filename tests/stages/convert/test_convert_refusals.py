@@ -327,7 +327,7 @@ def test_it_is_refused_with_a_reason(
     spoil(store)
     with pytest.raises(error, match=message) as caught:
         run_convert(record_of(store))
-    assert caught.value.args[3], "a remedy"
+    assert caught.value.args[2], "a remedy"
     assert not list(store.parent.rglob("ms.tar"))
 
 

@@ -76,14 +76,15 @@ def _url(prog: str, server: str | None, env: Mapping[str, str]) -> str:
     if not server:
         raise UsageError(
             prog,
-            "--argo URL or ARGO_SERVER",
-            "neither",
+            "expected --argo URL or ARGO_SERVER, found neither.",
             "Name the Argo Server, such as https://argo.example:2746.",
         )
     if "://" not in server:
         return f"{'http' if env.get('ARGO_SECURE', '').lower() in NO else 'https'}://{server}"
     if not server.startswith(("http://", "https://")):
         raise UsageError(
-            prog, "http://HOST:PORT or https://HOST:PORT", server, "Correct --argo or ARGO_SERVER."
+            prog,
+            f"expected http://HOST:PORT or https://HOST:PORT, found {server}.",
+            "Correct --argo or ARGO_SERVER.",
         )
     return server

@@ -64,8 +64,7 @@ def _work(options: LogsOptions, _console: Console, env: Mapping[str, str]) -> di
         there = ", ".join(state.tasks) or "none yet"
         raise UsageError(
             f"{service.place}: {state.name}",
-            f"a task {options.task}",
-            there,
+            f"expected a task {options.task}, found {there}.",
             "Correct the task's name.",
         )
     live = options.follow and state.status in MOVING

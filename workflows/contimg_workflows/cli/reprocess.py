@@ -78,8 +78,7 @@ def _kept(options: ReprocessOptions) -> None:
             found = f"--from {options.from_}, which keeps what {stage} made"
             raise UsageError(
                 f"--set {setting}",
-                f"--from {stage} or earlier",
-                found,
+                f"expected --from {stage} or earlier, found {found}.",
                 "Begin earlier, or leave that setting out.",
             )
 
@@ -88,14 +87,15 @@ def _known(store: str | None, group: str) -> None:
     """See that the store has a record of the group; on Argo the first task does, for the store may not be reached from here."""
     if store is None:
         raise UsageError(
-            "contimg reprocess", "--store", "none", "Name the store that the group lies in."
+            "contimg reprocess",
+            "expected --store, found none.",
+            "Name the store that the group lies in.",
         )
     if not any(recorded(open_store(store), f"{group}-a")):
         found = _ids(store) or "none"
         raise UsageError(
             f"{store}/{GROUPS}",
-            f"a record of {group}",
-            found,
+            f"expected a record of {group}, found {found}.",
             "Correct the id, or run contimg-watch.",
         )
 
@@ -128,8 +128,7 @@ def _attempt(service: Service, name: str) -> int | None:
             why = begin.reason or state.reason or f"that the workflow is {state.status.value}"
             raise kind(
                 f"{service.place}: {name}",
-                "the next attempt to begin",
-                why.rstrip("."),
+                f"expected the next attempt to begin, found {why.rstrip('.')}.",
                 f"contimg logs {name} tells more.",
             )
         time.sleep(TICK_S)

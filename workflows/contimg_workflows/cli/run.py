@@ -116,7 +116,9 @@ def _groups(runner: Runner, options: GroupOptions) -> list[RunState]:
 
 def _epochs(runner: Runner, options: EpochOptions) -> list[RunState]:
     if options.epoch and options.strip is None:
-        raise UsageError("--epoch", "--strip beside it", "none", "Say which strip is meant.")
+        raise UsageError(
+            "--epoch", "expected --strip beside it, found none.", "Say which strip is meant."
+        )
     return runner.epochs(() if options.strip is None else (options.strip,), options.epoch)
 
 

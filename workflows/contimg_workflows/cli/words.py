@@ -74,7 +74,7 @@ def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
         return Path(runs).absolute()
     if store is None:
         remedy = "Name the store that was run on; or an Argo Server, by --argo or ARGO_SERVER."
-        raise UsageError(prog, "--store or --runs", "neither", remedy)
+        raise UsageError(prog, "expected --store or --runs, found neither.", remedy)
     opened = open_store(store)
     return (
         Path(opened.root) / "runs"

@@ -82,7 +82,9 @@ def read(path: str | None) -> list[dict[str, Any]]:
         named = {str(file): file.read_text() for file in files if file.exists()}
     found = [document for name, text in named.items() for document in _documents(name, text)]
     if not found:
-        raise UsageError(str(path), "YAML documents", "none", "Name a file, a folder or -.")
+        raise UsageError(
+            str(path), "expected YAML documents, found none.", "Name a file, a folder or -."
+        )
     return found
 
 
@@ -90,13 +92,12 @@ def _documents(name: str, text: str) -> list[dict[str, Any]]:
     try:
         found = [document for document in yaml.safe_load_all(text) if document]
     except yaml.YAMLError as error:
-        raise UsageError(name, "YAML", str(error), "Correct the file.") from error
+        raise UsageError(name, f"expected YAML, found {error!s}.", "Correct the file.") from error
     for document in found:
         if not isinstance(document, dict):
             raise UsageError(
                 name,
-                "documents of keys and values",
-                str(document)[:40],
+                f"expected documents of keys and values, found {str(document)[:40]}.",
                 "Name what kubectl would take.",
             )
     return found

@@ -32,7 +32,7 @@ def _end(options: ToyOptions, context: Context) -> None:
     if options.do == "bug":
         raise ZeroDivisionError("no")
     if options.do == "data":
-        raise BadFileError("x.hdf5", "145 bytes", "0 bytes", "Send it again.")
+        raise BadFileError("x.hdf5", "expected 145 bytes, found 0 bytes.", "Send it again.")
     if options.do == "full":
         raise OSError(28, "No space left on device")
     if options.do == "sleep":

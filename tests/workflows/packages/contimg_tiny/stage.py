@@ -45,9 +45,9 @@ def _count(options: TinyOptions) -> int:
 
 def _end(options: TinyOptions) -> None:
     if options.do == "data":
-        raise BadFileError("x.hdf5", "145 bytes", "0 bytes", "Send it again.")
+        raise BadFileError("x.hdf5", "expected 145 bytes, found 0 bytes.", "Send it again.")
     if options.do == "world":
-        raise StoreError("s3://x", "an answer", "none", "Look at the network.")
+        raise StoreError("s3://x", "expected an answer, found none.", "Look at the network.")
     if options.do == "bug":
         raise ZeroDivisionError("no")
     if options.do == "crash":
