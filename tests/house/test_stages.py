@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from contimg.runtime.options import Options, StageOptions, flag, help_text, input_kind
-from contimg.runtime.stage import PLACES, Stage
+from contimg.runtime.options import Options, StageOptions, flag, help_text, input_mark
+from contimg.runtime.stage import PLACES, StageSpec
 from contimg.runtime.versions import tool_version
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ class TestEveryStage:
         if name in COMMANDS_ONLY:
             assert not hasattr(options_module(name), "STAGE")
             return
-        stage: Stage = options_module(name).STAGE
+        stage: StageSpec = options_module(name).STAGE
         assert (stage.name, stage.package, stage.program) == (
             name,
             f"contimg_{name}",
@@ -116,7 +116,7 @@ class TestEveryStage:
     def test_its_tools_are_installed(self, name: str) -> None:
         if name in COMMANDS_ONLY:
             return
-        stage: Stage = options_module(name).STAGE
+        stage: StageSpec = options_module(name).STAGE
         assert {
             tool: tool_version(tool)
             for tool in stage.tools
@@ -150,7 +150,7 @@ class TestEveryStage:
             assert not [
                 field
                 for field, info in model.model_fields.items()
-                if field in PLACES and input_kind(info)
+                if field in PLACES and input_mark(info)
             ]
 
     def test_help_lists_every_option(self, name: str) -> None:

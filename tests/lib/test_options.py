@@ -7,17 +7,17 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
+from contimg.records.groups import GroupURI
 from contimg.runtime.options import (
     ArtifactURI,
     ArtifactURIs,
-    GroupURI,
     ObjectURI,
     Options,
     Words,
     choices,
     flag,
     help_text,
-    input_kind,
+    input_mark,
     is_optional,
     parse,
 )
@@ -126,7 +126,8 @@ def test_what_a_field_says_of_itself() -> None:
     ],
 )
 def test_inputs_are_known_by_their_type(field: str, kind: str | None) -> None:
-    assert input_kind(Example.model_fields[field]) == kind
+    mark = input_mark(Example.model_fields[field])
+    assert (mark and mark.kind) == kind
 
 
 def test_options_are_frozen() -> None:

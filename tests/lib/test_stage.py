@@ -14,7 +14,7 @@ from pydantic import Field
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
 from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest, Output
 from contimg.runtime.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions
-from contimg.runtime.stage import PLACES, Stage
+from contimg.runtime.stage import PLACES, Resources, StageSpec
 from contimg.runtime.store import open_store
 
 if TYPE_CHECKING:
@@ -53,10 +53,18 @@ def rows(options: TryOptions) -> list[Input]:
     ]
 
 
-PLAIN = Stage("try", TryOptions, package="contimg.records.schemas", tools=("numpy",))
-ASKING = Stage(
-    "try",
-    TryOptions,
+SMALL = Resources(deadline_s=60, memory_mi=512)
+PLAIN = StageSpec(
+    name="try",
+    options=TryOptions,
+    resources=SMALL,
+    package="contimg.records.schemas",
+    tools=("numpy",),
+)
+ASKING = StageSpec(
+    name="try",
+    options=TryOptions,
+    resources=SMALL,
     package="contimg.records.schemas",
     tools=("numpy",),
     resolver=f"{__name__}:rows",
@@ -83,7 +91,7 @@ def artifact(folder: Path, sha256: str) -> str:
     return str(folder)
 
 
-def key(stage: Stage = PLAIN, /, **options: Any) -> str:
+def key(stage: StageSpec = PLAIN, /, **options: Any) -> str:
     given = TryOptions(**({"out": "o"} | options))
     return stage.key(given, stage.inputs(given))
 
@@ -137,9 +145,13 @@ class TestInputs:
 
     def test_a_resolver_without_a_function_is_a_mistake_of_the_stage(self) -> None:
         with pytest.raises(UsageError, match="module:function"):
-            Stage("try", TryOptions, package="contimg", resolver="contimg.runtime.stage").inputs(
-                TryOptions(out="o")
-            )
+            StageSpec(
+                name="try",
+                options=TryOptions,
+                resources=SMALL,
+                package="contimg",
+                resolver="contimg.runtime.stage",
+            ).inputs(TryOptions(out="o"))
 
 
 class TestKey:
@@ -178,9 +190,27 @@ class TestKey:
 
     def test_stage_code_and_tools_change_it(self) -> None:
         others = [
-            Stage("other", TryOptions, package="contimg.records.schemas", tools=("numpy",)),
-            Stage("try", TryOptions, package="contimg_workflows", tools=("numpy",)),
-            Stage("try", TryOptions, package="contimg.records.schemas", tools=("numpy", "scipy")),
+            StageSpec(
+                name="other",
+                options=TryOptions,
+                resources=SMALL,
+                package="contimg.records.schemas",
+                tools=("numpy",),
+            ),
+            StageSpec(
+                name="try",
+                options=TryOptions,
+                resources=SMALL,
+                package="contimg_workflows",
+                tools=("numpy",),
+            ),
+            StageSpec(
+                name="try",
+                options=TryOptions,
+                resources=SMALL,
+                package="contimg.records.schemas",
+                tools=("numpy", "scipy"),
+            ),
         ]
         assert len({key(), *(key(stage) for stage in others)}) == 4
 

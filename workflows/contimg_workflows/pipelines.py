@@ -87,13 +87,7 @@ def process_group() -> WorkflowTemplate:
             photometry = pipeline.stage("photometry", image=artifact(image))
             report = pipeline.stage(
                 "report",
-                convert=artifact(convert),
-                flag=artifact(flag),
-                calibrate=artifact(calibrate),
-                image=artifact(image),
-                photometry=artifact(photometry),
-                normalize="",
-                variability="",
+                artifacts=",".join(map(artifact, (convert, flag, calibrate, image, photometry))),
                 groups="",
             )
             chain(convert, flag, calibrate, image, photometry, report)
@@ -120,14 +114,7 @@ def epoch() -> WorkflowTemplate:
             normalize = pipeline.stage("normalize", strip="{{inputs.parameters.strip}}")
             variability = pipeline.stage("variability", normalized=artifact(normalize))
             report = pipeline.stage(
-                "report",
-                normalize=artifact(normalize),
-                variability=artifact(variability),
-                convert="",
-                flag="",
-                calibrate="",
-                image="",
-                photometry="",
+                "report", artifacts=f"{artifact(normalize)},{artifact(variability)}"
             )
             chain(normalize, variability, report)
         finish(template, dag, pipeline)

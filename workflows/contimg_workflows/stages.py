@@ -10,6 +10,7 @@ from hera.workflows import Container, Parameter, WorkflowTemplate
 from hera.workflows.models import ValueFrom
 
 from contimg.runtime.options import choices, flag
+from contimg.runtime.stage import StageSpec, stage_specs
 from contimg_workflows import pods, retry
 from contimg_workflows.pods import ENVIRONMENT, OUTPUTS, Needs
 from contimg_workflows.runs import described, run_settings
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from contimg.runtime.options import Options
-    from contimg.runtime.stage import Stage
 
 __all__ = [
     "COMMANDS",
@@ -34,14 +34,18 @@ __all__ = [
 
 NEEDS = {
     "watch": Needs(600, 1024, cpu="250m"),
-    "convert": Needs(1200, 5120, 3840),
-    "flag": Needs(1800, 6144, 3072, semaphore="casa"),
-    "calibrate": Needs(2400, 8192, 4096, semaphore="casa"),
-    "image": Needs(4000, 8192, 5120, semaphore="wsclean", views=("thumbnail.png",)),
-    "photometry": Needs(900, 4096, 1024),
-    "report": Needs(600, 4096, 1024, views=("report.html",)),
-    "normalize": Needs(1800, 4096, 512),
-    "variability": Needs(3600, 4096, 512),
+    **{
+        name: Needs(
+            deadline_s=spec.resources.deadline_s,
+            memory_mi=spec.resources.memory_mi,
+            scratch_mi=spec.resources.scratch_mi,
+            cpu=spec.resources.cpu,
+            semaphore=spec.semaphore,
+            views=spec.views,
+        )
+        for name, spec in stage_specs().items()
+        if name != "simulate"
+    },
 }
 """The stages that have a template; simulate is for people and tests."""
 
@@ -87,12 +91,12 @@ def options_of(name: str) -> type[Options]:
     return model
 
 
-def stage_of(program: str) -> Stage | None:
+def stage_of(program: str) -> StageSpec | None:
     """Return the stage of an executable's name; None if it makes no artifact."""
     if program == "contimg":
         return None
     module = importlib.import_module(f"{program.replace('-', '_')}.options")
-    stage: Stage | None = getattr(module, "STAGE", None)
+    stage: StageSpec | None = getattr(module, "STAGE", None)
     return stage
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Input, digest_json, object_input
+from contimg.runtime.options import InputKind
 from contimg.runtime.store import Entry, open_store, split
 
 if TYPE_CHECKING:
@@ -218,6 +219,10 @@ def group_input(name: str, uri: str) -> Input:
         uri=uri,
         digest=digest_json(record.model_dump(mode="json", exclude={"attempt", "retries"})),
     )
+
+
+GroupURI = Annotated[str, InputKind("group", group_input)]
+"""URI of a group's record, digested without the number of the attempt: the same subbands again are the same work."""
 
 
 def store_of(uri: str) -> str:

@@ -24,7 +24,7 @@ from contimg.runtime.console import Console
 from contimg.runtime.context import Context, available_memory
 from contimg.runtime.errors import ContimgError, Exit, MissingError, Stopped, UsageError
 from contimg.runtime.manifest import MANIFEST, Manifest, read_manifest
-from contimg.runtime.options import Misused, Options, parse
+from contimg.runtime.options import CommandLineError, Options, parse
 from contimg.runtime.scratch import scratch_folder
 from contimg.runtime.store import fetch_file, open_store
 from contimg.runtime.usage import usage
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from contimg.runtime.manifest import Input
     from contimg.runtime.options import StageOptions
-    from contimg.runtime.stage import Stage
+    from contimg.runtime.stage import StageSpec
 
 Model = TypeVar("Model", bound=Options)
 SHM = Path("/dev/shm")  # noqa: S108 - private folders are made in it
@@ -52,7 +52,7 @@ REASON_BYTES = 2048
 """Of a reason, Kubernetes keeps 4096 bytes; one line of words is meant."""
 
 
-def main(stage: Stage, argv: Sequence[str] | None = None) -> NoReturn:
+def main(stage: StageSpec, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a stage as its executable does, and exit."""
     collect_seldom()
     for (
@@ -135,7 +135,7 @@ def guarded(
 
 
 def run(
-    stage: Stage, options: StageOptions, env: Mapping[str, str], console: Console
+    stage: StageSpec, options: StageOptions, env: Mapping[str, str], console: Console
 ) -> dict[str, Any]:
     """Make the artifact, or find it made; return the summary."""
     inputs = () if options.reuse else stage.inputs(options)
@@ -178,7 +178,7 @@ def give_kernels(env: Mapping[str, str]) -> None:
 
 
 def made(
-    stage: Stage, options: StageOptions, inputs: Sequence[Input]
+    stage: StageSpec, options: StageOptions, inputs: Sequence[Input]
 ) -> tuple[str, Manifest | None]:
     """Return the URI of the artifact that this work makes, and its manifest if it is there.
 
@@ -307,7 +307,7 @@ def _parsed(
     """Read the command line; what is wrong with it is told to the engine, too."""
     try:
         return parse(model, sys.argv[1:] if argv is None else argv, prog, version)
-    except Misused as error:
+    except CommandLineError as error:
         _tell(env, Exit.USAGE, error.reason)
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable, Sequence
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -19,9 +20,10 @@ from typing import (
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from contimg.runtime.errors import UsageError
+from contimg.runtime.manifest import Input, artifact_input, object_input
 
+if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
@@ -31,26 +33,39 @@ T = TypeVar("T", bound="Options")
 class InputKind:
     """Marks an option that names something to read; its digest, not its URI, enters the key."""
 
-    def __init__(self, kind: Literal["artifact", "object", "group"]) -> None:
+    def __init__(
+        self, kind: Literal["artifact", "object", "group"], describe: Callable[[str, str], Input]
+    ) -> None:
         self.kind = kind
+        self.describe = describe
+        """Makes the `Input` of an option's name and a URI."""
 
 
 def _split(value: object) -> object:
-    """Read a list from one word with commas, as a command line and Argo pass it."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+    """Read a list from a word with commas, or from several, as a command line and Argo pass them."""
+    words = [value] if isinstance(value, str) else value
+    if isinstance(words, list):
+        return tuple(
+            part.strip() for word in words for part in str(word).split(",") if part.strip()
+        )
     return value
 
 
-ArtifactURI = Annotated[str, InputKind("artifact")]
+def _lines(value: object) -> object:
+    return tuple(value.splitlines()) if isinstance(value, str) else value
+
+
+ArtifactURI = Annotated[str, InputKind("artifact", artifact_input)]
 """URI of an artifact: a folder that ends in its key and holds a manifest.json."""
-ObjectURI = Annotated[str, InputKind("object")]
+ObjectURI = Annotated[str, InputKind("object", object_input)]
 """URI of one small object, digested whole."""
-GroupURI = Annotated[str, InputKind("group")]
-"""URI of a group's record, digested without the number of the attempt: the same subbands again are the same work."""
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
-"""A list; one word with commas on the command line."""
-ArtifactURIs = Annotated[tuple[str, ...], BeforeValidator(_split), InputKind("artifact")]
+"""A list; on the command line one word with commas, or the flag again and again."""
+Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
+"""A list whose elements may hold commas; on the command line the flag again and again, in Argo a line each."""
+ArtifactURIs = Annotated[
+    tuple[str, ...], BeforeValidator(_split), InputKind("artifact", artifact_input)
+]
 """URIs of artifacts, with commas between them."""
 
 
@@ -101,22 +116,22 @@ def help_text(field: FieldInfo) -> str:
     return f"{text} Default: {field.default}."
 
 
-def input_kind(field: FieldInfo) -> Literal["artifact", "object", "group"] | None:
-    """Return what kind of input a field names, if it does."""
+def input_mark(field: FieldInfo) -> InputKind | None:
+    """Return how a field's value is described as an input; None if it names none."""
     # In `ArtifactURI | None` the mark stays inside the union.
-    marks = [
-        *field.metadata,
-        *(
-            mark
-            for part in get_args(field.annotation)
-            for mark in getattr(part, "__metadata__", ())
-        ),
+    inner = [
+        mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())
     ]
-    return next((mark.kind for mark in marks if isinstance(mark, InputKind)), None)
+    return next((mark for mark in [*field.metadata, *inner] if isinstance(mark, InputKind)), None)
 
 
-class Misused(SystemExit):
-    """A command line that cannot be read; it has been said on stderr."""
+def is_list(field: FieldInfo) -> bool:
+    """Say whether a field takes several values."""
+    return get_origin(field.annotation) is tuple
+
+
+class CommandLineError(SystemExit):
+    """A command line that cannot be read; the reason has been printed to stderr."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(2)
@@ -127,21 +142,70 @@ class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self._print_message(f"{self.prog}: error: {message}\n", sys.stderr)
-        raise Misused(message)
+        raise CommandLineError(message)
 
 
-def parse(model: type[T], argv: Sequence[str], prog: str, version: str) -> T:
+def parse(
+    model: type[T],
+    argv: Sequence[str],
+    prog: str,
+    version: str,
+    *,
+    positional: Sequence[str] = (),
+    section: str = "",
+) -> T:
     """Read a command line into an options model; anything wrong prints why and exits with 2.
+
+    An option with an empty value counts as not given, since Argo passes every option of a form.
+
+    Parameters
+    ----------
+    positional
+        Fields that may also be given without their flags, in this order.
+    section
+        Section of the document of options that ``--config`` names; without one there is no such flag.
 
     Raises
     ------
-    Misused
+    CommandLineError
         A SystemExit with the reason.
     """
+    parser = _parser(model, prog, version, positional=positional, section=section)
+    given = vars(parser.parse_intermixed_args(argv))
+    words = given.pop("positional", [])
+    for name, word in zip(positional, words, strict=False):
+        given.setdefault(name, word)
+    if len(words) > len(positional):
+        parser.error(f"unrecognized arguments: {' '.join(words[len(positional) :])}")
+    given = {name: value for name, value in given.items() if value not in ("", [""])}
+    config = given.pop("config", None)
+    if config is not None:
+        from contimg.runtime.config import read_document  # yaml is slow to import
+
+        try:
+            given = {**read_document(config).get(section, {}), **given}
+        except UsageError as error:
+            parser.error(str(error))
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        parser.error("; ".join(map(wrong, error.errors())))
+
+
+def _parser(
+    model: type[Options], prog: str, version: str, *, positional: Sequence[str], section: str
+) -> _Parser:
     parser = _Parser(
         prog=prog, description=model.__doc__, allow_abbrev=False, argument_default=SUPPRESS
     )
     parser.add_argument("--version", action="version", version=f"{prog} {version}")
+    if positional:
+        parser.add_argument("positional", nargs="*", metavar=" ".join(positional).upper())
+    if section:
+        text = (
+            f"Options as YAML, a file, URI or the text itself: its section {section!r}. Flags win."
+        )
+        parser.add_argument("--config", metavar="FILE|URI|TEXT", help=text)
     for name, field in model.model_fields.items():
         text = help_text(field).replace("%", "%%")
         if field.annotation is bool:
@@ -149,24 +213,19 @@ def parse(model: type[T], argv: Sequence[str], prog: str, version: str) -> T:
                 flag(name), dest=name, nargs="?", const="true", metavar="true|false", help=text
             )
         else:
-            words = choices(field)
-            metavar = "|".join(words) if words else name.upper()
-            parser.add_argument(
-                flag(name), dest=name, required=field.is_required(), metavar=metavar, help=text
-            )
-    given = vars(parser.parse_args(argv))
-    # Argo passes an option that was left empty as an empty word.
-    for name in [name for name, value in given.items() if value == ""]:
-        if is_optional(model.model_fields[name]):
-            given[name] = None
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        parser.error("; ".join(map(_wrong, error.errors())))
+            metavar = "|".join(choices(field) or [name.upper()])
+            action = "append" if is_list(field) else "store"
+            parser.add_argument(flag(name), dest=name, action=action, metavar=metavar, help=text)
+    return parser
 
 
-def _wrong(item: ErrorDetails) -> str:
-    """Say which option, what was expected and what was found."""
+def wrong(item: ErrorDetails) -> str:
+    """Say which option is wrong, what was expected and what was found."""
     if not item["loc"]:
         return f"options: {item['msg']}"
-    return f"{flag(str(item['loc'][0]))}: {item['msg']}, found {item['input']!r}"
+    name = flag(str(item["loc"][0]))
+    if item["type"] == "missing":
+        return f"{name} is required"
+    if item["type"] == "extra_forbidden":
+        return f"{name}: there is no such option"
+    return f"{name}: {item['msg']}, found {item['input']!r}"

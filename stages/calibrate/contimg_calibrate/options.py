@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class CalibrateOptions(StageOptions):
@@ -73,10 +73,12 @@ class CalibrateOptions(StageOptions):
         return self
 
 
-STAGE = Stage(
+STAGE = StageSpec(
     name="calibrate",
     options=CalibrateOptions,
-    package="contimg_calibrate",
     tools=("casatools", "python-casacore"),
     resolver="contimg_calibrate.choose:resolve",
+    resources=Resources(deadline_s=2400, memory_mi=8192, scratch_mi=4096),
+    semaphore="casa",
+    image_level="casa",
 )

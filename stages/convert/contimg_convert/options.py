@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contimg.runtime.options import GroupURI, StageOptions
-from contimg.runtime.stage import Stage
+from contimg.records.groups import GroupURI
+from contimg.runtime.options import StageOptions
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class ConvertOptions(StageOptions):
@@ -21,9 +22,9 @@ class ConvertOptions(StageOptions):
     """Refuse a group when at least this fraction of its visibilities is not finite; fewer are flagged."""
 
 
-STAGE = Stage(
+STAGE = StageSpec(
     name="convert",
     options=ConvertOptions,
-    package="contimg_convert",
     tools=("python-casacore", "numba", "h5py", "pyerfa", "astropy-iers-data"),
+    resources=Resources(deadline_s=1200, memory_mi=5120, scratch_mi=3840),
 )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from contimg.runtime.options import ArtifactURI, StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class FlagOptions(StageOptions):
@@ -23,6 +23,12 @@ class FlagOptions(StageOptions):
     """Cross-correlations this many robust sigma above the median of their channel and polarization are flagged."""
 
 
-STAGE = Stage(
-    name="flag", options=FlagOptions, package="contimg_flag", tools=("aoflagger", "casatasks")
+STAGE = StageSpec(
+    name="flag",
+    options=FlagOptions,
+    tools=("aoflagger", "casatasks"),
+    resources=Resources(deadline_s=1800, memory_mi=6144, scratch_mi=3072),
+    semaphore="casa",
+    image_level="casa",
+    debian_packages=("aoflagger",),
 )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 Tier = Literal["quicklook", "development", "standard", "high_precision"]
 Backend = Literal["wsclean", "tclean"]
@@ -45,10 +45,9 @@ class ImageOptions(StageOptions):
     """Time limit of the imager, seconds."""
 
 
-STAGE = Stage(
+STAGE = StageSpec(
     name="image",
     options=ImageOptions,
-    package="contimg_image",
     tools=(
         "wsclean",
         "casatools",
@@ -60,4 +59,9 @@ STAGE = Stage(
         "astropy",
         "matplotlib",
     ),
+    resources=Resources(deadline_s=4000, memory_mi=8192, scratch_mi=5120),
+    semaphore="wsclean",
+    image_level="casa",
+    debian_packages=("wsclean",),
+    views=("thumbnail.png",),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from contimg.runtime.options import StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 DAY = r"^\d{4}-\d{2}-\d{2}$"
 
@@ -35,9 +35,9 @@ class NormalizeOptions(StageOptions):
     """Below this signal-to-noise ratio an epoch's flux is marked as an upper limit."""
 
 
-STAGE = Stage(
+STAGE = StageSpec(
     name="normalize",
     options=NormalizeOptions,
-    package="contimg_normalize",
     resolver="contimg_normalize.inputs:photometry_objects",
+    resources=Resources(deadline_s=1800, memory_mi=4096, scratch_mi=512),
 )

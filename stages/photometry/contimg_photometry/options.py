@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class PhotometryOptions(StageOptions):
@@ -35,9 +35,9 @@ class PhotometryOptions(StageOptions):
     """1 sigma error of the image's flux scale, a fraction; it is added to the flux errors and common to all rows."""
 
 
-STAGE = Stage(
+STAGE = StageSpec(
     name="photometry",
     options=PhotometryOptions,
-    package="contimg_photometry",
     tools=("scipy", "numba"),
+    resources=Resources(deadline_s=900, memory_mi=4096, scratch_mi=1024),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from contimg.records.images import SkyImage
     from contimg.runtime.context import Context
     from contimg.runtime.manifest import Manifest
-
-STAGES = ("convert", "flag", "calibrate", "image", "photometry", "normalize", "variability")
-"""In the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +64,28 @@ class Artifact:
         return read_image(self.context.fetch(self.uri, name), f"{self.uri}/{name}")
 
 
-def open_artifact(context: Context, uri: str, stage: str | None = None) -> Artifact:
-    """Open an artifact.
+def open_artifacts(context: Context, uris: Iterable[str]) -> dict[str, Artifact]:
+    """Open the artifacts of a page, by stage, in the order in which they were made.
 
     Raises
     ------
     BadInputError
-        If it is of another stage than the option that named it.
+        If two are of one stage, or some are of a group and some of a run over epochs.
     """
-    manifest = read_manifest(uri)
-    if stage is not None and manifest.stage != stage:
-        raise BadInputError(
-            uri,
-            f"expected an artifact of {stage}, found one of {manifest.stage}.",
-            f"Give it as --{manifest.stage}.",
-        )
-    return Artifact(uri, manifest, context)
+    found: dict[str, Artifact] = {}
+    for uri in uris:
+        manifest = read_manifest(uri)
+        if manifest.stage in found:
+            problem = f"There are two artifacts of {manifest.stage}: {uri} and {found[manifest.stage].uri}."
+            raise BadInputError("--artifacts", problem, "Give one artifact of each stage.")
+        found[manifest.stage] = Artifact(uri, manifest, context)
+    if "convert" in found and {"normalize", "variability"} & found.keys():
+        problem = "Some artifacts are of a group and some of a run over epochs."
+        raise BadInputError("--artifacts", problem, "Give the artifacts of one or of the other.")
+    if not {"convert", "normalize", "variability"} & found.keys():
+        problem = f"There is neither a convert artifact nor one of normalize or variability among {', '.join(found)}."
+        raise BadInputError("--artifacts", problem, "A group's page needs its convert artifact.")
+    return dict(sorted(found.items(), key=lambda item: item[1].manifest.created))
 
 
 def column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:

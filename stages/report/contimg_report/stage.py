@@ -17,7 +17,7 @@ from contimg_report import (
     verdict,
 )
 from contimg_report.figure import style
-from contimg_report.material import STAGES, Artifact, open_artifact
+from contimg_report.material import Artifact, open_artifacts
 
 if TYPE_CHECKING:
     from contimg.runtime.context import Context
@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 def run(options: ReportOptions, context: Context) -> Outcome:
     """Make the page."""
     with context.step("read"):
-        artifacts = {
-            stage: open_artifact(context, getattr(options, stage), stage)
-            for stage in STAGES
-            if getattr(options, stage) is not None
-        }
+        artifacts = open_artifacts(context, options.artifacts)
     with context.step("draw"), style():
         of_group = "convert" in artifacts
         content = group_page(artifacts) if of_group else run_page(artifacts, options)
@@ -128,7 +124,7 @@ def run_page(artifacts: dict[str, Artifact], options: ReportOptions) -> dict[str
 
 
 def _common(artifacts: dict[str, Artifact]) -> dict[str, Any]:
-    steps = [(verdict.NAMES[stage], one) for stage, one in artifacts.items()]
+    steps = [(verdict.title(stage), one) for stage, one in artifacts.items()]
     return {
         "steps": steps,
         "slowest": max(one.seconds for _, one in steps),

@@ -13,15 +13,8 @@ if TYPE_CHECKING:
     from contimg_report.material import Artifact
 
 SUBBANDS = 16
-NAMES = {
-    "convert": "Convert",
-    "flag": "Flag",
-    "calibrate": "Calibrate",
-    "image": "Image",
-    "photometry": "Photometry",
-    "normalize": "Normalise",
-    "variability": "Variability",
-}
+NAMES = {"normalize": "Normalise"}
+"""Stages whose title is not their capitalized name."""
 RUNGS = {
     "PRIMARY_TRANSIT_GENERATED": "solved on this group, on a flux standard",
     "BRIGHT_FALLBACK_GENERATED": "solved on this group, on a bright calibrator that is no standard",
@@ -56,10 +49,15 @@ class Tile:
     good: bool = True
 
 
+def title(stage: str) -> str:
+    """Return a stage's title."""
+    return NAMES.get(stage, stage.capitalize())
+
+
 def reasons(artifacts: Mapping[str, Artifact]) -> tuple[tuple[str, str], ...]:
     """Return every reason for a warning with the name of its stage."""
     return tuple(
-        (NAMES[stage], reason)
+        (title(stage), reason)
         for stage, one in artifacts.items()
         for reason in one.manifest.qa.reasons
     )
@@ -76,7 +74,7 @@ def of_group(artifacts: Mapping[str, Artifact]) -> Verdict:
     why = reasons(artifacts)
     count = "1 thing" if len(why) == 1 else f"{len(why)} things"
     headline = "Good" if fine else f"Look at {count}" if why else "Look at this"
-    done = " → ".join(NAMES[stage].lower() for stage in artifacts)
+    done = " → ".join(title(stage).lower() for stage in artifacts)
     return Verdict(
         fine,
         headline,

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from contimg.runtime.options import ObjectURI, StageOptions, Words
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class SimulateOptions(StageOptions):
@@ -84,9 +84,9 @@ class SimulateOptions(StageOptions):
     """Subbands of the first group with 0 bytes."""
 
 
-STAGE = Stage(
+STAGE = StageSpec(
     name="simulate",
     options=SimulateOptions,
-    package="contimg_simulate",
     tools=("numpy", "numba", "h5py", "pyerfa", "astropy-iers-data"),
+    resources=Resources(deadline_s=1800, memory_mi=4096, scratch_mi=1024),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from contimg.runtime.options import ArtifactURI, StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class VariabilityOptions(StageOptions):
@@ -23,6 +23,9 @@ class VariabilityOptions(StageOptions):
     """Sources with more epochs than this get a verdict."""
 
 
-STAGE = Stage(
-    name="variability", options=VariabilityOptions, package="contimg_variability", tools=("scipy",)
+STAGE = StageSpec(
+    name="variability",
+    options=VariabilityOptions,
+    tools=("scipy",),
+    resources=Resources(deadline_s=3600, memory_mi=4096, scratch_mi=512),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from contimg.runtime.contract import main as contract_main
 from contimg.runtime.options import StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +31,10 @@ def resolve(options: ImportOptions) -> list[Input]:
     return [plain_input(options.path)]
 
 
-STAGE = Stage(
+STAGE = StageSpec(
     name="import-ms",
     options=ImportOptions,
+    resources=Resources(deadline_s=2400, memory_mi=8192),
     package="contimg_calibrate.importing",
     tools=("python-casacore",),
     resolver="contimg_calibrate.importing:resolve",

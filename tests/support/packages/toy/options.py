@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from contimg.runtime.options import ArtifactURI, StageOptions, Words
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class ToyOptions(StageOptions):
@@ -37,4 +37,6 @@ class ToyOptions(StageOptions):
     """How to end."""
 
 
-STAGE = Stage("toy", ToyOptions, package="toy")
+STAGE = StageSpec(
+    name="toy", options=ToyOptions, package="toy", resources=Resources(deadline_s=60, memory_mi=512)
+)

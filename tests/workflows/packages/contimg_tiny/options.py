@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from contimg.runtime.options import ArtifactURI, StageOptions
-from contimg.runtime.stage import Stage
+from contimg.runtime.stage import Resources, StageSpec
 
 
 class TinyOptions(StageOptions):
@@ -29,4 +29,6 @@ class TinyOptions(StageOptions):
     """Folder that remembers the times, and who ran."""
 
 
-STAGE = Stage("tiny", TinyOptions, package="contimg_tiny")
+STAGE = StageSpec(
+    name="tiny", options=TinyOptions, resources=Resources(deadline_s=60, memory_mi=512)
+)

@@ -1,0 +1,222 @@
+"""A pipeline is data: steps, each a stage and what it reads from other steps.
+
+Hera's templates, the local runner and `contimg begin` are all made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+
+from contimg.runtime.config import Document, check_document
+from contimg.runtime.errors import UsageError
+from contimg.runtime.options import input_mark
+from contimg.runtime.stage import StageSpec, stage_spec
+
+ALL_OTHERS = "*"
+"""As what a step reads: the artifacts of all other steps that do not come after it."""
+PLACES = {"store": "{store}", "tables": "{store}/tables", "calibrations": "{store}"}
+"""Options that say where things lie; a step whose stage has one of them gets it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A parameter of a pipeline's own, such as the group that it works on."""
+
+    name: str
+    description: str
+    default: str | None = None
+    """None: it must be given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut:
+    """A frequently used option as a parameter of its own; it wins over the document of options."""
+
+    name: str
+    sets: tuple[str, ...]
+    """STAGE.OPTION of each option that it sets."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One task of a pipeline: a stage, once."""
+
+    stage: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Option of the stage → the step whose artifact it reads, or `ALL_OTHERS`."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """Option of the stage → value; {NAME} stands for the parameter NAME of the pipeline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A graph of steps over one subject, such as a group or an epoch."""
+
+    name: str
+    title: str
+    description: str
+    subject: str
+    """The parameter that its runs are about; no two runs of one subject work at the same time."""
+    products: str
+    """Where its artifacts lie below the store; {NAME} stands for the parameter NAME."""
+    parameters: tuple[Parameter, ...]
+    shortcuts: tuple[Shortcut, ...] = ()
+    steps: tuple[Step, ...]
+
+    @cached_property
+    def specs(self) -> dict[str, StageSpec]:
+        """The spec of each step's stage, by name; UsageError if one is not installed."""
+        return {step.stage: stage_spec(step.stage) for step in self.steps}
+
+    def step(self, stage: str) -> Step:
+        """Return the step of a stage; UsageError if the pipeline has none."""
+        for step in self.steps:
+            if step.stage == stage:
+                return step
+        problem = (
+            f"There is no step {stage!r}; the steps are {', '.join(s.stage for s in self.steps)}."
+        )
+        raise UsageError(f"pipeline {self.name}", problem, "Correct the name.")
+
+    @cached_property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """The steps whose artifacts each step reads, by step, in the order of the pipeline.
+
+        Raises
+        ------
+        UsageError
+            If a step stands twice, or an input names no step.
+        """
+        where, names = f"pipeline {self.name}", [step.stage for step in self.steps]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise UsageError(where, f"There are two steps {twice[0]!r}.", "Remove one.")
+        gathers = {step.stage for step in self.steps if ALL_OTHERS in step.inputs.values()}
+        found: dict[str, tuple[str, ...]] = {}
+        for step in self.steps:
+            read = set(step.inputs.values()) - {ALL_OTHERS}
+            unknown = sorted(read - set(names))
+            if unknown:
+                problem = f"Step {step.stage!r} reads from {unknown[0]!r}, which is not a step."
+                raise UsageError(where, problem, f"The steps are {', '.join(names)}.")
+            if step.stage in gathers:
+                read |= set(names) - gathers
+            found[step.stage] = tuple(name for name in names if name in read)
+        return found
+
+    def sources(self, stage: str, option: str) -> tuple[str, ...]:
+        """Return the steps whose artifacts an option of a step reads."""
+        source = self.step(stage).inputs[option]
+        return self.needs[stage] if source == ALL_OTHERS else (source,)
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The steps, each after those that it reads from.
+
+        Raises
+        ------
+        UsageError
+            If the steps form a cycle.
+        """
+        try:
+            return tuple(TopologicalSorter(self.needs).static_order())
+        except CycleError as error:
+            problem = f"The steps form a cycle: {' → '.join(reversed(error.args[1]))}."
+            raise UsageError(
+                f"pipeline {self.name}", problem, "Correct the inputs of one of them."
+            ) from error
+
+    def after(self, stage: str) -> frozenset[str]:
+        """Return a step and all that read, directly or not, from it."""
+        found = {self.step(stage).stage}
+        for name in self.order:
+            if found & set(self.needs[name]):
+                found.add(name)
+        return frozenset(found)
+
+    def before(self, stage: str) -> frozenset[str]:
+        """Return all steps that a step reads from, directly or not."""
+        found: set[str] = set(self.needs[self.step(stage).stage])
+        for name in reversed(self.order):
+            if name in found:
+                found |= set(self.needs[name])
+        return frozenset(found)
+
+    def wired(self, stage: str, values: Mapping[str, str]) -> dict[str, str]:
+        """Return the options of a step that the pipeline sets, apart from the artifacts that it reads.
+
+        Parameters
+        ----------
+        values
+            Of the pipeline's parameters, `store` among them; a template may give references in their place.
+        """
+        step, fields = self.step(stage), self.specs[stage].options.model_fields
+        texts = {
+            "out": f"{{store}}/{self.products}/{stage}",
+            **{name: text for name, text in PLACES.items() if name in fields},
+            **step.fixed,
+        }
+        return {name: _filled(text, values) for name, text in texts.items()}
+
+    def check(self) -> None:
+        """Refuse a pipeline that cannot run: a cycle, an unknown stage, step or option, a missing input.
+
+        Raises
+        ------
+        UsageError
+            Naming the step and the option.
+        """
+        where = f"pipeline {self.name}"
+        values = {"store": "store", **{one.name: one.name for one in self.parameters}}
+        for step in map(self.step, self.order):
+            fields = self.specs[step.stage].options.model_fields
+            for option in [*step.inputs, *step.fixed]:
+                if option not in fields:
+                    problem = (
+                        f"Step {step.stage!r} sets {option!r}, which is not one of its options."
+                    )
+                    raise UsageError(where, problem, f"contimg-{step.stage} --help lists them.")
+            for option, source in step.inputs.items():
+                mark = input_mark(fields[option])
+                if mark is None or mark.kind != "artifact":
+                    problem = f"Step {step.stage!r} reads {source!r} by {option!r}, which does not take an artifact."
+                    raise UsageError(where, problem, "Name an option that takes an artifact's URI.")
+            given = {*step.inputs, *self.wired(step.stage, values)}
+            missing = sorted(n for n, one in fields.items() if one.is_required() and n not in given)
+            if missing:
+                problem = f"Step {step.stage!r} lacks its input {missing[0]!r}."
+                raise UsageError(where, problem, "Add it to the step's inputs.")
+        for shortcut in self.shortcuts:
+            for path in shortcut.sets:
+                stage, _, option = path.partition(".")
+                if option not in self.specs[self.step(stage).stage].options.model_fields:
+                    problem = f"Shortcut {shortcut.name!r} sets {path!r}, which is not an option."
+                    raise UsageError(where, problem, f"contimg-{stage} --help lists them.")
+
+    def check_options(self, document: Document, where: str = "options") -> None:
+        """Refuse options that the stages of this pipeline do not take; UsageError says which and why."""
+        values = {"store": "store", **{one.name: one.name for one in self.parameters}}
+        wired: dict[str, dict[str, object]] = {
+            step.stage: {**self.wired(step.stage, values), **dict.fromkeys(step.inputs, "artifact")}
+            for step in self.steps
+        }
+        check_document(document, self.specs, wired, where)
+
+    def with_shortcuts(self, document: Document, given: Mapping[str, str]) -> Document:
+        """Return a document of options with the shortcuts that were given; an empty value was not given."""
+        merged = {stage: dict(options) for stage, options in document.items()}
+        for shortcut in self.shortcuts:
+            if given.get(shortcut.name):
+                for path in shortcut.sets:
+                    stage, _, option = path.partition(".")
+                    merged.setdefault(stage, {})[option] = given[shortcut.name]
+        return merged
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
