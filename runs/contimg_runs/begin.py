@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from contimg.records.groups import GROUPS
 from contimg.records.runs import Claim, Phase
-from contimg.runtime.contract import command, existing, hand_over
+from contimg.runtime.contract import command, hand_over, read_manifest_or_none
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import Ledger
@@ -104,7 +104,7 @@ def keep(ledger: Ledger, group: str, first: str) -> dict[str, str]:
     if not wanted:
         return {}
     for found in _chains(ledger, group, wanted[-1]):
-        if all(stage in found and existing(found[stage]) for stage in wanted):
+        if all(stage in found and read_manifest_or_none(found[stage]) for stage in wanted):
             return {stage: found[stage] for stage in wanted}
     where = f"{ledger.store.root}/products/{group}"
     raise UsageError(
@@ -137,7 +137,7 @@ def _newest(ledger: Ledger, group: str, stage: str) -> dict[str, str]:
     made = [
         (uri, manifest)
         for uri in (f"{root}/{folder}{key}" for key in keys)
-        if (manifest := existing(uri))
+        if (manifest := read_manifest_or_none(uri))
     ]
     if not made:
         return {}
@@ -150,7 +150,7 @@ def _sources(manifest: Manifest) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in manifest.inputs:
         if item.name in READ:
-            source = existing(item.uri)
+            source = read_manifest_or_none(item.uri)
             found |= {READ[item.name]: item.uri, **(_sources(source) if source else {})}
     return found
 

@@ -14,7 +14,7 @@ import pytest
 
 from contimg.records.tables import Column, Schema
 from contimg.runtime import context as module
-from contimg.runtime.context import Context, Outcome, Progress, available_memory
+from contimg.runtime.context import Context, Progress, StageResult, available_memory
 from contimg.runtime.errors import (
     BadInputError,
     ChildFailedError,
@@ -330,5 +330,5 @@ class TestDoing:
 
 
 def test_an_outcome_is_good_unless_it_says_otherwise() -> None:
-    assert Outcome() == Outcome(metrics={}, qa=QA(verdict="good", reasons=()))
-    assert Outcome().metrics is not Outcome().metrics
+    assert StageResult() == StageResult(metrics={}, qa=QA(verdict="good", reasons=()))
+    assert StageResult().metrics is not StageResult().metrics

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import (
     apparent_hadec,
     direction_cosines,
@@ -23,7 +24,7 @@ from contimg.astro.predict import (
     predict,
     predict_rows,
 )
-from contimg.astro.telescope import SITE, SPEED_OF_LIGHT, primary_beam
+from contimg.astro.telescope import SITE, primary_beam
 from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def direct(seen: Sky, where: FloatArray, mjd: float) -> npt.NDArray[np.complex12
         u, v, w = where[j] - where[i]
         for k in range(len(seen.sources)):
             path = u * east[k] + v * north[k] + w * towards[k]
-            total[row] += apparent[k] * np.exp(2j * np.pi * path * FREQ / SPEED_OF_LIGHT)
+            total[row] += apparent[k] * np.exp(2j * np.pi * path * FREQ / SPEED_OF_LIGHT_M_S)
     return total
 
 
@@ -104,7 +105,7 @@ def smeared(
                 away = (turned[ANT2] - turned[ANT1]) @ (direction - centre)
                 held = (where[ANT2] - where[ANT1]) @ centre
                 phase = away[:, None] * (FREQ + high) + held[:, None] * FREQ
-                total += apparent[k] * np.exp(2j * np.pi * phase / SPEED_OF_LIGHT) / parts**2
+                total += apparent[k] * np.exp(2j * np.pi * phase / SPEED_OF_LIGHT_M_S) / parts**2
     return total
 
 

@@ -15,7 +15,7 @@ from contimg.astro.telescope import (
     N_CHANNELS,
     N_SUBBANDS,
     SITE,
-    SPEED_OF_LIGHT,
+    SPEED_OF_LIGHT_M_S,
     band_hz,
     beam_fwhm_rad,
     primary_beam,
@@ -124,7 +124,7 @@ def aperture_power(separation_rad: float, freq_hz: float) -> float:
     count = 400
     node = np.cos(np.pi * np.arange(1, count + 1) / (count + 1))
     weight = np.sin(np.pi * np.arange(1, count + 1) / (count + 1)) ** 2
-    phase = np.pi * DISH_M * freq_hz / SPEED_OF_LIGHT * np.sin(separation_rad) * node
+    phase = np.pi * DISH_M * freq_hz / SPEED_OF_LIGHT_M_S * np.sin(separation_rad) * node
     return float((np.sum(weight * np.cos(phase)) / np.sum(weight)) ** 2)
 
 
@@ -150,7 +150,7 @@ class TestBeam:
             )
 
     def test_first_null_and_sidelobe(self) -> None:
-        wavelength = SPEED_OF_LIGHT / MIDDLE_HZ
+        wavelength = SPEED_OF_LIGHT_M_S / MIDDLE_HZ
         null = np.arcsin(1.2196699 * wavelength / DISH_M)  # the first zero of J1 is 3.8317
         assert primary_beam(null, MIDDLE_HZ) == pytest.approx(0.0, abs=1e-10)
         beyond = primary_beam(np.linspace(null, np.radians(6.0), 2000), MIDDLE_HZ)
@@ -164,7 +164,7 @@ class TestBeam:
         assert at == pytest.approx([1.98, 2.12], abs=0.006)  # science.md, to 0.01 deg
 
     def test_small_arguments_join_smoothly(self) -> None:
-        around = np.array([0.99e-4, 1.01e-4]) * SPEED_OF_LIGHT / (np.pi * DISH_M * MIDDLE_HZ)
+        around = np.array([0.99e-4, 1.01e-4]) * SPEED_OF_LIGHT_M_S / (np.pi * DISH_M * MIDDLE_HZ)
         one, two = primary_beam(around, MIDDLE_HZ)
         assert one - two == pytest.approx(
             1e-10, abs=2e-11

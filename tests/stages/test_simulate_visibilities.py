@@ -12,7 +12,7 @@ from contimg_simulate.array import INTEGRATION_S, SCALES, dsa110
 from contimg_simulate.beam import airy_power
 from contimg_simulate.frame import EARTH_RATE_RAD_S, hadec, unit_vectors
 from contimg_simulate.observe import subband
-from contimg_simulate.visibilities import LIGHT_M_S
+from contimg_simulate.visibilities import SPEED_OF_LIGHT_M_S
 from simulated import BARE, group, off_axis
 
 NODES = 12
@@ -41,7 +41,7 @@ def _averaged(
             in_time
             * in_band
             / 4
-            * np.exp(2j * np.pi * frequency * (baseline @ offset[0])[:, None] / LIGHT_M_S)
+            * np.exp(2j * np.pi * frequency * (baseline @ offset[0])[:, None] / SPEED_OF_LIGHT_M_S)
         )
     return total
 
@@ -89,7 +89,7 @@ def test_the_beam_is_that_of_the_dish() -> None:
         assert airy_power(np.deg2rad(fwhm_deg / 2), np.array(frequency)) == pytest.approx(
             0.5, abs=0.003
         )
-    first_null = np.arcsin(1.2196698912665 * LIGHT_M_S / 1.4e9 / 4.65)
+    first_null = np.arcsin(1.2196698912665 * SPEED_OF_LIGHT_M_S / 1.4e9 / 4.65)
     assert airy_power(np.array(first_null), np.array(1.4e9)) < 1e-12
 
 

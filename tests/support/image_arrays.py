@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines, icrs_of_hadec
-from contimg.astro.telescope import INTEGRATION_S, SITE, SPEED_OF_LIGHT, primary_beam, stations
+from contimg.astro.telescope import INTEGRATION_S, SITE, primary_beam, stations
 from contimg.records.ms import Antennas, Header
 from contimg_image.averaging import Averaged, Baselines
 
@@ -106,7 +107,7 @@ def sky(
                 vis[rows, c] = (
                     level
                     * left
-                    * np.exp(2j * np.pi * freq / SPEED_OF_LIGHT * (part.uvw_m[rows] @ lmn))
+                    * np.exp(2j * np.pi * freq / SPEED_OF_LIGHT_M_S * (part.uvw_m[rows] @ lmn))
                 )
         made.append(vis)
     return made
@@ -143,7 +144,7 @@ def _coherence(
     """Return the mean of exp(i phase) over an integration, each channel and the averaged channels, per row."""
     freq, interval = sample
     lmn, offset = where
-    uvw = part.uvw_m[rows] / SPEED_OF_LIGHT
+    uvw = part.uvw_m[rows] / SPEED_OF_LIGHT_M_S
     pole = np.array([0.0, np.cos(head.dec_rad), np.sin(head.dec_rad)])
     spin = 7.292115855e-5 * np.cross(pole, uvw)
     fine = (np.arange(9) - 4) / 9

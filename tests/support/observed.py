@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import (
     apparent_hadec,
     direction_cosines,
     icrs_of_hadec,
     separation_rad,
 )
-from contimg.astro.telescope import SITE, SPEED_OF_LIGHT, primary_beam, stations
+from contimg.astro.telescope import SITE, primary_beam, stations
 from contimg.records.ms import Antennas, Header, Rows, create
 from contimg.runtime.manifest import MANIFEST, Manifest, Output
 from contimg.runtime.tar import pack
@@ -112,7 +113,7 @@ class Observed:
         return np.einsum(
             "sf,rsf->rf",
             flux,
-            np.exp(2j * np.pi / SPEED_OF_LIGHT * path[:, :, None] * self.freq_hz),
+            np.exp(2j * np.pi / SPEED_OF_LIGHT_M_S * path[:, :, None] * self.freq_hz),
         )
 
     def data(self) -> npt.NDArray[np.complex64]:

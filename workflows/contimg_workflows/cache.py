@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from contimg.runtime.contract import made
+from contimg.runtime.contract import find_existing
 from contimg.runtime.errors import ContimgError
 from contimg.runtime.options import is_optional
 from contimg_workflows.stages import stage_of
@@ -44,7 +44,7 @@ class Cache:
             return None
         try:
             options = stage.options.model_validate(_given(stage.options.model_fields, values))
-            artifact, manifest = made(
+            artifact, manifest = find_existing(
                 stage, options, () if options.reuse else stage.inputs(options)
             )
         except (ContimgError, ValidationError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from contimg.astro.constants import NVSS_HZ
 from contimg.astro.coordinates import apparent_hadec, icrs_of_hadec, separation_rad
 from contimg.astro.standards import Standard, standard, standard_flux_jy
 from contimg.astro.telescope import band_hz, primary_beam
@@ -42,7 +43,6 @@ __all__ = [
     "standard_flux_jy",
 ]
 
-NVSS_HZ = 1.4e9
 L_BAND_HZ, C_BAND_HZ = 1.4649e9, 4.8601e9
 """The VLA's default frequencies of 20 and 6 cm, when its list was made."""
 GOOD_CODES = ("P", "S")

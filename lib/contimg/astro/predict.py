@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import (
     SIDEREAL_RATE,
     apparent_hadec,
@@ -19,7 +20,7 @@ from contimg.astro.coordinates import (
     icrs_of_hadec,
     separation_rad,
 )
-from contimg.astro.telescope import SPEED_OF_LIGHT, primary_beam
+from contimg.astro.telescope import primary_beam
 from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def _nodes(sky: Sky, positions_m: FloatArray, tracked: FloatArray, apparent: Flo
     wide = (
         2
         * np.pi
-        / SPEED_OF_LIGHT
+        / SPEED_OF_LIGHT_M_S
         * np.stack([sky.freq_hz.max() * sky.integration_s * rate, sky.width_hz * extra])
     )
     loss = np.sum(np.max(np.abs(wide), axis=2) ** 2, axis=0) / 6
@@ -269,9 +270,9 @@ def _fringes(paths_m: FloatArray, delays_m_hz: FloatArray, freq_hz: FloatArray) 
     fringes = np.empty((freq_hz.size, *paths_m.shape), np.complex64)
     if step.size and np.ptp(step) > UNEVEN_HZ:
         for row, freq in enumerate(freq_hz):
-            fringes[row] = np.exp(2j * np.pi / SPEED_OF_LIGHT * (freq * paths_m + delays_m_hz))
+            fringes[row] = np.exp(2j * np.pi / SPEED_OF_LIGHT_M_S * (freq * paths_m + delays_m_hz))
         return fringes
-    first = np.exp(2j * np.pi / SPEED_OF_LIGHT * (freq_hz[0] * paths_m + delays_m_hz))
-    turn = np.exp(2j * np.pi / SPEED_OF_LIGHT * (step[0] if step.size else 0.0) * paths_m)
+    first = np.exp(2j * np.pi / SPEED_OF_LIGHT_M_S * (freq_hz[0] * paths_m + delays_m_hz))
+    turn = np.exp(2j * np.pi / SPEED_OF_LIGHT_M_S * (step[0] if step.size else 0.0) * paths_m)
     loops.turn(first.ravel(), turn.ravel(), fringes.reshape(freq_hz.size, -1))
     return fringes

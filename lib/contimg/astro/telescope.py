@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import Site
 from contimg.records.groups import N_SUBBANDS
 from contimg.runtime.errors import UsageError
@@ -27,7 +28,6 @@ NAMES = ("OVRO_MMA", "DSA_110", "DSA-110")
 MS_NAME = "DSA_110"
 """TELESCOPE_NAME of every Measurement Set."""
 
-SPEED_OF_LIGHT = 299792458.0
 CHANNELS_PER_SUBBAND = 48
 N_CHANNELS = N_SUBBANDS * CHANNELS_PER_SUBBAND
 CHANNEL_WIDTH_HZ = 244140.625
@@ -135,7 +135,7 @@ def primary_beam(separation_rad: npt.ArrayLike, freq_hz: npt.ArrayLike) -> Float
     x = (
         np.pi
         * DISH_M
-        / SPEED_OF_LIGHT
+        / SPEED_OF_LIGHT_M_S
         * np.asarray(freq_hz, np.float64)
         * np.sin(np.abs(separation_rad))
     )
@@ -147,6 +147,6 @@ def primary_beam(separation_rad: npt.ArrayLike, freq_hz: npt.ArrayLike) -> Float
 def beam_fwhm_rad(freq_hz: npt.ArrayLike) -> FloatArray:
     """Return the full width at half maximum of the primary beam: 2.71 deg at 1.405 GHz."""
     half = np.arcsin(
-        AIRY_HALF_POWER * SPEED_OF_LIGHT / (np.pi * DISH_M * np.asarray(freq_hz, np.float64))
+        AIRY_HALF_POWER * SPEED_OF_LIGHT_M_S / (np.pi * DISH_M * np.asarray(freq_hz, np.float64))
     )
     return np.asarray(2 * half, np.float64)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from contimg.runtime.errors import BadInputError
+from contimg.runtime.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from contimg.runtime.context import Context
 
 RECORD = "calibration.json"
-Rung = Literal[
+CalibrationSource = Literal[
     "SAME_DATE_VALID",
     "PRIMARY_TRANSIT_GENERATED",
     "BRIGHT_FALLBACK_GENERATED",
@@ -27,11 +28,7 @@ FluxAnchor = Literal["standard", "catalogue", "nvss"]
 """What the flux scale rests on: a flux standard, a catalogue calibrator, the ensemble of NVSS sources."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AppliedTable(_Record):
+class AppliedTable(Record):
     """One caltable to apply."""
 
     role: Literal["delay", "bandpass", "phase", "gain", "field"]
@@ -42,7 +39,7 @@ class AppliedTable(_Record):
     """In time; amplitude and phase separately."""
 
 
-class CalibratorRecord(_Record):
+class CalibratorRecord(Record):
     """What a set was solved on."""
 
     name: str
@@ -56,7 +53,7 @@ class CalibratorRecord(_Record):
     """Whether it is a Perley-Butler 2017 flux standard."""
 
 
-class FieldPhase(_Record):
+class FieldPhase(Record):
     """Whether phases were solved again on the field, and why."""
 
     done: bool
@@ -72,7 +69,7 @@ class FieldPhase(_Record):
     """Calibrated data over model, amplitude: 1 if the set fits this field."""
 
 
-class SetSource(_Record):
+class SetSource(Record):
     """Where a selected set was solved."""
 
     group: str
@@ -83,7 +80,7 @@ class SetSource(_Record):
     mjd: float
 
 
-class Calibration(_Record):
+class Calibration(Record):
     """calibration.json: what the calibrate stage always ends in."""
 
     schema_version: Literal[1] = 1
@@ -94,7 +91,7 @@ class Calibration(_Record):
     """Strip: the apparent Declination that the array points to (of the phase centre, for other telescopes)."""
     tables: tuple[AppliedTable, ...]
     """All of them multiply; their order is that of solving."""
-    rung: Rung
+    rung: CalibrationSource
     solved: bool
     """True: solved on this group; False: taken from `source`."""
     calibrator: CalibratorRecord

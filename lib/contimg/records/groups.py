@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Input, digest_json, object_input
 from contimg.runtime.options import InputKind
+from contimg.runtime.record import Record
 from contimg.runtime.store import Entry, open_store, split
 
 if TYPE_CHECKING:
@@ -41,11 +42,7 @@ class SubbandName:
     """Subband, 0 is the highest frequency."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Subband(_Record):
+class Subband(Record):
     """One UVH5 file of a group."""
 
     index: int = Field(ge=0, lt=N_SUBBANDS)
@@ -58,7 +55,7 @@ class Subband(_Record):
     """UTC."""
 
 
-class GroupRecord(_Record):
+class GroupRecord(Record):
     """One attempt at a group: STORE/groups/ID-aN.json, written once and never changed."""
 
     schema_version: Literal[1] = 1

@@ -9,10 +9,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime
 
 from contimg.records.groups import record_name
 from contimg.runtime.errors import retry_of
+from contimg.runtime.record import Record
 
 RUNS = "runs/"
 """Where claims and outcomes lie below the store's root."""
@@ -42,11 +43,7 @@ class Blame(StrEnum):
     BUG = "bug"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Claim(_Record):
+class Claim(Record):
     """The one workflow that may run an attempt."""
 
     schema_version: Literal[1] = 1
@@ -59,7 +56,7 @@ class Claim(_Record):
     """UTC."""
 
 
-class TaskRun(_Record):
+class TaskRun(Record):
     """One task of a workflow, with all its tries."""
 
     task: str
@@ -89,7 +86,7 @@ class TaskRun(_Record):
     """URI of what it made."""
 
 
-class Outcome(_Record):
+class Outcome(Record):
     """What became of a run."""
 
     schema_version: Literal[1] = 1

@@ -29,7 +29,7 @@ MEMORY_SPARE = 1 << 30
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageResult:
     """What a stage says of its work."""
 
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Context:
         """The key of the work: the last part of the artifact's URI."""
         return self.artifact.rstrip("/").rpartition("/")[2]
 
-    def beside(self, tables: str) -> str:
+    def relative_uri(self, tables: str) -> str:
         """Return the artifact's URI as tables name it: relative to the folder that holds them, so that a store may be moved.
 
         An artifact that lies elsewhere keeps its whole URI.

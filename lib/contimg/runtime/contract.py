@@ -139,7 +139,7 @@ def run(
 ) -> dict[str, Any]:
     """Make the artifact, or find it made; return the summary."""
     inputs = () if options.reuse else stage.inputs(options)
-    artifact, found = made(stage, options, inputs)
+    artifact, found = find_existing(stage, options, inputs)
     if found is not None:
         console.log.info("cached: %s", artifact)
         _hand_over_views(env, artifact, found)
@@ -177,7 +177,7 @@ def give_kernels(env: Mapping[str, str]) -> None:
         copy.rename(place)
 
 
-def made(
+def find_existing(
     stage: StageSpec, options: StageOptions, inputs: Sequence[Input]
 ) -> tuple[str, Manifest | None]:
     """Return the URI of the artifact that this work makes, and its manifest if it is there.
@@ -191,7 +191,7 @@ def made(
     """
     if not options.reuse:
         artifact = f"{options.out.rstrip('/')}/{stage.key(options, tuple(inputs))}"
-        return artifact, existing(artifact)
+        return artifact, read_manifest_or_none(artifact)
     artifact = options.reuse.rstrip("/")
     manifest = read_manifest(artifact)
     if manifest.stage != stage.name:
@@ -203,7 +203,7 @@ def made(
     return artifact, manifest
 
 
-def existing(artifact: str) -> Manifest | None:
+def read_manifest_or_none(artifact: str) -> Manifest | None:
     """Return the manifest of an artifact if it is there."""
     try:
         return read_manifest(artifact)

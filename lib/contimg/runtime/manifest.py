@@ -7,9 +7,10 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from contimg.runtime.errors import BadInputError, MissingError
+from contimg.runtime.record import Record
 from contimg.runtime.store import open_store, split
 
 if TYPE_CHECKING:
@@ -19,11 +20,7 @@ MANIFEST = "manifest.json"
 KEY_LENGTH = 16
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Input(_Record):
+class Input(Record):
     """One thing that was read."""
 
     name: str
@@ -33,7 +30,7 @@ class Input(_Record):
     """sha256 of the object, or of the artifact's outputs."""
 
 
-class Output(_Record):
+class Output(Record):
     """One object that was written."""
 
     name: str
@@ -41,14 +38,14 @@ class Output(_Record):
     sha256: str
 
 
-class QA(_Record):
+class QA(Record):
     """Whether the stage vouches for its product; what it cannot vouch for it does not write."""
 
     verdict: Literal["good", "warning"] = "good"
     reasons: tuple[str, ...] = ()
 
 
-class Usage(_Record):
+class Usage(Record):
     """What making it took of the machine."""
 
     wall_s: float
@@ -59,7 +56,7 @@ class Usage(_Record):
     """Largest resident size of the process plus that of its largest child; files in memory scratch are not in it."""
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """What was made, from what, how well and how long it took."""
 
     schema_version: Literal[1] = 1

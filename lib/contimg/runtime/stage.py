@@ -14,7 +14,7 @@ from contimg.runtime.errors import UsageError
 from contimg.runtime.options import StageOptions, input_mark
 
 if TYPE_CHECKING:
-    from contimg.runtime.context import Context, Outcome
+    from contimg.runtime.context import Context, StageResult
 
 ENTRY_POINTS = "contimg.stages"
 """Each stage's distribution names its `StageSpec` here; there is no other list of stages."""
@@ -72,9 +72,9 @@ class StageSpec:
         """The version of the distribution that holds the stage; not every stage has one of its own."""
         return versions.tool_version(self.package.partition(".")[0].replace("_", "-"))
 
-    def load(self) -> Callable[[Any, Context], Outcome]:
+    def load(self) -> Callable[[Any, Context], StageResult]:
         """Import the stage's code; this is where the heavy imports happen."""
-        run: Callable[[Any, Context], Outcome] = importlib.import_module(
+        run: Callable[[Any, Context], StageResult] = importlib.import_module(
             f"{self.package}.stage"
         ).run
         return run

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contimg.records.calibration import Rung
+from contimg.records.calibration import CalibrationSource
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError
@@ -61,7 +61,7 @@ class SetRow:
     calibrator: str
     flux_anchor: FluxAnchor
     apparent_flux: float
-    rung: Rung
+    rung: CalibrationSource
     digest: str
 
 

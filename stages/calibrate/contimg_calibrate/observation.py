@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import Site
 from contimg.astro.predict import PointSources, Sky
 from contimg.records.ms import MeasurementSet
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 MS = "ms.tar"
 FLAGS = "flags.bin"
-DAY_S = 86400.0
 MOMENTS = 5
 """Moments at which a beam is averaged to judge fluxes; models use every integration."""
 

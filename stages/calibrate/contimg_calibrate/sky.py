@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.astro.catalogues import NVSS_HZ, calibrators, nvss
+from contimg.astro.catalogues import calibrators, nvss
+from contimg.astro.constants import NVSS_HZ, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import icrs_of_hadec
 from contimg.astro.predict import FIELD_ALPHA, PointSources, power_law
 from contimg.astro.standards import standard
-from contimg.astro.telescope import DISH_M, SPEED_OF_LIGHT
+from contimg.astro.telescope import DISH_M
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def field_sources(
     moments = np.array([mjd_start, (mjd_start + mjd_end) / 2, mjd_end])
     ra, dec = icrs_of_hadec(0.0, dec_rad, moments, site)
     drift_rad = (moments[2] - moments[0]) * np.pi * np.cos(dec_rad)
-    radius_rad = NULL * SPEED_OF_LIGHT / (DISH_M * freq_hz.min()) + drift_rad
+    radius_rad = NULL * SPEED_OF_LIGHT_M_S / (DISH_M * freq_hz.min()) + drift_rad
     found = nvss().within(
         float(np.degrees(ra[1])), float(np.degrees(dec[1])), float(np.degrees(radius_rad))
     )

@@ -20,7 +20,7 @@ from contimg.records.calibration import (
 )
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.caltables import CALTABLES
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import choose
@@ -30,7 +30,7 @@ from contimg_calibrate.report import solutions
 from contimg_calibrate.solving import raise_error, save_sky
 
 if TYPE_CHECKING:
-    from contimg.records.calibration import FluxAnchor, Rung
+    from contimg.records.calibration import CalibrationSource, FluxAnchor
     from contimg.runtime.context import Context
     from contimg_calibrate.options import CalibrateOptions
 
@@ -59,7 +59,7 @@ CLEAR_SCALE = 5.0
 """A scale that is measured to fewer sigmas gates nothing."""
 
 
-def run(options: CalibrateOptions, context: Context) -> Outcome:
+def run(options: CalibrateOptions, context: Context) -> StageResult:
     """Calibrate one Measurement Set."""
     with context.step("read"):
         ms = observe(options, context)
@@ -88,7 +88,7 @@ def _calibrator(options: CalibrateOptions, ms: Observation) -> skies.Calibrator 
 
 def _solve(
     options: CalibrateOptions, context: Context, ms: Observation, calibrator: skies.Calibrator
-) -> Outcome:
+) -> StageResult:
     with context.step("model"):
         sky, apparent = _calibrator_sky(options, context, ms, calibrator)
     with context.step("solve"):
@@ -190,7 +190,7 @@ def _register(context: Context, store: str, record: Calibration) -> None:
 # Selecting
 
 
-def _select(options: CalibrateOptions, context: Context, ms: Observation) -> Outcome:
+def _select(options: CalibrateOptions, context: Context, ms: Observation) -> StageResult:
     """Try the candidates, best first, until one fits the field."""
     uris = (
         [options.calibration]
@@ -307,10 +307,10 @@ def _selected(
     choice: tuple[str, Calibration],
     phase: FieldPhase,
     folders: dict[str, str],
-) -> Outcome:
+) -> StageResult:
     uri, chosen = choice
     manifest = context.manifest(uri)
-    rung: Rung = "SAME_DATE_VALID" if _same_date(chosen, ms) else "BORROWED_VALIDATED"
+    rung: CalibrationSource = "SAME_DATE_VALID" if _same_date(chosen, ms) else "BORROWED_VALIDATED"
     record = chosen.model_copy(
         update={
             "group": ms.name,
@@ -377,7 +377,7 @@ def _write(
     context.write(RECORD, record.model_dump_json(indent=1).encode())
 
 
-def _outcome(record: Calibration, quality: dict[str, float], qa: QA) -> Outcome:
+def _outcome(record: Calibration, quality: dict[str, float], qa: QA) -> StageResult:
     metrics = {
         "group": record.group,
         "provenance": record.rung,
@@ -391,4 +391,4 @@ def _outcome(record: Calibration, quality: dict[str, float], qa: QA) -> Outcome:
         "set_group": record.source.group if record.source else record.group,
         **quality,
     }
-    return Outcome(metrics=metrics, qa=qa)
+    return StageResult(metrics=metrics, qa=qa)

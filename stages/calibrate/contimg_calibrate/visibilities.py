@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from contimg.astro.constants import DAY_S
 from contimg.astro.predict import antenna_positions, predict_rows
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     IntArray = npt.NDArray[np.int64]
 
 SAME_TIME_S = 1e-3
-DAY_S = 86400.0
 SECOND_DIFFERENCE = 12.0
 """Mean |d0 - 2 d1 + d2|^2 of complex noise, in units of the variance of its real part."""
 MAX_WEIGHT = 10.0

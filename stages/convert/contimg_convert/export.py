@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from contimg.astro.constants import NVSS_HZ
 from contimg.runtime.contract import command, scratch_root
 from contimg.runtime.errors import BadInputError, Exit, NoSourcesError, UsageError
 from contimg.runtime.options import ArtifactURI, Options
@@ -34,7 +35,6 @@ COLUMNS = ("DATA", "MODEL_DATA", "CORRECTED_DATA", "WEIGHT_SPECTRUM")
 USAGE = "usage: contimg export-ms URI FOLDER [--flags URI] [--calibration URI] [--model point|field] [--least-mjy MJY]"
 MODEL_RADIUS_DEG = 4.5
 """Sources of the model reach to the first null of the primary beam at the lowest channel, and the drift beyond it."""
-NVSS_HZ = 1.4e9
 
 
 class ExportOptions(Options):

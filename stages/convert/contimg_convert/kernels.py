@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Chunks = tuple[Array, Array, Array, tuple[int, int, int]]
     Function = TypeVar("Function", bound=Callable[..., Any])
 
-SPEED_OF_LIGHT = 299792458.0
 ZEROS, INVALID, CROSSES, TALLIES = 0, 1, 2, 3
 """Elements of a tally: exact zeros of cross-correlations, values that are not finite, cross-correlations; and how many there are."""
 MOST_SAMPLES = 1e9

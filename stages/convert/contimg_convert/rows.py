@@ -55,7 +55,7 @@ def ms_row(
     tar = next(output for output in context.outputs if output.name == "ms.tar")
     return {
         **{name: metrics[name] for name in COPIED},
-        "artifact": context.beside(tables),
+        "artifact": context.relative_uri(tables),
         "ms": context.key,
         "ra": metrics["ra_deg"],
         "dec": metrics["dec_deg"],

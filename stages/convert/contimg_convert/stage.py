@@ -10,7 +10,7 @@ import numpy as np
 
 from contimg.astro.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
 from contimg.records.groups import N_SUBBANDS, group_id, read_group, utc_of_jd
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.errors import InconsistentGroupError, NoSignalError
 from contimg.runtime.manifest import QA
 from contimg_convert import rows, writing
@@ -31,7 +31,7 @@ ZEROS_WORTH_SAYING = 0.02
 """From this fraction of zeros on the verdict is a warning."""
 
 
-def run(options: ConvertOptions, context: Context) -> Outcome:
+def run(options: ConvertOptions, context: Context) -> StageResult:
     """Convert one group."""
     record = read_group(options.group)
     with context.step("bring subbands"):
@@ -50,7 +50,7 @@ def run(options: ConvertOptions, context: Context) -> Outcome:
     qa = _verdict(metrics)
     if options.tables is not None:
         rows.publish(context, options.tables, record, found, metrics, qa.verdict)
-    return Outcome(metrics=metrics, qa=qa)
+    return StageResult(metrics=metrics, qa=qa)
 
 
 def _convert(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contimg.astro import telescope
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
 from contimg.records import ms
 from contimg.records.groups import N_SUBBANDS
@@ -221,7 +222,7 @@ class Filler:
             len(frequencies),
             (frequencies[-1] - frequencies[0]) / max(1, len(frequencies) - 1),
         )
-        turns = -2j * np.pi / telescope.SPEED_OF_LIGHT * self._delays
+        turns = -2j * np.pi / SPEED_OF_LIGHT_M_S * self._delays
         phase = space.floats(self._window[1] - self._window[0], count, 2)
         kernels.phasors(np.exp(turns * frequencies[0]), np.exp(turns * step), lines.pairs, phase)
         chunks = subband.visibilities.block(*self._window, space)

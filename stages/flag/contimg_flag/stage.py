@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from contimg.records.flagfile import pack_flags
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.errors import AllFlaggedError
 from contimg.runtime.manifest import QA
 from contimg_flag import array_mean, receptors, rfi, steps
@@ -34,7 +34,7 @@ MANY_DEAD = 10
 """Dead receptors above which an operator should look."""
 
 
-def run(options: FlagOptions, context: Context) -> Outcome:
+def run(options: FlagOptions, context: Context) -> StageResult:
     """Flag one group."""
     with context.step("read"):
         visibilities = Visibilities(context.fetch_tree(options.ms, "ms.tar"))
@@ -210,7 +210,7 @@ def _require_some(where: str, ledger: Ledger) -> None:
 
 def _outcome(
     group: str | None, visibilities: Visibilities, ledger: Ledger, dead: BoolArray
-) -> Outcome:
+) -> StageResult:
     names = visibilities.header.antennas.names
     lost = [
         f"{names[antenna]}{visibilities.correlations[product][0]}"
@@ -226,6 +226,6 @@ def _outcome(
         reasons.append(f"{len(lost)} receptors are dead (expected at most {MANY_DEAD})")
     metrics = {"group": group, "fraction": ledger.fraction, "dead_receptors": lost}
     metrics |= {f"fraction_{item['step']}": item["fraction"] for item in ledger.steps}
-    return Outcome(
+    return StageResult(
         metrics=metrics, qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
     )

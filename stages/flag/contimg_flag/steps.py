@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 
+from contimg.astro.constants import MAD_TO_SIGMA
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     FloatArray = npt.NDArray[np.float64]
     Float32Array = npt.NDArray[np.float32]
     ComplexArray = npt.NDArray[np.complex64]
-
-MAD_TO_SIGMA = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
 
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]

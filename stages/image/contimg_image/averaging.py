@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.astro.telescope import SPEED_OF_LIGHT
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.records.ms import STOKES_I, XX, YY, MeasurementSet
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 from contimg_image import kernels
@@ -109,7 +109,7 @@ def channels_to_average(
     Averaging a band B loses (pi B tau)^2 / 6 of the visibility of a source whose delay from the phase centre is tau, to second
     order (Thompson, Moran & Swenson 2017, section 6.3); here tau is that of the longest baseline at `radius_rad`.
     """
-    limit_hz = np.sqrt(6 * peak_loss) / np.pi * SPEED_OF_LIGHT / (longest_m * radius_rad)
+    limit_hz = np.sqrt(6 * peak_loss) / np.pi * SPEED_OF_LIGHT_M_S / (longest_m * radius_rad)
     allowed = [n for n in range(1, channels + 1) if channels % n == 0 and n * width_hz <= limit_hz]
     return max(allowed, default=1)
 

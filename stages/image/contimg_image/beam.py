@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import SECONDS_A_DAY, SIDEREAL_RATE, direction_cosines, icrs_of_hadec
-from contimg.astro.telescope import NAMES, SPEED_OF_LIGHT, primary_beam
+from contimg.astro.telescope import NAMES, primary_beam
 from contimg_image import kernels
 from contimg_image.meshes import refine
 
@@ -163,7 +164,7 @@ def _smear(
     rows = rows[(t % step) :: step] if rows.size > step else rows
     # A golden-ratio walk through the channels: every sample another one, without a random number.
     channel = channels[(np.arange(rows.size) * 0.6180339887 % 1 * channels.size).astype(int)]
-    uvw = np.ascontiguousarray(part.uvw_m[rows]) / SPEED_OF_LIGHT
+    uvw = np.ascontiguousarray(part.uvw_m[rows]) / SPEED_OF_LIGHT_M_S
     pole = np.array([0.0, np.cos(data.header.dec_rad), np.sin(data.header.dec_rad)])
     left = np.zeros(len(directions[0]))
     heavy = kernels.smearing(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines
-from contimg.astro.telescope import SPEED_OF_LIGHT, primary_beam
+from contimg.astro.telescope import primary_beam
 from contimg_image import kernels
 from contimg_image.beam import EARTH_RAD_S, SPECTRAL_INDEX
 
@@ -200,7 +201,7 @@ class _Seen:
 
     def geometry(self, part: Baselines) -> Geometry:
         """Return what the kernels take first: baselines and their turning, s, times, directions and samples."""
-        uvw = part.uvw_m / SPEED_OF_LIGHT
+        uvw = part.uvw_m / SPEED_OF_LIGHT_M_S
         spin = EARTH_RAD_S * np.cross(self.pole, uvw)
         middle = float(part.frequencies_hz.mean() * np.median(part.interval_s))
         return (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg_image.meshes import refine
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Mask = npt.NDArray[np.bool_]
 
-MAD_TO_SIGMA = 1.4826022185056018
-"""Standard deviation of a normal distribution over its median absolute deviation."""
 BOX_BEAMS = 14.0
 """Side of a box of the mesh, beams: 200 beams in it give an rms to 6 %."""
 MIN_SHARE = 0.25

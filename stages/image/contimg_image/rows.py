@@ -51,7 +51,7 @@ def image_row(
             for column, name in MJY.items()
         },
         "image": context.key,
-        "artifact": context.beside(str(options.tables)),
+        "artifact": context.relative_uri(str(options.tables)),
         "ms": context.manifest(options.ms).key,
         "width": settings.size * settings.cell_arcsec / 3600,
         "cell": settings.cell_arcsec,

@@ -13,7 +13,7 @@ from contimg.records.groups import day_of_mjd
 from contimg.records.images import bilinear
 from contimg.records.ms import MeasurementSet
 from contimg.records.schemas.images import IMAGES
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg_image import (
     averaging,
     beam,
@@ -56,7 +56,7 @@ MEMORY_PER_PIXEL = 90
 ARCSEC_RAD = float(np.radians(1 / 3600))
 
 
-def run(options: ImageOptions, context: Context) -> Outcome:
+def run(options: ImageOptions, context: Context) -> StageResult:
     """Image one group."""
     with context.step("fetch"):
         seen = fetch(options, context)
@@ -127,7 +127,7 @@ def run(options: ImageOptions, context: Context) -> Outcome:
                 options.tables, IMAGES, day_of_mjd(seen.mjd), seen.group, IMAGES.rows([row])
             )
     context.progress(STEPS, STEPS)
-    return Outcome(metrics=metrics, qa=qa)
+    return StageResult(metrics=metrics, qa=qa)
 
 
 def take_out(context: Context, field: Field, sources: Bright) -> Sample:

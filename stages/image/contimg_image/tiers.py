@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from contimg.astro.telescope import NAMES, SPEED_OF_LIGHT
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
+from contimg.astro.telescope import NAMES
 
 if TYPE_CHECKING:
     from contimg_image.options import ImageOptions, Tier
@@ -84,7 +85,7 @@ def settings(
     """
     chosen = TIERS[options.tier]
     if telescope not in NAMES:
-        wavelength = SPEED_OF_LIGHT / freq_hz
+        wavelength = SPEED_OF_LIGHT_M_S / freq_hz
         cell = wavelength / longest_baseline_m / CELLS_PER_FRINGE * ARCSEC_PER_RADIAN
         width = FIELD_PER_LOBE * wavelength / dish_m * ARCSEC_PER_RADIAN
         cell = float(f"{cell:.2g}")

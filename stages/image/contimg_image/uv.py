@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.astro.telescope import SPEED_OF_LIGHT
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.records.array_files import to_npz
 from contimg_image import kernels
 
@@ -58,7 +58,7 @@ def summary(data: Averaged, before: tuple[Complexes, ...], sources: int) -> byte
     cell = (
         data.longest_m
         * max(float(part.frequencies_hz[-1]) for part in data.sets)
-        / SPEED_OF_LIGHT
+        / SPEED_OF_LIGHT_M_S
         / CELLS
     )
     coverage = np.zeros((CELLS + 2, 2 * (CELLS + 2)))
@@ -66,7 +66,7 @@ def summary(data: Averaged, before: tuple[Complexes, ...], sources: int) -> byte
     for part, whole in zip(data.sets, before, strict=True):
         mine = index[first : first + len(part.vis)]
         first += len(part.vis)
-        per_light = part.frequencies_hz / SPEED_OF_LIGHT
+        per_light = part.frequencies_hz / SPEED_OF_LIGHT_M_S
         kernels.add_power(part.uvw_m, per_light, whole, part.vis, part.weight, mine, sums)
         kernels.grid_weights(part.uvw_m, per_light, part.weight, 1 / cell, coverage)
     arrays: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.astro.telescope import SPEED_OF_LIGHT
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.runtime.errors import BadImageError
 from contimg_image import kernels
 
@@ -55,12 +55,12 @@ def imaging_weights(
     reach = (
         data.longest_m
         * max(float(part.frequencies_hz[-1]) for part in data.sets)
-        / SPEED_OF_LIGHT
+        / SPEED_OF_LIGHT_M_S
         * width_rad
     )
     half = int(reach) + 2
     density = np.zeros((half, 2 * half))
-    scaled = [part.frequencies_hz / SPEED_OF_LIGHT for part in data.sets]
+    scaled = [part.frequencies_hz / SPEED_OF_LIGHT_M_S for part in data.sets]
     for part, per_light in zip(data.sets, scaled, strict=True):
         kernels.grid_weights(part.uvw_m, per_light, part.weight, width_rad, density)
     squared = (ROBUST_BASE * 10.0**-robust) ** 2 * float(density.sum() / np.sum(density**2))
@@ -153,7 +153,7 @@ def _sample(data: Averaged, weights: ImagingWeights) -> tuple[Floats, Floats, Fl
     for part, weight in zip(data.sets, weights.of_set, strict=True):
         chosen = np.arange(0, weight.size, max(1, whole // SAMPLES) | 1)
         row, channel = np.unravel_index(chosen, weight.shape)
-        per_light = part.frequencies_hz[channel] / SPEED_OF_LIGHT
+        per_light = part.frequencies_hz[channel] / SPEED_OF_LIGHT_M_S
         parts.append(
             (
                 part.uvw_m[row, 0] * per_light,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from contimg.astro.constants import MAD_TO_SIGMA
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 BASELINE_EPOCHS = 10
 CLIP = 3.0
-MAD_TO_SIGMA = 1.4826
 MEDIAN_LOSS = 1.2533
 """sqrt(π/2): error of a median over that of a mean, Gaussian errors."""
 FEWEST = 3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from contimg.astro.telescope import SITE
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_normalize.epochs import LightCurves, fields_of, light_curves, measured, middle_of
@@ -75,7 +75,7 @@ class Field:
         return np.asarray(np.hypot(self.curves.noise, self.systematic * self.curves.flux))
 
 
-def run(options: NormalizeOptions, context: Context) -> Outcome:
+def run(options: NormalizeOptions, context: Context) -> StageResult:
     """Normalise every field of the strip; write and publish epochs and light curves."""
     with context.step("read"):
         columns = as_arrays(read_photometry(context))
@@ -118,7 +118,7 @@ def run(options: NormalizeOptions, context: Context) -> Outcome:
         "last_mjd": round(float(np.max(epochs["mjd"].to_numpy())), 5),
         **summarise(fields),
     }
-    return Outcome(metrics=metrics, qa=judge(fields, len(parts), options))
+    return StageResult(metrics=metrics, qa=judge(fields, len(parts), options))
 
 
 def as_arrays(table: pa.Table) -> dict[str, NDArray[Any]]:

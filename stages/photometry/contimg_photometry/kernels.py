@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from contimg.astro.constants import MAD_TO_SIGMA
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,7 +36,6 @@ CLIP = 3.0
 """Samples further than this many sigma from the median are sources."""
 CLIP_BIAS = 0.98656
 """Standard deviation of a unit Gaussian that is cut at 3 sigma."""
-MAD_TO_SIGMA = 1.4826
 CLIP_ROUNDS = 3
 
 

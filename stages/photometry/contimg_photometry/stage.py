@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from contimg.records.groups import day_of_mjd
 from contimg.records.images import SkyImage, read_image
 from contimg.records.schemas.photometry import PHOTOMETRY
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_photometry.measure import Apertures, Measurements, measure
@@ -37,7 +37,7 @@ ENOUGH = 5
 """Sources that a median of the flux ratio needs for a QA verdict."""
 
 
-def run(options: PhotometryOptions, context: Context) -> Outcome:
+def run(options: PhotometryOptions, context: Context) -> StageResult:
     """Measure the catalogue sources of one image; write and publish one row a source."""
     with context.step("read"):
         image = read_image(
@@ -66,7 +66,7 @@ def run(options: PhotometryOptions, context: Context) -> Outcome:
         day = day_of_mjd(of.mjd)
         context.publish(options.tables, PHOTOMETRY, day, of.group, table)
     metrics = summarise(rows, options.position_snr)
-    return Outcome(
+    return StageResult(
         metrics={"group": of.group, "mjd": of.mjd, **metrics},
         qa=judge(metrics, image.beam.minor_deg * ARCSEC),
     )

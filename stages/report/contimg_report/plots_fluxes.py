@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg_report.figure import BLUE, INK, ORANGE, Picture, new, picture, plain
 from contimg_report.material import column
 from contimg_report.words import number
@@ -13,7 +14,6 @@ from contimg_report.words import number
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAD_TO_SIGMA = 1.4826
 BRIGHT_SNR = 20.0
 """Fainter sources tell noise from the flux scale no better."""
 SHOWN = 15

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.manifest import read_manifest
 from contimg_report import (
     page,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contimg_report.options import ReportOptions
 
 
-def run(options: ReportOptions, context: Context) -> Outcome:
+def run(options: ReportOptions, context: Context) -> StageResult:
     """Make the page."""
     with context.step("read"):
         artifacts = open_artifacts(context, options.artifacts)
@@ -40,7 +40,7 @@ def run(options: ReportOptions, context: Context) -> Outcome:
         "verdict": found.headline,
         "reasons": [": ".join(pair) for pair in found.reasons],
     }
-    return Outcome(metrics=metrics)
+    return StageResult(metrics=metrics)
 
 
 def group_page(artifacts: dict[str, Artifact]) -> dict[str, Any]:

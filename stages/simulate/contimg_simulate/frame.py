@@ -13,12 +13,13 @@ import erfa
 import numpy as np
 import numpy.typing as npt
 
+from contimg.astro.constants import DAY_S
+
 Floats = npt.NDArray[np.float64]
 
 MJD_ZERO = 2400000.5
 EARTH_RATE_RAD_S = 7.292115855306589e-5
 """Rotation of the Earth against the stars, rad/s of UT1 (IERS Conventions 2010, ERA slope)."""
-DAY_S = 86400.0
 
 
 @dataclass(frozen=True)

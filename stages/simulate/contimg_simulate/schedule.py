@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from contimg.astro.constants import DAY_S
 from contimg.records.groups import group_id, mjd_of, utc_of_jd
 from contimg.runtime.errors import UsageError
 from contimg_simulate.array import CADENCE_S, INTEGRATION_S, SCALES, Scale
-from contimg_simulate.frame import DAY_S, MJD_ZERO, icrs_of_meridian, transit_mjd
+from contimg_simulate.frame import MJD_ZERO, icrs_of_meridian, transit_mjd
 
 if TYPE_CHECKING:
     from contimg_simulate.options import SimulateOptions

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from contimg.astro.constants import DAY_S
 from contimg.records.array_files import to_npz
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.store import open_store, put_file
 from contimg_simulate import defects, demo, truth, uvh5
 from contimg_simulate.array import INTEGRATION_S, SUBBANDS
-from contimg_simulate.frame import DAY_S
 from contimg_simulate.observe import Group, prepare, subband, visible
 from contimg_simulate.schedule import plans
 from contimg_simulate.sky import Source, merge, nvss, read_sources, standards
@@ -32,7 +32,7 @@ SKY_RADIUS_DEG = 7.0
 NAMES = 13
 
 
-def run(options: SimulateOptions, context: Context) -> Outcome:
+def run(options: SimulateOptions, context: Context) -> StageResult:
     """Write the subbands of all groups, and the truth."""
     planned, damage = plans(options), defects.damage(options)
     _check_room(options, context)
@@ -55,7 +55,7 @@ def run(options: SimulateOptions, context: Context) -> Outcome:
     context.write("truth.npz", to_npz(arrays))
     written = sum(len(group["files"]) for group in described)
     ids = [group["id"] for group in described]
-    return Outcome(
+    return StageResult(
         metrics={"groups": len(ids), "files": written, "sources": len(everything), "ids": ids}
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from contimg_simulate.beam import LIGHT_M_S
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg_simulate.frame import EARTH_RATE_RAD_S
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ def delays(positions_m: Floats, offsets: Floats, turning: Floats) -> tuple[Float
     """
     x, y, _ = turning.T
     moved = np.stack([y, -x, np.zeros_like(x)], axis=1) * EARTH_RATE_RAD_S
-    return offsets @ positions_m.T / LIGHT_M_S, moved @ positions_m.T / LIGHT_M_S
+    return offsets @ positions_m.T / SPEED_OF_LIGHT_M_S, moved @ positions_m.T / SPEED_OF_LIGHT_M_S
 
 
 def predict(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from contimg.records.groups import day_of_mjd
 from contimg.records.schemas.normalization import NORMALIZED
 from contimg.records.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_variability import metrics
@@ -58,7 +58,7 @@ class Verdict:
     lens: Evidence | None = None
 
 
-def run(options: VariabilityOptions, context: Context) -> Outcome:
+def run(options: VariabilityOptions, context: Context) -> StageResult:
     """Write and publish statistics and candidates; write the light curves."""
     with context.step("read"):
         path = context.fetch(options.normalized, "normalized.parquet")
@@ -90,7 +90,7 @@ def run(options: VariabilityOptions, context: Context) -> Outcome:
         unit = f"strip{float(upstream.get('strip_deg', np.median([c.dec_deg for c in curves]))):+06.2f}"
         context.publish(options.tables, LIGHTCURVE_STATS, day, unit, stats)
         context.publish(options.tables, ESE_CANDIDATES, day, unit, found)
-    return Outcome(metrics=summarise(curves, verdicts), qa=judge(curves, verdicts, options))
+    return StageResult(metrics=summarise(curves, verdicts), qa=judge(curves, verdicts, options))
 
 
 def light_curves(table: pa.Table) -> list[LightCurve]:

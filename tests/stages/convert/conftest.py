@@ -22,7 +22,7 @@ from pyuvdata import utils
 from contimg.astro.coordinates import use_offline_iers
 from contimg.astro.telescope import stations
 from contimg.records.groups import GroupRecord, Subband, group_id, utc_of_jd
-from contimg.runtime.context import Context, Outcome
+from contimg.runtime.context import Context, StageResult
 from contimg.runtime.tar import unpack
 from contimg_convert.options import ConvertOptions
 from contimg_convert.stage import run
@@ -259,7 +259,7 @@ def observation() -> Observation:
 class Converted:
     """What one run of the stage left."""
 
-    outcome: Outcome
+    outcome: StageResult
     context: Context
     ms: Path
 

@@ -178,7 +178,7 @@ def test_phasors_are_those_of_the_path_of_each_baseline() -> None:
     rng = np.random.default_rng(5)
     paths, frequencies = rng.uniform(-30, 30, (2, 6)), 1.49e9 - 244140.625 * np.arange(48)
     pairs = np.array([(a, b) for a in range(6) for b in range(6)])
-    turns = -2j * np.pi / kernels.SPEED_OF_LIGHT * paths
+    turns = -2j * np.pi / kernels.SPEED_OF_LIGHT_M_S * paths
     out = np.empty((2 * len(pairs), 48, 2), np.float32)
     kernels.phasors(
         np.exp(turns * frequencies[0]),
@@ -187,6 +187,6 @@ def test_phasors_are_those_of_the_path_of_each_baseline() -> None:
         out,
     )
     difference = (paths[:, pairs[:, 1]] - paths[:, pairs[:, 0]]).ravel()
-    expected = np.exp(-2j * np.pi / kernels.SPEED_OF_LIGHT * difference[:, None] * frequencies)
+    expected = np.exp(-2j * np.pi / kernels.SPEED_OF_LIGHT_M_S * difference[:, None] * frequencies)
     # One rounding to float32; the recurrence over 48 channels adds 1e-14.
     np.testing.assert_allclose(out[..., 0] + 1j * out[..., 1], expected, rtol=0, atol=1e-7)

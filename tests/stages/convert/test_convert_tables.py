@@ -88,8 +88,10 @@ def test_the_row_of_the_ms_is_what_the_ms_says(converted: Converted, tmp_path: P
 def test_the_store_may_be_moved(converted: Converted, tmp_path: Path) -> None:
     (row,) = rows(tmp_path / "run0" / "tables", MS)
     assert (row["artifact"], row["ms"]) == ("artifact", "artifact")
-    assert converted.context.beside("/elsewhere/tables") == str(tmp_path / "run0" / "artifact")
-    assert converted.context.beside("tables") == str(tmp_path / "run0" / "artifact")
+    assert converted.context.relative_uri("/elsewhere/tables") == str(
+        tmp_path / "run0" / "artifact"
+    )
+    assert converted.context.relative_uri("tables") == str(tmp_path / "run0" / "artifact")
 
 
 @pytest.mark.usefixtures("converted")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ANTENNAS = 14
 FIRST, SECOND = (index.astype(np.int32) for index in np.triu_indices(ANTENNAS))
-LIGHT_M_S = 299792458.0
+SPEED_OF_LIGHT_M_S = 299792458.0
 SEFD_JY, SPAN_S, BAND_HZ, LOWEST_HZ = 6000.0, 309.24, 187.5e6, 1311.265e6
 EARTH_RAD_S = 7.292e-5
 
@@ -62,7 +62,7 @@ def sky(size: Size, calibrator_jy: float) -> np.ndarray:
     for t, turn in enumerate(hour_angle):
         u, v = baseline[:, 0] - turn * baseline[:, 1], baseline[:, 1] + turn * baseline[:, 0]
         for jy, (east, north) in zip(flux, offset, strict=True):
-            delay_s = (u * east + v * north) / LIGHT_M_S
+            delay_s = (u * east + v * north) / SPEED_OF_LIGHT_M_S
             total[t] += jy * np.exp(2j * np.pi * np.outer(delay_s, frequency))
     return total
 

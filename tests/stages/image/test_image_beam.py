@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from contimg.astro.telescope import SITE, SPEED_OF_LIGHT
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
+from contimg.astro.telescope import SITE
 from contimg.runtime.errors import BadImageError
 from contimg_image import beam
 from contimg_image.rounds import write_set
@@ -165,7 +166,7 @@ def test_the_main_lobe_of_gaussian_coverage() -> None:
         along * np.cos(angle) - across * np.sin(angle),
     )
     part = data.sets[0]
-    metres = SPEED_OF_LIGHT / float(part.frequencies_hz.mean())
+    metres = SPEED_OF_LIGHT_M_S / float(part.frequencies_hz.mean())
     uvw = np.stack([u * metres, v * metres, 0 * u], axis=1)
     same = np.ones((count, 1), np.float32)
     gaussian = replace(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contimg.astro.telescope import SPEED_OF_LIGHT
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg_image import uv
 from contimg_image.averaging import Averaged
 from image_arrays import averaged
@@ -86,7 +86,7 @@ def test_distances_are_those_of_the_baselines(data: Averaged, found: dict[str, A
     each = (
         np.hypot(part.uvw_m[mine, 0], part.uvw_m[mine, 1])[:, None]
         * part.frequencies_hz
-        / SPEED_OF_LIGHT
+        / SPEED_OF_LIGHT_M_S
     )
     assert found["uv_wavelengths"][k] == pytest.approx(
         np.average(each, weights=part.weight[mine]), rel=1e-5
@@ -95,7 +95,9 @@ def test_distances_are_those_of_the_baselines(data: Averaged, found: dict[str, A
     y, x = np.nonzero(found["coverage"])
     cells = np.hypot(x + 0.5 - found["coverage"].shape[1] // 2, y + 0.5).max()
     whole = (
-        np.hypot(part.uvw_m[:, 0], part.uvw_m[:, 1])[:, None] * part.frequencies_hz / SPEED_OF_LIGHT
+        np.hypot(part.uvw_m[:, 0], part.uvw_m[:, 1])[:, None]
+        * part.frequencies_hz
+        / SPEED_OF_LIGHT_M_S
     )[part.weight > 0]
     assert cells * found["cell_wavelengths"] == pytest.approx(
         whole.max(), abs=1.5 * float(found["cell_wavelengths"])

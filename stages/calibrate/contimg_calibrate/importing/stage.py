@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro.constants import DAY_S
 from contimg.records.flagfile import pack_flags
 from contimg.records.ms import MeasurementSet
-from contimg.runtime.context import Outcome
+from contimg.runtime.context import StageResult
 from contimg_calibrate.foreign import pick_field
 
 if TYPE_CHECKING:
     from contimg.runtime.context import Context
     from contimg_calibrate.importing import ImportOptions
 
-DAY_S = 86400.0
 
-
-def run(options: ImportOptions, context: Context) -> Outcome:
+def run(options: ImportOptions, context: Context) -> StageResult:
     """Write ms.tar and flags.bin."""
     name = Path(options.path).stem
     path = pick_field(Path(options.path), options.field, context.scratch / f"{name}.ms")
@@ -44,4 +43,4 @@ def run(options: ImportOptions, context: Context) -> Outcome:
         "mjd_start": float(np.min(rows.time_s - half)) / DAY_S,
         "mjd_end": float(np.max(rows.time_s + half)) / DAY_S,
     }
-    return Outcome(metrics=metrics)
+    return StageResult(metrics=metrics)

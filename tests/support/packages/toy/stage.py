@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from contimg.runtime.context import Context, Outcome
+from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadFileError
 from contimg.runtime.manifest import QA
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toy.options import ToyOptions
 
 
-def run(options: ToyOptions, context: Context) -> Outcome:
+def run(options: ToyOptions, context: Context) -> StageResult:
     with context.step("write"):
         text = options.word.upper() if options.loud else options.word
         if options.source:
@@ -25,7 +25,7 @@ def run(options: ToyOptions, context: Context) -> Outcome:
         context.write("word.txt", text.encode())
     context.progress(1, 2)
     _end(options, context)
-    return Outcome(metrics={"letters": len(text)}, qa=QA(verdict="good"))
+    return StageResult(metrics={"letters": len(text)}, qa=QA(verdict="good"))
 
 
 def _end(options: ToyOptions, context: Context) -> None:

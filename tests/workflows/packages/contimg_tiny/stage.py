@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contimg.runtime.context import Context, Outcome
+from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadFileError, StoreError
 
 if TYPE_CHECKING:
     from contimg_tiny.options import TinyOptions
 
 
-def run(options: TinyOptions, context: Context) -> Outcome:
+def run(options: TinyOptions, context: Context) -> StageResult:
     before = [
         context.fetch(uri, "word.txt").read_text() for uri in (options.source, options.other) if uri
     ]
@@ -29,7 +29,7 @@ def run(options: TinyOptions, context: Context) -> Outcome:
         time.sleep(0.02)
     with context.step("write"):
         context.write("word.txt", " ".join([*before, options.word]).encode())
-    return Outcome(metrics={"words": len(before) + 1})
+    return StageResult(metrics={"words": len(before) + 1})
 
 
 def _count(options: TinyOptions) -> int:

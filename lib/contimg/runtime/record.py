@@ -1,0 +1,9 @@
+"""What the JSON files that stages exchange have in common."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A JSON file with fixed fields, written once and never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
