@@ -14,7 +14,8 @@ import numba
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from contimg_flag.steps import MAD_TO_SIGMA, amplitude
+from contimg.astro.constants import MAD_TO_SIGMA
+from contimg_flag.steps import amplitude
 
 if TYPE_CHECKING:
     import numpy.typing as npt

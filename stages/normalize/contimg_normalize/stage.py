@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.astro.telescope import SITE
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
@@ -26,7 +27,6 @@ from contimg_normalize.references import (
 )
 from contimg_normalize.scale import (
     FEWEST,
-    MAD_TO_SIGMA,
     Scale,
     baselines,
     leave_one_out,
