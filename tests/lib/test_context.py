@@ -141,10 +141,7 @@ class TestReading:
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in folder.rglob("*")
             if path.is_file()
-        } == {
-            "table.dat": b"rows",
-            "SUB/table.f0": bytes(range(256)) * 300,
-        }
+        } == {"table.dat": b"rows", "SUB/table.f0": bytes(range(256)) * 300}
 
     def test_a_tree_with_one_other_byte_is_refused(self, artifact: str, tmp_path: Path) -> None:
         store = open_store(artifact)

@@ -304,9 +304,7 @@ def _read_csv(data: bytes, where: str) -> list[Raw]:
         table = csv.read_csv(io.BytesIO(data), read_options=csv.ReadOptions(skip_rows=comments))
     except pa.ArrowInvalid as error:
         raise BadFileError(
-            where,
-            f"expected FITS, VOTable or CSV, found {error!s}.",
-            "Convert it to one of them.",
+            where, f"expected FITS, VOTable or CSV, found {error!s}.", "Convert it to one of them."
         ) from error
     columns = []
     for name in table.column_names:

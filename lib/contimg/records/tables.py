@@ -1,14 +1,21 @@
 """Parquet tables with units and UCDs: VOParquet 1.0, sorted, zstd, schema version in the footer.
 
-What a table means stands in it twice: as metadata of each Arrow field (pyarrow, pandas, DuckDB) and as a VOTable header in the
-footer (``Table.read(path, format="parquet.votable")`` of astropy, TOPCAT), after IVOA's VOParquet 1.0.
+The meaning of a table is stored twice: as metadata of each Arrow field (pyarrow, pandas, DuckDB),
+and as a VOTable header in the footer (``Table.read(path, format="parquet.votable")`` of astropy,
+TOPCAT), after IVOA's VOParquet 1.0.
+
+Tables grow. Within a version, a nullable column may be added: older files read with nulls in it,
+and columns that this code does not know yet are left out. Every other change is a new version,
+with a function in `Schema.upgrades` that turns a table of the version before into the new one.
+DuckDB and pandas read files of one version together by name (``union_by_name``).
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pyarrow as pa
@@ -16,9 +23,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contimg.runtime.errors import BadInputError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 FLUX = "phot.flux.density;em.radio.750-1500MHz"
 """UCD of every flux that we measure."""
@@ -36,7 +40,7 @@ VOTABLE_TYPES = {
 }
 NAMESPACE = "http://www.ivoa.net/xml/VOTable/v1.3"
 NULL_LENGTH = 4
-"""Characters of "None", which is what astropy 7 and 8 make of a null string; without room for it they fail."""
+"""Characters of "None", which astropy 7 and 8 make of a null string; they fail without room."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,24 @@ class Column:
     """Whether a row may lack it; a bool never may, because astropy cannot read a null one."""
 
 
+def parse_columns(text: str) -> tuple[Column, ...]:
+    """Read columns from lines ``NAME | TYPE | UNIT | UCD | MEANING``; ``TYPE?`` is nullable."""
+    columns = []
+    for line in filter(str.strip, text.splitlines()):
+        name, kind, unit, ucd, meaning = (" ".join(part.split()) for part in line.split("|", 4))
+        columns.append(
+            Column(
+                name=name,
+                type=pa.type_for_alias(kind.removesuffix("?")),
+                unit=unit,
+                ucd=ucd,
+                meaning=meaning,
+                nullable=kind.endswith("?"),
+            )
+        )
+    return tuple(columns)
+
+
 @dataclass(frozen=True)
 class Schema:
     """One table."""
@@ -63,6 +85,14 @@ class Schema:
     columns: tuple[Column, ...]
     meaning: str = ""
     """What the table is, and where it comes from if it is not ours."""
+    upgrades: Mapping[int, Callable[[pa.Table], pa.Table]] = field(
+        default_factory=dict, compare=False
+    )
+    """By version: makes a table of the next version from one of that version."""
+
+    @property
+    def _tag(self) -> dict[bytes | str, bytes | str]:
+        return {NAME: self.name.encode(), VERSION: str(self.version).encode()}
 
     def arrow(self) -> pa.Schema:
         """Return the Arrow schema with units, UCDs and meanings in the fields' metadata."""
@@ -72,165 +102,179 @@ class Schema:
             )
             for c in self.columns
         ]
-        return pa.schema(fields, metadata=self._tag())
+        return pa.schema(fields, metadata=self._tag)
 
     def table(self, columns: Mapping[str, Any]) -> pa.Table:
-        """Make a sorted table from one sequence a column (arrays, or lists with None); NaN and None become null.
+        """Make a sorted table from one sequence per column; NaN and None become null.
+
+        Parameters
+        ----------
+        columns
+            Arrays, or lists with None, by name.
 
         Raises
         ------
         BadInputError
-            If a column is missing or unknown, of another type or length, or null where it must not be.
+            If a column is missing, unknown, of another type or length, or null where it must not
+            be.
         """
         names = {c.name for c in self.columns}
-        if set(columns) != names:
-            wrong = (
-                f"missing {sorted(names - set(columns))}, unknown {sorted(set(columns) - names)}"
-            )
-            raise self._wrong("the columns of its schema", wrong)
+        missing, unknown = sorted(names - set(columns)), sorted(set(columns) - names)
+        if missing or unknown:
+            raise self._error(f"The columns differ: missing {missing}, unknown {unknown}.")
         arrays = [self._array(c, columns[c.name]) for c in self.columns]
         lengths = {c.name: len(array) for c, array in zip(self.columns, arrays, strict=True)}
         if len(set(lengths.values())) > 1:
-            raise self._wrong("columns of one length", str(lengths))
+            raise self._error(f"The columns are not of one length: {lengths}.")
         made = pa.Table.from_arrays(arrays, schema=self.arrow())
         return made.sort_by([(name, "ascending") for name in self.sort]) if self.sort else made
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-        """Make a table from one mapping a row; a column that a row lacks is null."""
+        """Make a table from one mapping per row; a column that a row lacks is null."""
         unknown = sorted({name for row in rows for name in row} - {c.name for c in self.columns})
         if unknown:
-            raise self._wrong("the columns of its schema", f"unknown {unknown}")
+            raise self._error(f"There are unknown columns {unknown}.")
         return self.table({c.name: [row.get(c.name) for row in rows] for c in self.columns})
-
-    def to_bytes(self, content: pa.Table | Mapping[str, Any]) -> bytes:
-        """Return the Parquet file of a table that `table` made (or a part of one), or of its columns; same rows, same bytes."""
-        if isinstance(content, pa.Table):
-            content = {name: content[name] for name in content.column_names}
-        made = self.table(content)
-        lengths = {
-            c.name: _longest(made[c.name]) for c in self.columns if pa.types.is_string(c.type)
-        }
-        footer = {
-            **self._tag(),
-            **{
-                f"table::len::{name}".encode(): str(length).encode()
-                for name, length in lengths.items()
-            },
-            b"IVOA.VOTable-Parquet.version": b"1.0",
-            b"IVOA.VOTable-Parquet.content": self._votable(lengths),
-        }
-        sink = io.BytesIO()
-        # One chunk a column, so that the bytes do not depend on how the table was put together.
-        pq.write_table(
-            made.combine_chunks().replace_schema_metadata(footer),
-            sink,
-            compression="zstd",
-            store_schema=True,
-        )
-        return sink.getvalue()
-
-    def read(self, data: bytes, where: str) -> pa.Table:
-        """Read a Parquet file of this schema.
-
-        Raises
-        ------
-        BadInputError
-            If it is another table, or a version that this code does not read.
-        """
-        found = read_parquet(data, where, f"table {self.name}")
-        footer = found.schema.metadata or {}
-        tag = f"{footer.get(NAME, b'?').decode()} version {footer.get(VERSION, b'?').decode()}"
-        wanted = f"{self.name} version {self.version}"
-        if tag != wanted:
-            raise BadInputError(
-                where,
-                f"expected table {wanted}, found {tag}.",
-                "Make it again with this version (contimg reprocess).",
-            )
-        return found
 
     def empty(self) -> pa.Table:
         """Return the table without rows."""
         return self.arrow().empty_table()
 
+    def to_bytes(self, content: pa.Table | Mapping[str, Any]) -> bytes:
+        """Return the Parquet file of a table, or of its columns; the same rows, the same bytes."""
+        if isinstance(content, pa.Table):
+            content = {name: content[name] for name in content.column_names}
+        made = self.table(content)
+        lengths = {}
+        for column in self.columns:
+            if pa.types.is_string(column.type):
+                longest = pc.max(pc.utf8_length(made[column.name])).as_py() or 1
+                lengths[column.name] = max(
+                    longest, NULL_LENGTH if made[column.name].null_count else 1
+                )
+        footer = {
+            **self._tag,
+            **{f"table::len::{n}".encode(): str(length).encode() for n, length in lengths.items()},
+            b"IVOA.VOTable-Parquet.version": b"1.0",
+            b"IVOA.VOTable-Parquet.content": self._votable(lengths),
+        }
+        sink = io.BytesIO()
+        # One chunk per column, so that the bytes do not depend on how the table was put together.
+        whole = made.combine_chunks().replace_schema_metadata(footer)
+        pq.write_table(whole, sink, compression="zstd", store_schema=True)
+        return sink.getvalue()
+
+    def read(self, data: bytes, where: str) -> pa.Table:
+        """Read a Parquet file of this table, of this version or one that can be upgraded.
+
+        Returns
+        -------
+        The columns of this schema, in its order: null where the file has none, and without those
+        that only the file has.
+
+        Raises
+        ------
+        BadInputError
+            If it is another table, a version that this code does not read, or lacks a column that
+            is not nullable.
+        """
+        found = read_parquet(data, where)
+        footer = found.schema.metadata or {}
+        name, version = (footer.get(tag, b"?").decode() for tag in (NAME, VERSION))
+        step = int(version) if version.isdigit() else 0
+        while name == self.name and step < self.version and step in self.upgrades:
+            found = self.upgrades[step](found)
+            step += 1
+        if (name, step) != (self.name, self.version):
+            raise BadInputError(
+                where,
+                f"This is table {name} version {version}, not {self.name} version {self.version}.",
+                "Make it again with this version (contimg reprocess), or install the version that "
+                "wrote it.",
+            )
+        arrays = []
+        for column in self.columns:
+            if column.name in found.column_names:
+                array = found[column.name]
+            elif column.nullable:
+                array = pa.chunked_array([pa.nulls(found.num_rows, column.type)])
+            else:
+                problem = f"Table {name} lacks its column {column.name}."
+                raise BadInputError(where, problem, "Make it again (contimg reprocess).")
+            if array.type != column.type:
+                problem = f"Column {column.name} is {array.type}, not {column.type}."
+                raise BadInputError(where, problem, "Make it again (contimg reprocess).")
+            arrays.append(array)
+        return pa.Table.from_arrays(arrays, schema=self.arrow())
+
+    def read_all(self, files: Iterable[tuple[bytes, str]]) -> pa.Table:
+        """Read several files of this table, whatever columns each has, as one table.
+
+        Parameters
+        ----------
+        files
+            The content of each file and what messages call it.
+        """
+        return pa.concat_tables([self.empty(), *(self.read(data, where) for data, where in files)])
+
     def _array(self, column: Column, values: Any) -> pa.Array[Any] | pa.ChunkedArray[Any]:  # noqa: ANN401 - whatever Arrow reads
         try:
-            made = (
-                values.cast(column.type)
-                if isinstance(values, pa.Array | pa.ChunkedArray)
-                else _convert(values, column.type)
-            )
+            if isinstance(values, pa.Array | pa.ChunkedArray):
+                made = values.cast(column.type)
+            else:
+                if pa.types.is_fixed_size_list(column.type):
+                    values = list(
+                        values
+                    )  # Arrow reads no two-dimensional array, but a list of its rows
+                made = pa.array(values, type=column.type, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise self._wrong(f"{column.name} as {column.type}", str(error)) from error
+            raise self._error(f"Column {column.name} is not {column.type}: {error}.") from error
         if made.null_count and (not column.nullable or pa.types.is_boolean(column.type)):
-            raise self._wrong(f"{column.name} in every row", f"{made.null_count} rows without")
+            raise self._error(
+                f"Column {column.name} must not be null, but is in {made.null_count} rows."
+            )
         return made
 
-    def _wrong(self, expected: str, found: str) -> BadInputError:
-        return BadInputError(
-            f"table {self.name}",
-            f"expected {expected}, found {found}.",
-            "Correct the stage that writes it.",
-        )
-
-    def _tag(self) -> dict[bytes | str, bytes | str]:
-        return {NAME: self.name.encode(), VERSION: str(self.version).encode()}
+    def _error(self, problem: str) -> BadInputError:
+        return BadInputError(f"table {self.name}", problem, "Correct the stage that writes it.")
 
     def _votable(self, lengths: Mapping[str, int]) -> bytes:
-        """Return the VOTable header: VOTable 1.4 with PARQUET in place of the data."""
+        """Return the VOTable header: VOTable 1.4 with PARQUET in place of the data.
+
+        Parameters
+        ----------
+        lengths
+            Characters of the longest text of each column of strings.
+        """
         root = ET.Element("VOTABLE", {"version": "1.4", "xmlns": NAMESPACE})
         resource = ET.SubElement(root, "RESOURCE", {"type": "results"})
         table = ET.SubElement(resource, "TABLE", {"name": self.name})
         if self.meaning:
             ET.SubElement(table, "DESCRIPTION").text = self.meaning
         for column in self.columns:
-            shape = (
-                f"{lengths[column.name]}*" if column.name in lengths else _arraysize(column.type)
-            )
-            marks = {"arraysize": shape, "unit": column.unit, "ucd": column.ucd}
-            named = {
-                "name": column.name,
-                "datatype": _datatype(column),
-                **{k: v for k, v in marks.items() if v},
-            }
-            field = ET.SubElement(table, "FIELD", named)
-            ET.SubElement(field, "DESCRIPTION").text = column.meaning
+            kind, size = column.type, ""
+            if pa.types.is_fixed_size_list(kind):
+                kind, size = kind.value_type, str(kind.list_size)
+            elif column.name in lengths:
+                size = f"{lengths[column.name]}*"
+            if str(kind) not in VOTABLE_TYPES:
+                problem = f"VOTable has no type {kind}."
+                remedy = f"Choose one of {', '.join(VOTABLE_TYPES)}."
+                raise UsageError(f"column {column.name}", problem, remedy)
+            marks = {"arraysize": size, "unit": column.unit, "ucd": column.ucd}
+            attributes = {"name": column.name, "datatype": VOTABLE_TYPES[str(kind)]}
+            attributes |= {name: value for name, value in marks.items() if value}
+            element = ET.SubElement(table, "FIELD", attributes)
+            ET.SubElement(element, "DESCRIPTION").text = column.meaning
         ET.SubElement(table, "PARQUET", {"type": "Parquet-local-XML"})
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def read_parquet(data: bytes, where: str, expected: str) -> pa.Table:
+def read_parquet(data: bytes, where: str) -> pa.Table:
     """Read any Parquet file; BadInputError if it is none."""
     try:
-        # Not read_table: that imports pyarrow.dataset, and with it pandas where that is installed (0.3 s).
+        # Not read_table: that imports pyarrow.dataset, and with it pandas if installed (0.3 s).
         return pq.ParquetFile(io.BytesIO(data)).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise BadInputError(
-            where, f"expected a Parquet file ({expected}), found {error!s}.", "Make it again."
-        ) from error
-
-
-def _convert(values: Any, kind: pa.DataType) -> pa.Array[Any]:  # noqa: ANN401 - whatever Arrow reads
-    if pa.types.is_fixed_size_list(kind):
-        values = list(values)  # Arrow reads no two-dimensional array, but a list of its rows
-    return pa.array(values, type=kind, from_pandas=True)
-
-
-def _longest(column: pa.ChunkedArray[Any]) -> int:
-    longest = pc.max(pc.utf8_length(column)).as_py() or 1
-    return max(longest, NULL_LENGTH if column.null_count else 1)
-
-
-def _arraysize(kind: pa.DataType) -> str:
-    return str(kind.list_size) if pa.types.is_fixed_size_list(kind) else ""
-
-
-def _datatype(column: Column) -> str:
-    kind = column.type.value_type if pa.types.is_fixed_size_list(column.type) else column.type
-    if str(kind) not in VOTABLE_TYPES:
-        raise UsageError(
-            f"column {column.name}",
-            f"expected one of {sorted(VOTABLE_TYPES)}, found {kind!s}.",
-            "Choose a type that VOTable has.",
-        )
-    return VOTABLE_TYPES[str(kind)]
+        problem = f"This is not a whole Parquet file: {error}."
+        raise BadInputError(where, problem, "Make it again.") from error

@@ -22,6 +22,10 @@ PLACES = {"out", "reuse", "tables", "store", "calibrations"}
 """Options that say where things lie, not what is made; what is read there enters the key by its digest."""
 
 
+ALWAYS_REACHED = ("contimg.runtime.blas_env",)
+"""Modules that decide the bytes of every product: how linear algebra rounds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """What one try of a stage or command may take, for a full-size group."""
@@ -105,9 +109,15 @@ class StageSpec:
         """Return the key of this work."""
         fields = type(options).model_fields
         plain = {n for n, f in fields.items() if n not in PLACES and input_mark(f) is None}
-        code = versions.source_digest("contimg", self.package)
         chosen = options.model_dump(mode="json", include=plain)
-        return manifest.work_key(self.name, chosen, inputs, code, self.tool_versions())
+        return manifest.work_key(self.name, chosen, inputs, self.code_digest(), self.tool_versions())
+
+    def code_digest(self) -> str:
+        """Return the digest of the code that the stage can reach."""
+        modules = {f"{self.package}.stage", self.options.__module__, *ALWAYS_REACHED}
+        if self.resolver:
+            modules.add(self.resolver.partition(":")[0])
+        return versions.code_digest(*sorted(modules))
 
 
 def _function(path: str) -> Callable[[StageOptions], list[manifest.Input]]:

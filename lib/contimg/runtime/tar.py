@@ -87,9 +87,7 @@ def unpack(source: IO[bytes], into: Path) -> Path:
                 tar.extract(member, into, **FILTER)
     except tarfile.TarError as error:
         raise BadInputError(
-            str(into),
-            f"expected a tar of a folder, found {error!s}.",
-            "Make the artifact again.",
+            str(into), f"expected a tar of a folder, found {error!s}.", "Make the artifact again."
         ) from error
     if not top:
         raise BadInputError(

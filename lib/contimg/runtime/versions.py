@@ -1,56 +1,152 @@
-"""What the bytes of a product depend on besides its inputs: our source and the versions of the tools."""
+"""What the bytes of a product depend on besides its inputs: the code reached, and the tools.
+
+The code of a stage is every module of ours that it can import, directly or not. Comments,
+docstrings and formatting do not count, so that texts can be corrected without making every
+product again.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.util
+import re
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PROGRAMS = {"wsclean", "aoflagger"}
+OURS = re.compile(r"contimg(_[a-z0-9]+)?\b")
+"""Beginning of the names of modules whose code counts; those of other packages have versions."""
+MODULE_TEXT = re.compile(r"(?P<module>[a-zA-Z_]\w*(\.\w+)*)(:\w+)?")
+"""A text that names a module, or a function as ``module:function``."""
 
 
 @functools.cache
-def source_digest(*packages: str) -> str:
-    """Return the sha256 over the source files of packages (Python, Lua and shipped data)."""
-    digest = hashlib.sha256()
-    for package in packages:
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(package)
-        folder = Path(spec.origin).parent
-        for path in sorted(
-            p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts
-        ):
-            digest.update(f"{package}/{path.relative_to(folder).as_posix()}\n".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def code_digest(*modules: str) -> str:
+    """Return the sha256 over the code that modules can reach.
+
+    Parameters
+    ----------
+    modules
+        Where to begin, such as ``contimg_flag.stage``. Imports are followed through the packages
+        contimg, contimg_NAME and those of the first modules, also inside functions; imports for
+        type checkers are not. A text such as ``"contimg_flag.casa:flag"`` counts as an import:
+        child processes are given functions that way.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If one of `modules` does not exist.
+    """
+    tops = {module.partition(".")[0] for module in modules}
+    waiting, digests = list(modules), dict[str, str]()
+    while waiting:
+        module = waiting.pop()
+        if module in digests or not (OURS.match(module) or module.partition(".")[0] in tops):
+            continue
+        path = module_path(module)
+        if path is None:
+            if module in modules:
+                raise ModuleNotFoundError(module)
+            continue
+        digests[module], named = _read_module(module, path)
+        waiting += [module.rpartition(".")[0], *named]
+        if path.name == "__init__.py":
+            digests |= _data_digests(module, path.parent)
+    whole = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+@functools.cache
+def module_path(module: str) -> Path | None:
+    """Return the source file of a module, without importing it; None if there is none."""
+    top, *parts = module.split(".")
+    folder = package_folder(top) if top else None
+    if folder is None:
+        return None
+    place = folder.joinpath(*parts)
+    found = (place / "__init__.py", *([place.with_suffix(".py")] if parts else []))
+    return next((path for path in found if path.is_file()), None)
+
+
+@functools.cache
+def package_folder(package: str) -> Path | None:
+    """Return the folder of a top-level package; None if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+@functools.cache
+def _read_module(module: str, path: Path) -> tuple[str, frozenset[str]]:
+    """Return the digest of a module's code, and the names in it that may be modules."""
+    parts: list[str] = []
+    named: set[str] = set()
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+    def walk(node: Any) -> None:  # noqa: ANN401 - a node, a list of nodes, or a value of one
+        if isinstance(node, list):
+            for item in node:
+                walk(item)
+            return
+        if not isinstance(node, ast.AST):
+            parts.append(repr(node))
+            if isinstance(node, str) and (match := MODULE_TEXT.fullmatch(node)):
+                named.add(match["module"])
+            return
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return  # a docstring
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            walk(node.orelse)
+            return
+        if isinstance(node, ast.Import):
+            named.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            source = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
+            named.update([source, *(f"{source}.{alias.name}" for alias in node.names)])
+        parts.append(type(node).__name__)
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if value is not None and value != []:  # versions of Python differ in empty fields
+                parts.append(name)
+                walk(value)
+
+    walk(ast.parse(path.read_bytes()))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest(), frozenset(named)
+
+
+def _data_digests(package: str, folder: Path) -> dict[str, str]:
+    """Return the digests of the files of a package that are not Python, by name.
+
+    Any module of the package may read them.
+    """
+    found: dict[str, str] = {}
+    for path in folder.iterdir():
+        if path.is_file() and path.suffix not in {".py", ".pyc"}:
+            found[f"{package}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").exists():
+            found |= _data_digests(f"{package}/{path.name}", path)
+    return found
 
 
 @functools.cache
 def tool_version(tool: str) -> str:
-    """Return the version of a program or a Python distribution; ``absent`` if it is not there."""
-    if tool in PROGRAMS:
-        return _program_version(tool)
-    try:
-        return version(tool)
-    except PackageNotFoundError:
-        return "absent"
-
-
-def _program_version(program: str) -> str:
-    path = shutil.which(program)
+    """Return the version of a program or a Python distribution; ``absent`` if not installed."""
+    if tool not in PROGRAMS:
+        try:
+            return version(tool)
+        except PackageNotFoundError:
+            return "absent"
+    path = shutil.which(tool)
     if path is None:
         return "absent"
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - a program of the list above
         [path, "--version"], capture_output=True, text=True, check=False, timeout=30
     )
-    lines = [
-        line
-        for line in (done.stdout + done.stderr).splitlines()
-        if "ersion" in line or program in line.lower()
-    ]
-    return lines[0].strip() if lines else "unknown"
+    lines = (done.stdout + done.stderr).splitlines()
+    found = (line.strip() for line in lines if "ersion" in line or tool in line.lower())
+    return next(found, "unknown")

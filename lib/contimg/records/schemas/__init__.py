@@ -1,1 +1,1 @@
-"""The schemas of all tables, one module a table; import them from their modules, such as ``contimg.records.schemas.photometry``."""
+"""The schemas of all tables, one module per table or family of tables."""

@@ -2,204 +2,56 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
-from contimg.records.tables import FLUX, Column, Schema
-
-PEAK, ERROR, POSITION_ERROR = f"{FLUX};stat.max", f"stat.error;{FLUX}", "stat.error;pos.eq"
+from contimg.records.tables import FLUX, Schema, parse_columns
 
 PHOTOMETRY = Schema(
-    "photometry",
+    name="photometry",
     version=1,
     sort=("source", "mjd"),
-    columns=(
-        Column(
-            "source",
-            pa.string(),
-            "",
-            "meta.id;meta.main",
-            "DSA Jhhmmss.s+ddmmss, of the catalogue position",
-            nullable=False,
-        ),
-        Column(
-            "ra",
-            pa.float64(),
-            "deg",
-            "pos.eq.ra;meta.main",
-            "ICRS, of the catalogue",
-            nullable=False,
-        ),
-        Column(
-            "dec",
-            pa.float64(),
-            "deg",
-            "pos.eq.dec;meta.main",
-            "ICRS, of the catalogue",
-            nullable=False,
-        ),
-        Column(
-            "group",
-            pa.string(),
-            "",
-            "meta.id;obs",
-            "The observation that was imaged",
-            nullable=False,
-        ),
-        Column(
-            "image",
-            pa.string(),
-            "",
-            "meta.id;obs.image",
-            "Key of the image artifact",
-            nullable=False,
-        ),
-        Column(
-            "mjd",
-            pa.float64(),
-            "d",
-            "time.epoch",
-            "UTC midpoint of the observation",
-            nullable=False,
-        ),
-        Column(
-            "strip",
-            pa.float64(),
-            "deg",
-            "pos.eq.dec;instr",
-            "Declination that the telescope pointed to",
-        ),
-        Column(
-            "beam",
-            pa.float32(),
-            "",
-            "arith.factor;instr.beam",
-            "Effective beam there, 1 at the centre; fluxes are divided by it",
-        ),
-        Column(
-            "flux_peak",
-            pa.float32(),
-            "mJy/beam",
-            PEAK,
-            "Beam amplitude at the position; null if not detected",
-        ),
-        Column(
-            "flux_peak_err",
-            pa.float32(),
-            "mJy/beam",
-            ERROR,
-            "1 sigma: local_rms and the flux-scale term",
-        ),
-        Column(
-            "flux_fit",
-            pa.float32(),
-            "mJy",
-            FLUX,
-            "Flux of the beam fitted at the position; null if not detected",
-        ),
-        Column(
-            "flux_fit_err",
-            pa.float32(),
-            "mJy",
-            ERROR,
-            "1 sigma: flux_fit_rms and the flux-scale term",
-        ),
-        Column(
-            "flux_forced",
-            pa.float32(),
-            "mJy/beam",
-            FLUX,
-            "As flux_peak, and also where the source was not detected",
-        ),
-        Column(
-            "local_rms",
-            pa.float32(),
-            "mJy/beam",
-            "instr.det.noise",
-            "1 sigma noise of flux_forced, corrected for the beam",
-        ),
-        Column(
-            "flux_fit_rms",
-            pa.float32(),
-            "mJy",
-            ERROR,
-            "1 sigma noise of flux_fit, from the noise's autocorrelation",
-        ),
-        Column(
-            "flux_scale_err",
-            pa.float32(),
-            "",
-            "stat.error;phot.flux.density",
-            "1 sigma of the image's flux scale, a fraction",
-        ),
-        Column(
-            "background",
-            pa.float32(),
-            "mJy/beam",
-            "phot.flux.density;instr.background",
-            "Taken from an annulus, subtracted",
-        ),
-        Column("snr", pa.float32(), "", "stat.snr", "flux_forced / local_rms", nullable=False),
-        Column(
-            "upper_limit",
-            pa.bool_(),
-            "",
-            "meta.code",
-            "True: not detected, flux_limit holds",
-            nullable=False,
-        ),
-        Column(
-            "flux_limit",
-            pa.float32(),
-            "mJy/beam",
-            f"{FLUX};stat.max",
-            "max(flux_forced, 0) + 3 local_rms; null if detected",
-        ),
-        Column(
-            "compactness",
-            pa.float32(),
-            "",
-            "phys.angSize;arith.ratio",
-            "flux_fit / flux_peak; above 1 for an extended source",
-        ),
-        Column(
-            "blend",
-            pa.int16(),
-            "",
-            "meta.number",
-            "Sources that were fitted together; 1: alone",
-            nullable=False,
-        ),
-        Column(
-            "ra_offset",
-            pa.float32(),
-            "arcsec",
-            "pos.eq.ra;arith.diff",
-            "Fitted minus catalogue, on the sky; null if faint",
-        ),
-        Column(
-            "dec_offset",
-            pa.float32(),
-            "arcsec",
-            "pos.eq.dec;arith.diff",
-            "Fitted minus catalogue; null if faint",
-        ),
-        Column("ra_offset_err", pa.float32(), "arcsec", POSITION_ERROR, "1 sigma, noise alone"),
-        Column("dec_offset_err", pa.float32(), "arcsec", POSITION_ERROR, "1 sigma, noise alone"),
-        Column("catalogue_name", pa.string(), "", "meta.id;meta.dataset", "Name in the catalogue"),
-        Column(
-            "catalogue_flux",
-            pa.float32(),
-            "mJy",
-            FLUX,
-            "Flux in the catalogue, at its own resolution",
-        ),
-        Column(
-            "flux_ratio",
-            pa.float32(),
-            "",
-            "phot.flux.density;arith.ratio",
-            "flux_peak / catalogue_flux; null if not detected",
-        ),
-    ),
+    columns=parse_columns(f"""
+    source | string | | meta.id;meta.main | DSA Jhhmmss.s+ddmmss, of the catalogue position
+    ra | float64 | deg | pos.eq.ra;meta.main | ICRS, of the catalogue
+    dec | float64 | deg | pos.eq.dec;meta.main | ICRS, of the catalogue
+    group | string | | meta.id;obs | The observation that was imaged
+    image | string | | meta.id;obs.image | Key of the image artifact
+    mjd | float64 | d | time.epoch | UTC midpoint of the observation
+    strip | float64? | deg | pos.eq.dec;instr | Declination that the telescope pointed to
+    beam | float32? | | arith.factor;instr.beam | Effective beam there, 1 at the centre; fluxes \
+        are divided by it
+    flux_peak | float32? | mJy/beam | {FLUX};stat.max | Beam amplitude at the position; null if \
+        not detected
+    flux_peak_err | float32? | mJy/beam | stat.error;{FLUX} | 1 sigma: local_rms and the \
+        flux-scale term
+    flux_fit | float32? | mJy | {FLUX} | Flux of the beam fitted at the position; null if not \
+        detected
+    flux_fit_err | float32? | mJy | stat.error;{FLUX} | 1 sigma: flux_fit_rms and the flux-scale \
+        term
+    flux_forced | float32? | mJy/beam | {FLUX} | As flux_peak, and also where the source was not \
+        detected
+    local_rms | float32? | mJy/beam | instr.det.noise | 1 sigma noise of flux_forced, corrected \
+        for the beam
+    flux_fit_rms | float32? | mJy | stat.error;{FLUX} | 1 sigma noise of flux_fit, from the \
+        noise's autocorrelation
+    flux_scale_err | float32? | | stat.error;phot.flux.density | 1 sigma of the image's flux \
+        scale, a fraction
+    background | float32? | mJy/beam | phot.flux.density;instr.background | Taken from an annulus, \
+        subtracted
+    snr | float32 | | stat.snr | flux_forced / local_rms
+    upper_limit | bool | | meta.code | True: not detected, flux_limit holds
+    flux_limit | float32? | mJy/beam | {FLUX};stat.max | max(flux_forced, 0) + 3 local_rms; null \
+        if detected
+    compactness | float32? | | phys.angSize;arith.ratio | flux_fit / flux_peak; above 1 for an \
+        extended source
+    blend | int16 | | meta.number | Sources that were fitted together; 1: alone
+    ra_offset | float32? | arcsec | pos.eq.ra;arith.diff | Fitted minus catalogue, on the sky; \
+        null if faint
+    dec_offset | float32? | arcsec | pos.eq.dec;arith.diff | Fitted minus catalogue; null if faint
+    ra_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
+    dec_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
+    catalogue_name | string? | | meta.id;meta.dataset | Name in the catalogue
+    catalogue_flux | float32? | mJy | {FLUX} | Flux in the catalogue, at its own resolution
+    flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux; null if \
+        not detected
+    """),
 )
 """One file a group: ``photometry/date=YYYY-MM-DD/GROUP.parquet``."""

@@ -1,230 +1,88 @@
-"""Tables that lib ships: stations, NVSS and the VLA calibrators; and the form of every other catalogue."""
+"""Tables that lib ships (stations, NVSS, VLA calibrators) and the form of every other catalogue."""
 
 from __future__ import annotations
 
-import pyarrow as pa
+from contimg.records.tables import FLUX, Schema, parse_columns
 
-from contimg.records.tables import Column, Schema
-
-FLUX_L = "phot.flux.density;em.radio.750-1500MHz"
+RA = "ra | float64 | deg | pos.eq.ra;meta.main | Right ascension, ICRS (or FK5 J2000, \
+    within 0.03 arcsec)"
+DEC = "dec | float64 | deg | pos.eq.dec;meta.main | Declination, ICRS (or FK5 J2000)"
 
 STATIONS = Schema(
-    "stations",
+    name="stations",
     version=1,
     sort=("station",),
-    meaning="Stations of the DSA-110, derived from the telescope's public station list (WGS84 positions, arm, active flag).",
-    columns=(
-        Column(
-            "station",
-            pa.int16(),
-            "",
-            "meta.id;meta.main",
-            "Number of the station; the antenna's name",
-            nullable=False,
-        ),
-        Column("arm", pa.string(), "", "meta.code", "ew, ns or outrigger", nullable=False),
-        Column(
-            "active",
-            pa.bool_(),
-            "",
-            "meta.code.status",
-            "Correlated since the array was commissioned",
-            nullable=False,
-        ),
-        Column(
-            "lat", pa.float64(), "deg", "pos.earth.lat", "Geodetic latitude, WGS84", nullable=False
-        ),
-        Column(
-            "lon",
-            pa.float64(),
-            "deg",
-            "pos.earth.lon",
-            "Longitude, east positive, WGS84",
-            nullable=False,
-        ),
-        Column(
-            "height",
-            pa.float64(),
-            "m",
-            "pos.earth.altitude",
-            "Height; station 117 has none, 116's is taken",
-            nullable=False,
-        ),
-        Column(
-            "x", pa.float64(), "m", "pos.cartesian.x;pos.earth", "ITRF position", nullable=False
-        ),
-        Column(
-            "y", pa.float64(), "m", "pos.cartesian.y;pos.earth", "ITRF position", nullable=False
-        ),
-        Column(
-            "z", pa.float64(), "m", "pos.cartesian.z;pos.earth", "ITRF position", nullable=False
-        ),
-    ),
-)
-
-RA = Column(
-    "ra",
-    pa.float64(),
-    "deg",
-    "pos.eq.ra;meta.main",
-    "Right ascension, ICRS (or FK5 J2000, within 0.03 arcsec)",
-    nullable=False,
-)
-DEC = Column(
-    "dec",
-    pa.float64(),
-    "deg",
-    "pos.eq.dec;meta.main",
-    "Declination, ICRS (or FK5 J2000)",
-    nullable=False,
+    meaning="Stations of the DSA-110, derived from the telescope's public station list "
+    "(WGS84 positions, arm, active flag).",
+    columns=parse_columns("""
+    station | int16 | | meta.id;meta.main | Number of the station; the antenna's name
+    arm | string | | meta.code | ew, ns or outrigger
+    active | bool | | meta.code.status | Correlated since the array was commissioned
+    lat | float64 | deg | pos.earth.lat | Geodetic latitude, WGS84
+    lon | float64 | deg | pos.earth.lon | Longitude, east positive, WGS84
+    height | float64 | m | pos.earth.altitude | Height; station 117 has none, 116's is taken
+    x | float64 | m | pos.cartesian.x;pos.earth | ITRF position
+    y | float64 | m | pos.cartesian.y;pos.earth | ITRF position
+    z | float64 | m | pos.cartesian.z;pos.earth | ITRF position
+    """),
 )
 
 NVSS = Schema(
-    "nvss",
+    name="nvss",
     version=1,
     sort=("dec", "ra"),
-    meaning="NVSS sources with a peak above 50 mJy/beam, derived from NRAO's NVSS catalogue (Condon et al. 1998, AJ 115, 1693) "
-    "as Obit packs it (NVSSVZ.FIT). Positions are rounded to 2^-20 deg (3.4 mas).",
-    columns=(
-        RA,
-        DEC,
-        Column(
-            "flux_peak",
-            pa.float32(),
-            "Jy/beam",
-            f"{FLUX_L};stat.max",
-            "Peak at 1.4 GHz in a 45 arcsec beam",
-            nullable=False,
-        ),
-        Column(
-            "quality",
-            pa.uint8(),
-            "",
-            "meta.code.qual",
-            "Field quality of the source table; 0 is best",
-            nullable=False,
-        ),
-    ),
+    meaning="NVSS sources with a peak above 50 mJy/beam, derived from NRAO's NVSS "
+    "catalogue (Condon et al. 1998, AJ 115, 1693) as Obit packs it (NVSSVZ.FIT). "
+    "Positions are rounded to 2^-20 deg (3.4 mas).",
+    columns=parse_columns(f"""
+    {RA}
+    {DEC}
+    flux_peak | float32 | Jy/beam | {FLUX};stat.max | Peak at 1.4 GHz in a 45 arcsec beam
+    quality | uint8 | | meta.code.qual | Field quality of the source table; 0 is best
+    """),
 )
 
 VLA_CALIBRATORS = Schema(
-    "vla_calibrators",
+    name="vla_calibrators",
     version=1,
     sort=("dec", "ra"),
     meaning="Sources of the VLA Calibrator Manual (NRAO) with what is known of them at 20 cm; "
-    "codes for the VLA's configurations: P under 3 % closure errors, S 3-10 %, W 10 % or more, C confused, X do not use, ? unknown.",
-    columns=(
-        Column(
-            "name", pa.string(), "", "meta.id;meta.main", "J2000 name in the list", nullable=False
-        ),
-        Column("alias", pa.string(), "", "meta.id", "Other name, or empty", nullable=False),
-        RA,
-        DEC,
-        Column(
-            "position_code",
-            pa.string(),
-            "",
-            "meta.code.error;pos.eq",
-            "A < 0.002, B < 0.01, C < 0.15, T > 0.15 arcsec",
-            nullable=False,
-        ),
-        Column(
-            "code_c",
-            pa.string(),
-            "",
-            "meta.code.qual",
-            "Code at 20 cm in configuration C (to 3.4 km), or empty",
-            nullable=False,
-        ),
-        Column(
-            "code_d",
-            pa.string(),
-            "",
-            "meta.code.qual",
-            "Code at 20 cm in configuration D (to 1.0 km), or empty",
-            nullable=False,
-        ),
-        Column(
-            "flux_20cm",
-            pa.float32(),
-            "Jy",
-            FLUX_L,
-            "Flux density at 20 cm; null if the list has none",
-        ),
-        Column(
-            "flux_6cm",
-            pa.float32(),
-            "Jy",
-            "phot.flux.density;em.radio.3-6GHz",
-            "Flux density at 6 cm",
-        ),
-        Column(
-            "uv_max",
-            pa.float32(),
-            "",
-            "instr.baseline;stat.max",
-            "Use no longer baselines at 20 cm; 1000 wavelengths",
-        ),
-    ),
+    "codes for the VLA's configurations: P under 3 % closure errors, S 3-10 %, W 10 % or more, "
+    "C confused, X do not use, ? unknown.",
+    columns=parse_columns(f"""
+    name | string | | meta.id;meta.main | J2000 name in the list
+    alias | string | | meta.id | Other name, or empty
+    {RA}
+    {DEC}
+    position_code | string | | meta.code.error;pos.eq | A < 0.002, B < 0.01, C < 0.15, T > 0.15 \
+        arcsec
+    code_c | string | | meta.code.qual | Code at 20 cm in configuration C (to 3.4 km), or empty
+    code_d | string | | meta.code.qual | Code at 20 cm in configuration D (to 1.0 km), or empty
+    flux_20cm | float32? | Jy | {FLUX} | Flux density at 20 cm; null if the list has none
+    flux_6cm | float32? | Jy | phot.flux.density;em.radio.3-6GHz | Flux density at 6 cm
+    uv_max | float32? | | instr.baseline;stat.max | Use no longer baselines at 20 cm; 1000 \
+        wavelengths
+    """),
 )
 
 CATALOGUE = Schema(
-    "catalogue",
+    name="catalogue",
     version=1,
     sort=("dec", "ra"),
     meaning="Sources of a radio survey, in contimg's names and units.",
-    columns=(
-        Column(
-            "name",
-            pa.string(),
-            "",
-            "meta.id;meta.main",
-            "Name in the survey, or one made from the position",
-            nullable=False,
-        ),
-        RA,
-        DEC,
-        Column(
-            "flux",
-            pa.float64(),
-            "Jy",
-            "phot.flux.density;em.radio",
-            "Integrated flux density; the peak where none is given",
-            nullable=False,
-        ),
-        Column("flux_err", pa.float64(), "Jy", "stat.error;phot.flux.density;em.radio", "1 sigma"),
-        Column(
-            "flux_peak",
-            pa.float64(),
-            "Jy/beam",
-            "phot.flux.density;em.radio;stat.max",
-            "Peak flux density",
-        ),
-        Column(
-            "major",
-            pa.float32(),
-            "arcsec",
-            "phys.angSize.smajAxis",
-            "Deconvolved major axis, FWHM; an upper limit in some surveys",
-        ),
-        Column(
-            "minor", pa.float32(), "arcsec", "phys.angSize.sminAxis", "Deconvolved minor axis, FWHM"
-        ),
-        Column(
-            "position_angle",
-            pa.float32(),
-            "deg",
-            "pos.posAng",
-            "Of the major axis, north through east",
-        ),
-        Column("spectral_index", pa.float32(), "", "spect.index", "alpha, S ~ nu^alpha"),
-        Column(
-            "frequency",
-            pa.float64(),
-            "Hz",
-            "em.freq;em.radio",
-            "Of the flux densities",
-            nullable=False,
-        ),
-    ),
+    columns=parse_columns(f"""
+    name | string | | meta.id;meta.main | Name in the survey, or one made from the position
+    {RA}
+    {DEC}
+    flux | float64 | Jy | phot.flux.density;em.radio | Integrated flux density; the peak where \
+        none is given
+    flux_err | float64? | Jy | stat.error;phot.flux.density;em.radio | 1 sigma
+    flux_peak | float64? | Jy/beam | phot.flux.density;em.radio;stat.max | Peak flux density
+    major | float32? | arcsec | phys.angSize.smajAxis | Deconvolved major axis, FWHM; an upper \
+        limit in some surveys
+    minor | float32? | arcsec | phys.angSize.sminAxis | Deconvolved minor axis, FWHM
+    position_angle | float32? | deg | pos.posAng | Of the major axis, north through east
+    spectral_index | float32? | | spect.index | alpha, S ~ nu^alpha
+    frequency | float64 | Hz | em.freq;em.radio | Of the flux densities
+    """),
 )
