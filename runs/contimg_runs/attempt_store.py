@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from contimg.records.groups import GROUPS, N_SUBBANDS, GroupRecord, mjd_of, recorded
+from contimg.records.groups import GROUPS, N_SUBBANDS, GroupRecord, list_records, mjd_of
 from contimg.records.runs import RUNS, Claim, Outcome, Phase, claim_key, outcome_key, run_name
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
 from contimg.records.schemas.runs import GroupState
@@ -66,7 +66,7 @@ class Ledger:
 
     def attempts(self, group: str) -> list[int]:
         """Return the numbers of the attempts at a group, ascending."""
-        return sorted(one.attempt for one in recorded(self.store, f"{group}-a"))
+        return sorted(one.attempt for one in list_records(self.store, f"{group}-a"))
 
     def claimed(self, group: str, uid: str) -> str | None:
         """Return which attempt at a group a workflow has; None if it has none."""

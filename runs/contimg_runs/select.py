@@ -6,7 +6,7 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from contimg.records.groups import group_id, latest
+from contimg.records.groups import group_id, list_latest
 from contimg.records.strips import strip_name, strips
 from contimg.runtime.contract import command, hand_over
 from contimg.runtime.errors import UsageError
@@ -48,7 +48,7 @@ def select(store: Store, options: SelectOptions) -> list[str]:
         )
     ledger = Ledger(store)
     # An id begins with its day, so that words compare as times do.
-    chosen = [one.run for one in latest(store) if first <= one.group <= last]
+    chosen = [one.run for one in list_latest(store) if first <= one.group <= last]
     wanted = [
         run
         for run in chosen
@@ -84,7 +84,7 @@ def observed(store: Store, since: datetime | None) -> list[dict[str, str]]:
     ledger = Ledger(store)
     # What was begun earlier by its id need not be read.
     first = group_id(since) if since else ""
-    records = [ledger.record(one.run) for one in latest(store) if one.group >= first]
+    records = [ledger.record(one.run) for one in list_latest(store) if one.group >= first]
     decs = strips(
         record for record in records if record is not None and (since is None or record.t0 >= since)
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from contimg.records.groups import recorded
+from contimg.records.groups import list_records
 from contimg.records.runs import RUNS, Claim, Outcome, Phase, claim_key, outcome_key, workflow_name
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
 from contimg.runtime.contract import command
@@ -170,7 +170,7 @@ class Sweeper:
         since = f"{now - timedelta(days=days):%Y%m%d}" if days else ""
         return {
             (one.group, one.attempt): one.entry.modified
-            for one in recorded(self._store)
+            for one in list_records(self._store)
             if one.group >= since
         }
 

@@ -18,9 +18,8 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from contimg.astro.catalogue_files import read_catalogue
+from contimg.astro.catalogue_files import parse_degrees, read_catalogue
 from contimg.astro.catalogues import load
-from contimg.astro.sexagesimal import degrees_of_words
 from contimg.runtime.errors import BadFileError, BadInputError, Exit, UsageError
 
 if TYPE_CHECKING:
@@ -291,18 +290,18 @@ class TestBadInput:
 class TestSexagesimal:
     def test_spellings(self) -> None:
         words = np.array(["12 34 56.7", "12:34:56.7", "12h34m56.7s", " 12 34  56.7 ", "188.73625"])
-        assert degrees_of_words(words, hours=True, where="x") == pytest.approx(188.73625, abs=1e-12)
+        assert parse_degrees(words, hours=True, where="x") == pytest.approx(188.73625, abs=1e-12)
 
     def test_signs(self) -> None:
         words = np.array([b"-00 00 36", b"+00 00 36", b"-12d30m00s", b"-12.5"])
-        assert degrees_of_words(words, hours=False, where="x").tolist() == pytest.approx(
+        assert parse_degrees(words, hours=False, where="x").tolist() == pytest.approx(
             [-0.01, 0.01, -12.5, -12.5]
         )
 
     def test_a_million_take_seconds(self) -> None:
         # Full NVSS has 1.8 million rows; astropy's Angle takes minutes for them.
         words = np.array(["12 34 56.7"] * 100_000)
-        assert degrees_of_words(words, hours=True, where="x").size == 100_000
+        assert parse_degrees(words, hours=True, where="x").size == 100_000
 
 
 def contimg(*words: str) -> subprocess.CompletedProcess[str]:

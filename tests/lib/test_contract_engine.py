@@ -76,7 +76,7 @@ def test_usage_stands_in_the_manifest_and_the_summary(tmp_path: Path) -> None:
 
 def test_children_are_in_the_usage() -> None:
     code = (
-        "import subprocess, sys; from contimg.runtime.usage import usage;"
+        "import subprocess, sys; from contimg.runtime.manifest import Usage;"
         "subprocess.run([sys.executable, '-c', 'b = bytearray(200_000_000); sum(range(10_000_000))'], check=True);"
         "print(usage().model_dump_json())"
     )

@@ -16,7 +16,7 @@ import pytest
 from contimg.astro.gains import CalTable, Factors, Gains, apply_block, interpolate, read_caltable
 from contimg.astro.measures import casa_environment
 from contimg.astro.telescope import SITE
-from contimg.records.ms import Antennas, Header, MeasurementSet, Rows, create
+from contimg.records.ms import Antennas, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def write_ms(path: Path) -> None:
     rng = np.random.default_rng(3)
     places = SITE.itrf_m + rng.normal(size=(ANTENNAS, 3)) * 400
     names = tuple(str(k + 1) for k in range(ANTENNAS))
-    header = Header(
+    header = MSHeader(
         "DSA_110", "field", 1.0, 0.5, FREQ, 0.5e6, Antennas(names, places, np.full(ANTENNAS, 4.65))
     )
     uvw = np.tile(places[ANT2] - places[ANT1], (TIMES, 1))

@@ -17,10 +17,10 @@ from contimg.records.groups import (
     Subband,
     group_id,
     group_input,
+    list_records,
     mjd_of,
     read_group,
     record_name,
-    recorded,
     store_of,
     subband_name,
     utc_of_jd,
@@ -110,13 +110,13 @@ def test_the_records_of_a_store_are_listed_and_sort_by_number(tmp_path: Path) ->
     ):
         store.put(f"groups/{name}", b"{}")
     store.put("groups/old/20260125t222605-a1.json", b"{}")
-    listed = [(one.group, one.attempt, one.entry.key) for one in sorted(recorded(store))]
+    listed = [(one.group, one.attempt, one.entry.key) for one in sorted(list_records(store))]
     assert listed == [
         ("20260125t222605", 2, "groups/20260125t222605-a2.json"),
         ("20260125t222605", 10, "groups/20260125t222605-a10.json"),
         ("20260126t000000", 1, "groups/20260126t000000-a1.json"),
     ]
-    assert [one.attempt for one in recorded(store, "20260126")] == [1]
+    assert [one.attempt for one in list_records(store, "20260126")] == [1]
 
 
 def test_ids_are_utc_to_the_nearest_second() -> None:

@@ -15,7 +15,7 @@ import casacore.tables as ct
 import numpy as np
 import pytest
 
-from contimg.records.ms import STOKES_I, Antennas, Header, MeasurementSet, Rows, create
+from contimg.records.ms import STOKES_I, Antennas, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.tar import pack, unpack
 
@@ -30,12 +30,12 @@ write(Path(sys.argv[1]))
 """
 
 
-def header(**changes: Any) -> Header:
+def header(**changes: Any) -> MSHeader:
     rng = np.random.default_rng(1)
     antennas = Antennas(
         tuple(f"{n + 1}" for n in range(12)), rng.normal(size=(12, 3)) * 1000, np.full(12, 4.65)
     )
-    made = Header(
+    made = MSHeader(
         "DSA_110",
         "20260125t222605",
         5.99,
@@ -129,7 +129,7 @@ def test_sigma_follows_from_weight(tmp_path: Path) -> None:
     heavy = rows()
     heavy.weight[3] = 0
     with create(tmp_path / "a.ms", header(), heavy) as writer:
-        writer.weigh(10, np.full((5, 2), 4, np.float32))
+        writer.put_weight(10, np.full((5, 2), 4, np.float32))
     with MeasurementSet(tmp_path / "a.ms") as ms:
         sigma = ms.read("SIGMA")
     np.testing.assert_array_equal(sigma[3], 0)

@@ -16,9 +16,9 @@ from contimg.astro.coordinates import (
     separation_rad,
 )
 from contimg.astro.predict import (
-    FIELD_ALPHA,
+    DEFAULT_SPECTRAL_INDEX,
     PointSources,
-    Sky,
+    SkyModel,
     antenna_positions,
     power_law,
     predict,
@@ -54,17 +54,17 @@ def sources(count: int = 5, spread_rad: float = 0.02) -> PointSources:
     )
 
 
-def sky(**changes: object) -> Sky:
-    made = Sky(sources(), RA0, DEC0, FREQ, 0.0, 0.0, SITE, DEC)
+def sky(**changes: object) -> SkyModel:
+    made = SkyModel(sources(), RA0, DEC0, FREQ, 0.0, 0.0, SITE, DEC)
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def beam(seen: Sky, mjd: float) -> FloatArray:
+def beam(seen: SkyModel, mjd: float) -> FloatArray:
     hour_angle, dec = apparent_hadec(seen.sources.ra_rad, seen.sources.dec_rad, mjd, SITE)
     return primary_beam(separation_rad(hour_angle, dec, 0.0, DEC)[:, None], FREQ[None, :])
 
 
-def direct(seen: Sky, where: FloatArray, mjd: float) -> npt.NDArray[np.complex128]:
+def direct(seen: SkyModel, where: FloatArray, mjd: float) -> npt.NDArray[np.complex128]:
     """Sum S exp(+2 pi i (u l + v m + w (n - 1)) f / c) over the sources, baseline by baseline; no smearing."""
     east, north, towards = direction_cosines(seen.sources.ra_rad, seen.sources.dec_rad, RA0, DEC0)
     total = np.zeros((ANT1.size, FREQ.size), complex)
@@ -78,7 +78,7 @@ def direct(seen: Sky, where: FloatArray, mjd: float) -> npt.NDArray[np.complex12
 
 
 def smeared(
-    seen: Sky, where: FloatArray, mjd: float, parts: int = 15
+    seen: SkyModel, where: FloatArray, mjd: float, parts: int = 15
 ) -> npt.NDArray[np.complex128]:
     """Average over the integration and the channel by brute force, as a correlator that tracks the moving meridian does.
 
@@ -182,13 +182,13 @@ def test_smearing_is_left_out_where_it_cannot_matter() -> None:
 
 def test_without_a_site_the_beam_is_one_and_the_centre_is_tracked() -> None:
     alone = PointSources(np.array([RA0]), np.array([DEC0]), np.full((1, FREQ.size), 15.0))
-    found = predict(Sky(alone, RA0, DEC0, FREQ, WIDTH, INTEGRATION), positions(), 0.0)
+    found = predict(SkyModel(alone, RA0, DEC0, FREQ, WIDTH, INTEGRATION), positions(), 0.0)
     assert np.abs(found - 15.0).max() < 1e-4
 
 
 def test_uneven_channels_are_predicted_one_by_one() -> None:
     freq = FREQ + np.linspace(0, 1e5, FREQ.size) ** 1.1
-    seen = Sky(
+    seen = SkyModel(
         PointSources(sources().ra_rad, sources().dec_rad, sources().flux_jy),
         RA0,
         DEC0,
@@ -207,7 +207,7 @@ def test_uneven_channels_are_predicted_one_by_one() -> None:
 
 def test_spectra_are_power_laws() -> None:
     spectra = power_law([2.0, 1.0], 1.4e9, np.array([1.4e9, 2.8e9]))
-    assert spectra == pytest.approx(np.array([[2.0, 2.0 * 2**FIELD_ALPHA], [1.0, 2**FIELD_ALPHA]]))
+    assert spectra == pytest.approx(np.array([[2.0, 2.0 * 2**DEFAULT_SPECTRAL_INDEX], [1.0, 2**DEFAULT_SPECTRAL_INDEX]]))
 
 
 def test_antennas_are_found_from_uvw() -> None:

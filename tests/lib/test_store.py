@@ -15,7 +15,6 @@ import pytest
 
 from contimg.runtime.directory import PARTIAL, DirectoryStore
 from contimg.runtime.errors import MissingError, Stopped, StoreError, UsageError
-from contimg.runtime.s3 import PART
 from contimg.runtime.store import copy_digest, fetch_file, open_store, put_file, split
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def test_delete_twice_is_no_error(store: Store) -> None:
 
 def test_files_of_several_parts_travel_whole(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "big"
-    source.write_bytes(bytes(range(256)) * (2 * PART // 256 + 7))
+    source.write_bytes(bytes(range(256)) * (2 * PART_BYTES // 256 + 7))
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     assert put_file(store, "big", source) == (source.stat().st_size, digest)
     assert fetch_file(store, "big", tmp_path / "back") == (source.stat().st_size, digest)
@@ -95,7 +94,7 @@ def test_files_of_several_parts_travel_whole(store: Store, tmp_path: Path) -> No
 
 def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
     with pytest.raises(RuntimeError, match="halfway"), store.writer("half") as stream:
-        stream.write(b"x" * (PART + 1))
+        stream.write(b"x" * (PART_BYTES + 1))
         raise RuntimeError("halfway")
     assert not store.exists("half")
     assert list(store.entries()) == []
@@ -104,7 +103,7 @@ def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
 def test_a_failed_overwrite_keeps_the_old_object(store: Store) -> None:
     store.put("k", b"old")
     with pytest.raises(RuntimeError), store.writer("k") as stream:
-        stream.write(b"new" * PART)
+        stream.write(b"new" * PART_BYTES)
         raise RuntimeError
     assert store.read("k") == b"old"
 
@@ -135,7 +134,7 @@ def test_only_one_of_many_creates_wins(
 
 def test_an_abandoned_upload_leaves_no_parts(moto_root: str) -> None:
     with pytest.raises(RuntimeError), open_store(moto_root).writer("half") as stream:
-        stream.write(b"x" * (2 * PART))
+        stream.write(b"x" * (2 * PART_BYTES))
         raise RuntimeError
     assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket="contimg")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from chain import contimg
-from contimg.records.calibration import load_gains
+from contimg.astro.gains import load_gains
 from contimg.runtime.context import Context
 
 if TYPE_CHECKING:

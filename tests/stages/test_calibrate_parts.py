@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.astro.catalogues import nvss, standard_flux_jy
+from contimg.astro.catalogues import nvss
 from contimg.astro.coordinates import separation_rad
 from contimg.astro.gains import CalTable, Factors
-from contimg.astro.predict import PointSources, Sky, power_law
+from contimg.astro.predict import PointSources, SkyModel, power_law
+from contimg.astro.standards import standard_flux_jy
 from contimg.astro.telescope import SITE, band_hz
 from contimg.records.calibration import AppliedTable, Calibration, read_calibration
 from contimg.records.ms import MeasurementSet
@@ -56,8 +57,8 @@ def ms(seen: Observed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def sky(seen: Observed) -> Sky:
-    return Sky(seen.sources, *seen.centre(), FREQ_HZ, 0.0, 0.0, SITE, np.radians(seen.dec_deg))
+def sky(seen: Observed) -> SkyModel:
+    return SkyModel(seen.sources, *seen.centre(), FREQ_HZ, 0.0, 0.0, SITE, np.radians(seen.dec_deg))
 
 
 def read(ms: Path, seen: Observed, flags: npt.NDArray[np.bool_] | None = None) -> Ratio:
@@ -329,7 +330,7 @@ class TestSkies:
             dec + np.array([0.0, 0.01, 0.2]),
             power_law([1.0, 5.0, 50.0], 1.4e9, FREQ_HZ),
         )
-        seen = Sky(sources, ra, dec, FREQ_HZ, 0.0, 0.0, SITE, np.radians(33.0))
+        seen = SkyModel(sources, ra, dec, FREQ_HZ, 0.0, 0.0, SITE, np.radians(33.0))
         assert skies.keep_bright(seen, np.array([61065.05196817219]), 0.5).tolist() == [1, 0]
         assert len(skies.select(sources, np.array([1, 0]))) == 2
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg.astro.catalogues import standard_flux_jy
+from contimg.astro.gains import load_gains
 from contimg.astro.predict import PointSources, power_law
+from contimg.astro.standards import standard_flux_jy
 from contimg.astro.telescope import SITE
-from contimg.records.calibration import Calibration, load_gains
+from contimg.records.calibration import Calibration
 from contimg.runtime import contract
 from contimg.runtime.console import Console
 from contimg.runtime.context import Context

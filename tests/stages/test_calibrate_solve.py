@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg.astro.catalogues import standard_flux_jy
 from contimg.astro.gains import Gains
 from contimg.astro.predict import PointSources
+from contimg.astro.standards import standard_flux_jy
 from contimg.records.calibration import Calibration
 from contimg.records.flagfile import pack_flags
 from contimg.records.schemas.caltables import CALTABLES

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from contimg.astro.gains import apply_block
+from contimg.astro.gains import apply_block, load_gains
 from contimg.astro.measures import casa_environment
-from contimg.records.calibration import Calibration, load_gains
+from contimg.records.calibration import Calibration
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet
 from contimg.runtime import contract

@@ -71,7 +71,7 @@ def test_standards_are_perley_and_butler_2017() -> None:
 
 def test_standards_agree_with_those_of_the_stages() -> None:
     """Two people copied the same table; a slip of either shows here."""
-    from contimg.astro.catalogues import standard_flux_jy
+    from contimg.astro.standards import standard_flux_jy
 
     frequency = np.array([1.31e9, 1.405e9, 1.499e9])
     for source in standards():

@@ -9,7 +9,7 @@ import numpy as np
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines, icrs_of_hadec
 from contimg.astro.telescope import INTEGRATION_S, SITE, primary_beam, stations
-from contimg.records.ms import Antennas, Header
+from contimg.records.ms import Antennas, MSHeader
 from contimg_image.averaging import Averaged, Baselines
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ MJD = 61065.05196817219
 DEC_DEG = 33.0
 
 
-def header(freq_hz: Floats, width_hz: float) -> Header:
+def header(freq_hz: Floats, width_hz: float) -> MSHeader:
     """Return the header of a group whose phase centre is on the meridian at MJD."""
     dishes = Antennas(stations().names, stations().itrf_m, np.full(117, 4.65))
     ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), MJD, SITE)
-    return Header("DSA_110", "field", float(ra), float(dec), freq_hz, width_hz, dishes)
+    return MSHeader("DSA_110", "field", float(ra), float(dec), freq_hz, width_hz, dishes)
 
 
 def averaged(
@@ -79,7 +79,7 @@ def averaged(
     )
 
 
-def turned(after_s: float, head: Header) -> Floats:
+def turned(after_s: float, head: MSHeader) -> Floats:
     """Return the stations in the frame of UVW of a centre that transits at MJD, some seconds later; shape (117, 3), m."""
     h = np.radians(SITE.lon_deg) - after_s * 7.292115855e-5
     dec = head.dec_rad
@@ -135,7 +135,7 @@ def brute_beam(
 
 
 def _coherence(
-    head: Header,
+    head: MSHeader,
     part: Baselines,
     rows: Any,
     sample: tuple[float, float],

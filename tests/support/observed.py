@@ -18,7 +18,7 @@ from contimg.astro.coordinates import (
     separation_rad,
 )
 from contimg.astro.telescope import SITE, primary_beam, stations
-from contimg.records.ms import Antennas, Header, Rows, create
+from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime.manifest import MANIFEST, Manifest, Output
 from contimg.runtime.tar import pack
 
@@ -156,7 +156,7 @@ class Observed:
         uvw = np.concatenate([self.uvw(mjd)[ant2] - self.uvw(mjd)[ant1] for mjd in self.mjds])
         dishes = Antennas(tuple(stations().names), stations().itrf_m, np.full(117, 4.65))
         ra, dec = self.centre()
-        header = Header(
+        header = MSHeader(
             "DSA_110",
             "field",
             ra,

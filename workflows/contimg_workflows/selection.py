@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from contimg.records.groups import GROUPS, group_record, latest
+from contimg.records.groups import GROUPS, group_record, list_latest
 from contimg.records.strips import STRIP_GAP_DEG, strip_name, strips
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
@@ -44,7 +44,7 @@ def latest_records(store: str) -> list[GroupRecord]:
         If a record cannot be read.
     """
     root = open_store(store)
-    keys = [one.entry.key for one in latest(root)]
+    keys = [one.entry.key for one in list_latest(root)]
     return [group_record(root.read(key), f"{root.root}/{key}") for key in keys]
 
 

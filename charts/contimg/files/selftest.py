@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import BufferReader
 from pydantic import Field
 
-from contimg.records.groups import record_name, recorded
+from contimg.records.groups import list_records, record_name
 from contimg.runtime.contract import command
 from contimg.runtime.errors import BadInputError, MissingError, StoreError
 from contimg.runtime.options import Options
@@ -95,7 +95,7 @@ def check(options: SelftestOptions, console: Console) -> dict[str, Any]:
     """Post the event, wait for the outcome, compare."""
     root = Path(options.folder, "store").read_text()
     store = open_store(root)
-    record = next(recorded(store), None)
+    record = next(list_records(store), None)
     if record is None:
         raise MissingError(
             f"{root}/groups",

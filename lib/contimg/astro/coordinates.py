@@ -1,9 +1,10 @@
 """Directions in the sky: apparent hour angle and Declination, ICRS, sidereal time, offline.
 
-The raw data are phased to directions in the *apparent* (HADEC) frame: hour angle and Declination that an observer at the
-site measures without refraction, in the Earth-fixed axes of ITRF. So it contains precession, nutation, annual aberration,
-light deflection by the Sun, diurnal aberration (up to 0.25" here) and polar motion (up to 0.5"). CASA's HADEC, astropy's
-HADec (at zero pressure) and pyuvdata's apparent coordinates are the same frame. All angles are radians, all times UTC.
+The raw data are phased to directions in the *apparent* (HADEC) frame: hour angle and Declination
+that an observer at the site measures without refraction, in the Earth-fixed axes of ITRF. It
+contains precession, nutation, annual aberration, light deflection by the Sun, diurnal aberration
+(up to 0.25" here) and polar motion (up to 0.5"). CASA's HADEC, astropy's HADec (at zero pressure)
+and pyuvdata's apparent coordinates are the same frame. All angles are radians, all times UTC.
 """
 
 from __future__ import annotations
@@ -11,28 +12,25 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import erfa
 import numpy as np
+import numpy.typing as npt
 
+from contimg.records.groups import MJD_ZERO_JD
 from contimg.runtime.errors import BadInputError
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+FloatArray = npt.NDArray[np.float64]
 
-    FloatArray = npt.NDArray[np.float64]
-
-MJD_ZERO_JD = 2400000.5
-"""Julian Date of MJD 0."""
-SECONDS_A_DAY = 86400.0
 SIDEREAL_RATE = 1.00273781191135448
-"""Turns of the Earth to the stars a UT1 day (IAU 2000, the rate of the Earth rotation angle)."""
+"""Turns of the Earth relative to the stars per UT1 day (IAU 2000 Earth rotation angle)."""
+ARCSEC_RAD = np.radians(1 / 3600)
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where an array stands, WGS84."""
+    """The position of an array, WGS84."""
 
     lat_deg: float
     lon_deg: float
@@ -42,16 +40,15 @@ class Site:
     @property
     def itrf_m(self) -> FloatArray:
         """Geocentric position, shape (3,), m."""
-        where = erfa.gd2gc(
-            erfa.WGS84, np.radians(self.lon_deg), np.radians(self.lat_deg), self.height_m
-        )
-        return np.asarray(where, np.float64)
+        lon, lat = np.radians(self.lon_deg), np.radians(self.lat_deg)
+        return np.asarray(erfa.gd2gc(erfa.WGS84, lon, lat, self.height_m), np.float64)
 
 
 def use_offline_iers() -> None:
-    """Make astropy use the Earth orientation that is installed (astropy-iers-data) and never the network.
+    """Make astropy use the installed Earth orientation (astropy-iers-data), never the network.
 
-    Call it before any use of astropy's own ``Time.ut1``, ``sidereal_time`` or ``AltAz``; the functions here need no call.
+    Call it before astropy's own ``Time.ut1``, ``sidereal_time`` or ``AltAz`` are used; the
+    functions of this module do not need it.
     """
     from astropy.utils import iers
 
@@ -80,31 +77,27 @@ def earth_rotation(mjd_utc: npt.ArrayLike) -> tuple[FloatArray, FloatArray, Floa
     mjd = np.atleast_1d(np.asarray(mjd_utc, np.float64))
     days, dut1, x, y = _finals()
     if not np.all((mjd >= days[0]) & (mjd < days[-1])):
-        found = f"MJD {np.nanmin(mjd):.5f} to {np.nanmax(mjd):.5f}"
-        remedy = "Correct the times, or install a newer astropy-iers-data."
-        raise BadInputError(
-            "Earth orientation",
-            f"expected times within MJD {days[0]:.0f} to {days[-1]:.0f}, found {found}.",
-            remedy,
+        problem = (
+            f"It is known from MJD {days[0]:.0f} to {days[-1]:.0f}, not at MJD "
+            f"{np.nanmin(mjd):.5f} to {np.nanmax(mjd):.5f}."
         )
+        remedy = "Correct the times, or install a newer astropy-iers-data."
+        raise BadInputError("Earth orientation", problem, remedy)
     low = np.searchsorted(days, mjd, side="right") - 1
     part = (mjd - days[low]) / (days[low + 1] - days[low])
     step = dut1[low + 1] - dut1[low]
     # A step of a second is a leap second at the end of the day.
     ut1_utc = dut1[low] + part * (step - np.round(step))
     shape = np.shape(mjd_utc)
-    arcsec = np.radians(1 / 3600)
-    return tuple(
-        v.reshape(shape)
-        for v in (ut1_utc, np.interp(mjd, days, x) * arcsec, np.interp(mjd, days, y) * arcsec)
-    )  # type: ignore[return-value]
+    x_rad, y_rad = (np.interp(mjd, days, arcsec) * ARCSEC_RAD for arcsec in (x, y))
+    return ut1_utc.reshape(shape), x_rad.reshape(shape), y_rad.reshape(shape)
 
 
 @functools.cache
 def _finals() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return MJD, UT1-UTC (s) and the polar motion (arcsec) of the installed IERS-A table, as astropy combines its bulletins.
+    """Return MJD, UT1-UTC (s) and polar motion (arcsec) of the installed IERS-A table.
 
-    Read here because astropy takes 1.5 s for it, which every process would pay that needs one apparent position.
+    The bulletins are combined as in astropy, which takes 1.5 s to read the table.
     """
     import astropy_iers_data
 
@@ -113,13 +106,12 @@ def _finals() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     table = np.frombuffer(content[: len(content) // width * width], "S1").reshape(-1, width)
 
     def column(first: int, last: int) -> FloatArray:
-        words = np.char.strip(
-            np.ascontiguousarray(table[:, first - 1 : last]).view(f"S{last - first + 1}").ravel()
-        )
+        letters = np.ascontiguousarray(table[:, first - 1 : last])
+        words = np.char.strip(letters.view(f"S{last - first + 1}").ravel())
         words[words == b""] = b"nan"
         return words.astype(np.float64)
 
-    # finals2000A: the columns of bulletin B, where it has a value already, else those of bulletin A.
+    # finals2000A: the columns of bulletin B where it has a value, else those of bulletin A.
     bulletin_b = (column(155, 165), column(135, 144), column(145, 154))
     bulletin_a = (column(59, 68), column(19, 27), column(38, 46))
     known = ~np.isnan(bulletin_a[0])
@@ -132,13 +124,13 @@ def _finals() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
 def apparent_hadec(
     ra_rad: npt.ArrayLike, dec_rad: npt.ArrayLike, mjd_utc: npt.ArrayLike, site: Site
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the apparent hour angle (-pi to pi, west positive) and Declination of ICRS directions, without refraction.
+    """Return the apparent hour angle (-pi to pi, west positive) and Declination, unrefracted.
 
     Parameters
     ----------
     ra_rad, dec_rad, mjd_utc
-        ICRS (epoch of date: no proper motion) and UTC; broadcast against each other. The dear part is done once an element of
-        `mjd_utc`, so give it as (T, 1) and the sources as (S,).
+        ICRS (epoch of date: no proper motion) and UTC; they broadcast. The slow part is done once
+        per element of `mjd_utc`, so give it as (T, 1) and the sources as (S,).
     site
         The observer.
 
@@ -155,7 +147,7 @@ def apparent_hadec(
 def icrs_of_hadec(
     ha_rad: npt.ArrayLike, dec_rad: npt.ArrayLike, mjd_utc: npt.ArrayLike, site: Site
 ) -> tuple[FloatArray, FloatArray]:
-    """Return ICRS RA (0 to 2 pi) and Dec of apparent hour angles and Declinations: the inverse of `apparent_hadec`."""
+    """Return ICRS RA (0 to 2 pi) and Dec of apparent directions; inverts `apparent_hadec`."""
     astrom = _astrometry(mjd_utc, site)
     cirs_ra, cirs_dec = erfa.atoiq("H", ha_rad, dec_rad, astrom)
     ra, dec = erfa.aticq(cirs_ra, cirs_dec, astrom)
@@ -165,32 +157,28 @@ def icrs_of_hadec(
 def local_sidereal_time_rad(mjd_utc: npt.ArrayLike, site: Site) -> FloatArray:
     """Return the local apparent sidereal time, 0 to 2 pi, of the shape of `mjd_utc`.
 
-    Greenwich apparent sidereal time (IAU 2006/2000A) plus the geodetic longitude. The RA of HA = 0 in ICRS differs from it by
-    precession and aberration since J2000, about 1200": use `icrs_of_hadec` for that.
+    Greenwich apparent sidereal time (IAU 2006/2000A) plus the geodetic longitude. The ICRS RA of
+    HA = 0 differs by precession and aberration since J2000, about 1200": use `icrs_of_hadec`.
     """
     mjd = np.asarray(mjd_utc, np.float64)
     dut1, _, _ = earth_rotation(mjd)
     ut1 = erfa.utcut1(MJD_ZERO_JD, mjd, dut1)
     terrestrial = erfa.taitt(*erfa.utctai(MJD_ZERO_JD, mjd))
-    return np.asarray(
-        erfa.anp(erfa.gst06a(*ut1, *terrestrial) + np.radians(site.lon_deg)), np.float64
-    )
+    greenwich = erfa.gst06a(*ut1, *terrestrial)
+    return np.asarray(erfa.anp(greenwich + np.radians(site.lon_deg)), np.float64)
 
 
 def direction_cosines(
     ra_rad: npt.ArrayLike, dec_rad: npt.ArrayLike, ra0_rad: npt.ArrayLike, dec0_rad: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return l (east), m (north) and n - 1 of directions about a centre (SIN projection); all broadcast.
+    """Return l (east), m (north) and n - 1 of directions about a centre (SIN projection).
 
-    n - 1 is made from l and m where that is exact, so that it does not lose its digits near the centre.
+    All arguments broadcast. n - 1 is computed from l and m where that is exact, so that it does
+    not lose digits near the centre.
     """
     dra = np.asarray(ra_rad, np.float64) - np.asarray(ra0_rad, np.float64)
-    sin_dec, cos_dec, sin0, cos0 = (
-        np.sin(dec_rad),
-        np.cos(dec_rad),
-        np.sin(dec0_rad),
-        np.cos(dec0_rad),
-    )
+    sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
+    sin0, cos0 = np.sin(dec0_rad), np.cos(dec0_rad)
     east = cos_dec * np.sin(dra)
     north = sin_dec * cos0 - cos_dec * sin0 * np.cos(dra)
     along = sin_dec * sin0 + cos_dec * cos0 * np.cos(dra)
@@ -201,7 +189,7 @@ def direction_cosines(
 def direction_of_cosines(
     l_rad: npt.ArrayLike, m_rad: npt.ArrayLike, ra0_rad: npt.ArrayLike, dec0_rad: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    """Return RA (0 to 2 pi) and Dec of direction cosines about a centre; NaN where l and m are beyond the horizon."""
+    """Return RA (0 to 2 pi) and Dec of direction cosines about a centre; NaN beyond the horizon."""
     east, north = np.asarray(l_rad, np.float64), np.asarray(m_rad, np.float64)
     with np.errstate(invalid="ignore"):
         along = np.sqrt(1.0 - east**2 - north**2)
@@ -215,12 +203,12 @@ def direction_of_cosines(
 def separation_rad(
     ra1_rad: npt.ArrayLike, dec1_rad: npt.ArrayLike, ra2_rad: npt.ArrayLike, dec2_rad: npt.ArrayLike
 ) -> FloatArray:
-    """Return the angle between directions, 0 to pi; exact at every distance; all broadcast."""
+    """Return the angle between directions, 0 to pi, exact at every distance; all broadcast."""
     return np.asarray(erfa.seps(ra1_rad, dec1_rad, ra2_rad, dec2_rad), np.float64)
 
 
 def circular_mean_rad(angle_rad: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> float:
-    """Return the direction of the mean unit vector of angles, 0 to 2 pi: the only mean that RA near 0h survives.
+    """Return the direction of the mean unit vector of angles, 0 to 2 pi; valid for RA near 0h.
 
     Raises
     ------
@@ -228,37 +216,20 @@ def circular_mean_rad(angle_rad: npt.ArrayLike, weight: npt.ArrayLike | None = N
         If the angles cancel, or there are none: then they have no mean.
     """
     angle = np.asarray(angle_rad, np.float64)
-    heavy = (
-        np.ones_like(angle)
-        if weight is None
-        else np.broadcast_to(np.asarray(weight, np.float64), angle.shape)
-    )
-    total = complex(np.sum(heavy * np.exp(1j * angle)))
-    if not abs(total) > 1e-9 * float(np.sum(np.abs(heavy))):
-        raise BadInputError(
-            "circular mean",
-            "expected angles with a mean direction, found none, or such as cancel.",
-            "Check the positions.",
-        )
+    given = np.asarray(1.0 if weight is None else weight, np.float64)
+    weights = np.broadcast_to(given, angle.shape)
+    total = complex(np.sum(weights * np.exp(1j * angle)))
+    if not abs(total) > 1e-9 * float(np.sum(np.abs(weights))):
+        problem = "The angles have no mean direction: there are none, or they cancel."
+        raise BadInputError("circular mean", problem, "Check the positions.")
     return float(np.angle(total) % (2 * np.pi))
 
 
-def _astrometry(mjd_utc: npt.ArrayLike, site: Site) -> Any:  # noqa: ANN401 - a structured array of SOFA's
+def _astrometry(mjd_utc: npt.ArrayLike, site: Site) -> Any:  # noqa: ANN401 - SOFA's structured array
     mjd = np.asarray(mjd_utc, np.float64)
     dut1, x, y = earth_rotation(mjd)
-    no_air, no_matter = 0.0, 0.0
-    astrom, _ = erfa.apco13(
-        MJD_ZERO_JD,
-        mjd,
-        dut1,
-        np.radians(site.lon_deg),
-        np.radians(site.lat_deg),
-        site.height_m,
-        x,
-        y,
-        no_air,
-        no_matter,
-        no_matter,
-        1e5,
-    )
+    place = np.radians(site.lon_deg), np.radians(site.lat_deg), site.height_m
+    no_pressure, celsius, humidity, wavelength_um = 0.0, 0.0, 0.0, 1e5
+    refraction = no_pressure, celsius, humidity, wavelength_um
+    astrom, _ = erfa.apco13(MJD_ZERO_JD, mjd, dut1, *place, x, y, *refraction)
     return astrom

@@ -1,18 +1,17 @@
-"""Loops of `contimg.astro.gains` and `contimg.astro.predict`, apart from them because numba is slow to import; the callers check shapes."""
+"""Compiled loops of `gains` and `predict`, in a module of their own as numba is slow to import.
+
+The callers check shapes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    ComplexArray = npt.NDArray[np.complex64]
-    FlagArray = npt.NDArray[np.bool_]
-    IntArray = npt.NDArray[np.int64]
+ComplexArray = npt.NDArray[np.complex64]
+FlagArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -27,7 +26,7 @@ def apply(  # noqa: PLR0913, PLR0917 - a kernel
     gain: ComplexArray,
     gain_flag: FlagArray,
 ) -> None:
-    """Multiply data, shape (rows, channels, polarizations), by inverse gains, in place, and flag where there are none."""
+    """Multiply data, shape (rows, channels, polarizations), by inverse gains in place."""
     rows, channels, pols = data.shape
     for r in range(rows):
         i, j, t = ant1[r], ant2[r], time_index[r]
@@ -53,7 +52,7 @@ def turn(
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def pick(model: ComplexArray, ant1: IntArray, ant2: IntArray, rows: ComplexArray) -> None:
-    """Copy (channel, i, j) to (row, channel), some channels at a time so that both sides stay in the cache."""
+    """Copy (channel, i, j) to (row, channel), 16 channels at a time for the cache's sake."""
     channels = rows.shape[1]
     for first in range(0, channels, 16):
         last = min(first + 16, channels)

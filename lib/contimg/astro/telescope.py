@@ -1,30 +1,26 @@
-"""The DSA-110: where its stations stand, how its band is cut, and what one dish sees."""
+"""The DSA-110: its stations, its band and the beam of one dish."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
 from importlib.resources import files
-from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
+import numpy.typing as npt
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import Site
 from contimg.records.groups import N_SUBBANDS
+from contimg.records.schemas.shipped import STATIONS
 from contimg.runtime.errors import UsageError
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 
 SITE = Site(lat_deg=37.234, lon_deg=-118.283, height_m=1188.0)
-"""As the data use it; a group's own header is to be preferred."""
+"""As in the data; a group's own header is to be preferred."""
 NAMES = ("OVRO_MMA", "DSA_110", "DSA-110")
-"""What the telescope is called in headers."""
+"""Names of the telescope in headers."""
 MS_NAME = "DSA_110"
 """TELESCOPE_NAME of every Measurement Set."""
 
@@ -40,10 +36,10 @@ INTEGRATIONS = 24
 GROUP_CADENCE_S = 309.24
 """Seconds from one group to the next."""
 SEFD_JY = 6000.0
-"""System equivalent flux density of one antenna and polarization; 5800 to 6500 Jy were measured."""
+"""System equivalent flux density of one antenna and polarization; measured: 5800 to 6500 Jy."""
 
 DISH_M = 4.65
-SERIES_BELOW = 1e-4
+MAX_SERIES_X = 1e-4
 """The x below which 1 - x^2/4 is the Airy pattern to every digit."""
 AIRY_HALF_POWER = 1.616339948310703
 """The x at which (2 J1(x) / x)^2 is one half."""
@@ -75,10 +71,9 @@ class Stations:
 @functools.cache
 def stations() -> Stations:
     """Return the stations; read-only arrays, shared by all callers."""
-    # Neither read_table nor to_numpy: both import pandas where it is installed, which takes longer than all the rest.
-    table = pq.ParquetFile(
-        BytesIO((files("contimg.astro") / "data" / "stations.parquet").read_bytes())
-    ).read()
+    data = (files("contimg.astro") / "data" / "stations.parquet").read_bytes()
+    table = STATIONS.read(data, "package data stations.parquet")
+    # Not to_numpy: that imports pandas if installed, which takes longer than all the rest.
     column = {
         name: np.array(table[name].to_pylist(), table[name].type.to_pandas_dtype())
         for name in table.column_names
@@ -88,13 +83,13 @@ def stations() -> Stations:
     for array in (*column.values(), itrf):
         array.flags.writeable = False
     return Stations(
-        column["station"],
-        tuple(str(arm) for arm in table["arm"].to_pylist()),
-        column["active"],
-        column["lat"],
-        column["lon"],
-        column["height"],
-        itrf,
+        number=column["station"],
+        arm=tuple(str(arm) for arm in table["arm"].to_pylist()),
+        active=column["active"],
+        lat_deg=column["lat"],
+        lon_deg=column["lon"],
+        height_m=column["height"],
+        itrf_m=itrf,
     )
 
 
@@ -107,46 +102,34 @@ def subband_frequencies_hz(subband: int) -> FloatArray:
         If there is no such subband.
     """
     if not 0 <= subband < N_SUBBANDS:
-        raise UsageError(
-            "subband",
-            f"expected 0 to {N_SUBBANDS - 1}, found {subband!s}.",
-            "Name a subband of the telescope.",
-        )
-    first = subband * CHANNELS_PER_SUBBAND
-    return TOP_HZ - CHANNEL_WIDTH_HZ * np.arange(
-        first, first + CHANNELS_PER_SUBBAND, dtype=np.float64
-    )
+        problem = f"There is no subband {subband}; they are 0 to {N_SUBBANDS - 1}."
+        raise UsageError("subband", problem, "Name a subband of the telescope.")
+    channels = np.arange(CHANNELS_PER_SUBBAND, dtype=np.float64) + subband * CHANNELS_PER_SUBBAND
+    return TOP_HZ - CHANNEL_WIDTH_HZ * channels
 
 
 def band_hz() -> FloatArray:
-    """Return the 768 channel centres of the whole band, Hz, ascending: those of a Measurement Set's one spectral window."""
+    """Return the 768 channel centres of a Measurement Set's spectral window, Hz, ascending."""
     return TOP_HZ - CHANNEL_WIDTH_HZ * np.arange(N_CHANNELS - 1, -1, -1, dtype=np.float64)
 
 
 def primary_beam(separation_rad: npt.ArrayLike, freq_hz: npt.ArrayLike) -> FloatArray:
-    """Return the power pattern of one dish, 1 at the centre: an Airy disc of 4.65 m; arguments broadcast.
+    """Return the power pattern of one dish, 1 at the centre: an Airy disc of 4.65 m.
 
-    (2 J1(x) / x)^2 with x = pi D sin(separation) / wavelength: a uniformly lit circular aperture (Born & Wolf, 8.5.2).
+    (2 J1(x) / x)^2 with x = pi D sin(separation) / wavelength: a uniformly illuminated circular
+    aperture (Born & Wolf, 8.5.2). The arguments broadcast.
     """
-    from scipy.special import (
-        j1,
-    )  # the light callers of this module (options, watch) do without scipy
+    from scipy.special import j1  # slow to import, and options and watch do without
 
-    x = (
-        np.pi
-        * DISH_M
-        / SPEED_OF_LIGHT_M_S
-        * np.asarray(freq_hz, np.float64)
-        * np.sin(np.abs(separation_rad))
-    )
-    central = x < SERIES_BELOW  # where the quotient is 0/0
+    frequency = np.asarray(freq_hz, np.float64)
+    x = np.pi * DISH_M / SPEED_OF_LIGHT_M_S * frequency * np.sin(np.abs(separation_rad))
+    central = x < MAX_SERIES_X  # where the quotient is 0/0
     safe = np.where(central, 1.0, x)
     return np.asarray(np.where(central, 1.0 - x**2 / 4, (2 * j1(safe) / safe) ** 2))
 
 
 def beam_fwhm_rad(freq_hz: npt.ArrayLike) -> FloatArray:
     """Return the full width at half maximum of the primary beam: 2.71 deg at 1.405 GHz."""
-    half = np.arcsin(
-        AIRY_HALF_POWER * SPEED_OF_LIGHT_M_S / (np.pi * DISH_M * np.asarray(freq_hz, np.float64))
-    )
+    wavelengths = np.pi * DISH_M * np.asarray(freq_hz, np.float64)
+    half = np.arcsin(AIRY_HALF_POWER * SPEED_OF_LIGHT_M_S / wavelengths)
     return np.asarray(2 * half, np.float64)

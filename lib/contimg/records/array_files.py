@@ -1,23 +1,20 @@
-"""NumPy archives of the same bytes everywhere."""
+"""NumPy archives whose bytes depend on their arrays alone."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy.typing as npt
+import numpy.typing as npt
 
 
 def to_npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Return what `numpy.load` reads: the same arrays are the same bytes.
+    """Return the bytes of a file for `numpy.load`: the same arrays, the same bytes.
 
-    np.savez leaves to Python's zipfile how its entries look, which changed between 3.11.2 and 3.11.7.
+    Those of np.savez depend on Python's zipfile, which changed between 3.11.2 and 3.11.7.
     """
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:

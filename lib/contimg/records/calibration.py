@@ -1,19 +1,15 @@
-"""The record of a calibration: which caltables to apply, where they come from, and what may be said of them."""
+"""The record of a calibration: which caltables to apply, their origin and their quality."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
+from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.record import Record
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from contimg.astro.gains import Gains
-    from contimg.runtime.context import Context
 
 RECORD = "calibration.json"
 CalibrationSource = Literal[
@@ -23,9 +19,9 @@ CalibrationSource = Literal[
     "BORROWED_VALIDATED",
     "NO_VIABLE_TABLE",
 ]
-"""The rung of the ladder that a set came from; no artifact is ever made with the last one."""
+"""How a set was found, the best first; no artifact is ever made with the last one."""
 FluxAnchor = Literal["standard", "catalogue", "nvss"]
-"""What the flux scale rests on: a flux standard, a catalogue calibrator, the ensemble of NVSS sources."""
+"""What sets the flux scale: a flux standard, a catalogue calibrator, the field's NVSS sources."""
 
 
 class AppliedTable(Record):
@@ -34,13 +30,13 @@ class AppliedTable(Record):
     role: Literal["delay", "bandpass", "phase", "gain", "field"]
     kind: Literal["K", "B", "G"]
     file: str
-    """Name of its tar in the artifact that holds the record: an artifact is complete in itself, selected tables are copied."""
+    """Name of its tar in the artifact with the record; tables of another set are copied there."""
     interp: Literal["nearest", "linear"]
     """In time; amplitude and phase separately."""
 
 
 class CalibratorRecord(Record):
-    """What a set was solved on."""
+    """The calibrator on which a set was solved."""
 
     name: str
     ra_deg: float
@@ -64,13 +60,13 @@ class FieldPhase(Record):
     model_jy: float = 0.0
     """Sum of their apparent fluxes, Jy."""
     phase_error_deg: float | None = None
-    """Expected error of one antenna's phase from noise and from sources that the model lacks, degrees."""
+    """Expected error of one antenna's phase from noise and sources not in the model, degrees."""
     scale: float | None = None
     """Calibrated data over model, amplitude: 1 if the set fits this field."""
 
 
 class SetSource(Record):
-    """Where a selected set was solved."""
+    """The artifact in which a selected set was solved."""
 
     group: str
     key: str
@@ -81,14 +77,14 @@ class SetSource(Record):
 
 
 class Calibration(Record):
-    """calibration.json: what the calibrate stage always ends in."""
+    """calibration.json, the result of the calibrate stage."""
 
     schema_version: Literal[1] = 1
     group: str
     mjd: float
     """Midpoint of the group, UTC."""
     dec_deg: float
-    """Strip: the apparent Declination that the array points to (of the phase centre, for other telescopes)."""
+    """Strip: the apparent Declination of the pointing (other telescopes: of the phase centre)."""
     tables: tuple[AppliedTable, ...]
     """All of them multiply; their order is that of solving."""
     rung: CalibrationSource
@@ -112,26 +108,16 @@ def read_calibration(context: Context, uri: str) -> Calibration:
     Raises
     ------
     BadInputError
-        If it is none.
+        If it is not such a record.
     """
     where = f"{uri.rstrip('/')}/{RECORD}"
     try:
         return Calibration.model_validate_json(context.read(where))
     except ValidationError as error:
-        raise BadInputError(
-            where,
-            f"expected a calibration record, found {error!s}.",
-            "Run contimg-calibrate again.",
-        ) from error
+        problem = f"This is not a calibration record: {error}."
+        raise BadInputError(where, problem, "Run contimg-calibrate again.") from error
 
 
 def fetch_tables(context: Context, uri: str, calibration: Calibration) -> list[Path]:
-    """Unpack the caltables of a calibrate artifact into scratch; return their folders in the order of the record."""
+    """Unpack the caltables of a calibrate artifact into scratch; return their folders in order."""
     return [context.fetch_tree(uri, table.file) for table in calibration.tables]
-
-
-def load_gains(context: Context, uri: str) -> Gains:
-    """Read all caltables of a calibrate artifact, ready to evaluate."""
-    from contimg.astro.gains import Gains  # numba is slow to import
-
-    return Gains.read(fetch_tables(context, uri, read_calibration(context, uri)))

@@ -1,28 +1,25 @@
-"""Flags of a Measurement Set outside of it: one bit a visibility, packed and compressed; the same flags make the same bytes.
+"""Files of flags: one bit per visibility of a Measurement Set, packed and compressed.
 
-A line of text says what follows: ``contimg-flags 1 ROWS CHANNELS CORRELATIONS``. Then comes one zstd frame of the bits in C order,
-most significant bit first; True is flagged. Rows, channels and correlations are those of the MS, in its order.
+A line of text, ``contimg-flags 1 ROWS CHANNELS CORRELATIONS``, is followed by one zstd frame of the
+bits in C order, most significant bit first; True is flagged. Rows, channels and correlations are
+those of the MS, in its order. The same flags make the same bytes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from contimg.runtime.errors import BadInputError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    BoolArray = npt.NDArray[np.bool_]
+BoolArray = npt.NDArray[np.bool_]
 
 MAGIC = b"contimg-flags 1"
-LEVEL = 3
-"""zstd level: higher ones gain nothing on flags that look like noise."""
+ZSTD_LEVEL = 3
+"""Higher levels gain nothing on flags that look like noise."""
 DIMENSIONS = 3
 
 
@@ -51,13 +48,12 @@ def read_flags(path: Path) -> BoolArray:
 def pack_flags(flags: BoolArray, where: str = "flags") -> bytes:
     """Return the file's bytes; `where` names it in errors."""
     if flags.ndim != DIMENSIONS:
-        raise BadInputError(
-            where,
-            f"expected flags of shape (rows, channels, correlations), found shape {flags.shape}.",
-            "Correct the stage.",
-        )
+        problem = f"The flags have shape {flags.shape}, not (rows, channels, correlations)."
+        raise BadInputError(where, problem, "Correct the stage.")
     header = b" ".join([MAGIC, *(str(size).encode() for size in flags.shape)])
-    packed: bytes = pa.Codec("zstd", LEVEL).compress(np.packbits(flags).tobytes(), asbytes=True)
+    packed: bytes = pa.Codec("zstd", ZSTD_LEVEL).compress(
+        np.packbits(flags).tobytes(), asbytes=True
+    )
     return header + b"\n" + packed
 
 
@@ -71,25 +67,16 @@ def unpack_flags(data: bytes, where: str = "flags") -> BoolArray:
     """
     header, _, packed = data.partition(b"\n")
     sizes = header.removeprefix(MAGIC + b" ").split()
-    if (
-        not header.startswith(MAGIC)
-        or len(sizes) != DIMENSIONS
-        or not all(size.isdigit() for size in sizes)
-    ):
-        raise BadInputError(
-            where,
-            f"expected a flag file ({MAGIC.decode()} …), found {header[:40]!r}.",
-            "Name an artifact of contimg-flag.",
-        )
+    has_shape = len(sizes) == DIMENSIONS and all(size.isdigit() for size in sizes)
+    if not header.startswith(MAGIC) or not has_shape:
+        problem = f"This is not a flag file: it begins with {header[:40]!r}, not {MAGIC!r}."
+        raise BadInputError(where, problem, "Name an artifact of contimg-flag.")
     shape = tuple(int(size) for size in sizes)
     count = int(np.prod(shape))
     try:
         bits = pa.Codec("zstd").decompress(packed, (count + 7) // 8, asbytes=True)
     except (OSError, pa.ArrowException) as error:
-        raise BadInputError(
-            where,
-            f"expected flags of shape {shape}, found {error!s}.",
-            "The file is damaged; flag the group again.",
-        ) from error
+        problem = f"The file is damaged (flags of shape {shape}): {error}."
+        raise BadInputError(where, problem, "Flag the group again.") from error
     flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=count)
     return flat.view(np.bool_).reshape(shape)

@@ -1,11 +1,12 @@
-"""Groups of subbands: the record that makes a group exist, and the names that everything about it carries."""
+"""Groups of subbands: their records and names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field, ValidationError
 
@@ -13,20 +14,17 @@ from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Input, digest_json, object_input
 from contimg.runtime.options import InputKind
 from contimg.runtime.record import Record
-from contimg.runtime.store import Entry, open_store, split
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from contimg.runtime.store import Store
+from contimg.runtime.store import Entry, Store, open_store, split
 
 N_SUBBANDS = 16
-JD_OF_MJD_0 = 2400000.5
-MJD_OF_UNIX_0 = 40587
+MJD_ZERO_JD = 2_400_000.5
+"""Julian Date of MJD 0."""
+UNIX_EPOCH = datetime.fromtimestamp(0, UTC)
+UNIX_EPOCH_MJD = 40587
 GROUPS = "groups/"
-"""Where the records lie below the store's root."""
+"""Folder of the records below the store's root."""
 INCOMING = "incoming/"
-"""Where the subbands lie below the store's root."""
+"""Folder of the subbands below the store's root."""
 
 _SUBBAND = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(?P<index>\d\d)\.hdf5")
 _RECORD = re.compile(r"(?P<id>\d{8}t\d{6})-a(?P<attempt>[1-9]\d*)\.json")
@@ -34,7 +32,7 @@ _RECORD = re.compile(r"(?P<id>\d{8}t\d{6})-a(?P<attempt>[1-9]\d*)\.json")
 
 @dataclass(frozen=True)
 class SubbandName:
-    """What the name of a finished subband says."""
+    """Time and index in the name of a complete subband file."""
 
     stamp: datetime
     """UTC by the clock of the node that wrote it, which may be 21 s off its neighbours'."""
@@ -48,7 +46,7 @@ class Subband(Record):
     index: int = Field(ge=0, lt=N_SUBBANDS)
     """0 is the highest frequency."""
     uri: str
-    """In the stored record relative to the store's root, so that a store can be moved; `read_group` makes it absolute."""
+    """Relative to the store's root in the stored record, which can be moved so; else absolute."""
     size: int
     """Bytes."""
     modified: AwareDatetime
@@ -68,13 +66,13 @@ class GroupRecord(Record):
     duration_s: float
     """From the first integration's midpoint to the last one's, seconds."""
     dec_deg: float | None
-    """Apparent Declination that the dishes point to, degrees; None if the header does not say."""
+    """Apparent Declination of the pointing, degrees; None if it is not in the header."""
     subbands: tuple[Subband, ...]
     """By index, each index at most once."""
     missing: tuple[int, ...] = ()
-    """Subbands that the attempt has to do without."""
+    """Subbands that the attempt does not have."""
     retries: int = Field(default=0, ge=0)
-    """How often these very subbands were begun anew, after runs that the world ended."""
+    """How often the same subbands were started again after infrastructure failures."""
 
     @property
     def name(self) -> str:
@@ -98,7 +96,7 @@ class GroupRecord(Record):
 
 
 def subband_name(name: str) -> SubbandName | None:
-    """Read the name of a finished subband; None for anything else, such as one that is still being written."""
+    """Read the name of a complete subband file; None for any other, such as a partial one."""
     match = _SUBBAND.fullmatch(name)
     if match is None or int(match["index"]) >= N_SUBBANDS:
         return None
@@ -110,13 +108,13 @@ def subband_name(name: str) -> SubbandName | None:
 
 
 def record_name(name: str) -> tuple[str, int] | None:
-    """Split the name of a record's object, ID-aN.json, into id and attempt; None for anything else."""
+    """Split the name of a record, ID-aN.json, into id and attempt; None for any other name."""
     match = _RECORD.fullmatch(name)
     return (match["id"], int(match["attempt"])) if match else None
 
 
 class Recorded(NamedTuple):
-    """A record in a store's listing; sorts by group, then by attempt, where keys would have a10 before a2."""
+    """A record in a store's listing; sorts by group, then by attempt (keys have a10 before a2)."""
 
     group: str
     attempt: int
@@ -128,7 +126,7 @@ class Recorded(NamedTuple):
         return f"{self.group}-a{self.attempt}"
 
 
-def recorded(store: Store, prefix: str = "") -> Iterator[Recorded]:
+def list_records(store: Store, prefix: str = "") -> Iterator[Recorded]:
     """List the records whose names begin with `prefix`, by key."""
     for entry in store.entries(f"{GROUPS}{prefix}"):
         name = record_name(entry.key.removeprefix(GROUPS))
@@ -136,29 +134,29 @@ def recorded(store: Store, prefix: str = "") -> Iterator[Recorded]:
             yield Recorded(*name, entry)
 
 
-def latest(store: Store) -> list[Recorded]:
+def list_latest(store: Store) -> list[Recorded]:
     """List the record of the latest attempt at each group, by id."""
-    return list({one.group: one for one in sorted(recorded(store))}.values())
+    return list({one.group: one for one in sorted(list_records(store))}.values())
 
 
 def utc_of_jd(jd: float) -> datetime:
-    """Return the UTC of a Julian date (good to 40 microseconds, which is what a float64 holds)."""
-    return utc_of_mjd(jd - JD_OF_MJD_0)
+    """Return the UTC of a Julian date, to the 40 microseconds that a float64 resolves."""
+    return utc_of_mjd(jd - MJD_ZERO_JD)
 
 
 def utc_of_mjd(mjd: float) -> datetime:
     """Return the UTC moment of an MJD."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(days=mjd - MJD_OF_UNIX_0)
+    return UNIX_EPOCH + timedelta(days=mjd - UNIX_EPOCH_MJD)
 
 
 def day_of_mjd(mjd: float) -> str:
-    """Return the UTC day of an MJD, as tables are parted by it."""
+    """Return the UTC day of an MJD, by which tables are partitioned."""
     return utc_of_mjd(mjd).strftime("%Y-%m-%d")
 
 
 def mjd_of(moment: datetime) -> float:
     """Return the MJD of a UTC moment."""
-    return MJD_OF_UNIX_0 + (moment - datetime.fromtimestamp(0, UTC)) / timedelta(days=1)
+    return UNIX_EPOCH_MJD + (moment - UNIX_EPOCH) / timedelta(days=1)
 
 
 def group_id(t0: datetime) -> str:
@@ -178,16 +176,16 @@ def read_group(uri: str) -> GroupRecord:
     """
     store, key = split(uri)
     record = group_record(store.read(key), uri)
-    root = store_of(uri)
-    subbands = tuple(
-        s.model_copy(update={"uri": s.uri if _absolute(s.uri) else f"{root}/{s.uri}"})
-        for s in record.subbands
-    )
-    return record.model_copy(update={"subbands": subbands})
+    root, subbands = store_of(uri), []
+    for subband in record.subbands:
+        is_absolute = subband.uri.startswith("/") or "://" in subband.uri
+        full = subband.uri if is_absolute else f"{root}/{subband.uri}"
+        subbands.append(subband.model_copy(update={"uri": full}))
+    return record.model_copy(update={"subbands": tuple(subbands)})
 
 
 def group_record(data: bytes, uri: str) -> GroupRecord:
-    """Return the record that an object at `uri` holds, with the subbands' URIs as they stand there.
+    """Parse the content of a group record; the subbands' URIs stay as they are.
 
     Raises
     ------
@@ -197,35 +195,26 @@ def group_record(data: bytes, uri: str) -> GroupRecord:
     try:
         return GroupRecord.model_validate_json(data)
     except ValidationError as error:
-        raise BadInputError(
-            uri,
-            f"expected a group record, found {error!s}.",
-            "Name a STORE/groups/ID-aN.json that watch wrote.",
-        ) from error
+        problem = f"This is not a group record: {error}."
+        remedy = "Name a STORE/groups/ID-aN.json that watch wrote."
+        raise BadInputError(uri, problem, remedy) from error
 
 
 def group_input(name: str, uri: str) -> Input:
-    """Describe a group's record as an input: what is in it, but neither which attempt it is nor how often it was tried."""
+    """Describe a group's record as an input, without the numbers of the attempt and of retries."""
     store, key = split(uri)
     try:
         record = group_record(store.read(key), uri)
-    except BadInputError:  # whoever reads it says what is wrong
+    except BadInputError:  # the stage that reads it reports it
         return object_input(name, uri)
-    return Input(
-        name=name,
-        uri=uri,
-        digest=digest_json(record.model_dump(mode="json", exclude={"attempt", "retries"})),
-    )
+    content = record.model_dump(mode="json", exclude={"attempt", "retries"})
+    return Input(name=name, uri=uri, digest=digest_json(content))
 
 
 GroupURI = Annotated[str, InputKind("group", group_input)]
-"""URI of a group's record, digested without the number of the attempt: the same subbands again are the same work."""
+"""URI of a group's record, digested without the attempt: the same subbands are the same work."""
 
 
 def store_of(uri: str) -> str:
-    """Return the root of the store that a group record lies in."""
+    """Return the root of the store of a group record."""
     return open_store(uri.rpartition("/")[0] or ".").root.rpartition("/")[0]
-
-
-def _absolute(uri: str) -> bool:
-    return uri.startswith("/") or "://" in uri

@@ -1,9 +1,10 @@
-"""Reading our FITS images: pixels, sky coordinates and beam; the effective beam map and the rms map are such images too."""
+"""Our FITS images, beam maps and rms maps: pixels, sky coordinates and restoring beam."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 from contimg.runtime.errors import BadFileError, BadImageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
@@ -39,7 +38,7 @@ class Beam:
         Parameters
         ----------
         cell_x_deg, cell_y_deg
-            Signed increments of the image axes (CDELT): the first is negative where RA grows to the left.
+            Signed increments of the image axes (CDELT), negative where RA grows to the left.
         """
         sin, cos = np.sin(np.radians(self.pa_deg)), np.cos(np.radians(self.pa_deg))
         along = np.array([cell_x_deg * sin, cell_y_deg * cos]) / self.major_deg
@@ -78,15 +77,12 @@ class SkyImage:
         Raises
         ------
         BadImageError
-            If the header has none, or one of no size.
+            If the header has none, or one without a size.
         """
         values = [self.header.get(name) for name in ("BMAJ", "BMIN", "BPA")]
         if any(value is None for value in values) or min(values[:2]) <= 0:
-            raise BadImageError(
-                self.where,
-                f"expected BMAJ, BMIN and BPA in the header, found {values!s}.",
-                "Image with a restoring beam.",
-            )
+            problem = f"The header has no valid BMAJ, BMIN and BPA: {values}."
+            raise BadImageError(self.where, problem, "Image with a restoring beam.")
         return Beam(*(float(value) for value in values))
 
     def to_pixels(self, ra_deg: FloatArray, dec_deg: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -101,13 +97,13 @@ class SkyImage:
         return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
 
     def sample(self, ra_deg: FloatArray, dec_deg: FloatArray) -> FloatArray:
-        """Return bilinear values at ICRS positions, NaN outside; for maps that are smooth over a pixel, such as a beam."""
+        """Return bilinear values at ICRS positions, NaN outside; for maps smooth over a pixel."""
         x, y = self.to_pixels(ra_deg, dec_deg)
         return bilinear(self.pixels, x, y)
 
 
 def bilinear(pixels: Pixels, x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return bilinear values of `pixels`, shape (ny, nx), at zero-based x, y, shape (N,); NaN outside."""
+    """Return bilinear values at zero-based x, y, shape (N,); NaN outside of `pixels`, (ny, nx)."""
     ny, nx = pixels.shape
     inside = (x >= 0) & (y >= 0) & (x <= nx - 1) & (y <= ny - 1)  # False for NaN
     safe_x, safe_y = np.where(inside, x, 0.0), np.where(inside, y, 0.0)
@@ -119,12 +115,12 @@ def bilinear(pixels: Pixels, x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def read_image(path: Path, where: str = "") -> SkyImage:
-    """Read a FITS image of one plane; axes of length one (WSClean's frequency and Stokes) are dropped.
+    """Read a FITS image of one plane, without axes of length one (WSClean's frequency and Stokes).
 
     Parameters
     ----------
     where
-        What messages call the image, such as its URI; its path if empty.
+        Name of the image in messages, such as its URI; its path if empty.
 
     Raises
     ------
@@ -133,33 +129,25 @@ def read_image(path: Path, where: str = "") -> SkyImage:
     BadImageError
         If it is not one plane with celestial coordinates, or has no finite pixel.
     """
-    from astropy.io import fits  # half a second that --help does not pay
+    from astropy.io import fits  # takes half a second
+    from astropy.wcs import WCS, FITSFixedWarning
 
     name = where or str(path)
     try:
         with fits.open(path, memmap=False) as file:
             header, data = file[0].header, file[0].data
     except (OSError, ValueError, TypeError, IndexError) as error:
-        raise BadFileError(
-            name, f"expected a whole FITS file, found {error!s}.", "Make the image again."
-        ) from error
-    plane = np.squeeze(data) if data is not None else np.empty(0)
-    wcs = _celestial(header)
-    if plane.ndim != 2 or min(plane.shape) < 2 or not wcs.has_celestial:  # noqa: PLR2004 - two axes
-        raise BadImageError(
-            name,
-            f"expected one plane with celestial axes, found shape {plane.shape}.",
-            "Name an image of one plane.",
-        )
-    if not np.isfinite(plane).any():
-        raise BadImageError(name, "expected finite pixels, found none.", "Look at the imaging log.")
-    return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs)
-
-
-def _celestial(header: Header) -> WCS:
-    from astropy.wcs import WCS, FITSFixedWarning
-
+        problem = f"This is not a whole FITS file: {error}."
+        raise BadFileError(name, problem, "Make the image again.") from error
     with warnings.catch_warnings():
-        # CASA's and WSClean's headers spell some keywords in old ways; astropy reads them rightly and says so each time.
+        # astropy reads the old spellings of CASA and WSClean correctly, but warns each time.
         warnings.simplefilter("ignore", FITSFixedWarning)
-        return WCS(header, naxis=2)
+        wcs = WCS(header, naxis=2)
+    plane = np.squeeze(data) if data is not None else np.empty(0)
+    if plane.ndim != 2 or min(plane.shape) < 2 or not wcs.has_celestial:  # noqa: PLR2004 - two axes
+        problem = f"The image is not one plane with celestial axes; its shape is {plane.shape}."
+        raise BadImageError(name, problem, "Name an image of one plane.")
+    if not np.isfinite(plane).any():
+        raise BadImageError(name, "No pixel is finite.", "Look at the imaging log.")
+    pixels = np.ascontiguousarray(plane, dtype=np.float32)
+    return SkyImage(where=name, pixels=pixels, header=header, wcs=wcs)

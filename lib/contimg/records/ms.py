@@ -1,40 +1,41 @@
-"""Measurement Sets with one field, one phase centre and one spectral window: the one writer and reader of the house.
+"""Writer and reader of Measurement Sets with one field, one phase centre and one spectral window.
 
-Big columns lie in tiles of about 1 MiB that hold all channels of some rows, so that a block of rows is one sequential read.
-The same rows make the same bytes (`contimg.runtime.tar` leaves the lock file out). Sign of the phases: a source of flux S at the
-direction cosines l, m (east, north; ICRS) of the phase centre has DATA = S exp(+2 pi i (u l + v m + w (n - 1)) / lambda) with
-the UVW of the same row, and a gain error makes it g_i conj(g_j) of that, i = ANTENNA1, j = ANTENNA2.
+Big columns are stored in tiles of about 1 MiB with all channels of some rows, so that a block of
+rows is one sequential read. The same rows make the same bytes (tars leave the lock file out). Sign
+of the phases: a source of flux S at the direction cosines l, m (east, north; ICRS) of the phase
+centre has DATA = S exp(+2 pi i (u l + v m + w (n - 1)) / lambda) with the UVW of the same row; a
+gain error multiplies it by g_i conj(g_j), i = ANTENNA1, j = ANTENNA2.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from contimg.runtime.errors import BadInputError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.float64]
-    IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int32]
 
 TILE_BYTES = 1 << 20
-"""Bytes of one tile of a visibility column."""
-ROW_TILE = 16384
+"""Size of one tile of a visibility column."""
+TILE_ROWS = 16384
 """Rows of one tile of the small columns."""
 XX, YY, STOKES_I = 9, 12, 1
 """Codes of casacore's ``Stokes`` enumeration."""
 TOPOCENTRIC = 5
-"""Code of casacore's ``MFrequency`` for frequencies as the telescope counts them."""
-FOREVER_S = 1e30
+"""Code of casacore's ``MFrequency`` for topocentric frequencies."""
+FEED_INTERVAL_S = 1e30
+"""Validity of the FEED table: for ever."""
+READ_ONLY = {"ack": False, "lockoptions": "usernoread"}
+"""Arguments of casacore's ``table`` for readers, which take no lock so that no other one waits."""
 COLUMN_TYPES = {
     "DATA": "complex",
     "MODEL_DATA": "complex",
@@ -42,39 +43,22 @@ COLUMN_TYPES = {
     "WEIGHT_SPECTRUM": "float",
 }
 """Columns that a caller may ask for besides FLAG, and their casacore types."""
-SCALARS = (
-    "TIME",
-    "TIME_CENTROID",
-    "INTERVAL",
-    "EXPOSURE",
-    "SCAN_NUMBER",
-    "ARRAY_ID",
-    "OBSERVATION_ID",
-    "DATA_DESC_ID",
-    "FIELD_ID",
-    "PROCESSOR_ID",
-    "STATE_ID",
-    "FEED1",
-    "FEED2",
-    "FLAG_ROW",
+ZERO_COLUMNS = (
+    *("ARRAY_ID", "OBSERVATION_ID", "DATA_DESC_ID", "FIELD_ID"),
+    *("PROCESSOR_ID", "STATE_ID", "FEED1", "FEED2"),
 )
-FIXED: dict[str, dict[str, tuple[int, ...]]] = {
+"""Scalar columns whose value is 0 in every row."""
+SCALAR_COLUMNS = (
+    *("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "SCAN_NUMBER"),
+    *(*ZERO_COLUMNS, "FLAG_ROW"),
+)
+FIXED_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "FEED": {"BEAM_OFFSET": (2, 2), "POL_RESPONSE": (2, 2)},
     "FIELD": {"DELAY_DIR": (1, 2), "PHASE_DIR": (1, 2), "REFERENCE_DIR": (1, 2)},
 }
-"""Arrays of subtables that get a fixed shape, as numpy sees it."""
-FIXED_SHAPE = 5
+"""Arrays of subtables that get a fixed shape, as in numpy."""
+FIXED_SHAPE_OPTION = 5
 """casacore's ColumnDesc::Direct | FixedShape."""
-ZEROS = (
-    "ARRAY_ID",
-    "OBSERVATION_ID",
-    "DATA_DESC_ID",
-    "FIELD_ID",
-    "PROCESSOR_ID",
-    "STATE_ID",
-    "FEED1",
-    "FEED2",
-)
 
 
 @dataclass(frozen=True)
@@ -89,8 +73,8 @@ class Antennas:
 
 
 @dataclass(frozen=True)
-class Header:
-    """What an MS says once."""
+class MSHeader:
+    """Metadata of a whole MS."""
 
     telescope: str
     field: str
@@ -106,7 +90,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Rows:
-    """What an MS says of each of its N rows, time-major."""
+    """Metadata of each of the N rows, time-major."""
 
     time_s: FloatArray
     """Midpoints, UTC, MJD in seconds, shape (N,)."""
@@ -114,7 +98,7 @@ class Rows:
     antenna1: IntArray
     antenna2: IntArray
     uvw_m: FloatArray
-    """Shape (N, 3), the sign that the module's docstring states."""
+    """Shape (N, 3), sign as in the module's docstring."""
     weight: npt.NDArray[np.float32]
     """Shape (N, correlations); SIGMA is its inverse square root, 0 where it is 0."""
 
@@ -123,18 +107,18 @@ class Rows:
 
 
 class Writer:
-    """An MS being written, all rows there, visibilities block by block; `create` makes it."""
+    """An MS being written, in blocks of rows; `create` makes it with all rows."""
 
     def __init__(self, table: Any) -> None:  # noqa: ANN401 - casacore has no types
         self._table = table
 
     def put(self, first: int, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write consecutive rows from `first` on; each array has shape (rows, channels, correlations)."""
+        """Write rows from `first` on; each array has shape (rows, channels, correlations)."""
         for name, values in columns.items():
             self._table.putcol(name, values, first, len(values))
 
-    def weigh(self, first: int, weight: npt.NDArray[np.float32]) -> None:
-        """Write WEIGHT, shape (rows, correlations), and the SIGMA that follows."""
+    def put_weight(self, first: int, weight: npt.NDArray[np.float32]) -> None:
+        """Write WEIGHT, shape (rows, correlations), and the SIGMA that follows from it."""
         self.put(first, {"WEIGHT": weight, "SIGMA": sigma_of(weight)})
 
 
@@ -147,32 +131,50 @@ def sigma_of(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 @contextlib.contextmanager
 def create(
-    path: Path, header: Header, rows: Rows, columns: Sequence[str] = ("DATA",)
+    path: Path, header: MSHeader, rows: Rows, columns: Sequence[str] = ("DATA",)
 ) -> Iterator[Writer]:
-    """Make an MS with all its subtables and rows; FLAG and `columns` are for the caller to put, in blocks.
+    """Make an MS with all its subtables and rows; the caller puts FLAG and `columns`, in blocks.
 
     Raises
     ------
     BadInputError
-        If the frequencies do not ascend: readers of spectral windows disagree about such.
+        If the frequencies do not ascend: readers disagree about such spectral windows.
     """
     import casacore.tables as ct
 
     if np.any(np.diff(header.frequencies_hz) <= 0):
-        raise BadInputError(
-            str(path),
-            "expected ascending channels, found others.",
-            "Sort channels and data before writing them.",
-        )
+        remedy = "Sort channels and data before writing them."
+        raise BadInputError(str(path), "The channels do not ascend in frequency.", remedy)
     with ct.default_ms(str(path), *_layout(header, columns)) as table:
         table.addrows(len(rows))
-        _put_rows(table, rows)
-        _put_keywords(table, header, columns)
+        zeros = np.zeros(len(rows), np.int32)
+        values: dict[str, npt.NDArray[Any]] = {
+            "TIME": rows.time_s,
+            "TIME_CENTROID": rows.time_s,
+            "INTERVAL": rows.interval_s,
+            "EXPOSURE": rows.interval_s,
+            "ANTENNA1": rows.antenna1,
+            "ANTENNA2": rows.antenna2,
+            "UVW": rows.uvw_m,
+            "WEIGHT": rows.weight,
+            "SIGMA": sigma_of(rows.weight),
+            "SCAN_NUMBER": zeros + 1,
+            "FLAG_ROW": np.zeros(len(rows), bool),
+            **dict.fromkeys(ZERO_COLUMNS, zeros),
+        }
+        for name, value in values.items():
+            table.putcol(name, value)
+        table.putcolkeyword("UVW", "MEASINFO", {"type": "uvw", "Ref": "ICRS"})
+        if "MODEL_DATA" in columns:
+            # CASA's calibration looks for it.
+            channels = np.array([[0, len(header.frequencies_hz)]], np.int32)
+            table.putcolkeyword("MODEL_DATA", "CHANNEL_SELECTION", channels)
         yield Writer(table)
-    _put_subtables(path, header, rows)
+    for name, subtable in _subtables(header, rows).items():
+        _write_subtable(path, name, subtable)
 
 
-def _layout(header: Header, columns: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def _layout(header: MSHeader, columns: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """Return the table description and the data managers."""
     import casacore.tables as ct
 
@@ -180,149 +182,109 @@ def _layout(header: Header, columns: Sequence[str]) -> tuple[Any, dict[str, Any]
     description, managers = ct.required_ms_desc(), {}
 
     def tiled(name: str, kind: str, cell: tuple[int, ...], rows: int) -> None:
-        value = {"complex": 0j, "float": 0.0, "double": 0.0, "boolean": False}[kind]
+        manager, group = "TiledColumnStMan", f"Tiled{name}"
         made = ct.makearrcoldesc(
             name,
-            value,
+            {"complex": 0j, "float": 0.0, "double": 0.0, "boolean": False}[kind],
             valuetype=kind,
             ndim=len(cell),
             shape=list(cell),
             options=4,
-            datamanagertype="TiledColumnStMan",
-            datamanagergroup=f"Tiled{name}",
+            datamanagertype=manager,
+            datamanagergroup=group,
         )
-        made["desc"].update(
-            {k: description[name][k] for k in ("keywords", "comment") if name in description}
-        )
+        if name in description:
+            made["desc"].update({k: description[name][k] for k in ("keywords", "comment")})
         description.update(ct.maketabdesc([made]))
         spec = {"DEFAULTTILESHAPE": np.array([*cell[::-1], rows], np.int32)}
-        managers[f"*{name}"] = {
-            "NAME": f"Tiled{name}",
-            "TYPE": "TiledColumnStMan",
-            "SPEC": spec,
-            "COLUMNS": [name],
-        }
+        managers[f"*{name}"] = {"NAME": group, "TYPE": manager, "SPEC": spec, "COLUMNS": [name]}
 
-    cells = max(1, shape[0] * shape[1])
-    tile_rows = max(1, TILE_BYTES // (8 * cells))
+    tile_rows = max(1, TILE_BYTES // (8 * max(1, shape[0] * shape[1])))
     for name in columns:
         tiled(name, COLUMN_TYPES[name], shape, tile_rows)
     tiled("FLAG", "boolean", shape, 8 * tile_rows)
-    tiled("UVW", "double", (3,), ROW_TILE)
-    tiled("WEIGHT", "float", shape[1:], ROW_TILE)
-    tiled("SIGMA", "float", shape[1:], ROW_TILE)
-    for name in SCALARS:
-        description[name].update(dataManagerType="IncrementalStMan", dataManagerGroup="Incremental")
-    names = [name for name in SCALARS if name in description]
-    managers["*rows"] = {
-        "NAME": "Incremental",
-        "TYPE": "IncrementalStMan",
-        "SPEC": {},
-        "COLUMNS": names,
-    }
+    tiled("UVW", "double", (3,), TILE_ROWS)
+    tiled("WEIGHT", "float", shape[1:], TILE_ROWS)
+    tiled("SIGMA", "float", shape[1:], TILE_ROWS)
+    manager, group = "IncrementalStMan", "Incremental"
+    for name in SCALAR_COLUMNS:
+        description[name].update(dataManagerType=manager, dataManagerGroup=group)
+    scalars = list(SCALAR_COLUMNS)
+    managers["*rows"] = {"NAME": group, "TYPE": manager, "SPEC": {}, "COLUMNS": scalars}
     return description, managers
 
 
-def _put_rows(table: Any, rows: Rows) -> None:  # noqa: ANN401 - casacore has no types
-    zeros = np.zeros(len(rows), np.int32)
-    sigma = sigma_of(rows.weight)
-    values = {
-        "TIME": rows.time_s,
-        "TIME_CENTROID": rows.time_s,
-        "INTERVAL": rows.interval_s,
-        "EXPOSURE": rows.interval_s,
-        "ANTENNA1": rows.antenna1,
-        "ANTENNA2": rows.antenna2,
-        "UVW": rows.uvw_m,
-        "WEIGHT": rows.weight,
-        "SIGMA": sigma,
-        "SCAN_NUMBER": zeros + 1,
-        "FLAG_ROW": np.zeros(len(rows), bool),
-        **dict.fromkeys(ZEROS, zeros),
-    }
-    for name, value in values.items():
-        table.putcol(name, value)
-
-
-def _put_keywords(table: Any, header: Header, columns: Sequence[str]) -> None:  # noqa: ANN401 - casacore has no types
-    table.putcolkeyword("UVW", "MEASINFO", {"type": "uvw", "Ref": "ICRS"})
-    if "MODEL_DATA" in columns:
-        # CASA's calibration looks for it.
-        channels = np.array([[0, len(header.frequencies_hz)]], np.int32)
-        table.putcolkeyword("MODEL_DATA", "CHANNEL_SELECTION", channels)
-
-
-def _put_subtables(path: Path, header: Header, rows: Rows) -> None:
-    start, end = (
-        float(rows.time_s[0] - rows.interval_s[0] / 2),
-        float(rows.time_s[-1] + rows.interval_s[-1] / 2),
-    )
-    width, channels = header.channel_width_hz, len(header.frequencies_hz)
-    widths = np.full((1, channels), width)
-    code = np.array([header.correlations], np.int32)
-    receptors = min(2, len(header.correlations))
-    product = (
-        np.repeat(np.arange(len(header.correlations), dtype=np.int32)[:, None], 2, axis=1)
-        % receptors
-    )
+def _subtables(header: MSHeader, rows: Rows) -> dict[str, dict[str, Any]]:
+    """Return the columns of every subtable, one sequence per column."""
+    start = float(rows.time_s[0] - rows.interval_s[0] / 2)
+    end = float(rows.time_s[-1] + rows.interval_s[-1] / 2)
+    channels, correlations = len(header.frequencies_hz), len(header.correlations)
+    widths = np.full((1, channels), header.channel_width_hz)
+    product = np.repeat(np.arange(correlations, dtype=np.int32)[:, None], 2, axis=1)
     # A centre is a polynomial of order 0: shape (rows, 1, 2).
     centre = np.array([[[header.ra_rad, header.dec_rad]]])
-    _put(path, "ANTENNA", _antenna_table(header.antennas))
-    _put(path, "FEED", _feed_table(len(header.antennas.names), (start + end) / 2))
-    _put(
-        path,
-        "FIELD",
-        {
+    names, count = list(header.antennas.names), len(header.antennas.names)
+    zero, none, both = (np.full(count, value, np.int32) for value in (0, -1, 2))
+    return {
+        "ANTENNA": {
+            "NAME": names,
+            "STATION": names,
+            "TYPE": ["GROUND-BASED"] * count,
+            "MOUNT": ["ALT-AZ"] * count,
+            "POSITION": header.antennas.positions_m,
+            "OFFSET": np.zeros((count, 3)),
+            "DISH_DIAMETER": header.antennas.diameters_m,
+            "FLAG_ROW": np.zeros(count, bool),
+        },
+        "FEED": {
+            "ANTENNA_ID": np.arange(count, dtype=np.int32),
+            "FEED_ID": zero,
+            "SPECTRAL_WINDOW_ID": none,
+            "TIME": np.full(count, (start + end) / 2),
+            "INTERVAL": np.full(count, FEED_INTERVAL_S),
+            "NUM_RECEPTORS": both,
+            "BEAM_ID": none,
+            "BEAM_OFFSET": np.zeros((count, 2, 2)),
+            "POLARIZATION_TYPE": [["X", "Y"]] * count,
+            "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (count, 1, 1)),
+            "POSITION": np.zeros((count, 3)),
+            "RECEPTOR_ANGLE": np.zeros((count, 2)),
+        },
+        "FIELD": {
             "NAME": [header.field],
             "CODE": [""],
             "TIME": [start],
             "NUM_POLY": [0],
             "SOURCE_ID": [-1],
             "FLAG_ROW": [False],
-            "DELAY_DIR": centre,
-            "PHASE_DIR": centre,
-            "REFERENCE_DIR": centre,
+            **dict.fromkeys(("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR"), centre),
         },
-    )
-    _put(
-        path,
-        "SPECTRAL_WINDOW",
-        {
+        "SPECTRAL_WINDOW": {
             "NUM_CHAN": [channels],
             "NAME": ["DSA-110"],
+            "MEAS_FREQ_REF": [TOPOCENTRIC],
             "REF_FREQUENCY": [float(header.frequencies_hz[0])],
             "CHAN_FREQ": header.frequencies_hz[None],
-            "CHAN_WIDTH": widths,
-            "EFFECTIVE_BW": widths,
-            "RESOLUTION": widths,
-            "MEAS_FREQ_REF": [TOPOCENTRIC],
-            "TOTAL_BANDWIDTH": [channels * width],
+            **dict.fromkeys(("CHAN_WIDTH", "EFFECTIVE_BW", "RESOLUTION"), widths),
+            "TOTAL_BANDWIDTH": [channels * header.channel_width_hz],
             "NET_SIDEBAND": [1],
             "IF_CONV_CHAIN": [0],
             "FREQ_GROUP": [0],
             "FREQ_GROUP_NAME": ["none"],
             "FLAG_ROW": [False],
         },
-    )
-    _put(
-        path,
-        "POLARIZATION",
-        {
-            "NUM_CORR": [code.size],
-            "CORR_TYPE": code,
-            "CORR_PRODUCT": product[None],
+        "POLARIZATION": {
+            "NUM_CORR": [correlations],
+            "FLAG_ROW": [False],
+            "CORR_TYPE": np.array([header.correlations], np.int32),
+            "CORR_PRODUCT": (product % min(2, correlations))[None],
+        },
+        "DATA_DESCRIPTION": {
+            "SPECTRAL_WINDOW_ID": [0],
+            "POLARIZATION_ID": [0],
             "FLAG_ROW": [False],
         },
-    )
-    _put(
-        path,
-        "DATA_DESCRIPTION",
-        {"SPECTRAL_WINDOW_ID": [0], "POLARIZATION_ID": [0], "FLAG_ROW": [False]},
-    )
-    _put(
-        path,
-        "OBSERVATION",
-        {
+        "OBSERVATION": {
             "TELESCOPE_NAME": [header.telescope],
             "TIME_RANGE": np.array([[start, end]]),
             "OBSERVER": ["DSA-110"],
@@ -333,11 +295,7 @@ def _put_subtables(path: Path, header: Header, rows: Rows) -> None:
             "LOG": [[""]],
             "SCHEDULE": [[""]],
         },
-    )
-    _put(
-        path,
-        "STATE",
-        {
+        "STATE": {
             "SIG": [True],
             "REF": [False],
             "CAL": [0.0],
@@ -346,96 +304,54 @@ def _put_subtables(path: Path, header: Header, rows: Rows) -> None:
             "FLAG_ROW": [False],
             "OBS_MODE": ["OBSERVE_TARGET#ON_SOURCE"],
         },
-    )
-    _put(
-        path,
-        "PROCESSOR",
-        {
+        "PROCESSOR": {
             "TYPE": ["CORRELATOR"],
             "SUB_TYPE": [""],
             "TYPE_ID": [-1],
             "MODE_ID": [-1],
             "FLAG_ROW": [False],
         },
-    )
-
-
-def _antenna_table(antennas: Antennas) -> dict[str, Any]:
-    count = len(antennas.names)
-    return {
-        "NAME": list(antennas.names),
-        "STATION": list(antennas.names),
-        "TYPE": ["GROUND-BASED"] * count,
-        "MOUNT": ["ALT-AZ"] * count,
-        "POSITION": antennas.positions_m,
-        "OFFSET": np.zeros((count, 3)),
-        "DISH_DIAMETER": antennas.diameters_m,
-        "FLAG_ROW": np.zeros(count, bool),
     }
 
 
-def _feed_table(count: int, time_s: float) -> dict[str, Any]:
-    def whole(value: int) -> IntArray:
-        return np.full(count, value, np.int32)
+def _write_subtable(path: Path, name: str, columns: Mapping[str, Any]) -> None:
+    """Replace a subtable of an MS by one with all its rows.
 
-    return {
-        "ANTENNA_ID": np.arange(count, dtype=np.int32),
-        "FEED_ID": whole(0),
-        "SPECTRAL_WINDOW_ID": whole(-1),
-        "TIME": np.full(count, time_s),
-        "INTERVAL": np.full(count, FOREVER_S),
-        "NUM_RECEPTORS": whole(2),
-        "BEAM_ID": whole(-1),
-        "BEAM_OFFSET": np.zeros((count, 2, 2)),
-        "POLARIZATION_TYPE": [["X", "Y"]] * count,
-        "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (count, 1, 1)),
-        "POSITION": np.zeros((count, 3)),
-        "RECEPTOR_ANGLE": np.zeros((count, 2)),
-    }
-
-
-def _put(path: Path, name: str, columns: Mapping[str, Any]) -> None:
-    """Make a subtable of an MS from one sequence a column.
-
-    It is made anew with all its rows: rows that are added later are counted in table.lock alone, which no tar takes along.
-    Arrays get a fixed shape where casacore would leave random bytes between them.
+    Rows that are added later are counted only in table.lock, which tars leave out. Arrays get a
+    fixed shape where casacore would leave random bytes between them.
     """
     import casacore.tables as ct
 
     description = ct.required_ms_desc(name)
-    for column, shape in FIXED.get(name, {}).items():
-        description[column].update(ndim=len(shape), shape=list(shape), option=FIXED_SHAPE)
+    for column, shape in FIXED_SHAPES.get(name, {}).items():
+        fixed = {"ndim": len(shape), "shape": list(shape), "option": FIXED_SHAPE_OPTION}
+        description[column].update(fixed)
     count = len(next(iter(columns.values())))
     with ct.table(f"{path}/{name}", description, nrow=count, ack=False) as table:
         for column, value in columns.items():
-            # python-casacore takes lists of texts in this form only.
-            texts = isinstance(value, list) and isinstance(value[0], list)
-            given = (
-                {"shape": [count, len(value[0])], "array": [text for row in value for text in row]}
-                if texts
-                else value
-            )
+            given = value
+            if isinstance(value, list) and isinstance(value[0], list):
+                # python-casacore takes lists of texts only in this form.
+                texts = [text for row in value for text in row]
+                given = {"shape": [count, len(value[0])], "array": texts}
             table.putcol(column, given)
         if name == "FIELD":
-            for column in FIXED[name]:
+            for column in FIXED_SHAPES[name]:
                 table.putcolkeyword(column, "MEASINFO", {"type": "direction", "Ref": "ICRS"})
 
 
 class MeasurementSet:
-    """An MS that is only read; no lock is taken, so that no other reader waits."""
+    """An MS that is only read; it takes no lock."""
 
     def __init__(self, path: Path) -> None:
         import casacore.tables as ct
 
         self.path = path
         try:
-            self._table = ct.table(str(path), ack=False, lockoptions="usernoread")
+            self._table = ct.table(str(path), **READ_ONLY)
         except RuntimeError as error:
-            raise BadInputError(
-                str(path),
-                f"expected a Measurement Set, found {error!s}.",
-                "Convert the group again.",
-            ) from error
+            problem = f"This is not a Measurement Set: {error}."
+            raise BadInputError(str(path), problem, "Convert the group again.") from error
 
     def __enter__(self) -> Self:
         return self
@@ -452,8 +368,8 @@ class MeasurementSet:
         return list(self._table.colnames())
 
     @cached_property
-    def header(self) -> Header:
-        """What the subtables say.
+    def header(self) -> MSHeader:
+        """Metadata from the subtables.
 
         Raises
         ------
@@ -462,26 +378,23 @@ class MeasurementSet:
         """
         spectral, field = self._subtable("SPECTRAL_WINDOW"), self._subtable("FIELD")
         antenna, polarization = self._subtable("ANTENNA"), self._subtable("POLARIZATION")
-        counts = {
-            name: len(table["FLAG_ROW"])
-            for name, table in (("spectral window", spectral), ("field", field))
-        }
-        if set(counts.values()) != {1}:
-            raise BadInputError(
-                str(self.path),
-                f"expected one field and one spectral window, found {counts!s}.",
-                "Split the MS first.",
-            )
+        windows, fields = len(spectral["FLAG_ROW"]), len(field["FLAG_ROW"])
+        if (windows, fields) != (1, 1):
+            problem = f"There are {windows} spectral windows and {fields} fields, not one of each."
+            raise BadInputError(str(self.path), problem, "Split the MS first.")
         ra, dec = field["PHASE_DIR"].reshape(2)
-        names, dishes = tuple(antenna["NAME"]), antenna["DISH_DIAMETER"]
-        return Header(
+        return MSHeader(
             telescope=self._subtable("OBSERVATION")["TELESCOPE_NAME"][0],
             field=field["NAME"][0],
             ra_rad=float(ra) % (2 * np.pi),
             dec_rad=float(dec),
             frequencies_hz=spectral["CHAN_FREQ"][0],
             channel_width_hz=float(abs(spectral["CHAN_WIDTH"][0, 0])),
-            antennas=Antennas(names, antenna["POSITION"], dishes),
+            antennas=Antennas(
+                names=tuple(antenna["NAME"]),
+                positions_m=antenna["POSITION"],
+                diameters_m=antenna["DISH_DIAMETER"],
+            ),
             correlations=tuple(int(code) for code in polarization["CORR_TYPE"][0]),
         )
 
@@ -499,7 +412,10 @@ class MeasurementSet:
         )
 
     def read(self, column: str, first: int = 0, count: int = -1) -> npt.NDArray[Any]:
-        """Return `count` rows of a column from `first` on (all, if -1); visibilities have shape (rows, channels, correlations)."""
+        """Return `count` rows of a column from `first` on, all of them if -1.
+
+        Visibilities have shape (rows, channels, correlations).
+        """
         values: npt.NDArray[Any] = self._table.getcol(column, first, count)
         return values
 
@@ -511,10 +427,7 @@ class MeasurementSet:
     def _subtable(self, name: str) -> dict[str, Any]:
         import casacore.tables as ct
 
-        with ct.table(f"{self.path}::{name}", ack=False, lockoptions="usernoread") as table:
-            wanted = [
-                column
-                for column in table.colnames()
-                if table.nrows() and table.iscelldefined(column, 0)
-            ]
-            return {column: table.getcol(column) for column in wanted}
+        with ct.table(f"{self.path}::{name}", **READ_ONLY) as table:
+            columns = table.colnames() if table.nrows() else []
+            defined = (column for column in columns if table.iscelldefined(column, 0))
+            return {column: table.getcol(column) for column in defined}

@@ -1,7 +1,7 @@
-"""Runs of attempts at groups: who has one, what became of it, and whether it is worth another try.
+"""Runs of attempts at groups: which workflow claimed one, and how it ended.
 
-``STORE/runs/ID-aN/claim.json`` says which workflow has the attempt, ``outcome.json`` how it ended; each is written once,
-by a conditional put.
+``STORE/runs/ID-aN/claim.json`` names the workflow that has the attempt, ``outcome.json`` says how
+it ended; each is written once, by a conditional put.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contimg.runtime.errors import retry_of
 from contimg.runtime.record import Record
 
 RUNS = "runs/"
-"""Where claims and outcomes lie below the store's root."""
-FIRST_DATA, LAST_DATA = 10, 19
-"""Exit codes that blame the data."""
+"""Folder of claims and outcomes below the store's root."""
+DATA_EXITS = range(10, 20)
+"""Exit codes of unusable input data."""
 
 
 class Phase(StrEnum):
@@ -29,13 +29,13 @@ class Phase(StrEnum):
     STOPPED = "stopped"
     """By a person."""
     LOST = "lost"
-    """Its workflow is gone without a word."""
+    """Its workflow vanished without an outcome."""
     SUPERSEDED = "superseded"
-    """Nobody had begun it when the next attempt was recorded."""
+    """It had not begun when the next attempt was recorded."""
 
 
 class Blame(StrEnum):
-    """What made a run fail, which decides whether another try may help."""
+    """The kind of cause of a failure, which decides whether another attempt may help."""
 
     NOTHING = ""
     DATA = "data"
@@ -50,7 +50,7 @@ class Claim(Record):
     run: str
     """ID-aN."""
     uid: str
-    """Of the workflow, as Kubernetes gives it: another workflow of the same name has another."""
+    """Of the workflow, as Kubernetes gives it; two workflows of one name have different ones."""
     workflow: str
     at: AwareDatetime
     """UTC."""
@@ -66,9 +66,9 @@ class TaskRun(Record):
     phase: Phase
     tries: int
     exit: int | None = None
-    """Exit code of the last try; None if there was none, as when the pod was gone."""
+    """Exit code of the last try; None if there is none, such as for a deleted pod."""
     reason: str = ""
-    """Why it failed, as the stage said."""
+    """Why it failed, as reported by the stage."""
     started: AwareDatetime | None = None
     """UTC; when the first try's pod was created."""
     ended: AwareDatetime | None = None
@@ -81,17 +81,17 @@ class TaskRun(Record):
     """Of the stage with its children, seconds."""
     peak_memory_bytes: int | None = None
     cached: bool = False
-    """Whether the artifact had been made before."""
+    """Whether the artifact existed already."""
     artifact: str = ""
     """URI of what it made."""
 
 
 class Outcome(Record):
-    """What became of a run."""
+    """How a run ended."""
 
     schema_version: Literal[1] = 1
     run: str
-    """ID-aN; the workflow's name if it was no attempt at a group."""
+    """ID-aN; the workflow's name if it was not an attempt at a group."""
     workflow: str
     uid: str
     pipeline: str = ""
@@ -111,18 +111,17 @@ class Outcome(Record):
     @property
     def may_be_tried_again(self) -> bool:
         """Whether the next attempt with the same data may succeed."""
-        return self.phase is Phase.LOST or (
-            self.phase is Phase.FAILED and self.blame is Blame.WORLD
-        )
+        failed_transiently = self.phase is Phase.FAILED and self.blame is Blame.WORLD
+        return self.phase is Phase.LOST or failed_transiently
 
 
 def claim_key(run: str) -> str:
-    """Return where the claim of a run lies."""
+    """Return the key of the claim of a run."""
     return f"{RUNS}{run}/claim.json"
 
 
 def outcome_key(run: str) -> str:
-    """Return where the outcome of a run lies."""
+    """Return the key of the outcome of a run."""
     return f"{RUNS}{run}/outcome.json"
 
 
@@ -137,9 +136,9 @@ def run_name(run: str) -> tuple[str, int] | None:
 
 
 def blame_of(code: int | None) -> Blame:
-    """Return what an exit code blames; without one the world, since a program that ends by itself has one."""
+    """Return the cause of a failure; without an exit code the program was ended from outside."""
     if code == 0:
         return Blame.NOTHING
-    if code is not None and FIRST_DATA <= code <= LAST_DATA:
+    if code in DATA_EXITS:
         return Blame.DATA
     return Blame.WORLD if code is None or retry_of(code).limit else Blame.BUG

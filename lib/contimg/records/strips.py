@@ -1,17 +1,14 @@
-"""Declination strips: where the dishes pointed, as pointings that belong together, and their names."""
+"""Declination strips: pointings that belong together, and their names."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from contimg.records.groups import GroupRecord
+from contimg.records.groups import GroupRecord
 
 STRIP_GAP_DEG = 0.25
-"""Pointings further apart belong to different strips; within a dwell they agree to 0.001."""
+"""Pointings farther apart belong to different strips; within a strip they agree to 0.001."""
 
 
 def strips(records: Iterable[GroupRecord]) -> list[float]:

@@ -61,7 +61,8 @@ def parse_columns(text: str) -> tuple[Column, ...]:
     """Read columns from lines ``NAME | TYPE | UNIT | UCD | MEANING``; ``TYPE?`` is nullable."""
     columns = []
     for line in filter(str.strip, text.splitlines()):
-        name, kind, unit, ucd, meaning = (" ".join(part.split()) for part in line.split("|", 4))
+        parts: list[Any] = [" ".join(part.split()) for part in line.split("|", 4)]
+        name, kind, unit, ucd, meaning = parts
         columns.append(
             Column(
                 name=name,
@@ -197,7 +198,8 @@ class Schema:
             if column.name in found.column_names:
                 array = found[column.name]
             elif column.nullable:
-                array = pa.chunked_array([pa.nulls(found.num_rows, column.type)])
+                kind: Any = column.type
+                array = pa.chunked_array([pa.nulls(found.num_rows, kind)])
             else:
                 problem = f"Table {name} lacks its column {column.name}."
                 raise BadInputError(where, problem, "Make it again (contimg reprocess).")
@@ -252,7 +254,8 @@ class Schema:
         if self.meaning:
             ET.SubElement(table, "DESCRIPTION").text = self.meaning
         for column in self.columns:
-            kind, size = column.type, ""
+            kind: Any = column.type
+            size = ""
             if pa.types.is_fixed_size_list(kind):
                 kind, size = kind.value_type, str(kind.list_size)
             elif column.name in lengths:

@@ -1,1 +1,1 @@
-"""What every stage and command runs on: the contract, options, stores, manifests, child processes."""
+"""The base of every stage and command: contract, options, stores, manifests, child processes."""

@@ -1,32 +1,63 @@
-"""``contimg COMMAND …``: the commands that are no stages; each distribution brings its own by an entry point."""
+"""``contimg COMMAND …``: runs the commands that distributions bring by an entry point."""
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points, version
+from difflib import get_close_matches
 from typing import NoReturn
 
-from contimg.runtime.contract import leave
+from contimg.runtime import contract
+from contimg.runtime.command import Command, command_points
+from contimg.runtime.errors import Exit
+from contimg.runtime.options import first_sentence
+from contimg.runtime.stage import StageSpec
+from contimg.runtime.versions import tool_version
+
+USAGE = "usage: contimg COMMAND [--help]"
 
 
 def main() -> NoReturn:
-    """Find the command and hand the rest of the line to it."""
-    commands = {point.name: point for point in entry_points(group="contimg.commands")}
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    """Run the command that the first word names with the rest of the line."""
+    points, (name, *words) = command_points(), sys.argv[1:] or ["--help"]
     if name in {"-h", "--help"}:
-        print("usage: contimg COMMAND [--help]\n\ncommands:", *sorted(commands), sep="\n  ")  # noqa: T201 - help goes to stdout
-        sys.exit(0)
+        print(_help_text())  # noqa: T201 - help goes to stdout
+        sys.exit(Exit.DONE)
     if name == "--version":
-        print(f"contimg {version('contimg')}")  # noqa: T201 - so does the version
-        sys.exit(0)
-    if name not in commands:
+        print(f"contimg {tool_version('contimg')}")  # noqa: T201 - so does the version
+        sys.exit(Exit.DONE)
+    if name == "__complete":  # called by the scripts of `contimg completion`
+        from contimg.runtime.completion import complete_words
+
+        print("\n".join(complete_words(words)))  # noqa: T201 - read by the shell
+        sys.exit(Exit.DONE)
+    if name not in points:
+        near = get_close_matches(name, points)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(points)}."
         print(  # noqa: T201
-            f"contimg: no command {name!r}; there are: {', '.join(sorted(commands))}",
-            file=sys.stderr,
+            f"{USAGE}\ncontimg: error: There is no command {name!r}. {hint}", file=sys.stderr
         )
-        sys.exit(2)
+        sys.exit(Exit.USAGE)
+    command = points[name].load()
     try:
-        code = commands[name].load()(sys.argv[2:])
+        if isinstance(command, Command):
+            code = contract.run_command(command, words)
+        elif isinstance(command, StageSpec):
+            contract.main(command, words)
+        else:  # MERGE: entry points that are still functions; delete with the last of them
+            code = command(words)
     except SystemExit as ended:
-        code = ended.code
-    leave(int(code or 0))
+        contract.leave(int(ended.code or 0))
+    contract.leave(int(code))
+
+
+def _help_text() -> str:
+    """Return the list of commands, each with the first sentence of its help."""
+    lines = [USAGE, "", "commands:"]
+    points = command_points()
+    width = max(map(len, points))
+    for name, point in points.items():
+        command = point.load()
+        # MERGE: the last case is for entry points that are still functions.
+        text = first_sentence(command.options) if isinstance(command, Command | StageSpec) else ""
+        lines.append(f"  {name:{width}}  {text}".rstrip())
+    return "\n".join([*lines, "", "contimg COMMAND --help describes a command's options."])

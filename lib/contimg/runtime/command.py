@@ -1,4 +1,4 @@
-"""A command `contimg NAME`: its options, its work, and what a workflow may ask of it."""
+"""A command ``contimg NAME``: its options, its code, and what a workflow needs to run it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-if TYPE_CHECKING:
-    from contimg.runtime.console import Console
-    from contimg.runtime.options import Options
-    from contimg.runtime.stage import Resources
+from contimg.runtime.console import Console
+from contimg.runtime.options import Options, first_sentence
+from contimg.runtime.stage import Resources
 
 ENTRY_POINTS = "contimg.commands"
-"""Each distribution names its commands here."""
-Work = Callable[[Any, "Console", Mapping[str, str]], dict[str, Any]]
+"""Each distribution names its commands here: `Command` objects, or a `StageSpec` that is run so."""
+Work = Callable[[Any, Console, Mapping[str, str]], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ class Command:
     options: type[Options]
     """Its docstring is the help; the first sentence stands in the list of commands."""
     run: str
-    """``module:function``, called with the options, the console and the environment; it returns the summary."""
+    """``module:function``, called with options, console and environment; returns the summary."""
     positional: tuple[str, ...] = ()
     """Options that may be given without their flags, in this order."""
     plain: bool = False
@@ -40,8 +39,7 @@ class Command:
     @property
     def summary(self) -> str:
         """The first sentence of the help."""
-        text = " ".join((self.options.__doc__ or "").split())
-        return text.partition(". ")[0].rstrip(".") + "."
+        return first_sentence(self.options)
 
     def load(self) -> Work:
         """Import the command's code."""
@@ -50,8 +48,14 @@ class Command:
         return work
 
 
+def command_points() -> dict[str, EntryPoint]:
+    """Return the entry points of everything that runs as ``contimg NAME``, by name."""
+    points = entry_points(group=ENTRY_POINTS)
+    return {point.name: point for point in sorted(points, key=lambda point: point.name)}
+
+
 @functools.cache
 def commands() -> Mapping[str, Command]:
     """Return all installed commands by name, in alphabetical order."""
-    points = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
-    return {point.name: point.load() for point in points}
+    loaded = {name: point.load() for name, point in command_points().items()}
+    return {name: one for name, one in loaded.items() if isinstance(one, Command)}

@@ -1,25 +1,26 @@
-"""Documents of options: one YAML mapping of stages to their options, from a file, a URI or the text itself."""
+"""Documents of options: a YAML mapping of stages to options, from a file, a URI or the text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from contimg.runtime.errors import ContimgError, UsageError
-from contimg.runtime.options import wrong
+from contimg.runtime.options import describe_error
+from contimg.runtime.stage import StageSpec
 from contimg.runtime.store import split
-
-if TYPE_CHECKING:
-    from contimg.runtime.stage import StageSpec
 
 Document = dict[str, dict[str, Any]]
 """Values of options by stage and option."""
 PROFILES_VARIABLE = "CONTIMG_PROFILES"
-"""Environment variable with the named profiles: a mapping of names to documents, as `read_yaml` takes it."""
+"""Environment variable with the named profiles, YAML: a mapping of names to documents."""
+MAX_NAME_LENGTH = 80
+"""Longer sources are not repeated in messages."""
+REMEDY = "Write options as {stage: {option: value}}."
 
 
 def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
@@ -28,16 +29,15 @@ def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
     Parameters
     ----------
     source
-        Text with a line break, a colon followed by a space, or a brace at its start; anything else is the URI or path of a file.
+        Text with a line break, a colon followed by a space, or a brace at its start; anything else
+        is the URI or path of a file.
 
     Raises
     ------
     UsageError
         If the file cannot be read, or is not YAML.
     """
-    is_text = (
-        "\n" in source or ": " in source or source.lstrip().startswith("{") or not source.strip()
-    )
+    is_text = "\n" in source or ": " in source or source.strip()[:1] in {"", "{"}
     where = "options" if is_text else source
     try:
         if is_text:
@@ -49,12 +49,11 @@ def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
             text = Path(source).read_text(encoding="utf-8")
         return yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, ContimgError) as error:
-        raise UsageError(
-            where, f"The file cannot be read: {error}.", "Correct its name."
-        ) from error
+        problem = f"The file cannot be read: {error}."
+        raise UsageError(where, problem, "Correct its name.") from error
     except yaml.YAMLError as error:
         problem = f"This is not YAML: {' '.join(str(error).split())}."
-        raise UsageError(where, problem, "Write options as {stage: {option: value}}.") from error
+        raise UsageError(where, problem, REMEDY) from error
 
 
 def read_document(source: str) -> Document:
@@ -66,20 +65,18 @@ def read_document(source: str) -> Document:
         If it is not YAML, or not a mapping of stages to mappings of options.
     """
     found = read_yaml(source)
-    where = source if len(source) < 80 and "\n" not in source else "options"  # noqa: PLR2004
-    return checked_document({} if found is None else found, where)
+    where = source if len(source) <= MAX_NAME_LENGTH and "\n" not in source else "options"
+    return validate_document({} if found is None else found, where)
 
 
-def checked_document(found: object, where: str) -> Document:
-    """Return what was read if it is a mapping of stages to mappings of options; UsageError if not."""
-    remedy = "Write options as {stage: {option: value}}."
+def validate_document(found: object, where: str) -> Document:
+    """Return a mapping of stages to mappings of options; UsageError if it is not one."""
     if not isinstance(found, Mapping):
-        raise UsageError(where, f"A mapping of stages is expected, not {found!r}.", remedy)
+        raise UsageError(where, f"A mapping of stages is expected, not {found!r}.", REMEDY)
     for stage, options in found.items():
         if not isinstance(options, Mapping):
-            raise UsageError(
-                f"{where}: {stage}", f"A mapping of options is expected, not {options!r}.", remedy
-            )
+            problem = f"A mapping of options is expected, not {options!r}."
+            raise UsageError(f"{where}: {stage}", problem, REMEDY)
     return {
         str(stage): {str(name).replace("-", "_"): value for name, value in options.items()}
         for stage, options in found.items()
@@ -99,12 +96,11 @@ def read_profile(name: str, env: Mapping[str, str]) -> Document:
     source = env.get(PROFILES_VARIABLE, "")
     profiles = read_yaml(source) or {}
     if not isinstance(profiles, Mapping) or name not in profiles:
-        there = ", ".join(map(str, profiles)) if isinstance(profiles, Mapping) else ""
-        problem = f"There is no profile of this name; {f'there are {there}' if there else 'none is defined'}."
-        raise UsageError(
-            f"profile {name}", problem, f"Correct the name, or define it in ${PROFILES_VARIABLE}."
-        )
-    return checked_document(profiles[name], f"profile {name}")
+        names = ", ".join(map(str, profiles)) if isinstance(profiles, Mapping) else ""
+        problem = f"There is no profile of this name; defined are: {names or 'none'}."
+        remedy = f"Correct the name, or define it in ${PROFILES_VARIABLE}."
+        raise UsageError(f"profile {name}", problem, remedy)
+    return validate_document(profiles[name], f"profile {name}")
 
 
 def merge_documents(documents: Iterable[Mapping[str, Mapping[str, Any]]]) -> Document:
@@ -131,35 +127,31 @@ def check_document(
     specs
         The stages of the pipeline by name.
     wired
-        Per stage, the options that the pipeline itself sets, with a value that stands for the real one.
+        Options that the pipeline itself sets, by stage, with a value in place of the real one.
     where
         What the document is called in messages.
 
     Raises
     ------
     UsageError
-        If a stage or option is unknown, an option is the pipeline's own, or a value is out of range.
+        If a stage or option is unknown, an option is the pipeline's own, or a value is out of
+        range.
     """
     for stage, options in document.items():
         if stage not in specs:
-            problem = (
-                f"There is no stage {stage!r} in this pipeline; its stages are {', '.join(specs)}."
-            )
+            known = ", ".join(specs)
+            problem = f"There is no stage {stage!r} in this pipeline; its stages are {known}."
             raise UsageError(where, problem, "Correct the stage's name.")
         for name in options:
             if name in wired[stage]:
                 problem = f"The pipeline sets {stage}.{name} itself."
                 raise UsageError(where, problem, "Remove it from the options.")
     for stage, spec in specs.items():
-        options = {
-            name: value
-            for name, value in document.get(stage, {}).items()
-            if value not in ("", None)
-        }
+        given = document.get(stage, {}).items()
+        options = {name: value for name, value in given if value not in ("", None)}
         try:
             spec.options.model_validate({**wired[stage], **options})
         except ValidationError as error:
-            reasons = "; ".join(f"{stage} {wrong(item)}" for item in error.errors())
-            raise UsageError(
-                where, f"{reasons}.", f"contimg-{stage} --help lists the options."
-            ) from error
+            reasons = "; ".join(f"{stage} {describe_error(item)}" for item in error.errors())
+            remedy = f"contimg-{stage} --help lists the options."
+            raise UsageError(where, f"{reasons}.", remedy) from error

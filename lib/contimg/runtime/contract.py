@@ -1,6 +1,6 @@
 """The contract of a stage: options in, artifact and manifest out, one exit code.
 
-The only place that reads the environment, and the only one that catches every exception.
+The only module that reads the environment, and the only one that catches every exception.
 """
 
 from __future__ import annotations
@@ -14,71 +14,89 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.child import collect_seldom
+from contimg.runtime.command import Command, Work
 from contimg.runtime.console import Console
 from contimg.runtime.context import Context, available_memory
 from contimg.runtime.errors import ContimgError, Exit, MissingError, Stopped, UsageError
-from contimg.runtime.manifest import MANIFEST, Manifest, read_manifest
-from contimg.runtime.options import CommandLineError, Options, parse
+from contimg.runtime.manifest import MANIFEST, Input, Manifest, Usage, read_manifest
+from contimg.runtime.options import CommandLineError, Options, StageOptions, parse
 from contimg.runtime.scratch import scratch_folder
+from contimg.runtime.stage import StageSpec
 from contimg.runtime.store import fetch_file, open_store
-from contimg.runtime.usage import usage
 from contimg.runtime.versions import tool_version
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
-
-    from contimg.runtime.manifest import Input
-    from contimg.runtime.options import StageOptions
-    from contimg.runtime.stage import StageSpec
 
 Model = TypeVar("Model", bound=Options)
 SHM = Path("/dev/shm")  # noqa: S108 - private folders are made in it
-AGAIN_S = 0.1
-"""So often it is seen to that a signal was not lost, seconds."""
-SHM_WORTH = 6 << 30
-"""Bytes that memory must offer before it serves as scratch by default; a full-size MS and its averages fit."""
+RESEND_S = 0.1
+"""Interval at which a signal is raised again until it takes effect, seconds."""
+MIN_MEMORY_SCRATCH_BYTES = 6 << 30
+"""Free memory with which scratch is in memory by default; a full-size MS and its averages fit."""
 VIEWS = (".png", ".html")
-"""Endings of an artifact's files that a person wants to open in the engine's own page."""
-VIEW_BYTES = 32 << 20
-"""A larger file is no view."""
+"""Endings of an artifact's files that a person opens in the engine's own page."""
+MAX_VIEW_BYTES = 32 << 20
 REASON_BYTES = 2048
-"""Of a reason, Kubernetes keeps 4096 bytes; one line of words is meant."""
+"""Kubernetes keeps 4096 bytes of a termination message."""
+SUMMARY_PARAMETERS = {"artifact", "cached", "seconds"}
+"""Parts of a summary that engines read as output parameters."""
 
 
 def main(stage: StageSpec, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a stage as its executable does, and exit."""
     collect_seldom()
-    for (
-        name,
-        value,
-    ) in LINEAR_ALGEBRA.items():  # before anything loads such a library, which reads them once
+    for name, value in LINEAR_ALGEBRA.items():  # libraries read it once, when they are loaded
         os.environ.setdefault(name, value)
     env = dict(os.environ)
-    options = _parsed(stage.options, argv, stage.program, stage.version, env)
+    options = _parse_or_report(
+        stage.options, argv, stage.program, stage.version, env, section=stage.name
+    )
     console = Console(stage.name, env)
-    code = guarded(lambda: run(stage, options, env, console), console, env)
+    code = guard(lambda: run(stage, options, env, console), console, env)
     if argv is not None:
         sys.exit(code)
     leave(code)
 
 
 def leave(code: int) -> NoReturn:
-    """End the program at once, with everything said.
+    """End the program at once, after its output is flushed.
 
-    An ordinary end now and then crashes in pyarrow's threads ("terminate called without an active exception", one in
-    25 was measured), and a crash would be tried again where the code says never.
+    An ordinary end sometimes crashes in pyarrow's threads ("terminate called without an active
+    exception", 1 in 25 was measured), and a crash is retried where the code says never.
     """
     atexit._run_exitfuncs()  # noqa: SLF001 - the rest of an interpreter's end is what crashes
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def run_command(
+    command: Command, argv: Sequence[str] | None = None, program: str | None = None
+) -> int:
+    """Run a command, with a stage's options, log, signals and exit codes; return the exit code.
+
+    Parameters
+    ----------
+    argv
+        Words of the command line after the command's name; those of this process if None.
+    program
+        Name of the executable, if the command has one of its own.
+    """
+    prog = program or f"contimg {command.name}"
+    return _run_work(
+        prog,
+        command.options,
+        command.load,
+        argv,
+        positional=command.positional,
+        summary=not command.plain,
+    )
 
 
 def command(
@@ -89,65 +107,121 @@ def command(
     *,
     tell: bool = True,
 ) -> int:
-    """Run a command that makes no artifact, with a stage's options, log, signals and exit codes; return the code.
+    """MERGE: for entry points that are still functions; delete with the last of them."""
+    return _run_work(prog, model, lambda: work, argv, positional=(), summary=tell)
 
-    One that does not `tell` its summary prints for people: plain words on stdout and stderr.
-    """
+
+def _run_work(
+    prog: str,
+    model: type[Options],
+    load: Callable[[], Work],
+    argv: Sequence[str] | None,
+    *,
+    positional: Sequence[str],
+    summary: bool,
+) -> int:
     env = dict(os.environ)
-    options = _parsed(model, argv, prog, tool_version("contimg"), env)
-    console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=not tell)
-    return guarded(lambda: work(options, console, env), console, env, tell=tell)
+    options = _parse_or_report(
+        model, argv, prog, tool_version("contimg"), env, positional=positional
+    )
+    console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=not summary)
+    return guard(lambda: load()(options, console, env), console, env, summary=summary)
 
 
-def guarded(
+def guard(
     work: Callable[[], dict[str, Any]],
     console: Console,
     env: Mapping[str, str],
     *,
-    tell: bool = True,
+    summary: bool = True,
 ) -> int:
-    """Do the work, print its summary to stdout and map whatever goes wrong to an exit code."""
-    stop = _Stop()
-    stop.listen()
+    """Do the work, print its summary to stdout, and turn any error into an exit code."""
+    signals = _Signals()
     try:
         try:
             check_template(env)
-            summary = work()
-            _hand_over_summary(env, summary)
+            result = work()
+            hand_over(env, "summary.json", json.dumps(result, indent=1))
+            for name in SUMMARY_PARAMETERS & result.keys():
+                value = result[name]
+                hand_over(env, name, value if isinstance(value, str) else json.dumps(value))
         finally:
-            stop.over()
-        if tell:
-            print(json.dumps(summary), flush=True)  # noqa: T201 - stdout carries the summary, nothing else
-    except Stopped:
-        return _failed(console, env, Exit.TERMINATED, "told to stop", trace=False)
-    except ContimgError as error:
-        return _failed(console, env, error.exit, str(error), trace=False)
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
-        return _failed(console, env, Exit.NO_ROOM if full else Exit.BUG, str(error), trace=not full)
-    except MemoryError as error:
-        return _failed(console, env, Exit.NO_ROOM, f"out of memory: {error}", trace=True)
-    except Exception as error:  # noqa: BLE001 - the one place where errors become exit codes
-        # After a signal it is what compiled code made of that.
-        code = Exit.TERMINATED if stop.told else Exit.BUG
-        return _failed(console, env, code, f"{type(error).__name__}: {error}", trace=True)
+            signals.ignore()
+        if summary:
+            print(json.dumps(result), flush=True)  # noqa: T201 - stdout is the summary's
+    except (Stopped, Exception) as error:  # noqa: BLE001 - the one place where errors become codes
+        code, reason, trace = _exit_of(error, stopped=signals.received)
+        console.fail(code, reason, trace=trace)
+        _report_failure(env, code, reason)
+        return code
     return Exit.DONE
+
+
+def _exit_of(error: BaseException, *, stopped: bool) -> tuple[Exit, str, bool]:
+    """Return the exit code and the reason of an error, and whether to show a trace.
+
+    Parameters
+    ----------
+    stopped
+        Whether a signal came: compiled code turns its exception into another one.
+    """
+    if isinstance(error, Stopped):
+        return Exit.TERMINATED, "Terminated by a signal.", False
+    if isinstance(error, ContimgError):
+        return error.exit, str(error), False
+    if isinstance(error, MemoryError):
+        return Exit.NO_ROOM, f"Out of memory: {error}", True
+    if isinstance(error, OSError):
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
+        return Exit.NO_ROOM if full else Exit.BUG, str(error), not full
+    return Exit.TERMINATED if stopped else Exit.BUG, f"{type(error).__name__}: {error}", True
 
 
 def run(
     stage: StageSpec, options: StageOptions, env: Mapping[str, str], console: Console
 ) -> dict[str, Any]:
-    """Make the artifact, or find it made; return the summary."""
+    """Make the artifact unless it exists; return the summary, which stdout gets as JSON."""
     inputs = () if options.reuse else stage.inputs(options)
-    artifact, found = find_existing(stage, options, inputs)
-    if found is not None:
+    artifact, manifest = find_existing(stage, options, inputs)
+    cached = manifest is not None
+    if manifest is None:
+        manifest = _make_artifact(stage, options, artifact, inputs, env, console)
+    else:
         console.log.info("cached: %s", artifact)
-        _hand_over_views(env, artifact, found)
-        return summarise(found, artifact, cached=True)
-    give_kernels(env)
+    folder = env.get("CONTIMG_OUTPUTS")
+    for output in manifest.outputs if folder else ():
+        if output.name.endswith(VIEWS) and output.bytes <= MAX_VIEW_BYTES:
+            fetch_file(open_store(artifact), output.name, Path(folder or "") / output.name)
+    return {
+        "stage": manifest.stage,
+        "artifact": artifact,
+        "key": manifest.key,
+        "cached": cached,
+        "qa": manifest.qa.model_dump(mode="json"),
+        "metrics": manifest.metrics,
+        "seconds": round(sum(manifest.seconds.values()), 3),
+        "usage": manifest.usage.model_dump(mode="json") if manifest.usage else None,
+    }
+
+
+def _make_artifact(
+    stage: StageSpec,
+    options: StageOptions,
+    artifact: str,
+    inputs: tuple[Input, ...],
+    env: Mapping[str, str],
+    console: Console,
+) -> Manifest:
+    """Run the stage in a scratch folder and write the manifest last."""
+    # numba reads compiled code only from a folder that it can write: copy that of the image.
+    shipped, cache = env.get("CONTIMG_KERNELS", ""), Path(env.get("NUMBA_CACHE_DIR", "."))
+    if Path(shipped).is_absolute() and Path(shipped).is_dir() and not cache.exists():
+        copy = cache.with_name(f"{cache.name}.{os.getpid()}")
+        shutil.copytree(shipped, copy)
+        copy.rename(cache)
     with scratch_folder(scratch_root(env), stage.name) as folder:
         context = Context(artifact, folder, inputs, env, console)
-        outcome = stage.load()(options, context)
+        result = stage.load()(options, context)
         manifest = Manifest(
             stage=stage.name,
             version=stage.version,
@@ -156,38 +230,28 @@ def run(
             inputs=inputs,
             tools=stage.tool_versions(),
             outputs=tuple(context.outputs),
-            metrics=outcome.metrics,
-            qa=outcome.qa,
+            metrics=result.metrics,
+            qa=result.qa,
             seconds=context.seconds,
-            usage=usage(),
+            usage=Usage.measure(),
             created=datetime.now(UTC),
         )
         open_store(artifact).put(MANIFEST, manifest.model_dump_json(indent=1).encode())
     console.close()
-    _hand_over_views(env, artifact, manifest)
-    return summarise(manifest, artifact, cached=False)
-
-
-def give_kernels(env: Mapping[str, str]) -> None:
-    """Put machine code that came with an image where numba looks for it: numba takes none from a folder that it cannot write."""
-    brought, place = env.get("CONTIMG_KERNELS", ""), Path(env.get("NUMBA_CACHE_DIR", "."))
-    if Path(brought).is_absolute() and Path(brought).is_dir() and not place.exists():
-        copy = place.with_name(f"{place.name}.{os.getpid()}")
-        shutil.copytree(brought, copy)
-        copy.rename(place)
+    return manifest
 
 
 def find_existing(
     stage: StageSpec, options: StageOptions, inputs: Sequence[Input]
 ) -> tuple[str, Manifest | None]:
-    """Return the URI of the artifact that this work makes, and its manifest if it is there.
+    """Return the URI of the artifact that this work makes, and its manifest if it exists.
 
     Raises
     ------
     UsageError
-        If an artifact is to be reused that another stage made.
+        If ``--reuse`` names an artifact of another stage.
     MissingError
-        If it does not exist.
+        If that artifact does not exist.
     """
     if not options.reuse:
         artifact = f"{options.out.rstrip('/')}/{stage.key(options, tuple(inputs))}"
@@ -195,92 +259,70 @@ def find_existing(
     artifact = options.reuse.rstrip("/")
     manifest = read_manifest(artifact)
     if manifest.stage != stage.name:
-        raise UsageError(
-            artifact,
-            f"expected an artifact of {stage.name}, found one of {manifest.stage}.",
-            "Correct --reuse.",
-        )
+        problem = f"This is an artifact of {manifest.stage}, not of {stage.name}."
+        raise UsageError(artifact, problem, "Correct --reuse.")
     return artifact, manifest
 
 
 def read_manifest_or_none(artifact: str) -> Manifest | None:
-    """Return the manifest of an artifact if it is there."""
+    """Return the manifest of an artifact if it exists."""
     try:
         return read_manifest(artifact)
     except MissingError:
         return None
 
 
-def summarise(manifest: Manifest, artifact: str, *, cached: bool) -> dict[str, Any]:
-    """Return what a stage prints on stdout: one JSON object."""
-    seconds = round(sum(manifest.seconds.values()), 3)
-    qa = manifest.qa.model_dump(mode="json")
-    return {
-        "stage": manifest.stage,
-        "artifact": artifact,
-        "key": manifest.key,
-        "cached": cached,
-        "qa": qa,
-        "metrics": manifest.metrics,
-        "seconds": seconds,
-        "usage": manifest.usage.model_dump(mode="json") if manifest.usage else None,
-    }
-
-
 def scratch_root(env: Mapping[str, str]) -> str:
-    """Choose where heavy files work: CONTIMG_SCRATCH, else memory where there is plenty, else the temporary folder."""
+    """Return where heavy files are written.
+
+    CONTIMG_SCRATCH, else memory where there is plenty of it, else the temporary folder.
+    """
     chosen = env.get("CONTIMG_SCRATCH")
     if chosen:
         Path(chosen).mkdir(parents=True, exist_ok=True)
         return chosen
-    if (
-        SHM.is_dir()
-        and os.access(SHM, os.W_OK)
-        and min(shutil.disk_usage(SHM).free, available_memory()) > SHM_WORTH
-    ):
-        return str(SHM)
+    if SHM.is_dir() and os.access(SHM, os.W_OK):
+        free = min(shutil.disk_usage(SHM).free, available_memory())
+        if free > MIN_MEMORY_SCRATCH_BYTES:
+            return str(SHM)
     return tempfile.gettempdir()
 
 
-class _Stop:
-    """SIGTERM and SIGINT as an exception, raised again where it was lost, never while it is on its way."""
+class _Signals:
+    """Turns SIGTERM and SIGINT into `Stopped`.
+
+    Finalisers, callbacks from compiled code and libraries that catch everything lose the
+    exception; a timer raises it again until it takes effect, but not during the clean-up.
+    """
 
     def __init__(self) -> None:
-        self.told = False
-        self._over = False
-
-    def listen(self) -> None:
+        self.received = False
+        self._ignored = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-            signal.signal(number, self._raise)
-        sys.unraisablehook = self._unraisable
+            signal.signal(number, self._handle)
+        sys.unraisablehook = self._report_unraisable
 
-    def over(self) -> None:
-        """Raise nothing from here on: the work has ended, and its end is being told."""
-        self._over = True
+    def ignore(self) -> None:
+        """Raise nothing from here on: the work has ended, and its result is being written."""
+        self._ignored = True
         signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _raise(self, _number: int, _frame: FrameType | None) -> None:
-        if self._over:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._ignored:
             return
-        self.told = True
+        self.received = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        # Finalisers, callbacks from compiled code and libraries that catch everything swallow it, and the work goes on.
-        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
-        if not _on_its_way():
+        signal.setitimer(signal.ITIMER_REAL, RESEND_S)
+        error = sys.exc_info()[1]
+        while error is not None and not isinstance(error, Stopped):
+            error = error.__context__
+        if error is None:  # otherwise a clean-up runs because of an earlier one
             raise Stopped
 
-    def _unraisable(self, lost: sys.UnraisableHookArgs) -> None:
+    def _report_unraisable(self, lost: sys.UnraisableHookArgs) -> None:
         if lost.exc_type is not Stopped:
             sys.__unraisablehook__(lost)
-
-
-def _on_its_way() -> bool:
-    """Say whether a clean-up runs because of the exception: that must not be interrupted by another one."""
-    error = sys.exc_info()[1]
-    while error is not None and not isinstance(error, Stopped):
-        error = error.__context__
-    return error is not None
 
 
 def check_template(env: Mapping[str, str]) -> None:
@@ -289,74 +331,49 @@ def check_template(env: Mapping[str, str]) -> None:
     Raises
     ------
     UsageError
-        If the version in $CONTIMG_TEMPLATE_VERSION is not this one.
+        If $CONTIMG_TEMPLATE_VERSION is not the installed version.
     """
-    asked, mine = env.get("CONTIMG_TEMPLATE_VERSION"), tool_version("contimg")
-    if asked and asked != mine:
-        remedy = f"Use the images of {asked}, or install the chart of {mine}."
-        raise UsageError(
-            "the image",
-            f"expected contimg {asked}, of which the template is, found contimg {mine}.",
-            remedy,
+    expected, installed = env.get("CONTIMG_TEMPLATE_VERSION"), tool_version("contimg")
+    if expected and expected != installed:
+        problem = (
+            f"The template was rendered by contimg {expected}, but this image has {installed}."
         )
+        remedy = f"Use the images of {expected}, or install the chart of {installed}."
+        raise UsageError("the image", problem, remedy)
 
 
-def _parsed(
-    model: type[Model], argv: Sequence[str] | None, prog: str, version: str, env: Mapping[str, str]
+def _parse_or_report(
+    model: type[Model],
+    argv: Sequence[str] | None,
+    prog: str,
+    version: str,
+    env: Mapping[str, str],
+    **how: Any,  # noqa: ANN401 - keywords of `parse`
 ) -> Model:
-    """Read the command line; what is wrong with it is told to the engine, too."""
+    """Parse the command line; report an error in it to the engine as well."""
     try:
-        return parse(model, sys.argv[1:] if argv is None else argv, prog, version)
+        return parse(model, sys.argv[1:] if argv is None else argv, prog, version, **how)
     except CommandLineError as error:
-        _tell(env, Exit.USAGE, error.reason)
+        _report_failure(env, Exit.USAGE, error.reason)
         raise
 
 
-def _failed(
-    console: Console, env: Mapping[str, str], code: Exit, reason: str, *, trace: bool
-) -> int:
-    console.fail(code, reason, trace=trace)
-    _tell(env, code, reason)
-    return code
-
-
-def _tell(env: Mapping[str, str], code: Exit, reason: str) -> None:
-    """Say why it failed where engines look: a file for ours; in a pod, what Kubernetes and Argo show as its message."""
-    with contextlib.suppress(OSError):  # the reason stands in the log as well
-        hand_over(
-            env,
-            "failure.json",
-            json.dumps({"exit": int(code), "name": code.name, "reason": reason}),
-        )
+def _report_failure(env: Mapping[str, str], code: Exit, reason: str) -> None:
+    """Write the reason where engines look: a file for ours, a termination message in a pod."""
+    failure = {"exit": int(code), "name": code.name, "reason": reason}
     log = env.get("CONTIMG_TERMINATION_LOG")
-    if log:
-        line = " ".join(f"{code.name}: {reason}".split()).encode()[:REASON_BYTES]
-        with contextlib.suppress(OSError):  # as above
+    # Errors are ignored: the reason is in the log as well.
+    with contextlib.suppress(OSError):
+        hand_over(env, "failure.json", json.dumps(failure))
+    with contextlib.suppress(OSError):
+        if log:
+            line = " ".join(f"{code.name}: {reason}".split()).encode()[:REASON_BYTES]
             Path(log).write_bytes(line)
 
 
-HANDED = {"artifact", "cached", "seconds"}
-"""Parts of a summary that engines take one by one."""
-
-
 def hand_over(env: Mapping[str, str], name: str, text: str) -> None:
-    """Leave a file for the engine in $CONTIMG_OUTPUTS, if it asks for that."""
+    """Write a file for the engine to $CONTIMG_OUTPUTS, if that is set."""
     folder = env.get("CONTIMG_OUTPUTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / name).write_text(text)
-
-
-def _hand_over_summary(env: Mapping[str, str], summary: Mapping[str, Any]) -> None:
-    hand_over(env, "summary.json", json.dumps(summary, indent=1))
-    for name in HANDED & summary.keys():
-        value = summary[name]
-        hand_over(env, name, value if isinstance(value, str) else json.dumps(value))
-
-
-def _hand_over_views(env: Mapping[str, str], artifact: str, manifest: Manifest) -> None:
-    """Copy what a person wants to open in the engine's page."""
-    folder = env.get("CONTIMG_OUTPUTS")
-    for output in manifest.outputs if folder else ():
-        if output.name.endswith(VIEWS) and output.bytes <= VIEW_BYTES:
-            fetch_file(open_store(artifact), output.name, Path(folder or "") / output.name)

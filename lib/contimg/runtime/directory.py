@@ -1,4 +1,4 @@
-"""A store in a directory: write beside, sync, rename."""
+"""A store in a directory: files are written beside their place, synced and renamed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import contextlib
 import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from contimg.runtime.errors import MissingError, NoRoomError, StoreError, UsageError
 from contimg.runtime.store import Entry
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 PARTIAL = ".part-"
-"""Names that begin so are being written and are in no listing."""
+"""Beginning of the names of files that are being written; listings leave them out."""
+ACCESS_REMEDY = "Check mounts and permissions."
 
 
 class DirectoryStore:
@@ -28,36 +27,39 @@ class DirectoryStore:
         self.root = str(self._base)
 
     def check(self) -> None:
-        """Make sure that the directory is there, since a mistyped one looks like an empty store."""
+        """Make sure that the directory exists: a mistyped one looks like an empty store."""
         if not self._base.is_dir():
-            found = "a file" if self._base.exists() else "none"
-            raise UsageError(
-                self.root,
-                f"expected the directory of a store, found {found}.",
-                "Correct the path, or mount it.",
-            )
+            found = "a file, not a directory" if self._base.exists() else "missing"
+            problem = f"The directory of the store is {found}."
+            raise UsageError(self.root, problem, "Correct the path, or mount it.")
 
     def tidy(self, prefix: str = "") -> int:
-        """Remove what writers that were killed left below a folder; return how many. The kernel knows which still write."""
-        parts = list((self._base / prefix).rglob(f"{PARTIAL}*"))
-        return sum(_abandoned(part) for part in parts)
+        """Remove the partial files of killed writers below a folder; return their number."""
+        removed = 0
+        for part in list((self._base / prefix).rglob(f"{PARTIAL}*")):
+            # Fails if the file is still written, gone, another user's, or cannot be locked.
+            with contextlib.suppress(OSError), part.open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+                removed += 1
+        return removed
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the files whose path begins with `prefix`, sorted by key."""
         folder, _, _ = prefix.rpartition("/")
         paths = []
-        for parent, _, names in os.walk(self._base / folder, onerror=_unlistable):
+        for parent, _, names in os.walk(self._base / folder, onerror=_raise_unlistable):
             here = Path(parent).relative_to(self._base)
             paths += [(here / name).as_posix() for name in names if not name.startswith(PARTIAL)]
         for key in sorted(paths):
             if key.startswith(prefix):
-                # A file may vanish between the listing and the look.
+                # A file may vanish in the meantime.
                 with contextlib.suppress(FileNotFoundError):
                     stat = (self._base / key).stat()
                     yield Entry(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
     def exists(self, key: str) -> bool:
-        """Say whether a file is there."""
+        """Return whether a file exists."""
         return (self._base / key).is_file()
 
     def read(self, key: str) -> bytes:
@@ -78,26 +80,20 @@ class DirectoryStore:
         try:
             stream = path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise MissingError(
-                str(path),
-                "expected a file, found none.",
-                "Check the URI, or run the stage that makes it.",
-            ) from error
+            remedy = "Check the URI, or run the stage that makes it."
+            raise MissingError(str(path), "There is no such file.", remedy) from error
         except OSError as error:
-            raise StoreError(
-                str(path),
-                f"expected a readable file, found {error!s}.",
-                "Check mounts and permissions.",
-            ) from error
+            problem = f"The file cannot be read: {error}."
+            raise StoreError(str(path), problem, ACCESS_REMEDY) from error
         with stream:
             yield stream
 
     @contextlib.contextmanager
     def writer(self, key: str) -> Iterator[IO[bytes]]:
         """Write a file beside its place and rename it there when it is whole."""
-        with self._beside(key) as (stream, part):
+        with self._partial(key) as (stream, part):
             yield stream
-            _finish(stream)
+            _sync(stream)
             part.replace(self._base / key)
 
     def put(self, key: str, data: bytes) -> None:
@@ -107,9 +103,9 @@ class DirectoryStore:
 
     def create(self, key: str, data: bytes) -> bool:
         """Write if the name is free, by a hard link, which the file system makes only once."""
-        with self._beside(key) as (stream, part):
+        with self._partial(key) as (stream, part):
             stream.write(data)
-            _finish(stream)
+            _sync(stream)
             try:
                 (self._base / key).hardlink_to(part)
             except FileExistsError:
@@ -122,80 +118,51 @@ class DirectoryStore:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError(
-                str(path),
-                f"expected a file that can be removed, found {error!s}.",
-                "Check mounts and permissions.",
-            ) from error
+            problem = f"The file cannot be removed: {error}."
+            raise StoreError(str(path), problem, ACCESS_REMEDY) from error
 
     @contextlib.contextmanager
-    def _beside(self, key: str) -> Iterator[tuple[IO[bytes], Path]]:
+    def _partial(self, key: str) -> Iterator[tuple[IO[bytes], Path]]:
+        """Open a locked file beside the place of an object; it is removed at the end."""
         path = self._base / key
-        # Named before it is made: a stop that comes in between would leave a file whose name nobody knows.
+        # Named before it is made: a signal in between would leave a file of unknown name.
         part = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            stream = _open_locked(part)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            problem = f"The directory cannot be written: {error}."
+            raise StoreError(str(path), problem, ACCESS_REMEDY) from error
         try:
-            with _held_file(part, path) as stream:
+            with stream:
                 yield stream, part
         except OSError as error:
-            raise NoRoomError(
-                str(path),
-                f"expected room to write, found {error!s}.",
-                "Free space, then run again.",
-            ) from error
+            problem = f"The file cannot be written: {error}."
+            raise NoRoomError(str(path), problem, "Free space, then run again.") from error
         finally:
-            # What cannot be removed could not be made, and why is on its way already.
             with contextlib.suppress(OSError):
                 part.unlink()
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        str(path),
-        f"expected a writable directory, found {error!s}.",
-        "Check mounts and permissions.",
-    )
-
-
-def _unlistable(error: OSError) -> None:
-    """Say so when a folder cannot be listed, lest the store look empty; one that is not there holds nothing."""
+def _raise_unlistable(error: OSError) -> None:
+    """Raise if a folder cannot be listed: the store would look empty. It need not exist."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise StoreError(
-            str(error.filename),
-            f"expected a readable directory, found {error!s}.",
-            "Check mounts and permissions.",
-        ) from error
+        problem = f"The directory cannot be listed: {error}."
+        raise StoreError(str(error.filename), problem, ACCESS_REMEDY) from error
 
 
-def _held_file(part: Path, path: Path) -> IO[bytes]:
-    """Make a file that is locked for as long as it is written; where locks do not work, tidying does not either."""
+def _open_locked(part: Path) -> IO[bytes]:
+    """Make a file that is locked while it is written; without locks `tidy` removes nothing."""
     while True:
-        try:
-            stream = part.open("xb")
-        except OSError as error:
-            raise _unwritable(path, error) from error
+        stream = part.open("xb")
         with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
         if os.fstat(stream.fileno()).st_nlink:
             part.chmod(0o644)  # whatever the umask: a store is shared
             return stream
-        stream.close()  # tidied away before it was locked
+        stream.close()  # `tidy` removed it before it was locked
 
 
-def _abandoned(part: Path) -> bool:
-    """Remove a file that nobody writes any more; say whether it was one."""
-    try:
-        with part.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
-    except OSError:  # still written, gone, another's, or on a file system without locks
-        return False
-    return True
-
-
-def _finish(stream: IO[bytes]) -> None:
+def _sync(stream: IO[bytes]) -> None:
     stream.flush()
     os.fsync(stream.fileno())

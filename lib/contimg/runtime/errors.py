@@ -1,6 +1,6 @@
-"""Failures that a person can act on, and what each does to a retry.
+"""Failures that a person can act on, their exit codes, and how each is retried.
 
-The one table of exit codes. The Argo retry expression and the local engine are both made from it.
+The one table of exit codes; the Argo retry expression and the local runner are made from it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 
 class Exit(IntEnum):
-    """Exit codes of a stage; 10-19: unusable input data; 20-29: infrastructure failures, retried."""
+    """Exit codes; 10-19: unusable input data; 20-29: infrastructure failures, which are retried."""
 
     DONE = 0
     USAGE = 2
@@ -34,7 +34,7 @@ class Exit(IntEnum):
 
 
 class Retry(NamedTuple):
-    """How often a failure is tried again, and how long to wait first."""
+    """How often a failure is retried, and how long to wait first."""
 
     limit: int
     """Further tries after the first."""
@@ -56,9 +56,9 @@ MEANING: dict[int, tuple[str, Retry]] = {
     Exit.ALL_FLAGGED: ("everything is flagged", NEVER),
     Exit.NO_CALIBRATION: ("no calibrator in the beam and no valid set in the store", NEVER),
     Exit.SOLVE_FAILED: ("a calibration solve failed or cannot be trusted", NEVER),
-    Exit.BAD_IMAGE: ("the image cannot be vouched for", NEVER),
+    Exit.BAD_IMAGE: ("the image fails its quality checks", NEVER),
     Exit.NO_SOURCES: ("nothing to measure", NEVER),
-    Exit.BAD_INPUT: ("an input is not what the stage reads", NEVER),
+    Exit.BAD_INPUT: ("an input is not of the kind that the stage reads", NEVER),
     Exit.STORE_UNREACHABLE: ("the store does not answer", TRANSIENT),
     Exit.TERMINATED: ("terminated", TRANSIENT),
     Exit.NO_ROOM: ("not enough disk or memory", TRANSIENT),
@@ -93,7 +93,7 @@ class ContimgError(Exception):
     where
         The file, URI or option.
     problem
-        What was found and what was expected, a sentence that makes sense alone.
+        What is wrong: a sentence that makes sense alone, with what was found and expected.
     remedy
         What to do about it, a sentence.
     """
@@ -141,7 +141,7 @@ class AllFlaggedError(ContimgError):
 
 
 class NoCalibrationError(ContimgError):
-    """Nothing to calibrate with: no calibrator in the beam and no valid set in the store."""
+    """There is neither a calibrator in the beam nor a valid calibration set in the store."""
 
     exit = Exit.NO_CALIBRATION
 
@@ -153,7 +153,7 @@ class SolveFailedError(ContimgError):
 
 
 class BadImageError(ContimgError):
-    """An image fails the checks that it must pass before anyone sees it."""
+    """An image fails its quality checks."""
 
     exit = Exit.BAD_IMAGE
 
@@ -165,7 +165,7 @@ class NoSourcesError(ContimgError):
 
 
 class BadInputError(ContimgError):
-    """An input is there, but is not what the stage reads."""
+    """An input exists, but is not of the kind that the stage reads."""
 
     exit = Exit.BAD_INPUT
 
@@ -177,19 +177,19 @@ class StoreError(ContimgError):
 
 
 class NoRoomError(ContimgError):
-    """Disk or memory do not suffice."""
+    """There is not enough disk or memory."""
 
     exit = Exit.NO_ROOM
 
 
 class ChildFailedError(ContimgError):
-    """CASA, WSClean or AOFlagger ended badly."""
+    """CASA, WSClean or AOFlagger failed."""
 
     exit = Exit.CHILD_FAILED
 
 
 class ChildTimedOutError(ContimgError):
-    """CASA, WSClean or AOFlagger took longer than its limit."""
+    """CASA, WSClean or AOFlagger exceeded its time limit."""
 
     exit = Exit.CHILD_TIMED_OUT
 
@@ -201,10 +201,10 @@ class MissingError(ContimgError):
 
 
 class UsageError(ContimgError):
-    """Options that parse but cannot be meant."""
+    """Options or settings that are wrong."""
 
     exit = Exit.USAGE
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT came; not an Exception, so that nothing swallows it."""
+    """SIGTERM or SIGINT was received; not an Exception, so that nothing swallows it."""

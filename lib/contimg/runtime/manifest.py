@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import resource
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
 from contimg.runtime.errors import BadInputError, MissingError
 from contimg.runtime.record import Record
 from contimg.runtime.store import open_store, split
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 16
@@ -27,7 +29,7 @@ class Input(Record):
     """The option, or the role, that named it."""
     uri: str
     digest: str
-    """sha256 of the object, or of the artifact's outputs."""
+    """sha256 of the object, or the artifact's digest."""
 
 
 class Output(Record):
@@ -39,7 +41,7 @@ class Output(Record):
 
 
 class QA(Record):
-    """Whether the stage vouches for its product; what it cannot vouch for it does not write."""
+    """The quality verdict of a product; a stage writes no product that fails."""
 
     verdict: Literal["good", "warning"] = "good"
     reasons: tuple[str, ...] = ()
@@ -53,7 +55,25 @@ class Usage(Record):
     cpu_s: float
     """Of the process and its children, on all cores, seconds."""
     peak_memory_bytes: int
-    """Largest resident size of the process plus that of its largest child; files in memory scratch are not in it."""
+    """Largest resident size of the process plus that of its largest child, without files in
+    memory scratch."""
+
+    @classmethod
+    def measure(cls) -> Self:
+        """Measure from the start of this process until now; children count once they have ended."""
+        own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        cpu_s = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+        # Not ru_maxrss: that includes what the process was before it became this program.
+        status = Path("/proc/self/status").read_text()
+        peak_kib = int(re.findall(r"VmHWM:\s*(\d+)", status)[0]) + children.ru_maxrss
+        # Field 22 of proc(5), counted from behind the name in brackets: clock ticks since boot.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+        return cls(
+            wall_s=round(up_s - ticks / os.sysconf("SC_CLK_TCK"), 3),
+            cpu_s=round(cpu_s, 3),
+            peak_memory_bytes=peak_kib * 1024,
+        )
 
 
 class Manifest(Record):
@@ -76,10 +96,8 @@ class Manifest(Record):
 
     @property
     def digest(self) -> str:
-        """sha256 over the outputs' names and digests; times and hosts do not enter it."""
-        return digest_json(
-            [[output.name, output.sha256] for output in sorted(self.outputs, key=lambda o: o.name)]
-        )
+        """sha256 over the outputs' names and digests, without times and hosts."""
+        return digest_json(sorted([output.name, output.sha256] for output in self.outputs))
 
     def output(self, name: str) -> Output:
         """Return one output; BadInputError if the artifact has none of that name."""
@@ -87,18 +105,14 @@ class Manifest(Record):
             if output.name == name:
                 return output
         found = ", ".join(output.name for output in self.outputs) or "nothing"
-        raise BadInputError(
-            f"{self.stage} artifact {self.key}",
-            f"expected {name}, found {found}.",
-            "Name an artifact of the right stage.",
-        )
+        where, problem = f"{self.stage} artifact {self.key}", f"There is no {name}, only {found}."
+        raise BadInputError(where, problem, "Name an artifact of the right stage.")
 
 
 def digest_json(value: object) -> str:
     """Return the sha256 of a value's canonical JSON."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def work_key(
@@ -109,11 +123,10 @@ def work_key(
     tools: Mapping[str, str],
 ) -> str:
     """Return the key of a piece of work: the same key means the same bytes."""
-    digests = sorted((item.name, item.digest) for item in inputs)
     whole = {
         "stage": stage,
         "options": dict(options),
-        "inputs": digests,
+        "inputs": sorted((item.name, item.digest) for item in inputs),
         "code": code,
         "tools": dict(tools),
     }
@@ -126,30 +139,24 @@ def read_manifest(uri: str) -> Manifest:
     Raises
     ------
     MissingError
-        If there is none: the artifact does not exist, whatever files lie there.
+        If there is none: then the artifact does not exist, whatever other files are there.
     BadInputError
-        If it is not a manifest.
+        If the file is not a manifest.
     """
     try:
         data = open_store(uri).read(MANIFEST)
     except MissingError as error:
-        raise MissingError(
-            uri,
-            "expected an artifact (a folder with manifest.json), found none.",
-            "Run the stage that makes it.",
-        ) from error
+        problem = "There is no artifact here (a folder with manifest.json)."
+        raise MissingError(uri, problem, "Run the stage that makes it.") from error
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise BadInputError(
-            f"{uri}/{MANIFEST}",
-            f"expected a manifest, found {error!s}.",
-            "Make the artifact again.",
-        ) from error
+        problem = f"This is not a manifest: {error}."
+        raise BadInputError(f"{uri}/{MANIFEST}", problem, "Make the artifact again.") from error
 
 
 def artifact_input(name: str, uri: str) -> Input:
-    """Describe an artifact as an input; its digest stands in its manifest."""
+    """Describe an artifact as an input; its digest is that of its manifest."""
     return Input(name=name, uri=uri, digest=read_manifest(uri).digest)
 
 

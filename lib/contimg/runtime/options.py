@@ -1,4 +1,4 @@
-"""Options models: their docstrings are the help, their fields the Argo parameters, their types the command line."""
+"""Options models: their docstrings are the help, their fields the command line and Argo's form."""
 
 from __future__ import annotations
 
@@ -6,32 +6,20 @@ import sys
 import types
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Sequence
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    NoReturn,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from contimg.runtime.errors import UsageError
 from contimg.runtime.manifest import Input, artifact_input, object_input
-
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-    from pydantic_core import ErrorDetails
 
 T = TypeVar("T", bound="Options")
 
 
 class InputKind:
-    """Marks an option that names something to read; its digest, not its URI, enters the key."""
+    """Marks an option that names something to read: its digest, not its URI, is in the key."""
 
     def __init__(
         self, kind: Literal["artifact", "object", "group"], describe: Callable[[str, str], Input]
@@ -42,7 +30,7 @@ class InputKind:
 
 
 def _split(value: object) -> object:
-    """Read a list from a word with commas, or from several, as a command line and Argo pass them."""
+    """Read a list from a word with commas, or from several such words."""
     words = [value] if isinstance(value, str) else value
     if isinstance(words, list):
         return tuple(
@@ -60,9 +48,9 @@ ArtifactURI = Annotated[str, InputKind("artifact", artifact_input)]
 ObjectURI = Annotated[str, InputKind("object", object_input)]
 """URI of one small object, digested whole."""
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
-"""A list; on the command line one word with commas, or the flag again and again."""
+"""A list; on the command line one word with commas, or the flag several times."""
 Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
-"""A list whose elements may hold commas; on the command line the flag again and again, in Argo a line each."""
+"""A list of texts with commas; on the command line the flag several times, in Argo a line each."""
 ArtifactURIs = Annotated[
     tuple[str, ...], BeforeValidator(_split), InputKind("artifact", artifact_input)
 ]
@@ -70,30 +58,29 @@ ArtifactURIs = Annotated[
 
 
 class Options(BaseModel):
-    """What may be asked of a command: frozen, no extras, the docstring under a field is its help."""
+    """Options of a command: frozen, no extras; the docstring under a field is its help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class StageOptions(Options):
-    """What every stage takes."""
+    """Options that every stage has."""
 
     out: str
     """URI of the folder that the artifact is made in, as OUT/KEY."""
     reuse: str | None = None
-    """URI of an artifact of this stage that is handed on as it is; nothing is made then."""
+    """URI of an artifact of this stage to hand on as it is; then nothing is made."""
 
 
 def flag(name: str) -> str:
-    """Return the command-line flag of a field; an underscore at its end keeps it from being a word of Python."""
+    """Return the command-line flag of a field; a final underscore only avoids a Python keyword."""
     return "--" + name.rstrip("_").replace("_", "-")
 
 
 def is_optional(field: FieldInfo) -> bool:
     """Say whether None is a value of the field."""
-    return get_origin(field.annotation) in {Union, types.UnionType} and type(None) in get_args(
-        field.annotation
-    )
+    is_union = get_origin(field.annotation) in {Union, types.UnionType}
+    return is_union and type(None) in get_args(field.annotation)
 
 
 def choices(field: FieldInfo) -> list[str] | None:
@@ -101,11 +88,8 @@ def choices(field: FieldInfo) -> list[str] | None:
     annotation: Any = field.annotation
     if get_origin(annotation) in {Union, types.UnionType}:
         annotation = next(part for part in get_args(annotation) if part is not type(None))
-    return (
-        [str(value) for value in get_args(annotation)]
-        if get_origin(annotation) is Literal
-        else None
-    )
+    values = [str(value) for value in get_args(annotation)]
+    return values if get_origin(annotation) is Literal else None
 
 
 def help_text(field: FieldInfo) -> str:
@@ -116,8 +100,14 @@ def help_text(field: FieldInfo) -> str:
     return f"{text} Default: {field.default}."
 
 
+def first_sentence(model: type[Options]) -> str:
+    """Return the first sentence of a model's help."""
+    text = " ".join((model.__doc__ or "").split())
+    return text.partition(". ")[0].partition(": ``")[0].rstrip(".") + "."
+
+
 def input_mark(field: FieldInfo) -> InputKind | None:
-    """Return how a field's value is described as an input; None if it names none."""
+    """Return how a field's value is described as an input; None if it is not an input."""
     # In `ArtifactURI | None` the mark stays inside the union.
     inner = [
         mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())
@@ -154,7 +144,7 @@ def parse(
     positional: Sequence[str] = (),
     section: str = "",
 ) -> T:
-    """Read a command line into an options model; anything wrong prints why and exits with 2.
+    """Read a command line into an options model; any error is printed and exits with 2.
 
     An option with an empty value counts as not given, since Argo passes every option of a form.
 
@@ -163,38 +153,13 @@ def parse(
     positional
         Fields that may also be given without their flags, in this order.
     section
-        Section of the document of options that ``--config`` names; without one there is no such flag.
+        Section of the document of options that ``--config`` names; empty: there is no such flag.
 
     Raises
     ------
     CommandLineError
         A SystemExit with the reason.
     """
-    parser = _parser(model, prog, version, positional=positional, section=section)
-    given = vars(parser.parse_intermixed_args(argv))
-    words = given.pop("positional", [])
-    for name, word in zip(positional, words, strict=False):
-        given.setdefault(name, word)
-    if len(words) > len(positional):
-        parser.error(f"unrecognized arguments: {' '.join(words[len(positional) :])}")
-    given = {name: value for name, value in given.items() if value not in ("", [""])}
-    config = given.pop("config", None)
-    if config is not None:
-        from contimg.runtime.config import read_document  # yaml is slow to import
-
-        try:
-            given = {**read_document(config).get(section, {}), **given}
-        except UsageError as error:
-            parser.error(str(error))
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        parser.error("; ".join(map(wrong, error.errors())))
-
-
-def _parser(
-    model: type[Options], prog: str, version: str, *, positional: Sequence[str], section: str
-) -> _Parser:
     parser = _Parser(
         prog=prog, description=model.__doc__, allow_abbrev=False, argument_default=SUPPRESS
     )
@@ -202,25 +167,38 @@ def _parser(
     if positional:
         parser.add_argument("positional", nargs="*", metavar=" ".join(positional).upper())
     if section:
-        text = (
-            f"Options as YAML, a file, URI or the text itself: its section {section!r}. Flags win."
-        )
+        text = f"Options as YAML: a file, URI or the text, with a section {section!r}. Flags win."
         parser.add_argument("--config", metavar="FILE|URI|TEXT", help=text)
     for name, field in model.model_fields.items():
-        text = help_text(field).replace("%", "%%")
+        how: dict[str, Any] = {"dest": name, "help": help_text(field).replace("%", "%%")}
         if field.annotation is bool:
-            parser.add_argument(
-                flag(name), dest=name, nargs="?", const="true", metavar="true|false", help=text
-            )
+            how |= {"nargs": "?", "const": "true", "metavar": "true|false"}
         else:
-            metavar = "|".join(choices(field) or [name.upper()])
-            action = "append" if is_list(field) else "store"
-            parser.add_argument(flag(name), dest=name, action=action, metavar=metavar, help=text)
-    return parser
+            how |= {"action": "append" if is_list(field) else "store"}
+            how |= {"metavar": "|".join(choices(field) or [name.upper()])}
+        parser.add_argument(flag(name), **how)
+    given = vars(parser.parse_intermixed_args(argv))
+    words = given.pop("positional", [])
+    if len(words) > len(positional):
+        parser.error(f"unrecognized arguments: {' '.join(words[len(positional) :])}")
+    given = {**dict(zip(positional, words, strict=False)), **given}
+    given = {name: value for name, value in given.items() if value not in ("", [""])}
+    config = given.pop("config", None) if section else None
+    try:
+        if config is not None:
+            from contimg.runtime.config import read_document  # yaml is slow to import
+
+            options = read_document(config).get(section, {}).items()
+            given = {**{name: value for name, value in options if value not in ("", None)}, **given}
+        return model.model_validate(given)
+    except UsageError as error:
+        parser.error(str(error))
+    except ValidationError as error:
+        parser.error("; ".join(map(describe_error, error.errors())))
 
 
-def wrong(item: ErrorDetails) -> str:
-    """Say which option is wrong, what was expected and what was found."""
+def describe_error(item: ErrorDetails) -> str:
+    """Return which option is wrong, what was expected and what was found."""
     if not item["loc"]:
         return f"options: {item['msg']}"
     name = flag(str(item["loc"][0]))

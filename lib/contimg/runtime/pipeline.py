@@ -16,9 +16,9 @@ from contimg.runtime.options import input_mark
 from contimg.runtime.stage import StageSpec, stage_spec
 
 ALL_OTHERS = "*"
-"""As what a step reads: the artifacts of all other steps that do not come after it."""
+"""As the source of an input: all other steps whose inputs do not gather all others, too."""
 PLACES = {"store": "{store}", "tables": "{store}/tables", "calibrations": "{store}"}
-"""Options that say where things lie; a step whose stage has one of them gets it."""
+"""Options that name a place; every step whose stage has one of them gets it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
-    """A frequently used option as a parameter of its own; it wins over the document of options."""
+    """A parameter that sets a frequently used option; it wins over the document of options."""
 
     name: str
     sets: tuple[str, ...]
@@ -53,15 +53,15 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """A graph of steps over one subject, such as a group or an epoch."""
+    """A graph of steps that work on one subject, such as a group or an epoch."""
 
     name: str
     title: str
     description: str
     subject: str
-    """The parameter that its runs are about; no two runs of one subject work at the same time."""
+    """The parameter that names what a run works on; runs of one subject never overlap."""
     products: str
-    """Where its artifacts lie below the store; {NAME} stands for the parameter NAME."""
+    """Folder of its artifacts below the store; {NAME} stands for the parameter NAME."""
     parameters: tuple[Parameter, ...]
     shortcuts: tuple[Shortcut, ...] = ()
     steps: tuple[Step, ...]
@@ -76,19 +76,18 @@ class Pipeline:
         for step in self.steps:
             if step.stage == stage:
                 return step
-        problem = (
-            f"There is no step {stage!r}; the steps are {', '.join(s.stage for s in self.steps)}."
-        )
+        names = ", ".join(step.stage for step in self.steps)
+        problem = f"There is no step {stage!r}; the steps are {names}."
         raise UsageError(f"pipeline {self.name}", problem, "Correct the name.")
 
     @cached_property
     def needs(self) -> dict[str, tuple[str, ...]]:
-        """The steps whose artifacts each step reads, by step, in the order of the pipeline.
+        """By step, the steps whose artifacts it reads, in the order of the pipeline.
 
         Raises
         ------
         UsageError
-            If a step stands twice, or an input names no step.
+            If there are two steps of one stage, or an input names no step.
         """
         where, names = f"pipeline {self.name}", [step.stage for step in self.steps]
         twice = [name for name in names if names.count(name) > 1]
@@ -125,12 +124,11 @@ class Pipeline:
             return tuple(TopologicalSorter(self.needs).static_order())
         except CycleError as error:
             problem = f"The steps form a cycle: {' → '.join(reversed(error.args[1]))}."
-            raise UsageError(
-                f"pipeline {self.name}", problem, "Correct the inputs of one of them."
-            ) from error
+            remedy = "Correct the inputs of one of them."
+            raise UsageError(f"pipeline {self.name}", problem, remedy) from error
 
     def after(self, stage: str) -> frozenset[str]:
-        """Return a step and all that read, directly or not, from it."""
+        """Return a step and all steps that read from it, directly or not."""
         found = {self.step(stage).stage}
         for name in self.order:
             if found & set(self.needs[name]):
@@ -146,12 +144,12 @@ class Pipeline:
         return frozenset(found)
 
     def wired(self, stage: str, values: Mapping[str, str]) -> dict[str, str]:
-        """Return the options of a step that the pipeline sets, apart from the artifacts that it reads.
+        """Return the options of a step that the pipeline sets, except the artifacts it reads.
 
         Parameters
         ----------
         values
-            Of the pipeline's parameters, `store` among them; a template may give references in their place.
+            Of the pipeline's parameters and `store`; a template gives references instead.
         """
         step, fields = self.step(stage), self.specs[stage].options.model_fields
         texts = {
@@ -159,10 +157,14 @@ class Pipeline:
             **{name: text for name, text in PLACES.items() if name in fields},
             **step.fixed,
         }
-        return {name: _filled(text, values) for name, text in texts.items()}
+        for name, text in texts.items():
+            for parameter, value in values.items():
+                text = text.replace(f"{{{parameter}}}", value)  # noqa: PLW2901 - filled in turn
+            texts[name] = text
+        return texts
 
     def check(self) -> None:
-        """Refuse a pipeline that cannot run: a cycle, an unknown stage, step or option, a missing input.
+        """Refuse a pipeline with a cycle, an unknown stage, step or option, or a missing input.
 
         Raises
         ------
@@ -175,15 +177,14 @@ class Pipeline:
             fields = self.specs[step.stage].options.model_fields
             for option in [*step.inputs, *step.fixed]:
                 if option not in fields:
-                    problem = (
-                        f"Step {step.stage!r} sets {option!r}, which is not one of its options."
-                    )
+                    problem = f"Step {step.stage!r} has no option {option!r}."
                     raise UsageError(where, problem, f"contimg-{step.stage} --help lists them.")
             for option, source in step.inputs.items():
                 mark = input_mark(fields[option])
                 if mark is None or mark.kind != "artifact":
-                    problem = f"Step {step.stage!r} reads {source!r} by {option!r}, which does not take an artifact."
-                    raise UsageError(where, problem, "Name an option that takes an artifact's URI.")
+                    problem = f"Option {option!r} of step {step.stage!r} takes no artifact."
+                    remedy = f"Name the option by which it reads the artifact of {source!r}."
+                    raise UsageError(where, problem, remedy)
             given = {*step.inputs, *self.wired(step.stage, values)}
             missing = sorted(n for n, one in fields.items() if one.is_required() and n not in given)
             if missing:
@@ -197,7 +198,7 @@ class Pipeline:
                     raise UsageError(where, problem, f"contimg-{stage} --help lists them.")
 
     def check_options(self, document: Document, where: str = "options") -> None:
-        """Refuse options that the stages of this pipeline do not take; UsageError says which and why."""
+        """Refuse options that the stages of this pipeline do not take: UsageError says why."""
         values = {"store": "store", **{one.name: one.name for one in self.parameters}}
         wired: dict[str, dict[str, object]] = {
             step.stage: {**self.wired(step.stage, values), **dict.fromkeys(step.inputs, "artifact")}
@@ -206,7 +207,7 @@ class Pipeline:
         check_document(document, self.specs, wired, where)
 
     def with_shortcuts(self, document: Document, given: Mapping[str, str]) -> Document:
-        """Return a document of options with the shortcuts that were given; an empty value was not given."""
+        """Return a document of options with the given shortcuts; an empty value is not given."""
         merged = {stage: dict(options) for stage, options in document.items()}
         for shortcut in self.shortcuts:
             if given.get(shortcut.name):
@@ -214,9 +215,3 @@ class Pipeline:
                     stage, _, option = path.partition(".")
                     merged.setdefault(stage, {})[option] = given[shortcut.name]
         return merged
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        text = text.replace(f"{{{name}}}", value)
-    return text

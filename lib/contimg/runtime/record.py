@@ -1,4 +1,4 @@
-"""What the JSON files that stages exchange have in common."""
+"""The base of the JSON files that stages exchange."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""Scratch folders that do not outlive their process for long, even if it was killed."""
+"""Scratch folders, which the next process removes if their owner was killed."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PREFIX = "contimg-"
 LOCK = ".alive"
-"""A file in each folder that its owner holds locked; the kernel lets go of it when the owner dies."""
+"""A file in each folder that its owner holds locked; the kernel frees it when the owner dies."""
 
 
 @contextlib.contextmanager
 def scratch_folder(root: str, name: str) -> Iterator[Path]:
-    """Make an empty folder below `root` that goes when the block ends; and remove those of owners that were killed."""
+    """Make an empty folder below `root` for the block; remove those whose owners were killed."""
     sweep(root)
-    # Named before it is made: a stop that comes in between would leave a folder that nobody removes.
+    # Named before it is made: a signal in between would leave a folder behind.
     folder = Path(root) / f"{PREFIX}{name}-{secrets.token_hex(8)}"
     try:
         folder.mkdir(mode=0o700)
         with (folder / "locking").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            # Under its own name only once it is locked, so that nobody finds it free in between.
+            # It gets its name when it is locked, so that no other process finds it unlocked.
             (folder / "locking").rename(folder / LOCK)
             inner = folder / "work"
             inner.mkdir()
@@ -39,7 +36,7 @@ def scratch_folder(root: str, name: str) -> Iterator[Path]:
 
 
 def sweep(root: str) -> list[str]:
-    """Remove scratch folders whose owner is dead; memory would fill up with them. Returns their names."""
+    """Remove scratch folders whose owner is dead; return their names."""
     swept = []
     for path in sorted(Path(root).glob(f"{PREFIX}*/{LOCK}")):
         # Another user's, or just removed by its owner.

@@ -1,4 +1,4 @@
-"""What a stage is, seen from outside: enough to know its command line, its key, its image and its pod without its science."""
+"""The description of a stage: command line, key, image and pod, without its science code."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from contimg.runtime import manifest, versions
+from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import UsageError
 from contimg.runtime.options import StageOptions, input_mark
-
-if TYPE_CHECKING:
-    from contimg.runtime.context import Context, StageResult
 
 ENTRY_POINTS = "contimg.stages"
 """Each stage's distribution names its `StageSpec` here; there is no other list of stages."""
 PLACES = {"out", "reuse", "tables", "store", "calibrations"}
-"""Options that say where things lie, not what is made; what is read there enters the key by its digest."""
+"""Options that name a place, not what is made; what is read there is in the key by its digest."""
 
 
 ALWAYS_REACHED = ("contimg.runtime.blas_env",)
@@ -28,7 +26,7 @@ ALWAYS_REACHED = ("contimg.runtime.blas_env",)
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one try of a stage or command may take, for a full-size group."""
+    """Limits of one try of a stage or command, for a full-size group."""
 
     deadline_s: int
     """A try that runs longer is stopped, seconds."""
@@ -42,7 +40,7 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
-    """A stage: everything that others need to know of it; light enough to import everywhere."""
+    """A stage: all that other packages need to know of it; light enough to import everywhere."""
 
     name: str
     options: type[StageOptions]
@@ -52,9 +50,9 @@ class StageSpec:
     tools: tuple[str, ...] = ()
     """Programs and distributions whose versions enter the key."""
     resolver: str = ""
-    """``module:function`` that turns options which are queries on the store into a list of inputs."""
+    """``module:function`` that turns options that are queries on the store into inputs."""
     semaphore: Literal["", "casa", "wsclean"] = ""
-    """Limit, shared by all workflows, on how many of its pods run at a time."""
+    """Limit, shared by all workflows, on the number of its pods that run at a time."""
     image_level: Literal["common", "casa"] = "common"
     """The level of images/Containerfile that its image stands on."""
     debian_packages: tuple[str, ...] = ()
@@ -65,6 +63,9 @@ class StageSpec:
     def __post_init__(self) -> None:
         if not self.package:
             object.__setattr__(self, "package", f"contimg_{self.name}")
+        if self.resolver and ":" not in self.resolver:
+            problem = f"The resolver {self.resolver!r} is not written module:function."
+            raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
 
     @property
     def program(self) -> str:
@@ -73,14 +74,13 @@ class StageSpec:
 
     @property
     def version(self) -> str:
-        """The version of the distribution that holds the stage; not every stage has one of its own."""
+        """The version of the distribution that holds the stage."""
         return versions.tool_version(self.package.partition(".")[0].replace("_", "-"))
 
     def load(self) -> Callable[[Any, Context], StageResult]:
-        """Import the stage's code; this is where the heavy imports happen."""
-        run: Callable[[Any, Context], StageResult] = importlib.import_module(
-            f"{self.package}.stage"
-        ).run
+        """Import the stage's code, and with it the heavy libraries."""
+        module = importlib.import_module(f"{self.package}.stage")
+        run: Callable[[Any, Context], StageResult] = module.run
         return run
 
     def inputs(self, options: StageOptions) -> tuple[manifest.Input, ...]:
@@ -98,7 +98,8 @@ class StageSpec:
                 uris = (value,) if isinstance(value, str) else value
                 found += [mark.describe(name, uri) for uri in uris]
         if self.resolver:
-            found += _function(self.resolver)(options)
+            module, _, function = self.resolver.partition(":")
+            found += getattr(importlib.import_module(module), function)(options)
         return tuple(found)
 
     def tool_versions(self) -> dict[str, str]:
@@ -106,11 +107,13 @@ class StageSpec:
         return {tool: versions.tool_version(tool) for tool in self.tools}
 
     def key(self, options: StageOptions, inputs: tuple[manifest.Input, ...]) -> str:
-        """Return the key of this work."""
+        """Return the key of this work: the same key means the same bytes."""
         fields = type(options).model_fields
         plain = {n for n, f in fields.items() if n not in PLACES and input_mark(f) is None}
         chosen = options.model_dump(mode="json", include=plain)
-        return manifest.work_key(self.name, chosen, inputs, self.code_digest(), self.tool_versions())
+        return manifest.work_key(
+            self.name, chosen, inputs, self.code_digest(), self.tool_versions()
+        )
 
     def code_digest(self) -> str:
         """Return the digest of the code that the stage can reach."""
@@ -120,18 +123,6 @@ class StageSpec:
         return versions.code_digest(*sorted(modules))
 
 
-def _function(path: str) -> Callable[[StageOptions], list[manifest.Input]]:
-    module, colon, name = path.partition(":")
-    if not colon:
-        raise UsageError(
-            path, "A resolver is written module:function.", "Correct the stage's spec."
-        )
-    function: Callable[[StageOptions], list[manifest.Input]] = getattr(
-        importlib.import_module(module), name
-    )
-    return function
-
-
 @functools.cache
 def stage_specs() -> Mapping[str, StageSpec]:
     """Return the specs of all installed stages by name, in alphabetical order.
@@ -139,7 +130,7 @@ def stage_specs() -> Mapping[str, StageSpec]:
     Raises
     ------
     UsageError
-        If an entry point is not a `StageSpec`, or its name is not the spec's.
+        If an entry point is not a complete `StageSpec`, or has another name than its spec.
     """
     specs: dict[str, StageSpec] = {}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
@@ -147,13 +138,11 @@ def stage_specs() -> Mapping[str, StageSpec]:
         try:
             spec = point.load()
         except TypeError as error:  # a field of the spec is missing or unknown
-            raise UsageError(
-                where, f"The stage's spec is incomplete: {error}.", "Complete it."
-            ) from error
+            problem = f"The stage's spec is incomplete or wrong: {error}."
+            raise UsageError(where, problem, "Correct the fields of the StageSpec.") from error
         if not isinstance(spec, StageSpec):
-            raise UsageError(
-                where, "This is not a StageSpec.", "Name the module and the spec in it."
-            )
+            problem = f"This is a {type(spec).__name__}, not a StageSpec."
+            raise UsageError(where, problem, "Name the module and the spec in it.")
         if spec.name != point.name:
             problem = f"The spec's name is {spec.name!r}."
             raise UsageError(where, problem, "Give the entry point the name of the stage.")

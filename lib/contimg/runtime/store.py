@@ -1,23 +1,20 @@
-"""Immutable objects under one root URI, in a directory or in S3: what every room of the house reads and writes."""
+"""Immutable objects under one root URI, in a directory or in S3."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import IO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from contimg.runtime.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-BLOCK = 1 << 20
-"""Bytes moved at a time when an object is copied or digested."""
+COPY_BLOCK_BYTES = 1 << 20
+"""Size of the pieces in which an object is copied or digested."""
 
 
 @dataclass(frozen=True, order=True)
@@ -38,7 +35,7 @@ class Store(Protocol):
     """The root URI, without a trailing slash."""
 
     def check(self) -> None:
-        """Raise UsageError unless the bucket or directory is there and may be listed."""
+        """Raise UsageError unless the bucket or directory exists and may be listed."""
         ...
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
@@ -46,23 +43,23 @@ class Store(Protocol):
         ...
 
     def exists(self, key: str) -> bool:
-        """Say whether an object is there."""
+        """Return whether an object exists."""
         ...
 
     def read(self, key: str) -> bytes:
-        """Return a small object whole; MissingError if it is not there."""
+        """Return a small object whole; MissingError if it does not exist."""
         ...
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to before `stop` (fewer at the end); MissingError if the object is not there."""
+        """Return the bytes `start` to `stop` - 1 (fewer at the end); MissingError as `read`."""
         ...
 
     def open(self, key: str) -> AbstractContextManager[IO[bytes]]:
-        """Open an object for reading from its start; MissingError if it is not there."""
+        """Open an object for reading from its start; MissingError as `read`."""
         ...
 
     def writer(self, key: str) -> AbstractContextManager[IO[bytes]]:
-        """Open an object for writing as a stream; readers see all of it or, after an error, nothing."""
+        """Open a stream to an object; readers see all of it or, after an error, nothing."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -74,7 +71,7 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Remove an object; it need not exist."""
         ...
 
 
@@ -95,11 +92,9 @@ def open_store(root: str) -> Store:
         from contimg.runtime.directory import DirectoryStore
 
         return DirectoryStore(unquote(parts.path) if parts.scheme else root)
-    raise UsageError(
-        root,
-        f"expected s3://bucket/prefix, file:///directory or a directory, found {parts.scheme}.",
-        "Correct the URI.",
-    )
+    problem = f"A store cannot be at {parts.scheme}://."
+    remedy = "Give s3://bucket/prefix, file:///directory or a directory."
+    raise UsageError(root, problem, remedy)
 
 
 def split(uri: str) -> tuple[Store, str]:
@@ -115,7 +110,7 @@ def put_file(store: Store, key: str, path: Path) -> tuple[int, str]:
 
 
 def fetch_file(store: Store, key: str, path: Path) -> tuple[int, str]:
-    """Download an object; the file appears under its name only when whole. Return bytes and sha256."""
+    """Download an object to a file, which appears only when whole; return bytes and sha256."""
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -123,15 +118,14 @@ def fetch_file(store: Store, key: str, path: Path) -> tuple[int, str]:
             found = copy_digest(source, sink)
         part.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
+        part.unlink(missing_ok=True)
     return found
 
 
 def copy_digest(source: IO[bytes], sink: IO[bytes] | None) -> tuple[int, str]:
     """Copy a stream to its end (nowhere, if `sink` is None); return its bytes and sha256."""
     digest, size = hashlib.sha256(), 0
-    while block := source.read(BLOCK):
+    while block := source.read(COPY_BLOCK_BYTES):
         digest.update(block)
         size += len(block)
         if sink is not None:

@@ -1,6 +1,6 @@
-"""Directories (Measurement Sets, caltables) as one object: a sorted tar with fixed times and owners.
+"""Folders (Measurement Sets, caltables) as one object: a sorted tar without times and owners.
 
-The same content makes the same bytes, so that digests can be compared across machines and runs.
+The same content makes the same bytes, so that digests agree across machines and runs.
 """
 
 from __future__ import annotations
@@ -8,23 +8,21 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import IO, Any, Self
 
 from contimg.runtime.errors import BadInputError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-TRANSIENT = {"table.lock"}
-"""Files that CASA rewrites whenever it looks; their content is no data."""
+LOCK_FILES = {"table.lock"}
+"""Files that CASA rewrites whenever it opens a table; they hold no data."""
 FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-"""Python before 3.11.4, as Debian 12 has it, knows no filters."""
-BLOCK = 4 << 20
-"""Bytes copied at a time; tarfile's own 16 KiB make a tar three times as dear as its bytes."""
+"""Python before 3.11.4, as in Debian 12, has no filters."""
+COPY_BLOCK_BYTES = 4 << 20
+"""Size of the pieces in which files are copied; tarfile's own 16 KiB take three times as long."""
 
 
 class DigestWriter:
-    """A stream that counts and digests, in a second thread, what passes through it; a context manager."""
+    """A stream that counts and digests what is written to it, in a second thread."""
 
     def __init__(self, sink: IO[bytes]) -> None:
         self._sink = sink
@@ -58,9 +56,15 @@ def pack(folder: Path, sink: IO[bytes]) -> tuple[int, str]:
     """Write a folder as a tar whose only top member is its name; return bytes and sha256."""
     with DigestWriter(sink) as through:
         for path in [folder, *sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).parts)]:
-            if path.name in TRANSIENT:
+            if path.name in LOCK_FILES:
                 continue
-            member = _member(path, folder)
+            # Without what differs from machine to machine: times, owners, modes.
+            member = tarfile.TarInfo(path.relative_to(folder.parent).as_posix())
+            if path.is_dir():
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                member.name += "/"
+            else:
+                member.size, member.mode = path.stat().st_size, 0o644
             through.write(member.tobuf(tarfile.USTAR_FORMAT))
             if member.isfile():
                 _copy(path, member.size, through)
@@ -80,53 +84,30 @@ def unpack(source: IO[bytes], into: Path) -> Path:
     """
     top = ""
     try:
-        with tarfile.open(fileobj=source, mode="r|", bufsize=BLOCK, copybufsize=BLOCK) as tar:  # type: ignore[call-overload]
+        block = {"bufsize": COPY_BLOCK_BYTES, "copybufsize": COPY_BLOCK_BYTES}
+        with tarfile.open(fileobj=source, mode="r|", **block) as tar:  # type: ignore[call-overload]
             for member in tar:
-                top = top or member.name.split("/")[0]
-                _harmless(member)
+                parts = member.name.split("/")
+                top = top or parts[0]
+                outside = member.name.startswith("/") or ".." in parts
+                if outside or not (member.isfile() or member.isdir()):
+                    problem = "This member is not a file or folder below the tar's own folder."
+                    raise BadInputError(member.name, problem, "Make the artifact again.")
                 tar.extract(member, into, **FILTER)
     except tarfile.TarError as error:
-        raise BadInputError(
-            str(into), f"expected a tar of a folder, found {error!s}.", "Make the artifact again."
-        ) from error
+        problem = f"This is not the tar of a folder: {error}."
+        raise BadInputError(str(into), problem, "Make the artifact again.") from error
     if not top:
-        raise BadInputError(
-            str(into), "expected a tar of a folder, found an empty one.", "Make the artifact again."
-        )
+        raise BadInputError(str(into), "The tar is empty.", "Make the artifact again.")
     return into / top
 
 
-def _harmless(member: tarfile.TarInfo) -> None:
-    """Refuse what `pack` never writes and what would lead out of the folder."""
-    parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
-        raise BadInputError(
-            member.name,
-            "expected a file or a folder below the tar's own, found another.",
-            "Make the artifact again.",
-        )
-
-
-def _member(path: Path, folder: Path) -> tarfile.TarInfo:
-    """Describe a file or folder without what differs from machine to machine."""
-    member = tarfile.TarInfo(path.relative_to(folder.parent).as_posix())
-    if path.is_dir():
-        member.type, member.mode = tarfile.DIRTYPE, 0o755
-        member.name += "/"
-    else:
-        member.size, member.mode = path.stat().st_size, 0o644
-    return member
-
-
 def _copy(path: Path, size: int, sink: DigestWriter) -> None:
-    buffer = memoryview(bytearray(min(BLOCK, size)))
+    buffer = memoryview(bytearray(min(COPY_BLOCK_BYTES, size)))
     with path.open("rb", buffering=0) as source:
         while size and (count := source.readinto(buffer[:size])):
             sink.write(buffer[:count])
             size -= count
     if size:
-        raise BadInputError(
-            str(path),
-            f"expected {size} bytes more, found the end of the file.",
-            "Let nothing write to it meanwhile.",
-        )
+        problem = f"The file ended {size} bytes early: it was changed while it was packed."
+        raise BadInputError(str(path), problem, "Let nothing else write to it.")

@@ -83,40 +83,47 @@ def package_folder(package: str) -> Path | None:
 @functools.cache
 def _read_module(module: str, path: Path) -> tuple[str, frozenset[str]]:
     """Return the digest of a module's code, and the names in it that may be modules."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     parts: list[str] = []
     named: set[str] = set()
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    _read_node(ast.parse(path.read_bytes()), package, parts, named)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest(), frozenset(named)
 
-    def walk(node: Any) -> None:  # noqa: ANN401 - a node, a list of nodes, or a value of one
-        if isinstance(node, list):
-            for item in node:
-                walk(item)
-            return
-        if not isinstance(node, ast.AST):
-            parts.append(repr(node))
-            if isinstance(node, str) and (match := MODULE_TEXT.fullmatch(node)):
-                named.add(match["module"])
-            return
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            return  # a docstring
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            walk(node.orelse)
-            return
-        if isinstance(node, ast.Import):
-            named.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
-            source = ".".join([*(above if node.level else ()), *filter(None, [node.module])])
-            named.update([source, *(f"{source}.{alias.name}" for alias in node.names)])
+
+def _read_node(node: Any, package: str, parts: list[str], named: set[str]) -> None:  # noqa: ANN401 - a node, a list of them, or a value
+    """Append what a node says to `parts`, without positions and docstrings, and names of modules.
+
+    Not `ast.dump`: its text differs between versions of Python.
+    """
+    if isinstance(node, list):
+        for item in node:
+            if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)):
+                _read_node(item, package, parts, named)
+    elif isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+        _read_node(node.orelse, package, parts, named)
+    elif isinstance(node, ast.AST):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            named |= _imported_names(node, package)
         parts.append(type(node).__name__)
         for name in node._fields:
             value = getattr(node, name, None)
             if value is not None and value != []:  # versions of Python differ in empty fields
                 parts.append(name)
-                walk(value)
+                _read_node(value, package, parts, named)
+    else:
+        parts.append(repr(node))
+        if isinstance(node, str) and (match := MODULE_TEXT.fullmatch(node)):
+            named.add(match["module"])
 
-    walk(ast.parse(path.read_bytes()))
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest(), frozenset(named)
+
+def _imported_names(node: ast.Import | ast.ImportFrom, package: str) -> set[str]:
+    names = {alias.name for alias in node.names}
+    if isinstance(node, ast.Import):
+        return names
+    words = package.split(".")
+    above = words[: len(words) + 1 - node.level] if node.level else []
+    source = ".".join([*above, *filter(None, [node.module])])
+    return {source, *(f"{source}.{name}" for name in names)}
 
 
 def _data_digests(package: str, folder: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from contimg.records.ms import Header
+    from contimg.records.ms import MSHeader
 
     FloatArray = npt.NDArray[np.float64]
     IntArray = npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ class Limits:
     minblperant: int
 
 
-def write_solvable(path: Path, header: Header, freq_hz: FloatArray, given: Solvable) -> None:
+def write_solvable(path: Path, header: MSHeader, freq_hz: FloatArray, given: Solvable) -> None:
     """Write a Measurement Set for one solve: DATA = X/Y, MODEL_DATA = 1, WEIGHT and WEIGHT_SPECTRUM = Y."""
     data = np.divide(given.top, given.bottom, out=np.zeros_like(given.top), where=given.bottom > 0)
     bottom = given.bottom
@@ -75,7 +75,7 @@ def write_solvable(path: Path, header: Header, freq_hz: FloatArray, given: Solva
         )
 
 
-def _width(freq_hz: FloatArray, header: Header) -> float:
+def _width(freq_hz: FloatArray, header: MSHeader) -> float:
     return (
         header.channel_width_hz
         if freq_hz.size > 1

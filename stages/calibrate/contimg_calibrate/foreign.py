@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.records.ms import Antennas, Header, Rows, create
+from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _copy(source: Path, field: int, rows: Any, into: Path) -> None:  # noqa: ANN
     freq = np.asarray(spectral["CHAN_FREQ"][window])
     order = np.argsort(freq)
     ra, dec = np.asarray(place["PHASE_DIR"][field]).reshape(-1)[:2]
-    header = Header(
+    header = MSHeader(
         telescope=str(_subtable(source, "OBSERVATION")["TELESCOPE_NAME"][0]),
         field=str(place["NAME"][field]),
         ra_rad=float(ra),

@@ -10,7 +10,7 @@ import numpy as np
 
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import Site
-from contimg.astro.predict import PointSources, Sky
+from contimg.astro.predict import PointSources, SkyModel
 from contimg.records.ms import MeasurementSet
 from contimg_calibrate.choose import Target, target_of
 from contimg_calibrate.foreign import pick_field
@@ -19,7 +19,7 @@ from contimg_calibrate.sky import field_sources
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.records.ms import Header
+    from contimg.records.ms import MSHeader
     from contimg.runtime.context import Context
     from contimg_calibrate.options import CalibrateOptions
 
@@ -37,7 +37,7 @@ class Observation:
 
     path: Path
     flags: Path | None
-    header: Header
+    header: MSHeader
     mjd_start: float
     mjd_end: float
     integration_s: float
@@ -69,11 +69,11 @@ class Observation:
         part = (np.arange(MOMENTS) + 0.5) / MOMENTS
         return np.asarray(self.mjd_start + (self.mjd_end - self.mjd_start) * part)
 
-    def sky(self, sources: PointSources) -> Sky:
+    def sky(self, sources: PointSources) -> SkyModel:
         """Return sources as this array sees them."""
         header = self.header
         smeared = self.target is not None
-        return Sky(
+        return SkyModel(
             sources,
             header.ra_rad,
             header.dec_rad,

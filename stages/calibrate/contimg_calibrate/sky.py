@@ -12,7 +12,7 @@ import numpy as np
 from contimg.astro.catalogues import calibrators, nvss
 from contimg.astro.constants import NVSS_HZ, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import icrs_of_hadec
-from contimg.astro.predict import FIELD_ALPHA, PointSources, power_law
+from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, power_law
 from contimg.astro.standards import standard
 from contimg.astro.telescope import DISH_M
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from contimg.astro.coordinates import Site
-    from contimg.astro.predict import Sky
+    from contimg.astro.predict import SkyModel
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -148,7 +148,7 @@ def merge(first: PointSources, others: PointSources) -> PointSources:
     )
 
 
-def keep_bright(sky: Sky, mjd_utc: FloatArray, least_jy: float) -> npt.NDArray[np.intp]:
+def keep_bright(sky: SkyModel, mjd_utc: FloatArray, least_jy: float) -> npt.NDArray[np.intp]:
     """Return the sources whose apparent flux is worth predicting, brightest first."""
     apparent = sky.apparent_jy(mjd_utc).mean(axis=1)
     order = np.argsort(-apparent, kind="stable")
@@ -174,7 +174,7 @@ def read_model(data: bytes, where: str, freq_hz: FloatArray) -> PointSources:
             [
                 [float(row[name]) for name in ("ra_deg", "dec_deg", "flux_jy")]
                 + [
-                    float(row.get("alpha") or FIELD_ALPHA),
+                    float(row.get("alpha") or DEFAULT_SPECTRAL_INDEX),
                     float(row.get("reference_hz") or NVSS_HZ),
                 ]
                 for row in rows

@@ -10,7 +10,7 @@ import numpy as np
 
 from contimg.astro.coordinates import Site
 from contimg.astro.gains import Factors, Gains, read_caltable
-from contimg.astro.predict import PointSources, Sky
+from contimg.astro.predict import PointSources, SkyModel
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet
 from contimg.runtime import errors
@@ -22,7 +22,7 @@ from contimg_calibrate.visibilities import Ratio, load, sum_channels, sum_times
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from contimg.records.ms import Header
+    from contimg.records.ms import MSHeader
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ TELESCOPE = "DSA_110"
 class Work:
     """What one child does."""
 
-    header: Header
+    header: MSHeader
     ratio: Ratio
     folder: Path
     limits: casa.Limits
@@ -208,7 +208,7 @@ def solve_field(
     }
 
 
-def save_sky(path: Path, sky: Sky) -> None:
+def save_sky(path: Path, sky: SkyModel) -> None:
     """Write a sky for the child."""
     site = (
         [np.nan] * 3
@@ -234,13 +234,13 @@ def save_sky(path: Path, sky: Sky) -> None:
     )
 
 
-def _load_sky(path: str) -> Sky:
+def _load_sky(path: str) -> SkyModel:
     with np.load(path) as saved:
         ra0, dec0, width, integration, pointing, *site = (
             float(number) for number in saved["numbers"]
         )
         sources = PointSources(saved["ra"], saved["dec"], saved["flux"])
-        return Sky(
+        return SkyModel(
             sources,
             ra0,
             dec0,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.astro.predict import Sky
+from contimg.astro.measures import call_casa
+from contimg.astro.predict import SkyModel
 from contimg.records.calibration import (
     RECORD,
     AppliedTable,
@@ -146,7 +147,7 @@ def _solve(
 
 def _calibrator_sky(
     options: CalibrateOptions, context: Context, ms: Observation, calibrator: skies.Calibrator
-) -> tuple[Sky, float]:
+) -> tuple[SkyModel, float]:
     """Return the model, and the calibrator's apparent flux (Jy, mean over the group and the band)."""
     alone = ms.sky(calibrator.sources())
     moments = ms.moments()
@@ -291,7 +292,7 @@ def _reason(options: CalibrateOptions, answer: dict[str, Any], drift_deg: float)
     return f"The field's NVSS sources do not suffice: {numbers}, limit {MAX_PHASE_ERROR_DEG:g} deg."
 
 
-def _field_sky(ms: Observation) -> Sky:
+def _field_sky(ms: Observation) -> SkyModel:
     sky = ms.sky(ms.field_sources())
     bright = skies.keep_bright(sky, ms.moments(), skies.KEPT_FIELD_JY)
     return replace(sky, sources=skies.select(sky.sources, bright))
@@ -339,7 +340,7 @@ def _selected(
 
 
 def _call(
-    context: Context, function: str, ms: Observation, sky: Sky, given: dict[str, Any]
+    context: Context, function: str, ms: Observation, sky: SkyModel, given: dict[str, Any]
 ) -> dict[str, Any]:
     folder = context.scratch / f"{function}{len(list(context.scratch.glob(f'{function}*')))}"
     folder.mkdir()
@@ -353,8 +354,8 @@ def _call(
         "folder": str(folder),
         "given": given,
     }
-    answer = context.call(
-        "contimg_calibrate.solving:run", TIMEOUT_S, task=function, arguments=arguments
+    answer = call_casa(
+        context, "contimg_calibrate.solving:run", TIMEOUT_S, task=function, arguments=arguments
     )
     return raise_error(answer)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from contimg.astro.gains import Factors
-    from contimg.astro.predict import Sky
+    from contimg.astro.predict import SkyModel
     from contimg.records.ms import MeasurementSet
 
     FloatArray = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class Ratio:
         return np.asarray(np.divide(kept, total, out=np.zeros(size), where=total > 0))
 
 
-def load(ms: MeasurementSet, flags: FlagArray | None, sky: Sky) -> Ratio:
+def load(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ratio:
     """Read a Measurement Set, integration by integration, over the model of a sky.
 
     Parameters
@@ -126,7 +126,7 @@ def _load_integration(
     ms: MeasurementSet,
     span: tuple[int, int],
     flags: FlagArray | None,
-    sky: Sky,
+    sky: SkyModel,
     ratio: Ratio,
     noise: FloatArray,
 ) -> None:

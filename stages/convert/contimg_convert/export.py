@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from contimg.astro.gains import Gains
-    from contimg.astro.predict import Sky
+    from contimg.astro.predict import SkyModel
     from contimg.records.ms import MeasurementSet, Writer
     from contimg.runtime.console import Console
     from contimg.runtime.context import Context
@@ -60,7 +60,7 @@ class Additions:
 
     flags: BoolArray | None
     gains: Gains | None
-    sky: Sky | None
+    sky: SkyModel | None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -135,7 +135,7 @@ def additions(options: ExportOptions, context: Context, ms: MeasurementSet) -> A
             )
     gains = None
     if options.calibration is not None:
-        from contimg.records.calibration import load_gains
+        from contimg.astro.gains import load_gains
 
         gains = load_gains(context, options.calibration)
     return Additions(
@@ -143,7 +143,7 @@ def additions(options: ExportOptions, context: Context, ms: MeasurementSet) -> A
     )
 
 
-def field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> Sky:
+def field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> SkyModel:
     """Return the catalogue's sources that the array sees in this group.
 
     Raises
@@ -153,17 +153,17 @@ def field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> S
     """
     from contimg.astro.catalogues import nvss
     from contimg.astro.coordinates import Site
-    from contimg.astro.predict import PointSources, Sky, power_law
+    from contimg.astro.predict import PointSources, SkyModel, power_law
 
     header, numbers = ms.header, context.manifest(options.ms).metrics
     near = nvss().within(numbers["ra_deg"], numbers["dec_deg"], MODEL_RADIUS_DEG)
     flux = power_law(near.flux_jy, NVSS_HZ, header.frequencies_hz)
 
-    def sky(keep: BoolArray) -> Sky:
+    def sky(keep: BoolArray) -> SkyModel:
         sources = PointSources(
             np.radians(near.ra_deg[keep]), np.radians(near.dec_deg[keep]), flux[keep]
         )
-        return Sky(
+        return SkyModel(
             sources,
             header.ra_rad,
             header.dec_rad,
@@ -230,7 +230,7 @@ def _export_one(ms: MeasurementSet, part: slice, more: Additions, writer: Writer
     writer.put(part.start, columns)
 
 
-def _predict(ms: MeasurementSet, part: slice, sky: Sky) -> npt.NDArray[np.complex64]:
+def _predict(ms: MeasurementSet, part: slice, sky: SkyModel) -> npt.NDArray[np.complex64]:
     from contimg.astro.predict import antenna_positions, predict_rows
 
     rows, days = ms.rows, 86400.0

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contimg.astro.coordinates import (
-    MJD_ZERO_JD,
     Site,
     apparent_hadec,
     circular_mean_rad,
     icrs_of_hadec,
 )
+from contimg.records.groups import MJD_ZERO_JD
 
 if TYPE_CHECKING:
     import numpy.typing as npt

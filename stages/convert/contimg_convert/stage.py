@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.astro.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
-from contimg.records.groups import N_SUBBANDS, group_id, read_group, utc_of_jd
+from contimg.astro.constants import DAY_S
+from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS, group_id, read_group, utc_of_jd
 from contimg.runtime.context import StageResult
 from contimg.runtime.errors import InconsistentGroupError, NoSignalError
 from contimg.runtime.manifest import QA
@@ -116,7 +116,7 @@ def _listing(sources: list[Source], digests: dict[int, str]) -> bytes:
 
 def _metrics(record: GroupRecord, the: writing.Plan, tally: writing.Tally) -> dict[str, Any]:
     header, site = the.header, the.header.array.site
-    half_day = header.integration_s / 2 / SECONDS_A_DAY
+    half_day = header.integration_s / 2 / DAY_S
     mjd = header.times_jd - MJD_ZERO_JD
     width = header.width_hz / 2
     return {

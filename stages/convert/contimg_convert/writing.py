@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contimg.astro import telescope
-from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg.astro.coordinates import MJD_ZERO_JD, SECONDS_A_DAY
+from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.records import ms
-from contimg.records.groups import N_SUBBANDS
+from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS
 from contimg.runtime.errors import NoSignalError
 from contimg_convert import kernels
 from contimg_convert.chunks import Workspace
@@ -147,7 +146,7 @@ def write(
             rows = (last - first) * count
             list(pool.map(filler.start(first, last), subbands))
             writer.put(first * count, {"DATA": filler.data[:rows], "FLAG": filler.flags[:rows]})
-            writer.weigh(first * count, filler.weights(rows))
+            writer.put_weight(first * count, filler.weights(rows))
             show(last, times)
     return filler.tally()
 
@@ -263,12 +262,12 @@ class Filler:
             )
 
 
-def ms_header(field: str, the: Plan) -> ms.Header:
+def ms_header(field: str, the: Plan) -> ms.MSHeader:
     """Return what the MS says once."""
     array = the.header.array
     antennas = ms.Antennas(array.names, array.positions_m + array.site.itrf_m, array.diameters_m)
     centre = the.geometry
-    return ms.Header(
+    return ms.MSHeader(
         telescope.MS_NAME,
         field,
         centre.ra_rad,
@@ -282,7 +281,7 @@ def ms_header(field: str, the: Plan) -> ms.Header:
 def ms_rows(the: Plan) -> ms.Rows:
     """Return what the MS says of each row; weights are 1 until they are put."""
     one, two = the.baselines.antennas
-    times = (the.header.times_jd - MJD_ZERO_JD) * SECONDS_A_DAY
+    times = (the.header.times_jd - MJD_ZERO_JD) * DAY_S
     uvw = (the.geometry.uvw_m[:, one] - the.geometry.uvw_m[:, two]).reshape(-1, 3)
     _check_length(uvw, the)
     return ms.Rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
+from contimg.astro.measures import call_casa
 from contimg.runtime.errors import UsageError
 from contimg.runtime.versions import tool_version
 
@@ -59,5 +60,5 @@ def aoflagger(visibilities: Visibilities, context: Context) -> None:
 def casa(visibilities: Visibilities, context: Context) -> None:
     """Run tfcrop and rflag of CASA's flagdata."""
     visibilities.store()
-    context.call("contimg_flag.casa:flag", TIMEOUT_S, ms=str(visibilities.path))
+    call_casa(context, "contimg_flag.casa:flag", TIMEOUT_S, ms=str(visibilities.path))
     visibilities.join()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from contimg.astro.gains import Factors, Gains
-    from contimg.records.ms import Header, Rows
+    from contimg.records.ms import MSHeader, Rows
 
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class Baselines:
 class Averaged:
     """All visibilities that are imaged."""
 
-    header: Header
+    header: MSHeader
     times_s: Floats
     """Shape (T,), MJD in seconds, UTC."""
     interval_s: float
@@ -169,7 +169,7 @@ def average(
     return _collect(header, rows, times, sets, noise.variance(), length_m)
 
 
-def baseline_lengths_m(header: Header, rows: Rows) -> Floats:
+def baseline_lengths_m(header: MSHeader, rows: Rows) -> Floats:
     """Return the length of each row's baseline; 0 for an autocorrelation."""
     position = header.antennas.positions_m
     return np.asarray(np.linalg.norm(position[rows.antenna2] - position[rows.antenna1], axis=1))
@@ -197,7 +197,7 @@ class _Group:
     def plan(
         cls,
         name: str,
-        header: Header,
+        header: MSHeader,
         rows: Rows,
         which: npt.NDArray[np.bool_],
         radius_rad: float,
@@ -209,7 +209,7 @@ class _Group:
         shape = (index.size, channels // factor)
         return cls(name, index, factor, np.empty(shape, np.complex64), np.zeros(shape, np.float32))
 
-    def finish(self, header: Header, rows: Rows, time_index: Integers) -> Baselines:
+    def finish(self, header: MSHeader, rows: Rows, time_index: Integers) -> Baselines:
         """Drop the rows without weight."""
         kept = self.weight.any(axis=1)
         index = self.index[kept]
@@ -274,7 +274,7 @@ def _fill(
             )
 
 
-def parallel_hands(path: str, header: Header) -> Integers:
+def parallel_hands(path: str, header: MSHeader) -> Integers:
     """Return the indices of the correlations that make Stokes I.
 
     Raises
@@ -294,7 +294,7 @@ def parallel_hands(path: str, header: Header) -> Integers:
 
 
 def _collect(
-    header: Header,
+    header: MSHeader,
     rows: Rows,
     times: Floats,
     sets: tuple[Baselines, ...],

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg.astro.coordinates import SECONDS_A_DAY, SIDEREAL_RATE, direction_cosines, icrs_of_hadec
+from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
+from contimg.astro.coordinates import SIDEREAL_RATE, direction_cosines, icrs_of_hadec
 from contimg.astro.telescope import NAMES, primary_beam
 from contimg_image import kernels
 from contimg_image.meshes import refine
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from contimg.astro.coordinates import Site
-    from contimg.records.ms import Header
+    from contimg.records.ms import MSHeader
     from contimg_image.averaging import Averaged, Baselines
     from contimg_image.weights import ImagingWeights
 
     Floats = npt.NDArray[np.float64]
 
-EARTH_RAD_S = 2 * np.pi * SIDEREAL_RATE / SECONDS_A_DAY
+EARTH_RAD_S = 2 * np.pi * SIDEREAL_RATE / DAY_S
 COARSE = 21
 """Points along each axis at which the beam is computed; cubic interpolation between them is good to 2e-5."""
 SUBBANDS = 8
@@ -49,7 +49,7 @@ class Pointing:
 
 
 def pointing(
-    header: Header, times_s: Floats, apparent_dec_deg: float | None, site: Site
+    header: MSHeader, times_s: Floats, apparent_dec_deg: float | None, site: Site
 ) -> Pointing:
     """Return where the dishes point: on the meridian for our telescope, at the phase centre for any other.
 
@@ -60,7 +60,7 @@ def pointing(
     """
     if header.telescope not in NAMES or apparent_dec_deg is None:
         return Pointing(np.zeros((times_s.size, 3)), known_beam=False)
-    ra, dec = icrs_of_hadec(0.0, np.radians(apparent_dec_deg), times_s / SECONDS_A_DAY, site)
+    ra, dec = icrs_of_hadec(0.0, np.radians(apparent_dec_deg), times_s / DAY_S, site)
     return Pointing(
         np.stack(direction_cosines(ra, dec, header.ra_rad, header.dec_rad), axis=1), known_beam=True
     )

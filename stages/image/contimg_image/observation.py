@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contimg.astro.coordinates import SECONDS_A_DAY, Site
+from contimg.astro.constants import DAY_S
+from contimg.astro.coordinates import Site
 from contimg.astro.gains import Gains
 from contimg.astro.telescope import SITE
 from contimg.records.calibration import fetch_tables, read_calibration
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from contimg.records.calibration import Calibration
-    from contimg.records.ms import Header
+    from contimg.records.ms import MSHeader
     from contimg.runtime.context import Context
     from contimg_image.options import ImageOptions
 
@@ -31,7 +32,7 @@ class Observation:
     """A Measurement Set in scratch, and what is known of it."""
 
     path: Path
-    header: Header
+    header: MSHeader
     group: str
     mjd_start: float
     mjd_end: float
@@ -99,9 +100,7 @@ def _span(metrics: dict[str, Any], ms: MeasurementSet) -> tuple[float, float]:
     if "mjd_start" in metrics and "mjd_end" in metrics:
         return float(metrics["mjd_start"]), float(metrics["mjd_end"])
     time_s, half_s = ms.rows.time_s, ms.rows.interval_s / 2
-    return float(np.min(time_s - half_s)) / SECONDS_A_DAY, float(
-        np.max(time_s + half_s)
-    ) / SECONDS_A_DAY
+    return float(np.min(time_s - half_s)) / DAY_S, float(np.max(time_s + half_s)) / DAY_S
 
 
 def _site(metrics: dict[str, Any]) -> Site:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contimg.records.images import Beam
-from contimg.records.ms import STOKES_I, Header, Rows, create
+from contimg.records.ms import STOKES_I, MSHeader, Rows, create
 from contimg_image import bright, masks, noise, tclean, wsclean
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Field:
 
 def write_set(path: Path, data: Averaged, part: Baselines) -> Path:
     """Write averaged Stokes I visibilities as a Measurement Set."""
-    header = Header(
+    header = MSHeader(
         data.header.telescope,
         data.header.field,
         data.header.ra_rad,

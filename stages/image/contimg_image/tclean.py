@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contimg.astro.measures import call_casa
 from contimg.runtime.errors import BadImageError
 from contimg_image.wsclean import Cleaned, write_mask
 
@@ -36,7 +37,8 @@ def clean(context: Context, job: Job, mask: Mask | None) -> Cleaned:
         "uvtaper": [f"{settings.taper_arcsec}arcsec"] if settings.taper_arcsec else [],
         "restoringbeam": [f"{major}arcsec", f"{minor}arcsec", f"{angle}deg"],
     }
-    answer = context.call(
+    answer = call_casa(
+        context,
         "contimg_image.tclean:in_casa",
         job.timeout_s,
         paths=[str(path) for path in job.paths],

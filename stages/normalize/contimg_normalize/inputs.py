@@ -56,7 +56,7 @@ def read_photometry(context: Context) -> pa.Table:
     BadInputError
         If a file is no longer the one that was resolved.
     """
-    parts = []
+    files = []
     for item in context.named(NAME):
         data = context.read(item.uri)
         if hashlib.sha256(data).hexdigest() != item.digest:
@@ -65,8 +65,8 @@ def read_photometry(context: Context) -> pa.Table:
                 f"expected sha256 {item.digest[:12]}…, found another.",
                 "It was replaced meanwhile: run again.",
             )
-        parts.append(PHOTOMETRY.read(data, item.uri))
-    return pa.concat_tables(parts)
+        files.append((data, item.uri))
+    return PHOTOMETRY.read_all(files)
 
 
 def _keys(options: NormalizeOptions) -> Iterator[str]:

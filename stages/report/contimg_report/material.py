@@ -53,9 +53,7 @@ class Artifact:
 
     def table(self, name: str) -> pa.Table:
         """Read a Parquet table."""
-        return read_parquet(
-            self.context.fetch(self.uri, name).read_bytes(), f"{self.uri}/{name}", "table"
-        )
+        return read_parquet(self.context.fetch(self.uri, name).read_bytes(), f"{self.uri}/{name}")
 
     def picture(self, name: str) -> SkyImage:
         """Read a FITS image."""

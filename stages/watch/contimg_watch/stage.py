@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from contimg.records.groups import INCOMING, GroupRecord, recorded, subband_name
+from contimg.records.groups import INCOMING, GroupRecord, list_records, subband_name
 from contimg.runtime.errors import ContimgError, Exit, StoreError, UsageError, retry_of
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import Ledger, put_row
@@ -168,7 +168,7 @@ class Watcher:
 
     def _learn(self) -> None:
         """Read the records that were not read before; they never change."""
-        for key in (one.entry.key for one in recorded(self.store)):
+        for key in (one.entry.key for one in list_records(self.store)):
             if key in self._records or key in self._unreadable:
                 continue
             try:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from chain import ENVIRONMENT
-from contimg.records.ms import Antennas, Header, Rows, create
+from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime.context import Context
 from contimg_flag import rfi
 from contimg_flag.visibilities import Visibilities
@@ -96,7 +96,7 @@ def write(path: Path, size: Size, data: np.ndarray) -> Visibilities:
     antennas = Antennas(
         tuple(map(str, range(ANTENNAS))), np.ones((ANTENNAS, 3)), np.full(ANTENNAS, 4.65)
     )
-    header = Header("DSA_110", "field", 0.4, 0.6, frequency, BAND_HZ / size.channels, antennas)
+    header = MSHeader("DSA_110", "field", 0.4, 0.6, frequency, BAND_HZ / size.channels, antennas)
     time = 5.27e9 + size.integration_s * np.repeat(np.arange(size.times), FIRST.size)
     of_rows = Rows(
         time,

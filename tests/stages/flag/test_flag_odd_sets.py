@@ -16,7 +16,7 @@ import pytest
 
 from chain import BIN, ENVIRONMENT, Chain
 from contimg.records.flagfile import read_flags
-from contimg.records.ms import Antennas, Header, Rows, create
+from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime.errors import BadInputError, UsageError
 from contimg.runtime.manifest import QA, Manifest
 from contimg.runtime.tar import pack
@@ -59,7 +59,7 @@ def make(
         np.ones((TABLE_ANTENNAS, 3)),
         np.full(TABLE_ANTENNAS, 4.65),
     )
-    header = Header(
+    header = MSHeader(
         "DSA_110",
         "field",
         0.4,

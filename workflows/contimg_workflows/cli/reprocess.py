@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from contimg.records.groups import GROUPS, recorded
+from contimg.records.groups import GROUPS, list_records
 from contimg.records.runs import Blame, blame_of
 from contimg.runtime.contract import command
 from contimg.runtime.errors import UsageError
@@ -91,7 +91,7 @@ def _known(store: str | None, group: str) -> None:
             "expected --store, found none.",
             "Name the store that the group lies in.",
         )
-    if not any(recorded(open_store(store), f"{group}-a")):
+    if not any(list_records(open_store(store), f"{group}-a")):
         found = _ids(store) or "none"
         raise UsageError(
             f"{store}/{GROUPS}",
@@ -102,7 +102,7 @@ def _known(store: str | None, group: str) -> None:
 
 def _ids(store: str) -> str:
     """Return the ids that a store has records of, as many as a line holds."""
-    ids = sorted({one.group for one in recorded(open_store(store))})
+    ids = sorted({one.group for one in list_records(open_store(store))})
     return ", ".join(ids[:FEW]) + (f" and {len(ids) - FEW} more" if len(ids) > FEW else "")
 
 
