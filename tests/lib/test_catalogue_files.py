@@ -239,19 +239,19 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
-            (b"", "an empty file"),
-            (b"  \n", "an empty file"),
-            (as_fits(survey_table("first"))[:6000], "a whole FITS file"),
-            (as_votable(survey_table("first"))[:1500], "a whole VOTable"),
-            (gzip.compress(as_csv(survey_table("first")))[:-20], "a whole gzip file"),
-            (b"ra,dec,flux\n1,2\n", "FITS, VOTable or CSV"),
-            (b"\x00\x01\x02" * 300, "FITS, VOTable or CSV"),
+            (b"", "is empty"),
+            (b"  \n", "is empty"),
+            (as_fits(survey_table("first"))[:6000], "not a whole FITS file"),
+            (as_votable(survey_table("first"))[:1500], "not a whole VOTable"),
+            (gzip.compress(as_csv(survey_table("first")))[:-20], "not a whole gzip file"),
+            (b"ra,dec,flux\n1,2\n", "neither FITS nor VOTable nor CSV"),
+            (b"\x00\x01\x02" * 300, "neither FITS nor VOTable nor CSV"),
         ],
     )
     def test_damaged_files(self, data: bytes, message: str) -> None:
         with pytest.raises(BadFileError, match=message) as caught:
             read_catalogue(data, "/here/it.is", "first")
-        assert str(caught.value).startswith("/here/it.is: expected")
+        assert str(caught.value).startswith("/here/it.is: ")
         assert caught.value.exit == Exit.BAD_FILE
 
     def test_a_fits_image(self) -> None:
@@ -263,18 +263,24 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            (b"ra,flux_jy\n1,2\n", r"dec: one of .*, found ra, flux_jy"),
-            (b"ra,dec\n1,2\n", r"flux: one of .*, found ra, dec"),
+            (b"ra,flux_jy\n1,2\n", r"dec: one of .*the file has ra, flux_jy"),
+            (b"ra,dec\n1,2\n", r"flux: one of .*the file has ra, dec"),
             (b"RAB1950,DEB1950,flux_jy\n1,2,3\n", "positions must be J2000"),
-            (b"ra,dec,flux\n1,2,3\n", r"a unit for flux, found none.*flux \[mJy\]"),
-            (b"ra,dec,flux [arcsec]\n1,2,3\n", "flux in Jy or the like, found arcsec"),
-            (b"ra,dec,flux [furlong]\n1,2,3\n", "flux in Jy or the like, found furlong"),
-            (b"ra [h:m:s],dec,flux_jy\n1,2,3\n", "ra in degrees, found numbers in h:m:s"),
-            (b"ra,dec,flux_jy\n1,2,bright\n", "numbers in flux_jy"),
-            (b"ra,dec,flux_jy\n12 34,5,3\n", "degrees or as three parts, found '12 34'"),
-            (b"ra,dec,flux_jy\n12h4-m1s,5,3\n", "numbers in positions, found"),
-            (b"ra,dec,flux_jy\nhere,5,3\n", "found 'here'"),
-            (b"ra,dec,flux_jy\n,5,3\n1,2,\n", "a position and a flux, found none of 2"),
+            (b"ra,dec,flux\n1,2,3\n", r"Column flux has no unit.*flux \[mJy\]"),
+            (
+                b"ra,dec,flux [arcsec]\n1,2,3\n",
+                "flux is in arcsec, which cannot be converted to Jy",
+            ),
+            (
+                b"ra,dec,flux [furlong]\n1,2,3\n",
+                "flux is in furlong, which cannot be converted to Jy",
+            ),
+            (b"ra [h:m:s],dec,flux_jy\n1,2,3\n", r"Column ra has numbers in h:m:s.*in degrees"),
+            (b"ra,dec,flux_jy\n1,2,bright\n", "Column flux_jy is not numeric"),
+            (b"ra,dec,flux_jy\n12 34,5,3\n", "A position is '12 34', not degrees or three parts"),
+            (b"ra,dec,flux_jy\n12h4-m1s,5,3\n", "A position is not numeric"),
+            (b"ra,dec,flux_jy\nhere,5,3\n", "A position is 'here'"),
+            (b"ra,dec,flux_jy\n,5,3\n1,2,\n", "None of 2 rows has a position and a flux"),
         ],
     )
     def test_columns(self, text: bytes, message: str) -> None:
@@ -352,11 +358,15 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "code", "message"),
         [
-            (["add", "absent.fits"], Exit.NOT_FOUND, "absent.fits: expected a catalogue file"),
-            (["add", "."], Exit.BAD_FILE, "a readable file"),
+            (
+                ["add", "absent.fits"],
+                Exit.NOT_FOUND,
+                "absent.fits: There is no such catalogue file.",
+            ),
+            (["add", "."], Exit.BAD_FILE, "The file cannot be read"),
             (["add"], Exit.USAGE, "--file"),
-            (["remove"], Exit.USAGE, "usage: contimg catalogue add FILE"),
-            ([], Exit.USAGE, "usage: contimg catalogue add FILE"),
+            (["remove"], Exit.USAGE, "--action: Input should be 'add'"),
+            ([], Exit.USAGE, "--action is required"),
             (["add", "absent.fits", "--catalogue", "iras"], Exit.USAGE, "--catalogue"),
         ],
     )

@@ -78,7 +78,7 @@ def test_children_are_in_the_usage() -> None:
     code = (
         "import subprocess, sys; from contimg.runtime.manifest import Usage;"
         "subprocess.run([sys.executable, '-c', 'b = bytearray(200_000_000); sum(range(10_000_000))'], check=True);"
-        "print(usage().model_dump_json())"
+        "print(Usage.measure().model_dump_json())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     used = json.loads(done.stdout)
@@ -107,7 +107,7 @@ def test_a_manifest_of_before_is_still_read(tmp_path: Path) -> None:
         (
             ["--do", "killed"],
             22,
-            "NO_ROOM: sh -c kill -9 $$: expected an end, found that it was killed",
+            "NO_ROOM: sh -c kill -9 $$: The program was killed (SIGKILL), probably out of memory.",
         ),
         (["--source", "/nowhere/KEY"], 25, "NOT_FOUND: /nowhere/KEY"),
     ],
@@ -161,7 +161,7 @@ def test_a_template_of_another_version_is_refused(tmp_path: Path) -> None:
     mine = version("contimg")
     assert done.returncode == 2
     words = (tmp_path / "log").read_text()
-    assert f"expected contimg 9.9.9, of which the template is, found contimg {mine}" in words
+    assert f"The template was rendered by contimg 9.9.9, but this image has {mine}." in words
     assert f"Use the images of 9.9.9, or install the chart of {mine}." in words
     assert said(stage(tmp_path, CONTIMG_TEMPLATE_VERSION=mine))["cached"] is False
 
@@ -196,7 +196,7 @@ def test_only_a_finished_artifact_of_the_same_stage_is_reused(tmp_path: Path) ->
     manifest = json.loads((kept / MANIFEST).read_text())
     (kept / MANIFEST).write_text(json.dumps({**manifest, "stage": "image"}))
     assert stage(tmp_path, "--reuse", str(kept)).returncode == 2
-    assert "expected an artifact of toy, found one of image" in (tmp_path / "log").read_text()
+    assert "This is an artifact of image, not of toy." in (tmp_path / "log").read_text()
 
 
 def test_machine_code_of_an_image_is_put_where_it_can_be_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from contimg.astro.gains import CalTable, Factors, Gains, apply_block, interpolate, read_caltable
+from contimg.astro.gains import CalTable, Factors, Gains, apply_block, read_caltable
 from contimg.astro.measures import casa_environment
 from contimg.astro.telescope import SITE
 from contimg.records.ms import Antennas, MeasurementSet, MSHeader, Rows, create
@@ -141,7 +141,7 @@ def test_the_order_of_tables_does_not_matter(solved: Path) -> None:
 def test_a_bandpass_of_other_channels_is_refused(solved: Path) -> None:
     gains = Gains.read([solved / "bandpass.B"])
     for freq in (FREQ[1:], FREQ + 0.1e6, FREQ[::-1]):
-        with pytest.raises(BadInputError, match="channels from"):
+        with pytest.raises(BadInputError, match=r"Its channels \(.*are not those of the data"):
             gains.evaluate([START_S], freq)
 
 
@@ -173,19 +173,19 @@ def turning(*degrees: float) -> CalTable:
 
 
 def test_amplitude_and_phase_are_interpolated_separately() -> None:
-    value, flag = interpolate(turning(0.0, 90.0), np.array([0.0, 5.0, 10.0]))
+    value, flag = turning(0.0, 90.0).interpolate(np.array([0.0, 5.0, 10.0]))
     assert np.abs(value[:, 0, 0]) == pytest.approx([1.0, 1.5, 2.0])
     assert np.degrees(np.angle(value[:, 0, 0])) == pytest.approx([0.0, 45.0, 90.0])
     assert not flag.any()
 
 
 def test_phases_turn_the_shorter_way() -> None:
-    value, _ = interpolate(turning(170.0, -170.0), np.array([5.0]))
+    value, _ = turning(170.0, -170.0).interpolate(np.array([5.0]))
     assert abs(np.degrees(np.angle(value[0, 0, 0]))) == pytest.approx(180.0)
 
 
 def test_gains_are_held_beyond_their_ends() -> None:
-    value, _ = interpolate(turning(10.0, 30.0), np.array([-1e5, 1e5]))
+    value, _ = turning(10.0, 30.0).interpolate(np.array([-1e5, 1e5]))
     assert value[:, 0, 0] == pytest.approx(
         [np.exp(1j * np.radians(10)), 2 * np.exp(1j * np.radians(30))]
     )
@@ -245,11 +245,11 @@ def test_tables_of_different_arrays_are_refused() -> None:
     gains = Gains(
         (table("G", np.ones((1, 3, 1, 2), complex)), table("G", np.ones((1, 4, 1, 2), complex)))
     )
-    with pytest.raises(BadInputError, match="3 antennas"):
+    with pytest.raises(BadInputError, match="It has 3 antennas"):
         gains.evaluate([0.0], FREQ)
 
 
 def test_a_bandpass_that_changes_in_time_is_refused() -> None:
     gains = Gains((table("B", np.ones((2, 3, 5, 2), complex), [0.0, 1e3]),))
-    with pytest.raises(BadInputError, match="solutions of one time"):
+    with pytest.raises(BadInputError, match="solutions of 2 times, not of one"):
         gains.evaluate([0.0], FREQ[:5])

@@ -221,7 +221,7 @@ def test_what_is_not_there_or_no_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="20260125t222605-a1"):
         read_group(f"{tmp_path}/groups/20260125t222605-a1.json")
     open_store(str(tmp_path)).put("groups/20260125t222605-a1.json", json.dumps({"id": 1}).encode())
-    with pytest.raises(BadInputError, match="expected a group record"):
+    with pytest.raises(BadInputError, match="This is not a group record"):
         read_group(f"{tmp_path}/groups/20260125t222605-a1.json")
 
 

@@ -19,7 +19,6 @@ from contimg.runtime.manifest import (
     read_manifest,
     work_key,
 )
-from contimg.runtime.versions import source_digest, tool_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +92,7 @@ def test_the_order_of_inputs_does_not() -> None:
 
 
 def test_an_unknown_output_is_refused_by_name() -> None:
-    with pytest.raises(BadInputError, match="expected c, found a, b"):
+    with pytest.raises(BadInputError, match="There is no c, only a, b"):
         manifest().output("c")
 
 
@@ -106,7 +105,7 @@ def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"stage": 1}'])
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(BadInputError, match="a manifest"):
+    with pytest.raises(BadInputError, match="not a manifest"):
         read_manifest(str(tmp_path))
 
 
@@ -116,13 +115,3 @@ def test_inputs_are_described_by_digest(tmp_path: Path) -> None:
     assert artifact_input("ms", str(tmp_path)).digest == manifest().digest
     # sha256 of the two bytes {}
     assert object_input("g", f"{tmp_path}/record.json").digest.startswith("44136fa355b3678a")
-
-
-def test_sources_and_tools_have_versions() -> None:
-    assert len(source_digest("contimg")) == 64
-    assert source_digest("contimg") != source_digest("contimg", "contimg_watch")
-    assert tool_version("numpy")[0].isdigit()
-    assert tool_version("no-such-distribution") == "absent"
-    assert "3." in tool_version("wsclean")
-    with pytest.raises(ModuleNotFoundError):
-        source_digest("no_such_package")

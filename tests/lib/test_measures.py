@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from contimg.astro import measures
+from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import (
-    SECONDS_A_DAY,
     SIDEREAL_RATE,
     apparent_hadec,
     earth_rotation,
@@ -138,7 +138,7 @@ def test_our_hadec_is_casas_but_for_two_slips_of_casacore(answers: dict[str, Any
     mjd = np.array(DATES)[:, None]
     ours = vectors(*apparent_hadec(*np.array(PLACES).T, mjd, SITE))
     zenith, east = np.array([np.cos(LAT), 0.0, np.sin(LAT)]), np.array([0.0, 1.0, 0.0])
-    velocity = 2 * np.pi * SIDEREAL_RATE / SECONDS_A_DAY * np.hypot(*SITE.itrf_m[:2]) / 299792458.0
+    velocity = 2 * np.pi * SIDEREAL_RATE / DAY_S * np.hypot(*SITE.itrf_m[:2]) / 299792458.0
     slip = velocity * (zenith / np.cos(LAT) - east)  # casacore's has no cosine of the latitude
     # To first order a displacement is its part across the line of sight.
     moved = ours + slip - ours * (ours @ slip)[..., None]
@@ -269,7 +269,7 @@ class TestFolder:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(measures, "ROOM", 1 << 60)
-        with pytest.raises(NoRoomError, match="MB free"):
+        with pytest.raises(NoRoomError, match="MB are free"):
             measures_folder(tmp_path)
         assert list(tmp_path.iterdir()) == []
 

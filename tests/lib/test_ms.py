@@ -197,7 +197,7 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
 def test_channels_must_ascend(tmp_path: Path) -> None:
     down = header(frequencies_hz=header().frequencies_hz[::-1])
     with (
-        pytest.raises(BadInputError, match="ascending channels"),
+        pytest.raises(BadInputError, match="do not ascend"),
         create(tmp_path / "a.ms", down, rows()),
     ):
         pass
@@ -212,5 +212,8 @@ def test_several_fields_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.ms")
     with ct.table(f"{tmp_path}/a.ms::FIELD", readonly=False, ack=False) as field:
         field.addrows(1)
-    with MeasurementSet(tmp_path / "a.ms") as ms, pytest.raises(BadInputError, match="one field"):
+    with (
+        MeasurementSet(tmp_path / "a.ms") as ms,
+        pytest.raises(BadInputError, match="2 fields, not one of each"),
+    ):
         _ = ms.header

@@ -65,7 +65,7 @@ def test_defaults() -> None:
         (["--mode", ""], "mode", None),
         (["--mode="], "mode", None),
         (["--words", "a, b"], "words", ("a", "b")),
-        (["--words", ""], "words", ()),
+        (["--words", ""], "words", ("x",)),
         (["--images", "s/1,s/2"], "images", ("s/1", "s/2")),
         (["--deep"], "deep", True),
         (["--deep", "false"], "deep", False),

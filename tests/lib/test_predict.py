@@ -207,7 +207,9 @@ def test_uneven_channels_are_predicted_one_by_one() -> None:
 
 def test_spectra_are_power_laws() -> None:
     spectra = power_law([2.0, 1.0], 1.4e9, np.array([1.4e9, 2.8e9]))
-    assert spectra == pytest.approx(np.array([[2.0, 2.0 * 2**DEFAULT_SPECTRAL_INDEX], [1.0, 2**DEFAULT_SPECTRAL_INDEX]]))
+    assert spectra == pytest.approx(
+        np.array([[2.0, 2.0 * 2**DEFAULT_SPECTRAL_INDEX], [1.0, 2**DEFAULT_SPECTRAL_INDEX]])
+    )
 
 
 def test_antennas_are_found_from_uvw() -> None:

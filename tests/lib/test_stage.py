@@ -131,7 +131,7 @@ class TestInputs:
 
     def test_a_manifest_that_is_none_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / MANIFEST).write_text('{"stage": "toy"}')
-        with pytest.raises(BadInputError, match="a manifest"):
+        with pytest.raises(BadInputError, match="not a manifest"):
             PLAIN.inputs(TryOptions(out="o", ms=str(tmp_path)))
 
     def test_queries_are_answered_before_the_key_is_made(self, tmp_path: Path) -> None:
@@ -243,5 +243,5 @@ def test_a_stage_knows_its_program_and_version() -> None:
 
 
 def test_a_stage_without_code_says_which_module() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"contimg\.schemas\.stage"):
+    with pytest.raises(ModuleNotFoundError, match=r"contimg\.records\.schemas\.stage"):
         PLAIN.load()

@@ -15,6 +15,7 @@ import pytest
 
 from contimg.runtime.directory import PARTIAL, DirectoryStore
 from contimg.runtime.errors import MissingError, Stopped, StoreError, UsageError
+from contimg.runtime.s3 import PART_BYTES
 from contimg.runtime.store import copy_digest, fetch_file, open_store, put_file, split
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def test_listing_of_nothing_is_empty(store: Store) -> None:
 
 
 def test_a_missing_object_is_named(store: Store) -> None:
-    with pytest.raises(MissingError, match=r"gone/k: expected"):
+    with pytest.raises(MissingError, match=r"gone/k: There is no such"):
         store.read("gone/k")
 
 
@@ -158,9 +159,7 @@ def test_a_bucket_that_is_not_there_is_no_missing_object(moto_root: str) -> None
         lambda store: store.check(),
         lambda store: list(store.entries()),
     ):
-        with pytest.raises(
-            UsageError, match="expected a bucket no-such-bucket, found NoSuchBucket"
-        ):
+        with pytest.raises(UsageError, match=r"There is no bucket no-such-bucket \(NoSuchBucket\)"):
             ask(open_store("s3://no-such-bucket"))
 
 
@@ -174,7 +173,7 @@ def test_credentials_that_the_server_does_not_know_are_named(
         lambda store: store.put("k", b"x"),
         lambda store: store.exists("k"),
     ):
-        with pytest.raises(UsageError, match="expected credentials that S3 accepts"):
+        with pytest.raises(UsageError, match="S3 refused access"):
             ask(open_store(rclone_root))
 
 
@@ -196,7 +195,7 @@ def test_no_credentials_at_all_are_named(tmp_path: Path) -> None:
         check=False,
     )
     assert (
-        "UsageError: s3://contimg/: expected credentials for S3, found Unable to locate credentials"
+        "UsageError: s3://contimg/: There are no credentials for S3: Unable to locate credentials"
         in done.stderr
     )
 
@@ -215,12 +214,12 @@ def test_a_store_that_is_there_passes(store: Store) -> None:
     store.check()
 
 
-@pytest.mark.parametrize(("path", "found"), [("gone", "none"), ("file", "a file")])
+@pytest.mark.parametrize(
+    ("path", "found"), [("gone", "missing"), ("file", "a file, not a directory")]
+)
 def test_a_mistyped_directory_is_no_empty_store(tmp_path: Path, path: str, found: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(
-        UsageError, match=rf"{path}: expected the directory of a store, found {found}\."
-    ):
+    with pytest.raises(UsageError, match=rf"{path}: The directory of the store is {found}\."):
         open_store(str(tmp_path / path)).check()
 
 

@@ -57,7 +57,7 @@ class TestBand:
 
     @pytest.mark.parametrize("subband", [-1, 16])
     def test_no_such_subband(self, subband: int) -> None:
-        with pytest.raises(UsageError, match=f"found {subband}"):
+        with pytest.raises(UsageError, match=f"There is no subband {subband};"):
             subband_frequencies_hz(subband)
 
 

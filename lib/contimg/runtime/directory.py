@@ -128,12 +128,12 @@ class DirectoryStore:
         # Named before it is made: a signal in between would leave a file of unknown name.
         part = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = _open_locked(part)
-        except OSError as error:
-            problem = f"The directory cannot be written: {error}."
-            raise StoreError(str(path), problem, ACCESS_REMEDY) from error
-        try:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stream = _open_locked(part)
+            except OSError as error:
+                problem = f"The directory cannot be written: {error}."
+                raise StoreError(str(path), problem, ACCESS_REMEDY) from error
             with stream:
                 yield stream, part
         except OSError as error:

@@ -1,0 +1,261 @@
+"""Keys hash the code that a stage can reach, and nothing else."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grimp
+import pytest
+
+from contimg.runtime import versions
+from contimg.runtime.stage import StageSpec, stage_specs
+from contimg.runtime.versions import code_digest, tool_version
+
+SPECS = stage_specs()
+PINNED = "eaf1afa995d8fb1ffd2b20a1b4f048bac8e1ab721e8cd6f42095828465369700"
+TEXT = re.compile(r"\"(contimg_?\w*(?:\.\w+)*):\w+\"")
+"""A function that a child process or a resolver is given."""
+
+
+@pytest.fixture(autouse=True)
+def _caches_are_cleared() -> Iterator[None]:
+    yield
+    for cached in vars(versions).values():
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
+
+
+def keys() -> dict[str, str]:
+    """Return the key of each installed stage for its default options, with caches cleared."""
+    for cached in vars(versions).values():
+        if hasattr(cached, "cache_clear") and cached not in {tool_version, versions.package_folder}:
+            cached.cache_clear()
+    return {name: spec.key(spec.options.model_construct(), ()) for name, spec in SPECS.items()}
+
+
+def changed(before: dict[str, str]) -> set[str]:
+    return {name for name, key in keys().items() if key != before[name]}
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return a function that makes keys read a copy of a package; it returns the copy."""
+    folders: dict[str, Path] = {}
+    original = versions.package_folder
+
+    def find(package: str) -> Path | None:
+        return folders.get(package) or original(package)
+
+    def make(package: str) -> Path:
+        source = original(package)
+        assert source is not None
+        folders[package] = tmp_path / package
+        ignore = shutil.ignore_patterns("__pycache__")
+        return Path(shutil.copytree(source, folders[package], ignore=ignore))
+
+    monkeypatch.setattr(versions, "package_folder", find)
+    return make
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, (path, old)
+    path.write_text(text.replace(old, new))
+
+
+class TestInstalledStages:
+    def test_the_copy_has_the_same_keys(self, copy: Callable[[str], Path]) -> None:
+        before = keys()
+        copy("contimg")
+        assert changed(before) == set()
+
+    def test_words_and_layout_change_no_key(self, copy: Callable[[str], Path]) -> None:
+        before = keys()
+        lib = copy("contimg")
+        for path in lib.rglob("*.py"):
+            path.write_text(
+                '"""Another docstring."""\n\n# A comment.\n' + path.read_text() + "\n\n"
+            )
+        constants = lib / "astro" / "constants.py"
+        constants.write_text(constants.read_text() + '"""Of the constant above."""\n')
+        edit(lib / "runtime" / "tar.py", '"""Folders (', '"""Directories (')
+        edit(lib / "astro" / "constants.py", "299_792_458.0", "299792458.0")
+        assert changed(before) == set()
+
+    @pytest.mark.parametrize(
+        ("file", "old", "new"),
+        [
+            ("runtime/store.py", "1 << 20", "1 << 21"),
+            ("runtime/blas_env.py", '"Haswell"', '"Zen"'),
+            ("records/flagfile.py", "ZSTD_LEVEL = 3", "ZSTD_LEVEL = 4"),
+            ("records/strips.py", "STRIP_GAP_DEG = 0.25", "STRIP_GAP_DEG = 0.5"),
+            ("astro/gains.py", "SAME_TIME_S = 1e-3", "SAME_TIME_S = 2e-3"),
+            ("astro/predict.py", "CHANNEL_BLOCK = 96", "CHANNEL_BLOCK = 48"),
+            ("astro/standards.py", "1.3253 -0.7553", "1.3254 -0.7553"),
+            ("records/schemas/photometry.py", "version=1", "version=2"),
+        ],
+    )
+    def test_a_constant_changes_the_keys_of_the_stages_that_reach_it(
+        self, copy: Callable[[str], Path], file: str, old: str, new: str
+    ) -> None:
+        before = keys()
+        edit(copy("contimg") / file, old, new)
+        module = f"contimg.{file.removesuffix('.py').replace('/', '.')}"
+        always = module in {"contimg.runtime.blas_env", "contimg.runtime.store"}
+        expected = {name for name, spec in SPECS.items() if always or reaches(spec, module)}
+        assert changed(before) == expected
+        assert expected or module == "contimg.records.strips"
+        assert expected != set(SPECS) or module.startswith("contimg.runtime.")
+
+    @pytest.mark.parametrize("name", ["flag", "photometry"])
+    def test_a_change_in_a_stage_changes_its_own_key_only(
+        self, copy: Callable[[str], Path], name: str
+    ) -> None:
+        before = keys()
+        module = copy(f"contimg_{name}") / "stage.py"
+        module.write_text(module.read_text() + "\nCHANGED = 1\n")
+        assert changed(before) == {name}
+
+    def test_a_stage_without_the_others_installed_has_the_same_key(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before, original = keys()["flag"], versions.package_folder
+        alone = {"contimg", "contimg_flag"}
+        find = lambda package: original(package) if package in alone else None  # noqa: E731
+        monkeypatch.setattr(versions, "package_folder", find)
+        versions.module_path.cache_clear()
+        versions.code_digest.cache_clear()
+        spec = SPECS["flag"]
+        assert spec.key(spec.options.model_construct(), ()) == before
+
+
+@functools.cache
+def import_graph() -> grimp.ImportGraph:
+    packages = {"contimg", *(spec.package.partition(".")[0] for spec in SPECS.values())}
+    return grimp.build_graph(*packages, exclude_type_checking_imports=True, cache_dir=None)
+
+
+def reaches(spec: StageSpec, module: str) -> bool:
+    """Say by import-linter's graph, instead of our own, whether a stage can reach a module."""
+    graph = import_graph()
+    waiting = [f"{spec.package}.stage", spec.options.__module__, spec.resolver.partition(":")[0]]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name and name not in found and name in graph.modules:
+            found.add(name)
+            path = versions.module_path(name)
+            waiting += graph.find_modules_directly_imported_by(name)
+            waiting += TEXT.findall(path.read_text() if path else "")
+    return module in found
+
+
+class TestReach:
+    """What is followed, on a package made for it."""
+
+    @pytest.fixture
+    def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        name = f"reach_{tmp_path.name}".replace("-", "_")
+        folder = tmp_path / name
+        (folder / "sub" / "data").mkdir(parents=True)
+        files = {
+            "__init__.py": "",
+            "stage.py": "from .near import a\ndef run():\n    import NAME.late\n",
+            "near.py": "a = 1\n",
+            "late.py": "from NAME import sub\nb = 2\nCHILD = 'NAME.child:work'\n",
+            "child.py": "def work(): return 3\n",
+            "typed.py": "c = 4\n",
+            "other.py": "d = 5\n",
+            "sub/__init__.py": "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    from NAME.typed import c\n",
+            "sub/data/table.csv": "1,2\n",
+        }
+        for path, text in files.items():
+            (folder / path).write_text(text.replace("NAME", name))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return folder
+
+    def digest(self, package: Path) -> str:
+        for cached in (code_digest, versions.module_path, versions._read_module):  # noqa: SLF001
+            cached.cache_clear()
+        return code_digest(f"{package.name}.stage")
+
+    @pytest.mark.parametrize(
+        ("file", "counts"),
+        [
+            ("stage.py", True),
+            ("near.py", True),
+            ("late.py", True),
+            ("child.py", True),
+            ("sub/__init__.py", True),
+            ("sub/data/table.csv", True),
+            ("__init__.py", True),
+            ("typed.py", False),
+            ("other.py", False),
+            ("__pycache__/near.pyc", False),
+        ],
+    )
+    def test_reached_files_count(self, package: Path, file: str, *, counts: bool) -> None:
+        before = self.digest(package)
+        (package / file).parent.mkdir(exist_ok=True)
+        with (package / file).open("a") as stream:
+            stream.write("\nmore = 1\n")
+        assert (self.digest(package) != before) == counts
+
+    @pytest.mark.parametrize(
+        ("text", "counts"),
+        [
+            ('"""Words."""\na = 1\n"""Of a."""\n', False),
+            ("a = (\n    1  # one\n)\n", False),
+            ("a = 2\n", True),
+            ("b = 1\n", True),
+            ("a = 1\nb = 1\n", True),
+            ("a = '1'\n", True),
+        ],
+    )
+    def test_only_code_counts(self, package: Path, text: str, *, counts: bool) -> None:
+        before = self.digest(package)
+        (package / "near.py").write_text(text)
+        assert (self.digest(package) != before) == counts
+
+    def test_code_moved_to_another_module_counts(self, package: Path) -> None:
+        before = self.digest(package)
+        (package / "near.py").write_text("")
+        (package / "late.py").write_text((package / "late.py").read_text() + "a = 1\n")
+        assert self.digest(package) != before
+
+    def test_a_module_that_does_not_exist_is_named(self, package: Path) -> None:
+        with pytest.raises(ModuleNotFoundError, match="absent"):
+            code_digest(f"{package.name}.absent")
+        with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+            code_digest("no_such_package.stage")
+
+    def test_python_versions_agree(self, package: Path) -> None:
+        """Pin the digest: an interpreter whose syntax trees differ would make other keys."""
+        assert package
+        path = package / "pinned.py"
+        code = "return {**x, 'a': [y for y in x if y]}, f'{x!r:>{y}}', not x"
+        path.write_text(f"def f(x=1, *, y: int):\n    {code}\n")
+        digest, _ = versions._read_module("pinned", path)  # noqa: SLF001
+        assert digest == PINNED
+
+
+class TestTools:
+    def test_programs_and_distributions_have_versions(self) -> None:
+        assert tool_version("numpy")[0].isdigit()
+        assert tool_version("no-such-distribution") == "absent"
+        for program, word in (("wsclean", "WSClean"), ("aoflagger", "AOFlagger")):
+            assert word in tool_version(program)
+            assert "3." in tool_version(program)
+            assert "\n" not in tool_version(program)
+
+    def test_a_missing_program_is_absent(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tool_version.cache_clear()
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert tool_version("wsclean") == "absent"
