@@ -137,6 +137,56 @@ def test_a_wrong_command_line_ends_with_2(words: list[str]) -> None:
     assert "usage:" in done.stderr
 
 
+class TestConfig:
+    """``--config`` on a stage: its section of a document of options."""
+
+    def word(self, tmp_path: Path, *words: str) -> str:
+        answer = summary(stage("--out", str(tmp_path / "out"), *words))
+        return (Path(answer["artifact"]) / "word.txt").read_text()
+
+    @pytest.mark.parametrize("kind", ["text", "file", "uri"])
+    def test_a_section_sets_options(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "options.yaml"
+        path.write_text("toy:\n  word: from\n  count: 2\nother:\n  word: no\n")
+        sources = {"text": path.read_text(), "file": str(path), "uri": f"file://{path}"}
+        assert self.word(tmp_path, "--config", sources[kind]) == "fromfrom"
+
+    @pytest.mark.parametrize("text", ["{other: {word: no}}", "{}", "{toy: {word: '', count: }}"])
+    def test_other_sections_and_empty_values_count_as_not_given(
+        self, tmp_path: Path, text: str
+    ) -> None:
+        assert self.word(tmp_path, "--config", text) == "hello"
+        assert self.word(tmp_path, "--config", "", "--count", "") == "hello"
+
+    def test_flags_win_over_the_document(self, tmp_path: Path) -> None:
+        text = "{toy: {word: document, count: 3}}"
+        assert self.word(tmp_path, "--config", text, "--word", "x") == "xxx"
+        assert self.word(tmp_path, "--config", text, "--word", "", "--count=1") == "document"
+
+    @pytest.mark.parametrize(
+        ("config", "problem"),
+        [
+            ("{toy: {colour: red}}", "--colour: there is no such option"),
+            ("{toy: [", "options: This is not YAML: "),
+            ("{toy: {count: 10}}", "--count: Input should be less than or equal to 9, found 10"),
+            ("{toy: loud}", "A mapping of options is expected, not 'loud'."),
+            ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
+        ],
+    )
+    def test_a_wrong_document_is_refused_before_anything_runs(
+        self, tmp_path: Path, config: str, problem: str
+    ) -> None:
+        env = {"CONTIMG_OUTPUTS": str(tmp_path / "handed")}
+        done = stage("--out", str(tmp_path / "out"), "--config", config, env=env)
+        assert done.returncode == Exit.USAGE
+        assert problem in done.stderr
+        assert problem in json.loads((tmp_path / "handed" / "failure.json").read_text())["reason"]
+        assert not (tmp_path / "out").exists()
+
+    def test_help_names_the_section(self) -> None:
+        assert "with a section 'toy'" in " ".join(stage("--help").stdout.split())
+
+
 def test_an_empty_word_from_argo_means_none(tmp_path: Path) -> None:
     assert (
         summary(stage("--out", str(tmp_path), "--source", "", "--loud", "false"))["cached"] is False

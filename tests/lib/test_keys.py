@@ -21,19 +21,23 @@ TEXT = re.compile(r"\"(contimg_?\w*(?:\.\w+)*):\w+\"")
 """A function that a child process or a resolver is given."""
 
 
+CACHES = (versions.module_path, versions.code_digest, versions._read_module)  # noqa: SLF001
+
+
 @pytest.fixture(autouse=True)
 def _caches_are_cleared() -> Iterator[None]:
     yield
-    for cached in vars(versions).values():
-        if hasattr(cached, "cache_clear"):
-            cached.cache_clear()
+    clear_caches()
+
+
+def clear_caches() -> None:
+    for cached in CACHES:
+        cached.cache_clear()
 
 
 def keys() -> dict[str, str]:
     """Return the key of each installed stage for its default options, with caches cleared."""
-    for cached in vars(versions).values():
-        if hasattr(cached, "cache_clear") and cached not in {tool_version, versions.package_folder}:
-            cached.cache_clear()
+    clear_caches()
     return {name: spec.key(spec.options.model_construct(), ()) for name, spec in SPECS.items()}
 
 
@@ -127,8 +131,7 @@ class TestInstalledStages:
         alone = {"contimg", "contimg_flag"}
         find = lambda package: original(package) if package in alone else None  # noqa: E731
         monkeypatch.setattr(versions, "package_folder", find)
-        versions.module_path.cache_clear()
-        versions.code_digest.cache_clear()
+        clear_caches()
         spec = SPECS["flag"]
         assert spec.key(spec.options.model_construct(), ()) == before
 
@@ -180,8 +183,7 @@ class TestReach:
         return folder
 
     def digest(self, package: Path) -> str:
-        for cached in (code_digest, versions.module_path, versions._read_module):  # noqa: SLF001
-            cached.cache_clear()
+        clear_caches()
         return code_digest(f"{package.name}.stage")
 
     @pytest.mark.parametrize(
@@ -258,4 +260,7 @@ class TestTools:
     ) -> None:
         tool_version.cache_clear()
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert tool_version("wsclean") == "absent"
+        try:
+            assert tool_version("wsclean") == "absent"
+        finally:
+            tool_version.cache_clear()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field
@@ -14,11 +18,8 @@ from pydantic import Field
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
 from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest, Output
 from contimg.runtime.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions
-from contimg.runtime.stage import PLACES, Resources, StageSpec
+from contimg.runtime.stage import PLACES, Resources, StageSpec, stage_spec, stage_specs
 from contimg.runtime.store import open_store
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class TryOptions(StageOptions):
@@ -58,17 +59,10 @@ PLAIN = StageSpec(
     name="try",
     options=TryOptions,
     resources=SMALL,
-    package="contimg.records.schemas",
+    package="contimg_normalize",
     tools=("numpy",),
 )
-ASKING = StageSpec(
-    name="try",
-    options=TryOptions,
-    resources=SMALL,
-    package="contimg.records.schemas",
-    tools=("numpy",),
-    resolver=f"{__name__}:rows",
-)
+ASKING = replace(PLAIN, resolver="resolving:rows")
 
 
 def artifact(folder: Path, sha256: str) -> str:
@@ -134,7 +128,13 @@ class TestInputs:
         with pytest.raises(BadInputError, match="not a manifest"):
             PLAIN.inputs(TryOptions(out="o", ms=str(tmp_path)))
 
-    def test_queries_are_answered_before_the_key_is_made(self, tmp_path: Path) -> None:
+    def test_queries_are_answered_before_the_key_is_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "modules").mkdir()
+        (tmp_path / "modules" / "resolving.py").write_text("")
+        monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+        monkeypatch.setattr(importlib.import_module("resolving"), "rows", rows, raising=False)
         empty = key(ASKING, tables=str(tmp_path))
         open_store(str(tmp_path)).put("rows/1", b"one")
         one = key(ASKING, tables=str(tmp_path))
@@ -143,15 +143,9 @@ class TestInputs:
         open_store(str(tmp_path)).delete("rows/2")
         assert key(ASKING, tables=str(tmp_path)) == one
 
-    def test_a_resolver_without_a_function_is_a_mistake_of_the_stage(self) -> None:
-        with pytest.raises(UsageError, match="module:function"):
-            StageSpec(
-                name="try",
-                options=TryOptions,
-                resources=SMALL,
-                package="contimg",
-                resolver="contimg.runtime.stage",
-            ).inputs(TryOptions(out="o"))
+    def test_a_resolver_without_a_function_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="is not written module:function"):
+            replace(PLAIN, resolver="contimg.runtime.stage")
 
 
 class TestKey:
@@ -190,27 +184,9 @@ class TestKey:
 
     def test_stage_code_and_tools_change_it(self) -> None:
         others = [
-            StageSpec(
-                name="other",
-                options=TryOptions,
-                resources=SMALL,
-                package="contimg.records.schemas",
-                tools=("numpy",),
-            ),
-            StageSpec(
-                name="try",
-                options=TryOptions,
-                resources=SMALL,
-                package="contimg_workflows",
-                tools=("numpy",),
-            ),
-            StageSpec(
-                name="try",
-                options=TryOptions,
-                resources=SMALL,
-                package="contimg.records.schemas",
-                tools=("numpy", "scipy"),
-            ),
+            replace(PLAIN, name="other"),
+            replace(PLAIN, package="contimg_flag"),
+            replace(PLAIN, tools=("numpy", "scipy")),
         ]
         assert len({key(), *(key(stage) for stage in others)}) == 4
 
@@ -238,10 +214,60 @@ class TestKey:
 
 def test_a_stage_knows_its_program_and_version() -> None:
     assert PLAIN.program == "contimg-try"
-    assert PLAIN.version == "0.1.0", "that of the distribution contimg, which holds the package"
+    assert PLAIN.version == "0.1.0", "that of the distribution that holds the package"
     assert list(PLAIN.tool_versions()) == ["numpy"]
 
 
 def test_a_stage_without_code_says_which_module() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"contimg\.records\.schemas\.stage"):
-        PLAIN.load()
+        replace(PLAIN, package="contimg.records.schemas").load()
+
+
+class TestInstalledSpecs:
+    """Entry points of distributions, each wrong in one way."""
+
+    SPEC = 'StageSpec(name="hello", options=StageOptions, resources=R'
+
+    def specs(self, tmp_path: Path, spec: str, name: str = "hello") -> Mapping[str, StageSpec]:
+        info = tmp_path / "contimg_hello-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: contimg-hello\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[contimg.stages]\n{name} = hello_spec:STAGE\n")
+        code = (
+            "from contimg.runtime.options import StageOptions\n"
+            "from contimg.runtime.stage import Resources, StageSpec\n"
+            f"R = Resources(deadline_s=1, memory_mi=1)\nSTAGE = {spec}\n"
+        )
+        (tmp_path / "hello_spec.py").write_text(code)
+        return stage_specs.__wrapped__()
+
+    @pytest.fixture(autouse=True)
+    def _on_the_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "hello_spec", raising=False)
+
+    def test_a_complete_spec_is_found(self, tmp_path: Path) -> None:
+        specs = self.specs(tmp_path, f"{self.SPEC})")
+        assert list(specs) == sorted(specs)
+        assert specs["hello"].package == "contimg_hello"
+
+    @pytest.mark.parametrize(
+        ("spec", "name", "problem"),
+        [
+            ('StageSpec(name="hello", resources=R)', "hello", "missing .* argument: 'options'"),
+            (f"{SPEC}, color=1)", "hello", "unexpected keyword argument 'color'"),
+            ("StageOptions", "hello", "not a StageSpec"),
+            (f"{SPEC})", "hallo", "The spec's name is 'hello'"),
+            (f'{SPEC}, resolver="x")', "hello", "'x' is not written module:function"),
+        ],
+    )
+    def test_a_wrong_spec_is_one_clear_sentence(
+        self, tmp_path: Path, spec: str, name: str, problem: str
+    ) -> None:
+        with pytest.raises(UsageError, match=problem) as caught:
+            self.specs(tmp_path, spec, name)
+        assert "\n" not in str(caught.value)
+
+    def test_an_unknown_stage_is_told_the_known_ones(self) -> None:
+        with pytest.raises(UsageError, match=r"stage hallo: There is no stage .*convert, flag"):
+            stage_spec("hallo")

@@ -85,9 +85,10 @@ def complete_words(words: Sequence[str]) -> list[str]:
         points = command_points()
         if not before:
             return [name for name in [*points, "--help", "--version"] if name.startswith(last)]
-        target = points[before.pop(0)].load()
+        name = before.pop(0)
+        target = points[name].load() if name in points else None
     if not isinstance(target, Command | StageSpec):
-        return []  # MERGE: entry points that are still functions
+        return []
     fields = {flag(name): field for name, field in target.options.model_fields.items()}
     name, equals, start = last.partition("=")
     if not equals:

@@ -14,6 +14,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,9 @@ def module_path(module: str) -> Path | None:
     """Return the source file of a module, without importing it; None if there is none."""
     top, *parts = module.split(".")
     folder = package_folder(top) if top else None
-    if folder is None:
-        return None
+    if folder is None:  # a module outside of packages, such as a test's, if it is imported
+        file = getattr(sys.modules.get(module), "__file__", None)
+        return Path(file) if file else None
     place = folder.joinpath(*parts)
     found = (place / "__init__.py", *([place.with_suffix(".py")] if parts else []))
     return next((path for path in found if path.is_file()), None)

@@ -1,25 +1,22 @@
-"""A stage that obeys the contract, and fails in every way that it knows."""
+"""A stage that keeps the contract, and fails in every way that it knows."""
 
 from __future__ import annotations
 
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadFileError
 from contimg.runtime.manifest import QA
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from toy.options import ToyOptions
+from toy.options import ToyOptions
 
 
 def run(options: ToyOptions, context: Context) -> StageResult:
     with context.step("write"):
-        text = options.word.upper() if options.loud else options.word
+        text = options.word * options.count
+        text = text.upper() if options.loud else text
         if options.source:
             text += context.fetch(options.source, "word.txt").read_text()
         context.write("word.txt", text.encode())
@@ -51,14 +48,14 @@ def _end(options: ToyOptions, context: Context) -> None:
 
 
 class _Mortal:
-    """Takes long to die; what is raised meanwhile is swallowed."""
+    """Takes long to be removed; what is raised meanwhile is lost."""
 
     def __del__(self) -> None:
         time.sleep(60)
 
 
 def _hard_to_stop(do: str, scratch: Path) -> None:
-    """Lose what is raised in a finaliser or by catching all, make another error of it, as compiled code does, or take long to end."""
+    """Lose the exception of a signal, make another error of it, or take long to end."""
     if do == "finaliser":
         _Mortal()
         time.sleep(60)
