@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script, not a package
-"""Derive what lib ships in contimg/data from its public sources: ``python lib/derive/package_data.py FOLDER``.
+"""Derive the data that lib ships from public sources: ``python lib/derive/package_data.py FOLDER``.
 
 FOLDER holds
 
@@ -26,9 +26,9 @@ from astropy.io import fits
 
 from contimg.records.schemas.shipped import NVSS, STATIONS, VLA_CALIBRATORS
 
-DATA = Path(__file__).parents[1] / "contimg" / "data"
+DATA = Path(__file__).parents[1] / "contimg" / "astro" / "data"
 BINARY_DIGITS = 20
-"""NVSS positions keep so many binary digits of a degree (3.4 mas): the rest is noise that does not compress."""
+"""Binary digits of a degree in NVSS positions (3.4 mas); the rest is incompressible noise."""
 SOURCE = re.compile(
     r"""^\s*(?P<name>\S+)\s+J2000\s+(?P<code>[A-Z])?\s+(?P<ra>\d+h\d+m[\d.]+s)\s+(?P<dec>-?\d+d\d+'[\d.]+")(?P<rest>.*)$"""
 )
@@ -76,7 +76,7 @@ def nvss(path: Path) -> dict[str, Any]:
 
 
 def vla_calibrators(path: Path) -> list[dict[str, Any]]:
-    """Read the J2000 lines of the list and the bands that follow each; its B1950 lines are passed over."""
+    """Read the J2000 lines of the list and the bands after each; B1950 lines are left out."""
     rows: list[dict[str, Any]] = []
     for line in path.read_text(errors="replace").splitlines():
         if found := SOURCE.match(line):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
+from contimg.runtime import versions
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
 from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest, Output
 from contimg.runtime.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions
@@ -134,7 +135,10 @@ class TestInputs:
         (tmp_path / "modules").mkdir()
         (tmp_path / "modules" / "resolving.py").write_text("")
         monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+        importlib.invalidate_caches()
         monkeypatch.setattr(importlib.import_module("resolving"), "rows", rows, raising=False)
+        versions.package_folder.cache_clear()
+        versions.module_path.cache_clear()
         empty = key(ASKING, tables=str(tmp_path))
         open_store(str(tmp_path)).put("rows/1", b"one")
         one = key(ASKING, tables=str(tmp_path))

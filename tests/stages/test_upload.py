@@ -198,4 +198,4 @@ def test_a_store_that_cannot_be_written_is_the_world_s_fault(disk: Path) -> None
     # Nobody may make a folder there, not even root.
     done = upload(disk, open_store("/proc/contimg"))
     assert done.returncode == Exit.STORE_UNREACHABLE
-    assert "expected a writable directory" in done.stderr
+    assert "The directory cannot be written" in done.stderr

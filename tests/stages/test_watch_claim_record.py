@@ -262,9 +262,9 @@ def test_bad_places(
     ]
     assert moto_root
     gone = contimg(command, "--store", str(tmp_path / "gone"), *own, code=Exit.USAGE)["message"]
-    assert "gone: expected the directory of a store, found none" in gone
+    assert "gone: The directory of the store is missing" in gone
     bucket = contimg(command, "--store", "s3://no-such-bucket/x", *own, code=Exit.USAGE)["message"]
-    assert "expected a bucket no-such-bucket, found NoSuchBucket" in bucket
+    assert "There is no bucket no-such-bucket (NoSuchBucket)" in bucket
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     down = contimg(command, "--store", "s3://contimg/x", *own, code=Exit.STORE_UNREACHABLE)[
         "message"
@@ -277,7 +277,7 @@ def test_wrong_credentials(rclone_root: str, s3_environment: pytest.MonkeyPatch)
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     own = ["--run", RUN, "--uid", "u", "--workflow", "w"]
     said = contimg("claim", "--store", rclone_root, *own, code=Exit.USAGE)["message"]
-    assert "expected credentials that S3 accepts" in said
+    assert "S3 refused access" in said
 
 
 def test_a_claim_of_another_version_is_named(tmp_path: Path) -> None:

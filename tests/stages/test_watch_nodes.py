@@ -133,7 +133,7 @@ def test_many_nodes_come_packed() -> None:
             2,
             "s3://x: expected a bucket x",
         ),
-        ("OOMKilled (exit code 137)", 137, "killed, most often for want of memory"),
+        ("OOMKilled (exit code 137)", 137, "killed, probably out of memory"),
         ("Error (exit code 10)", 10, "a file is empty, truncated or not what its name says"),
         ("pod deleted", None, "pod deleted"),
         ("", None, ""),

@@ -462,7 +462,7 @@ def test_no_cluster_at_all(tmp_path: Path) -> None:
 
 def test_a_store_that_is_not_there(tmp_path: Path, listener: Listener) -> None:
     said = sweep(str(tmp_path / "gone"), listener, "--workflows", "none", code=Exit.USAGE)
-    assert "gone: expected the directory of a store, found none" in said["message"]
+    assert "gone: The directory of the store is missing" in said["message"]
 
 
 def test_a_url_that_is_none(tmp_path: Path) -> None:

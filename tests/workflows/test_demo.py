@@ -162,7 +162,7 @@ class TestPrograms:
         (tmp_path / "a").mkdir()
         argv = ["contimg-flag", "--ms", str(tmp_path / "a"), "--out", str(tmp_path / "o")]
         with pytest.raises(
-            ChildFailedError, match=r"contimg-flag --ms .*: expected exit code 0, found 25"
+            ChildFailedError, match=r"contimg-flag --ms .*: The program ended with exit code 25"
         ):
             demo._json(argv, os.environ)  # noqa: SLF001
         assert "an artifact" in json.loads(capfd.readouterr().err)["message"]

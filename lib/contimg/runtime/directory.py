@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import IO
 
 from contimg.runtime.errors import MissingError, NoRoomError, StoreError, UsageError
-from contimg.runtime.store import Entry
+from contimg.runtime.store import Entry, Store
 
 PARTIAL = ".part-"
 """Beginning of the names of files that are being written; listings leave them out."""
 ACCESS_REMEDY = "Check mounts and permissions."
 
 
-class DirectoryStore:
+class DirectoryStore(Store):
     """Objects are files below one directory."""
 
     def __init__(self, directory: str) -> None:
@@ -62,11 +62,6 @@ class DirectoryStore:
         """Return whether a file exists."""
         return (self._base / key).is_file()
 
-    def read(self, key: str) -> bytes:
-        """Return a file's bytes."""
-        with self.open(key) as stream:
-            return stream.read()
-
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Return some of a file's bytes."""
         with self.open(key) as stream:
@@ -95,11 +90,6 @@ class DirectoryStore:
             yield stream
             _sync(stream)
             part.replace(self._base / key)
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write a small file whole."""
-        with self.writer(key) as stream:
-            stream.write(data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write if the name is free, by a hard link, which the file system makes only once."""

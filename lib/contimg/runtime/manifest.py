@@ -104,9 +104,10 @@ class Manifest(Record):
         for output in self.outputs:
             if output.name == name:
                 return output
-        found = ", ".join(output.name for output in self.outputs) or "nothing"
-        where, problem = f"{self.stage} artifact {self.key}", f"There is no {name}, only {found}."
-        raise BadInputError(where, problem, "Name an artifact of the right stage.")
+        names = ", ".join(output.name for output in self.outputs)
+        problem = f"There is no {name}, " + (f"only {names}." if names else "it has no outputs.")
+        where, remedy = f"{self.stage} artifact {self.key}", "Name an artifact of the right stage."
+        raise BadInputError(where, problem, remedy)
 
 
 def digest_json(value: object) -> str:

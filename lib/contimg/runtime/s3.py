@@ -22,7 +22,7 @@ from botocore.exceptions import (
 )
 
 from contimg.runtime.errors import MissingError, StoreError, UsageError
-from contimg.runtime.store import Entry
+from contimg.runtime.store import Entry, Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,7 +37,7 @@ CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied
 CONFLICT_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
-class S3Store:
+class S3Store(Store):
     """Objects of one bucket below a prefix."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -81,11 +81,6 @@ class S3Store:
             return False
         return True
 
-    def read(self, key: str) -> bytes:
-        """Return an object's bytes."""
-        with self._translate_errors(key):
-            return self._client.get_object(**self._at(key))["Body"].read()
-
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Return some of an object's bytes, by ``Range``."""
         with self._translate_errors(key):
@@ -111,11 +106,6 @@ class S3Store:
             except BaseException:
                 upload.abort()
                 raise
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write a small object whole."""
-        with self._translate_errors(key):
-            self._client.put_object(**self._at(key), Body=data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write if the key is free, by ``If-None-Match: *``."""

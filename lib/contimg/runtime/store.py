@@ -48,7 +48,8 @@ class Store(Protocol):
 
     def read(self, key: str) -> bytes:
         """Return a small object whole; MissingError if it does not exist."""
-        ...
+        with self.open(key) as stream:
+            return stream.read()
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Return the bytes `start` to `stop` - 1 (fewer at the end); MissingError as `read`."""
@@ -64,7 +65,8 @@ class Store(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Write a small object; readers see all of it or nothing."""
-        ...
+        with self.writer(key) as stream:
+            stream.write(data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write if the key is free; False: another writer was first."""

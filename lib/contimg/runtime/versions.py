@@ -67,7 +67,7 @@ def module_path(module: str) -> Path | None:
     """Return the source file of a module, without importing it; None if there is none."""
     top, *parts = module.split(".")
     folder = package_folder(top) if top else None
-    if folder is None:  # a module outside of packages, such as a test's, if it is imported
+    if folder is None:  # a module outside of packages, if it is imported
         file = getattr(sys.modules.get(module), "__file__", None)
         return Path(file) if file else None
     place = folder.joinpath(*parts)
@@ -79,7 +79,8 @@ def module_path(module: str) -> Path | None:
 def package_folder(package: str) -> Path | None:
     """Return the folder of a top-level package; None if it is not installed."""
     spec = importlib.util.find_spec(package)
-    return Path(spec.origin).parent if spec is not None and spec.origin else None
+    origin = Path(spec.origin or "") if spec is not None else Path()
+    return origin.parent if origin.name == "__init__.py" else None
 
 
 @functools.cache
