@@ -164,7 +164,8 @@ class TestSurveys:
         ]
 
     def test_nrao_s_own_nvss_has_fitted_sizes(self) -> None:
-        # AIPS's catalogue: flux is the peak times the fitted area over that of the 45 arcsec beam, sizes are not deconvolved.
+        # AIPS's catalogue: flux is the peak times the fitted area over that of the 45 arcsec beam,
+        # sizes are not deconvolved.
         made = table(
             **{
                 "RA(2000)": (RA, "DEGREE"),
@@ -231,7 +232,8 @@ class TestFormats:
         assert len(read_catalogue(as_votable(made), "file", "first")["ra"]) == 2
 
     def test_rows_without_position_or_flux_are_left_out(self) -> None:
-        text = b"ra,dec,flux_jy\n10,20,3\n,20,3\n10,,3\n10,20,\n10,20,-1\n10,91,3\n400,0,3\n10,20,nan\n"
+        rows = b"10,20,3 ,20,3 10,,3 10,20, 10,20,-1 10,91,3 400,0,3 10,20,nan"
+        text = b"ra,dec,flux_jy\n" + rows.replace(b" ", b"\n") + b"\n"
         assert len(read_catalogue(text, "f.csv", "nvss")["ra"]) == 1
 
 

@@ -113,7 +113,8 @@ class TestStandards:
 
     @pytest.mark.parametrize("name", ["3C48", "3C147", "3C196", "3C286", "3C295"])
     def test_nvss_measured_about_the_same(self, name: str) -> None:
-        # NVSS is on the scale of Baars et al. 1977, 2 % from this one there, with errors of 3 %; all fit in its beam.
+        # NVSS is on the scale of Baars et al. 1977, 2 % from this one there, with errors of 3 %;
+        # all fit in its beam.
         source = standard(name)
         assert source is not None
         measured = nvss().within(source.ra_deg, source.dec_deg, 0.01).flux_jy.max()
@@ -204,7 +205,8 @@ class TestCalibrators:
         assert source.dec_deg[0] == pytest.approx(-(4 + 57 / 60), abs=0.02)
 
     def test_positions_are_j2000(self) -> None:
-        # B1950 would be off by half a degree: nearly all strong calibrators of the north are in NVSS within its error.
+        # B1950 would be off by half a degree: nearly all strong calibrators of the north are in
+        # NVSS within its error.
         bright = calibrators().select((calibrators().flux_jy > 1.0) & (calibrators().dec_deg > -39))
         near = [
             nvss().within(ra, dec, 0.005)
@@ -254,7 +256,8 @@ class TestInBeam:
         assert first.spectral_index == pytest.approx(-0.503, abs=0.005)
 
     def test_the_mean_beam_is_that_of_the_drift(self) -> None:
-        # The dishes stand still, the source moves by 15.04 deg/h cos(dec): 1.11 deg in a group here. Its apparent
+        # The dishes stand still, the source moves by 15.04 deg/h cos(dec): 1.11 deg in a group
+        # here. Its apparent
         # Declination is 0.14 deg from the J2000 one, which is put in.
         middle = transit(C286, 61065.5)
         moments = middle + GROUP_D * (np.linspace(0, 1, 201) - 0.5)
@@ -264,7 +267,8 @@ class TestInBeam:
         away = separation_rad(ha, dec, 0.0, np.radians(C286[1]))
         oracle = primary_beam(away[:, None], band_hz()[::16]).mean()
         found = calibrators_in_beam(middle - GROUP_D / 2, middle + GROUP_D / 2, C286[1], SITE)[0]
-        # 13 midpoints of a smooth function of which the second derivative is 0.1: the rest is below 1e-3.
+        # 13 midpoints of a smooth function of which the second derivative is 0.1: the rest is below
+        # 1e-3.
         assert found.beam == pytest.approx(float(oracle), abs=1e-3)
         assert 0.9 < found.beam < 0.99
 

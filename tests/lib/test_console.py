@@ -51,7 +51,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def on_a_terminal(**env: str) -> str:
-    """Return what WORDS write to a terminal of 80 columns; nothing may go to stdout, which is the summary's."""
+    """Return what WORDS write to a terminal of 80 columns; stdout must stay empty."""
     ours, theirs = pty.openpty()
     whole = {"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": "80", **env}
     child = subprocess.Popen(

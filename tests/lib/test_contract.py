@@ -263,10 +263,12 @@ def test_a_killed_stage_leaves_no_child_and_no_artifact(tmp_path: Path) -> None:
     [({}, LINEAR_ALGEBRA["OPENBLAS_CORETYPE"]), ({"OPENBLAS_CORETYPE": "Zen"}, "Zen")],
 )
 def test_linear_algebra_rounds_alike_on_every_processor(given: dict[str, str], found: str) -> None:
-    """A library reads the variable when it is loaded, so it must be set before; who sets it knows better."""
+    """A library reads the variable when it is loaded; a value of the environment wins."""
     code = (
-        "import atexit, os, sys; from contimg.runtime.contract import main; from toy.options import STAGE;"
-        "atexit.register(lambda: print(os.environ['OPENBLAS_CORETYPE'], 'numpy' in sys.modules, file=sys.stderr)); main(STAGE, ['--help'])"
+        "import atexit, os, sys\n"
+        "from contimg.runtime.contract import main\nfrom toy.options import STAGE\n"
+        "show = lambda: (os.environ['OPENBLAS_CORETYPE'], 'numpy' in sys.modules)\n"
+        "atexit.register(lambda: print(*show(), file=sys.stderr))\nmain(STAGE, ['--help'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

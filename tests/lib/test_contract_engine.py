@@ -1,4 +1,4 @@
-"""What a stage hands to its engine: files that a person opens, usage, and the one line of why it failed."""
+"""Hand-over of a stage to its engine: views, usage, and the reason of a failure."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_usage_stands_in_the_manifest_and_the_summary(tmp_path: Path) -> None:
     used = read_manifest(answer["artifact"]).usage
     assert used is not None
     assert answer["usage"] == used.model_dump(mode="json")
-    # A Python that imports numpy and pydantic: some tenths of a second, some tens of MB; twice that with a child of the same size.
+    # A Python that imports numpy and pydantic: some tenths of a second, some tens of MB; twice that
+    # with a child of the same size.
     assert 0.05 < used.cpu_s < 60
     assert 0.05 < used.wall_s < 100
     assert 10e6 < used.peak_memory_bytes < 1e9
@@ -77,7 +78,8 @@ def test_usage_stands_in_the_manifest_and_the_summary(tmp_path: Path) -> None:
 def test_children_are_in_the_usage() -> None:
     code = (
         "import subprocess, sys; from contimg.runtime.manifest import Usage;"
-        "subprocess.run([sys.executable, '-c', 'b = bytearray(200_000_000); sum(range(10_000_000))'], check=True);"
+        "work = 'b = bytearray(200_000_000); sum(range(10_000_000))';"
+        "subprocess.run([sys.executable, '-c', work], check=True);"
         "print(Usage.measure().model_dump_json())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -134,7 +136,8 @@ def test_a_reason_that_cannot_be_told_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_of_the_engine_does_not_change_the_exit_code(tmp_path: Path) -> None:
-    # A file in the place of the folder refuses as a full disk does, also where root may write everything.
+    # A file in the place of the folder refuses as a full disk does, also where root may write
+    # everything.
     place = tmp_path / "full"
     place.write_text("")
     for words, code in ((["--do", "data"], 10), (["--do", "full"], 22), (["--wrod", "x"], 2)):

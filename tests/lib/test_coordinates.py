@@ -111,7 +111,8 @@ class TestApparent:
         assert np.abs(dec2 - dec).max() < 1e-11
 
     def test_meridian_in_icrs_is_not_the_sidereal_time(self) -> None:
-        # 26 years of precession in RA, m + n sin(ra) tan(dec) = 46.1" + 20.0" sin tan a year, and at most 20.5" of aberration
+        # 26 years of precession in RA, m + n sin(ra) tan(dec) = 46.1" + 20.0" sin tan a year, and
+        # at most 20.5" of aberration
         # and 17" of nutation: the 1200" of science.md.
         mjd, dec = 61065.93, np.radians(33.0)
         lst = float(local_sidereal_time_rad(mjd, SITE))
@@ -128,7 +129,8 @@ class TestApparent:
         assert east < 0
 
     def test_it_is_fast(self) -> None:
-        # A group of 24 integrations and 300 sources is done many times a run; it takes 5 ms here, a loop would take 0.3 s.
+        # A group of 24 integrations and 300 sources is done many times a run; it takes 5 ms here, a
+        # loop would take 0.3 s.
         ra, dec = sky(300)
         times = 61000.0 + np.arange(24)[:, None] * 1.5e-4
         apparent_hadec(ra, dec, times, SITE)
@@ -206,7 +208,8 @@ class TestCosines:
         )
 
     def test_n_minus_one_keeps_its_digits(self) -> None:
-        # 0.2" off the centre 1 - cos is 5e-13; a difference of doubles near 1 would have three digits of it.
+        # 0.2" off the centre 1 - cos is 5e-13; a difference of doubles near 1 would have three
+        # digits of it.
         _, _, less = direction_cosines(2.0, 0.3 + 1e-6, 2.0, 0.3)
         assert less == pytest.approx(-0.5e-12, rel=1e-9)
 

@@ -1,4 +1,4 @@
-"""Every failure that a person can act on: it says where, what and what to do, and survives the way home."""
+"""Errors name place, problem and remedy, and can be pickled."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ from casatasks import applycal, bandpass, gaincal
 ms = sys.argv[1]
 gaincal(ms, "gain.G", solint="25s", refant="1", minsnr=3)
 bandpass(ms, "bandpass.B", solint="inf", combine="scan", refant="1", gaintable=["gain.G"], minsnr=3)
-gaincal(ms, "delay.K", gaintype="K", solint="inf", combine="scan", refant="1", gaintable=["gain.G"], minsnr=3)
+gaincal(ms, "delay.K", gaintype="K", solint="inf", combine="scan", refant="1",
+        gaintable=["gain.G"], minsnr=3)
 rng = np.random.default_rng(5)
 with ct.table("gain.G", readonly=False, ack=False) as gain:
     value, flag = gain.getcol("CPARAM"), gain.getcol("FLAG")
@@ -50,13 +51,17 @@ with ct.table("gain.G", readonly=False, ack=False) as gain:
     flag[antenna == 5] = True                                 # no solution at all
     gain.putcol("CPARAM", value.astype(np.complex64)); gain.putcol("FLAG", flag)
 with ct.table("bandpass.B", readonly=False, ack=False) as band:
-    flag = band.getcol("FLAG"); flag[6, 5:8, 1] = True; flag[7, 10] = True; band.putcol("FLAG", flag)
+    flag = band.getcol("FLAG"); flag[6, 5:8, 1] = True; flag[7, 10] = True
+    band.putcol("FLAG", flag)
 with ct.table("delay.K", readonly=False, ack=False) as delay:
-    value = delay.getcol("FPARAM"); delay.putcol("FPARAM", rng.uniform(-20, 20, value.shape).astype(np.float32))
+    value = delay.getcol("FPARAM")
+    delay.putcol("FPARAM", rng.uniform(-20, 20, value.shape).astype(np.float32))
 for name, tables in json.loads(sys.argv[2]).items():
-    interp = ["linear" if t.endswith("G") else "nearest" if t.endswith("K") else "nearest,nearestflag" for t in tables]
+    kinds = {"G": "linear", "K": "nearest"}
+    interp = [kinds.get(t[-1], "nearest,nearestflag") for t in tables]
     with ct.table(ms, readonly=False, ack=False) as table:
-        table.putcol("FLAG", np.zeros_like(table.getcol("FLAG")) | (table.getcol("ANTENNA1") == table.getcol("ANTENNA2"))[:, None, None])
+        auto = table.getcol("ANTENNA1") == table.getcol("ANTENNA2")
+        table.putcol("FLAG", np.zeros_like(table.getcol("FLAG")) | auto[:, None, None])
     applycal(ms, gaintable=tables, interp=interp, calwt=False, flagbackup=False)
     with ct.table(ms, ack=False) as table:
         np.savez(name, corrected=table.getcol("CORRECTED_DATA"), flag=table.getcol("FLAG"))
@@ -99,7 +104,7 @@ def write_ms(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an MS, caltables that CASA made (some solutions changed and flagged), and what applycal makes of them."""
+    """A folder with an MS, CASA's caltables (some solutions changed) and applycal's results."""
     folder = tmp_path_factory.mktemp("gains")
     write_ms(folder / "test.ms")
     env = casa_environment(dict(os.environ))

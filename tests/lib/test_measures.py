@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
 
-# Not importorskip: an import without the environment that is tested here fails, and asks the network.
+# Not importorskip: an import without the environment that is tested here fails, and asks the
+# network.
 pytestmark = pytest.mark.skipif(find_spec("casatools") is None, reason="casatools is not installed")
 
 ARCSEC = np.pi / 180 / 3600
@@ -66,7 +67,8 @@ import json
 from casatools import measures, quanta
 me, qa = measures(), quanta()
 given = json.loads(sys.argv[1])
-site = me.position("WGS84", *(qa.quantity(v, u) for v, u in zip(given["site"], ("deg", "deg", "m"))))
+place = [qa.quantity(v, u) for v, u in zip(given["site"], ("deg", "deg", "m"))]
+site = me.position("WGS84", *place)
 me.doframe(site)
 answer = {"dut1_s": [], "hadec": []}
 for mjd in given["dates"]:
@@ -74,7 +76,8 @@ for mjd in given["dates"]:
     me.doframe(utc)
     answer["dut1_s"].append((me.measure(utc, "UT1")["m0"]["value"] - mjd) * 86400)
     for ra, dec in given["places"]:
-        seen = me.measure(me.direction("ICRS", qa.quantity(ra, "rad"), qa.quantity(dec, "rad")), "HADEC")
+        place = me.direction("ICRS", qa.quantity(ra, "rad"), qa.quantity(dec, "rad"))
+        seen = me.measure(place, "HADEC")
         answer["hadec"].append([seen["m0"]["value"], seen["m1"]["value"]])
 print(json.dumps(answer))
 """
@@ -128,11 +131,11 @@ def test_casa_has_the_rotation_of_the_earth_that_astropy_has(answers: dict[str, 
 
 
 def test_our_hadec_is_casas_but_for_two_slips_of_casacore(answers: dict[str, Any]) -> None:
-    """Show where casacore's HADEC differs from SOFA's: by up to 1.2", which is why frames are never left to CASA.
+    """Show that casacore's HADEC differs from SOFA's by up to 1.2": frames are not left to CASA.
 
-    casacore turns the polar motion by the local sidereal time instead of the longitude, and moves sources by the diurnal
-    aberration towards the zenith instead of towards the east. With both put right the rest is IAU 1976/1980 precession and
-    nutation, which is off by 0.1" these years.
+    casacore turns the polar motion by the local sidereal time instead of the longitude, and moves
+    sources by the diurnal aberration towards the zenith instead of the east. With both corrected
+    the rest is IAU 1976/1980 precession and nutation, which is off by 0.1" these years.
     """
     theirs = np.array(answers["hadec"]).reshape(len(DATES), len(PLACES), 2)
     mjd = np.array(DATES)[:, None]
@@ -173,7 +176,8 @@ def test_the_tasks_import_without_a_word_a_file_or_the_network(
 
 
 def test_setjy_finds_its_standards(environment: dict[str, str], tmp_path: Path) -> None:
-    names = "from casatools import ctsys; print(ctsys.resolve('nrao/VLA/standards/PerleyButler2017Coeffs'))"
+    path = "nrao/VLA/standards/PerleyButler2017Coeffs"
+    names = f"from casatools import ctsys; print(ctsys.resolve({path!r}))"
     assert run(names, environment, tmp_path).stdout.startswith(environment["CONTIMG_MEASURES"])
 
 
@@ -248,7 +252,10 @@ class TestFolder:
         assert measures_folder(root).name != before
 
     def test_many_may_build_it_at_once(self, tmp_path: Path) -> None:
-        code = f"from pathlib import Path; from contimg.astro.measures import measures_folder; print(measures_folder(Path({str(tmp_path)!r})))"
+        code = (
+            "from pathlib import Path; from contimg.astro.measures import measures_folder;"
+            f"print(measures_folder(Path({str(tmp_path)!r})))"
+        )
 
         def build(_: int) -> str:
             return subprocess.run(

@@ -151,7 +151,7 @@ def test_one_phase_centre_in_icrs(tmp_path: Path) -> None:
 
 
 def test_nothing_is_lost_without_lock_files(tmp_path: Path) -> None:
-    """casacore counts rows that were added to a finished table in table.lock alone; a tar has none."""
+    """casacore counts rows that are added later only in table.lock, which a tar leaves out."""
     write(tmp_path / "a.ms")
     sink = io.BytesIO()
     pack(tmp_path / "a.ms", sink)

@@ -22,7 +22,7 @@ def test_numpy_reads_it() -> None:
 
 
 def test_the_bytes_depend_on_the_arrays_alone() -> None:
-    """The digest was taken under Python 3.11.7; another Python, or another order, must give the same."""
+    """The digest is of Python 3.11.7; another Python or order must give the same."""
     turned = dict(reversed(ARRAYS.items()))
     assert to_npz(turned) == to_npz(ARRAYS)
     assert (

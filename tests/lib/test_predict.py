@@ -65,7 +65,7 @@ def beam(seen: SkyModel, mjd: float) -> FloatArray:
 
 
 def direct(seen: SkyModel, where: FloatArray, mjd: float) -> npt.NDArray[np.complex128]:
-    """Sum S exp(+2 pi i (u l + v m + w (n - 1)) f / c) over the sources, baseline by baseline; no smearing."""
+    """Sum S exp(+2 pi i (u l + v m + w (n - 1)) f / c) over the sources, without smearing."""
     east, north, towards = direction_cosines(seen.sources.ra_rad, seen.sources.dec_rad, RA0, DEC0)
     total = np.zeros((ANT1.size, FREQ.size), complex)
     apparent = seen.sources.flux_jy * beam(seen, mjd)
@@ -80,10 +80,10 @@ def direct(seen: SkyModel, where: FloatArray, mjd: float) -> npt.NDArray[np.comp
 def smeared(
     seen: SkyModel, where: FloatArray, mjd: float, parts: int = 15
 ) -> npt.NDArray[np.complex128]:
-    """Average over the integration and the channel by brute force, as a correlator that tracks the moving meridian does.
+    """Average over integration and channel by brute force, as a correlator on the meridian does.
 
-    The Earth turns the baselines; the correlator holds the phase of the direction that is on the meridian at the middle, and
-    everything is then turned to the phase centre by one phase a sample.
+    The Earth turns the baselines; the correlator holds the phase of the direction that is on the
+    meridian at the middle, and each sample is then turned to the phase centre by one phase.
     """
     east, north, towards = direction_cosines(seen.sources.ra_rad, seen.sources.dec_rad, RA0, DEC0)
     ra, dec = icrs_of_hadec(0.0, DEC, mjd, SITE)
@@ -150,7 +150,8 @@ def test_the_beam_drifts(seconds: float) -> None:
     mjd = MJD + seconds / 86400
     alone = sky(sources=PointSources(np.array([RA0]), np.array([DEC0]), np.ones((1, FREQ.size))))
     found = predict(alone, positions(), mjd)[:, 0, 1]
-    # The source is at the phase centre, so its phase is zero and its size is the beam, moved 15 arcsec a second.
+    # The source is at the phase centre, so its phase is zero and its size is the beam, moved 15
+    # arcsec a second.
     away = abs(seconds) * 2 * np.pi * 1.002738 / 86400 * np.cos(DEC)
     assert found.real == pytest.approx(primary_beam(away, FREQ), abs=1e-4)
     assert np.abs(found.imag).max() < 1e-6
@@ -162,7 +163,8 @@ def test_smearing_is_the_mean_over_integration_and_channel() -> None:
     sharp, expected = direct(sky(), positions(), mjd), smeared(seen, positions(), mjd)
     found = predict_rows(seen, positions(), mjd, ANT1, ANT2)
     lost = np.abs(sharp - expected).max()
-    # Two Gauss nodes are exact to the fourth order of a smearing of a few per cent; the brute sum has steps of 1/15.
+    # Two Gauss nodes are exact to the fourth order of a smearing of a few per cent; the brute sum
+    # has steps of 1/15.
     assert np.abs(found - expected).max() < 0.05 * lost
     assert lost > 0.02
 

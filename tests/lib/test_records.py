@@ -1,4 +1,4 @@
-"""Records and files that stages hand to each other: calibrations, groups of partial attempts, versions, images of odd shapes."""
+"""Records and files that stages exchange: calibrations, partial groups, flags, odd images."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class TestCalibration:
     ) -> None:
         with pytest.raises(
             BadInputError,
-            match=r"(?s)store/k/calibration.json: This is not a calibration record.*contimg-calibrate",
+            match=r"(?s)k/calibration.json: This is not a calibration record.*contimg-calibrate",
         ):
             read_calibration(reader, calibrate(tmp_path, content))
 

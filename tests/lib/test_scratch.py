@@ -12,7 +12,13 @@ import pytest
 from contimg.runtime.errors import Stopped
 from contimg.runtime.scratch import scratch_folder, sweep
 
-HOLD = "import sys, time; from contimg.runtime.scratch import scratch_folder as f\nwith f(sys.argv[1], 'x') as p: print(p, flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from contimg.runtime.scratch import scratch_folder
+with scratch_folder(sys.argv[1], "x") as path:
+    print(path, flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.fixture

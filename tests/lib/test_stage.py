@@ -196,7 +196,8 @@ class TestKey:
 
     def test_it_is_the_same_in_another_process(self) -> None:
         code = (
-            "from contimg_flag.options import STAGE as s; from contimg.runtime.manifest import Input;"
+            "from contimg_flag.options import STAGE as s\n"
+            "from contimg.runtime.manifest import Input\n"
             "print(s.key(s.options(out='o', ms='m'), (Input(name='ms', uri='m', digest='1'),)))"
         )
         from contimg_flag.options import STAGE

@@ -1,4 +1,4 @@
-"""One set of tests for every store; S3 is spoken over real HTTP to two servers that we did not write."""
+"""One set of tests for every store; S3 over HTTP with two servers of others."""
 
 from __future__ import annotations
 

@@ -265,7 +265,8 @@ class TestVOParquet:
         assert header[b"IVOA.VOTable-Parquet.version"] == b"1.0"
         report = io.StringIO()
         validate(io.BytesIO(header[b"IVOA.VOTable-Parquet.content"]), output=report, xmllint=False)
-        # PARQUET is VOParquet's own element, which astropy writes and reads, but its validator does not know.
+        # PARQUET is VOParquet's own element, which astropy writes and reads, but its validator does
+        # not know.
         assert re.findall(r"[WE]\d\d: .*", report.getvalue()) == [
             "W10: Unknown tag 'PARQUET'.  Ignoring"
         ]

@@ -30,7 +30,8 @@ MIDDLE_HZ = 1.405e9
 
 class TestBand:
     def test_first_channel_of_each_subband(self) -> None:
-        # The header's formula in MHz: 1498.643188 - 11.71875 k - 0.24414063 j; it is rounded to 10 Hz, 47 channels on.
+        # The header's formula in MHz: 1498.643188 - 11.71875 k - 0.24414063 j; it is rounded to 10
+        # Hz, 47 channels on.
         for k in range(N_SUBBANDS):
             formula = (1498.643188 - 11.71875 * k - 0.24414063 * np.arange(48)) * 1e6
             np.testing.assert_allclose(subband_frequencies_hz(k), formula, rtol=0, atol=1.0)
@@ -119,7 +120,7 @@ class TestStations:
 
 
 def aperture_power(separation_rad: float, freq_hz: float) -> float:
-    """Far-field power of a uniformly lit disc, by summing over its strips: an integral, no Bessel function."""
+    """Far-field power of a uniformly lit disc, as a sum over its strips."""
     # Chebyshev nodes of the second kind integrate sqrt(1 - x^2) f(x) exactly for smooth f.
     count = 400
     node = np.cos(np.pi * np.arange(1, count + 1) / (count + 1))
