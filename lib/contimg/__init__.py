@@ -1,1 +1,1 @@
-"""Nouns and rules that all rooms of the house share."""
+"""Shared types and conventions used by every stage."""

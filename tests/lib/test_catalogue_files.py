@@ -1,4 +1,4 @@
-"""Catalogues as their makers publish them, and as nobody should."""
+"""Catalogues as published, and bad ones."""
 
 from __future__ import annotations
 
@@ -322,7 +322,7 @@ def contimg(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-class TestCommand:
+class TestCatalogueCommand:
     def test_add_and_load(self, tmp_path: Path) -> None:
         (tmp_path / "first_14dec17.fits").write_bytes(as_fits(survey_table("first")))
         done = contimg(

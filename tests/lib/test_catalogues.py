@@ -1,4 +1,4 @@
-"""What lib ships of the sky: known sources, known fluxes, and no flux that nobody measured."""
+"""Shipped catalogues: known sources, known fluxes, and no assumed flux."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TestNVSS:
     def test_it_is_shipped_small(self) -> None:
         assert len((files("contimg.astro") / "data" / "nvss.parquet").read_bytes()) < 2.5e6
 
-    def test_what_it_does_not_know_is_nan(self) -> None:
+    def test_unknown_columns_are_nan(self) -> None:
         assert np.isnan(nvss().spectral_index).all()
         assert np.isnan(nvss().major_arcsec).all()
 
@@ -62,7 +62,7 @@ class TestNVSS:
 class TestWithin:
     @pytest.mark.parametrize("centre", [(0.01, 33.0), (359.99, -5.0), (120.0, 89.5), (210.0, 71.6)])
     @pytest.mark.parametrize("radius", [0.0, 0.7, 2.5, 181.0])
-    def test_it_finds_what_a_search_of_all_finds(
+    def test_calibrators_equal_exhaustive_search(
         self, centre: tuple[float, float], radius: float
     ) -> None:
         whole = nvss()
@@ -166,12 +166,12 @@ class TestStandards:
         assert all(s.remark for s in STANDARDS if not s.anchor)
 
     @pytest.mark.parametrize("name", ["3C454.3", "2253+161", "3C84", "Vega", ""])
-    def test_others_have_no_flux_at_all(self, name: str) -> None:
+    def test_other_sources_have_no_standard_flux(self, name: str) -> None:
         assert standard(name) is None
         with pytest.raises(UsageError, match="is not a flux standard; these are 3C48, "):
             standard_flux_jy(name, 1.4e9)
 
-    def test_the_blazar_is_no_standard_by_position_either(self) -> None:
+    def test_blazar_is_not_a_standard_by_position(self) -> None:
         assert standard(C454) is None
 
     @pytest.mark.parametrize(("name", "ghz"), [("3C286", 51.0), ("Fornax A", 1.4), ("3C138", 0.1)])
@@ -304,7 +304,7 @@ class TestInBeam:
         assert set(anchors(54.6)) == {"3C295"}
         assert anchors(54.6)["3C295"] < 0.1
 
-    def test_the_blazar_calibrates_nothing(self) -> None:
+    def test_blazar_is_not_a_calibrator(self) -> None:
         middle = transit(C454, 61065.0)
         found = calibrators_in_beam(middle - GROUP_D / 2, middle + GROUP_D / 2, C454[1], SITE)
         assert not [c for c in found if abs(c.ra_deg - C454[0]) < 0.1]
@@ -350,13 +350,13 @@ class TestLoad:
         assert found.flux_jy.tolist() == [2.0, 1.0]
         assert found.major_arcsec.tolist() == pytest.approx([np.nan, 3.0], nan_ok=True)
 
-    def test_several_frequencies_are_none(self, tmp_path: Path) -> None:
+    def test_catalogue_of_several_frequencies_has_none(self, tmp_path: Path) -> None:
         (tmp_path / "mine.parquet").write_bytes(
             CATALOGUE.to_bytes(self.columns() | {"frequency": [1e9, 2e9]})
         )
         assert load(str(tmp_path / "mine.parquet")).freq_hz == 0.0
 
-    def test_what_is_none(self, tmp_path: Path) -> None:
+    def test_bad_or_empty_catalogue_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(MissingError):
             load(str(tmp_path / "absent.parquet"))
         (tmp_path / "odd.parquet").write_bytes(b"PAR1 or so")

@@ -246,9 +246,7 @@ class TestCommand:
             "reason": "x: expected y, found z. Do it.",
         }
 
-    def test_what_prints_for_people_tells_no_summary(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_plain_command_prints_no_summary(self, capsys: pytest.CaptureFixture[str]) -> None:
         def work(options: CountOptions, console: Any, env: Any) -> dict[str, Any]:
             del console, env
             if options.up_to < 0:
@@ -269,7 +267,7 @@ class TestCommand:
         assert "--up-to" in capsys.readouterr().err
 
 
-def test_a_command_that_follows_stops_when_told(tmp_path: Path) -> None:
+def test_following_command_stops_on_sigterm(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     argv = [BIN / "contimg-watch", "--store", tmp_path / "store", "--follow", "--interval-s", "0.2"]
     ready = tmp_path / "stderr"

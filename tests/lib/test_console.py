@@ -75,7 +75,7 @@ def on_a_terminal(**env: str) -> str:
     return said.decode()
 
 
-def test_every_line_is_an_object_that_says_when_who_and_what(
+def test_log_lines_are_json_with_time_and_stage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     console = Console("image", {})
@@ -111,7 +111,7 @@ def test_a_bug_carries_its_trace_in_the_same_line(capsys: pytest.CaptureFixture[
     assert "KeyError" in line["trace"]
 
 
-def test_a_trace_is_asked_for_but_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_without_exception_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     Console("convert", {}).fail(Exit.BUG, "no exception is being handled", trace=True)
     (line,) = lines(capsys)
     assert "trace" not in line
@@ -135,7 +135,7 @@ def test_levels(capsys: pytest.CaptureFixture[str], level: str | None, heard: li
     assert [line["level"] for line in lines(capsys)] == heard
 
 
-def test_a_level_that_there_is_not_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_log_level_warns_and_uses_info(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console("toy", {"CONTIMG_LOG_LEVEL": "verbose"})
     console.log.debug("x")
     console.log.info("y")
@@ -151,7 +151,7 @@ def test_a_second_console_does_not_say_everything_twice(capsys: pytest.CaptureFi
     assert [line["stage"] for line in lines(capsys)] == ["second"]
 
 
-def test_argo_is_told_the_latest_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_argo_file_has_latest_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "progress"
     console = Console("toy", {"ARGO_PROGRESS_FILE": str(file), "CONTIMG_LOG_LEVEL": "DEBUG"})
     for done in (0, 7, 120):
@@ -165,7 +165,7 @@ def test_argo_is_told_the_latest_count(tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
-def test_progress_is_no_noise_in_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_not_logged_at_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     console = Console("toy", {"ARGO_PROGRESS_FILE": ""})
     console.show(1, 2)
     assert lines(capsys) == []
@@ -185,7 +185,7 @@ def test_a_person_reads_words_and_sees_a_bar() -> None:
     assert said.index("\x1b[?25l") < said.rindex("\x1b[?25h") < said.rindex("ERROR")
 
 
-def test_a_person_may_ask_for_json() -> None:
+def test_terminal_gets_json_on_request() -> None:
     said = [json.loads(line) for line in on_a_terminal(CONTIMG_LOG_JSON="1").splitlines()]
     assert [line["level"] for line in said] == ["info", "warning", "error"]
     assert said[-1]["code"] == "BAD_FILE"

@@ -39,7 +39,7 @@ def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return answer
 
 
-def test_what_a_person_opens_is_handed_over_made_or_cached(tmp_path: Path) -> None:
+def test_views_are_handed_over_made_or_cached(tmp_path: Path) -> None:
     for cached in ("false", "true"):
         answer = said(stage(tmp_path, "--do", "view"))
         files = handed(tmp_path)
@@ -54,7 +54,7 @@ def test_what_a_person_opens_is_handed_over_made_or_cached(tmp_path: Path) -> No
     assert not (tmp_path / "log").exists()
 
 
-def test_an_artifact_is_handed_over_letter_by_letter(tmp_path: Path) -> None:
+def test_artifact_uri_is_handed_over_unescaped(tmp_path: Path) -> None:
     # What comes after it opens the very path: no escape of JSON may stand in it.
     folder = tmp_path / 'Häuser "am" 天 \\u'
     folder.mkdir()
@@ -63,7 +63,7 @@ def test_an_artifact_is_handed_over_letter_by_letter(tmp_path: Path) -> None:
     assert Path(answer["artifact"], MANIFEST).is_file()
 
 
-def test_usage_stands_in_the_manifest_and_the_summary(tmp_path: Path) -> None:
+def test_usage_is_in_manifest_and_summary(tmp_path: Path) -> None:
     answer = said(stage(tmp_path))
     used = read_manifest(answer["artifact"]).usage
     assert used is not None
@@ -89,7 +89,7 @@ def test_children_are_in_the_usage() -> None:
     assert used["wall_s"] > 0.1
 
 
-def test_a_manifest_of_before_is_still_read(tmp_path: Path) -> None:
+def test_manifest_without_usage_is_read(tmp_path: Path) -> None:
     path = Path(said(stage(tmp_path))["artifact"]) / MANIFEST
     old = json.loads(path.read_text())
     del old["usage"]
@@ -114,7 +114,7 @@ def test_a_manifest_of_before_is_still_read(tmp_path: Path) -> None:
         (["--source", "/nowhere/KEY"], 25, "NOT_FOUND: /nowhere/KEY"),
     ],
 )
-def test_the_reason_is_where_kubernetes_looks(
+def test_reason_is_in_termination_log(
     tmp_path: Path, words: list[str], code: int, line: str
 ) -> None:
     assert stage(tmp_path, *words).returncode == code
@@ -126,7 +126,7 @@ def test_the_reason_is_where_kubernetes_looks(
     assert told == " ".join(f"{failure['name']}: {failure['reason']}".split())[:REASON_BYTES]
 
 
-def test_a_reason_that_cannot_be_told_changes_nothing(tmp_path: Path) -> None:
+def test_unwritable_termination_log_is_ignored(tmp_path: Path) -> None:
     assert (
         stage(
             tmp_path, "--do", "data", CONTIMG_TERMINATION_LOG=str(tmp_path / "no" / "log")
@@ -135,7 +135,7 @@ def test_a_reason_that_cannot_be_told_changes_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_of_the_engine_does_not_change_the_exit_code(tmp_path: Path) -> None:
+def test_unwritable_outputs_leave_exit_code(tmp_path: Path) -> None:
     # A file in the place of the folder refuses as a full disk does, also where root may write
     # everything.
     place = tmp_path / "full"
@@ -146,7 +146,7 @@ def test_a_full_disk_of_the_engine_does_not_change_the_exit_code(tmp_path: Path)
         assert "Traceback" not in done.stderr
 
 
-def test_what_cannot_be_handed_over_is_told_by_the_exit_code(tmp_path: Path) -> None:
+def test_full_outputs_folder_ends_with_no_room(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     folder = tmp_path / "handed"
@@ -172,7 +172,7 @@ def test_a_template_of_another_version_is_refused(tmp_path: Path) -> None:
 # Reuse
 
 
-def test_an_artifact_is_handed_on_as_it_is(tmp_path: Path) -> None:
+def test_reuse_hands_on_artifact_unchanged(tmp_path: Path) -> None:
     kept = said(stage(tmp_path, "--word", "kept"))["artifact"]
     # Neither other options nor an input that is gone matter.
     answer = said(stage(tmp_path, "--word", "other", "--source", "/nowhere/KEY", "--reuse", kept))
@@ -193,7 +193,7 @@ def test_reuse_is_not_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(keys) == 1
 
 
-def test_only_a_finished_artifact_of_the_same_stage_is_reused(tmp_path: Path) -> None:
+def test_reuse_needs_complete_artifact_of_same_stage(tmp_path: Path) -> None:
     assert stage(tmp_path, "--reuse", str(tmp_path / "none")).returncode == 25
     kept = Path(said(stage(tmp_path))["artifact"])
     manifest = json.loads((kept / MANIFEST).read_text())
@@ -202,7 +202,7 @@ def test_only_a_finished_artifact_of_the_same_stage_is_reused(tmp_path: Path) ->
     assert "This is an artifact of image, not of toy." in (tmp_path / "log").read_text()
 
 
-def test_machine_code_of_an_image_is_put_where_it_can_be_written(tmp_path: Path) -> None:
+def test_kernels_of_an_image_are_copied_to_cache(tmp_path: Path) -> None:
     brought, place = tmp_path / "kernels/contimg_0", tmp_path / "numba"
     brought.mkdir(parents=True)
     (brought / "f.nbc").write_bytes(b"code")
@@ -215,7 +215,7 @@ def test_machine_code_of_an_image_is_put_where_it_can_be_written(tmp_path: Path)
     assert {path.name for path in tmp_path.iterdir()} == {"kernels", "numba", "out", "handed"}
 
 
-def test_without_machine_code_of_an_image_nothing_is_made(tmp_path: Path) -> None:
+def test_no_kernels_of_an_image_make_no_cache(tmp_path: Path) -> None:
     for brought in ("", str(tmp_path / "none")):
         env = {"CONTIMG_KERNELS": brought, "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
         said(stage(tmp_path, "--word", f"w{len(brought)}", **env))

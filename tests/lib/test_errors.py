@@ -106,12 +106,12 @@ def test_an_unknown_code_is_named_and_never_tried_again(code: int) -> None:
     assert retry_of(code) == Retry(0, 0.0)
 
 
-def test_codes_are_what_a_shell_can_carry() -> None:
+def test_exit_codes_fit_a_shell() -> None:
     assert all(0 <= code < 126 for code in Exit), "from 126 on a code is the shell's or a signal's"
     meanings = {code: meaning for code, (meaning, _) in MEANING.items() if code != 143}
     assert len(set(meanings.values())) == len(meanings)  # 143 is the shell's code of TERMINATED
 
 
-def test_nothing_that_catches_exceptions_swallows_a_stop() -> None:
+def test_stopped_is_not_an_exception() -> None:
     assert issubclass(Stopped, BaseException)
     assert not issubclass(Stopped, Exception)

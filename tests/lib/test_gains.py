@@ -150,7 +150,7 @@ def test_a_bandpass_of_other_channels_is_refused(solved: Path) -> None:
             gains.evaluate([START_S], freq)
 
 
-def test_what_is_no_caltable_is_refused(solved: Path, tmp_path: Path) -> None:
+def test_other_table_is_not_a_caltable(solved: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="kind B, G or K"):
         read_caltable(solved / "test.ms" / "ANTENNA")
     with pytest.raises(BadInputError, match="a CASA caltable"):
@@ -224,7 +224,7 @@ def test_data_are_divided_by_the_first_and_the_conjugate_of_the_second() -> None
     assert not flags.any()
 
 
-def test_what_has_no_solution_is_flagged_on_every_baseline() -> None:
+def test_antenna_without_solution_is_flagged() -> None:
     factors = Gains(
         (table("B", np.ones((1, 3, 5, 2), complex)), table("G", np.ones((1, 3, 1, 2), complex)))
     ).evaluate([0.0], FREQ[:5])

@@ -56,7 +56,7 @@ def record(**changes: Any) -> GroupRecord:
 
 
 @pytest.mark.parametrize("index", range(16))
-def test_a_subband_s_name_is_read(index: int) -> None:
+def test_subband_name_is_parsed(index: int) -> None:
     name = subband_name(f"2026-01-25T22:26:05_sb{index:02d}.hdf5")
     assert name is not None
     assert (name.index, name.stamp) == (index, T0)
@@ -77,11 +77,11 @@ def test_a_subband_s_name_is_read(index: int) -> None:
         "",
     ],
 )
-def test_anything_else_is_no_subband(name: str) -> None:
+def test_other_subband_names_are_refused(name: str) -> None:
     assert subband_name(name) is None
 
 
-def test_a_record_s_name_is_read() -> None:
+def test_record_name_is_parsed() -> None:
     assert record_name("20260125t222605-a1.json") == ("20260125t222605", 1)
     assert record_name("20260125t222605-a12.json") == ("20260125t222605", 12)
     assert record_name(f"{record(attempt=3).name}.json") == ("20260125t222605", 3)
@@ -96,7 +96,7 @@ def test_a_record_s_name_is_read() -> None:
         "20260125t222605-a1.json.part",
     ],
 )
-def test_anything_else_is_no_record(name: str) -> None:
+def test_other_record_names_are_refused(name: str) -> None:
     assert record_name(name) is None
 
 
@@ -149,7 +149,7 @@ def test_mjd_is_the_almanac_s() -> None:
     assert utc_of_jd(2451545.0) == utc_of_mjd(51544.5) == datetime(2000, 1, 1, 12, tzinfo=UTC)
 
 
-def test_a_record_says_when_and_what_is_missing() -> None:
+def test_record_has_times_and_missing_subbands() -> None:
     whole = record()
     assert whole.complete
     assert whole.name == "20260125t222605-a1"
@@ -168,7 +168,7 @@ def test_a_record_says_when_and_what_is_missing() -> None:
         {"schema_version": 2},
     ],
 )
-def test_what_is_no_record_is_refused(changes: dict[str, Any]) -> None:
+def test_bad_group_record_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         record(**changes)
 
@@ -217,7 +217,7 @@ def test_a_relative_path_to_a_record_will_do(
     assert found.subbands[0].uri.startswith(str(tmp_path))
 
 
-def test_what_is_not_there_or_no_record_is_named(tmp_path: Path) -> None:
+def test_missing_or_bad_group_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="20260125t222605-a1"):
         read_group(f"{tmp_path}/groups/20260125t222605-a1.json")
     open_store(str(tmp_path)).put("groups/20260125t222605-a1.json", json.dumps({"id": 1}).encode())
@@ -241,7 +241,7 @@ def test_the_same_subbands_again_are_the_same_work(tmp_path: Path) -> None:
     assert _digest(tmp_path, attempt=4, subbands=(moved, *record().subbands[1:])) != first
 
 
-def test_what_is_no_record_is_digested_whole(tmp_path: Path) -> None:
+def test_bad_group_record_is_digested_whole(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     assert group_input("group", f"{tmp_path}/x.json") == object_input("group", f"{tmp_path}/x.json")
     with pytest.raises(MissingError):

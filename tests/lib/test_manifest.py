@@ -82,11 +82,11 @@ def test_whatever_the_bytes_depend_on_changes_the_key(change: dict[str, Any]) ->
     assert key(**change) != key()
 
 
-def test_where_an_input_lies_does_not() -> None:
+def test_input_uri_leaves_key() -> None:
     assert key(inputs=[Input(name="ms", uri="elsewhere", digest="d")]) == key()
 
 
-def test_the_order_of_inputs_does_not() -> None:
+def test_input_order_leaves_key() -> None:
     pair = [Input(name="a", uri="", digest="1"), Input(name="b", uri="", digest="2")]
     assert key(inputs=pair) == key(inputs=pair[::-1])
 
@@ -96,7 +96,7 @@ def test_an_unknown_output_is_refused_by_name() -> None:
         manifest().output("c")
 
 
-def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
+def test_folder_without_manifest_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"whole")
     with pytest.raises(MissingError, match=r"manifest\.json"):
         read_manifest(str(tmp_path))

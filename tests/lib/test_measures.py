@@ -130,7 +130,7 @@ def test_casa_has_the_rotation_of_the_earth_that_astropy_has(answers: dict[str, 
     assert answers["dut1_s"] == pytest.approx(earth_rotation(DATES)[0], abs=1e-4)
 
 
-def test_our_hadec_is_casas_but_for_two_slips_of_casacore(answers: dict[str, Any]) -> None:
+def test_hadec_equals_casa_after_two_corrections(answers: dict[str, Any]) -> None:
     """Show that casacore's HADEC differs from SOFA's by up to 1.2": frames are not left to CASA.
 
     casacore turns the polar motion by the local sidereal time instead of the longitude, and moves
@@ -243,7 +243,7 @@ class TestFolder:
         assert measures_folder(root) == folder
         assert folder.stat().st_mtime_ns == before
 
-    def test_its_name_tells_what_it_was_made_of(
+    def test_measures_folder_name_has_versions(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = measures_folder(root).name
@@ -251,7 +251,7 @@ class TestFolder:
         monkeypatch.setattr(measures, "_build_aside", lambda folder: folder.mkdir())
         assert measures_folder(root).name != before
 
-    def test_many_may_build_it_at_once(self, tmp_path: Path) -> None:
+    def test_concurrent_builds_make_one_folder(self, tmp_path: Path) -> None:
         code = (
             "from pathlib import Path; from contimg.astro.measures import measures_folder;"
             f"print(measures_folder(Path({str(tmp_path)!r})))"

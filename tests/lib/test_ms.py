@@ -82,7 +82,7 @@ def write(path: Path, *columns: str, correlations: tuple[int, ...] = (9, 12)) ->
                 )
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_written_content_round_trip(tmp_path: Path) -> None:
     write(tmp_path / "a.ms")
     with MeasurementSet(tmp_path / "a.ms") as ms:
         given, found = header(), ms.header
@@ -203,7 +203,7 @@ def test_channels_must_ascend(tmp_path: Path) -> None:
         pass
 
 
-def test_what_is_no_measurement_set_is_refused(tmp_path: Path) -> None:
+def test_other_folder_is_not_a_measurement_set(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="a Measurement Set"):
         MeasurementSet(tmp_path)
 

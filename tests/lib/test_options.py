@@ -73,7 +73,7 @@ def test_defaults() -> None:
         (["--from", "there"], "from_", "there"),
     ],
 )
-def test_words_become_values(words: list[str], field: str, value: object) -> None:
+def test_words_are_parsed(words: list[str], field: str, value: object) -> None:
     assert getattr(read(*words), field) == value
 
 
@@ -87,7 +87,7 @@ def test_words_become_values(words: list[str], field: str, value: object) -> Non
         (["stray"], "unrecognized arguments: stray"),
     ],
 )
-def test_wrong_words_end_with_2_and_say_which(
+def test_wrong_words_exit_with_2(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -102,7 +102,7 @@ def test_a_required_option_is_asked_for(capsys: pytest.CaptureFixture[str]) -> N
     assert "--name" in capsys.readouterr().err
 
 
-def test_what_a_field_says_of_itself() -> None:
+def test_field_has_flag_help_and_choices() -> None:
     fields = Example.model_fields
     assert flag("fit_mode") == "--fit-mode"
     assert help_text(fields["size"]) == "How many, on two lines. Default: 3."

@@ -87,7 +87,7 @@ def calibrate(tmp_path: Path, record: bytes) -> str:
 
 
 class TestCalibration:
-    def test_what_is_written_is_read(self, reader: Context, tmp_path: Path) -> None:
+    def test_calibration_record_round_trip(self, reader: Context, tmp_path: Path) -> None:
         record = Calibration.model_validate(WHOLE)
         uri = calibrate(tmp_path, record.model_dump_json().encode())
         assert read_calibration(reader, uri) == read_calibration(reader, uri + "/") == record
@@ -114,7 +114,7 @@ class TestCalibration:
         "content",
         [b"", b"{}", b"\xff\xfe", b"[]", json.dumps(WHOLE | {"schema_version": 2}).encode()],
     )
-    def test_what_is_no_record_is_refused_by_its_uri(
+    def test_bad_calibration_record_is_refused(
         self, reader: Context, tmp_path: Path, content: bytes
     ) -> None:
         with pytest.raises(
@@ -123,7 +123,7 @@ class TestCalibration:
         ):
             read_calibration(reader, calibrate(tmp_path, content))
 
-    def test_no_record_at_all_is_missing(self, reader: Context, tmp_path: Path) -> None:
+    def test_missing_calibration_record_is_named(self, reader: Context, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match=RECORD):
             read_calibration(reader, str(tmp_path / "nothing"))
 
@@ -139,16 +139,16 @@ class TestCalibration:
             {"mjd": "yesterday"},
         ],
     )
-    def test_other_words_are_refused(self, change: dict[str, Any]) -> None:
+    def test_invalid_calibration_values_are_refused(self, change: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
             Calibration.model_validate(WHOLE | change)
 
     @pytest.mark.parametrize("name", [name for name in WHOLE if name != "schema_version"])
-    def test_every_statement_must_be_made(self, name: str) -> None:
+    def test_calibration_fields_are_required(self, name: str) -> None:
         with pytest.raises(ValidationError, match=name):
             Calibration.model_validate({key: value for key, value in WHOLE.items() if key != name})
 
-    def test_it_cannot_be_changed_afterwards(self) -> None:
+    def test_calibration_is_frozen(self) -> None:
         with pytest.raises(ValidationError, match="frozen"):
             Calibration.model_validate(WHOLE).flux_anchor = "nvss"
 
@@ -176,7 +176,7 @@ class TestGroupTimes:
             23 * 12.884902, abs=2e-6
         )  # a step of float64 is 0.6 us
 
-    def test_a_record_s_json_is_the_record(self) -> None:
+    def test_record_survives_json(self) -> None:
         found = self.record(1.5)
         assert GroupRecord.model_validate_json(found.model_dump_json()) == found
         assert not found.complete
@@ -210,12 +210,12 @@ def test_flags_of_any_shape_return(drawn: tuple[tuple[int, int, int], bytes]) ->
         b"\x89HDF",
     ],
 )
-def test_another_header_is_no_flag_file(header: bytes) -> None:
+def test_other_header_is_refused(header: bytes) -> None:
     with pytest.raises(BadInputError, match="This is not a flag file"):
         unpack_flags(header + b"\n" + pack_flags(np.zeros((2, 2, 2), np.bool_)).partition(b"\n")[2])
 
 
-class TestBeam:
+class TestRestoringBeam:
     @given(st.floats(10, 100), st.floats(0.2, 1.0), st.floats(-180, 180))
     def test_it_is_half_at_half_its_width_along_its_axes(
         self, major: float, ratio: float, angle: float
@@ -248,7 +248,7 @@ class TestBilinear:
         out_x, out_y = np.array([-0.01, 6.01, 3, 3, np.nan]), np.array([1, 1, -0.01, 4.01, 1])
         assert np.isnan(bilinear(plane, out_x, out_y)).all()
 
-    def test_a_pixel_without_a_value_spoils_only_its_neighbours(self) -> None:
+    def test_nan_pixel_affects_only_its_neighbours(self) -> None:
         plane = np.ones((4, 4), np.float32)
         plane[1, 1] = np.nan
         found = bilinear(plane, np.array([0.5, 1.5, 2.5]), np.array([0.5, 1.5, 2.5]))
@@ -279,7 +279,7 @@ class TestImages:
         ):
             read_image(path, "s3://b/image.fits")
 
-    def test_a_cube_is_no_image(self, tmp_path: Path) -> None:
+    def test_cube_is_refused(self, tmp_path: Path) -> None:
         fits.PrimaryHDU(np.ones((3, 20, 20), np.float32), self.header()).writeto(
             tmp_path / "cube.fits"
         )

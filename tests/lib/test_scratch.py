@@ -77,7 +77,7 @@ def test_a_killed_owner_is_cleaned_up_after(
         assert not folder.parent.exists()
 
 
-def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+def test_other_folders_stay(tmp_path: Path) -> None:
     (tmp_path / "contimg-notes").mkdir()
     (tmp_path / "other").mkdir()
     assert sweep(str(tmp_path)) == []

@@ -92,7 +92,7 @@ def key(stage: StageSpec = PLAIN, /, **options: Any) -> str:
 
 
 class TestInputs:
-    def test_every_kind_is_resolved_under_its_option_s_name(self, tmp_path: Path) -> None:
+    def test_inputs_are_named_by_their_options(self, tmp_path: Path) -> None:
         uris = [artifact(tmp_path / name, name * 64) for name in "abc"]
         (tmp_path / "r.json").write_bytes(b"{}")
         given = TryOptions(
@@ -111,11 +111,11 @@ class TestInputs:
         )
         assert len({item.digest for item in found}) == 4
 
-    def test_what_was_left_out_is_no_input(self) -> None:
+    def test_option_not_given_is_no_input(self) -> None:
         assert PLAIN.inputs(TryOptions(out="o", tables="t", store="s")) == ()
 
     @pytest.mark.parametrize("option", ["ms", "images", "record", "model"])
-    def test_what_does_not_exist_is_named(self, tmp_path: Path, option: str) -> None:
+    def test_missing_input_of_each_kind_is_named(self, tmp_path: Path, option: str) -> None:
         with pytest.raises(MissingError, match="nowhere"):
             PLAIN.inputs(TryOptions(**{"out": "o", option: f"{tmp_path}/nowhere"}))
 
@@ -124,7 +124,7 @@ class TestInputs:
         with pytest.raises(MissingError, match="gone"):
             PLAIN.inputs(TryOptions(out="o", images=(there, f"{tmp_path}/gone")))
 
-    def test_a_manifest_that_is_none_is_refused(self, tmp_path: Path) -> None:
+    def test_bad_manifest_of_input_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / MANIFEST).write_text('{"stage": "toy"}')
         with pytest.raises(BadInputError, match="not a manifest"):
             PLAIN.inputs(TryOptions(out="o", ms=str(tmp_path)))
@@ -153,23 +153,23 @@ class TestInputs:
 
 
 class TestKey:
-    def test_it_is_a_name_for_folders_and_kubernetes(self) -> None:
+    def test_key_is_16_hex_digits(self) -> None:
         assert len(key()) == 16
         assert set(key()) <= set("0123456789abcdef")
 
     @pytest.mark.parametrize("change", [{"sigma": 3.5}, {"tier": "quick"}])
-    def test_what_is_made_changes_it(self, change: dict[str, Any]) -> None:
+    def test_option_of_content_changes_key(self, change: dict[str, Any]) -> None:
         assert key(**change) != key()
 
     @pytest.mark.parametrize("place", ["out", "tables", "store", "calibrations"])
-    def test_where_it_is_made_does_not(self, place: str) -> None:
+    def test_option_of_place_leaves_key(self, place: str) -> None:
         assert place in PLACES
         assert key(**{place: "elsewhere"}) == key()
 
-    def test_a_default_that_is_given_is_still_the_default(self) -> None:
+    def test_given_default_leaves_key(self) -> None:
         assert key(sigma="3", tier="standard") == key()
 
-    def test_the_place_of_an_input_does_not_but_its_bytes_do(self, tmp_path: Path) -> None:
+    def test_input_digest_but_not_uri_changes_key(self, tmp_path: Path) -> None:
         here, there = (
             artifact(tmp_path / "here/k", "a" * 64),
             artifact(tmp_path / "there/k", "a" * 64),
@@ -182,11 +182,11 @@ class TestKey:
         uri = artifact(tmp_path / "a", "a" * 64)
         assert key(ms=uri) != key(images=(uri,))
 
-    def test_the_order_of_a_list_of_artifacts_does_not(self, tmp_path: Path) -> None:
+    def test_order_of_artifacts_leaves_key(self, tmp_path: Path) -> None:
         first, second = (artifact(tmp_path / name, name * 64) for name in "ab")
         assert key(images=(first, second)) == key(images=(second, first)) != key(images=(first,))
 
-    def test_stage_code_and_tools_change_it(self) -> None:
+    def test_stage_code_and_tools_change_key(self) -> None:
         others = [
             replace(PLAIN, name="other"),
             replace(PLAIN, package="contimg_flag"),
@@ -194,7 +194,7 @@ class TestKey:
         ]
         assert len({key(), *(key(stage) for stage in others)}) == 4
 
-    def test_it_is_the_same_in_another_process(self) -> None:
+    def test_key_is_the_same_in_another_process(self) -> None:
         code = (
             "from contimg_flag.options import STAGE as s\n"
             "from contimg.runtime.manifest import Input\n"

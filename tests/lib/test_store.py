@@ -38,7 +38,7 @@ def store(root: str) -> Store:
     return open_store(root)
 
 
-def test_what_is_put_is_read(store: Store) -> None:
+def test_put_object_is_read(store: Store) -> None:
     store.put("a/b.json", b"{}")
     assert store.read("a/b.json") == b"{}"
     assert store.exists("a/b.json")
@@ -76,7 +76,7 @@ def test_a_range_is_read_without_the_rest(store: Store) -> None:
         store.read_range("gone", 0, 1)
 
 
-def test_delete_twice_is_no_error(store: Store) -> None:
+def test_second_delete_passes(store: Store) -> None:
     store.put("k", b"")
     store.delete("k")
     store.delete("k")
@@ -145,14 +145,14 @@ def test_names_being_written_are_in_no_listing(tmp_path: Path) -> None:
     assert list(open_store(str(tmp_path)).entries()) == []
 
 
-def test_a_dead_endpoint_says_what_to_check(s3_environment: pytest.MonkeyPatch) -> None:
+def test_dead_endpoint_names_its_setting(s3_environment: pytest.MonkeyPatch) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3_environment.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StoreError, match="AWS_ENDPOINT_URL"):
         open_store("s3://contimg/x").read("k")
 
 
-def test_a_bucket_that_is_not_there_is_no_missing_object(moto_root: str) -> None:
+def test_missing_bucket_is_a_usage_error(moto_root: str) -> None:
     assert moto_root
     for ask in (
         lambda store: store.read("k"),
@@ -177,7 +177,7 @@ def test_credentials_that_the_server_does_not_know_are_named(
             ask(open_store(rclone_root))
 
 
-def test_no_credentials_at_all_are_named(tmp_path: Path) -> None:
+def test_missing_credentials_are_named(tmp_path: Path) -> None:
     none = str(tmp_path / "none")
     bare = {
         "AWS_SHARED_CREDENTIALS_FILE": none,
@@ -201,7 +201,7 @@ def test_no_credentials_at_all_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bucket", ["UPPER_case", "x"])
-def test_what_no_bucket_may_be_called_is_refused(
+def test_invalid_bucket_name_is_refused(
     bucket: str, moto_endpoint: str, s3_environment: pytest.MonkeyPatch
 ) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", moto_endpoint)
@@ -209,7 +209,7 @@ def test_what_no_bucket_may_be_called_is_refused(
         open_store(f"s3://{bucket}").check()
 
 
-def test_a_store_that_is_there_passes(store: Store) -> None:
+def test_existing_store_passes_check(store: Store) -> None:
     store.put("k", b"")
     store.check()
 
@@ -217,14 +217,14 @@ def test_a_store_that_is_there_passes(store: Store) -> None:
 @pytest.mark.parametrize(
     ("path", "found"), [("gone", "missing"), ("file", "a file, not a directory")]
 )
-def test_a_mistyped_directory_is_no_empty_store(tmp_path: Path, path: str, found: str) -> None:
+def test_missing_directory_fails_check(tmp_path: Path, path: str, found: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match=rf"{path}: The directory of the store is {found}\."):
         open_store(str(tmp_path / path)).check()
 
 
 @pytest.mark.parametrize("write", [DirectoryStore.put, DirectoryStore.create])
-def test_a_stop_right_after_a_file_was_made_leaves_nothing(
+def test_signal_after_file_creation_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     write: Callable[[DirectoryStore, str, bytes], object],
@@ -239,7 +239,7 @@ def test_a_stop_right_after_a_file_was_made_leaves_nothing(
     assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
 
 
-def test_what_a_killed_writer_left_is_tidied_and_what_is_written_is_not(tmp_path: Path) -> None:
+def test_tidy_removes_only_abandoned_files(tmp_path: Path) -> None:
     store = DirectoryStore(str(tmp_path))
     with store.writer("a/b/whole") as stream:
         stream.write(b"x")

@@ -102,7 +102,7 @@ class TestStations:
         # The reference point of the headers is among the stations: nearer than the array is large.
         assert np.linalg.norm(stations().itrf_m - SITE.itrf_m, axis=1).min() < 500
 
-    def test_nobody_can_change_what_all_share(self) -> None:
+    def test_shared_arrays_are_read_only(self) -> None:
         with pytest.raises(ValueError, match="read-only"):
             stations().itrf_m[0, 0] = 0.0
 

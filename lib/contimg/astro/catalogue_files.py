@@ -110,7 +110,7 @@ def read_catalogue(
     Raises
     ------
     BadFileError
-        If it is none of the three, or damaged.
+        If it has another format or is damaged.
     BadInputError
         If a column is missing or its unit wrong or unknown, or no row has a position and a flux.
     UsageError

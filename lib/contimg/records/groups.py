@@ -170,7 +170,7 @@ def read_group(uri: str) -> GroupRecord:
     Raises
     ------
     MissingError
-        If there is none.
+        If it does not exist.
     BadInputError
         If it is not a group record.
     """

@@ -274,7 +274,7 @@ class Schema:
 
 
 def read_parquet(data: bytes, where: str) -> pa.Table:
-    """Read any Parquet file; BadInputError if it is none."""
+    """Read any Parquet file; BadInputError if it is not one."""
     try:
         # Not read_table: that imports pyarrow.dataset, and with it pandas if installed (0.3 s).
         return pq.ParquetFile(io.BytesIO(data)).read()

@@ -111,7 +111,7 @@ class ContimgError(Exception):
 
 
 class BadFileError(ContimgError):
-    """A file is empty, truncated, or not of the format that its name promises."""
+    """A file is empty, truncated, or not of the format of its name."""
 
     exit = Exit.BAD_FILE
 

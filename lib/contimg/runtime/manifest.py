@@ -140,7 +140,7 @@ def read_manifest(uri: str) -> Manifest:
     Raises
     ------
     MissingError
-        If there is none: then the artifact does not exist, whatever other files are there.
+        If it does not exist: then there is no artifact, whatever other files are there.
     BadInputError
         If the file is not a manifest.
     """

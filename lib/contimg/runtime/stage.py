@@ -151,7 +151,7 @@ def stage_specs() -> Mapping[str, StageSpec]:
 
 
 def stage_spec(name: str) -> StageSpec:
-    """Return the spec of an installed stage; UsageError if there is none of that name."""
+    """Return the spec of an installed stage; UsageError if it is not installed."""
     specs = stage_specs()
     if name not in specs:
         problem = f"There is no stage of this name; there are {', '.join(specs)}."

@@ -64,7 +64,7 @@ def code_digest(*modules: str) -> str:
 
 @functools.cache
 def module_path(module: str) -> Path | None:
-    """Return the source file of a module, without importing it; None if there is none."""
+    """Return the source file of a module, without importing it; None if it has none."""
     top, *parts = module.split(".")
     folder = package_folder(top) if top else None
     if folder is None:  # a module outside of packages, if it is imported
