@@ -1,36 +1,17 @@
-"""The rows of the tables `ms` and `subbands`: what a group was made of, and what it became."""
+"""Rows of the tables `ms` and `subbands`: what a group was made of, and what it became."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from contimg.records.groups import N_SUBBANDS, day_of_mjd, mjd_of
+from contimg.records.groups import N_SUBBANDS, GroupRecord, day_of_mjd, mjd_of
 from contimg.records.schemas.ms import MS
 from contimg.records.schemas.subbands import SUBBANDS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from contimg.records.groups import GroupRecord
-    from contimg.runtime.context import Context
-
-COPIED = (
-    "group",
-    "attempt",
-    "mjd",
-    "mjd_start",
-    "mjd_end",
-    "integrations",
-    "antennas",
-    "baselines",
-    "channels",
-    "zeros_fraction",
-    "invalid_fraction",
-)
-"""Metrics that have the same name in the table."""
+from contimg.runtime.context import Context
 
 
-def publish(
+def publish_rows(
     context: Context,
     tables: str,
     record: GroupRecord,
@@ -38,11 +19,13 @@ def publish(
     metrics: Mapping[str, Any],
     verdict: str,
 ) -> None:
-    """Put the rows of a group where queries find them."""
+    """Put the rows of a group where queries find them.
+
+    `digests` are the sha256 of the files, by subband; `metrics` are those of the manifest.
+    """
     day = day_of_mjd(metrics["mjd"])
-    context.publish(
-        tables, SUBBANDS, day, record.id, SUBBANDS.rows(subband_rows(record, digests, metrics))
-    )
+    subbands = SUBBANDS.rows(subband_rows(record, digests, metrics))
+    context.publish(tables, SUBBANDS, day, record.id, subbands)
     context.publish(
         tables, MS, day, record.id, MS.rows([ms_row(context, tables, metrics, verdict)])
     )
@@ -53,8 +36,9 @@ def ms_row(
 ) -> dict[str, Any]:
     """Return the row of the Measurement Set that this run wrote."""
     tar = next(output for output in context.outputs if output.name == "ms.tar")
+    same = {column.name: metrics[column.name] for column in MS.columns if column.name in metrics}
     return {
-        **{name: metrics[name] for name in COPIED},
+        **same,
         "artifact": context.relative_uri(tables),
         "ms": context.key,
         "ra": metrics["ra_deg"],
@@ -76,38 +60,28 @@ def ms_row(
 def subband_rows(
     record: GroupRecord, digests: Mapping[int, str], metrics: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return sixteen rows, highest frequency first; a missing subband has its place in the band and nothing else.
-
-    Parameters
-    ----------
-    digests
-        sha256 of the files, by subband.
-    metrics
-        Those of the manifest.
-    """
-    top, width = (
-        metrics["freq_max_hz"],
-        (metrics["freq_max_hz"] - metrics["freq_min_hz"]) / N_SUBBANDS,
-    )
-    there = {subband.index: subband for subband in record.subbands}
+    """Return sixteen rows, highest frequency first; a missing subband has only its frequencies."""
+    top = metrics["freq_max_hz"]
+    width = (top - metrics["freq_min_hz"]) / N_SUBBANDS
+    present = {subband.index: subband for subband in record.subbands}
     rows = []
     for index in range(N_SUBBANDS):
         row = {
             "group": record.id,
             "attempt": record.attempt,
             "subband": index,
-            "missing": index not in there,
+            "missing": index not in present,
             "mjd": metrics["mjd"],
             "freq_min": top - (index + 1) * width,
             "freq_max": top - index * width,
         }
-        if index in there:
-            one = there[index]
+        if index in present:
+            subband = present[index]
             row |= {
-                "file": one.uri.rpartition("/")[2],
-                "bytes": one.size,
+                "file": subband.uri.rpartition("/")[2],
+                "bytes": subband.size,
                 "sha256": digests[index],
-                "modified": mjd_of(one.modified),
+                "modified": mjd_of(subband.modified),
             }
         rows.append(row)
     return rows

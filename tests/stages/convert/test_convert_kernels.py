@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg_convert import kernels
 
 TOTAL_CHANNELS = 40
@@ -44,7 +44,7 @@ class Case:
         return np.stack([rng.permutation(self.baselines), conjugate, auto], axis=1)
 
     def chunks(self, values: np.ndarray) -> kernels.Chunks:
-        """Cut values of shape (rows, channels, polarizations) as HDF5 does: whole chunks, also over the edges."""
+        """Cut values (rows, channels, polarizations) as HDF5 does: whole chunks, also at the edges."""
         counts = [-(-size // part) for size, part in zip(values.shape, self.shape, strict=True)]
         padded = np.zeros(
             [count * part for count, part in zip(counts, self.shape, strict=True)], values.dtype
@@ -80,7 +80,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @given(cases())
 @settings(max_examples=60, deadline=None)
-def test_rotate_puts_every_visibility_where_it_belongs(case: Case) -> None:
+def test_rotate_places_every_visibility(case: Case) -> None:
     rng = np.random.default_rng(case.seed)
     values = (
         (rng.normal(size=(case.rows, case.channels, 2, 2)) * 10)
@@ -94,7 +94,7 @@ def test_rotate_puts_every_visibility_where_it_belongs(case: Case) -> None:
     out = np.full((len(phase), TOTAL_CHANNELS, 2), 7j, np.complex64)
     flags, tally = np.zeros(out.shape, bool), np.zeros(kernels.TALLIES, np.int64)
     where = case.channels, case.top
-    kernels.rotate(
+    kernels.rotate_visibilities(
         case.chunks(values),
         case.window,
         case.places(),
@@ -121,72 +121,19 @@ def test_rotate_puts_every_visibility_where_it_belongs(case: Case) -> None:
     assert tally.tolist() == counted
 
 
-@given(cases())
-@settings(max_examples=30, deadline=None)
-def test_flags_go_where_their_visibilities_go(case: Case) -> None:
-    given_flags = np.random.default_rng(case.seed).random((case.rows, case.channels, 2)) > 0.7
-    flags = np.zeros((case.integrations * case.baselines, TOTAL_CHANNELS, 2), bool)
-    kernels.gather_flags(
-        case.chunks(given_flags), case.window, case.places(), (case.channels, case.top), flags
-    )
-    mine = slice(case.top - case.channels + 1, case.top + 1)
-    np.testing.assert_array_equal(flags[case.order(), mine][:, ::-1], given_flags[case.window[0] :])
-    assert flags.sum() == given_flags[case.window[0] :].sum()
-
-
-@given(cases())
-@settings(max_examples=30, deadline=None)
-def test_samples_are_summed_over_the_channels(case: Case) -> None:
-    samples = (
-        np.random.default_rng(case.seed)
-        .uniform(0, 5, (case.rows, case.channels, 2))
-        .astype(np.float32)
-    )
-    sums, absurd = np.zeros((case.integrations * case.baselines, 2)), np.zeros(2)
-    kernels.add_samples(
-        case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd
-    )
-    np.testing.assert_allclose(
-        sums[case.order()], samples[case.window[0] :].sum(axis=1, dtype=np.float64), rtol=1e-6
-    )
-    assert not absurd.any()
-
-
-@pytest.mark.parametrize("value", [-1.2e12, -1e-3, np.nan, np.inf, 1.1e9])
-def test_absurd_samples_are_noticed(value: float) -> None:
-    case = Case(
-        baselines=3, integrations=2, first_integration=1, channels=4, shape=(4, 3, 1), seed=1
-    )
-    samples = np.ones((case.rows, case.channels, 2), np.float32)
-    samples[5, 2, 1] = value
-    sums, absurd = np.zeros((6, 2)), np.zeros(2)
-    kernels.add_samples(
-        case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd
-    )
-    assert absurd[1] == 1
-    np.testing.assert_allclose(absurd[0], np.float32(value))
-    # Before the window it is none of this block's business.
-    samples[5, 2, 1], samples[1, 0, 0] = 1, value
-    absurd[:] = 0
-    kernels.add_samples(
-        case.chunks(samples), case.window, case.places(), (case.channels, case.top), sums, absurd
-    )
-    assert not absurd.any()
-
-
-def test_phasors_are_those_of_the_path_of_each_baseline() -> None:
+def test_phasors_follow_path_of_each_baseline() -> None:
     rng = np.random.default_rng(5)
     paths, frequencies = rng.uniform(-30, 30, (2, 6)), 1.49e9 - 244140.625 * np.arange(48)
     pairs = np.array([(a, b) for a in range(6) for b in range(6)])
-    turns = -2j * np.pi / kernels.SPEED_OF_LIGHT_M_S * paths
+    turns = -2j * np.pi / SPEED_OF_LIGHT_M_S * paths
     out = np.empty((2 * len(pairs), 48, 2), np.float32)
-    kernels.phasors(
+    kernels.fill_phasors(
         np.exp(turns * frequencies[0]),
         np.exp(turns * (frequencies[1] - frequencies[0])),
         pairs,
         out,
     )
     difference = (paths[:, pairs[:, 1]] - paths[:, pairs[:, 0]]).ravel()
-    expected = np.exp(-2j * np.pi / kernels.SPEED_OF_LIGHT_M_S * difference[:, None] * frequencies)
+    expected = np.exp(-2j * np.pi / SPEED_OF_LIGHT_M_S * difference[:, None] * frequencies)
     # One rounding to float32; the recurrence over 48 channels adds 1e-14.
     np.testing.assert_allclose(out[..., 0] + 1j * out[..., 1], expected, rtol=0, atol=1e-7)
