@@ -265,7 +265,7 @@ def test_demo_is_one_strip_with_calibrator_every_few_epochs(tmp_path: Path) -> N
         assert 50 < (target.middle_mjd - calibrator.middle_mjd) * 1440 < 70
         assert calibrator.centre_deg()[0] == pytest.approx(24.4221, abs=0.01)
     places = np.array([plan.centre_deg() for plan in targets])
-    # Nutation and aberration move the apparent strip over the stars by some 20 arcsec in half a year.
+    # Nutation and aberration move the apparent strip over the stars by 20 arcsec in half a year.
     assert np.ptp(places, axis=0).max() < 0.02
     assert len({plan.id for plan in planned}) == len(planned)
 

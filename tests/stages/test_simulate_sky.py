@@ -163,7 +163,7 @@ class TestLens:
         assert np.sum(gain - 1) * 0.05 == pytest.approx(0.0, abs=2e-3)
 
     def test_gain_is_sum_over_images_smoothed_by_source(self) -> None:
-        """Their equations 6 to 10 directly: solve for the rays, add up the gains, smooth with the source."""
+        """Solve equations 6 to 10 directly: rays, sum of gains, smoothing with the source."""
         strength, size = 1.2, 0.4
         rays = np.linspace(-12, 12, 400_001)
         landing = rays * (1 + strength * np.exp(-(rays**2)))

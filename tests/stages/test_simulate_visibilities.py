@@ -56,7 +56,7 @@ def test_smearing_is_mean_over_each_sample(east: float, north: float, scale: str
     made = group([off_axis(east, north)], scale=scale, beam="uniform", **BARE)
     found = simulate_subband(made, 3)[0, pairs, :, 0]
     expected = average_by_brute_force(east, north, scale, pairs)
-    # Of 1 Jy; the largest neglected term is the second order of the phase, 2e-5 at 2 degrees on 2.6 km.
+    # Of 1 Jy; the second order of the phase is neglected, 2e-5 at 2 degrees on 2.6 km.
     assert np.abs(found - expected).max() < 1e-4
 
 
@@ -190,7 +190,7 @@ def test_interference_agrees_with_truth(kind: str) -> None:
     power = np.concatenate(
         [np.abs(simulate_subband(made, k)[..., 0][:, near]).mean(axis=1) for k in range(16)], axis=1
     )[:, ::-1]
-    # The sky alone is 0.1 Jy; every emitter has 30 Jy or more, of which short baselines keep the most.
+    # The sky alone is 0.1 Jy; emitters have at least 30 Jy, and short baselines keep most of it.
     assert np.all(power[~on] < 0.2)
     assert np.all(power[on] > 3)
     narrow = [emitter.on.any(axis=0).sum() for emitter in made.emitters]

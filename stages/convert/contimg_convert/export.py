@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,16 +33,6 @@ MODEL_RADIUS_DEG = 4.5
 drift beyond it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Additions:
-    """What an exported MS has besides the group's own."""
-
-    flags: npt.NDArray[np.bool_] | None
-    gains: Gains | None
-    sky: Sky | None
-    """The sky of the model; None: 1 Jy at the phase centre."""
-
-
 def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Make the MS and return the summary. The MS gets its name only when it is whole.
 
@@ -68,13 +57,16 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
             with MeasurementSet(source) as ms:
-                additions = read_additions(options, context, ms)
+                flags = fetch_flags(options.flags, context, ms) if options.flags else None
+                gains = load_gains(context, options.calibration) if options.calibration else None
+                sky = build_field_sky(options, context, ms) if options.model == "field" else None
                 # One integration at a time: rows are cut where the time changes.
                 edges = np.flatnonzero(np.diff(ms.rows.time_s)) + 1
                 bounds = [0, *edges.tolist(), len(ms)]
                 with create(part, ms.header, ms.rows, COLUMNS) as writer:
                     for number, (first, last) in enumerate(itertools.pairwise(bounds), 1):
-                        writer.put(first, make_columns(ms, slice(first, last), additions))
+                        part_rows = slice(first, last)
+                        writer.put(first, make_columns(ms, part_rows, flags, gains, sky))
                         context.progress(number, len(bounds) - 1)
             part.rename(target)
         finally:
@@ -84,24 +76,22 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
         console.log.warning(
             "CORRECTED_DATA is not calibrated: it equals DATA. Give --calibration to apply one."
         )
-    summary = {"command": "export-ms", "ms": str(target)}
-    return {**summary, "calibrated": calibrated, "model": options.model}
+    return {
+        "command": "export-ms",
+        "ms": str(target),
+        "calibrated": calibrated,
+        "model": options.model,
+    }
 
 
-def read_additions(options: ExportOptions, context: Context, ms: MeasurementSet) -> Additions:
-    """Fetch flags and gains, and make the sky of the model."""
-    flags = None
-    if options.flags is not None:
-        flags = read_flags(context.fetch(options.flags, "flags.bin"))
-        shape = (len(ms), len(ms.header.frequencies_hz), len(ms.header.correlations))
-        if flags.shape != shape:
-            problem = f"The flags have the shape {flags.shape}, but the data have {shape}."
-            raise BadInputError(options.flags, problem, "Name the flags of this group.")
-    return Additions(
-        flags=flags,
-        gains=load_gains(context, options.calibration) if options.calibration else None,
-        sky=build_field_sky(options, context, ms) if options.model == "field" else None,
-    )
+def fetch_flags(uri: str, context: Context, ms: MeasurementSet) -> npt.NDArray[np.bool_]:
+    """Fetch a flag artifact's flags, shape (rows, channels, correlations)."""
+    flags = read_flags(context.fetch(uri, "flags.bin"))
+    shape = (len(ms), len(ms.header.frequencies_hz), len(ms.header.correlations))
+    if flags.shape != shape:
+        problem = f"The flags have the shape {flags.shape}, but the data have {shape}."
+        raise BadInputError(uri, problem, "Name the flags of this group.")
+    return flags
 
 
 def build_field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> Sky:
@@ -137,23 +127,28 @@ def build_field_sky(options: ExportOptions, context: Context, ms: MeasurementSet
     return select(keep)
 
 
-def make_columns(ms: MeasurementSet, part: slice, additions: Additions) -> dict[str, AnyArray]:
-    """Return the big columns of one integration."""
+def make_columns(
+    ms: MeasurementSet,
+    part: slice,
+    more_flags: npt.NDArray[np.bool_] | None,
+    gains: Gains | None,
+    sky: Sky | None,
+) -> dict[str, AnyArray]:
+    """Return the big columns of one integration; without a sky the model is 1 Jy."""
     header, rows, count = ms.header, ms.rows, part.stop - part.start
     data, flags = (ms.read(column, part.start, count) for column in ("DATA", "FLAG"))
-    if additions.flags is not None:
-        flags = flags | additions.flags[part]
+    if more_flags is not None:
+        flags = flags | more_flags[part]
     one, two = (antenna[part].astype(np.int64) for antenna in (rows.antenna1, rows.antenna2))
     corrected = data.copy()
-    if additions.gains is not None:
+    if gains is not None:
         time = rows.time_s[part.start : part.start + 1]
-        factors = additions.gains.evaluate(time, header.frequencies_hz)
+        factors = gains.evaluate(time, header.frequencies_hz)
         apply_block(corrected, flags, one, two, np.zeros(count, np.int64), factors)
     model: AnyArray = np.ones(data.shape, np.complex64)
-    if additions.sky is not None:
+    if sky is not None:
         positions = antenna_positions(rows.uvw_m[part], one, two, len(header.antennas.names))
-        mjd = float(rows.time_s[part.start]) / DAY_S
-        predicted = predict_rows(additions.sky, positions, mjd, one, two)
+        predicted = predict_rows(sky, positions, float(rows.time_s[part.start]) / DAY_S, one, two)
         model = np.repeat(predicted[:, :, None], len(header.correlations), axis=2)
     return {
         "DATA": data,

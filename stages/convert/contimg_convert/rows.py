@@ -5,30 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from contimg.records.groups import N_SUBBANDS, GroupRecord, day_of_mjd, mjd_of
+from contimg.records.groups import N_SUBBANDS, GroupRecord, mjd_of
 from contimg.records.schemas.ms import MS
-from contimg.records.schemas.subbands import SUBBANDS
 from contimg.runtime.context import Context
-
-
-def publish_rows(
-    context: Context,
-    tables: str,
-    record: GroupRecord,
-    digests: Mapping[int, str],
-    metrics: Mapping[str, Any],
-    verdict: str,
-) -> None:
-    """Put the rows of a group where queries find them.
-
-    `digests` are the sha256 of the files, by subband; `metrics` are those of the manifest.
-    """
-    day = day_of_mjd(metrics["mjd"])
-    subbands = SUBBANDS.rows(subband_rows(record, digests, metrics))
-    context.publish(tables, SUBBANDS, day, record.id, subbands)
-    context.publish(
-        tables, MS, day, record.id, MS.rows([ms_row(context, tables, metrics, verdict)])
-    )
 
 
 def ms_row(
@@ -60,7 +39,10 @@ def ms_row(
 def subband_rows(
     record: GroupRecord, digests: Mapping[int, str], metrics: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return sixteen rows, highest frequency first; a missing subband has only its frequencies."""
+    """Return sixteen rows, highest frequency first; a missing subband has only its frequencies.
+
+    `digests` are the sha256 of the files, by subband; `metrics` are those of the manifest.
+    """
     top = metrics["freq_max_hz"]
     width = (top - metrics["freq_min_hz"]) / N_SUBBANDS
     present = {subband.index: subband for subband in record.subbands}

@@ -13,13 +13,15 @@ import numpy as np
 
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import MJD_ZERO_JD
-from contimg.records.groups import N_SUBBANDS, GroupRecord, read_group
+from contimg.records.groups import N_SUBBANDS, GroupRecord, day_of_mjd, read_group
+from contimg.records.schemas.ms import MS
+from contimg.records.schemas.subbands import SUBBANDS
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.manifest import QA
 from contimg_convert.fringes import check_signal
 from contimg_convert.options import ConvertOptions
 from contimg_convert.reading import open_subband
-from contimg_convert.rows import publish_rows
+from contimg_convert.rows import ms_row, subband_rows
 from contimg_convert.subband_files import fetch_subbands
 from contimg_convert.writing import ConversionPlan, Tally, plan_conversion, write_ms
 
@@ -65,7 +67,12 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
     metrics = measure(record, plan, tally) | {"missing_subbands": missing}
     qa = judge(metrics)
     if options.tables is not None:
-        publish_rows(context, options.tables, record, digests, metrics, qa.verdict)
+        day = day_of_mjd(metrics["mjd"])
+        for schema, rows in (
+            (SUBBANDS, subband_rows(record, digests, metrics)),
+            (MS, [ms_row(context, options.tables, metrics, qa.verdict)]),
+        ):
+            context.publish(options.tables, schema, day, record.id, schema.rows(rows))
     return StageResult(metrics=metrics, qa=qa)
 
 

@@ -54,18 +54,17 @@ class SimulatedGroup:
         """The size of the data."""
         return SCALES[self.options.scale]
 
-    def beam(self, frequency_hz: Floats) -> Floats:
-        """Return the primary beam at each source, shape (N, T, channels)."""
-        return beam(self.options, self.separation_rad, frequency_hz)
-
     def apparent_jy(self, frequency_hz: Floats) -> Floats:
         """Return the fluxes through the beam, (N, T, channels), without the flux-scale error."""
-        mjd = self.plan.middle_mjd
+        mjd, beam = (
+            self.plan.middle_mjd,
+            beam_power(self.options, self.separation_rad, frequency_hz),
+        )
         intrinsic = np.array([source.spectrum_jy(frequency_hz, mjd) for source in self.sources])
-        return np.asarray(intrinsic.reshape(-1, 1, frequency_hz.size) * self.beam(frequency_hz))
+        return np.asarray(intrinsic.reshape(-1, 1, frequency_hz.size) * beam)
 
 
-def beam(options: SimulateOptions, separation_rad: Floats, frequency_hz: Floats) -> Floats:
+def beam_power(options: SimulateOptions, separation_rad: Floats, frequency_hz: Floats) -> Floats:
     """Return the primary beam that the options ask for; frequency is a new last axis."""
     if options.beam == "uniform":
         return np.ones((*separation_rad.shape, frequency_hz.size))
@@ -93,7 +92,7 @@ def select_visible(
     near = np.rad2deg(separation.min(axis=1)) < radius_deg
     # Quiet fluxes: a source that varies must not come and go with its flux.
     quiet = np.array([source.flux_jy for source in sky])
-    apparent = quiet * beam(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
+    apparent = quiet * beam_power(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
     seen = near & (apparent >= options.faintest_jy)
     return [source for source, keep in zip(sky, seen, strict=True) if keep]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contimg_simulate.array import SUBBANDS
-from contimg_simulate.observe import SimulatedGroup
+from contimg_simulate.observe import SimulatedGroup, beam_power
 from contimg_simulate.sky import REFERENCE_HZ
 
 
@@ -42,7 +42,7 @@ def describe_sources(group: SimulatedGroup) -> list[dict[str, Any]]:
     """Return flux and mean beam of each source in the group, without the flux-scale error."""
     # The mean beam is taken at the middle of each subband.
     frequency = np.array([group.scale.frequencies_hz(k).mean() for k in range(SUBBANDS)])
-    beam = group.beam(frequency).mean(axis=(1, 2)) if group.sources else np.zeros(0)
+    beam = beam_power(group.options, group.separation_rad, frequency).mean(axis=(1, 2))
     apparent = group.apparent_jy(frequency).mean(axis=(1, 2))
     reference = np.array([REFERENCE_HZ, frequency.mean()])
     made = []

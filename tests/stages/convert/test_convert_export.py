@@ -30,11 +30,13 @@ ms = sys.argv[1]
 tb = table(); tb.open(ms); columns, rows = tb.colnames(), tb.nrows(); tb.close()
 flags = flagdata(ms, mode="summary")
 amplitude = visstat(ms, axis="amp", datacolumn="corrected")
-tclean(ms, imagename=sys.argv[2], datacolumn="corrected", imsize=512, cell="6arcsec", niter=0, weighting="natural", stokes="I")
+tclean(ms, imagename=sys.argv[2], datacolumn="corrected", imsize=512, cell="6arcsec", niter=0,
+       weighting="natural", stokes="I")
 image = imstat(sys.argv[2] + ".image")
 print(json.dumps({
     "columns": columns, "rows": rows, "flagged": flags["flagged"], "total": flags["total"],
-    "amplitude": [float(value["mean"]) for value in amplitude.values()], "peak": float(image["max"][0]), "at": image["maxposf"],
+    "amplitude": [float(value["mean"]) for value in amplitude.values()],
+    "peak": float(image["max"][0]), "at": image["maxposf"],
 }))
 """
 

@@ -46,7 +46,7 @@ def test_phase_centre_crosses_meridian_at_mid_time(dec: float) -> None:
     times = times_jd()
     ra0, dec0 = phase_centre(times, 0.0, np.radians(dec), SITE)
     ha, seen_dec = seen(SkyCoord(ra0, dec0, unit="rad"), Time(times, format="jd", scale="utc"))
-    # 20 mas: the tracks of constant apparent Dec are no great circles in ICRS, which moves the mean.
+    # 20 mas: tracks of constant apparent Dec are no great circles in ICRS, which moves the mean.
     assert np.mean(ha) == pytest.approx(0, abs=20 * MAS)
     assert np.mean(seen_dec) == pytest.approx(np.radians(dec), abs=20 * MAS)
     # It drifts by 15" a second of sidereal time through the 24 integrations.

@@ -44,7 +44,7 @@ class Case:
         return np.stack([rng.permutation(self.baselines), conjugate, auto], axis=1)
 
     def chunks(self, values: np.ndarray) -> kernels.Chunks:
-        """Cut values (rows, channels, polarizations) as HDF5 does: whole chunks, also at the edges."""
+        """Cut values (rows, channels, polarizations) into whole chunks, also at the edges."""
         counts = [-(-size // part) for size, part in zip(values.shape, self.shape, strict=True)]
         padded = np.zeros(
             [count * part for count, part in zip(counts, self.shape, strict=True)], values.dtype

@@ -1,4 +1,4 @@
-"""Files that pyuvdata has rewritten in a newer version of UVH5, with a catalogue of phase centres."""
+"""Files that pyuvdata has rewritten in a newer version of UVH5, with phase-centre catalogues."""
 
 from __future__ import annotations
 
