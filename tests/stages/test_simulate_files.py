@@ -21,17 +21,17 @@ from contimg_simulate import uvh5
 from contimg_simulate.array import SCALES, dsa110
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import plan_groups
-from simulated import Made, off_axis, simulate
+from simulated import SimulatedRun, off_axis, simulate
 
 SKY = [off_axis(0.0, 0.3, 10.0), off_axis(0.5, -0.4, 0.5)]
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def small(tmp_path_factory: pytest.TempPathFactory) -> SimulatedRun:
     return simulate(tmp_path_factory.mktemp("small"), SKY, nvss=False)
 
 
-def test_group_is_sixteen_files_named_by_clocks_of_nodes(small: Made) -> None:
+def test_group_is_sixteen_files_named_by_clocks_of_nodes(small: SimulatedRun) -> None:
     names = [subband_name(path.name) for path in small.files]
     assert [name.index for name in names if name] == list(range(16))
     assert all(path.parent.name == path.name[:10] for path in small.files)
@@ -59,7 +59,7 @@ def test_clocks_are_skewed_as_at_telescope() -> None:
 
 
 @pytest.mark.parametrize("index", [0, 15])
-def test_header_matches_telescope(small: Made, index: int) -> None:
+def test_header_matches_telescope(small: SimulatedRun, index: int) -> None:
     expected = {
         "telescope_name": b"OVRO_MMA",
         "instrument": b"DSA",
@@ -89,7 +89,7 @@ def test_header_matches_telescope(small: Made, index: int) -> None:
         assert "lst_array" not in header
 
 
-def test_extra_keywords_match_telescope(small: Made) -> None:
+def test_extra_keywords_match_telescope(small: SimulatedRun) -> None:
     with h5py.File(small.files[3]) as file:
         found = {name: value[()] for name, value in file["Header/extra_keywords"].items()}
     delays = found.pop("applied_delays_ns").decode().split()
@@ -99,7 +99,7 @@ def test_extra_keywords_match_telescope(small: Made) -> None:
     assert found == {"ha_phase_center": 0, "phase_center_epoch": b"HADEC"}
 
 
-def test_times_and_baselines_repeat_as_at_telescope(small: Made) -> None:
+def test_times_and_baselines_repeat_as_at_telescope(small: SimulatedRun) -> None:
     with h5py.File(small.files[3]) as file:
         header = file["Header"]
         times, first, second = (
@@ -119,7 +119,7 @@ def test_times_and_baselines_repeat_as_at_telescope(small: Made) -> None:
     assert len({frozenset(pair) for pair in np.stack([first[0], second[0]]).T.tolist()}) == 4656
 
 
-def test_uvw_is_second_less_first_at_hour_angle_zero(small: Made) -> None:
+def test_uvw_is_second_less_first_at_hour_angle_zero(small: SimulatedRun) -> None:
     with h5py.File(small.files[3]) as file:
         header = file["Header"]
         uvw = header["uvw_array"][()]
@@ -138,7 +138,7 @@ def test_uvw_is_second_less_first_at_hour_angle_zero(small: Made) -> None:
     assert 2550 < np.linalg.norm(uvw[0], axis=1).max() < 2750
 
 
-def test_frequencies_descend_within_and_between_files(small: Made) -> None:
+def test_frequencies_descend_within_and_between_files(small: SimulatedRun) -> None:
     band = []
     for path in small.files:
         with h5py.File(path) as file:
@@ -160,7 +160,7 @@ def test_full_channels_match_telescope() -> None:
     assert np.all(np.diff(SCALES["full"].band_hz()) > 0)
 
 
-def test_data_have_types_and_constants_of_telescope(small: Made) -> None:
+def test_data_have_types_and_constants_of_telescope(small: SimulatedRun) -> None:
     with h5py.File(small.files[5]) as file:
         data = file["Data"]
         for name, kind in (("visdata", np.complex64), ("flags", bool), ("nsamples", np.float32)):
@@ -178,7 +178,7 @@ def test_data_have_types_and_constants_of_telescope(small: Made) -> None:
 def test_full_file_has_bytes_and_chunks_of_telescope(tmp_path: Path) -> None:
     scale, path = SCALES["full"], tmp_path / "full.hdf5"
     plan = plan_groups(SimulateOptions(out="", incoming="", scale="full"))[0]
-    ones = np.ones((24, dsa110().baselines, 48, 2), np.complex64)
+    ones = np.ones((24, len(dsa110().first), 48, 2), np.complex64)
     uvh5.write_subband(path, 4, scale, plan.dec_rad, plan.time_jd, ones)
     assert path.stat().st_size == 145_348_600
     with h5py.File(path) as file:
@@ -194,7 +194,7 @@ def test_full_file_has_bytes_and_chunks_of_telescope(tmp_path: Path) -> None:
         assert np.all(data["visdata"][-1] == 1)
 
 
-def test_pyuvdata_opens_subband(small: Made) -> None:
+def test_pyuvdata_opens_subband(small: SimulatedRun) -> None:
     from pyuvdata import UVData
 
     data = UVData()
@@ -207,7 +207,7 @@ def test_pyuvdata_opens_subband(small: Made) -> None:
     assert data.get_data(0, 1).shape == (4, 12, 2)
 
 
-def test_same_seed_makes_same_bytes(small: Made, tmp_path: Path) -> None:
+def test_same_seed_makes_same_bytes(small: SimulatedRun, tmp_path: Path) -> None:
     again = simulate(tmp_path, SKY, nvss=False)
     other = simulate(tmp_path / "other", SKY, nvss=False, seed=2)
     assert [path.name for path in again.files] == [path.name for path in small.files]
@@ -235,7 +235,7 @@ def test_groups_of_one_seed_share_instrument(tmp_path: Path) -> None:
     )
 
 
-def test_truth_describes_each_source(small: Made) -> None:
+def test_truth_describes_each_source(small: SimulatedRun) -> None:
     group = small.truth["groups"][0]
     sources = {source["name"]: source for source in group["sources"]}
     assert set(sources) == {source.name for source in SKY}
@@ -286,7 +286,7 @@ def test_demo_has_lens_and_flare_in_target_field(tmp_path: Path) -> None:
     assert len(set(scales)) == 3
 
 
-def test_missing_truncated_and_empty_subbands(small: Made, tmp_path: Path) -> None:
+def test_missing_truncated_and_empty_subbands(small: SimulatedRun, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "missing_subbands": "3,9",
         "truncated_subbands": "4",

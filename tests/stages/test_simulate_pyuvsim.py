@@ -89,9 +89,9 @@ def choose_rows(count: int) -> list[int]:
     baselines = [
         *np.argsort(lengths)[-count:],
         *np.flatnonzero(array.first > array.second)[:2],
-        *range(1, array.baselines, array.baselines // count),
+        *range(1, len(array.first), len(array.first) // count),
     ]
-    return [int(row) + t * array.baselines for row in baselines for t in (0, 3)]
+    return [int(row) + t * len(array.first) for row in baselines for t in (0, 3)]
 
 
 @pytest.mark.parametrize("index", SUBBANDS)

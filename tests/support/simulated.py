@@ -22,7 +22,7 @@ BARE: dict[str, Any] = {"nvss": False, "gains": "unit", "sefd_jy": 0.0}
 
 
 @dataclass(frozen=True)
-class Made:
+class SimulatedRun:
     """The result of one run of the stage."""
 
     incoming: Path
@@ -44,7 +44,7 @@ class Made:
         return dict(np.load(self.artifact / "truth.npz"))
 
 
-def simulate(folder: Path, sky: Sequence[SkySource] = (), **options: Any) -> Made:
+def simulate(folder: Path, sky: Sequence[SkySource] = (), **options: Any) -> SimulatedRun:
     """Run the stage with `options`, and with a list of sources if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     if sky:
@@ -55,7 +55,7 @@ def simulate(folder: Path, sky: Sequence[SkySource] = (), **options: Any) -> Mad
     options.setdefault("incoming", str(folder / "incoming"))
     parsed = SimulateOptions(out=str(folder / "products"), **options)
     summary = contract.run(STAGE, parsed, {}, Console("simulate", {}))
-    return Made(folder / "incoming", Path(summary["artifact"]), summary)
+    return SimulatedRun(folder / "incoming", Path(summary["artifact"]), summary)
 
 
 def group(sources: Sequence[SkySource], **options: Any) -> SimulatedGroup:

@@ -108,10 +108,7 @@ class Dataset:
     def _read_chunks(
         self, offsets: npt.NDArray[np.int64], space: Workspace
     ) -> tuple[AnyArray, npt.NDArray[np.int64]]:
-        """Read chunks, adjacent ones together.
-
-        Return their bytes, nothing else, and where in them each chunk begins.
-        """
+        """Read chunks, adjacent ones together; return their bytes and where in them each begins."""
         size = int(np.prod(self._chunk_shape)) * self._dtype.itemsize
         first = np.flatnonzero(np.diff(offsets, prepend=-2 * size) != size)
         last = np.append(first[1:], offsets.size) - 1

@@ -29,8 +29,7 @@ AnyArray = npt.NDArray[Any]
 
 COLUMNS = ("DATA", "MODEL_DATA", "CORRECTED_DATA", "WEIGHT_SPECTRUM")
 MODEL_RADIUS_DEG = 4.5
-"""Sources of the model reach to the first null of the primary beam at the lowest channel, and the
-drift beyond it."""
+"""To the first null of the primary beam at the lowest channel, and the drift beyond it."""
 
 
 def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:

@@ -24,8 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 STEP_RAD = 1e-4
-"""Offset of the numerical derivative: its error, STEP_RAD^2, and rounding, 1e-16 / STEP_RAD, are
-both below 1e-7."""
+"""Of the numerical derivative: its error, STEP_RAD^2, and rounding, 1e-16 / STEP_RAD, are small."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +79,7 @@ def rotate_to_icrs(
 
 
 def sky_axes(ra_rad: float, dec_rad: float, mjd: FloatArray, site: Site) -> FloatArray:
-    """Return the axes u, v, w of an ICRS centre in the frame of `local_axes`.
-
-    Shape (T, 3, 3): time, axis, component.
-    """
+    """Return u, v, w of an ICRS centre, (T, 3, 3): time, axis, component as in `local_axes`."""
     sin_ra, cos_ra = np.sin(ra_rad), np.cos(ra_rad)
     sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
     radial = np.array([cos_dec * cos_ra, cos_dec * sin_ra, sin_dec])
@@ -104,10 +100,7 @@ def sky_axes(ra_rad: float, dec_rad: float, mjd: FloatArray, site: Site) -> Floa
 
 
 def local_axes(positions_m: FloatArray, site: Site) -> FloatArray:
-    """Turn ITRF offsets, shape (A, 3), about the pole.
-
-    x points to the site's meridian at the equator, y east, z north.
-    """
+    """Turn ITRF offsets, shape (A, 3), about the pole: x to the meridian, y east, z north."""
     lon = np.radians(site.lon_deg)
     x, y, z = positions_m.T
     meridian = x * np.cos(lon) + y * np.sin(lon)
@@ -115,19 +108,13 @@ def local_axes(positions_m: FloatArray, site: Site) -> FloatArray:
 
 
 def unit_vector(ha_rad: npt.ArrayLike, dec_rad: npt.ArrayLike) -> FloatArray:
-    """Return unit vectors of hour angles (west positive) and Declinations, shape (..., 3).
-
-    They are in the frame of `local_axes`.
-    """
+    """Return unit vectors of hour angle (west positive) and Dec, (..., 3), as in `local_axes`."""
     sin_ha, cos_ha, cos_dec = np.sin(ha_rad), np.cos(ha_rad), np.cos(dec_rad)
     return np.stack([cos_dec * cos_ha, -cos_dec * sin_ha, np.sin(dec_rad)], axis=-1)
 
 
 def meridian_uvw(ha_rad: float, dec_rad: float, site: Site, positions_m: FloatArray) -> FloatArray:
-    """Return the UVW of each antenna towards a direction fixed to the Earth, shape (A, 3).
-
-    This is what the raw files hold.
-    """
+    """Return each antenna's UVW towards a direction fixed to the Earth, (A, 3), as in raw files."""
     sin_ha, cos_ha = np.sin(ha_rad), np.cos(ha_rad)
     sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
     axes = np.array(

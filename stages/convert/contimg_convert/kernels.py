@@ -19,8 +19,7 @@ Chunks = tuple[AnyArray, AnyArray, AnyArray, tuple[int, int, int]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ZEROS, INVALID, CROSSES, TALLIES = 0, 1, 2, 3
-"""Elements of a tally: exact zeros of cross-correlations, values that are not finite,
-cross-correlations; and how many elements there are."""
+"""Elements of a tally: zeros of cross-correlations, non-finite values, cross-correlations."""
 
 
 def compile_nogil(function: Function) -> Function:

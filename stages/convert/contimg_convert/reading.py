@@ -30,8 +30,7 @@ POINTING_TOLERANCE_RAD = np.radians(0.001)
 CHANNEL_TOLERANCE = 1e-3
 """Frequencies may be off the grid by this fraction of a channel."""
 UVW_TOLERANCE = 0.01
-"""The header's UVW may differ from ours by this fraction of the longest baseline. Then signs,
-Declination and stations are right."""
+"""The header's UVW may differ from ours by this fraction of the longest baseline."""
 REGROUP = "Take the subband out of the group, and find out how it got into it."
 REFETCH = "Use the files as the correlator writes them."
 
@@ -250,11 +249,8 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
 
 
 def _read_catalogued_centre(header: h5py.Group, site: Site, uri: str) -> tuple[float, float] | None:
-    """Return HA and Dec of the one phase centre of a file of UVH5 1.1 or later.
-
-    None if it is unprojected. Only such files pay for the import of pyuvdata, 1.8 s of CPU.
-    """
-    from pyuvdata.uvdata import FastUVH5Meta
+    """Return HA and Dec of the one phase centre of a file of UVH5 1.1 or later; None: unprojected."""
+    from pyuvdata.uvdata import FastUVH5Meta  # takes 1.8 s of CPU: only where it is needed
 
     # A handle of its own: FastUVH5Meta closes the file when it is deleted.
     meta = FastUVH5Meta(h5py.File(header.file.filename, "r", locking=False))

@@ -39,10 +39,7 @@ def ms_row(
 def subband_rows(
     record: GroupRecord, digests: Mapping[int, str], metrics: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return sixteen rows, highest frequency first; a missing subband has only its frequencies.
-
-    `digests` are the sha256 of the files, by subband; `metrics` are those of the manifest.
-    """
+    """Return 16 rows, highest frequency first, from the sha256 by subband and the metrics."""
     top = metrics["freq_max_hz"]
     width = (top - metrics["freq_min_hz"]) / N_SUBBANDS
     present = {subband.index: subband for subband in record.subbands}

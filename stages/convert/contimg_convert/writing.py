@@ -63,23 +63,14 @@ class ConversionPlan:
     geometry: Geometry
     uvw_difference_m: float
     """Largest difference between the header's UVW and ours for the same direction."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of the MS."""
-        return len(self.header.times_jd) * len(self.header.antenna1)
+    longest_baseline_m: float
+    rows: int
+    """Rows of the MS."""
 
     @property
     def bytes(self) -> int:
         """Approximate size of the MS."""
         return self.rows * (len(self.band_hz) * POLS * 8 * 65 // 64 + 128) + (4 << 20)
-
-    @property
-    def longest_baseline_m(self) -> float:
-        """Length of the longest baseline."""
-        positions, order = self.header.array.positions_m, self.baselines
-        lengths = np.linalg.norm(positions[order.antenna1] - positions[order.antenna2], axis=1)
-        return float(np.max(lengths))
 
 
 @dataclass(frozen=True)
@@ -121,6 +112,7 @@ def plan_conversion(group: str, headers: Mapping[int, SubbandHeader]) -> Convers
     uvw = meridian_uvw(*direction, array.site, array.positions_m)
     first, second = baselines.pairs.T
     difference = check_uvw(header, uvw[second] - uvw[first])
+    vectors = array.positions_m[baselines.antenna1] - array.positions_m[baselines.antenna2]
     started = group_id(utc_of_jd(header.times_jd[0]))
     if started != group:
         problem = f"The first integration is at {started}, but the record says {group}."
@@ -130,6 +122,8 @@ def plan_conversion(group: str, headers: Mapping[int, SubbandHeader]) -> Convers
         band_hz=band_hz,
         baselines=baselines,
         uvw_difference_m=difference,
+        longest_baseline_m=float(np.max(np.linalg.norm(vectors, axis=1))),
+        rows=len(header.times_jd) * len(header.antenna1),
         geometry=rotate_to_icrs(header.times_jd, *direction, array.site, array.positions_m),
     )
 

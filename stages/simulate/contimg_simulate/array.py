@@ -64,36 +64,22 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StationArray:
-    """Where the antennas are and which pairs are correlated."""
+    """Where the S stations are, which A antennas are correlated, and in which B pairs."""
 
     offsets_m: Floats
-    """ITRS offsets of all stations from the site, shape (117, 3)."""
+    """ITRS offsets of all stations from the site, shape (S, 3)."""
     active: Integers
-    """Antenna numbers (station - 1) that are correlated, ascending, shape (96,)."""
+    """Antenna numbers (station - 1) that are correlated, ascending, shape (A,)."""
+    positions_m: Floats
+    """The active antennas in the telescope's frame, shape (A, 3)."""
     first: Integers
-    """Antenna number of each baseline's first antenna, in the order of the files, (4656,)."""
+    """Antenna number of each baseline's first antenna, in the order of the files, (B,)."""
     second: Integers
-
-    @property
-    def antennas(self) -> int:
-        """Number of correlated antennas."""
-        return len(self.active)
-
-    @property
-    def baselines(self) -> int:
-        """Number of baselines, autocorrelations included."""
-        return len(self.first)
-
-    def positions_m(self) -> Floats:
-        """Return the active antennas in the telescope's frame, shape (antennas, 3)."""
-        return to_meridian(self.offsets_m[self.active])
-
-    def index(self, numbers: Integers) -> Integers:
-        """Turn antenna numbers into indices of the active antennas."""
-        return np.searchsorted(self.active, numbers)
+    pairs: tuple[Integers, Integers]
+    """The same as indices of the active antennas."""
 
     def uvw_m(self, dec_rad: float) -> Floats:
-        """Return second less first antenna along u, v, w towards hour angle 0, (baselines, 3)."""
+        """Return second less first antenna along u, v, w towards hour angle 0, (B, 3)."""
         frame = to_meridian(self.offsets_m)
         north = np.array([-np.sin(dec_rad), 0.0, np.cos(dec_rad)])
         axes = np.stack([np.array([0.0, 1.0, 0.0]), north, unit_vectors(0.0, dec_rad)])
@@ -113,9 +99,15 @@ def dsa110() -> StationArray:
     order.insert(order.index(114), 116)
     pairs = [(a - 1, b - 1) for i, a in enumerate(order) for b in order[i:]]
     first, second = np.array(pairs, dtype=np.int64).T.copy()
+    offsets, active = (
+        np.asarray(erfa.gd2gc(1, lon, lat, table.height_m)) - site,
+        np.sort(numbers) - 1,
+    )
     return StationArray(
-        offsets_m=np.asarray(erfa.gd2gc(1, lon, lat, table.height_m)) - np.asarray(site),
-        active=np.sort(numbers - 1),
+        offsets_m=offsets,
+        active=active,
+        positions_m=to_meridian(offsets[active]),
         first=first,
         second=second,
+        pairs=(np.searchsorted(active, first), np.searchsorted(active, second)),
     )

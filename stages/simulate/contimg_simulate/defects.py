@@ -71,7 +71,7 @@ def draw_alive(
     """Return whether each antenna's data arrive, shape (T, A)."""
     # A cross-correlation needs both antennas.
     lost = 1 - np.sqrt(1 - options.zeros)
-    arrives = rng.uniform(size=(integrations, array.antennas)) >= lost
+    arrives = rng.uniform(size=(integrations, len(array.active))) >= lost
     arrives[:, antenna_indices(options.dead_antennas, array)] = False
     return np.asarray(arrives)
 

@@ -46,7 +46,7 @@ def _bulletin() -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def _observer(mjd: Floats) -> tuple[Any, ...]:
-    """Return what ERFA wants to know of the observer at UTC dates: time, site, poles and air."""
+    """Return the arguments that describe the observer to ERFA: UTC time, site, poles and air."""
     days, *columns = _bulletin()
     # No leap second has come since 2017, and none is announced, so UT1-UTC is smooth.
     dut1, x, y = (np.interp(mjd, days, column) for column in columns)

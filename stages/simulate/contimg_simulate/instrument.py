@@ -119,10 +119,7 @@ def _hour_path(seed: int, antennas: int, memory_h: float, hour: int) -> Floats:
 
 @functools.lru_cache(maxsize=32)
 def _at_hour(seed: int, antennas: int, memory_h: float, hour: int) -> Floats:
-    """Return the unit process at a whole hour, shape (2, 2, antennas).
-
-    It is the sum of what the disturbance of each earlier hour has left.
-    """
+    """Return the unit process at a whole hour, (2, 2, antennas): what earlier hours have left."""
     kept = np.exp(-1 / memory_h)
     sigma = np.sqrt(memory_h / 2 * (1 - kept**2))
     total = np.zeros((2, POLARIZATIONS, antennas))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contimg_simulate.array import INTEGRATION_S, SCALES, SUBBANDS, DataScale, StationArray, dsa110
+from contimg_simulate.array import INTEGRATION_S, SCALES, SUBBANDS, DataScale, dsa110
 from contimg_simulate.defects import Emitter, antenna_indices, draw_alive, draw_emitters
 from contimg_simulate.frame import Booleans, Complexes, Complexes64, Floats, hadec, unit_vectors
 from contimg_simulate.instrument import POLARIZATIONS, Instrument, airy_power
@@ -45,11 +45,6 @@ class SimulatedGroup:
     sefd_jy: Floats
 
     @property
-    def array(self) -> StationArray:
-        """The antennas."""
-        return dsa110()
-
-    @property
     def scale(self) -> DataScale:
         """The size of the data."""
         return SCALES[self.options.scale]
@@ -72,10 +67,7 @@ def beam_power(options: SimulateOptions, separation_rad: Floats, frequency_hz: F
 
 
 def locate(plan: GroupPlan, sources: Sequence[SkySource]) -> tuple[Floats, Floats]:
-    """Return the offset of each source from the pointing in the telescope's frame.
-
-    It is a difference of unit vectors, shape (N, T, 3), and the angle, rad, shape (N, T).
-    """
+    """Return each source's unit vector less the pointing's, (N, T, 3), and the angle, (N, T)."""
     ra, dec = positions_rad(sources)
     towards = unit_vectors(*hadec(ra, dec, plan.mjd))
     offset = towards - unit_vectors(0.0, plan.dec_rad)
@@ -104,7 +96,7 @@ def prepare_group(
     array, scale = dsa110(), SCALES[options.scale]
     instrument = Instrument(
         seed=options.seed,
-        antennas=array.antennas,
+        antennas=len(array.active),
         amplitude_drift=options.amplitude_drift,
         phase_drift_deg=options.phase_drift_deg,
         memory_h=options.memory_h,
@@ -122,12 +114,12 @@ def prepare_group(
     offsets = np.concatenate([offset, ground]).reshape(-1, 3)
     turning = np.concatenate([offset, np.broadcast_to(-centre, ground.shape)]).reshape(-1, 3)
     delay, rate = (
-        values.reshape(-1, len(plan.mjd), array.antennas)
-        for values in compute_delays(array.positions_m(), offsets, turning)
+        values.reshape(-1, len(plan.mjd), len(array.active))
+        for values in compute_delays(array.positions_m, offsets, turning)
     )
     if options.gains == "unit":
-        bandpass = np.ones((POLARIZATIONS, array.antennas, SUBBANDS * scale.channels), complex)
-        gains = np.ones((POLARIZATIONS, array.antennas, scale.integrations), complex)
+        bandpass = np.ones((POLARIZATIONS, len(array.active), SUBBANDS * scale.channels), complex)
+        gains = np.ones((POLARIZATIONS, len(array.active), scale.integrations), complex)
     else:
         bandpass, gains = instrument.bandpass(scale.band_hz()), instrument.gains(plan.mjd)
     return SimulatedGroup(
@@ -149,9 +141,9 @@ def prepare_group(
 
 def simulate_subband(group: SimulatedGroup, index: int) -> Complexes64:
     """Return one subband's visibilities as written: (T, baselines, channels, 2)."""
-    scale, array, options = group.scale, group.array, group.options
+    scale, array, options = group.scale, dsa110(), group.options
     frequency = scale.frequencies_hz(index)
-    pairs = first, second = array.index(array.first), array.index(array.second)
+    pairs = first, second = array.pairs
     # A Measurement Set's band ascends; the channels of a file descend.
     mine = slice(index * scale.channels, (index + 1) * scale.channels)
     bandpass = group.bandpass[:, :, ::-1][:, :, mine]
@@ -162,14 +154,14 @@ def simulate_subband(group: SimulatedGroup, index: int) -> Complexes64:
     sigma = np.sqrt(group.sefd_jy / np.sqrt(2 * scale.width_hz * INTEGRATION_S)).astype(np.float32)
     system = group.sefd_jy.astype(np.float32)
     rng = np.random.default_rng([options.seed, NOISE, group.plan.tick, index])
-    out = np.empty((scale.integrations, array.baselines, scale.channels, 2), np.complex64)
+    out = np.empty((scale.integrations, len(array.first), scale.channels, 2), np.complex64)
     for t in range(scale.integrations):
         delay, rate = group.delay_s[:, t], group.rate[:, t]
         sky = predict(delay, rate, flux[:, t], frequency, pairs, smear)
         sky[np.isin(first, group.deaf) | np.isin(second, group.deaf)] = 0
         gain = bandpass * group.gains[:, :, t, None] * group.alive[t][:, None]
         gain = np.ascontiguousarray(np.moveaxis(gain, 0, -1).astype(np.complex64))
-        noise = rng.standard_normal((array.baselines, scale.channels, 2, 2), dtype=np.float32)
+        noise = rng.standard_normal((len(array.first), scale.channels, 2, 2), dtype=np.float32)
         receivers = Receivers(gain=gain, sigma=sigma, system=system)
         receive(sky, receivers, noise, pairs, out[t])
     return out

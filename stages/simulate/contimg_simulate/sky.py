@@ -73,10 +73,7 @@ def standards() -> list[SkySource]:
 
 
 def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[SkySource]:
-    """Return the NVSS sources around an ICRS position.
-
-    The spectral index of each depends on its position and the seed alone.
-    """
+    """Return NVSS sources around a position; spectral indices depend on position and seed alone."""
     rows = catalogue().within(ra_deg, dec_deg, radius_deg)
     made = []
     for name, *values in zip(rows.name, rows.ra_deg, rows.dec_deg, rows.flux_jy, strict=True):

@@ -102,10 +102,7 @@ def write_group(
     context: Context,
     part: tuple[int, int],
 ) -> list[str]:
-    """Write a group's files; return their keys below `incoming`.
-
-    `part` is the number of the group and of all groups, for the progress.
-    """
+    """Write the files of group `part[0]` of `part[1]`; return their keys below `incoming`."""
     plan = group.plan
     opened = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
     rng = np.random.default_rng([group.options.seed, NAMES, round(plan.middle_mjd * DAY_S)])

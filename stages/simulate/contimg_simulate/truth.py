@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contimg_simulate.array import SUBBANDS
+from contimg_simulate.array import SUBBANDS, dsa110
 from contimg_simulate.observe import SimulatedGroup, beam_power
 from contimg_simulate.sky import REFERENCE_HZ
 
@@ -74,7 +74,7 @@ def group_arrays(group: SimulatedGroup) -> dict[str, npt.NDArray[Any]]:
         f"gains_{group.plan.id}": group.gains.astype(np.complex64),
         f"alive_{group.plan.id}": group.alive,
         f"rfi_{group.plan.id}": rfi,
-        "antennas": group.array.active,
+        "antennas": dsa110().active,
         "frequency_hz": group.scale.band_hz(),
         "bandpass": group.bandpass.astype(np.complex64),
         "sefd_jy": group.sefd_jy,

@@ -63,10 +63,10 @@ def write_subband(
         "ant_1_array": np.tile(array.first, times),
         "ant_2_array": np.tile(array.second, times),
         "uvw_array": np.tile(array.uvw_m(dec_rad).astype(np.float32), (times, 1)),
-        "time_array": np.repeat(time_jd, array.baselines),
-        "integration_time": np.full(times * array.baselines, INTEGRATION_S),
+        "time_array": np.repeat(time_jd, len(array.first)),
+        "integration_time": np.full(times * len(array.first), INTEGRATION_S),
     }
-    shape = (times * array.baselines, 1, scale.channels, 2)
+    shape = (times * len(array.first), 1, scale.channels, 2)
     datasets: dict[str, npt.NDArray[Any]] = {
         "visdata": visibilities.reshape(shape),
         "flags": np.zeros(shape, bool),
@@ -112,10 +112,10 @@ def header_values(index: int, scale: DataScale, time_jd: Floats) -> dict[str, ob
         "latitude": LATITUDE_DEG,
         "longitude": LONGITUDE_DEG,
         "altitude": HEIGHT_M,
-        "Nants_data": array.antennas,
+        "Nants_data": len(array.active),
         "Nants_telescope": stations,
-        "Nbls": array.baselines,
-        "Nblts": len(time_jd) * array.baselines,
+        "Nbls": len(array.first),
+        "Nblts": len(time_jd) * len(array.first),
         "Nfreqs": scale.channels,
         "Npols": 2,
         "Ntimes": len(time_jd),
