@@ -249,7 +249,7 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
 
 
 def _read_catalogued_centre(header: h5py.Group, site: Site, uri: str) -> tuple[float, float] | None:
-    """Return HA and Dec of the one phase centre of a file of UVH5 1.1 or later; None: unprojected."""
+    """Return HA and Dec of the phase centre of a file of UVH5 1.1 or later; None: unprojected."""
     from pyuvdata.uvdata import FastUVH5Meta  # takes 1.8 s of CPU: only where it is needed
 
     # A handle of its own: FastUVH5Meta closes the file when it is deleted.

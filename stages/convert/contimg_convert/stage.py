@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import MJD_ZERO_JD
-from contimg.records.groups import N_SUBBANDS, GroupRecord, day_of_mjd, read_group
+from contimg.records.groups import N_SUBBANDS, GroupRecord, day_of_mjd, mjd_of, read_group
 from contimg.records.schemas.ms import MS
 from contimg.records.schemas.subbands import SUBBANDS
 from contimg.runtime.context import Context, StageResult
@@ -21,7 +22,6 @@ from contimg.runtime.manifest import QA
 from contimg_convert.fringes import check_signal
 from contimg_convert.options import ConvertOptions
 from contimg_convert.reading import open_subband
-from contimg_convert.rows import ms_row, subband_rows
 from contimg_convert.subband_files import fetch_subbands
 from contimg_convert.writing import ConversionPlan, Tally, plan_conversion, write_ms
 
@@ -119,3 +119,53 @@ def judge(metrics: Mapping[str, Any]) -> QA:
     if metrics["invalid_fraction"] > 0:
         reasons.append(f"{metrics['invalid_fraction']:.2%} of the visibilities are not finite")
     return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+
+
+def ms_row(
+    context: Context, tables: str, metrics: Mapping[str, Any], verdict: str
+) -> dict[str, Any]:
+    """Return the row of the Measurement Set that this run wrote."""
+    tar = next(output for output in context.outputs if output.name == "ms.tar")
+    # Metrics carry their units in their names, columns in the schema.
+    values = {re.sub("_(deg|hz|m|s)$", "", name): value for name, value in metrics.items()}
+    return {
+        **{column.name: values[column.name] for column in MS.columns if column.name in values},
+        "artifact": context.relative_uri(tables),
+        "ms": context.key,
+        "strip": metrics["pointing_dec_deg"],
+        "n_rows": metrics["rows"],
+        "n_subbands": N_SUBBANDS - len(metrics["missing_subbands"]),
+        "bytes": tar.bytes,
+        "sha256": tar.sha256,
+        "verdict": verdict,
+    }
+
+
+def subband_rows(
+    record: GroupRecord, digests: Mapping[int, str], metrics: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return 16 rows, highest frequency first, from the sha256 by subband and the metrics."""
+    top = metrics["freq_max_hz"]
+    width = (top - metrics["freq_min_hz"]) / N_SUBBANDS
+    present = {subband.index: subband for subband in record.subbands}
+    rows = []
+    for index in range(N_SUBBANDS):
+        row = {
+            "group": record.id,
+            "attempt": record.attempt,
+            "subband": index,
+            "missing": index not in present,
+            "mjd": metrics["mjd"],
+            "freq_min": top - (index + 1) * width,
+            "freq_max": top - index * width,
+        }
+        if index in present:
+            subband = present[index]
+            row |= {
+                "file": subband.uri.rpartition("/")[2],
+                "bytes": subband.size,
+                "sha256": digests[index],
+                "modified": mjd_of(subband.modified),
+            }
+        rows.append(row)
+    return rows
