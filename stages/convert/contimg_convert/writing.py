@@ -177,8 +177,8 @@ class Block:
         shape = (integrations * len(plan.header.antenna1), len(plan.band_hz), POLS)
         self.data = np.zeros(shape, np.complex64)
         self.flags = np.zeros(shape, bool)
-        self._sums = {index: np.zeros((shape[0], POLS)) for index in subbands}
-        self._tallies = {index: np.zeros(kernels.TALLIES, np.int64) for index in subbands}
+        self._sums = np.zeros((N_SUBBANDS, shape[0], POLS))
+        self._tallies = np.zeros((N_SUBBANDS, kernels.TALLIES), np.int64)
         rank = plan.baselines.places[:, 0]
         self._rows = (np.arange(integrations)[:, None] * len(rank) + rank).ravel()
         """Row of the block for each row of the files."""
@@ -245,19 +245,16 @@ class Block:
 
     def weights(self, rows: int) -> npt.NDArray[np.float32]:
         """Return the mean nsamples over the channels that exist, shape (rows, polarizations)."""
-        channels = len(self._sums) * len(self._plan.header.frequencies_hz)
-        total = np.sum([self._sums[index][:rows] for index in sorted(self._sums)], axis=0)
-        return np.asarray(total / channels, np.float32)
+        channels = len(self._subbands) * len(self._plan.header.frequencies_hz)
+        return np.asarray(self._sums[:, :rows].sum(axis=0) / channels, np.float32)
 
     def tally(self) -> Tally:
         """Return the counts of all blocks so far."""
-        counts = np.sum(list(self._tallies.values()), axis=0)
-        channels = len(self._tallies) * len(self._plan.header.frequencies_hz)
-        crosses = max(1, int(counts[kernels.CROSSES]))
-        return Tally(
-            zeros=float(counts[kernels.ZEROS]) / crosses,
-            invalid=float(counts[kernels.INVALID]) / (self._plan.rows * channels * POLS),
+        zeros, invalid, crosses = self._tallies.sum(axis=0).tolist()
+        values = (
+            self._plan.rows * len(self._subbands) * len(self._plan.header.frequencies_hz) * POLS
         )
+        return Tally(zeros=zeros / max(1, crosses), invalid=invalid / values)
 
 
 def ms_header(field: str, plan: ConversionPlan) -> ms.Header:
