@@ -218,7 +218,7 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
 
     The telescope's files have phase_type "drift" and two extra keywords. pyuvdata reads that as
     unprojected, which means phased to the zenith elsewhere, and keeps the keywords when it writes
-    the file in UVH5 1.1 or later. `check_uvw` finds out whether they still hold.
+    the file with a catalogue of phase centres (UVH5 1.2). `check_uvw` tests whether they hold.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
     keywords = header.get("extra_keywords", {})
     names = ("ha_phase_center", "phase_center_dec")
     stated = None
-    if all(name in keywords for name in names):
+    if all(name in keywords and keywords[name].shape == () for name in names):
         stated = float(keywords[names[0]][()]), float(keywords[names[1]][()])
     phase = _text(header["phase_type"][()]) if "phase_type" in header else ""
     if phase not in {"", "drift"}:
@@ -249,7 +249,7 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
 
 
 def _read_catalogued_centre(header: h5py.Group, site: Site, uri: str) -> tuple[float, float] | None:
-    """Return HA and Dec of the phase centre of a file of UVH5 1.1 or later; None: unprojected."""
+    """Return HA and Dec of the phase centre in the catalogue of UVH5 1.2; None: unprojected."""
     from pyuvdata.uvdata import FastUVH5Meta  # takes 1.8 s of CPU: only where it is needed
 
     # A handle of its own: FastUVH5Meta closes the file when it is deleted.

@@ -92,34 +92,28 @@ def antenna_indices(stations: Sequence[str], array: StationArray) -> list[int]:
     return [numbers.index(int(word)) for word in stations]
 
 
-@dataclass(frozen=True)
-class Damage:
-    """What happens to the files of the first group, by subband."""
-
-    missing: frozenset[int] = frozenset()
-    truncated: frozenset[int] = frozenset()
-    empty: frozenset[int] = frozenset()
-
-    def apply(self, path: Path, index: int) -> None:
-        """Cut a file off, if it is one of those."""
-        if index in self.empty:
-            os.truncate(path, 0)
-        elif index in self.truncated:
-            os.truncate(path, int(path.stat().st_size * TRUNCATED_FRACTION))
-
-
-def read_damage(options: SimulateOptions) -> Damage:
-    """Return the damage that the options ask for.
+def read_damage(options: SimulateOptions) -> dict[int, str]:
+    """Return what happens to subbands of the first group: missing, truncated or empty.
 
     Raises
     ------
     UsageError
         If there is no such subband.
     """
-    lists = (options.missing_subbands, options.truncated_subbands, options.empty_subbands)
-    words = [word for given in lists for word in given]
-    unknown = [word for word in words if not word.isdigit() or int(word) >= SUBBANDS]
-    if unknown:
-        problem = f"There are no subbands {', '.join(unknown)}; they are 0 to {SUBBANDS - 1}."
-        raise UsageError("subbands", problem, "Name subbands by their numbers.")
-    return Damage(*(frozenset(int(word) for word in given) for given in lists))
+    damage: dict[int, str] = {}
+    for kind in ("truncated", "empty", "missing"):
+        words: Sequence[str] = getattr(options, f"{kind}_subbands")
+        unknown = [word for word in words if not word.isdigit() or int(word) >= SUBBANDS]
+        if unknown:
+            problem = f"There are no subbands {', '.join(unknown)}; they are 0 to {SUBBANDS - 1}."
+            raise UsageError("subbands", problem, "Name subbands by their numbers.")
+        damage |= {int(word): kind for word in words}
+    return damage
+
+
+def damage_file(path: Path, kind: str) -> None:
+    """Cut off a file that is to be truncated or empty."""
+    if kind == "empty":
+        os.truncate(path, 0)
+    elif kind == "truncated":
+        os.truncate(path, int(path.stat().st_size * TRUNCATED_FRACTION))

@@ -11,6 +11,7 @@ from scipy.special import j1
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg_simulate.frame import Complexes, Floats
+from contimg_simulate.options import SimulateOptions
 
 DISH_M = 4.65
 MEAN_GAIN = 0.07
@@ -41,34 +42,24 @@ def airy_power(separation_rad: Floats, frequency_hz: Floats) -> Floats:
     return np.where(central, 1.0, (2 * j1(safe) / safe) ** 2)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Instrument:
     """All that a seed determines about the antennas, at any time."""
 
-    seed: int
+    options: SimulateOptions
     antennas: int
-    amplitude_drift: float
-    """Fractional amplitude drift, per square root of an hour."""
-    phase_drift_deg: float
-    """Phase drift, degrees per square root of an hour."""
-    memory_h: float
-    """Time after which a gain has forgotten where it was; for less, it is a random walk."""
-    delay_ns: float
-    """Rms of the antennas' residual delays."""
-    flux_scale_error: float
-    """Rms of the common flux-scale error of an epoch."""
-    sefd_jy: float
+    """Number of antennas."""
 
     def bandpass(self, frequency_hz: Floats) -> Complexes:
         """Return the bandpass, (2, antennas, channels): correlator units per square root of Jy."""
-        rng = np.random.default_rng([self.seed, BANDPASS])
+        rng = np.random.default_rng([self.options.seed, BANDPASS])
         shape = (POLARIZATIONS, self.antennas, 1)
         x = (frequency_hz - BAND_CENTRE_HZ) / BAND_HALF_HZ
         level, slope, depth, place = (rng.normal(size=shape) for _ in range(4))
         tilt = 1 + 0.05 * slope * x + 0.03 * depth * np.cos(3 * np.pi * (x + place))
         amplitude = np.exp(0.12 * level) * tilt
         offset = rng.uniform(-np.pi, np.pi, shape)
-        delay_s = rng.normal(0, self.delay_ns * 1e-9, shape)
+        delay_s = rng.normal(0, self.options.delay_ns * 1e-9, shape)
         ripple = np.deg2rad(2.0) * rng.normal(size=shape)
         wave = ripple * np.sin(2 * np.pi * (x + rng.uniform(size=shape)))
         phase = offset - 2 * np.pi * delay_s * (frequency_hz - BAND_CENTRE_HZ) + wave
@@ -83,24 +74,26 @@ class Instrument:
         with each other whichever is made first.
         """
         walk = np.stack([self._walk(float(t) * 24) for t in mjd], axis=-1)
-        phase = 1j * np.deg2rad(self.phase_drift_deg) * walk[1]
-        return np.asarray(np.exp(self.amplitude_drift * walk[0] + phase))
+        phase = 1j * np.deg2rad(self.options.phase_drift_deg) * walk[1]
+        return np.asarray(np.exp(self.options.amplitude_drift * walk[0] + phase))
 
     def flux_scale(self, epoch: int) -> float:
         """Return the factor by which all fluxes of an epoch are off."""
-        draw = np.random.default_rng([self.seed, FLUX_SCALE, epoch]).normal()
-        return float(np.exp(self.flux_scale_error * draw))
+        draw = np.random.default_rng([self.options.seed, FLUX_SCALE, epoch]).normal()
+        return float(np.exp(self.options.flux_scale_error * draw))
 
     def sefds_jy(self) -> Floats:
         """Return the system equivalent flux density of each antenna, shape (antennas,)."""
-        rng = np.random.default_rng([self.seed, SEFDS])
+        rng = np.random.default_rng([self.options.seed, SEFDS])
         spread = rng.uniform(-SEFD_SPREAD_JY, SEFD_SPREAD_JY, self.antennas)
-        return np.asarray(self.sefd_jy + spread * (self.sefd_jy > SEFD_SPREAD_JY))
+        mean = self.options.sefd_jy
+        return np.asarray(mean + spread * (mean > SEFD_SPREAD_JY))
 
     def _walk(self, hours: float) -> Floats:
         """Return the unit process (drift 1 per sqrt(hour)) at one time, (2, 2, antennas)."""
         hour = int(np.floor(hours))
-        path = _hour_path(self.seed, self.antennas, self.memory_h, hour)
+        options = self.options
+        path = _hour_path(options.seed, self.antennas, options.memory_h, hour)
         step, part = divmod((hours - hour) * HOUR_STEPS, 1)
         return np.asarray((1 - part) * path[int(step)] + part * path[int(step) + 1])
 

@@ -94,16 +94,7 @@ def prepare_group(
 ) -> SimulatedGroup:
     """Work out a group's geometry, gains and defects."""
     array, scale = dsa110(), SCALES[options.scale]
-    instrument = Instrument(
-        seed=options.seed,
-        antennas=len(array.active),
-        amplitude_drift=options.amplitude_drift,
-        phase_drift_deg=options.phase_drift_deg,
-        memory_h=options.memory_h,
-        delay_ns=options.delay_ns,
-        flux_scale_error=options.flux_scale_error,
-        sefd_jy=options.sefd_jy,
-    )
+    instrument = Instrument(options, len(array.active))
     rng = np.random.default_rng([options.seed, DEFECTS, plan.tick])
     emitters = draw_emitters(options.rfi, scale, rng)
     offset, separation = locate(plan, sources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.store import Store, open_store, put_file
 from contimg_simulate import demo
 from contimg_simulate.array import INTEGRATION_S, SUBBANDS, dsa110
-from contimg_simulate.defects import Damage, read_damage
+from contimg_simulate.defects import damage_file, read_damage
 from contimg_simulate.observe import (
     SimulatedGroup,
     beam_power,
@@ -49,7 +49,7 @@ def run(options: SimulateOptions, context: Context) -> StageResult:
     with context.step("groups"):
         for number, plan in enumerate(plans):
             group = prepare_group(plan, options, build_sky(plan, options, own))
-            broken = damage if number == 0 else Damage()
+            broken = damage if number == 0 else {}
             files = write_group(group, broken, incoming, context, (number, len(plans)))
             described.append(describe_group(group, files))
             arrays |= group_arrays(group)
@@ -97,7 +97,7 @@ def build_sky(
 
 def write_group(
     group: SimulatedGroup,
-    damage: Damage,
+    damage: Mapping[int, str],
     incoming: Store,
     context: Context,
     part: tuple[int, int],
@@ -108,11 +108,11 @@ def write_group(
     rng = np.random.default_rng([group.options.seed, NAMES, round(plan.middle_mjd * DAY_S)])
     keys = []
     for index, stamp in enumerate(draw_stamps(opened, rng)):
-        if index not in damage.missing:
+        if damage.get(index) != "missing":
             path = context.scratch / "subband.hdf5"
             visibilities = simulate_subband(group, index)
             write_subband(path, index, group.scale, plan.dec_rad, plan.time_jd, visibilities)
-            damage.apply(path, index)
+            damage_file(path, damage.get(index, ""))
             keys.append(f"{stamp[:10]}/{stamp}_sb{index:02d}.hdf5")
             put_file(incoming, keys[-1], path)
         context.progress(part[0] * SUBBANDS + index + 1, part[1] * SUBBANDS)
