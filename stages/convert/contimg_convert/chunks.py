@@ -15,7 +15,7 @@ import numpy.typing as npt
 from contimg.runtime.errors import BadFileError, StoreError
 from contimg_convert.kernels import AnyArray, Chunks
 
-RECOPY = "Copy the subband again from the telescope's disk."
+RECOPY_REMEDY = "Copy the subband again from the telescope's disk."
 
 
 class Workspace:
@@ -85,7 +85,7 @@ class Dataset:
             values: AnyArray = self._dataset[first:last]
         except (OSError, RuntimeError) as error:
             raise BadFileError(
-                self.uri, f"HDF5 cannot decode the data: {error!s}.", RECOPY
+                self.uri, f"HDF5 cannot decode the data: {error!s}.", RECOPY_REMEDY
             ) from error
         if values.dtype.names == ("r", "i"):  # integers of older writers
             values = values["r"] + 1j * values["i"]
@@ -135,5 +135,5 @@ class Dataset:
             if count == 0:
                 size = os.fstat(self._descriptor).st_size
                 problem = f"The file ends after {size} bytes, but has data at {offset + len(into)}."
-                raise BadFileError(self.uri, problem, RECOPY)
+                raise BadFileError(self.uri, problem, RECOPY_REMEDY)
             done += count

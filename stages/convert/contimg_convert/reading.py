@@ -19,7 +19,7 @@ from contimg.runtime.errors import (
     StoreError,
     WrongTelescopeError,
 )
-from contimg_convert.chunks import RECOPY, Dataset
+from contimg_convert.chunks import RECOPY_REMEDY, Dataset
 from contimg_convert.geometry import FloatArray, IntArray
 
 INSTRUMENT = "DSA"
@@ -31,8 +31,8 @@ CHANNEL_TOLERANCE = 1e-3
 """Frequencies may be off the grid by this fraction of a channel."""
 UVW_TOLERANCE = 0.01
 """The header's UVW may differ from ours by this fraction of the longest baseline."""
-REGROUP = "Take the subband out of the group, and find out how it got into it."
-REFETCH = "Use the files as the correlator writes them."
+REGROUP_REMEDY = "Take the subband out of the group, and find out how it got into it."
+RAW_FILE_REMEDY = "Use the files as the correlator writes them."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
             raise StoreError(uri, f"The file cannot be read: {error!s}.", remedy) from error
         size = path.stat().st_size
         if size == 0:
-            raise BadFileError(uri, "The file is empty.", RECOPY)
+            raise BadFileError(uri, "The file is empty.", RECOPY_REMEDY)
         try:
             file = stack.enter_context(h5py.File(path, "r", locking=False))
         except OSError as error:
@@ -110,7 +110,7 @@ def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
             kinds = {"truncated": "truncated", "signature": "not an HDF5 file"}
             kind = next((kinds[word] for word in kinds if word in text), "damaged")
             problem = f"The file of {size} bytes is {kind} (HDF5: {text})."
-            raise BadFileError(uri, problem, RECOPY) from error
+            raise BadFileError(uri, problem, RECOPY_REMEDY) from error
         try:
             header = read_header(file["Header"], uri, index)
             visibilities, flags, samples = (
@@ -119,13 +119,13 @@ def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
             )
         except KeyError as error:
             problem = f"The file is not a UVH5 file of the DSA-110 ({error.args[0]})."
-            raise BadFileError(uri, problem, RECOPY) from error
+            raise BadFileError(uri, problem, RECOPY_REMEDY) from error
         rows = len(header.times_jd) * len(header.antenna1)
         shape = (rows, len(header.frequencies_hz), len(POLARIZATIONS))
         for data in (visibilities, flags, samples):
             if data.shape != shape:
                 problem = f"Its arrays have the shape {data.shape}, but its header says {shape}."
-                raise BadFileError(uri, problem, RECOPY)
+                raise BadFileError(uri, problem, RECOPY_REMEDY)
         yield OpenSubband(header=header, visibilities=visibilities, flags=flags, samples=samples)
 
 
@@ -138,7 +138,7 @@ def read_header(header: h5py.Group, uri: str, index: int) -> SubbandHeader:
     polarizations = tuple(int(code) for code in header["polarization_array"][()])
     if polarizations != POLARIZATIONS:
         problem = f"The polarizations are {polarizations}, not {POLARIZATIONS} (XX, YY)."
-        raise BadFileError(uri, problem, RECOPY)
+        raise BadFileError(uri, problem, RECOPY_REMEDY)
     times, antenna1, antenna2 = _read_rows(header, uri)
     frequencies = np.asarray(header["freq_array"][()], np.float64).ravel()
     width = float(np.ravel(header["channel_width"][()])[0])
@@ -148,7 +148,7 @@ def read_header(header: h5py.Group, uri: str, index: int) -> SubbandHeader:
             f"The channels step by {steps.min():.0f} to {steps.max():.0f} Hz;"
             f" they must descend by {width:.0f} Hz."
         )
-        raise InconsistentGroupError(uri, problem, REGROUP)
+        raise InconsistentGroupError(uri, problem, REGROUP_REMEDY)
     array = _read_antennas(header, uri, np.concatenate([antenna1, antenna2]))
     ha, dec = read_fringe_stop(header, array.site, uri)
     return SubbandHeader(
@@ -187,7 +187,7 @@ def _read_rows(header: h5py.Group, uri: str) -> tuple[FloatArray, IntArray, IntA
             f"The {times.size} rows are not integrations in order of time, each with the same"
             " baselines."
         )
-        raise BadFileError(uri, problem, RECOPY)
+        raise BadFileError(uri, problem, RECOPY_REMEDY)
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
 
 
@@ -201,7 +201,7 @@ def _read_antennas(header: h5py.Group, uri: str, used: IntArray) -> AntennaArray
             "Every antenna needs a number, a name and a position; antennas"
             f" {unknown} have none, and the lists have lengths {sorted(lengths)}."
         )
-        raise BadFileError(uri, problem, RECOPY)
+        raise BadFileError(uri, problem, RECOPY_REMEDY)
     has_diameters = "antenna_diameters" in header
     diameters = header["antenna_diameters"][()] if has_diameters else telescope.DISH_M
     return AntennaArray(
@@ -233,18 +233,18 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
     phase = _text(header["phase_type"][()]) if "phase_type" in header else ""
     if phase not in {"", "drift"}:
         problem = f"The data are phased (phase_type {phase}); expected drift: fringes stopped at"
-        raise BadFileError(uri, f"{problem} the meridian.", REFETCH)
+        raise BadFileError(uri, f"{problem} the meridian.", RAW_FILE_REMEDY)
     centre = None if phase else _read_catalogued_centre(header, site, uri)
     found = stated or centre
     if found is None:
         problem = (
             f"The header does not say where the fringes were stopped: no {' or '.join(names)}."
         )
-        raise BadFileError(uri, problem, REFETCH)
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
     if centre is not None and np.max(np.abs(np.subtract(found, centre))) > POINTING_TOLERANCE_RAD:
         here, there = (", ".join(f"{np.degrees(a):.4f}" for a in pair) for pair in (found, centre))
         problem = f"The keywords say HA, Dec = {here} deg, but the phase centre is at {there} deg."
-        raise BadFileError(uri, problem, REFETCH)
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
     return found
 
 
@@ -261,16 +261,16 @@ def _read_catalogued_centre(header: h5py.Group, site: Site, uri: str) -> tuple[f
         kinds = [(str(one["cat_type"]), str(one.get("cat_name"))) for one in centres]
     except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
         problem = f"The header has neither phase_type nor readable phase centres ({error!s})."
-        raise BadFileError(uri, problem, REFETCH) from error
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY) from error
     finally:
         meta.close()
     if version.partition(".")[0] != "1":
         problem = f"The file has version {version} of UVH5; contimg reads versions 1.x."
-        raise BadFileError(uri, problem, REFETCH)
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
     if len(centres) != 1 or kinds[0][0] not in {"unprojected", "driftscan"}:
         found = ", ".join(f"{name} ({kind})" for kind, name in kinds)
         problem = f"The data are phased to {found}; expected fringes stopped at the meridian."
-        raise BadFileError(uri, problem, REFETCH)
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
     if kinds[0][0] == "unprojected":
         return None
     latitude = np.radians(site.lat_deg)
@@ -301,7 +301,7 @@ def check_group(headers: Mapping[int, SubbandHeader], count: int) -> FloatArray:
                 f"Subband {index} begins at {found / 1e6:.6f} MHz; after {first.uri} it must begin"
                 f" at {expected / 1e6:.6f} MHz."
             )
-            raise InconsistentGroupError(header.uri, problem, REGROUP)
+            raise InconsistentGroupError(header.uri, problem, REGROUP_REMEDY)
     band: FloatArray = top - first.width_hz * np.arange(count * channels, dtype=np.float64)
     for index, header in headers.items():
         band[index * channels : (index + 1) * channels] = header.frequencies_hz
@@ -312,7 +312,9 @@ def _compare_headers(header: SubbandHeader, first: SubbandHeader) -> None:
     def check(what: str, describe: Callable[[SubbandHeader], str], *, same: bool) -> None:
         if not same:
             problem = f"The {what} ({describe(header)}) differs from that of {first.uri}"
-            raise InconsistentGroupError(header.uri, f"{problem} ({describe(first)}).", REGROUP)
+            raise InconsistentGroupError(
+                header.uri, f"{problem} ({describe(first)}).", REGROUP_REMEDY
+            )
 
     check(
         "time axis",

@@ -22,7 +22,7 @@ from contimg_convert.chunks import Workspace
 from contimg_convert.geometry import FloatArray, Geometry, IntArray, meridian_uvw, rotate_to_icrs
 from contimg_convert.reading import (
     POLARIZATIONS,
-    REGROUP,
+    REGROUP_REMEDY,
     OpenSubband,
     SubbandHeader,
     check_group,
@@ -116,7 +116,7 @@ def plan_conversion(group: str, headers: Mapping[int, SubbandHeader]) -> Convers
     started = group_id(utc_of_jd(header.times_jd[0]))
     if started != group:
         problem = f"The first integration is at {started}, but the record says {group}."
-        raise InconsistentGroupError(header.uri, problem, REGROUP)
+        raise InconsistentGroupError(header.uri, problem, REGROUP_REMEDY)
     return ConversionPlan(
         header=header,
         band_hz=band_hz,
