@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from contimg.runtime.errors import BadInputError
 from contimg_simulate import frame
 from contimg_simulate.lightcurves import Flare, Lens, Steady, lens_gain
-from contimg_simulate.sky import SkySource, merge, nvss, read_sources, standards
+from contimg_simulate.sky import SkySource, merge_sources, nvss, read_sources, standards
 
 BULLETIN = iers.IERS_A.open(IERS_A_FILE)
 MAS = np.deg2rad(1e-3 / 3600)
@@ -82,7 +82,7 @@ def test_listed_source_replaces_its_catalogue_row() -> None:
     catalogue = nvss(24.4221, 33.16, 1.0, seed=1)
     brightest = max(catalogue, key=lambda source: source.flux_jy)
     assert brightest.flux_jy == pytest.approx(16.4, rel=0.01)
-    names = [source.name for source in merge(standards(), catalogue)]
+    names = [source.name for source in merge_sources(standards(), catalogue)]
     assert brightest.name not in names
     assert "3C48" in names
     assert len(names) == len(catalogue) - 1 + len(standards())

@@ -131,7 +131,7 @@ def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
 
 def read_header(header: h5py.Group, uri: str, index: int) -> SubbandHeader:
     """Read and check the header of one file."""
-    name, instrument = (_text(header[key][()]) for key in ("telescope_name", "instrument"))
+    name, instrument = (_decode_text(header[key][()]) for key in ("telescope_name", "instrument"))
     if name not in telescope.NAMES or not instrument.startswith(INSTRUMENT):
         problem = f"The file is from telescope {name}, instrument {instrument}, not the DSA-110."
         raise WrongTelescopeError(uri, problem, "Use data of the DSA-110 only.")
@@ -167,7 +167,7 @@ def read_header(header: h5py.Group, uri: str, index: int) -> SubbandHeader:
     )
 
 
-def _text(value: object) -> str:
+def _decode_text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -206,7 +206,7 @@ def _read_antennas(header: h5py.Group, uri: str, used: IntArray) -> AntennaArray
     diameters = header["antenna_diameters"][()] if has_diameters else telescope.DISH_M
     return AntennaArray(
         numbers=numbers,
-        names=tuple(map(_text, header["antenna_names"][()])),
+        names=tuple(map(_decode_text, header["antenna_names"][()])),
         positions_m=np.asarray(header["antenna_positions"][()], np.float64),
         diameters_m=np.broadcast_to(np.asarray(diameters, np.float64), numbers.shape).copy(),
         site=Site(*(float(header[name][()]) for name in ("latitude", "longitude", "altitude"))),
@@ -230,7 +230,7 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
     stated = None
     if all(name in keywords and keywords[name].shape == () for name in names):
         stated = float(keywords[names[0]][()]), float(keywords[names[1]][()])
-    phase = _text(header["phase_type"][()]) if "phase_type" in header else ""
+    phase = _decode_text(header["phase_type"][()]) if "phase_type" in header else ""
     if phase not in {"", "drift"}:
         problem = f"The data are phased (phase_type {phase}); expected drift: fringes stopped at"
         raise BadFileError(uri, f"{problem} the meridian.", RAW_FILE_REMEDY)

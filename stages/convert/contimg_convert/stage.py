@@ -64,8 +64,8 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
     ]
     context.write("subbands.json", json.dumps(listing, indent=1).encode())
     missing = sorted(set(range(N_SUBBANDS)) - set(digests))
-    metrics = measure(record, plan, tally) | {"missing_subbands": missing}
-    qa = judge(metrics)
+    metrics = collect_metrics(record, plan, tally) | {"missing_subbands": missing}
+    qa = judge_quality(metrics)
     if options.tables is not None:
         day = day_of_mjd(metrics["mjd"])
         for schema, rows in (
@@ -76,7 +76,7 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
     return StageResult(metrics=metrics, qa=qa)
 
 
-def measure(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> dict[str, Any]:
+def collect_metrics(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> dict[str, Any]:
     """Return the metrics of the manifest, but for the missing subbands."""
     header, site, order = plan.header, plan.header.array.site, plan.baselines
     half_day = header.integration_s / 2 / DAY_S
@@ -109,7 +109,7 @@ def measure(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> dict[str
     }
 
 
-def judge(metrics: Mapping[str, Any]) -> QA:
+def judge_quality(metrics: Mapping[str, Any]) -> QA:
     """Return the verdict: a warning if something is missing, zero or not finite."""
     reasons = []
     if metrics["missing_subbands"]:

@@ -84,7 +84,7 @@ def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[Sk
     return made
 
 
-def merge(first: Sequence[SkySource], others: Sequence[SkySource]) -> list[SkySource]:
+def merge_sources(first: Sequence[SkySource], others: Sequence[SkySource]) -> list[SkySource]:
     """Return `first`, and those of `others` that are not in it by position; sorted by name."""
     if first and others:
         # Hour angle is minus Right Ascension here; only angles between sources matter.

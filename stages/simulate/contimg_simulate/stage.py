@@ -26,7 +26,14 @@ from contimg_simulate.observe import (
 )
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import GroupPlan, plan_groups
-from contimg_simulate.sky import REFERENCE_HZ, SkySource, merge, nvss, read_sources, standards
+from contimg_simulate.sky import (
+    REFERENCE_HZ,
+    SkySource,
+    merge_sources,
+    nvss,
+    read_sources,
+    standards,
+)
 from contimg_simulate.uvh5 import FILE_BYTES, draw_stamps, write_subband
 
 SKY_RADIUS_DEG = 7.0
@@ -84,9 +91,11 @@ def build_sky(
         If there are none.
     """
     ra, dec = plan.centre_deg()
-    sky = merge(own, demo.variables(options)) if options.campaign == "demo" else list(own)
+    sky = merge_sources(own, demo.variables(options)) if options.campaign == "demo" else list(own)
     if options.nvss:
-        sky = merge(merge(sky, standards()), nvss(ra, dec, SKY_RADIUS_DEG, options.seed))
+        sky = merge_sources(
+            merge_sources(sky, standards()), nvss(ra, dec, SKY_RADIUS_DEG, options.seed)
+        )
     seen = select_visible(plan, options, sky, SKY_RADIUS_DEG)
     if not seen:
         problem = f"There is no source above {options.faintest_jy} Jy in the beam."
