@@ -1,4 +1,7 @@
-"""Convert a full-size group against the floor: reading its bytes and writing as many as the Measurement Set has, digests included."""
+"""Convert a full-size group against the floor: reading its bytes and writing those of the MS.
+
+Both include the digests.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ BLOCK = 4 << 20
 
 
 def floor_s(paths: list[Path], size: int, folder: Path) -> tuple[float, float]:
-    """Read and digest files, then write and digest `size` bytes into a store; return the seconds of each."""
+    """Read and digest files, write and digest `size` bytes into a store; return both seconds."""
     start = time.perf_counter()
     for path in paths:
         with path.open("rb") as stream:
@@ -40,7 +43,7 @@ def floor_s(paths: list[Path], size: int, folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print seconds and ratio of some rounds, floor and conversion in turn."""
+    """Print seconds and ratio of some rounds, conversion and floor in turn."""
     chain = full_calibrator()
     measure_convert(Path(chain.record), chain.store)
 
@@ -61,13 +64,14 @@ def measure_convert(record: Path, where: Path) -> None:
             continue  # compiles the kernels and fills the page cache
         ratios.append(made.wall_s / (reading + writing))
         print(
-            f"  convert {made.wall_s:5.1f} s ({made.cpu_s:.1f} s of processors, {made.peak_gib:.2f} GiB)"
-            f"   floor {reading + writing:5.1f} s (read {reading:.1f}, write {writing:.1f}; {processors_s:.1f} s of processors)   ratio {ratios[-1]:.2f}"
-            f"   {json.dumps(manifest.seconds)}"
+            f"  convert {made.wall_s:5.1f} s ({made.cpu_s:.1f} s CPU, {made.peak_gib:.2f} GiB)"
+            f"   floor {reading + writing:5.1f} s (read {reading:.1f}, write {writing:.1f};"
+            f" {processors_s:.1f} s CPU)   ratio {ratios[-1]:.2f}   {json.dumps(manifest.seconds)}"
         )
     total = sum(path.stat().st_size for path in paths)
     print(
-        f"  median ratio {statistics.median(ratios):.2f} (limit {RATIO_LIMIT}), {total / 1e9:.2f} GB read, {size / 1e9:.2f} GB written,"
+        f"  median ratio {statistics.median(ratios):.2f} (limit {RATIO_LIMIT}),"
+        f" {total / 1e9:.2f} GB read, {size / 1e9:.2f} GB written,"
         f" peak limit {PEAK_LIMIT_GIB} GiB, {len(os.sched_getaffinity(0))} processors"
     )
 

@@ -161,7 +161,7 @@ CHANGED_AFTER_WATCH = [
     (truncated, "BAD_FILE", r"\d+ bytes"),
     (empty, "BAD_FILE", r"0 bytes|empty"),
     (wrong_size, "BAD_FILE", r"\d+ bytes"),
-    (not_hdf5, "BAD_FILE", "no HDF5 file"),
+    (not_hdf5, "BAD_FILE", "not an HDF5 file"),
     (duplicate, "INCONSISTENT_GROUP", "MHz"),
     (wrong_telescope, "WRONG_TELESCOPE", "HERA"),
     (mixed_declinations, "INCONSISTENT_GROUP", r"33\.01"),

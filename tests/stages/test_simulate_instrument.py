@@ -1,34 +1,34 @@
-"""The simulated electronics: how gains drift, and that one seed is one instrument."""
+"""The simulated electronics: gains drift, and one seed is one instrument."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from contimg_simulate.instrument import Instrument
+from contimg_simulate.options import SimulateOptions
 
 DAY = 61065.0
-INSTRUMENT = Instrument(
-    seed=3,
-    antennas=96,
-    amplitude_drift=0.01,
-    phase_drift_deg=5.0,
-    memory_h=48.0,
-    delay_ns=0.02,
-    flux_scale_error=0.05,
-    sefd_jy=6000.0,
-)
+
+
+def make(antennas: int = 96, **options: Any) -> Instrument:
+    defaults = {"out": "", "incoming": "", "seed": 3, "flux_scale_error": 0.05}
+    return Instrument(SimulateOptions(**{**defaults, **options}), antennas)
+
+
+INSTRUMENT = make()
 
 
 @pytest.mark.parametrize("minutes", [5.15, 20.0, 60.0])
-def test_gains_drift_as_a_random_walk_within_hours(minutes: float) -> None:
+def test_gains_drift_as_random_walk_within_hours(minutes: float) -> None:
     starts = DAY + np.arange(20) * 0.37
     gains = INSTRUMENT.gains(np.concatenate([starts, starts + minutes / 1440]))
     change = gains[..., 20:] / gains[..., :20]
     hours = minutes / 60
-    # Of an Ornstein-Uhlenbeck process: 1 % of an hour's variance less than a walk's. 3840 numbers give the scatter to 1.2 %.
+    # An Ornstein-Uhlenbeck process: 1 % of an hour's variance less than a walk's. 3840 numbers give
+    # the scatter to 1.2 %.
     walk = np.sqrt(48 * (1 - np.exp(-hours / 48)))
     assert np.log(np.abs(change)).std() == pytest.approx(0.01 * walk, rel=0.05)
     assert np.rad2deg(np.angle(change)).std() == pytest.approx(5.0 * walk, rel=0.05)
@@ -49,13 +49,13 @@ def test_antennas_and_polarizations_drift_apart() -> None:
     assert np.mean(correlation**2) == pytest.approx(1 / 29, rel=0.15)
 
 
-def test_gains_at_a_time_do_not_depend_on_what_else_is_asked() -> None:
+def test_gains_at_one_time_do_not_depend_on_other_times() -> None:
     many = INSTRUMENT.gains(DAY + np.arange(12) * 0.0417)
     alone = INSTRUMENT.gains(np.array([DAY + 7 * 0.0417]))
     assert np.array_equal(many[..., 7:8], alone)
 
 
-def test_gains_are_continuous_across_an_hour() -> None:
+def test_gains_are_continuous_across_hours() -> None:
     hour = DAY + 5 / 24
     step = 1e-9
     before, after = np.moveaxis(INSTRUMENT.gains(np.array([hour - step, hour + step])), -1, 0)
@@ -63,33 +63,33 @@ def test_gains_are_continuous_across_an_hour() -> None:
     assert np.abs(before - after).max() < 1e-4
 
 
-def test_a_seed_is_an_instrument() -> None:
+def test_seed_determines_instrument() -> None:
     frequency, times = np.linspace(1.31e9, 1.5e9, 8), np.array([DAY])
-    again, other = replace(INSTRUMENT), replace(INSTRUMENT, seed=4)
+    again, other = make(), make(seed=4)
     assert np.array_equal(INSTRUMENT.bandpass(frequency), again.bandpass(frequency))
     assert np.array_equal(INSTRUMENT.gains(times), again.gains(times))
     assert np.abs(INSTRUMENT.bandpass(frequency) - other.bandpass(frequency)).min() > 0
     assert np.abs(INSTRUMENT.gains(times) - other.gains(times)).min() > 0
 
 
-def test_the_bandpass_is_a_smooth_function_of_frequency_whatever_the_channels() -> None:
+def test_bandpass_does_not_depend_on_channel_grid() -> None:
     coarse, fine = np.linspace(1.32e9, 1.49e9, 5), np.linspace(1.32e9, 1.49e9, 9)
     assert INSTRUMENT.bandpass(fine)[..., ::2] == pytest.approx(
         INSTRUMENT.bandpass(coarse), rel=1e-12
     )
 
 
-def test_delays_are_small_enough_that_k_is_off_by_default() -> None:
-    """science.md: K is off by default because the slope is below 3 degrees over the band."""
-    edges = replace(INSTRUMENT, antennas=2000).bandpass(np.array([1.31126e9, 1.49876e9]))
+def test_delays_are_small_enough_to_leave_out_k() -> None:
+    """K is off by default because the slope is below 3 degrees over the band."""
+    edges = make(antennas=2000).bandpass(np.array([1.31126e9, 1.49876e9]))
     slope = np.rad2deg(np.angle(edges[..., 1] / edges[..., 0]))
     # 360 x 187.5 MHz x 0.02 ns = 1.35 degrees rms, and the ripple is whole waves.
     assert slope.std() == pytest.approx(1.35, rel=0.06)
 
 
-def test_an_epoch_has_one_flux_scale() -> None:
+def test_epoch_has_one_flux_scale() -> None:
     scales = np.array([INSTRUMENT.flux_scale(epoch) for epoch in range(400)])
     # 400 numbers: their scatter is known to 3.5 %.
     assert np.log(scales).std() == pytest.approx(0.05, rel=0.12)
     assert INSTRUMENT.flux_scale(7) == scales[7]
-    assert replace(INSTRUMENT, flux_scale_error=0.0).flux_scale(7) == 1
+    assert make(flux_scale_error=0.0).flux_scale(7) == 1

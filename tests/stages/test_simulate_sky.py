@@ -17,31 +17,29 @@ from hypothesis import strategies as st
 from contimg.runtime.errors import BadInputError
 from contimg_simulate import frame
 from contimg_simulate.lightcurves import Flare, Lens, Steady, lens_gain
-from contimg_simulate.sky import Source, merge, nvss, read_sources, standards
+from contimg_simulate.sky import SkySource, merge_sources, nvss, read_sources, standards
 
 BULLETIN = iers.IERS_A.open(IERS_A_FILE)
 MAS = np.deg2rad(1e-3 / 3600)
-
-
-def _site() -> EarthLocation:
-    return EarthLocation.from_geodetic(-118.283 * u.deg, 37.234 * u.deg, 1188 * u.m)
+HEAD = "name,ra_deg,dec_deg,flux_jy"
+SITE = EarthLocation.from_geodetic(-118.283 * u.deg, 37.234 * u.deg, 1188 * u.m)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0, 359.9), st.floats(-30, 85), st.floats(59000, 61300))
-def test_places_are_those_of_astropy(ra: float, dec: float, mjd: float) -> None:
+def test_hour_angle_and_dec_match_astropy(ra: float, dec: float, mjd: float) -> None:
     with iers.earth_orientation_table.set(BULLETIN):
         seen = SkyCoord(ra * u.deg, dec * u.deg).transform_to(
-            HADec(obstime=Time(mjd, format="mjd", scale="utc"), location=_site())
+            HADec(obstime=Time(mjd, format="mjd", scale="utc"), location=SITE)
         )
         ha, declination = frame.hadec(np.deg2rad([ra]), np.deg2rad([dec]), np.array([mjd]))
         apart = np.remainder(ha[0, 0] - seen.ha.rad + np.pi, 2 * np.pi) - np.pi
-        # One library, two assemblies of it: UT1 between days is interpolated alike to a microsecond, 15 microarcseconds.
+        # UT1 between days is interpolated alike to a microsecond, 15 microarcseconds.
         assert abs(apart * np.cos(seen.dec.rad)) < MAS
         assert abs(declination[0, 0] - seen.dec.rad) < MAS
 
 
-def test_the_meridian_is_the_inverse() -> None:
+def test_icrs_of_meridian_inverts_hadec() -> None:
     mjd = np.array([61065.05, 61100.7])
     ra, dec = frame.icrs_of_meridian(np.deg2rad(33.0), mjd)
     for k in range(2):
@@ -50,7 +48,7 @@ def test_the_meridian_is_the_inverse() -> None:
         assert abs(declination[0, 0] - np.deg2rad(33.0)) < MAS
 
 
-def test_a_transit_is_when_the_hour_angle_is_zero() -> None:
+def test_hour_angle_is_zero_at_transit() -> None:
     place = np.deg2rad(24.4221), np.deg2rad(33.16)
     mjd = frame.transit_mjd(*place, 61065.0)
     assert 0 <= mjd - 61065.0 < 1
@@ -59,9 +57,9 @@ def test_a_transit_is_when_the_hour_angle_is_zero() -> None:
     assert abs(ha[0, 0]) < 15 * MAS
 
 
-def test_standards_are_perley_and_butler_2017() -> None:
+def test_standards_match_perley_butler_2017() -> None:
     by_name = {source.name: source for source in standards()}
-    # setjy of CASA gives 15.016 Jy for 3C286 at the middle of the VLA file of measured.md section 10.
+    # CASA's setjy gives 15.016 Jy for 3C286 at 1.4126 GHz.
     assert by_name["3C286"].spectrum_jy(np.array([1.4126e9]), 0.0)[0] == pytest.approx(
         15.016, rel=1e-3
     )
@@ -69,9 +67,9 @@ def test_standards_are_perley_and_butler_2017() -> None:
     assert by_name["3C48"].flux_jy == pytest.approx(16.394, rel=0.03)
 
 
-def test_standards_agree_with_those_of_the_stages() -> None:
-    """Two people copied the same table; a slip of either shows here."""
-    from contimg.astro.standards import standard_flux_jy
+def test_standards_match_those_of_the_stages() -> None:
+    """The table was copied twice, independently; a slip in either shows here."""
+    from contimg.astro.catalogues import standard_flux_jy
 
     frequency = np.array([1.31e9, 1.405e9, 1.499e9])
     for source in standards():
@@ -80,17 +78,17 @@ def test_standards_agree_with_those_of_the_stages() -> None:
         )
 
 
-def test_a_listed_source_replaces_its_catalogue_row() -> None:
+def test_listed_source_replaces_its_catalogue_row() -> None:
     catalogue = nvss(24.4221, 33.16, 1.0, seed=1)
     brightest = max(catalogue, key=lambda source: source.flux_jy)
     assert brightest.flux_jy == pytest.approx(16.4, rel=0.01)
-    names = [source.name for source in merge(standards(), catalogue)]
+    names = [source.name for source in merge_sources(standards(), catalogue)]
     assert brightest.name not in names
     assert "3C48" in names
     assert len(names) == len(catalogue) - 1 + len(standards())
 
 
-def test_a_catalogue_source_keeps_its_spectrum() -> None:
+def test_catalogue_source_keeps_its_spectrum() -> None:
     one, other = nvss(24.4, 33.2, 1.0, seed=1), nvss(24.9, 33.0, 1.0, seed=1)
     indices = {source.name: source.alpha for source in one}
     common = [source for source in other if source.name in indices]
@@ -99,7 +97,7 @@ def test_a_catalogue_source_keeps_its_spectrum() -> None:
     assert 0.1 < np.std([source.alpha for source in nvss(24.4, 33.2, 8.0, seed=1)]) < 0.3
 
 
-def test_lists_are_read_as_json_and_as_csv() -> None:
+def test_lists_are_read_from_json_and_csv() -> None:
     rows = [
         {"name": "A", "ra_deg": 10.0, "dec_deg": 33.0, "flux_jy": 0.5, "alpha": -0.8},
         {
@@ -110,7 +108,8 @@ def test_lists_are_read_as_json_and_as_csv() -> None:
             "curve": {"kind": "flare", "peak_mjd": 61100.0},
         },
     ]
-    table = 'name,ra_deg,dec_deg,flux_jy,alpha,curve\nA,10,33,0.5,-0.8,\nB,11,32,0.1,,"{""kind"": ""flare"", ""peak_mjd"": 61100}"\n'
+    curve = '"{""kind"": ""flare"", ""peak_mjd"": 61100}"'
+    table = f"{HEAD},alpha,curve\nA,10,33,0.5,-0.8,\nB,11,32,0.1,,{curve}\n"
     from_json = read_sources(json.dumps(rows).encode(), "list.json")
     assert from_json == read_sources(table.encode(), "list.csv")
     assert from_json[1].curve == Flare(peak_mjd=61100.0)
@@ -118,7 +117,7 @@ def test_lists_are_read_as_json_and_as_csv() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (b"name,ra_deg\nA,10\n", "dec_deg"),
         (b'[{"name": "A"}]', "ra_deg"),
@@ -128,13 +127,13 @@ def test_lists_are_read_as_json_and_as_csv() -> None:
         (b'name,ra_deg,dec_deg,flux_jy,curve\nA,10,9,1,"{""kind"": ""wobble""}"\n', "wobble"),
     ],
 )
-def test_a_bad_list_is_refused_with_its_name(data: bytes, told: str) -> None:
+def test_bad_list_is_refused_with_its_name(data: bytes, reason: str) -> None:
     with pytest.raises(BadInputError, match=r"sky\.csv") as caught:
         read_sources(data, "sky.csv")
-    assert told in str(caught.value)
+    assert reason in str(caught.value)
 
 
-def test_a_flare_is_alike_at_all_frequencies_and_rises_faster_than_it_falls() -> None:
+def test_flare_is_achromatic_and_rises_faster_than_it_falls() -> None:
     flare, band = Flare(peak_mjd=100.0, amplitude=0.6), np.array([1.3e9, 1.5e9])
     assert flare.factor(100.0, band) == pytest.approx([1.6, 1.6])
     assert flare.factor(95.0, band)[0] == pytest.approx(1 + 0.6 / np.e)
@@ -144,29 +143,27 @@ def test_a_flare_is_alike_at_all_frequencies_and_rises_faster_than_it_falls() ->
 class TestLens:
     """A one-dimensional Gaussian plasma lens: Clegg, Fey & Lazio 1998."""
 
-    def test_far_away_it_does_nothing(self) -> None:
+    def test_distant_lens_has_no_effect(self) -> None:
         assert lens_gain(np.array([-12.0, 12.0]), np.array([1.2, 1.2]), 0.3) == pytest.approx(
             1.0, abs=1e-4
         )
 
     @pytest.mark.parametrize("strength", [0.5, 1.2, 2.0])
-    def test_on_the_axis_a_small_source_is_dimmed_by_their_equation_8(
-        self, strength: float
-    ) -> None:
+    def test_small_source_on_axis_is_dimmed_by_equation_8(self, strength: float) -> None:
         # Gain 1 / (1 + alpha) at u = 0; a source of 0.01 sees 1e-4 of the curvature.
         assert lens_gain(np.array([0.0]), np.array([strength]), 0.01)[0] == pytest.approx(
             1 / (1 + strength), rel=1e-3
         )
 
     @pytest.mark.parametrize("strength", [0.8, 1.2, 5.0])
-    def test_it_moves_light_and_makes_none(self, strength: float) -> None:
+    def test_lens_conserves_flux(self, strength: float) -> None:
         offset = np.arange(-14, 14, 0.05)
         gain = lens_gain(offset, np.full(offset.size, strength), 0.3)
-        # Without caustics at the ends, a sum over a grid of a sixth of the source is exact to rounding; the tails hold 1e-4.
+        # A sum over a grid of a sixth of the source is exact to rounding; the tails hold 1e-4.
         assert np.sum(gain - 1) * 0.05 == pytest.approx(0.0, abs=2e-3)
 
-    def test_it_is_the_sum_over_images_smoothed_by_the_source(self) -> None:
-        """Their equations 6 to 10 directly: solve for the rays, add up the gains, smooth with the source."""
+    def test_gain_is_sum_over_images_smoothed_by_source(self) -> None:
+        """Solve equations 6 to 10 directly: rays, sum of gains, smoothing with the source."""
         strength, size = 1.2, 0.4
         rays = np.linspace(-12, 12, 400_001)
         landing = rays * (1 + strength * np.exp(-(rays**2)))
@@ -183,7 +180,7 @@ class TestLens:
                 expected, rel=1e-4
             )
 
-    def test_the_dip_is_flanked_by_spikes_and_is_deeper_at_low_frequency(self) -> None:
+    def test_dip_is_flanked_by_spikes_and_deeper_at_low_frequency(self) -> None:
         lens, band = Lens(centre_mjd=0.0), np.array([1.31e9, 1.5e9])
         days = np.arange(-80.0, 80.5, 1.0)
         curve = np.array([lens.factor(float(day), band) for day in days])
@@ -195,11 +192,11 @@ class TestLens:
         assert np.all(low[middle] < high[middle])
         assert low == pytest.approx(low[::-1], rel=1e-6)
 
-    def test_its_strength_goes_with_the_wavelength_squared(self) -> None:
+    def test_strength_goes_with_wavelength_squared(self) -> None:
         lens = Lens(centre_mjd=0.0, source_size=0.02, strength=1.0)
         assert lens.factor(0.0, np.array([1.4e9, 0.7e9])) == pytest.approx([1 / 2, 1 / 5], rel=5e-3)
 
 
-def test_a_spectrum_is_a_power_law_unless_it_has_a_polynomial() -> None:
-    source = Source(name="A", ra_deg=1, dec_deg=2, flux_jy=2.0, alpha=-0.7)
+def test_spectrum_is_power_law_without_polynomial() -> None:
+    source = SkySource(name="A", ra_deg=1, dec_deg=2, flux_jy=2.0, alpha=-0.7)
     assert source.spectrum_jy(np.array([1.4e9, 2.8e9]), 0.0) == pytest.approx([2.0, 2.0 * 2**-0.7])

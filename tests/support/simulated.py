@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from contimg.runtime import contract
 from contimg.runtime.console import Console
-from contimg_simulate.observe import Group, prepare
+from contimg_simulate.observe import SimulatedGroup, prepare_group
 from contimg_simulate.options import STAGE, SimulateOptions
-from contimg_simulate.schedule import plans
-from contimg_simulate.sky import Source
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from contimg_simulate.schedule import plan_groups
+from contimg_simulate.sky import SkySource
 
 BARE: dict[str, Any] = {"nvss": False, "gains": "unit", "sefd_jy": 0.0}
-"""No catalogue, gains of one, no noise: what is left is the sky."""
+"""No catalogue, gains of one, no noise: only the sky is left."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """What one run of the stage left."""
+class SimulatedRun:
+    """The result of one run of the stage."""
 
     incoming: Path
     artifact: Path
@@ -46,31 +44,33 @@ class Made:
         return dict(np.load(self.artifact / "truth.npz"))
 
 
-def simulate(folder: Path, sky: Sequence[Source] = (), **chosen: Any) -> Made:
-    """Run the stage with the options `chosen`, and with a list of sources of our own if there are any."""
+def simulate(folder: Path, sky: Sequence[SkySource] = (), **options: Any) -> SimulatedRun:
+    """Run the stage with `options`, and with a list of sources if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     if sky:
         (folder / "sources.json").write_text(
             json.dumps([source.model_dump(mode="json") for source in sky])
         )
-        chosen["sources"] = str(folder / "sources.json")
-    chosen.setdefault("incoming", str(folder / "incoming"))
-    options = SimulateOptions(out=str(folder / "products"), **chosen)
-    summary = contract.run(STAGE, options, {}, Console("simulate", {}))
-    return Made(folder / "incoming", Path(summary["artifact"]), summary)
+        options["sources"] = str(folder / "sources.json")
+    options.setdefault("incoming", str(folder / "incoming"))
+    parsed = SimulateOptions(out=str(folder / "products"), **options)
+    summary = contract.run(STAGE, parsed, {}, Console("simulate", {}))
+    return SimulatedRun(folder / "incoming", Path(summary["artifact"]), summary)
 
 
-def group(sources: Sequence[Source], **chosen: Any) -> Group:
-    """Return a group of a given sky, all of it, without writing anything."""
-    options = SimulateOptions(out="nowhere", incoming="nowhere", **chosen)
-    return prepare(plans(options)[0], options, list(sources))
+def group(sources: Sequence[SkySource], **options: Any) -> SimulatedGroup:
+    """Return a group of a given sky without writing anything."""
+    parsed = SimulateOptions(out="nowhere", incoming="nowhere", **options)
+    return prepare_group(plan_groups(parsed)[0], parsed, list(sources))
 
 
-def off_axis(east_deg: float, north_deg: float, flux_jy: float = 1.0, alpha: float = 0.0) -> Source:
-    """Return a source near the default pointing (3C48's Right Ascension, apparent Declination 33)."""
+def off_axis(
+    east_deg: float, north_deg: float, flux_jy: float = 1.0, alpha: float = 0.0
+) -> SkySource:
+    """Return a source near the default pointing (RA of 3C48, apparent Declination 33)."""
     dec = 32.8646 + north_deg
     ra = 24.4223 + east_deg / np.cos(np.deg2rad(dec))
-    return Source(
+    return SkySource(
         name=f"S{east_deg:+.3f}{north_deg:+.3f}",
         ra_deg=float(ra),
         dec_deg=dec,

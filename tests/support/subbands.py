@@ -1,25 +1,21 @@
-"""Small subbands: only what watch looks at."""
+"""Small subbands that hold only what watch reads."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from contimg.records.groups import mjd_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from contimg.runtime.store import Store
+from contimg.runtime.store import Store
 
 T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 
 
 def write_subband(path: Path, t0: datetime = T0, rows: int = 2000) -> None:
-    """Write the parts of a UVH5 file that watch looks at; times repeat over baselines, time-major."""
+    """Write the parts of a UVH5 file that watch reads; times repeat over baselines, time-major."""
     jd = mjd_of(t0) + 2400000.5
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:

@@ -1,15 +1,16 @@
-"""From the meridian to one ICRS centre: where the data are phased, where they shall be, and UVW for it.
+"""From the meridian to one ICRS phase centre: the rotation of the data, and UVW for the new centre.
 
-The correlator stopped the fringes of each integration for a direction that is fixed to the Earth: hour angle 0 and the
-pointing Declination, apparent. Everything here is per antenna and integration (96 x 24), not per baseline.
+The correlator stopped the fringes of each integration for a direction that is fixed to the Earth:
+hour angle 0 and the pointing Declination, apparent. Everything here is per antenna and integration
+(96 x 24), not per baseline.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from contimg.astro.coordinates import (
     Site,
@@ -19,26 +20,22 @@ from contimg.astro.coordinates import (
 )
 from contimg.records.groups import MJD_ZERO_JD
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
-    FloatArray = npt.NDArray[np.float64]
-
-STEP = 1e-4
-"""Offset of the numerical derivative, radians: its error, STEP^2, and rounding, 1e-16 / STEP, are both below 1e-7."""
-UVW_LIMIT = 1.1
-"""No baseline may look longer than this times the longest one."""
+STEP_RAD = 1e-4
+"""Of the numerical derivative: its error, STEP_RAD^2, and rounding, 1e-16 / STEP_RAD, are small."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """A group's phase centre and what each antenna contributes; T integrations, A antennas."""
+    """The phase centre of a group and what each antenna contributes; T integrations, A antennas."""
 
     ra_rad: float
     """Phase centre, ICRS."""
     dec_rad: float
     uvw_m: FloatArray
-    """Shape (T, A, 3); UVW of an MS row is that of its ANTENNA1 less that of its ANTENNA2."""
+    """Shape (T, A, 3); the UVW of an MS row is that of its ANTENNA1 less that of its ANTENNA2."""
     delay_m: FloatArray
     """Shape (T, A): path to the new centre less path to the old one."""
 
@@ -46,7 +43,7 @@ class Geometry:
 def phase_centre(
     times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Site
 ) -> tuple[float, float]:
-    """Return the ICRS direction in the middle of the pointing centres of a group's integrations."""
+    """Return the mean ICRS direction of the pointing centres of a group's integrations, rad."""
     ra, dec = icrs_of_hadec(ha_rad, dec_rad, times_jd - MJD_ZERO_JD, site)
     return circular_mean_rad(ra), float(np.mean(dec))
 
@@ -63,77 +60,63 @@ def rotate_to_icrs(
     ha_rad, dec_rad
         Where the fringes were stopped: apparent, the same for all integrations.
     site
-        Where the array stands.
+        Position of the array.
     positions_m
         Antennas relative to the site in ITRF axes, shape (A, 3).
 
     Notes
     -----
-    u and v are the derivatives of the path with respect to the ICRS direction cosines l and m, and w is the path itself. So
-    they contain the aberration of the field, which scales offsets from the centre by up to 1e-4 (0.7" at 2 degrees), and
-    positions in the image are ICRS all over it. The usual rotation by a position angle leaves that out.
+    u and v are the derivatives of the path with respect to the ICRS direction cosines l and m, and
+    w is the path itself. So they contain the aberration of the field, which scales offsets from
+    the centre by up to 1e-4 (0.7" at 2 degrees), and positions in the image are ICRS all over it.
+    The usual rotation by a position angle leaves that out.
     """
-    mjd = times_jd - MJD_ZERO_JD
     ra0, dec0 = phase_centre(times_jd, ha_rad, dec_rad, site)
     antennas = local_axes(positions_m, site)
-    axes = sky_axes(ra0, dec0, mjd, site)
-    uvw = np.einsum("ak,tik->tai", antennas, axes)
-    old = unit_vector(ha_rad, dec_rad)
-    return Geometry(ra0, dec0, uvw, uvw[..., 2] - antennas @ old)
+    uvw = np.einsum("ak,tik->tai", antennas, sky_axes(ra0, dec0, times_jd - MJD_ZERO_JD, site))
+    delay = uvw[..., 2] - antennas @ unit_vector(ha_rad, dec_rad)
+    return Geometry(ra_rad=ra0, dec_rad=dec0, uvw_m=uvw, delay_m=delay)
 
 
 def sky_axes(ra_rad: float, dec_rad: float, mjd: FloatArray, site: Site) -> FloatArray:
-    """Return the axes u, v, w of an ICRS centre in the local frame of `local_axes`, shape (T, 3, 3): time, axis, component."""
-    centre = unit_vector(*apparent_hadec(ra_rad, dec_rad, mjd, site))
-    sin_ra, cos_ra, sin_dec, cos_dec = (
-        np.sin(ra_rad),
-        np.cos(ra_rad),
-        np.sin(dec_rad),
-        np.cos(dec_rad),
-    )
+    """Return u, v, w of an ICRS centre, (T, 3, 3): time, axis, component as in `local_axes`."""
+    sin_ra, cos_ra = np.sin(ra_rad), np.cos(ra_rad)
+    sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
     radial = np.array([cos_dec * cos_ra, cos_dec * sin_ra, sin_dec])
     east = np.array([-sin_ra, cos_ra, 0.0])
     north = np.array([-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec])
 
-    def apparent(direction: FloatArray) -> FloatArray:
-        ra, dec = (
-            np.arctan2(direction[1], direction[0]),
-            np.arctan2(direction[2], np.hypot(direction[0], direction[1])),
-        )
+    def apparent(x: float, y: float, z: float) -> FloatArray:
+        ra, dec = np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
         return unit_vector(*apparent_hadec(ra, dec, mjd, site))
 
     slopes = [
-        (apparent(radial + STEP * axis) - apparent(radial - STEP * axis)) / (2 * STEP)
+        (apparent(*(radial + STEP_RAD * axis)) - apparent(*(radial - STEP_RAD * axis)))
+        / (2 * STEP_RAD)
         for axis in (east, north)
     ]
+    centre = unit_vector(*apparent_hadec(ra_rad, dec_rad, mjd, site))
     return np.stack([*slopes, centre], axis=1)
 
 
 def local_axes(positions_m: FloatArray, site: Site) -> FloatArray:
-    """Turn ITRF offsets, shape (A, 3), about the pole: x to the site's meridian at the equator, y east, z north."""
+    """Turn ITRF offsets, shape (A, 3), about the pole: x to the meridian, y east, z north."""
     lon = np.radians(site.lon_deg)
     x, y, z = positions_m.T
-    return np.stack(
-        [x * np.cos(lon) + y * np.sin(lon), y * np.cos(lon) - x * np.sin(lon), z], axis=1
-    )
+    meridian = x * np.cos(lon) + y * np.sin(lon)
+    return np.stack([meridian, y * np.cos(lon) - x * np.sin(lon), z], axis=1)
 
 
 def unit_vector(ha_rad: npt.ArrayLike, dec_rad: npt.ArrayLike) -> FloatArray:
-    """Return the unit vectors of hour angles (west positive) and Declinations in the frame of `local_axes`, shape (..., 3)."""
-    return np.stack(
-        [np.cos(dec_rad) * np.cos(ha_rad), -np.cos(dec_rad) * np.sin(ha_rad), np.sin(dec_rad)],
-        axis=-1,
-    )
+    """Return unit vectors of hour angle (west positive) and Dec, (..., 3), as in `local_axes`."""
+    sin_ha, cos_ha, cos_dec = np.sin(ha_rad), np.cos(ha_rad), np.cos(dec_rad)
+    return np.stack([cos_dec * cos_ha, -cos_dec * sin_ha, np.sin(dec_rad)], axis=-1)
 
 
 def meridian_uvw(ha_rad: float, dec_rad: float, site: Site, positions_m: FloatArray) -> FloatArray:
-    """Return each antenna's UVW towards a direction fixed to the Earth, shape (A, 3): what the raw files carry."""
-    sin_ha, cos_ha, sin_dec, cos_dec = (
-        np.sin(ha_rad),
-        np.cos(ha_rad),
-        np.sin(dec_rad),
-        np.cos(dec_rad),
-    )
+    """Return each antenna's UVW towards a direction fixed to the Earth, (A, 3), as in raw files."""
+    sin_ha, cos_ha = np.sin(ha_rad), np.cos(ha_rad)
+    sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
     axes = np.array(
         [
             [sin_ha, cos_ha, 0.0],

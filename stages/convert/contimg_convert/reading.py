@@ -1,11 +1,13 @@
-"""Headers of UVH5 subbands: read, check each, and check that they belong together."""
+"""Headers of UVH5 subbands: read each one, check it, and check that they belong together."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import erfa
 import h5py
 import numpy as np
 
@@ -17,34 +19,25 @@ from contimg.runtime.errors import (
     StoreError,
     WrongTelescopeError,
 )
-from contimg_convert.chunks import Dataset
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from io import BufferedReader
-    from pathlib import Path
-
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.float64]
-    IntArray = npt.NDArray[np.int64]
+from contimg_convert.chunks import RECOPY_REMEDY, Dataset
+from contimg_convert.geometry import FloatArray, IntArray
 
 INSTRUMENT = "DSA"
 POLARIZATIONS = (-5, -6)
 """XX and YY (AIPS memo 117)."""
-DEC_TOLERANCE_RAD = np.radians(0.001)
+POINTING_TOLERANCE_RAD = np.radians(0.001)
 """The pointing is constant within a dwell to this."""
 CHANNEL_TOLERANCE = 1e-3
 """Frequencies may be off the grid by this fraction of a channel."""
 UVW_TOLERANCE = 0.01
-"""The header's own UVW may differ from ours by this fraction of the longest baseline: signs, Dec and stations are right then."""
-RECOPY = "Copy the subband again from the telescope's disk."
-REGROUP = "Take the subband out of the group, and see how it came into it."
+"""The header's UVW may differ from ours by this fraction of the longest baseline."""
+REGROUP_REMEDY = "Take the subband out of the group, and find out how it got into it."
+RAW_FILE_REMEDY = "Use the files as the correlator writes them."
 
 
-@dataclass(frozen=True)
-class Array:
-    """The antennas of the telescope; A of them, whether they have data or not."""
+@dataclass(frozen=True, kw_only=True)
+class AntennaArray:
+    """The A antennas of the telescope, whether they have data or not."""
 
     numbers: IntArray
     names: tuple[str, ...]
@@ -54,11 +47,11 @@ class Array:
     site: Site
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SubbandHeader:
-    """What one file says; T integrations, B baselines, C channels."""
+    """The header of one file; T integrations, B baselines, C channels."""
 
-    where: str
+    uri: str
     """URI of the file, for messages."""
     index: int
     frequencies_hz: FloatArray
@@ -71,15 +64,15 @@ class SubbandHeader:
     """Shape (B,), antenna numbers."""
     antenna2: IntArray
     uvw_m: FloatArray
-    """Shape (B, 3), as the file has it: for the direction (ha, dec), antenna 2 less antenna 1."""
+    """Shape (B, 3), from the file: for the direction (ha, dec), antenna 2 less antenna 1."""
     ha_rad: float
     """Apparent direction for which the fringes were stopped."""
     dec_rad: float
-    array: Array
+    array: AntennaArray
 
 
-@dataclass(frozen=True)
-class Subband:
+@dataclass(frozen=True, kw_only=True)
+class OpenSubband:
     """An open file."""
 
     header: SubbandHeader
@@ -89,93 +82,77 @@ class Subband:
 
 
 @contextlib.contextmanager
-def opened(path: Path, where: str, index: int) -> Iterator[Subband]:
+def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
     """Open one subband.
 
     Raises
     ------
     BadFileError
-        If it is empty, truncated, no HDF5, no UVH5, or not as this telescope writes it.
+        If it is empty, truncated, not HDF5, not UVH5, or not as this telescope writes it.
     WrongTelescopeError
-        If another one wrote it.
+        If another telescope wrote it.
     StoreError
-        If the file is there but cannot be read.
+        If the file exists but cannot be read.
     """
-    with _stream(path, where) as stream, _hdf5(path, where) as file:
+    with contextlib.ExitStack() as stack:
         try:
-            header, data = read_header(file["Header"], where, index), file["Data"]
-            made = [
-                Dataset(where, data[name], stream.fileno(), dtype)
+            stream = stack.enter_context(path.open("rb"))
+        except OSError as error:
+            remedy = "Check mounts and permissions."
+            raise StoreError(uri, f"The file cannot be read: {error!s}.", remedy) from error
+        size = path.stat().st_size
+        if size == 0:
+            raise BadFileError(uri, "The file is empty.", RECOPY_REMEDY)
+        try:
+            file = stack.enter_context(h5py.File(path, "r", locking=False))
+        except OSError as error:
+            text = str(error)
+            kinds = {"truncated": "truncated", "signature": "not an HDF5 file"}
+            kind = next((kinds[word] for word in kinds if word in text), "damaged")
+            problem = f"The file of {size} bytes is {kind} (HDF5: {text})."
+            raise BadFileError(uri, problem, RECOPY_REMEDY) from error
+        try:
+            header = read_header(file["Header"], uri, index)
+            visibilities, flags, samples = (
+                Dataset(uri, file["Data"][name], stream.fileno(), dtype)
                 for name, dtype in (("visdata", "<c8"), ("flags", "bool"), ("nsamples", "<f4"))
-            ]
+            )
         except KeyError as error:
-            raise BadFileError(
-                where, f"expected a UVH5 file, found one without {error.args[0]}.", RECOPY
-            ) from error
-        wanted = (
-            len(header.times_jd) * len(header.antenna1),
-            len(header.frequencies_hz),
-            len(POLARIZATIONS),
-        )
-        for dataset in made:
-            if dataset.whole != wanted:
-                raise BadFileError(
-                    where,
-                    f"expected arrays of shape {wanted}, as the header says, found {dataset.whole!s}.",
-                    RECOPY,
-                )
-        yield Subband(header, *made)
+            problem = f"The file is not a UVH5 file of the DSA-110 ({error.args[0]})."
+            raise BadFileError(uri, problem, RECOPY_REMEDY) from error
+        rows = len(header.times_jd) * len(header.antenna1)
+        shape = (rows, len(header.frequencies_hz), len(POLARIZATIONS))
+        for data in (visibilities, flags, samples):
+            if data.shape != shape:
+                problem = f"Its arrays have the shape {data.shape}, but its header says {shape}."
+                raise BadFileError(uri, problem, RECOPY_REMEDY)
+        yield OpenSubband(header=header, visibilities=visibilities, flags=flags, samples=samples)
 
 
-def _stream(path: Path, where: str) -> BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise StoreError(
-            where, f"expected a readable file, found {error!s}.", "Check mounts and permissions."
-        ) from error
-
-
-@contextlib.contextmanager
-def _hdf5(path: Path, where: str) -> Iterator[h5py.File]:
-    if path.stat().st_size == 0:
-        raise BadFileError(where, "expected a UVH5 file, found an empty file.", RECOPY)
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        text = str(error)
-        found = (
-            "a truncated file"
-            if "truncated" in text
-            else "no HDF5 file"
-            if "signature" in text
-            else "a damaged file"
-        )
-        raise BadFileError(
-            where,
-            f"expected a whole UVH5 file, found {found} of {path.stat().st_size} bytes ({text}).",
-            RECOPY,
-        ) from error
-    with file:
-        yield file
-
-
-def read_header(header: h5py.Group, where: str, index: int) -> SubbandHeader:
+def read_header(header: h5py.Group, uri: str, index: int) -> SubbandHeader:
     """Read and check the header of one file."""
-    _check_origin(header, where)
-    times, antenna1, antenna2 = _axes(header, where)
+    name, instrument = (_decode_text(header[key][()]) for key in ("telescope_name", "instrument"))
+    if name not in telescope.NAMES or not instrument.startswith(INSTRUMENT):
+        problem = f"The file is from telescope {name}, instrument {instrument}, not the DSA-110."
+        raise WrongTelescopeError(uri, problem, "Use data of the DSA-110 only.")
+    polarizations = tuple(int(code) for code in header["polarization_array"][()])
+    if polarizations != POLARIZATIONS:
+        problem = f"The polarizations are {polarizations}, not {POLARIZATIONS} (XX, YY)."
+        raise BadFileError(uri, problem, RECOPY_REMEDY)
+    times, antenna1, antenna2 = _read_rows(header, uri)
     frequencies = np.asarray(header["freq_array"][()], np.float64).ravel()
     width = float(np.ravel(header["channel_width"][()])[0])
-    if not np.allclose(np.diff(frequencies), -width, rtol=0, atol=CHANNEL_TOLERANCE * width):
-        found = (
-            f"steps from {np.diff(frequencies).min():.0f} to {np.diff(frequencies).max():.0f} Hz"
+    steps = np.diff(frequencies)
+    if not np.allclose(steps, -width, rtol=0, atol=CHANNEL_TOLERANCE * width):
+        problem = (
+            f"The channels step by {steps.min():.0f} to {steps.max():.0f} Hz;"
+            f" they must descend by {width:.0f} Hz."
         )
-        raise InconsistentGroupError(
-            where, f"expected channels that descend by {width:.0f} Hz, found {found}.", REGROUP
-        )
-    keywords = header["extra_keywords"]
+        raise InconsistentGroupError(uri, problem, REGROUP_REMEDY)
+    array = _read_antennas(header, uri, np.concatenate([antenna1, antenna2]))
+    ha, dec = read_fringe_stop(header, array.site, uri)
     return SubbandHeader(
-        where=where,
+        uri=uri,
         index=index,
         frequencies_hz=frequencies,
         width_hz=width,
@@ -184,87 +161,127 @@ def read_header(header: h5py.Group, where: str, index: int) -> SubbandHeader:
         antenna1=antenna1,
         antenna2=antenna2,
         uvw_m=np.asarray(header["uvw_array"][: len(antenna1)], np.float64),
-        ha_rad=float(keywords["ha_phase_center"][()]),
-        dec_rad=float(keywords["phase_center_dec"][()]),
-        array=_array(header, where, np.concatenate([antenna1, antenna2])),
+        ha_rad=ha,
+        dec_rad=dec,
+        array=array,
     )
 
 
-def _check_origin(header: h5py.Group, where: str) -> None:
-    name, instrument = _text(header["telescope_name"][()]), _text(header["instrument"][()])
-    if name not in telescope.NAMES or not instrument.startswith(INSTRUMENT):
-        wanted = f"telescope {telescope.NAMES[0]}, instrument {INSTRUMENT}"
-        raise WrongTelescopeError(
-            where,
-            f"expected {wanted}, found {name}, {instrument}.",
-            "Bring data of the DSA-110 only.",
-        )
-    phase = _text(header["phase_type"][()]) if "phase_type" in header else "none"
-    if phase != "drift":
-        remedy = "Bring the files as the correlator writes them."
-        raise BadFileError(
-            where,
-            f"expected phase_type drift (fringes stopped at the meridian), found {phase}.",
-            remedy,
-        )
-    found = tuple(int(code) for code in header["polarization_array"][()])
-    if found != POLARIZATIONS:
-        raise BadFileError(
-            where, f"expected polarizations {POLARIZATIONS} (XX, YY), found {found!s}.", RECOPY
-        )
+def _decode_text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _axes(header: h5py.Group, where: str) -> tuple[FloatArray, IntArray, IntArray]:
+def _read_rows(header: h5py.Group, uri: str) -> tuple[FloatArray, IntArray, IntArray]:
     """Return times (T,) and antenna pairs (B,) of a file whose rows are time-major."""
     times = np.asarray(header["time_array"][()], np.float64)
     pairs = np.stack([header["ant_1_array"][()], header["ant_2_array"][()]]).astype(np.int64)
     change = np.flatnonzero(np.diff(times) != 0)
     baselines = int(change[0]) + 1 if change.size else times.size
     regular = times.size and times.size % baselines == 0 and pairs.shape[1] == times.size
-    if regular:
-        regular = bool(
-            np.all(times.reshape(-1, baselines) == times[::baselines, None])
-            and np.all(pairs.reshape(2, -1, baselines) == pairs[:, None, :baselines])
-            and np.all(np.diff(times[::baselines]) > 0)
+    if not regular or not (
+        np.all(times.reshape(-1, baselines) == times[::baselines, None])
+        and np.all(pairs.reshape(2, -1, baselines) == pairs[:, None, :baselines])
+        and np.all(np.diff(times[::baselines]) > 0)
+    ):
+        problem = (
+            f"The {times.size} rows are not integrations in order of time, each with the same"
+            " baselines."
         )
-    if not regular:
-        found = f"{times.size} rows that are not"
-        raise BadFileError(
-            where,
-            f"expected integrations in order of time, each with the same baselines, found {found}.",
-            RECOPY,
-        )
+        raise BadFileError(uri, problem, RECOPY_REMEDY)
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
 
 
-def _array(header: h5py.Group, where: str, used: IntArray) -> Array:
+def _read_antennas(header: h5py.Group, uri: str, used: IntArray) -> AntennaArray:
     numbers = np.asarray(header["antenna_numbers"][()], np.int64)
-    lengths = {
-        len(header[name]) for name in ("antenna_numbers", "antenna_names", "antenna_positions")
-    }
-    if len(lengths) > 1 or not np.all(np.isin(used, numbers)):
-        found = f"antennas {sorted(set(used.tolist()) - set(numbers.tolist()))} without, lists of {sorted(lengths)}"
-        raise BadFileError(
-            where, f"expected number, name and position of every antenna, found {found}.", RECOPY
+    keys = ("antenna_numbers", "antenna_names", "antenna_positions")
+    lengths = {len(header[key]) for key in keys}
+    unknown = sorted(set(used.tolist()) - set(numbers.tolist()))
+    if len(lengths) > 1 or unknown:
+        problem = (
+            "Every antenna needs a number, a name and a position; antennas"
+            f" {unknown} have none, and the lists have lengths {sorted(lengths)}."
         )
-    diameters = (
-        header["antenna_diameters"][()] if "antenna_diameters" in header else telescope.DISH_M
-    )
-    return Array(
+        raise BadFileError(uri, problem, RECOPY_REMEDY)
+    has_diameters = "antenna_diameters" in header
+    diameters = header["antenna_diameters"][()] if has_diameters else telescope.DISH_M
+    return AntennaArray(
         numbers=numbers,
-        names=tuple(_text(name) for name in header["antenna_names"][()]),
+        names=tuple(map(_decode_text, header["antenna_names"][()])),
         positions_m=np.asarray(header["antenna_positions"][()], np.float64),
         diameters_m=np.broadcast_to(np.asarray(diameters, np.float64), numbers.shape).copy(),
         site=Site(*(float(header[name][()]) for name in ("latitude", "longitude", "altitude"))),
     )
 
 
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, float]:
+    """Return the apparent hour angle and Declination for which the fringes were stopped, rad.
+
+    The telescope's files have phase_type "drift" and two extra keywords. pyuvdata reads that as
+    unprojected, which means phased to the zenith elsewhere, and keeps the keywords when it writes
+    the file with a catalogue of phase centres (UVH5 1.2). `check_uvw` tests whether they hold.
+
+    Raises
+    ------
+    BadFileError
+        If the data are phased to another kind of centre, or the header contradicts itself.
+    """
+    keywords = header.get("extra_keywords", {})
+    names = ("ha_phase_center", "phase_center_dec")
+    stated = None
+    if all(name in keywords and keywords[name].shape == () for name in names):
+        stated = float(keywords[names[0]][()]), float(keywords[names[1]][()])
+    phase = _decode_text(header["phase_type"][()]) if "phase_type" in header else ""
+    if phase not in {"", "drift"}:
+        problem = f"The data are phased (phase_type {phase}); expected drift: fringes stopped at"
+        raise BadFileError(uri, f"{problem} the meridian.", RAW_FILE_REMEDY)
+    centre = None if phase else _read_catalogued_centre(header, site, uri)
+    found = stated or centre
+    if found is None:
+        problem = (
+            f"The header does not say where the fringes were stopped: no {' or '.join(names)}."
+        )
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
+    if centre is not None and np.max(np.abs(np.subtract(found, centre))) > POINTING_TOLERANCE_RAD:
+        here, there = (", ".join(f"{np.degrees(a):.4f}" for a in pair) for pair in (found, centre))
+        problem = f"The keywords say HA, Dec = {here} deg, but the phase centre is at {there} deg."
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
+    return found
+
+
+def _read_catalogued_centre(header: h5py.Group, site: Site, uri: str) -> tuple[float, float] | None:
+    """Return HA and Dec of the phase centre in the catalogue of UVH5 1.2; None: unprojected."""
+    from pyuvdata.uvdata import FastUVH5Meta  # takes 1.8 s of CPU: only where it is needed
+
+    # A handle of its own: FastUVH5Meta closes the file when it is deleted.
+    meta = FastUVH5Meta(h5py.File(header.file.filename, "r", locking=False))
+    try:
+        version = getattr(meta, "version", "1.0")
+        catalogue = meta.phase_center_catalog
+        centres = [catalogue[int(number)] for number in np.unique(meta.phase_center_id_array)]
+        kinds = [(str(one["cat_type"]), str(one.get("cat_name"))) for one in centres]
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        problem = f"The header has neither phase_type nor readable phase centres ({error!s})."
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY) from error
+    finally:
+        meta.close()
+    if version.partition(".")[0] != "1":
+        problem = f"The file has version {version} of UVH5; contimg reads versions 1.x."
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
+    if len(centres) != 1 or kinds[0][0] not in {"unprojected", "driftscan"}:
+        found = ", ".join(f"{name} ({kind})" for kind, name in kinds)
+        problem = f"The data are phased to {found}; expected fringes stopped at the meridian."
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
+    if kinds[0][0] == "unprojected":
+        return None
+    latitude = np.radians(site.lat_deg)
+    ha, dec = erfa.ae2hd(centres[0]["cat_lon"], centres[0]["cat_lat"], latitude)
+    return float(ha), float(dec)
 
 
 def check_group(headers: Mapping[int, SubbandHeader], count: int) -> FloatArray:
-    """Check that subbands belong together; return the band's channels, shape (count x C,), Hz, ascending, with those that are missing.
+    """Check that the subbands belong together; return the channels of the band.
+
+    They have shape (count x C,), Hz, ascending, those of missing subbands included.
 
     Raises
     ------
@@ -273,61 +290,56 @@ def check_group(headers: Mapping[int, SubbandHeader], count: int) -> FloatArray:
     """
     first = headers[min(headers)]
     for header in headers.values():
-        _same(header, first)
+        _compare_headers(header, first)
     channels = len(first.frequencies_hz)
     span = channels * first.width_hz
     top = first.frequencies_hz[0] + first.index * span
     for index, header in headers.items():
-        wanted, found = top - index * span, header.frequencies_hz[0]
-        if abs(wanted - found) > CHANNEL_TOLERANCE * first.width_hz:
-            expected = f"subband {index} to begin at {wanted / 1e6:.6f} MHz, as {first.where} says"
-            raise InconsistentGroupError(
-                header.where, f"expected {expected}, found {found / 1000000.0:.6f} MHz.", REGROUP
+        expected, found = top - index * span, header.frequencies_hz[0]
+        if abs(expected - found) > CHANNEL_TOLERANCE * first.width_hz:
+            problem = (
+                f"Subband {index} begins at {found / 1e6:.6f} MHz; after {first.uri} it must begin"
+                f" at {expected / 1e6:.6f} MHz."
             )
+            raise InconsistentGroupError(header.uri, problem, REGROUP_REMEDY)
     band: FloatArray = top - first.width_hz * np.arange(count * channels, dtype=np.float64)
     for index, header in headers.items():
         band[index * channels : (index + 1) * channels] = header.frequencies_hz
     return band[::-1].copy()
 
 
-def _same(header: SubbandHeader, first: SubbandHeader) -> None:
-    """Compare one subband with the first one."""
-    if not np.array_equal(header.times_jd, first.times_jd):
-        wanted, found = (
-            f"{len(h.times_jd)} integrations from JD {h.times_jd[0]:.8f}" for h in (first, header)
-        )
-        raise InconsistentGroupError(
-            header.where,
-            f"expected the time axis of {first.where} ({wanted}), found {found}.",
-            REGROUP,
-        )
-    if abs(header.dec_rad - first.dec_rad) > DEC_TOLERANCE_RAD or header.ha_rad != first.ha_rad:
-        wanted, found = (
-            f"HA {np.degrees(h.ha_rad):.4f}, Dec {np.degrees(h.dec_rad):.4f} deg"
-            for h in (first, header)
-        )
-        raise InconsistentGroupError(
-            header.where,
-            f"expected the pointing of {first.where} ({wanted}), found {found}.",
-            REGROUP,
-        )
-    same = np.array_equal(header.antenna1, first.antenna1) and np.array_equal(
-        header.antenna2, first.antenna2
+def _compare_headers(header: SubbandHeader, first: SubbandHeader) -> None:
+    def check(what: str, describe: Callable[[SubbandHeader], str], *, same: bool) -> None:
+        if not same:
+            problem = f"The {what} ({describe(header)}) differs from that of {first.uri}"
+            raise InconsistentGroupError(
+                header.uri, f"{problem} ({describe(first)}).", REGROUP_REMEDY
+            )
+
+    check(
+        "time axis",
+        lambda h: f"{len(h.times_jd)} integrations from JD {h.times_jd[0]:.8f}",
+        same=np.array_equal(header.times_jd, first.times_jd),
     )
-    if not same or not np.array_equal(header.array.positions_m, first.array.positions_m):
-        wanted, found = (f"{len(h.antenna1)} baselines" for h in (first, header))
-        raise InconsistentGroupError(
-            header.where,
-            f"expected antennas and baselines of {first.where} ({wanted}), found other {found}.",
-            REGROUP,
-        )
-    if len(header.frequencies_hz) != len(first.frequencies_hz) or header.width_hz != first.width_hz:
-        wanted, found = (
-            f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz" for h in (first, header)
-        )
-        raise InconsistentGroupError(
-            header.where, f"expected {wanted}, as {first.where}, found {found}.", REGROUP
-        )
+    check(
+        "pointing",
+        lambda h: f"HA {np.degrees(h.ha_rad):.4f}, Dec {np.degrees(h.dec_rad):.4f} deg",
+        same=abs(header.dec_rad - first.dec_rad) <= POINTING_TOLERANCE_RAD
+        and header.ha_rad == first.ha_rad,
+    )
+    check(
+        "set of antennas and baselines",
+        lambda h: f"{len(h.array.numbers)} antennas, {len(h.antenna1)} baselines",
+        same=np.array_equal(header.antenna1, first.antenna1)
+        and np.array_equal(header.antenna2, first.antenna2)
+        and np.array_equal(header.array.positions_m, first.array.positions_m),
+    )
+    check(
+        "channel grid",
+        lambda h: f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz",
+        same=len(header.frequencies_hz) == len(first.frequencies_hz)
+        and header.width_hz == first.width_hz,
+    )
 
 
 def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
@@ -336,17 +348,14 @@ def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
     Raises
     ------
     InconsistentGroupError
-        If sign, Declination or station coordinates cannot be what we take them for.
+        If sign, Declination or station coordinates cannot be as we take them.
     """
     longest = float(np.max(np.linalg.norm(ours_m, axis=1)))
     found = float(np.max(np.abs(header.uvw_m - ours_m)))
     if not found <= max(1.0, UVW_TOLERANCE * longest):
+        problem = f"uvw_array is off by up to {found:.1f} m from the antenna positions."
         remedy = (
             "Check antenna_positions, phase_center_dec and the sign of uvw_array in the header."
         )
-        raise InconsistentGroupError(
-            header.where,
-            f"expected uvw_array that follows from the antenna positions, found off by {found:.1f} m.",
-            remedy,
-        )
+        raise InconsistentGroupError(header.uri, problem, remedy)
     return found

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from contimg.astro.constants import DAY_S
-from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS, group_id, read_group, utc_of_jd
-from contimg.runtime.context import StageResult
-from contimg.runtime.errors import InconsistentGroupError, NoSignalError
+from contimg.astro.coordinates import MJD_ZERO_JD
+from contimg.records.groups import N_SUBBANDS, GroupRecord, day_of_mjd, mjd_of, read_group
+from contimg.records.schemas.ms import MS
+from contimg.records.schemas.subbands import SUBBANDS
+from contimg.runtime.context import Context, StageResult
 from contimg.runtime.manifest import QA
-from contimg_convert import rows, writing
-from contimg_convert.fringes import coherence
-from contimg_convert.reading import REGROUP, check_group, opened
-from contimg_convert.sources import Digests, Source, bring
+from contimg_convert.fringes import check_signal
+from contimg_convert.options import ConvertOptions
+from contimg_convert.reading import open_subband
+from contimg_convert.subband_files import fetch_subbands
+from contimg_convert.writing import ConversionPlan, Tally, plan_conversion, write_ms
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from contimg.records.groups import GroupRecord
-    from contimg.runtime.context import Context
-    from contimg_convert.options import ConvertOptions
-
-MEMORY = 1 << 30
-"""Bytes that a conversion takes besides its MS."""
-ZEROS_WORTH_SAYING = 0.02
+MEMORY_BYTES = 1 << 30
+"""Memory that a conversion takes besides its MS."""
+WARN_ZEROS_FRACTION = 0.02
 """From this fraction of zeros on the verdict is a warning."""
 
 
@@ -35,90 +35,52 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
     """Convert one group."""
     record = read_group(options.group)
     with context.step("bring subbands"):
-        sources = bring(record, context)
+        files = fetch_subbands(record, context)
     folder = context.scratch / f"{record.id}.ms"
-    with Digests(sources) as digests:
-        the, tally = _convert(record, sources, folder, context)
-        judge_signal(options, record, tally, folder)
+    with contextlib.ExitStack() as stack:
+        # Digests are computed beside the conversion, which reads the same bytes.
+        pool = ThreadPoolExecutor(1)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        futures = {file.index: pool.submit(file.digest) for file in files}
+        with context.step("headers and geometry"):
+            subbands = {
+                file.index: stack.enter_context(open_subband(file.path, file.uri, file.index))
+                for file in files
+            }
+            headers = {index: subband.header for index, subband in subbands.items()}
+            plan = plan_conversion(record.id, headers)
+        context.need(plan.bytes, MEMORY_BYTES)
+        with context.step("convert"):
+            tally = write_ms(folder, record.id, plan, subbands, context.progress)
+        check_signal(options, record.name, tally, folder)
         with context.step("store"):
             context.write_tree("ms.tar", folder)
         with context.step("digests of subbands"):
-            found = digests.results()
-    context.write("subbands.json", _listing(sources, found))
-    missing = sorted(set(range(N_SUBBANDS)) - set(found))
-    metrics = _metrics(record, the, tally) | {"missing_subbands": missing}
-    qa = _verdict(metrics)
+            digests = {index: future.result() for index, future in futures.items()}
+    # Names, not URIs: where the store lies is no part of the product.
+    listing = [
+        {"index": f.index, "name": Path(f.uri).name, "bytes": f.size, "sha256": digests[f.index]}
+        for f in files
+    ]
+    context.write("subbands.json", json.dumps(listing, indent=1).encode())
+    missing = sorted(set(range(N_SUBBANDS)) - set(digests))
+    metrics = collect_metrics(record, plan, tally) | {"missing_subbands": missing}
+    qa = judge_quality(metrics)
     if options.tables is not None:
-        rows.publish(context, options.tables, record, found, metrics, qa.verdict)
+        day = day_of_mjd(metrics["mjd"])
+        for schema, rows in (
+            (SUBBANDS, subband_rows(record, digests, metrics)),
+            (MS, [ms_row(context, options.tables, metrics, qa.verdict)]),
+        ):
+            context.publish(options.tables, schema, day, record.id, schema.rows(rows))
     return StageResult(metrics=metrics, qa=qa)
 
 
-def _convert(
-    record: GroupRecord, sources: list[Source], folder: Path, context: Context
-) -> tuple[writing.Plan, writing.Tally]:
-    with contextlib.ExitStack() as stack:
-        with context.step("headers and geometry"):
-            subbands = {
-                s.index: stack.enter_context(opened(s.path, s.uri, s.index)) for s in sources
-            }
-            headers = {index: subband.header for index, subband in subbands.items()}
-            band = check_group(headers, N_SUBBANDS)
-            the = writing.plan(headers, band)
-            started = group_id(utc_of_jd(the.header.times_jd[0]))
-            if started != record.id:
-                where = the.header.where
-                raise InconsistentGroupError(
-                    where,
-                    f"expected a first integration at {record.id}, as the record says, found {started}.",
-                    REGROUP,
-                )
-        context.need(the.bytes, MEMORY)
-        with context.step("convert"):
-            return the, writing.write(folder, record.id, the, subbands, context.progress)
-
-
-def judge_signal(
-    options: ConvertOptions, record: GroupRecord, tally: writing.Tally, folder: Path
-) -> None:
-    """Refuse what is no observation.
-
-    Raises
-    ------
-    NoSignalError
-        If too much is not finite, or zeros are many and what is left shows no fringes.
-    """
-    remedy = "The correlator failed: leave this group out."
-    if tally.invalid >= options.max_invalid:
-        wanted = f"less than {options.max_invalid:.0%} of the visibilities not finite"
-        raise NoSignalError(record.name, f"expected {wanted}, found {tally.invalid:.1%}.", remedy)
-    if tally.zeros < options.max_zeros:
-        return
-    value, error = coherence(folder)
-    if not value > 5 * error:
-        wanted = f"less than {options.max_zeros:.0%} zeros, or fringes"
-        found = f"{tally.zeros:.1%} zeros and a coherence of neighbouring channels of {value:.1e} ± {error:.0e}"
-        raise NoSignalError(record.name, f"expected {wanted}, found {found}.", remedy)
-
-
-def _listing(sources: list[Source], digests: dict[int, str]) -> bytes:
-    # The name alone: where the store lies is no part of the product.
-    files = [
-        {
-            "index": s.index,
-            "name": s.uri.rpartition("/")[2],
-            "bytes": s.size,
-            "sha256": digests[s.index],
-        }
-        for s in sources
-    ]
-    return json.dumps(files, indent=1).encode()
-
-
-def _metrics(record: GroupRecord, the: writing.Plan, tally: writing.Tally) -> dict[str, Any]:
-    header, site = the.header, the.header.array.site
+def collect_metrics(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> dict[str, Any]:
+    """Return the metrics of the manifest, but for the missing subbands."""
+    header, site, order = plan.header, plan.header.array.site, plan.baselines
     half_day = header.integration_s / 2 / DAY_S
     mjd = header.times_jd - MJD_ZERO_JD
-    width = header.width_hz / 2
     return {
         "group": record.id,
         "attempt": record.attempt,
@@ -128,31 +90,82 @@ def _metrics(record: GroupRecord, the: writing.Plan, tally: writing.Tally) -> di
         "integrations": len(mjd),
         "integration_s": header.integration_s,
         "pointing_dec_deg": float(np.degrees(header.dec_rad)),
-        "ra_deg": float(np.degrees(the.geometry.ra_rad)),
-        "dec_deg": float(np.degrees(the.geometry.dec_rad)),
+        "ra_deg": float(np.degrees(plan.geometry.ra_rad)),
+        "dec_deg": float(np.degrees(plan.geometry.dec_rad)),
         "lat_deg": site.lat_deg,
         "lon_deg": site.lon_deg,
         "height_m": site.height_m,
-        "antennas": len(np.unique(the.baselines.antennas)),
+        "antennas": len(np.unique([order.antenna1, order.antenna2])),
         "baselines": len(header.antenna1),
-        "rows": the.rows,
-        "channels": len(the.band_hz),
+        "rows": plan.rows,
+        "channels": len(plan.band_hz),
         "channel_width_hz": header.width_hz,
-        "freq_min_hz": float(the.band_hz[0]) - width,
-        "freq_max_hz": float(the.band_hz[-1]) + width,
-        "longest_baseline_m": writing.longest_baseline_m(the),
-        "header_uvw_difference_m": the.uvw_difference_m,
+        "freq_min_hz": float(plan.band_hz[0]) - header.width_hz / 2,
+        "freq_max_hz": float(plan.band_hz[-1]) + header.width_hz / 2,
+        "longest_baseline_m": plan.longest_baseline_m,
+        "header_uvw_difference_m": plan.uvw_difference_m,
         "zeros_fraction": tally.zeros,
         "invalid_fraction": tally.invalid,
     }
 
 
-def _verdict(metrics: dict[str, Any]) -> QA:
+def judge_quality(metrics: Mapping[str, Any]) -> QA:
+    """Return the verdict: a warning if something is missing, zero or not finite."""
     reasons = []
     if metrics["missing_subbands"]:
         reasons.append(f"subbands missing: {', '.join(map(str, metrics['missing_subbands']))}")
-    if metrics["zeros_fraction"] >= ZEROS_WORTH_SAYING:
+    if metrics["zeros_fraction"] >= WARN_ZEROS_FRACTION:
         reasons.append(f"{metrics['zeros_fraction']:.1%} of the cross-correlations are zero")
     if metrics["invalid_fraction"] > 0:
         reasons.append(f"{metrics['invalid_fraction']:.2%} of the visibilities are not finite")
     return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+
+
+def ms_row(
+    context: Context, tables: str, metrics: Mapping[str, Any], verdict: str
+) -> dict[str, Any]:
+    """Return the row of the Measurement Set that this run wrote."""
+    tar = next(output for output in context.outputs if output.name == "ms.tar")
+    # Metrics carry their units in their names, columns in the schema.
+    values = {re.sub("_(deg|hz|m|s)$", "", name): value for name, value in metrics.items()}
+    return {
+        **{column.name: values[column.name] for column in MS.columns if column.name in values},
+        "artifact": context.relative_uri(tables),
+        "ms": context.key,
+        "strip": metrics["pointing_dec_deg"],
+        "n_rows": metrics["rows"],
+        "n_subbands": N_SUBBANDS - len(metrics["missing_subbands"]),
+        "bytes": tar.bytes,
+        "sha256": tar.sha256,
+        "verdict": verdict,
+    }
+
+
+def subband_rows(
+    record: GroupRecord, digests: Mapping[int, str], metrics: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return 16 rows, highest frequency first, from the sha256 by subband and the metrics."""
+    top = metrics["freq_max_hz"]
+    width = (top - metrics["freq_min_hz"]) / N_SUBBANDS
+    present = {subband.index: subband for subband in record.subbands}
+    rows = []
+    for index in range(N_SUBBANDS):
+        row = {
+            "group": record.id,
+            "attempt": record.attempt,
+            "subband": index,
+            "missing": index not in present,
+            "mjd": metrics["mjd"],
+            "freq_min": top - (index + 1) * width,
+            "freq_max": top - index * width,
+        }
+        if index in present:
+            subband = present[index]
+            row |= {
+                "file": subband.uri.rpartition("/")[2],
+                "bytes": subband.size,
+                "sha256": digests[index],
+                "modified": mjd_of(subband.modified),
+            }
+        rows.append(row)
+    return rows

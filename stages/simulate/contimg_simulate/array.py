@@ -1,4 +1,4 @@
-"""The array as its files describe it: stations, the correlator's baselines, the band, and the two scales of data."""
+"""The array as its files describe it: stations, baselines, the band, and two scales of data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Literal
 
 import erfa
 import numpy as np
-import numpy.typing as npt
 
 from contimg.astro.telescope import stations
-from contimg_simulate.frame import SITE, to_meridian, unit_vectors
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from contimg_simulate.frame import (
+    HEIGHT_M,
+    LATITUDE_DEG,
+    LONGITUDE_DEG,
+    Floats,
+    Integers,
+    to_meridian,
+    unit_vectors,
+)
 
 SUBBANDS = 16
 FINE_CHANNELS = 48
@@ -25,11 +29,11 @@ INTEGRATION_S = 12.884902000427246
 CADENCE_S = 309.24
 """From the start of one group to the start of the next."""
 MOVED_STATIONS = (102, 116)
-"""Stations whose correlator input is out of order, so that a few of their baselines have ant1 > ant2."""
+"""Stations whose correlator input is out of order: some of their baselines have ant1 > ant2."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class DataScale:
     """How much data a group holds; names, layout, band and beam are the same."""
 
     name: Literal["small", "full"]
@@ -43,7 +47,7 @@ class Scale:
         return FINE_WIDTH_HZ * FINE_CHANNELS / self.channels
 
     def frequencies_hz(self, subband: int) -> Floats:
-        """Return a subband's channel centres in the order of its file, descending, shape (channels,)."""
+        """Return the channel centres of a subband as in its file, descending, (channels,)."""
         top = TOP_HZ + FINE_WIDTH_HZ / 2 - FINE_WIDTH_HZ * FINE_CHANNELS * subband
         return np.asarray(top - self.width_hz * (np.arange(self.channels) + 0.5))
 
@@ -53,73 +57,57 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale("small", channels=12, integrations=4),
-    "full": Scale("full", channels=48, integrations=24),
+    "small": DataScale("small", channels=12, integrations=4),
+    "full": DataScale("full", channels=48, integrations=24),
 }
 
 
-@dataclass(frozen=True)
-class Array:
-    """Where the antennas are and which pairs are correlated."""
+@dataclass(frozen=True, kw_only=True)
+class StationArray:
+    """Where the S stations are, which A antennas are correlated, and in which B pairs."""
 
     offsets_m: Floats
-    """ITRS offsets of all stations from the site, shape (117, 3)."""
+    """ITRS offsets of all stations from the site, shape (S, 3)."""
     active: Integers
-    """Antenna numbers (station - 1) that are correlated, ascending, shape (96,)."""
+    """Antenna numbers (station - 1) that are correlated, ascending, shape (A,)."""
+    positions_m: Floats
+    """The active antennas in the telescope's frame, shape (A, 3)."""
     first: Integers
-    """Antenna number of each baseline's first antenna, in the order of the files, shape (4656,)."""
+    """Antenna number of each baseline's first antenna, in the order of the files, (B,)."""
     second: Integers
-
-    @property
-    def antennas(self) -> int:
-        """How many antennas are correlated."""
-        return len(self.active)
-
-    @property
-    def baselines(self) -> int:
-        """How many baselines, autocorrelations among them."""
-        return len(self.first)
-
-    def positions_m(self) -> Floats:
-        """Return the active antennas in the telescope's frame, shape (antennas, 3)."""
-        return to_meridian(self.offsets_m[self.active])
-
-    def index(self, numbers: Integers) -> Integers:
-        """Turn antenna numbers into places among the active ones."""
-        return np.searchsorted(self.active, numbers)
+    pairs: tuple[Integers, Integers]
+    """The same as indices of the active antennas."""
 
     def uvw_m(self, dec_rad: float) -> Floats:
-        """Return second minus first antenna along u, v, w towards hour angle 0, shape (baselines, 3), metres."""
+        """Return second less first antenna along u, v, w towards hour angle 0, (B, 3)."""
         frame = to_meridian(self.offsets_m)
-        towards = unit_vectors(0.0, dec_rad)
         north = np.array([-np.sin(dec_rad), 0.0, np.cos(dec_rad)])
-        axes = np.stack([np.array([0.0, 1.0, 0.0]), north, towards])
+        axes = np.stack([np.array([0.0, 1.0, 0.0]), north, unit_vectors(0.0, dec_rad)])
         return np.asarray((frame[self.second] - frame[self.first]) @ axes.T)
 
 
 @functools.cache
-def dsa110() -> Array:
+def dsa110() -> StationArray:
     """Return the array: 117 stations, of which 96 are correlated in the correlator's order."""
     table = stations()
-    xyz = np.asarray(
-        erfa.gd2gc(1, np.deg2rad(table.lon_deg), np.deg2rad(table.lat_deg), table.height_m)
-    )
-    numbers = np.asarray(table.number, dtype=np.int64)
-    order = correlator_order([int(n) for n in numbers[table.active]])
-    pairs = np.array(
-        [(a - 1, b - 1) for i, a in enumerate(order) for b in order[i:]], dtype=np.int64
-    )
-    return Array(
-        xyz - SITE.itrs_m(),
-        np.sort(numbers[table.active] - 1),
-        pairs[:, 0].copy(),
-        pairs[:, 1].copy(),
-    )
-
-
-def correlator_order(numbers: list[int]) -> list[int]:
-    """Return stations in the order of the correlator's inputs: ascending but for two (102 after 105, 116 before 114)."""
-    order = [n for n in sorted(numbers) if n not in MOVED_STATIONS]
+    lon, lat = np.deg2rad(table.lon_deg), np.deg2rad(table.lat_deg)
+    site = erfa.gd2gc(1, np.deg2rad(LONGITUDE_DEG), np.deg2rad(LATITUDE_DEG), HEIGHT_M)
+    numbers = np.asarray(table.number, dtype=np.int64)[table.active]
+    # The correlator's inputs ascend, but for 102 after 105 and 116 before 114.
+    order = [n for n in sorted(numbers.tolist()) if n not in MOVED_STATIONS]
     order.insert(order.index(105) + 1, 102)
     order.insert(order.index(114), 116)
-    return order
+    pairs = [(a - 1, b - 1) for i, a in enumerate(order) for b in order[i:]]
+    first, second = np.array(pairs, dtype=np.int64).T.copy()
+    offsets, active = (
+        np.asarray(erfa.gd2gc(1, lon, lat, table.height_m)) - site,
+        np.sort(numbers) - 1,
+    )
+    return StationArray(
+        offsets_m=offsets,
+        active=active,
+        positions_m=to_meridian(offsets[active]),
+        first=first,
+        second=second,
+        pairs=(np.searchsorted(active, first), np.searchsorted(active, second)),
+    )

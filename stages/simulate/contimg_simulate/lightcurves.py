@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-Floats = npt.NDArray[np.float64]
+from contimg_simulate.frame import Floats
 
 LENS_FREQUENCY_HZ = 1.4e9
 """The frequency at which a lens's strength is given."""
@@ -29,7 +28,7 @@ class Steady(_Curve):
 
 
 class Flare(_Curve):
-    """An intrinsic flare: an exponential rise and a slower exponential fall, alike at all frequencies."""
+    """An intrinsic flare: exponential rise and slower fall, alike at all frequencies."""
 
     kind: Literal["flare"] = "flare"
     peak_mjd: float
@@ -50,7 +49,7 @@ class Lens(_Curve):
 
     kind: Literal["lens"] = "lens"
     centre_mjd: float
-    """When the lens stands before the source."""
+    """When the lens is in front of the source."""
     crossing_days: float = Field(default=13.0, gt=0)
     """Time in which the lens moves by its own 1/e half-width."""
     strength: float = Field(default=1.2, gt=0)
@@ -82,9 +81,9 @@ def lens_gain(offset: Floats, strength: Floats, source_size: float) -> Floats:
 
     Notes
     -----
-    A ray that crosses the lens plane at u comes from u' = u (1 + alpha exp(-u^2)) (their equation 6). The sum over
-    images of gain times brightness (their equation 10) is the integral over u of the source's brightness at u', which
-    has no caustics to step over.
+    A ray that crosses the lens plane at u comes from u' = u (1 + alpha exp(-u^2)) (their equation
+    6). The sum over images of gain times brightness (their equation 10) is the integral over u of
+    the source's brightness at u', which has no caustics to step over.
     """
     reach = np.abs(offset).max() + 12 * source_size + 1
     step = source_size / 40

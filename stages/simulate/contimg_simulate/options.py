@@ -11,25 +11,29 @@ from contimg.runtime.stage import Resources, StageSpec
 
 
 class SimulateOptions(StageOptions):
-    """Simulate groups of subbands as the DSA-110 writes them; the artifact is the truth behind them."""
+    """Simulate groups of subbands as the DSA-110 writes them; the artifact is the truth."""
 
     incoming: str
-    """URI of the folder that the subbands appear in, as INCOMING/DATE/NAME."""
+    """URI of the folder for the subbands, INCOMING/DATE/NAME."""
     campaign: Literal["single", "demo"] = "single"
-    """`single`: consecutive groups. `demo`: months of one Declination strip with a lens and a flare in it."""
+    """single: consecutive groups. demo: months of one Declination strip with a lens and a flare."""
     scale: Literal["small", "full"] = "small"
-    """`full` is the telescope's size, 2.3 GB a group; `small` has 12 channels a subband and 4 integrations, over the same band."""
+    """full is the telescope's size, 2.3 GB a group. small has 12 channels a subband and 4
+    integrations, over the same band."""
     seed: int = Field(default=1, ge=0)
-    """Same seed, same instrument and same bytes; groups of one seed share gains, whichever is made first."""
+    """Same seed, same instrument and same bytes. Groups of one seed share gains, whichever is made
+    first."""
 
     date: str = Field(default="2026-01-25", pattern=r"^\d{4}-\d\d-\d\d$")
     """First UTC day. A group is at the first transit of its Right Ascension after 0 h."""
     ra_deg: float = Field(default=24.4221, ge=0, lt=360)
-    """ICRS Right Ascension on the meridian at the middle of the first group (default: 3C48), degrees; in a campaign the calibrator's."""
+    """ICRS Right Ascension on the meridian at the middle of the first group (default: 3C48),
+    degrees; in a campaign the calibrator's."""
     dec_deg: float = Field(default=33.0, gt=-50, lt=90)
-    """Apparent Declination that the dishes point to, degrees."""
+    """Apparent Declination of the pointing, degrees."""
     time: str = ""
-    """UTC of the first integration's midpoint, such as 2026-01-25T22:26:05, instead of date and Right Ascension."""
+    """UTC of the first integration's midpoint, such as 2026-01-25T22:26:05, instead of date and
+    Right Ascension."""
     groups: int = Field(default=1, ge=1, le=250)
     """Consecutive groups of a single campaign, 309.24 s apart."""
 
@@ -38,14 +42,15 @@ class SimulateOptions(StageOptions):
     days: int = Field(default=150, ge=1, le=1000)
     """Demo: days from the first epoch to the last."""
     calibrate_every: int = Field(default=4, ge=1)
-    """Demo: every how many epochs the calibrator is observed too; the first epoch always."""
+    """Demo: the calibrator is observed in every so many-th epoch, the first one included."""
     target_ra_deg: float = Field(default=38.9, ge=0, lt=360)
     """Demo: ICRS Right Ascension of the target field, degrees."""
 
     nvss: bool = True
-    """Fill the sky with the NVSS sources of the beam, and with the flux standards of Perley and Butler (2017)."""
+    """Fill the sky with the NVSS sources of the beam, and with the flux standards of Perley and
+    Butler (2017)."""
     sources: ObjectURI = ""
-    """URI of a list of sources of your own, JSON or CSV (docs/simulate.md)."""
+    """URI of your own list of sources, JSON or CSV (docs/simulate.md)."""
     faintest_jy: float = Field(default=0.004, ge=0)
     """Leave out sources whose flux, seen through the beam, is below this in every group, Jy."""
     beam: Literal["airy", "uniform"] = "airy"
@@ -54,7 +59,7 @@ class SimulateOptions(StageOptions):
     """Average over each integration and channel, as a correlator does."""
 
     sefd_jy: float = Field(default=6000.0, ge=0)
-    """System equivalent flux density of an antenna, which sets the noise; 0 for none."""
+    """System equivalent flux density of an antenna, which sets the noise; 0 for no noise."""
     gains: Literal["drifting", "unit"] = "drifting"
     """Bandpass and drifting gains in correlator units, or data in Jy."""
     amplitude_drift: float = Field(default=0.01, ge=0)
@@ -66,7 +71,8 @@ class SimulateOptions(StageOptions):
     delay_ns: float = Field(default=0.02, ge=0)
     """Rms of the antennas' residual delays, ns."""
     flux_scale_error: float = Field(default=0.05, ge=0)
-    """Rms of the error of the flux scale that all sources of a target epoch share; calibrator groups have none."""
+    """Rms of the error of the flux scale that all sources of a target epoch share; calibrator
+    groups have none."""
 
     rfi: Literal["none", "narrow", "burst", "both"] = "none"
     """Interference from the horizon: narrow carriers, broad bursts of one integration."""

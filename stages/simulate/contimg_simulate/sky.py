@@ -1,27 +1,25 @@
-"""The simulated sky: catalogue sources, flux standards and lists of one's own, with how each changes in time."""
+"""The simulated sky: catalogue sources, flux standards and user lists, with their light curves."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.polynomial.polynomial import polyval
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from contimg.astro.catalogues import nvss as catalogue
 from contimg.runtime.errors import BadInputError
+from contimg_simulate.frame import Floats, unit_vectors
 from contimg_simulate.lightcurves import Curve, Steady
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-Floats = npt.NDArray[np.float64]
-
 REFERENCE_HZ = 1.4e9
-"""Where a list's fluxes hold, and NVSS's."""
-SAME_DEG = 60 / 3600
+"""Frequency of a list's fluxes, and of NVSS's."""
+MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue row nearer than this to a standard or to a listed source is that source."""
 SPECTRAL_INDEX, SPECTRAL_SPREAD = -0.7, 0.2
 """Mean and scatter of the spectral indices that catalogue sources are given, S ~ nu^alpha."""
@@ -33,10 +31,11 @@ STANDARDS: Mapping[str, tuple[float, float, tuple[float, ...]]] = {
     "3C286": (202.78453333, 30.50915556, (1.2481, -0.4507, -0.1798, 0.0357)),
     "3C295": (212.8355, 52.20277, (1.4701, -0.7658, -0.2780, -0.0347, 0.0399)),
 }
-"""ICRS place (deg) and log10 S(Jy) as a polynomial in log10 nu(GHz): Perley & Butler 2017, ApJS 230, 7, table 6."""
+"""ICRS position (deg) and log10 S(Jy) as a polynomial in log10 nu(GHz): Perley & Butler 2017, ApJS
+230, 7, table 6."""
 
 
-class Source(BaseModel):
+class SkySource(BaseModel):
     """A point source, unpolarized."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,97 +55,75 @@ class Source(BaseModel):
     def spectrum_jy(self, frequency_hz: Floats, mjd: float) -> Floats:
         """Return the flux at each frequency at a UTC date."""
         if self.polynomial:
-            quiet = 10 ** np.polynomial.polynomial.polyval(
-                np.log10(frequency_hz / 1e9), self.polynomial
-            )
+            quiet = 10 ** polyval(np.log10(frequency_hz / 1e9), self.polynomial)
         else:
             quiet = self.flux_jy * (frequency_hz / REFERENCE_HZ) ** self.alpha
         return np.asarray(quiet * self.curve.factor(mjd, frequency_hz))
 
 
-def standards() -> list[Source]:
+def standards() -> list[SkySource]:
     """Return the flux standards as sources."""
     made = []
     for name, (ra, dec, polynomial) in STANDARDS.items():
-        flux = 10 ** float(
-            np.polynomial.polynomial.polyval(np.log10(REFERENCE_HZ / 1e9), polynomial)
+        flux = 10 ** float(polyval(np.log10(REFERENCE_HZ / 1e9), polynomial))
+        made.append(
+            SkySource(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, polynomial=polynomial)
         )
-        made.append(Source(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, polynomial=polynomial))
     return made
 
 
-def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[Source]:
-    """Return the NVSS sources around an ICRS place; each has a spectral index of its own that depends on its place and the seed."""
-    from contimg.astro.catalogues import nvss as catalogue
-
+def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[SkySource]:
+    """Return NVSS sources around a position; spectral indices depend on position and seed alone."""
     rows = catalogue().within(ra_deg, dec_deg, radius_deg)
-    return [
-        Source(
-            name=str(name),
-            ra_deg=float(ra),
-            dec_deg=float(dec),
-            flux_jy=float(flux),
-            alpha=_index(float(ra), float(dec), seed),
-        )
-        for name, ra, dec, flux in zip(
-            rows.name, rows.ra_deg, rows.dec_deg, rows.flux_jy, strict=True
-        )
-    ]
+    made = []
+    for name, *values in zip(rows.name, rows.ra_deg, rows.dec_deg, rows.flux_jy, strict=True):
+        ra, dec, flux = map(float, values)
+        rng = np.random.default_rng([seed, 7, round(ra * 1e4), round((dec + 90) * 1e4)])
+        alpha = round(float(rng.normal(SPECTRAL_INDEX, SPECTRAL_SPREAD)), 3)
+        made.append(SkySource(name=str(name), ra_deg=ra, dec_deg=dec, flux_jy=flux, alpha=alpha))
+    return made
 
 
-def merge(first: Sequence[Source], others: Sequence[Source]) -> list[Source]:
-    """Return `first` and those of `others` that are none of `first` by place; sorted by name."""
+def merge_sources(first: Sequence[SkySource], others: Sequence[SkySource]) -> list[SkySource]:
+    """Return `first`, and those of `others` that are not in it by position; sorted by name."""
     if first and others:
-        nearest = np.max(_vectors(others) @ _vectors(first).T, axis=1)
-        others = [
-            other
-            for other, cosine in zip(others, nearest, strict=True)
-            if cosine < np.cos(np.deg2rad(SAME_DEG))
-        ]
+        # Hour angle is minus Right Ascension here; only angles between sources matter.
+        one, two = (unit_vectors(-ra, dec) for ra, dec in map(positions_rad, (first, others)))
+        match = np.max(two @ one.T, axis=1) >= np.cos(np.deg2rad(MATCH_RADIUS_DEG))
+        others = [other for other, same in zip(others, match, strict=True) if not same]
     return sorted([*first, *others], key=lambda source: source.name)
 
 
-def read_sources(data: bytes, uri: str) -> list[Source]:
-    """Read a list of sources: JSON (a list of objects) or CSV with a header line, with the fields of `Source`.
+def positions_rad(sources: Sequence[SkySource]) -> Floats:
+    """Return ICRS RA and Dec, shape (2, N)."""
+    places = np.array([(s.ra_deg, s.dec_deg) for s in sources], dtype=np.float64)
+    return np.asarray(np.deg2rad(places.reshape(-1, 2)).T)
 
-    A CSV's `curve` column holds JSON, such as ``{"kind": "flare", "peak_mjd": 61100}``; empty means steady.
+
+def read_sources(data: bytes, uri: str) -> list[SkySource]:
+    """Read a list of sources: JSON (a list of objects) or CSV with a header line.
+
+    Both have the fields of `SkySource`. A CSV's `curve` column holds JSON, such as
+    ``{"kind": "flare", "peak_mjd": 61100}``; empty means steady.
 
     Raises
     ------
     BadInputError
-        If it is neither, or a row cannot be a source.
+        If it is neither, or a row is no valid source.
     """
     try:
         text = data.decode()
-        rows: Any = json.loads(text) if text.lstrip().startswith("[") else _csv_rows(text)
-        return TypeAdapter(list[Source]).validate_python(rows)
+        if text.lstrip().startswith("["):
+            rows: list[dict[str, Any]] = json.loads(text)
+        else:
+            table = csv.DictReader(io.StringIO(text))
+            rows = [{key: v for key, v in row.items() if v not in {"", None}} for row in table]
+            rows = [r | {"curve": json.loads(r["curve"])} if "curve" in r else r for r in rows]
+        return TypeAdapter(list[SkySource]).validate_python(rows)
     except (ValueError, ValidationError) as error:
-        wanted = "a JSON list or CSV of sources (name, ra_deg, dec_deg, flux_jy[, alpha, curve])"
-        raise BadInputError(
-            uri,
-            f"expected {wanted}, found {error!s}.",
-            "Correct the list; docs/simulate.md has an example.",
-        ) from error
-
-
-def _csv_rows(text: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for row in csv.DictReader(io.StringIO(text)):
-        given: dict[str, Any] = {
-            key: value for key, value in row.items() if value not in {"", None}
-        }
-        rows.append({**given, "curve": json.loads(given["curve"])} if "curve" in given else given)
-    return rows
-
-
-def _vectors(sources: Sequence[Source]) -> Floats:
-    places = np.deg2rad(np.array([(s.ra_deg, s.dec_deg) for s in sources]).reshape(-1, 2))
-    ra, dec = places.T
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-
-
-def _index(ra_deg: float, dec_deg: float, seed: int) -> float:
-    place = [round(ra_deg * 1e4), round((dec_deg + 90) * 1e4)]
-    return round(
-        float(np.random.default_rng([seed, 7, *place]).normal(SPECTRAL_INDEX, SPECTRAL_SPREAD)), 3
-    )
+        problem = (
+            "This is no JSON list or CSV of sources (name, ra_deg, dec_deg, flux_jy[, alpha,"
+            f" curve]): {error!s}."
+        )
+        remedy = "Correct the list; docs/simulate.md has an example."
+        raise BadInputError(uri, problem, remedy) from error

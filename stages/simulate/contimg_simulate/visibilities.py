@@ -1,8 +1,9 @@
 """Exact visibilities of point sources for an array that is fringe-stopped on the meridian.
 
-Convention of the telescope's files: vis = conj(A) B with uvw = B - A. A plane wave from direction s reaches an antenna at
-p by (p . s) / c earlier than the origin, so that vis = sum of S exp(+2 pi i nu (p_B - p_A) . (s - s0) / c), where s0 is the
-phase centre (hour angle 0 and the pointing's Declination), which moves with the sky inside each integration.
+Convention of the telescope's files: vis = conj(A) B with uvw = B - A. A plane wave from direction s
+reaches an antenna at p by (p . s) / c earlier than the origin, so vis = sum of
+S exp(+2 pi i nu (p_B - p_A) . (s - s0) / c), where s0 is the phase centre (hour angle 0 and the
+Declination of the pointing), which moves with the sky inside each integration.
 """
 
 from __future__ import annotations
@@ -11,33 +12,46 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg_simulate.frame import EARTH_RATE_RAD_S
-
-Floats = npt.NDArray[np.float64]
-Floats32 = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
-Complexes64 = npt.NDArray[np.complex64]
+from contimg_simulate.frame import EARTH_RATE_RAD_S, Complexes64, Floats, Floats32, Integers
 
 
-def delays(positions_m: Floats, offsets: Floats, turning: Floats) -> tuple[Floats, Floats]:
-    """Return each source's residual delay at each antenna and its rate.
+class _Paths(NamedTuple):
+    """Delays, their rates, and the factors to half the phase inside an integration and channel."""
+
+    delay_s: Floats
+    rate: Floats
+    per_rate: float
+    per_delay: float
+
+
+class Receivers(NamedTuple):
+    """What the antennas do to a signal in one integration."""
+
+    gain: Complexes64
+    """Voltage gains, shape (A, channels, 2), correlator units per square root of Jy:
+    vis = conj(gain_A) gain_B sky."""
+    sigma: Floats32
+    """Shape (A,): the product of two antennas' is the noise of the real part of their visibility,
+    Jy."""
+    system: Floats32
+    """System equivalent flux density, which the autocorrelations show, shape (A,), Jy."""
+
+
+def compute_delays(positions_m: Floats, offsets: Floats, turning: Floats) -> tuple[Floats, Floats]:
+    """Return the residual delay (s) of each source at each antenna, and its rate (s/s): (N, A).
 
     Parameters
     ----------
     positions_m
         Antennas in the telescope's frame, shape (A, 3).
     offsets
-        Unit vector of the source minus that of the phase centre, shape (N, 3).
+        Unit vector of the source less that of the phase centre, shape (N, 3).
     turning
-        The part of `offsets` that turns with the sky about the pole, shape (N, 3): all of it for a source in the sky.
-
-    Returns
-    -------
-    Delay, seconds, and its rate, s/s, both of shape (N, A).
+        The part of `offsets` that turns with the sky about the pole, shape (N, 3): all of it for a
+        source in the sky.
     """
     x, y, _ = turning.T
     moved = np.stack([y, -x, np.zeros_like(x)], axis=1) * EARTH_RATE_RAD_S
@@ -57,7 +71,7 @@ def predict(
     Parameters
     ----------
     delay_s, rate
-        From `delays`, shape (N, A).
+        From `compute_delays`, shape (N, A).
     flux_jy
         Apparent flux, shape (N, channels).
     frequency_hz
@@ -65,40 +79,32 @@ def predict(
     pairs
         Index of the first and of the second antenna of each baseline.
     smear
-        Length of the integration (s) and width of a channel (Hz) over which the signal was averaged; 0 for none.
+        Length of the integration (s) and width of a channel (Hz) over which the signal was
+        averaged; 0 for none.
 
     Notes
     -----
-    The mean of exp(i phase) over an integration and a channel in which the phase is linear is the product of two sinc
-    functions (Thompson, Moran & Swenson 2017, sections 6.3 and 6.4); the second derivative of the phase is 1e-6 of that.
+    The mean of exp(i phase) over an integration and a channel in which the phase is linear is the
+    product of two sinc functions (Thompson, Moran & Swenson 2017, sections 6.3 and 6.4); the second
+    derivative of the phase is 1e-6 of that.
     """
     out = np.zeros((len(pairs[0]), len(frequency_hz)), np.complex64)
     if len(delay_s):
-        half = math.pi * smear[0] * float(frequency_hz.mean()), math.pi * smear[1]
-        detune = (frequency_hz / frequency_hz.mean() - 1).astype(np.float32)
-        phasors = _phasors(delay_s, frequency_hz)
-        _accumulate(
-            _Paths(delay_s, rate, *half),
-            np.ascontiguousarray(flux_jy.T),
-            phasors,
-            detune,
-            pairs,
-            out,
+        middle = frequency_hz.mean()
+        paths = _Paths(
+            delay_s=delay_s,
+            rate=rate,
+            per_rate=math.pi * smear[0] * float(middle),
+            per_delay=math.pi * smear[1],
         )
+        phasors = _compute_phasors(delay_s, frequency_hz)
+        detune = (frequency_hz / middle - 1).astype(np.float32)
+        _add_sources(paths, np.ascontiguousarray(flux_jy.T), phasors, detune, pairs, out)
     return out
 
 
-class _Paths(NamedTuple):
-    """Delays and their rates, and what turns them into half the phase that passes inside an integration and a channel."""
-
-    delay_s: Floats
-    rate: Floats
-    per_rate: float
-    per_delay: float
-
-
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _phasors(delay_s: Floats, frequency_hz: Floats) -> tuple[Floats32, Floats32]:
+def _compute_phasors(delay_s: Floats, frequency_hz: Floats) -> tuple[Floats32, Floats32]:
     """Return cosine and sine of each antenna's phase, shape (A, channels, N)."""
     sources, antennas = delay_s.shape
     real = np.empty((antennas, frequency_hz.size, sources), np.float32)
@@ -115,7 +121,7 @@ def _phasors(delay_s: Floats, frequency_hz: Floats) -> tuple[Floats32, Floats32]
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _sinc(x: float) -> tuple[float, float]:
-    """Return sin(x)/x, and x times its slope, which is cos(x) - sin(x)/x; series where they are good to 1e-7, for speed."""
+    """Return sin(x)/x and cos(x) - sin(x)/x, x times its slope; a series to 1e-7, for speed."""
     y = x * x
     if y < 1.0:
         value = 1.0 - y / 6 * (1.0 - y / 20 * (1.0 - y / 42 * (1.0 - y / 72)))
@@ -124,7 +130,7 @@ def _sinc(x: float) -> tuple[float, float]:
 
 
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
-def _accumulate(
+def _add_sources(
     paths: _Paths,
     flux: Floats32,
     phasors: tuple[Floats32, Floats32],
@@ -132,7 +138,7 @@ def _accumulate(
     pairs: tuple[Integers, Integers],
     out: Complexes64,
 ) -> None:
-    """Add every source to every baseline; the inner loop sums over sources, which the compiler makes SIMD."""
+    """Add every source to every baseline; the compiler vectorizes the inner loop over sources."""
     real, imaginary = phasors
     level, slope = np.empty(flux.shape[1], np.float32), np.empty(flux.shape[1], np.float32)
     for b in range(pairs[0].size):
@@ -140,7 +146,7 @@ def _accumulate(
         for s in range(level.size):
             in_time, bend = _sinc(paths.per_rate * (paths.rate[s, j] - paths.rate[s, i]))
             in_band, _ = _sinc(paths.per_delay * (paths.delay_s[s, j] - paths.delay_s[s, i]))
-            # The phase goes with frequency: to first order across the subband, which is 0.4 % either way.
+            # The phase goes with frequency: to first order across a subband, 0.4 % either way.
             level[s], slope[s] = in_time * in_band, bend * in_band
         for c in range(detune.size):
             ri, ii, rj, ij, row = real[i, c], imaginary[i, c], real[j, c], imaginary[j, c], flux[c]
@@ -152,17 +158,6 @@ def _accumulate(
             out[b, c] = complex(re, im)
 
 
-class Receivers(NamedTuple):
-    """What the antennas do to a signal in one integration."""
-
-    gain: Complexes64
-    """Voltage gains, shape (A, channels, 2), correlator units per square root of Jy: vis = conj(gain_A) gain_B sky."""
-    sigma: Floats32
-    """Shape (A,): the product of two antennas' is the noise of the real part of their visibility, Jy."""
-    system: Floats32
-    """System equivalent flux density, which the autocorrelations show, shape (A,), Jy."""
-
-
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
 def receive(
     sky: Complexes64,
@@ -171,16 +166,15 @@ def receive(
     pairs: tuple[Integers, Integers],
     out: Complexes64,
 ) -> None:
-    """Turn one integration's visibilities into what the correlator writes: gains, system temperature and noise.
+    """Add system temperature and noise to one integration, and apply the gains.
 
     Parameters
     ----------
     sky
         Shape (baselines, channels), Jy.
-    receivers
-        The antennas.
     noise
-        Normal numbers, shape (baselines, channels, 2, 2): polarization, then real and imaginary part.
+        Normal numbers, shape (baselines, channels, 2, 2): polarization, then real and imaginary
+        part.
     pairs
         Index of the first and of the second antenna of each baseline.
     out
@@ -194,12 +188,11 @@ def receive(
         for c in range(sky.shape[1]):
             for p in range(2):
                 if i == j:
-                    # A power is real, and its scatter is that of a complex visibility's both parts together.
+                    # A power is real; its scatter is that of both parts of a visibility together.
                     power = sky[b, c].real + system[i] + root * spread * noise[b, c, p, 0]
                     level = gain[i, c, p].real ** 2 + gain[i, c, p].imag ** 2
                     out[b, c, p] = complex(power * level, np.float32(0))
                 else:
-                    field = sky[b, c] + complex(
-                        spread * noise[b, c, p, 0], spread * noise[b, c, p, 1]
-                    )
-                    out[b, c, p] = gain[i, c, p].conjugate() * gain[j, c, p] * field
+                    x, y = spread * noise[b, c, p, 0], spread * noise[b, c, p, 1]
+                    signal = sky[b, c] + complex(x, y)
+                    out[b, c, p] = gain[i, c, p].conjugate() * gain[j, c, p] * signal

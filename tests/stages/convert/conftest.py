@@ -1,6 +1,7 @@
-"""A small telescope of our own that writes UVH5 groups as the correlator does, with visibilities from pyuvdata's geometry.
+"""A small telescope that writes UVH5 groups as the correlator does.
 
-It shares no code with the stage: apparent places come from pyuvdata, fringes are summed source by source.
+It shares no code with the stage: apparent places come from pyuvdata, fringes are summed source by
+source.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ STATIONS = (3, 24, 51, 68, 90, 101, 103, 109, 115, 116)
 
 @dataclass(frozen=True)
 class Observation:
-    """What a group holds; every test changes what it is about."""
+    """What a group holds; each test changes what it is about."""
 
     start_jd: float = 2461066.4350
     dec_deg: float = 33.0
@@ -66,7 +67,7 @@ class Observation:
 
     @property
     def pairs(self) -> np.ndarray:
-        """Antenna numbers of each baseline, autos among them; some come the wrong way round, as on the telescope."""
+        """Antenna numbers of each baseline, with autos; some are reversed, as at the telescope."""
         numbers = [station - 1 for station in STATIONS]
         pairs = [(a, b) for i, a in enumerate(numbers) for b in numbers[i:]]
         return np.array([(b, a) if b == 100 or (b == 114 and a > 50) else (a, b) for a, b in pairs])
@@ -90,7 +91,10 @@ class Observation:
         return found
 
     def visibilities(self, frequencies_hz: np.ndarray, seed: int) -> np.ndarray:
-        """V of (antenna 1, antenna 2) in pyuvdata's sense, fringes stopped at the meridian; shape (times, baselines, channels)."""
+        """V of (antenna 1, antenna 2) in pyuvdata's sense, fringes stopped at the meridian.
+
+        Shape (times, baselines, channels).
+        """
         use_offline_iers()
         positions, pairs = self.positions_m, self.pairs
         baselines = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ to_local(LOCATION.lon.rad)
@@ -120,34 +124,29 @@ class Observation:
 
     def write(self, store: Path, indices: tuple[int, ...] | None = None) -> Path:
         """Write the subbands and the group's record; return the record's path."""
-        indices = tuple(range(self.subbands)) if indices is None else indices
         t0 = utc_of_jd(self.times_jd[0])
         folder = store / "incoming" / f"{t0:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True)
-        files = {
-            index: self.write_subband(folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5", index)
-            for index in indices
-        }
-        return self.write_record(store, files)
-
-    def write_record(self, store: Path, files: dict[int, Path]) -> Path:
-        t0 = utc_of_jd(self.times_jd[0])
+        subbands = []
+        for index in range(self.subbands) if indices is None else indices:
+            path = folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
+            self.write_subband(path, index)
+            subbands.append(
+                Subband(
+                    index=index,
+                    uri=str(path.relative_to(store)),
+                    size=path.stat().st_size,
+                    modified=datetime(2026, 1, 26, tzinfo=UTC),
+                )
+            )
         record = GroupRecord(
             id=group_id(t0),
             attempt=1,
             t0=t0,
             duration_s=(self.integrations - 1) * self.integration_s,
             dec_deg=self.dec_deg,
-            subbands=tuple(
-                Subband(
-                    index=i,
-                    uri=str(p.relative_to(store)),
-                    size=p.stat().st_size,
-                    modified=datetime(2026, 1, 26, tzinfo=UTC),
-                )
-                for i, p in sorted(files.items())
-            ),
-            missing=tuple(i for i in range(16) if i not in files),
+            subbands=tuple(subbands),
+            missing=tuple(set(range(16)) - {subband.index for subband in subbands}),
         )
         path = store / "groups" / f"{record.name}.json"
         path.parent.mkdir(exist_ok=True)
@@ -155,82 +154,63 @@ class Observation:
         return path
 
     def write_subband(self, path: Path, index: int) -> Path:
-        pairs, frequencies = self.pairs, self.frequencies_hz(index)
-        shape = (self.integrations * len(pairs), 1, self.channels, 2)
-        one = self.visibilities(frequencies, 2 * index).reshape(shape[:-1])
-        two = self.visibilities(frequencies, 2 * index + 1).reshape(shape[:-1])
+        frequencies = self.frequencies_hz(index)
+        shape = (self.integrations * len(self.pairs), 1, self.channels, 2)
+        one, two = (
+            self.visibilities(frequencies, 2 * index + pol).reshape(shape[:-1]) for pol in (0, 1)
+        )
+        datasets = {
+            "visdata": np.stack([one, 2 * two], axis=-1).astype(np.complex64),
+            "flags": np.zeros(shape, bool),
+            "nsamples": np.full(shape, self.nsamples, np.float32),
+        }
         with h5py.File(path, "w") as file:
             self._write_header(file.create_group("Header"), frequencies)
-            data = file.create_group("Data")
-            data.create_dataset(
-                "visdata",
-                data=np.stack([one, 2 * two], axis=-1).astype(np.complex64),
-                **self.layout,
-            )
-            data.create_dataset("flags", data=np.zeros(shape, bool), **self.layout)
-            data.create_dataset(
-                "nsamples", data=np.full(shape, self.nsamples, np.float32), **self.layout
-            )
+            for name, values in datasets.items():
+                file.create_dataset(f"Data/{name}", data=values, **self.layout)
         return path
 
     def _write_header(self, header: h5py.Group, frequencies: np.ndarray) -> None:
-        pairs, positions = self.pairs, self.positions_m
-        uvw = (
-            (positions[pairs[:, 1]] - positions[pairs[:, 0]])
-            @ to_local(LOCATION.lon.rad)
-            @ meridian(np.radians(self.dec_deg)).T
-        )
-        repeat = {
-            "ant_1_array": pairs[:, 0],
-            "ant_2_array": pairs[:, 1],
-            "uvw_array": uvw.astype(np.float32),
-        }
-        for name, value in repeat.items():
-            header[name] = np.concatenate([value] * self.integrations)
-        header["time_array"] = np.repeat(self.times_jd, len(pairs))
-        header["integration_time"] = np.full(len(pairs) * self.integrations, self.integration_s)
-        header["freq_array"], header["channel_width"], header["spw_array"] = (
-            frequencies[None],
-            self.width_hz,
-            np.array([1]),
-        )
-        for name, value in (
-            ("telescope_name", b"OVRO_MMA"),
-            ("instrument", b"DSA"),
-            ("object_name", b"search"),
-        ):
-            header[name] = np.bytes_(value)
-        header["phase_type"], header["history"], header["version"] = (
-            np.bytes_(b"drift"),
-            np.bytes_(b"test"),
-            np.bytes_(b"1.0"),
-        )
-        header["latitude"], header["longitude"] = LOCATION.lat.deg, LOCATION.lon.deg
-        header["altitude"] = LOCATION.height.value
-        header["antenna_names"], header["antenna_numbers"] = (
-            np.array(stations().names, "S4"),
-            np.arange(len(positions)),
-        )
-        header["antenna_positions"], header["antenna_diameters"] = (
-            positions,
-            np.full(len(positions), 4.65),
-        )
-        header["polarization_array"] = np.array([-5, -6])
-        counts = {
+        pairs, positions, times = self.pairs, self.positions_m, self.integrations
+        axes = to_local(LOCATION.lon.rad) @ meridian(np.radians(self.dec_deg)).T
+        uvw = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ axes
+        values = {
+            "ant_1_array": np.tile(pairs[:, 0], times),
+            "ant_2_array": np.tile(pairs[:, 1], times),
+            "uvw_array": np.tile(uvw.astype(np.float32), (times, 1)),
+            "time_array": np.repeat(self.times_jd, len(pairs)),
+            "integration_time": np.full(len(pairs) * times, self.integration_s),
+            "freq_array": frequencies[None],
+            "channel_width": self.width_hz,
+            "spw_array": np.array([1]),
+            "polarization_array": np.array([-5, -6]),
+            "telescope_name": np.bytes_(b"OVRO_MMA"),
+            "instrument": np.bytes_(b"DSA"),
+            "object_name": np.bytes_(b"search"),
+            "phase_type": np.bytes_(b"drift"),
+            "history": np.bytes_(b"test"),
+            "version": np.bytes_(b"1.0"),
+            "latitude": LOCATION.lat.deg,
+            "longitude": LOCATION.lon.deg,
+            "altitude": LOCATION.height.value,
+            "antenna_names": np.array(stations().names, "S4"),
+            "antenna_numbers": np.arange(len(positions)),
+            "antenna_positions": positions,
+            "antenna_diameters": np.full(len(positions), 4.65),
             "Nants_data": len(STATIONS),
             "Nants_telescope": len(positions),
             "Nbls": len(pairs),
             "Nspws": 1,
             "Npols": 2,
-            "Nblts": len(pairs) * self.integrations,
-            "Ntimes": self.integrations,
+            "Nblts": len(pairs) * times,
+            "Ntimes": times,
             "Nfreqs": self.channels,
+            "extra_keywords/phase_center_dec": np.radians(self.dec_deg),
+            "extra_keywords/ha_phase_center": 0.0,
+            "extra_keywords/phase_center_epoch": np.bytes_(b"HADEC"),
         }
-        for name, value in counts.items():
+        for name, value in values.items():
             header[name] = value
-        extra = header.create_group("extra_keywords")
-        extra["phase_center_dec"], extra["ha_phase_center"] = np.radians(self.dec_deg), 0.0
-        extra["phase_center_epoch"] = np.bytes_(b"HADEC")
 
     def but(self, **changes: Any) -> Observation:
         return replace(self, **changes)
@@ -257,7 +237,7 @@ def observation() -> Observation:
 
 @dataclass(frozen=True)
 class Converted:
-    """What one run of the stage left."""
+    """The result of one run of the stage."""
 
     outcome: StageResult
     context: Context
@@ -280,13 +260,13 @@ def convert(record: Path, scratch: Path, **options: Any) -> Converted:
 
 @pytest.fixture(scope="session")
 def two_sources() -> Observation:
-    """One source in the middle, one off to the north-east and one to the south-west; no noise."""
+    """Return one source in the middle, one to the north-east, one to the south-west; no noise."""
     return Observation(sources=((0.0, 0.0, 1.0), (0.9, 0.7, 0.5), (-1.1, -0.4, 0.2)))
 
 
 @pytest.fixture(scope="session")
 def group(two_sources: Observation, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The record of a written group; nobody may change its files."""
+    """Return the record of a written group; tests must not change its files."""
     return two_sources.write(tmp_path_factory.mktemp("store"))
 
 

@@ -1,4 +1,4 @@
-"""What `contimg export-ms` makes opens in CASA, and CASA sees the sky in it."""
+"""`contimg export-ms`: CASA opens its MS and sees the sky in it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import pytest
 from chain import Chain
 from contimg.astro.measures import casa_environment
 from contimg.runtime import child
-from contimg.runtime.errors import Exit
+from contimg.runtime.console import Console
+from contimg.runtime.errors import BadInputError, Exit, NoSourcesError, UsageError
+from contimg.runtime.options import parse
+from contimg_convert.export import COLUMNS, run
+from contimg_convert.options import EXPORT_MS, ExportOptions
 
-BIN = Path(sys.executable).parent
 CASA = """
 import json, sys
 from casatasks import flagdata, imstat, tclean, visstat
@@ -27,19 +30,21 @@ ms = sys.argv[1]
 tb = table(); tb.open(ms); columns, rows = tb.colnames(), tb.nrows(); tb.close()
 flags = flagdata(ms, mode="summary")
 amplitude = visstat(ms, axis="amp", datacolumn="corrected")
-tclean(ms, imagename=sys.argv[2], datacolumn="corrected", imsize=512, cell="6arcsec", niter=0, weighting="natural", stokes="I")
+tclean(ms, imagename=sys.argv[2], datacolumn="corrected", imsize=512, cell="6arcsec", niter=0,
+       weighting="natural", stokes="I")
 image = imstat(sys.argv[2] + ".image")
 print(json.dumps({
     "columns": columns, "rows": rows, "flagged": flags["flagged"], "total": flags["total"],
-    "amplitude": [float(value["mean"]) for value in amplitude.values()], "peak": float(image["max"][0]), "at": image["maxposf"],
+    "amplitude": [float(value["mean"]) for value in amplitude.values()],
+    "peak": float(image["max"][0]), "at": image["maxposf"],
 }))
 """
 
 
-def contimg(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BIN / "contimg", *map(str, words)], capture_output=True, text=True, check=False
-    )
+def export(ms: str, folder: Path, **options: Any) -> Path:
+    """Export in this process; return the MS."""
+    chosen = ExportOptions(ms=ms, folder=folder, **options)
+    return Path(run(chosen, Console("export-ms", {}), os.environ)["ms"])
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +67,17 @@ def degrees(position: str) -> tuple[float, float]:
     return 15 * (hours + minutes / 60 + seconds / 3600), -size if dec.startswith("-") else size
 
 
-def test_casa_opens_it_and_sees_the_source(artifact: tuple[str, Any], tmp_path: Path) -> None:
+def test_casa_sees_source_in_export(
+    artifact: tuple[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     uri, seen = artifact
-    done = contimg("export-ms", uri, tmp_path / "classic")
-    assert done.returncode == 0, done.stderr
-    assert "not calibrated" in done.stderr
-    ms = json.loads(done.stdout)["ms"]
+    ms = export(uri, tmp_path / "classic")
+    assert "not calibrated" in capsys.readouterr().err
     log = tmp_path / "casa.log"
-    child.run(
-        [sys.executable, "-c", CASA, ms, str(tmp_path / "dirty")],
-        log,
-        120,
-        casa_environment(os.environ),
-        cwd=tmp_path,
-    )
+    argv = [sys.executable, "-c", CASA, str(ms), str(tmp_path / "dirty")]
+    child.run(argv, log, 120, casa_environment(os.environ), cwd=tmp_path)
     found = json.loads(log.read_text().splitlines()[-1])
-    assert {"DATA", "MODEL_DATA", "CORRECTED_DATA", "WEIGHT_SPECTRUM", "FLAG"} <= set(
-        found["columns"]
-    )
+    assert {*COLUMNS, "FLAG"} <= set(found["columns"])
     assert found["rows"] == 55 * seen.integrations
     # One of sixteen subbands is missing.
     assert found["flagged"] / found["total"] == pytest.approx(1 / 16)
@@ -93,62 +91,64 @@ def test_casa_opens_it_and_sees_the_source(artifact: tuple[str, Any], tmp_path: 
     assert at[1] - np.degrees(dec) == pytest.approx(0, abs=6 / 3600)
 
 
-def test_it_does_not_write_over_one(artifact: tuple[str, Any], tmp_path: Path) -> None:
-    uri, _ = artifact
-    assert contimg("export-ms", uri, tmp_path).returncode == 0
-    again = contimg("export-ms", uri, tmp_path)
-    assert again.returncode == Exit.USAGE
-    assert "expected no such folder, found one. Remove it" in again.stderr
+def test_existing_ms_is_not_overwritten(artifact: tuple[str, Any], tmp_path: Path) -> None:
+    export(artifact[0], tmp_path)
+    with pytest.raises(UsageError, match=r"The folder exists already\. Remove it"):
+        export(artifact[0], tmp_path)
     assert not list(tmp_path.glob(".part-*"))
 
 
-def test_a_model_of_nothing_is_refused(artifact: tuple[str, Any], tmp_path: Path) -> None:
-    done = contimg("export-ms", artifact[0], tmp_path, "--model", "field", "--least-mjy", "1e6")
-    assert done.returncode == Exit.NO_SOURCES
-    assert "Lower --least-mjy" in done.stderr
+def test_model_without_sources_is_refused(artifact: tuple[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(NoSourcesError, match="Lower --least-mjy"):
+        export(artifact[0], tmp_path, model="field", least_mjy=1e6)
     assert not list(tmp_path.iterdir())
 
 
-def test_flags_of_another_group_are_refused(
+def test_flags_of_other_group_are_refused(
     artifact: tuple[str, Any], small_chain: Chain, tmp_path: Path
 ) -> None:
-    done = contimg("export-ms", artifact[0], tmp_path, "--flags", small_chain.flags)
-    assert done.returncode == Exit.BAD_INPUT
-    assert "Name the flags of this group" in done.stderr
+    with pytest.raises(BadInputError, match="Name the flags of this group"):
+        export(artifact[0], tmp_path, flags=small_chain.flags)
 
 
-def test_calibrated_data_agree_with_the_model(small_chain: Chain, tmp_path: Path) -> None:
-    words = [
-        "--flags",
-        small_chain.flags,
-        "--calibration",
-        small_chain.calibration,
-        "--model",
-        "field",
-        "--least-mjy",
-        "100",
-    ]
-    done = contimg("export-ms", small_chain.ms, tmp_path, *words)
-    assert done.returncode == 0, done.stderr
-    with ct.table(json.loads(done.stdout)["ms"], ack=False) as table:
-        good = (
-            ~table.getcol("FLAG")
-            & (table.getcol("ANTENNA1") != table.getcol("ANTENNA2"))[:, None, None]
-        )
+def test_calibrated_data_agree_with_model(small_chain: Chain, tmp_path: Path) -> None:
+    ms = export(
+        small_chain.ms,
+        tmp_path,
+        flags=small_chain.flags,
+        calibration=small_chain.calibration,
+        model="field",
+        least_mjy=100,
+    )
+    with ct.table(str(ms), ack=False) as table:
+        cross = table.getcol("ANTENNA1") != table.getcol("ANTENNA2")
+        good = ~table.getcol("FLAG") & cross[:, None, None]
         corrected, model, data = (
             table.getcol(name)[good] for name in ("CORRECTED_DATA", "MODEL_DATA", "DATA")
         )
         assert np.all(table.getcol("WEIGHT_SPECTRUM") > 0)
     assert good.mean() > 0.5
-    # 3C48 is 15 Jy of the model, NVSS's 16.4 Jy/beam at 1.4 GHz against Perley-Butler's 16.3 in the solve, with another spectrum.
+    # 3C48 is 15 Jy of the model, NVSS's 16.4 Jy/beam at 1.4 GHz against Perley-Butler's 16.3 in the
+    # solve, with another spectrum.
     assert np.vdot(model, corrected) / np.vdot(model, model) == pytest.approx(1, abs=0.03)
-    assert abs(np.vdot(model, data) / np.vdot(model, model)) < 0.05, "raw data are no Jy"
+    assert abs(np.vdot(model, data) / np.vdot(model, model)) < 0.05, "raw data are not in Jy"
 
 
 @pytest.mark.parametrize(
     ("words", "code"), [([], Exit.USAGE), (["--help"], Exit.DONE), (["only-one-word"], Exit.USAGE)]
 )
-def test_it_says_how_it_is_called(words: list[str], code: int) -> None:
-    done = contimg("export-ms", *words)
-    assert done.returncode == code
-    assert "export-ms" in done.stdout + done.stderr
+def test_wrong_words_print_usage(
+    words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prog = f"contimg {EXPORT_MS.name}"
+    with pytest.raises(SystemExit) as caught:
+        parse(EXPORT_MS.options, words, prog, "1", positional=EXPORT_MS.positional)
+    assert caught.value.code == code
+    assert prog in "".join(capsys.readouterr())
+
+
+def test_words_are_artifact_and_folder(artifact: tuple[str, Any], tmp_path: Path) -> None:
+    words = [artifact[0], str(tmp_path), "--model", "field"]
+    found = parse(EXPORT_MS.options, words, "contimg export-ms", "1", positional=("ms", "folder"))
+    assert found == ExportOptions(ms=artifact[0], folder=tmp_path, model="field")
+    assert EXPORT_MS.load() is run

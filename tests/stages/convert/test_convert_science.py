@@ -33,7 +33,7 @@ C = 299792458.0
 def oracle(
     group: Path, converted: Any, two_sources: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return the MS that pyuvdata writes, once it knows that the fringes were stopped at the meridian, not at the zenith."""
+    """Return pyuvdata's MS of the group, with the fringes stopped at the meridian, not the zenith."""
     files = sorted((group.parent.parent / "incoming").rglob("*.hdf5"))
     parts = [
         UVData.from_file(
@@ -45,24 +45,12 @@ def oracle(
         part.uvw_array = part.uvw_array.astype(np.float64)
         part.reorder_freqs(channel_order="freq", run_check=False)
     data = parts[0].fast_concat(parts[1:], axis="freq", run_check=False)
-    # Declination 33 deg culminates south of the zenith at 37.2 deg; a drift scan stands still in altitude and azimuth.
+    # Declination 33 deg culminates south of the zenith at 37.2 deg.
     altitude = np.pi / 2 - np.radians(37.234 - two_sources.dec_deg)
-    data.phase_center_catalog = {
-        0: {
-            "cat_name": "meridian",
-            "cat_type": "driftscan",
-            "cat_lon": np.pi,
-            "cat_lat": altitude,
-            "cat_frame": "altaz",
-            "cat_epoch": 2000.0,
-            "cat_times": None,
-            "cat_pm_ra": None,
-            "cat_pm_dec": None,
-            "cat_dist": None,
-            "cat_vrad": None,
-            "info_source": "user",
-        },
-    }
+    absent = ("cat_times", "cat_pm_ra", "cat_pm_dec", "cat_dist", "cat_vrad")
+    centre = {"cat_name": "meridian", "cat_type": "driftscan", "cat_frame": "altaz"}
+    place = {"cat_lon": np.pi, "cat_lat": altitude, "cat_epoch": 2000.0, "info_source": "user"}
+    data.phase_center_catalog = {0: {**centre, **place, **dict.fromkeys(absent)}}
     data.phase_center_id_array[:] = 0
     data._set_app_coords_helper()  # noqa: SLF001 - pyuvdata has no public way to say where data are phased
     # The azimuth of the meridian is exact, the apparent Dec follows from the geodetic latitude.
@@ -75,8 +63,8 @@ def oracle(
     with MeasurementSet(converted.ms) as ours:
         centre = ours.header.ra_rad, ours.header.dec_rad
     data.phase(lon=centre[0], lat=centre[1], phase_frame="icrs", cat_name="centre", epoch=2000.0)
-    # Left as they are (a few baselines come the wrong way round), pyuvdata 3.2.4 writes an MS with the signs of the other
-    # convention: its image is mirrored.
+    # A few baselines are reversed; pyuvdata 3.2.4 would write an MS with the signs of the other
+    # convention, whose image is mirrored.
     data.conjugate_bls("ant1<ant2")
     path = tmp_path_factory.mktemp("oracle") / "oracle.ms"
     data.write_ms(str(path), run_check=False, check_autos=False, fix_autos=False)
@@ -105,50 +93,41 @@ def subtable(path: Path, name: str, column: str) -> Any:
         return table.getcol(column)
 
 
-def test_rows_and_subtables_are_those_of_pyuvdata(converted: Any, oracle: Path) -> None:
-    ours, theirs = (
-        columns(converted.ms, "FLAG", "WEIGHT", "SIGMA", "EXPOSURE"),
-        columns(oracle, "FLAG", "WEIGHT", "SIGMA", "EXPOSURE"),
-    )
+def cosines_of(data: MeasurementSet, ra_rad: float, dec_rad: float) -> np.ndarray:
+    header = data.header
+    return np.array(direction_cosines(ra_rad, dec_rad, header.ra_rad, header.dec_rad))
+
+
+def fringes(data: MeasurementSet, cosines: np.ndarray) -> np.ndarray:
+    """Return the visibilities of 1 Jy, shape (rows, channels)."""
+    path = (data.rows.uvw_m @ cosines)[:, None]
+    return np.exp(2j * np.pi / C * path * data.header.frequencies_hz)
+
+
+def test_rows_and_subtables_match_pyuvdata(converted: Any, oracle: Path) -> None:
+    names = ("FLAG", "WEIGHT", "SIGMA", "EXPOSURE")
+    ours, theirs = columns(converted.ms, *names), columns(oracle, *names)
     for name in ("ANTENNA1", "ANTENNA2", "FLAG", "WEIGHT", "SIGMA"):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
     # MJD seconds around 5e9 in float64 resolve 1 us; Julian dates, from which both start, 40 us.
     np.testing.assert_allclose(ours["TIME"], theirs["TIME"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(ours["EXPOSURE"], theirs["EXPOSURE"], rtol=1e-12)
-    np.testing.assert_allclose(
-        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_FREQ"),
-        subtable(oracle, "SPECTRAL_WINDOW", "CHAN_FREQ"),
-        rtol=1e-12,
-    )
-    np.testing.assert_allclose(
-        subtable(converted.ms, "SPECTRAL_WINDOW", "CHAN_WIDTH"),
-        subtable(oracle, "SPECTRAL_WINDOW", "CHAN_WIDTH"),
-        rtol=1e-9,
-    )
-    assert list(subtable(converted.ms, "ANTENNA", "NAME")) == list(
-        subtable(oracle, "ANTENNA", "NAME")
-    )
-    np.testing.assert_allclose(
-        subtable(converted.ms, "ANTENNA", "POSITION"),
-        subtable(oracle, "ANTENNA", "POSITION"),
-        rtol=0,
-        atol=1e-6,
-    )
-    np.testing.assert_allclose(
-        subtable(converted.ms, "FIELD", "PHASE_DIR"),
-        subtable(oracle, "FIELD", "PHASE_DIR"),
-        rtol=0,
-        atol=1e-12,
-    )
-    np.testing.assert_array_equal(
-        subtable(converted.ms, "POLARIZATION", "CORR_TYPE"),
-        subtable(oracle, "POLARIZATION", "CORR_TYPE"),
-    )
+    for table, column, rtol, atol in (
+        ("SPECTRAL_WINDOW", "CHAN_FREQ", 1e-12, 0),
+        ("SPECTRAL_WINDOW", "CHAN_WIDTH", 1e-9, 0),
+        ("ANTENNA", "POSITION", 0, 1e-6),
+        ("FIELD", "PHASE_DIR", 0, 1e-12),
+        ("POLARIZATION", "CORR_TYPE", 0, 0),
+    ):
+        here, there = (subtable(path, table, column) for path in (converted.ms, oracle))
+        np.testing.assert_allclose(here, there, rtol=rtol, atol=atol, err_msg=column)
+    here, there = (subtable(path, "ANTENNA", "NAME") for path in (converted.ms, oracle))
+    assert list(here) == list(there)
 
 
-def test_visibilities_are_those_of_pyuvdata(converted: Any, oracle: Path) -> None:
+def test_visibilities_match_pyuvdata(converted: Any, oracle: Path) -> None:
     ours, theirs = (columns(path, "DATA", "UVW") for path in (converted.ms, oracle))
-    # Where the Earth's pole and angle are known to 5 micro-arcseconds, the path to the end of the longest baseline is to 0.1 um.
+    # The Earth's orientation is known to 5 micro-arcseconds: 0.1 um on the longest baseline.
     difference = ours["UVW"][:, 2] - theirs["UVW"][:, 2]
     np.testing.assert_allclose(difference, 0, rtol=0, atol=1e-7)
     frequencies = subtable(oracle, "SPECTRAL_WINDOW", "CHAN_FREQ")[0]
@@ -161,7 +140,7 @@ def test_visibilities_are_those_of_pyuvdata(converted: Any, oracle: Path) -> Non
     )
 
 
-def test_uvw_is_that_of_pyuvdata_but_for_the_aberration_of_the_field(
+def test_uvw_matches_pyuvdata_but_for_aberration(
     converted: Any, oracle: Path, two_sources: Any
 ) -> None:
     ours, theirs = columns(converted.ms, "UVW")["UVW"], columns(oracle, "UVW")["UVW"]
@@ -170,67 +149,49 @@ def test_uvw_is_that_of_pyuvdata_but_for_the_aberration_of_the_field(
     plane, other = (uvw[:, 0] + 1j * uvw[:, 1] for uvw in (ours, theirs))
     scale = np.vdot(other, plane) / np.vdot(other, other)
     np.testing.assert_allclose(plane, scale * other, rtol=0, atol=1e-6 * longest)
-    # Where the Earth moves towards a field, it looks smaller by v/c, so a path changes less from one ICRS direction to the next.
-    centre = SkyCoord(
-        converted.outcome.metrics["ra_deg"], converted.outcome.metrics["dec_deg"], unit="deg"
-    ).cartesian.xyz.value
-    _, velocity = get_body_barycentric_posvel(
-        "earth", Time(two_sources.start_jd, format="jd", scale="utc")
-    )
+    # A field that the Earth moves towards looks smaller by v/c: paths change less across it.
+    metrics = converted.outcome.metrics
+    centre = SkyCoord(metrics["ra_deg"], metrics["dec_deg"], unit="deg").cartesian.xyz.value
+    start = Time(two_sources.start_jd, format="jd", scale="utc")
+    _, velocity = get_body_barycentric_posvel("earth", start)
     approach = float(velocity.xyz.to_value(units.m / units.s) @ centre) / C
     assert abs(approach) > 5e-5, "choose a date on which this shows"
-    # 2e-6 leaves room for the Earth's own turn (1.2e-6), which moves no source on the meridian, and for the Sun's mass.
+    # 2e-6 leaves room for the Earth's rotation (1.2e-6) and for the Sun's mass.
     assert abs(scale) == pytest.approx(1 - approach, abs=2e-6)
-    # pyuvdata takes its position angle half a degree south of the centre, 1" off: PA x 0.5 deg x tan(Dec).
+    # pyuvdata takes its position angle half a degree south of the centre, 1" off.
     assert abs(np.angle(scale)) < 1e-5
 
 
-def test_every_source_is_at_its_icrs_place(converted: Any, two_sources: Any) -> None:
-    """Take all sources but one away; what is left must have no phase at its place and not vanish elsewhere."""
+def test_every_source_is_at_its_icrs_position(converted: Any, two_sources: Any) -> None:
     with MeasurementSet(converted.ms) as data:
-        header, rows, visibilities = (
-            data.header,
-            data.rows,
-            data.read("DATA")[..., 0].astype(complex),
-        )
-    models = []
-    for ra, dec, flux in two_sources.sky:
-        cosines = np.array(direction_cosines(ra, dec, header.ra_rad, header.dec_rad))
-        models.append(
-            flux * np.exp(2j * np.pi / C * (rows.uvw_m @ cosines)[:, None] * header.frequencies_hz)
-        )
-    # 0.01 rad on 2.5 km is 0.03"; the aberration of the field alone would be 0.3" here, a tangent plane in w far more.
+        visibilities = data.read("DATA")[..., 0].astype(complex)
+        models = [flux * fringes(data, cosines_of(data, *at)) for *at, flux in two_sources.sky]
+    # 0.005 rad on 2.5 km is 0.02"; the aberration of the field alone would be 0.3" here.
     np.testing.assert_allclose(visibilities, np.sum(models, axis=0), rtol=0, atol=0.005)
 
 
 @pytest.mark.parametrize(("east", "north"), [(0.9, 0.7), (-1.1, 0.5)])
-def test_an_off_axis_source_is_not_mirrored(
+def test_off_axis_source_is_not_mirrored(
     observation: Any, tmp_path: Path, run_convert: Callable[..., Any], east: float, north: float
 ) -> None:
     seen = observation.but(sources=((east, north, 1.0),), noise=0.5)
     made = run_convert(seen.write(tmp_path / "store"))
+    mirrors = {"true": (1, 1), "east-west": (-1, 1), "north-south": (1, -1), "both": (-1, -1)}
     with MeasurementSet(made.ms) as data:
-        header, rows, visibilities = data.header, data.rows, data.read("DATA")
-    cross = rows.antenna1 != rows.antenna2
-    cosines = np.array(direction_cosines(*seen.sky[0][:2], header.ra_rad, header.dec_rad))
-    error = 0.5 / np.sqrt(cross.sum() * len(header.frequencies_hz))
-    found = {}
-    for name, mirror in {
-        "true": (1, 1, 1),
-        "east-west": (-1, 1, 1),
-        "north-south": (1, -1, 1),
-        "both": (-1, -1, 1),
-    }.items():
-        fringe = np.exp(
-            -2j * np.pi / C * (rows.uvw_m @ (cosines * mirror))[:, None] * header.frequencies_hz
-        )
-        found[name] = float(np.mean((visibilities[..., 0] * fringe)[cross]).real)
-    # The flux to four times the noise; elsewhere the sidelobes of ten antennas, whose rms is 1/sqrt(45) of a snapshot at one frequency.
-    assert found["true"] == pytest.approx(1.0, abs=4 * error)
-    assert max(abs(found[name]) for name in found if name != "true") < 0.15
+        cross, xx = data.rows.antenna1 != data.rows.antenna2, data.read("DATA")[..., 0]
+        cosines = cosines_of(data, *seen.sky[0][:2])
+        found = {
+            name: np.mean((xx * fringes(data, cosines * [*signs, 1]).conj())[cross]).real
+            for name, signs in mirrors.items()
+        }
+    # The flux to four times the noise; elsewhere the sidelobes of ten antennas, whose rms is
+    # 1/sqrt(45) of a snapshot at one frequency.
+    error = 0.5 / np.sqrt(xx[cross].size)
+    assert found.pop("true") == pytest.approx(1.0, abs=4 * error)
+    assert max(map(abs, found.values())) < 0.15
 
 
-def test_it_has_one_field_and_one_band(converted: Any, two_sources: Any) -> None:
+def test_ms_has_one_field_and_one_band(converted: Any, two_sources: Any) -> None:
     with MeasurementSet(converted.ms) as data:
         header, rows = data.header, data.rows
         assert header.telescope == "DSA_110"
@@ -256,16 +217,15 @@ def test_it_has_one_field_and_one_band(converted: Any, two_sources: Any) -> None
     assert longest <= 1.1 * metrics["longest_baseline_m"]
 
 
-def test_a_missing_subband_stays_as_flagged_channels(
+def test_missing_subband_becomes_flagged_channels(
     converted: Any, two_sources: Any, tmp_path: Path, run_convert: Callable[..., Any]
 ) -> None:
     made = run_convert(two_sources.write(tmp_path / "store", tuple(i for i in range(16) if i != 5)))
     gone = np.zeros(96, bool)
     gone[(15 - 5) * 6 : (16 - 5) * 6] = True
     with MeasurementSet(made.ms) as data, MeasurementSet(converted.ms) as whole:
-        np.testing.assert_allclose(
-            data.header.frequencies_hz, whole.header.frequencies_hz, rtol=1e-12
-        )
+        frequencies = (ms.header.frequencies_hz for ms in (data, whole))
+        np.testing.assert_allclose(*frequencies, rtol=1e-12)
         flags, values = data.read("FLAG"), data.read("DATA")
         assert flags[:, gone].all()
         assert not flags[:, ~gone].any()
@@ -281,7 +241,7 @@ def test_a_missing_subband_stays_as_flagged_channels(
     [{"compression": "gzip"}, {}, {"chunks": (64, 1, 6, 2)}, {"chunks": (1000, 1, 5, 1)}],
     ids=str,
 )
-def test_the_layout_of_the_files_changes_no_byte(
+def test_file_layout_changes_no_byte(
     converted: Any,
     two_sources: Any,
     tmp_path: Path,
@@ -290,16 +250,12 @@ def test_the_layout_of_the_files_changes_no_byte(
 ) -> None:
     if "chunks" in layout:
         layout = {**layout, "maxshape": (None, 1, 6, 2)}
-    assert (
-        run_convert(two_sources.but(layout=layout).write(tmp_path / "store")).sha256
-        == converted.sha256
-    )
+    made = run_convert(two_sources.but(layout=layout).write(tmp_path / "store"))
+    assert made.sha256 == converted.sha256
 
 
-def test_the_same_group_makes_the_same_bytes_in_another_process(
-    converted: Any, group: Path, tmp_path: Path
-) -> None:
-    """Memory that nobody wrote to would show, for the C library fills it with a pattern; and so would the number of processors."""
+def test_other_process_makes_same_bytes(converted: Any, group: Path, tmp_path: Path) -> None:
+    """On one processor, and with unwritten memory filled with a pattern by the C library."""
     env = {**os.environ, "MALLOC_PERTURB_": "165", "CONTIMG_SCRATCH": str(tmp_path / "elsewhere")}
     alone = (
         "import os, runpy; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
@@ -323,7 +279,7 @@ def change(
     return store / "groups" / record.name
 
 
-def test_weights_are_the_mean_nsamples(
+def test_weights_are_mean_nsamples(
     group: Path, tmp_path: Path, run_convert: Callable[..., Any]
 ) -> None:
     def halve(file: h5py.File) -> None:
@@ -331,28 +287,44 @@ def test_weights_are_the_mean_nsamples(
 
     made = run_convert(change(group, tmp_path / "store", halve))
     with MeasurementSet(made.ms) as data:
-        np.testing.assert_allclose(
-            data.rows.weight, np.broadcast_to([0.75, 1.0], data.rows.weight.shape), rtol=1e-6
-        )
-        np.testing.assert_allclose(data.read("SIGMA"), data.rows.weight**-0.5, rtol=1e-6)
+        weights = data.rows.weight
+        np.testing.assert_allclose(weights, np.broadcast_to([0.75, 1.0], weights.shape), rtol=1e-6)
+        np.testing.assert_allclose(data.read("SIGMA"), weights**-0.5, rtol=1e-6)
 
 
-def test_raw_flags_are_carried(
+def test_flags_and_weights_go_where_visibilities_go(
     group: Path, tmp_path: Path, run_convert: Callable[..., Any]
 ) -> None:
+    """Flagged samples are marked by zeros, and nsamples by the amplitude of their row."""
+
+    def mark(file: h5py.File) -> None:
+        shape = file["Data/visdata"].shape
+        number = np.arange(1, 2 * shape[0] + 1, dtype=float).reshape(shape[0], 1, 1, 2)
+        flags = np.random.default_rng(shape[2]).random(shape) > 0.9
+        file["Data/nsamples"][:] = np.broadcast_to(number, shape)
+        file["Data/flags"][:] = flags
+        file["Data/visdata"][:] = np.where(flags, 0, number).astype(complex)
+
+    with MeasurementSet(run_convert(change(group, tmp_path / "store", mark)).ms) as data:
+        flags, amplitude = data.read("FLAG"), np.abs(data.read("DATA"))
+        np.testing.assert_array_equal(flags, amplitude == 0)
+        np.testing.assert_allclose(amplitude.max(axis=1), data.rows.weight, rtol=1e-6)
+    assert 0.09 < flags.mean() < 0.11
+
+
+def test_raw_flag_is_carried(group: Path, tmp_path: Path, run_convert: Callable[..., Any]) -> None:
     def flag(file: h5py.File) -> None:
         file["Data/flags"][7, 0, 2, 1] = True
 
-    with MeasurementSet(
-        run_convert(change(group, tmp_path / "store", flag, range(3, 4))).ms
-    ) as data:
+    made = run_convert(change(group, tmp_path / "store", flag, range(3, 4)))
+    with MeasurementSet(made.ms) as data:
         (where,) = np.argwhere(data.read("FLAG"))
         # Channel 2 of subband 3, from above; the row is one of the first integration.
         assert tuple(where[1:]) == (15 * 6 + 5 - (3 * 6 + 2), 1)
         assert where[0] < 55
 
 
-def test_what_is_not_finite_becomes_a_flagged_zero(
+def test_nonfinite_values_become_flagged_zeros(
     group: Path, tmp_path: Path, run_convert: Callable[..., Any]
 ) -> None:
     def spoil(file: h5py.File) -> None:
@@ -368,7 +340,7 @@ def test_what_is_not_finite_becomes_a_flagged_zero(
     assert made.outcome.qa.verdict == "warning"
 
 
-def test_a_group_in_s3_gives_the_same_bytes(
+def test_group_in_s3_gives_same_bytes(
     converted: Any, group: Path, tmp_path: Path, rclone_root: str
 ) -> None:
     """Subbands are streamed into scratch, the MS out of it."""

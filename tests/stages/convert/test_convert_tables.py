@@ -25,7 +25,7 @@ ABSENT = 3
 
 
 def rows(tables: Path, schema: Schema) -> list[dict[str, Any]]:
-    """All rows of a table, and the proof that one group made one file."""
+    """Return all rows of a table; the group must have written one file."""
     (path,) = tables.glob(f"{schema.name}/date=*/*.parquet")
     found: list[dict[str, Any]] = schema.read(path.read_bytes(), str(path)).to_pylist()
     return found
@@ -43,7 +43,7 @@ def converted(record: Path, run_convert: Callable[..., Converted], tmp_path: Pat
 
 
 @pytest.mark.usefixtures("converted")
-def test_each_subband_has_a_row_also_the_missing_one(record: Path, tmp_path: Path) -> None:
+def test_every_subband_has_a_row_even_if_missing(record: Path, tmp_path: Path) -> None:
     found = rows(tmp_path / "run0" / "tables", SUBBANDS)
     assert [row["subband"] for row in found] == list(range(16))
     assert [row["subband"] for row in found if row["missing"]] == [ABSENT]
@@ -59,7 +59,7 @@ def test_each_subband_has_a_row_also_the_missing_one(record: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("converted")
-def test_subbands_tile_the_band_from_the_top(two_sources: Observation, tmp_path: Path) -> None:
+def test_subbands_tile_band_from_top(two_sources: Observation, tmp_path: Path) -> None:
     found = rows(tmp_path / "run0" / "tables", SUBBANDS)
     for row in found:
         channels = two_sources.frequencies_hz(row["subband"])
@@ -68,7 +68,7 @@ def test_subbands_tile_the_band_from_the_top(two_sources: Observation, tmp_path:
         assert row["freq_min"] == pytest.approx(channels.min() - two_sources.width_hz / 2, abs=1)
 
 
-def test_the_row_of_the_ms_is_what_the_ms_says(converted: Converted, tmp_path: Path) -> None:
+def test_ms_row_agrees_with_ms(converted: Converted, tmp_path: Path) -> None:
     (row,) = rows(tmp_path / "run0" / "tables", MS)
     tar = tmp_path / "run0" / "artifact" / "ms.tar"
     assert row["sha256"] == hashlib.sha256(tar.read_bytes()).hexdigest()
@@ -85,7 +85,7 @@ def test_the_row_of_the_ms_is_what_the_ms_says(converted: Converted, tmp_path: P
     assert (row["n_subbands"], row["verdict"]) == (15, "warning")
 
 
-def test_the_store_may_be_moved(converted: Converted, tmp_path: Path) -> None:
+def test_artifact_uri_is_relative_to_store(converted: Converted, tmp_path: Path) -> None:
     (row,) = rows(tmp_path / "run0" / "tables", MS)
     assert (row["artifact"], row["ms"]) == ("artifact", "artifact")
     assert converted.context.relative_uri("/elsewhere/tables") == str(
@@ -95,7 +95,7 @@ def test_the_store_may_be_moved(converted: Converted, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("converted")
-def test_the_same_group_again_replaces_its_rows(
+def test_same_group_again_replaces_its_rows(
     record: Path, run_convert: Callable[..., Converted], tmp_path: Path
 ) -> None:
     tables = tmp_path / "run0" / "tables"
@@ -106,7 +106,7 @@ def test_the_same_group_again_replaces_its_rows(
     assert row["artifact"] == str(tmp_path / "run1" / "artifact")
 
 
-def test_without_a_folder_of_tables_there_are_none(
+def test_no_tables_option_writes_no_rows(
     record: Path, run_convert: Callable[..., Converted], tmp_path: Path
 ) -> None:
     run_convert(record)

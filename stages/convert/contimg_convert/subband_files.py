@@ -1,0 +1,90 @@
+"""The files of a group: read in place from a directory store, else copied into scratch."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from contimg.records.groups import GroupRecord, Subband
+from contimg.runtime.context import Context
+from contimg.runtime.directory import DirectoryStore
+from contimg.runtime.errors import BadFileError, InconsistentGroupError, MissingError
+from contimg.runtime.store import fetch_file, split
+
+DOWNLOAD_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubbandFile:
+    """One subband's file on a local disk."""
+
+    index: int
+    uri: str
+    path: Path
+    size: int
+    """Bytes."""
+    fetched_sha256: str
+    """Digest from the download; empty if the file is read in place."""
+
+    def digest(self) -> str:
+        """Return the sha256 of the file."""
+        if self.fetched_sha256:
+            return self.fetched_sha256
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fetch_subbands(record: GroupRecord, context: Context) -> list[SubbandFile]:
+    """Make the files of a group readable and check their sizes.
+
+    Raises
+    ------
+    InconsistentGroupError
+        If the group has no subband, or two of one index.
+    MissingError
+        If a file does not exist.
+    BadFileError
+        If a size differs from the record's.
+    """
+    if not record.subbands:
+        remedy = "Wait for the telescope's files."
+        raise InconsistentGroupError(record.name, "The group has no subbands.", remedy)
+    first: dict[int, Subband] = {}
+    for subband in record.subbands:
+        other = first.setdefault(subband.index, subband)
+        if other is not subband:
+            problem = f"The group has subband {subband.index} twice; the other one is {other.uri}."
+            remedy = "Take one of them out of the group."
+            raise InconsistentGroupError(subband.uri, problem, remedy)
+    remote = [s for s in record.subbands if _local_path(s.uri) is None]
+    if remote:
+        context.need(sum(s.size for s in remote))
+    with ThreadPoolExecutor(DOWNLOAD_THREADS) as pool:
+        incoming = context.scratch / "incoming"
+        return list(pool.map(lambda subband: _fetch_one(subband, incoming), record.subbands))
+
+
+def _local_path(uri: str) -> Path | None:
+    """Return the path of an object whose store is a directory, else None."""
+    store, key = split(uri)
+    return Path(store.root) / key if isinstance(store, DirectoryStore) else None
+
+
+def _fetch_one(subband: Subband, folder: Path) -> SubbandFile:
+    path, digest = _local_path(subband.uri), ""
+    if path is None:
+        path = folder / f"sb{subband.index:02d}.hdf5"
+        _, digest = fetch_file(*split(subband.uri), path)
+    elif not path.is_file():
+        remedy = "Check the store, or let watch write the group's record again."
+        raise MissingError(subband.uri, "The subband does not exist.", remedy)
+    size = path.stat().st_size
+    if size != subband.size:
+        problem = f"The file has {size} bytes, but the group's record says {subband.size} bytes."
+        remedy = "Copy the subband again from the telescope's disk, then run watch."
+        raise BadFileError(subband.uri, problem, remedy)
+    return SubbandFile(
+        index=subband.index, uri=subband.uri, path=path, size=size, fetched_sha256=digest
+    )
