@@ -13,9 +13,8 @@ import numpy.typing as npt
 from contimg.astro.catalogues import nvss
 from contimg.astro.constants import DAY_S, NVSS_HZ
 from contimg.astro.coordinates import Site
-from contimg.astro.gains import Gains, apply_block
+from contimg.astro.gains import Gains, apply_block, load_gains
 from contimg.astro.predict import PointSources, SkyModel, antenna_positions, power_law, predict_rows
-from contimg.astro.gains import load_gains
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet, create
 from contimg.runtime.console import Console

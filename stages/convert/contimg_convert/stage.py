@@ -13,8 +13,14 @@ from typing import Any
 import numpy as np
 
 from contimg.astro.constants import DAY_S
-from contimg.astro.coordinates import MJD_ZERO_JD
-from contimg.records.groups import N_SUBBANDS, GroupRecord, day_of_mjd, mjd_of, read_group
+from contimg.records.groups import (
+    MJD_ZERO_JD,
+    N_SUBBANDS,
+    GroupRecord,
+    day_of_mjd,
+    mjd_of,
+    read_group,
+)
 from contimg.records.schemas.ms import MS
 from contimg.records.schemas.subbands import SUBBANDS
 from contimg.runtime.context import Context, StageResult

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from contimg.astro import telescope
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
-from contimg.astro.coordinates import MJD_ZERO_JD
 from contimg.records import ms
-from contimg.records.groups import N_SUBBANDS, group_id, utc_of_jd
+from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS, group_id, utc_of_jd
 from contimg.runtime.errors import InconsistentGroupError, NoSignalError
 from contimg_convert import kernels
 from contimg_convert.chunks import Workspace
@@ -158,7 +157,7 @@ def write_ms(
             list(pool.map(block.fill, subbands))
             rows = (last - first) * count
             writer.put(first * count, {"DATA": block.data[:rows], "FLAG": block.flags[:rows]})
-            writer.weigh(first * count, block.weights(rows))
+            writer.put_weight(first * count, block.weights(rows))
             show(last, times)
     return block.tally()
 
