@@ -1,4 +1,4 @@
-"""Which set is taken: the ladder as a pure function, and the resolver on a store."""
+"""Which set is taken: the ranking as a pure function, and the resolver on a store."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pydantic import ValidationError
 
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError, UsageError
-from contimg.runtime.stage import Stage
-from contimg_calibrate.choose import (
+from contimg.runtime.stage import StageSpec
+from contimg_calibrate.options import STAGE, CalibrateOptions
+from contimg_calibrate.selection import (
     SetRow,
     Target,
-    calibrator_here,
-    ladder,
+    find_calibrator,
+    is_same_date,
+    rank_sets,
+    read_target,
     resolve,
-    same_date,
-    target_of,
 )
-from contimg_calibrate.options import STAGE, CalibrateOptions
 from observed import write_artifact
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def row(
 
 
 def names(rows: list[SetRow], **chosen: Any) -> list[str]:
-    return [found.artifact for found in ladder(rows, FIELD, options(**chosen))]
+    return [found.artifact for found in rank_sets(rows, FIELD, options(**chosen))]
 
 
 class TestLadder:
@@ -100,7 +100,8 @@ class TestLadder:
 
     @pytest.mark.parametrize("days", [-0.45, 0.45])
     def test_windows_reach_both_ways(self, days: float) -> None:
-        assert same_date(row(days=days), MJD)
+        found = row(days=days)
+        assert is_same_date(MJD, found.mjd, found.valid_from, found.valid_to)
         assert names([row(days=days)], borrow_days=1e-3) == ["a"]
 
     @pytest.mark.parametrize(
@@ -135,32 +136,32 @@ class TestLadder:
 
 class TestCalibrator:
     def test_three_c_48_is_solved_on(self) -> None:
-        found = calibrator_here(options(), TRANSIT)
+        found = find_calibrator(options(), TRANSIT)
         assert found is not None
         assert found.name == "3C48"
         assert found.is_standard
 
     def test_a_field_without_one_is_not(self) -> None:
-        assert calibrator_here(options(), FIELD) is None
+        assert find_calibrator(options(), FIELD) is None
 
     def test_thresholds_are_of_the_apparent_flux(self) -> None:
-        assert calibrator_here(options(min_primary_jy=15.0), TRANSIT) is not None
-        assert calibrator_here(options(min_primary_jy=17.0), TRANSIT) is None
-        assert calibrator_here(options(solve="never"), TRANSIT) is None
+        assert find_calibrator(options(min_primary_jy=15.0), TRANSIT) is not None
+        assert find_calibrator(options(min_primary_jy=17.0), TRANSIT) is None
+        assert find_calibrator(options(solve="never"), TRANSIT) is None
 
     def test_it_can_be_named(self) -> None:
         for name in ("3C48", "J0137+3309", "24.4221,33.1598"):
-            found = calibrator_here(options(calibrator=name), TRANSIT)
+            found = find_calibrator(options(calibrator=name), TRANSIT)
             assert found is not None
             assert found.name == "3C48"
 
     def test_one_outside_the_beam_is_refused(self) -> None:
-        with pytest.raises(NoCalibrationError, match=r"3C286 in the beam.*3C48"):
-            calibrator_here(options(calibrator="3C286"), TRANSIT)
+        with pytest.raises(NoCalibrationError, match=r"no calibrator 3C286 in the beam.*3C48"):
+            find_calibrator(options(calibrator="3C286"), TRANSIT)
 
     def test_an_unknown_one_is_refused(self) -> None:
-        with pytest.raises(UsageError, match="a known calibrator"):
-            calibrator_here(options(calibrator="Vega"), TRANSIT)
+        with pytest.raises(UsageError, match="neither a known calibrator"):
+            find_calibrator(options(calibrator="Vega"), TRANSIT)
 
 
 def registered(store: Path, *rows: SetRow) -> list[CalibrateOptions]:
@@ -234,9 +235,9 @@ class TestResolver:
 
     def test_other_artifacts_are_refused(self, tmp_path: Path) -> None:
         write_artifact(tmp_path / "flag", "flag", {}, {"flags.bin": b"x"})
-        with pytest.raises(BadInputError, match="a convert artifact"):
-            target_of(str(tmp_path / "flag"))
-        with pytest.raises(MissingError, match="a Measurement Set"):
+        with pytest.raises(BadInputError, match="not a convert artifact"):
+            read_target(str(tmp_path / "flag"))
+        with pytest.raises(MissingError, match="no Measurement Set"):
             resolve(CalibrateOptions(plain_ms=str(tmp_path), out="x"))
 
 
@@ -255,4 +256,4 @@ class TestOptions:
             CalibrateOptions(out="x", **chosen)
 
     def test_the_stage_is_light(self) -> None:
-        assert isinstance(STAGE, Stage)
+        assert isinstance(STAGE, StageSpec)

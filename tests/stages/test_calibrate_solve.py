@@ -27,7 +27,7 @@ from contimg.runtime.errors import (
 )
 from contimg.runtime.tar import unpack
 from contimg_calibrate.options import STAGE, CalibrateOptions
-from contimg_calibrate.sky import field_sources, merge, read_model
+from contimg_calibrate.sky import find_field_sources, merge_sources, read_model
 from observed import FREQ_HZ, STATIONS, Observed, write_artifact
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def test_delays_are_solved_on_request(
 def test_noise_and_field_sources(tmp_path: Path) -> None:
     """Full sky, thermal noise: the solution is right to its noise, and with the calibrator alone in the model it is not."""
     bare = Observed(three_c_48(), noise_jy=1.0)
-    field = field_sources(bare.mjds[0], bare.mjds[-1], np.radians(33.0), _site(), FREQ_HZ)
-    seen = replace(bare, sources=merge(three_c_48(), field))
+    field = find_field_sources(bare.mjds[0], bare.mjds[-1], np.radians(33.0), _site(), FREQ_HZ)
+    seen = replace(bare, sources=merge_sources(three_c_48(), field))
     ms = seen.write(tmp_path)
     whole = against_truth(run(tmp_path, ms), seen, tmp_path / "whole")
     alone = against_truth(run(tmp_path, ms, model_source="calibrator"), seen, tmp_path / "alone")
@@ -280,7 +280,7 @@ class TestWhatIsMissing:
         turns = np.exp(2j * np.pi * np.random.default_rng(0).random((1, whole.shape[1], 1, 1)))
         seen.data = lambda: (whole * turns).astype(np.complex64).reshape(-1, FREQ_HZ.size, 2)  # type: ignore[method-assign]
         with pytest.raises(
-            SolveFailedError, match=r"of the model|flagged solutions|median|found none"
+            SolveFailedError, match=r"of the model|flagged solutions|median|no solutions"
         ):
             run(tmp_path, seen.write(tmp_path), model_source="calibrator", max_flagged=1.0)
 
@@ -318,7 +318,7 @@ class TestModelFile:
         self, solved: tuple[Path, str, dict[str, Any]], tmp_path: Path
     ) -> None:
         (tmp_path / "zero.csv").write_text("ra_deg,dec_deg,flux_jy\n24.4,33.1,0\n")
-        with pytest.raises(BadInputError, match="a flux wherever there are data"):
+        with pytest.raises(BadInputError, match="model is zero for"):
             run(solved[0], solved[1], model_source="file", model_file=str(tmp_path / "zero.csv"))
 
 

@@ -44,7 +44,9 @@ class StageSpec:
     options: type[StageOptions]
     resources: Resources
     package: str = ""
-    """Package with the module `stage`; default: contimg_NAME."""
+    """Package of the stage; default: contimg_NAME."""
+    module: str = ""
+    """Module with the function `run`; default: PACKAGE.stage."""
     tools: tuple[str, ...] = ()
     """Programs and distributions whose versions enter the key."""
     resolver: str = ""
@@ -61,6 +63,8 @@ class StageSpec:
     def __post_init__(self) -> None:
         if not self.package:
             object.__setattr__(self, "package", f"contimg_{self.name}")
+        if not self.module:
+            object.__setattr__(self, "module", f"{self.package}.stage")
 
     @property
     def program(self) -> str:
@@ -74,9 +78,7 @@ class StageSpec:
 
     def load(self) -> Callable[[Any, Context], StageResult]:
         """Import the stage's code; this is where the heavy imports happen."""
-        run: Callable[[Any, Context], StageResult] = importlib.import_module(
-            f"{self.package}.stage"
-        ).run
+        run: Callable[[Any, Context], StageResult] = importlib.import_module(self.module).run
         return run
 
     def inputs(self, options: StageOptions) -> tuple[manifest.Input, ...]:

@@ -119,7 +119,7 @@ def flagged(
     visibilities = write(folder / "trial.ms", size, data)
     if flags is not None:
         visibilities.flags |= np.repeat(flags.reshape(-1, size.channels)[..., None], 2, axis=-1)
-    rfi.aoflagger(visibilities, Context(str(folder / "artifact"), folder, (), ENVIRONMENT))
+    rfi.run_aoflagger(visibilities, Context(str(folder / "artifact"), folder, (), ENVIRONMENT))
     return visibilities.flags.reshape(size.times, FIRST.size, size.channels, 2)[:, FIRST != SECOND]
 
 

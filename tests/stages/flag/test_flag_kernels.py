@@ -105,7 +105,7 @@ def test_baselines_are_summed_whichever_antenna_comes_first(
     first = rng.integers(0, antennas - 1, rows)
     second = np.array([rng.integers(one + 1, antennas) for one in first])
     values = rng.standard_normal((rows, 2))
-    found = receptors.baseline_sums(
+    found = receptors.sum_baselines(
         values, first.astype(np.int32), second.astype(np.int32), antennas
     )
     for i in range(antennas):
@@ -141,6 +141,6 @@ def test_the_array_mean_never_flags_what_is_missing_and_copes_with_any_size(
     rng = np.random.default_rng(seed)
     level = 1 + 0.01 * rng.standard_normal((times, channels))
     level[rng.uniform(size=level.shape) < 0.2] = np.nan
-    found = array_mean.interference(level)
+    found = array_mean.find_interference(level)
     assert found.shape == level.shape
     assert not found[np.isnan(level)].any()

@@ -21,7 +21,7 @@ from contimg.runtime.errors import BadInputError, UsageError
 from contimg.runtime.manifest import QA, Manifest
 from contimg.runtime.tar import pack
 from contimg_flag import rfi
-from contimg_flag.ledger import Ledger
+from contimg_flag.counts import FlagCounts
 from contimg_flag.visibilities import Visibilities
 
 if TYPE_CHECKING:
@@ -244,22 +244,21 @@ def test_blocks_cover_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_flags_go_to_the_scratch_copy_and_come_back(tmp_path: Path) -> None:
     visibilities = Visibilities(make(tmp_path / "a.ms"))
     visibilities.flags[3, 4, 1] = True
-    visibilities.store()
-    again = Visibilities(tmp_path / "a.ms")
-    assert np.argwhere(again.flags).tolist() == [[3, 4, 1]]
-    visibilities.flags[:] = False
-    visibilities.join()
+    with visibilities.flags_on_disk():
+        again = Visibilities(tmp_path / "a.ms")
+        assert np.argwhere(again.flags).tolist() == [[3, 4, 1]]
+        visibilities.flags[:] = False
     assert visibilities.flags[3, 4, 1]
 
 
 def test_the_ledger_counts_cross_correlations_by_antenna_and_time(tmp_path: Path) -> None:
     visibilities = Visibilities(make(tmp_path / "a.ms"))
-    ledger = Ledger(visibilities)
+    counts = FlagCounts(visibilities, "ms")
     row = int(np.flatnonzero((visibilities.antenna1 == 0) & (visibilities.antenna2 == 8))[1])
     visibilities.flags[row, :24, 0] = True
     visibilities.flags[~visibilities.cross] = True
-    ledger.note("trial", "a test")
-    report = ledger.report(np.zeros((TABLE_ANTENNAS, 2), bool))
+    counts.record_step("trial", "a test")
+    report = counts.report(np.zeros((TABLE_ANTENNAS, 2), bool))
     assert report["fraction"] == pytest.approx(24 / (TIMES * 10 * CHANNELS * 2), abs=1e-6)
     by_name = {item["name"]: item["fraction"] for item in report["antennas"]}
     # An antenna has four baselines in three integrations.
@@ -286,10 +285,8 @@ def test_without_aoflagger_the_stage_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("contimg_flag.rfi.tool_version", lambda _: "absent")
-    with pytest.raises(
-        UsageError, match=r"expected the program aoflagger, found none on the PATH.*--rfi casa"
-    ):
-        rfi.aoflagger(Visibilities(make(tmp_path / "a.ms")), context=None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"aoflagger is not on the PATH.*--rfi casa"):
+        rfi.run_aoflagger(Visibilities(make(tmp_path / "a.ms")), context=None)  # type: ignore[arg-type]
 
 
 def test_told_to_stop_it_leaves_nothing_behind(small_chain: Chain, tmp_path: Path) -> None:

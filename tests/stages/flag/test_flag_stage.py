@@ -173,10 +173,7 @@ def test_a_group_of_zeros_is_refused(small_chain: Chain, tmp_path: Path) -> None
     assert done.returncode == 14
     said = json.loads(done.stderr.splitlines()[-1])
     assert said["code"] == "ALL_FLAGGED"
-    assert (
-        "some visibilities to use, found all flagged (after missing 0.0%, zeros 100.0%"
-        in said["message"]
-    )
+    assert "All visibilities are flagged (after missing 0.0%, zeros 100.0%" in said["message"]
     assert not list(tmp_path.glob("out/*/manifest.json"))
 
 

@@ -1,0 +1,51 @@
+"""``contimg import-ms``: one field of any Measurement Set as an artifact for calibrate and image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from contimg.runtime.command import Command
+from contimg.runtime.options import StageOptions
+from contimg.runtime.stage import Resources, StageSpec
+
+if TYPE_CHECKING:
+    from contimg.runtime.console import Console
+    from contimg.runtime.manifest import Input
+
+
+class ImportOptions(StageOptions):
+    """Import one field of any Measurement Set with its flags; give the artifact as --ms and --flags."""
+
+    path: str
+    """Folder of the Measurement Set."""
+    field: str = "0"
+    """The field, by number or name."""
+
+
+STAGE = StageSpec(
+    name="import-ms",
+    options=ImportOptions,
+    resources=Resources(deadline_s=2400, memory_mi=8192),
+    package="contimg_calibrate",
+    module="contimg_calibrate.foreign",
+    tools=("python-casacore",),
+    resolver="contimg_calibrate.importing:resolve",
+)
+COMMAND = Command(
+    name="import-ms", options=ImportOptions, run="contimg_calibrate.importing:import_ms"
+)
+
+
+def resolve(options: ImportOptions) -> list[Input]:
+    """Digest the folder."""
+    from contimg_calibrate.selection import describe_plain_ms
+
+    return [describe_plain_ms(options.path)]
+
+
+def import_ms(options: ImportOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    """Make the artifact, or find it made; return the summary."""
+    from contimg.runtime import contract
+
+    return contract.run(STAGE, options, env, console)
