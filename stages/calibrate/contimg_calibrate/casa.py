@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,8 @@ from contimg.records.ms import FIXED_SHAPE
 from contimg.runtime.errors import SolveFailedError
 
 
-@dataclass(frozen=True)
-class SolverLimits:
-    """Arguments that all solves of a group share."""
-
-    refant: str
-    minsnr: float
-    minblperant: int
-
-
-def solve(
-    ms: Path,
-    table: Path,
-    limits: SolverLimits,
-    **solving: Any,  # noqa: ANN401
-) -> Path:
-    """Solve one caltable; `solving` are the arguments of calibrater.setsolve (type, apmode, …).
+def solve(ms: Path, table: Path, **arguments: Any) -> Path:  # noqa: ANN401
+    """Solve one caltable; `arguments` are those of calibrater.setsolve (type, refant, …).
 
     Raises
     ------
@@ -41,24 +26,13 @@ def solve(
     tool.open(str(ms), addcorr=False, addmodel=False)
     try:
         tool.selectvis()
-        tool.setsolve(
-            table=str(table),
-            refant=limits.refant,
-            minsnr=limits.minsnr,
-            minblperant=limits.minblperant,
-            t="int",
-            append=False,
-            **solving,
-        )
+        tool.setsolve(table=str(table), t="int", append=False, **arguments)
         tool.solve()
     finally:
         tool.close()
     if not (table / "table.dat").exists():
-        raise SolveFailedError(
-            ms.name,
-            f"CASA found no solutions of type {solving['type']}.",
-            "Look at the flags and at the model's flux.",
-        )
+        problem = f"CASA found no solutions of type {arguments['type']}."
+        raise SolveFailedError(ms.name, problem, "Look at the flags and at the model's flux.")
     original = table.rename(table.with_name(f"{table.name}.original"))
     rewrite_table(original, table)
     shutil.rmtree(original)

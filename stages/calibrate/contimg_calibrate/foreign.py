@@ -51,16 +51,7 @@ def run(options: ImportOptions, context: Context) -> StageResult:
 
 
 def copy_field(source: Path, field: str, into: Path) -> Path:
-    """Copy one field of a Measurement Set.
-
-    Parameters
-    ----------
-    source
-        Any Measurement Set.
-    field
-        Number or name of the field.
-    into
-        The new set.
+    """Copy one field, by number or name, of any Measurement Set into a new one.
 
     Raises
     ------

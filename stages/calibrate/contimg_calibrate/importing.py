@@ -1,4 +1,4 @@
-"""``contimg import-ms``: one field of any Measurement Set as an artifact for calibrate and image."""
+"""``contimg import-ms``: one field of any Measurement Set becomes an artifact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ImportOptions(StageOptions):
-    """Import one field of any Measurement Set with its flags; give the artifact as --ms and --flags."""
+    """Import one field of any Measurement Set. Give the artifact as --ms and as --flags."""
 
     path: str
     """Folder of the Measurement Set."""

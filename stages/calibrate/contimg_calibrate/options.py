@@ -13,7 +13,7 @@ from contimg.runtime.stage import Resources, StageSpec
 class CalibrateOptions(StageOptions):
     """Make caltables for one Measurement Set.
 
-    They are solved on it if a calibrator is in its beam; else the best set of the store is selected.
+    They are solved on it if a calibrator is in its beam, else the best set of the store is taken.
     """
 
     ms: ArtifactURI | None = None
@@ -58,7 +58,7 @@ class CalibrateOptions(StageOptions):
     reference_antenna: str | None = None
     """Name of the antenna whose phase is 0; default: the outrigger with the most data."""
     max_flagged: float = Field(default=0.3, gt=0, le=1)
-    """Largest fraction of flagged solutions, of antennas that have data; above it the solve fails."""
+    """A solve fails if a larger fraction of its solutions is flagged, of antennas with data."""
     valid_hours: float = Field(default=12.0, gt=0)
     """A solved set may be used this long before and after without a check of its date, hours."""
     borrow_days: float = Field(default=30.0, gt=0)

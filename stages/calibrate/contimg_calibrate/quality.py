@@ -67,22 +67,11 @@ def check_solution(
     max_flagged: float,
     band: FlagArray,
 ) -> dict[str, float]:
-    """Return quality.json of a solution.
+    """Return quality.json of a solution of the group `where`.
 
-    Parameters
-    ----------
-    where
-        Name of the group.
-    tables
-        By role; `bandpass` and `gain` at least.
-    health
-        Fraction of unflagged data of each antenna.
-    residuals
-        What `measure_residuals` returns after all tables.
-    max_flagged
-        Largest acceptable fraction of flagged solutions.
-    band
-        Channels that have data.
+    `tables` has at least the roles bandpass and gain; `health` is the fraction of unflagged data of
+    each antenna, `residuals` what `measure_residuals` returns after all tables, `max_flagged` the
+    largest acceptable fraction of flagged solutions, and `band` the channels that have data.
 
     Raises
     ------
@@ -95,6 +84,8 @@ def check_solution(
     amplitude, odd = measure_amplitudes(tables["gain"], alive)
     noise = residuals["expected_rms"]
     amplitude_rms, phase_rms_deg = residuals["amplitude_rms"], residuals["phase_rms_deg"]
+    max_amplitude_rms = MAX_AMPLITUDE_RMS + 3 * noise
+    max_phase_rms_deg = MAX_PHASE_RMS_DEG + 3 * np.degrees(noise)
     problem = ""
     if flagged[worst] > max_flagged:
         problem = (
@@ -103,15 +94,13 @@ def check_solution(
         )
     elif odd > MAX_ODD_FRACTION:
         problem = (
-            f"{odd:.1%} of the antenna gains are not within a factor {ODD_FACTOR:g} of their median; "
-            f"at most {MAX_ODD_FRACTION:.0%} may be outside."
+            f"{odd:.1%} of the antenna gains are not within a factor {ODD_FACTOR:g} of their "
+            f"median; at most {MAX_ODD_FRACTION:.0%} are accepted."
         )
-    elif amplitude_rms > MAX_AMPLITUDE_RMS + 3 * noise or (
-        phase_rms_deg > MAX_PHASE_RMS_DEG + 3 * np.degrees(noise)
-    ):
+    elif amplitude_rms > max_amplitude_rms or phase_rms_deg > max_phase_rms_deg:
         problem = (
             f"Calibrated baselines scatter by {amplitude_rms:.2f} and {phase_rms_deg:.0f} deg rms "
-            f"of the model; at most {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg are accepted."
+            f"about the model; {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg are accepted."
         )
     if problem:
         remedy = "Look at the flags, the model's flux and solutions.npz of an earlier set."

@@ -1,27 +1,26 @@
 """What to calibrate with: a calibrator in the beam, or the best sets of the store.
 
-It resolves the inputs of the stage, so it imports neither CASA nor numba.
+It resolves the stage's inputs, so it imports neither CASA nor numba.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from contimg.records.calibration import CalibrationSource, FluxAnchor
+from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
+from contimg.astro.coordinates import Site
+from contimg.records.calibration import FluxAnchor
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError
 from contimg.runtime.manifest import Input, artifact_input, read_manifest
 from contimg.runtime.store import open_store
-
-if TYPE_CHECKING:  # erfa and the catalogues are slow to import
-    from contimg.astro.catalogues import CalibratorInBeam
-    from contimg.astro.coordinates import Site
-    from contimg_calibrate.options import CalibrateOptions
+from contimg.runtime.tar import pack
+from contimg_calibrate.options import CalibrateOptions
+from contimg_calibrate.sky import look_up_position
 
 MAX_CANDIDATES = 3
 """Sets that are tried one after another before the stage gives up."""
@@ -42,38 +41,25 @@ class Target:
     mjd_end: float
     dec_deg: float
     """Apparent Declination of the pointing."""
-    lat_deg: float
-    lon_deg: float
-    height_m: float
+    site: Site
 
     @property
     def mjd(self) -> float:
         """Midpoint."""
         return (self.mjd_start + self.mjd_end) / 2
 
-    @property
-    def site(self) -> Site:
-        """Where the array stands."""
-        from contimg.astro.coordinates import Site
-
-        return Site(self.lat_deg, self.lon_deg, self.height_m)
-
 
 @dataclass(frozen=True)
 class SetRow:
-    """One row of the registry of calibration sets."""
+    """What ranks a calibration set: some columns of its row in the registry."""
 
     artifact: str
-    group: str
+    digest: str
     mjd: float
     valid_from: float
     valid_to: float
     dec: float
-    calibrator: str
     flux_anchor: FluxAnchor
-    apparent_flux: float
-    rung: CalibrationSource
-    digest: str
 
 
 def read_target(uri: str) -> Target | None:
@@ -95,9 +81,7 @@ def read_target(uri: str) -> Target | None:
             mjd_start=float(metrics["mjd_start"]),
             mjd_end=float(metrics["mjd_end"]),
             dec_deg=float(metrics["pointing_dec_deg"]),
-            lat_deg=float(metrics["lat_deg"]),
-            lon_deg=float(metrics["lon_deg"]),
-            height_m=float(metrics["height_m"]),
+            site=Site(*(float(metrics[name]) for name in ("lat_deg", "lon_deg", "height_m"))),
         )
     except KeyError as error:
         problem = f"This is not a convert artifact: its metrics lack {error}."
@@ -116,9 +100,6 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     """
     if options.solve == "never":
         return None
-    from contimg.astro.catalogues import calibrators_in_beam
-    from contimg_calibrate.sky import look_up_position
-
     found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site)
     if options.calibrator is not None:
         ra_deg, dec_deg = look_up_position(options.calibrator)
@@ -126,12 +107,9 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
             away_deg = max(abs(source.ra_deg - ra_deg), abs(source.dec_deg - dec_deg))
             if away_deg < SAME_CALIBRATOR_DEG:
                 return source
-        raise NoCalibrationError(
-            target.name,
-            f"There is no calibrator {options.calibrator} in the beam; "
-            f"the calibrators there are: {', '.join(source.name for source in found) or 'none'}.",
-            "Name one of those, or none.",
-        )
+        names = ", ".join(source.name for source in found) or "none"
+        problem = f"There is no calibrator {options.calibrator} in the beam, only: {names}."
+        raise NoCalibrationError(target.name, problem, "Name one of those, or none.")
     always = options.solve == "always"
     limits_jy = {True: options.min_primary_jy, False: options.min_bright_jy}
     usable = [c for c in found if always or c.apparent_jy >= limits_jy[c.is_standard]]
@@ -142,7 +120,7 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
 
 
 def resolve(options: CalibrateOptions) -> list[Input]:
-    """Resolve the inputs that are not options: a plain Measurement Set, or the best sets first.
+    """Return the inputs besides options: a plain Measurement Set, or the best sets of the store.
 
     Raises
     ------
@@ -156,8 +134,18 @@ def resolve(options: CalibrateOptions) -> list[Input]:
     target = read_target(options.ms)
     if target is None or find_calibrator(options, target) is not None:
         return []
-    ranked = rank_sets(read_registry(options, target), target, options)
-    inputs = list(_describe_existing(ranked, options.store or ""))[:MAX_CANDIDATES]
+    root = (options.store or "").rstrip("/")
+    inputs: list[Input] = []
+    for row in rank_sets(read_registry(options, target), target, options):
+        inside = "://" not in row.artifact and not row.artifact.startswith("/")
+        try:
+            found = artifact_input(SET_INPUT, f"{root}/{row.artifact}" if inside else row.artifact)
+        except MissingError:
+            continue  # the artifact was deleted
+        if found.digest == row.digest:
+            inputs.append(found)
+        if len(inputs) == MAX_CANDIDATES:
+            break
     if not inputs:
         raise NoCalibrationError(
             target.name,
@@ -173,8 +161,6 @@ def resolve(options: CalibrateOptions) -> list[Input]:
 
 def describe_plain_ms(path: str) -> Input:
     """Describe a folder with a Measurement Set as an input; MissingError if there is none."""
-    from contimg.runtime.tar import pack
-
     folder = Path(path)
     if not (folder / "table.dat").exists():
         problem = "There is no Measurement Set here (a folder with table.dat)."
@@ -216,27 +202,10 @@ def rank_sets(rows: Sequence[SetRow], target: Target, options: CalibrateOptions)
         if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg:
             same_date = is_same_date(target.mjd, row.mjd, row.valid_from, row.valid_to)
             step = 0 if away_days <= SAME_TRANSIT_DAYS else 1 if same_date else 2
-            key = (step, row.flux_anchor != "standard", away_days, row.artifact)
-            ranked.append((key, row))
-    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
+            ranked.append((step, row.flux_anchor != "standard", away_days, row.artifact, row))
+    return [row for *_, row in sorted(ranked, key=lambda key: key[:-1])]
 
 
 def is_same_date(mjd: float, set_mjd: float, valid_from: float, valid_to: float) -> bool:
-    """Return whether a set needs no further check of its date.
-
-    That is the case in its validity window, or on the same UTC day.
-    """
+    """Return whether a moment is in a set's validity window, or on the UTC day of the set."""
     return valid_from <= mjd <= valid_to or int(set_mjd) == int(mjd)
-
-
-def _describe_existing(rows: Sequence[SetRow], store: str) -> Iterator[Input]:
-    """Describe the sets whose artifact exists and is the one that was registered."""
-    for row in rows:
-        inside = "://" not in row.artifact and not row.artifact.startswith("/")
-        uri = f"{store.rstrip('/')}/{row.artifact}" if inside else row.artifact
-        try:
-            found = artifact_input(SET_INPUT, uri)
-        except MissingError:
-            continue
-        if found.digest == row.digest:
-            yield found

@@ -25,9 +25,8 @@ BEAM_NULL = 1.22
 """First null of the beam in wavelengths over dish diameters."""
 MIN_FLUX_FRACTION = 5e-4
 """Field sources with a smaller fraction of the calibrator's apparent flux are left out of a model.
-
-A source on a grating lobe of the calibrator (1.4 deg north or south) looks like the calibrator to
-the gains, which then take 7 % of its flux from it (docs/calibrate.md)."""
+One on a grating lobe of the calibrator (1.4 deg north or south) looks like the calibrator to the
+gains, which then take 7 % of its flux from it (docs/calibrate.md)."""
 MIN_FIELD_JY = 0.01
 """Without a calibrator, sources of a lower apparent flux are left out."""
 
@@ -42,11 +41,7 @@ class Calibrator:
     spectrum_jy: FloatArray
     """Shape (channels,), before the beam."""
     standard: bool
-
-    def sources(self) -> PointSources:
-        """Return it as the only source of a model."""
-        place = np.radians([[self.ra_deg], [self.dec_deg]])
-        return PointSources(place[0], place[1], self.spectrum_jy[None, :])
+    """Whether it is a Perley-Butler 2017 flux standard."""
 
 
 def look_up_position(calibrator: str) -> tuple[float, float]:
@@ -70,19 +65,14 @@ def look_up_position(calibrator: str) -> tuple[float, float]:
         ):
             if wanted in {str(name).upper(), str(alias).upper()}:
                 return float(ra), float(dec)
-        raise UsageError(
-            "--calibrator",
-            f"{calibrator} is neither a known calibrator nor RA,Dec in degrees.",
-            "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux.",
-        ) from None
+        problem = f"{calibrator} is neither a known calibrator nor RA,Dec in degrees."
+        remedy = "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux."
+        raise UsageError("--calibrator", problem, remedy) from None
     return ra % 360.0, dec
 
 
 def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Calibrator:
-    """Return the calibrator at a position with its spectrum.
-
-    The spectrum is that of Perley & Butler 2017, else it comes from the VLA list's 20 and 6 cm
-    fluxes.
+    """Return the calibrator at a position; its spectrum is Perley & Butler's or the VLA list's.
 
     Raises
     ------
@@ -91,22 +81,15 @@ def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Ca
     """
     known = standard((ra_deg, dec_deg))
     if known is not None:
-        return Calibrator(
-            name=known.name,
-            ra_deg=known.ra_deg,
-            dec_deg=known.dec_deg,
-            spectrum_jy=known.flux_jy(freq_hz),
-            standard=known.anchor,
-        )
+        spectrum_jy = known.flux_jy(freq_hz)
+        return Calibrator(known.name, known.ra_deg, known.dec_deg, spectrum_jy, known.anchor)
     listed = calibrators()
     away = listed.separation_deg(ra_deg, dec_deg)
     i = int(np.argmin(away))
     if not (away[i] < MATCH_RADIUS_DEG and listed.usable[i]):
-        raise UsageError(
-            "--calibrator",
-            f"No calibrator at {ra_deg:.4f},{dec_deg:.4f} has a known flux.",
-            "No flux is ever assumed: name a calibrator of the lists, or give --model-file.",
-        )
+        problem = f"No calibrator at {ra_deg:.4f},{dec_deg:.4f} has a known flux."
+        remedy = "No flux is ever assumed: name a calibrator of the lists, or give --model-file."
+        raise UsageError("--calibrator", problem, remedy)
     index = float(np.nan_to_num(listed.spectral_index[i]))
     return Calibrator(
         name=str(listed.name[i]),

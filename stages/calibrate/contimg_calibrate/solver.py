@@ -15,12 +15,7 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import Header, MeasurementSet, Rows, create
 from contimg.runtime.errors import ContimgError
 from contimg_calibrate import casa
-from contimg_calibrate.quality import (
-    check_solution,
-    measure_residuals,
-    phase_error_rad,
-    row_gains,
-)
+from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad, row_gains
 from contimg_calibrate.visibilities import (
     ComplexArray,
     Float32Array,
@@ -52,7 +47,8 @@ class Solver:
     header: Header
     ratio: Ratio
     folder: Path
-    limits: casa.SolverLimits
+    limits: dict[str, Any]
+    """Arguments that all solves share: refant, minsnr, minblperant."""
     integration_s: float
 
     def evaluate(self, tables: list[Path]) -> Factors:
@@ -132,7 +128,7 @@ class Solver:
 
 
 def run(task: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Call `solve_group` or `solve_field`; return a `ContimgError` as its class name and arguments."""
+    """Call `solve_group` or `solve_field`; return a `ContimgError` as its name and arguments."""
     try:
         solver = _prepare(**arguments)
         solve = {"solve_group": solve_group, "solve_field": solve_field}[task]
@@ -142,23 +138,23 @@ def run(task: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
 
 
 def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
-    """Solve phases, bandpass and gains on a calibrator; return their quality and the tables by role."""
+    """Solve phases, bandpass and gains on a calibrator; return their quality and the tables."""
     out, limits, ratio = solver.folder, solver.limits, solver.ratio
     ms = solver.write_continuum(
         "prephase.ms", [], given["prephase_solint_s"], _choose_window(ratio)
     )
-    prephase = casa.solve(ms, out / "prephase.G", limits, type="G", apmode="p")
+    prephase = casa.solve(ms, out / "prephase.G", **limits, type="G", apmode="p")
     band = []
     if given["do_k"]:
         ms = solver.write_spectrum("delay.ms", [prephase])
-        band = [casa.solve(ms, out / "delay.K", limits, type="K")]
+        band = [casa.solve(ms, out / "delay.K", **limits, type="K")]
     ms = solver.write_spectrum("bandpass.ms", [prephase, *band])
-    bandpass: dict[str, Any] = {"type": "B", "solnorm": True, "fillgaps": given["fillgaps"]}
-    band.append(casa.solve(ms, out / "bandpass.B", limits, **bandpass))
+    bandpass = {**limits, "type": "B", "solnorm": True, "fillgaps": given["fillgaps"]}
+    band.append(casa.solve(ms, out / "bandpass.B", **bandpass))
     ms = solver.write_continuum("phase.ms", band, given["phase_solint_s"])
-    phase = casa.solve(ms, out / "phase.G", limits, type="G", apmode="p")
+    phase = casa.solve(ms, out / "phase.G", **limits, type="G", apmode="p")
     ms = solver.write_continuum("gain.ms", [*band, phase], np.inf)
-    gain = casa.solve(ms, out / "gain.G", limits, type="G", apmode="ap")
+    gain = casa.solve(ms, out / "gain.G", **limits, type="G", apmode="ap")
     tables = {path.stem: path for path in [*band, phase, gain]}
     x, y = sum_channels(ratio, solver.evaluate(list(tables.values())))
     quality = check_solution(
@@ -177,10 +173,7 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
-    """Solve phases on a field after a selected set, if the signal suffices.
-
-    Return how the set fits the field, before and after.
-    """
+    """Solve phases on a field after a set, if the signal suffices; return how the set fits."""
     ratio = solver.ratio
     tables = [Path(path) for path in given["tables"]]
     x, y = sum_channels(ratio, solver.evaluate(tables))
@@ -190,28 +183,19 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     others = max(1, int(np.count_nonzero(ratio.health)) - 1)
     confusion_deg = np.degrees(given["confusion"] / np.sqrt(2 * others))
     total_deg = float(np.hypot(noise_deg, confusion_deg))
-    answer = {
-        "phase_error_deg": total_deg,
-        "before": measure_residuals(ratio, x, y),
-        "done": False,
-        "solint": "",
-    }
+    before = measure_residuals(ratio, x, y)
+    answer = {"phase_error_deg": total_deg, "before": before, "done": False, "solint": ""}
     if given["mode"] == "never" or (given["mode"] == "auto" and total_deg > given["limit_deg"]):
         return answer
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
     ms = solver.write_continuum("field.ms", tables, solint_s)
-    field = casa.solve(ms, solver.folder / "field.G", solver.limits, type="G", apmode="p")
+    field = casa.solve(ms, solver.folder / "field.G", **solver.limits, type="G", apmode="p")
     gain = row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
-    return {
-        **answer,
-        "done": True,
-        "solint": f"{solint_s:g} s",
-        "after": after,
-        "table": str(field),
-    }
+    solint = f"{solint_s:g} s"
+    return {**answer, "done": True, "solint": solint, "after": after, "table": str(field)}
 
 
 def sky_to_json(sky: Sky) -> dict[str, Any]:
@@ -236,6 +220,7 @@ def _prepare(
     with MeasurementSet(Path(ms)) as table:
         header, integration_s = table.header, float(np.median(table.rows.interval_s))
         ratio = load_ratio(table, extra, sky_from_json(sky))
+    limits = {name: given[name] for name in ("minsnr", "minblperant")}
     references = rank_references(
         header.telescope, header.antennas.names, ratio.health, given["reference_antenna"]
     )
@@ -243,9 +228,7 @@ def _prepare(
         header=header,
         ratio=ratio,
         folder=Path(folder),
-        limits=casa.SolverLimits(
-            refant=",".join(references), minsnr=given["minsnr"], minblperant=given["minblperant"]
-        ),
+        limits={"refant": ",".join(references), **limits},
         integration_s=integration_s,
     )
 
@@ -253,10 +236,7 @@ def _prepare(
 def rank_references(
     telescope: str, names: tuple[str, ...], health: FloatArray, wanted: str | None = None
 ) -> list[str]:
-    """Return the best reference antennas.
-
-    The order is: the requested one, healthy outriggers, other healthy antennas, the rest.
-    """
+    """Return the best reference antennas: the requested one, healthy outriggers, then others."""
     ranked = [
         (
             name != wanted,
@@ -287,7 +267,7 @@ def split_intervals(
 
 
 def _choose_window(ratio: Ratio) -> slice:
-    """Return the part of the band that phases are solved on first: near its centre, and with data."""
+    """Return the channels that phases are solved on first: near the centre, and with data."""
     channels = ratio.power.shape[1]
     size = max(1, channels // WINDOWS)
     data = np.count_nonzero(ratio.power, axis=(0, 2))

@@ -1,4 +1,4 @@
-"""Solve on a calibrator in the beam, or select the best set of the store and fit it to the field."""
+"""Solve on a calibrator in the beam, or select a set of the store and fit it to the field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.gains import read_caltable
-from contimg.astro.predict import Sky
+from contimg.astro.predict import PointSources, Sky
 from contimg.records.array_files import to_npz
 from contimg.records.calibration import (
     RECORD,
@@ -56,7 +56,7 @@ TABLES = (
 SCRATCH_BYTES = 200_000_000
 """Room for the small Measurement Sets and the tables."""
 MEMORY_FACTOR, CASA_BYTES = 1.8, 500_000_000
-"""Memory of a solve over the bytes of the Measurement Set, and of CASA itself; 2.9 GB at full size."""
+"""Memory of a solve over the bytes of the MS, and of CASA itself; 2.9 GB at full size."""
 DRIFT_DEG = 5.0
 """Phases of antennas drift apart by this much in an hour; the drift grows with the root of time."""
 MAX_PHASE_ERROR_DEG = 10.0
@@ -125,11 +125,9 @@ def choose_calibrator(options: CalibrateOptions, ms: MSObservation) -> Calibrato
         found = selection.find_calibrator(options, ms.target)
         return found and look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
     if options.calibrator is None:
-        raise UsageError(
-            "--plain-ms",
-            "A Measurement Set of another telescope needs a calibrator's name.",
-            "Name it with --calibrator, or a set with --calibration.",
-        )
+        problem = "A Measurement Set of another telescope needs a calibrator's name."
+        remedy = "Name it with --calibrator, or a set with --calibration."
+        raise UsageError("--plain-ms", problem, remedy)
     return look_up_calibrator(*look_up_position(options.calibrator), freq_hz)
 
 
@@ -174,7 +172,9 @@ def model_calibrator(
     options: CalibrateOptions, context: Context, ms: MSObservation, calibrator: Calibrator
 ) -> tuple[Sky, float]:
     """Return the model, and the calibrator's apparent flux (Jy, mean over the group and band)."""
-    alone = ms.make_sky(calibrator.sources())
+    place = np.radians([[calibrator.ra_deg], [calibrator.dec_deg]])
+    source = PointSources(place[0], place[1], calibrator.spectrum_jy[None, :])
+    alone = ms.make_sky(source)
     apparent_jy = float(alone.apparent_jy(ms.beam_mjds).mean())
     if options.model_file is not None:
         content = context.read(options.model_file)
@@ -182,7 +182,7 @@ def model_calibrator(
         return ms.make_sky(sources), apparent_jy
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
-    whole = ms.make_sky(merge_sources(calibrator.sources(), ms.find_field_sources()))
+    whole = ms.make_sky(merge_sources(source, ms.find_field_sources()))
     return keep_bright(whole, ms.beam_mjds, MIN_FLUX_FRACTION * apparent_jy), apparent_jy
 
 
@@ -201,11 +201,8 @@ def select_set(options: CalibrateOptions, context: Context, ms: MSObservation) -
     for uri in [options.calibration] if options.calibration else uris:
         chosen = read_calibration(context, uri)
         if not chosen.solved:
-            raise BadInputError(
-                uri,
-                "The set was not solved on its own group, but selected.",
-                f"Take {chosen.source}.",
-            )
+            problem = "The set was not solved on its own group, but selected."
+            raise BadInputError(uri, problem, f"Take {chosen.source}.")
         with context.step("fit"):
             phase, folders = fit_field(options, context, ms, uri, chosen)
         same_date = selection.is_same_date(
@@ -265,14 +262,12 @@ def fit_field(
         reason = "NVSS has no source in the beam that is bright enough."
         return FieldPhase(done=False, reason=reason), folders
     given = {
+        **options.model_dump(include={"phase_solint_s", "minsnr", "minblperant"}),
         "tables": list(folders.values()),
         "mode": options.field_phase,
         "confusion": CONFUSION_JY / float(np.sqrt(np.sum(apparent_jy**2))),
         "limit_deg": MAX_PHASE_ERROR_DEG if options.field_phase == "auto" else 180.0,
-        "phase_solint_s": options.phase_solint_s,
         "short_limit_deg": SHORT_SOLINT_ERROR_DEG,
-        "minsnr": options.minsnr,
-        "minblperant": options.minblperant,
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
@@ -327,7 +322,7 @@ def _call_solver(
 
 
 def pack_solutions(folders: Mapping[str, str]) -> bytes:
-    """Return solutions.npz: the solutions of each role as arrays, and the antenna names.
+    """Return solutions.npz: antenna names, and arrays of each role.
 
     ROLE_value and ROLE_flag have shape (T, antennas, channels, polarizations); ROLE_time_s is in
     MJD seconds.

@@ -76,16 +76,9 @@ class Ratio:
 
 
 def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: Sky) -> Ratio:
-    """Read a Measurement Set, integration by integration, over the model of a sky.
+    """Read a Measurement Set of one field, integration by integration, over the model of a sky.
 
-    Parameters
-    ----------
-    ms
-        One field, rows time-major.
-    flags
-        Shape (rows, channels, polarizations), in addition to the set's own; or None.
-    sky
-        What to predict.
+    Rows are time-major. `flags`, shape (rows, channels, polarizations), are added to the set's own.
 
     Raises
     ------
@@ -95,17 +88,17 @@ def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: Sky) -> Ratio:
         If the model is zero where there are data.
     """
     rows, antennas = ms.rows, len(ms.header.antennas.names)
-    cross = rows.antenna1 != rows.antenna2
+    ant1, ant2 = rows.antenna1.astype(np.int64), rows.antenna2.astype(np.int64)
+    cross = np.flatnonzero(ant1 != ant2)
     edges = np.flatnonzero(np.concatenate([[True], np.diff(rows.time_s) > SAME_TIME_S, [True]]))
-    ant1, ant2 = rows.antenna1[cross].astype(np.int64), rows.antenna2[cross].astype(np.int64)
-    keys, pair = np.unique(ant1 * antennas + ant2, return_inverse=True)
-    shape = (ant1.size, sky.freq_hz.size, len(ms.header.correlations))
+    keys, pair = np.unique(ant1[cross] * antennas + ant2[cross], return_inverse=True)
+    shape = (cross.size, sky.freq_hz.size, len(ms.header.correlations))
     ratio = Ratio(
         antennas=antennas,
         times_s=rows.time_s[edges[:-1]],
-        slot=np.searchsorted(edges, np.flatnonzero(cross), side="right") - 1,
-        ant1=ant1,
-        ant2=ant2,
+        slot=np.searchsorted(edges, cross, side="right") - 1,
+        ant1=ant1[cross],
+        ant2=ant2[cross],
         pair=pair,
         pairs=np.stack([keys // antennas, keys % antennas], axis=1),
         product=np.empty(shape, np.complex64),
@@ -113,47 +106,28 @@ def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: Sky) -> Ratio:
         weight=np.ones((keys.size, shape[2]), np.float32),
     )
     noise = np.zeros((keys.size, shape[2], 2))
-    for slot, (first, last) in enumerate(itertools.pairwise(edges)):
-        _load_integration(ms, slot, slice(int(first), int(last)), flags, sky, ratio, noise)
-    if not np.any(ratio.power):
-        raise AllFlaggedError(
-            ms.path.name,
-            "All cross-correlations are flagged.",
-            "Look at the flag artifact's report.",
+    for first, last in itertools.pairwise(int(edge) for edge in edges):
+        integration = slice(first, last)
+        to = slice(*(int(edge) for edge in np.searchsorted(cross, [first, last])))
+        positions = antenna_positions(
+            rows.uvw_m[integration], ant1[integration], ant2[integration], antennas
         )
+        mjd = float(rows.time_s[first]) / DAY_S
+        model = predict_rows(sky, positions, mjd, ratio.ant1[to], ratio.ant2[to])
+        lost = ms.read("FLAG", first, last - first)[cross[to] - first]
+        if flags is not None:
+            lost |= flags[cross[to]]
+        data = ms.read("DATA", first, last - first)[cross[to] - first]
+        empty = _divide(data, lost, model, ratio.product[to], ratio.power[to])
+        if empty:
+            problem = f"The model is zero for {empty} samples that have data."
+            raise BadInputError(f"model of {ms.path.name}", problem, "Correct the model.")
+        _add_noise(data, lost, ratio.pair[to], noise)
+    if not np.any(ratio.power):
+        remedy = "Look at the flag artifact's report."
+        raise AllFlaggedError(ms.path.name, "All cross-correlations are flagged.", remedy)
     ratio.weight[:] = _estimate_weights(noise)
     return ratio
-
-
-def _load_integration(
-    ms: MeasurementSet,
-    slot: int,
-    span: slice,
-    flags: FlagArray | None,
-    sky: Sky,
-    ratio: Ratio,
-    noise: FloatArray,
-) -> None:
-    """Fill the rows of one integration (number `slot`, rows `span` of the MS) of the ratio."""
-    rows, count = ms.rows, span.stop - span.start
-    ant1, ant2 = (a[span].astype(np.int64) for a in (rows.antenna1, rows.antenna2))
-    cross = np.flatnonzero(ant1 != ant2)
-    positions = antenna_positions(rows.uvw_m[span], ant1, ant2, ratio.antennas)
-    mjd = float(rows.time_s[span.start]) / DAY_S
-    model = predict_rows(sky, positions, mjd, ant1[cross], ant2[cross])
-    lost = ms.read("FLAG", span.start, count)[cross]
-    if flags is not None:
-        lost |= flags[span][cross]
-    data = ms.read("DATA", span.start, count)[cross]
-    to = slice(*(int(edge) for edge in np.searchsorted(ratio.slot, [slot, slot + 1])))
-    empty = _divide(data, lost, model, ratio.product[to], ratio.power[to])
-    if empty:
-        raise BadInputError(
-            f"model of {ms.path.name}",
-            f"The model is zero for {empty} samples that have data.",
-            "Correct the model.",
-        )
-    _add_noise(data, lost, ratio.pair[to], noise)
 
 
 def _estimate_weights(noise: FloatArray) -> Float32Array:
