@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(store: Path, ms: str, **options: Any) -> dict[str, Any]:
+def run(store: Path, ms: str, /, **options: Any) -> dict[str, Any]:
     return calibrate(store, **{"ms": ms, "store": str(store), **options})
 
 

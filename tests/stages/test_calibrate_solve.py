@@ -49,7 +49,7 @@ class Solved(NamedTuple):
     summary: dict[str, Any]
 
 
-def run(store: Path, ms: str, **options: Any) -> dict[str, Any]:
+def run(store: Path, ms: str, /, **options: Any) -> dict[str, Any]:
     return calibrate(store, ms=ms, store=str(store), **options)
 
 

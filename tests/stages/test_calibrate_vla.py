@@ -18,10 +18,11 @@ from contimg.astro.gains import apply_block
 from contimg.astro.measures import casa_environment
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet
+from contimg.runtime import contract
 from contimg.runtime.console import Console
 from contimg.runtime.errors import BadInputError, UsageError
 from contimg_calibrate.foreign import copy_field
-from contimg_calibrate.importing import COMMAND, ImportOptions
+from contimg_calibrate.importing import STAGE, ImportOptions
 from observed import calibrate, load_factors, read_record
 
 ComplexArray = npt.NDArray[np.complex64]
@@ -64,7 +65,7 @@ def run(folder: Path, **options: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def imported(folder: Path) -> str:
     options = ImportOptions(path=str(folder / "vla.ms"), field=FIELD, out=str(folder / "imported"))
-    summary = COMMAND.load()(options, Console("import-ms", {}), dict(os.environ))
+    summary = contract.run(STAGE, options, dict(os.environ), Console("import-ms", {}))
     return str(summary["artifact"])
 
 

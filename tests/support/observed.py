@@ -194,8 +194,8 @@ def read_record(summary: dict[str, Any]) -> Calibration:
 def load_factors(
     artifact: str, scratch: Path, mjds: FloatArray, freq_hz: FloatArray = FREQ_HZ
 ) -> Factors:
-    """Evaluate all tables of a calibrate artifact; `scratch` is a new folder."""
-    scratch.mkdir()
+    """Evaluate all tables of a calibrate artifact; `scratch` is a folder for them."""
+    scratch.mkdir(exist_ok=True)
     gains = load_gains(Context(str(scratch / "none"), scratch, (), {}), artifact)
     return gains.evaluate(mjds * DAY_S, freq_hz)
 

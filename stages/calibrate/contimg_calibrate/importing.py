@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from contimg.runtime.command import Command
 from contimg.runtime.options import StageOptions
 from contimg.runtime.stage import Resources, StageSpec
 
 if TYPE_CHECKING:
-    from contimg.runtime.console import Console
     from contimg.runtime.manifest import Input
 
 
@@ -32,9 +29,6 @@ STAGE = StageSpec(
     tools=("python-casacore",),
     resolver="contimg_calibrate.importing:resolve",
 )
-COMMAND = Command(
-    name="import-ms", options=ImportOptions, run="contimg_calibrate.importing:import_ms"
-)
 
 
 def resolve(options: ImportOptions) -> list[Input]:
@@ -42,10 +36,3 @@ def resolve(options: ImportOptions) -> list[Input]:
     from contimg_calibrate.selection import describe_plain_ms
 
     return [describe_plain_ms(options.path)]
-
-
-def import_ms(options: ImportOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    """Make the artifact, or find it made; return the summary."""
-    from contimg.runtime import contract
-
-    return contract.run(STAGE, options, env, console)
