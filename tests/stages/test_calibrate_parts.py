@@ -31,12 +31,12 @@ from contimg_calibrate.quality import (
     measure_amplitudes,
     measure_residuals,
     phase_error_rad,
-    row_gains,
 )
 from contimg_calibrate.visibilities import (
     Ratio,
     _estimate_weights,
     load_ratio,
+    row_gains,
     sum_channels,
     sum_times,
 )

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from contimg.astro.gains import CalTable, Factors
+from contimg.astro.gains import CalTable
 from contimg.runtime.errors import SolveFailedError
-from contimg_calibrate.visibilities import (
-    ComplexArray,
-    FlagArray,
-    Float32Array,
-    FloatArray,
-    IntArray,
-    Ratio,
-)
+from contimg_calibrate.visibilities import ComplexArray, FlagArray, Float32Array, FloatArray, Ratio
 
 ODD_FACTOR = 5.0
 """An antenna is odd if its amplitude differs from the median by more than this factor."""
@@ -105,8 +98,8 @@ def check_solution(
     if problem:
         remedy = "Look at the flags, the model's flux and solutions.npz of an earlier set."
         raise SolveFailedError(where, problem, remedy)
-    shares = {f"flagged_{role}": fraction for role, fraction in flagged.items()}
-    return {"amplitude_median": amplitude, "odd_antennas": odd, **shares, **residuals}
+    fractions = {f"flagged_{role}": fraction for role, fraction in flagged.items()}
+    return {"amplitude_median": amplitude, "odd_antennas": odd, **fractions, **residuals}
 
 
 def measure_amplitudes(gain: CalTable, alive: FlagArray) -> tuple[float, float]:
@@ -129,9 +122,3 @@ def phase_error_rad(ratio: Ratio, y: Float32Array) -> float:
         np.add.at(curvature, antenna, y)
     known = curvature[curvature > 0]
     return float(np.median(known) ** -0.5) if known.size else np.inf
-
-
-def row_gains(factors: Factors, slot: IntArray, ant1: IntArray, ant2: IntArray) -> ComplexArray:
-    """Return g_i conj(g_j) of rows without the bandpass, shape (R, P); 0 where flagged."""
-    gain = np.where(factors.gain_flag, 0, factors.gain)
-    return np.asarray(gain[slot, ant1] * gain[slot, ant2].conj(), np.complex64)

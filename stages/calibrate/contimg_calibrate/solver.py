@@ -15,7 +15,7 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import Header, MeasurementSet, Rows, create
 from contimg.runtime.errors import ContimgError
 from contimg_calibrate import casa
-from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad, row_gains
+from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import (
     ComplexArray,
     Float32Array,
@@ -23,6 +23,7 @@ from contimg_calibrate.visibilities import (
     IntArray,
     Ratio,
     load_ratio,
+    row_gains,
     sum_channels,
     sum_times,
 )

@@ -156,15 +156,10 @@ def sum_channels(
     rows, pols = ratio.slot.size, ratio.power.shape[2]
     x, y = np.zeros((rows, pols), np.complex128), np.zeros((rows, pols))
     span = range(*channels.indices(ratio.power.shape[1]))
-    _sum_channels(
-        ratio.product,
-        ratio.power,
-        (ratio.slot, ratio.ant1, ratio.ant2),
-        np.where(factors.bandpass_flag, 0, factors.bandpass),
-        np.where(factors.gain_flag, 0, factors.gain),
-        (span.start, span.stop),
-        (x, y),
-    )
+    band = np.where(factors.bandpass_flag, 0, factors.bandpass)
+    gain = np.where(factors.gain_flag, 0, factors.gain)
+    where, part = (ratio.slot, ratio.ant1, ratio.ant2), (span.start, span.stop)
+    _sum_channels(ratio.product, ratio.power, where, band, gain, part, (x, y))
     weight = ratio.weight[ratio.pair]
     return (x * weight).astype(np.complex64), (y * weight).astype(np.float32)
 
@@ -173,16 +168,18 @@ def sum_times(ratio: Ratio, factors: Factors) -> tuple[ComplexArray, Float32Arra
     """Sum over time after a bandpass and gains; return X and Y, shapes (B, C, P)."""
     shape = (len(ratio.pairs), *ratio.power.shape[1:])
     x, y = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
-    _sum_times(
-        ratio.product,
-        ratio.power,
-        (ratio.slot, ratio.ant1, ratio.ant2, ratio.pair),
-        np.where(factors.bandpass_flag, 0, factors.bandpass),
-        np.where(factors.gain_flag, 0, factors.gain),
-        (x, y),
-    )
+    band = np.where(factors.bandpass_flag, 0, factors.bandpass)
+    gain = np.where(factors.gain_flag, 0, factors.gain)
+    where = (ratio.slot, ratio.ant1, ratio.ant2, ratio.pair)
+    _sum_times(ratio.product, ratio.power, where, band, gain, (x, y))
     weight = ratio.weight[:, None, :]
     return np.asarray(x * weight, np.complex64), y * weight
+
+
+def row_gains(factors: Factors, slot: IntArray, ant1: IntArray, ant2: IntArray) -> ComplexArray:
+    """Return g_i conj(g_j) of rows without the bandpass, shape (R, P); 0 where flagged."""
+    gain = np.where(factors.gain_flag, 0, factors.gain)
+    return np.asarray(gain[slot, ant1] * gain[slot, ant2].conj(), np.complex64)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]

@@ -65,11 +65,8 @@ def find_interference(level: FloatArray) -> BoolArray:
     width, and with its neighbours in the same integration, which shows a carrier of any length.
     Interference that is present at all times is sought with a lower threshold in that quarter.
 
-    Parameters
-    ----------
-    level
-        Mean over baselines of the amplitude relative to its row's mean, shape (integrations,
-        channels); NaN where everything is flagged.
+    `level` is the mean over baselines of the amplitude relative to its row's mean, of the same
+    shape; NaN where everything is flagged.
     """
     good = np.isfinite(level)
     with warnings.catch_warnings():

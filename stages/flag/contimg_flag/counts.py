@@ -25,10 +25,8 @@ class FlagCounts:
         self.steps: list[dict[str, Any]] = []
         self.fraction = 0.0
         """Flagged fraction after the last step."""
-        rows, channels, products = visibilities.flags.shape
-        self.by_row = np.zeros((rows, products))
-        """Flagged fraction of each row and correlation; 0 for autos."""
-        self.by_channel = np.zeros(channels)
+        self.by_row, self.by_channel = np.zeros((0, 0)), np.zeros(0)
+        """Flagged fractions of each row and correlation (0 for autos), and of each channel."""
 
     def record_step(self, step: str, meaning: str) -> None:
         """Count the flags after a step.

@@ -65,13 +65,7 @@ def find_deaf(product: Matrix, power: FloatArray, pairs: FloatArray) -> BoolArra
     The sky is coherent from channel to channel, noise is not: for N pairs of noise |sum V V*|^2 is
     (sum |V|^2)^2 / N. N times the quotient is therefore 1 for noise, and N times the squared
     coherent fraction of the power for a sky. If the whole array receives next to nothing, no
-    receptor is called deaf.
-
-    Parameters
-    ----------
-    product, power, pairs
-        Matrices of the sums over unflagged neighbouring channels of V(c) conj V(c+1), of their mean
-        power, and of their number.
+    receptor is called deaf. The matrices are those of `steps.neighbour_products`.
     """
     excess = np.full(power.shape, np.nan)
     heard = power > 0

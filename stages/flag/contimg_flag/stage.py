@@ -51,11 +51,21 @@ def run(options: FlagOptions, context: Context) -> StageResult:
         _clip(visibilities, options.clip_sigma)
         meaning = f"amplitude more than {options.clip_sigma:g} sigma above its channel's median"
         counts.record_step("clip", meaning)
+    report = counts.report(dead)
     with context.step("write"):
         context.write("flags.bin", pack_flags(visibilities.flags))
-        context.write("flagging.json", json.dumps(counts.report(dead), indent=1).encode())
+        context.write("flagging.json", json.dumps(report, indent=1).encode())
     context.progress(PROGRESS_STEPS, PROGRESS_STEPS)
-    return _summarize(group, visibilities, counts, dead)
+    lost = [f"{item['name']}{name[0]}" for item in report["antennas"] for name in item["dead"]]
+    reasons, limit = [], f"expected at most {MAX_FLAGGED_FRACTION:.0%}"
+    if counts.fraction > MAX_FLAGGED_FRACTION:
+        reasons.append(f"{counts.fraction:.1%} of the visibilities are flagged ({limit})")
+    if len(lost) > MAX_DEAD_RECEPTORS:
+        reasons.append(f"{len(lost)} receptors are dead (expected at most {MAX_DEAD_RECEPTORS})")
+    metrics = {"group": group, "fraction": counts.fraction, "dead_receptors": lost}
+    metrics |= {f"fraction_{item['step']}": item["fraction"] for item in counts.steps}
+    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+    return StageResult(metrics=metrics, qa=qa)
 
 
 def _flag_zeros_and_dead(
@@ -136,28 +146,3 @@ def _clip(visibilities: Visibilities, sigma: float) -> None:
         series = np.ascontiguousarray(part.reshape(len(part), -1).T)
         levels = np.array([steps.clip_level(samples, sigma) for samples in series], np.float32)
         flags[:, first : first + CLIP_CHANNELS] |= part > levels.reshape(-1, products)
-
-
-def _summarize(
-    group: str | None, visibilities: Visibilities, counts: FlagCounts, dead: BoolArray
-) -> StageResult:
-    """Return the metrics and the verdict."""
-    names = visibilities.header.antennas.names
-    lost = [
-        f"{names[antenna]}{visibilities.correlations[product][0]}"
-        for antenna in visibilities.antennas
-        for product in np.flatnonzero(dead[antenna])
-    ]
-    reasons = []
-    if counts.fraction > MAX_FLAGGED_FRACTION:
-        reasons.append(
-            f"{counts.fraction:.1%} of the visibilities are flagged "
-            f"(expected at most {MAX_FLAGGED_FRACTION:.0%})"
-        )
-    if len(lost) > MAX_DEAD_RECEPTORS:
-        reasons.append(f"{len(lost)} receptors are dead (expected at most {MAX_DEAD_RECEPTORS})")
-    fractions = {f"fraction_{item['step']}": item["fraction"] for item in counts.steps}
-    return StageResult(
-        metrics={"group": group, "fraction": counts.fraction, "dead_receptors": lost, **fractions},
-        qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons)),
-    )
