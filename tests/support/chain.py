@@ -1,6 +1,6 @@
-"""The whole chain on one simulated group, made by the real executables when a test first asks for a step of it.
+"""The chain on one simulated group, run by the real executables when a test first needs a step.
 
-Artifacts are kept under .cache/chain between runs: their keys make sure that changed code makes them anew.
+Artifacts are kept under .cache/chain between runs; changed code has other keys and remakes them.
 """
 
 from __future__ import annotations
@@ -10,33 +10,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, **LINEAR_ALGEBRA}
-THREE_C_48_RA_DEG = 24.4221
 
 
 def contimg(program: str, **options: object) -> dict[str, Any]:
-    """Run contimg-PROGRAM and return its summary; whatever it said on stderr stands in the failure."""
-    words = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in options.items()
-        if value is not None
-    ]
-    argv = [str(BIN / f"contimg-{program}"), *words]
+    """Run contimg-PROGRAM and return its summary; if it fails, the failure shows its stderr."""
+    given = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+    argv = [str(BIN / f"contimg-{program}"), *(f"--{name}={given[name]}" for name in given)]
     done = subprocess.run(
         argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=ROOT
     )
@@ -47,7 +40,7 @@ def contimg(program: str, **options: object) -> dict[str, Any]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time through."""
+    """Hold a lock that one process at a time can have."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,24 +64,22 @@ class Chain:
     def store(self) -> Path:
         return ROOT / ".cache" / "chain" / (self.name or f"{self.scale}-{self.seed}")
 
+    def contimg(self, program: str, **options: object) -> dict[str, Any]:
+        """Run a program; other chains run it elsewhere."""
+        return contimg(program, **options)
+
     @cached_property
     def truth_artifact(self) -> str:
         with locked(self.store / ".simulate.lock"):
-            said = self._simulate()
-        return str(said["artifact"])
-
-    def contimg(self, program: str, **options: object) -> dict[str, Any]:
-        return contimg(program, **options)
-
-    def _simulate(self) -> dict[str, Any]:
-        return self.contimg(
-            "simulate",
-            out=self.store / "products/simulate",
-            incoming=self.store / "incoming",
-            scale=self.scale,
-            seed=self.seed,
-            **self.sky,
-        )
+            summary = self.contimg(
+                "simulate",
+                out=self.store / "products/simulate",
+                incoming=self.store / "incoming",
+                scale=self.scale,
+                seed=self.seed,
+                **self.sky,
+            )
+        return str(summary["artifact"])
 
     @cached_property
     def truth(self) -> dict[str, Any]:
@@ -140,12 +131,11 @@ class Chain:
         return self._make("photometry", image=self.image, tables=self.store / "tables")
 
     def _make(self, stage: str, **options: object) -> str:
-        # Workers of one test run share the chain: the second waits, and finds the artifact made.
+        out = self.store / "products" / self.group_id / stage
+        # The workers of one test run share the chain: the second waits and finds the artifact.
         with locked(self.store / f".{stage}.lock"):
-            said = self.contimg(
-                stage, out=self.store / "products" / self.group_id / stage, **options
-            )
-        return str(said["artifact"])
+            summary = self.contimg(stage, out=out, **options)
+        return str(summary["artifact"])
 
 
 def full_calibrator() -> Chain:
@@ -159,15 +149,8 @@ def small_calibrator() -> Chain:
 
 
 if __name__ == "__main__":
-    # Both ways to be calibrated, in a store of their own.
+    # Both ways to calibrate, in a store of their own.
     solved = Chain("small", seed=1, tier="development", name=sys.argv[1])
-    taken = Chain(
-        "small",
-        seed=1,
-        tier="development",
-        sky={"ra_deg": 38.9},
-        calibrate_from=solved,
-        name=solved.name,
-    )
+    selected = replace(solved, sky={"ra_deg": 38.9}, calibrate_from=solved)
     assert solved.photometry
-    assert taken.photometry
+    assert selected.photometry

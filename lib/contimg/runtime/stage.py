@@ -46,7 +46,9 @@ class StageSpec:
     options: type[StageOptions]
     resources: Resources
     package: str = ""
-    """Package with the module `stage`; default: contimg_NAME."""
+    """Package of the stage; default: contimg_NAME."""
+    module: str = ""
+    """Module with the function `run`; default: PACKAGE.stage."""
     tools: tuple[str, ...] = ()
     """Programs and distributions whose versions enter the key."""
     resolver: str = ""
@@ -63,6 +65,8 @@ class StageSpec:
     def __post_init__(self) -> None:
         if not self.package:
             object.__setattr__(self, "package", f"contimg_{self.name}")
+        if not self.module:
+            object.__setattr__(self, "module", f"{self.package}.stage")
         if self.resolver and ":" not in self.resolver:
             problem = f"The resolver {self.resolver!r} is not written module:function."
             raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
@@ -79,7 +83,7 @@ class StageSpec:
 
     def load(self) -> Callable[[Any, Context], StageResult]:
         """Import the stage's code, and with it the heavy libraries."""
-        module = importlib.import_module(f"{self.package}.stage")
+        module = importlib.import_module(self.module)
         run: Callable[[Any, Context], StageResult] = module.run
         return run
 

@@ -1,1 +1,1 @@
-"""The calibrate stage."""
+"""The calibrate stage: caltables for one Measurement Set."""

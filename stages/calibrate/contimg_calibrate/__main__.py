@@ -1,11 +1,11 @@
-"""contimg-calibrate."""
+"""The executable contimg-calibrate."""
 
 from contimg.runtime.contract import main as contract_main
 from contimg_calibrate.options import STAGE
 
 
 def main() -> None:
-    """Run the stage."""
+    """Run the stage and exit."""
     contract_main(STAGE)
 
 

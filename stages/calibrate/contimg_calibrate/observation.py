@@ -4,37 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from contimg.astro.constants import DAY_S
-from contimg.astro.coordinates import Site
 from contimg.astro.predict import PointSources, SkyModel
-from contimg.records.ms import MeasurementSet
-from contimg_calibrate.choose import Target, target_of
-from contimg_calibrate.foreign import pick_field
-from contimg_calibrate.sky import field_sources
+from contimg.records.ms import MSHeader, MeasurementSet
+from contimg.runtime.context import Context
+from contimg_calibrate.foreign import copy_field
+from contimg_calibrate.options import CalibrateOptions
+from contimg_calibrate.selection import Target, read_target
+from contimg_calibrate.sky import find_field_sources
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+FloatArray = npt.NDArray[np.float64]
 
-    from contimg.records.ms import MSHeader
-    from contimg.runtime.context import Context
-    from contimg_calibrate.options import CalibrateOptions
-
-    FloatArray = npt.NDArray[np.float64]
-
-MS = "ms.tar"
-FLAGS = "flags.bin"
-MOMENTS = 5
-"""Moments at which a beam is averaged to judge fluxes; models use every integration."""
+BEAM_MOMENTS = 5
+"""Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What is known of the Measurement Set before it is read."""
+class MSObservation:
+    """The header of the Measurement Set, and when and where the array pointed."""
 
+    name: str
     path: Path
     flags: Path | None
     header: MSHeader
@@ -42,8 +35,7 @@ class Observation:
     mjd_end: float
     integration_s: float
     target: Target | None
-    """None: another telescope, whose pointing and beam we do not know."""
-    name: str
+    """None: another telescope, whose pointing and beam are unknown."""
 
     @property
     def mjd(self) -> float:
@@ -56,69 +48,54 @@ class Observation:
         return self.target.dec_deg if self.target else float(np.degrees(self.header.dec_rad))
 
     @property
-    def site(self) -> Site | None:
-        """Where the array stands, if its beam is known."""
-        return (
-            Site(self.target.lat_deg, self.target.lon_deg, self.target.height_m)
-            if self.target
-            else None
-        )
-
-    def moments(self) -> FloatArray:
-        """Return some moments of the observation, MJD."""
-        part = (np.arange(MOMENTS) + 0.5) / MOMENTS
+    def beam_mjds(self) -> FloatArray:
+        """Moments of the observation at which to evaluate the beam, MJD."""
+        part = (np.arange(BEAM_MOMENTS) + 0.5) / BEAM_MOMENTS
         return np.asarray(self.mjd_start + (self.mjd_end - self.mjd_start) * part)
 
-    def sky(self, sources: PointSources) -> SkyModel:
-        """Return sources as this array sees them."""
-        header = self.header
-        smeared = self.target is not None
+    def make_sky(self, sources: PointSources) -> SkyModel:
+        """Return sources as this array sees them: without smearing or beam if it is another one."""
+        header, target = self.header, self.target
         return SkyModel(
-            sources,
-            header.ra_rad,
-            header.dec_rad,
-            header.frequencies_hz,
-            header.channel_width_hz if smeared else 0.0,
-            self.integration_s if smeared else 0.0,
-            self.site,
-            float(np.radians(self.dec_deg)),
+            sources=sources,
+            ra0_rad=header.ra_rad,
+            dec0_rad=header.dec_rad,
+            freq_hz=header.frequencies_hz,
+            width_hz=header.channel_width_hz if target else 0.0,
+            integration_s=self.integration_s if target else 0.0,
+            site=target.site if target else None,
+            pointing_dec_rad=float(np.radians(self.dec_deg)),
         )
 
-    def field_sources(self) -> PointSources:
+    def find_field_sources(self) -> PointSources:
         """Return the NVSS sources out to the beam's null; none for another telescope."""
-        if self.site is None:
-            return PointSources(
-                np.zeros(0), np.zeros(0), np.zeros((0, self.header.frequencies_hz.size))
-            )
-        return field_sources(
-            self.mjd_start,
-            self.mjd_end,
-            float(np.radians(self.dec_deg)),
-            self.site,
-            self.header.frequencies_hz,
-        )
+        freq_hz = self.header.frequencies_hz
+        if self.target is None:
+            return PointSources(np.zeros(0), np.zeros(0), np.zeros((0, freq_hz.size)))
+        dec_rad = float(np.radians(self.dec_deg))
+        return find_field_sources(self.mjd_start, self.mjd_end, dec_rad, self.target.site, freq_hz)
 
 
-def observe(options: CalibrateOptions, context: Context) -> Observation:
-    """Fetch the Measurement Set and its flags into scratch and read what it says once."""
-    target = target_of(options.ms) if options.ms is not None else None
+def read_observation(options: CalibrateOptions, context: Context) -> MSObservation:
+    """Fetch the Measurement Set and its flags into scratch, and read its header and times."""
     if options.ms is not None:
-        path = context.fetch_tree(options.ms, MS)
+        target = read_target(options.ms)
+        path = context.fetch_tree(options.ms, "ms.tar")
+        name = target.name if target else path.stem
     else:
-        path = pick_field(Path(str(options.plain_ms)), options.field, context.scratch / "field.ms")
-    flags = context.fetch(options.flags, FLAGS) if options.flags else None
+        source = Path(str(options.plain_ms))
+        target, name = None, source.stem
+        path = copy_field(source, options.field, context.scratch / "field.ms")
     with MeasurementSet(path) as ms:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
         header = ms.header
-    start, end = (
-        float(times.min() - interval / 2) / DAY_S,
-        float(times.max() + interval / 2) / DAY_S,
+    return MSObservation(
+        name=name,
+        path=path,
+        flags=context.fetch(options.flags, "flags.bin") if options.flags else None,
+        header=header,
+        mjd_start=float(times.min() - interval / 2) / DAY_S,
+        mjd_end=float(times.max() + interval / 2) / DAY_S,
+        integration_s=interval,
+        target=target,
     )
-    name = (
-        target.name
-        if target
-        else path.stem
-        if options.ms is not None
-        else Path(str(options.plain_ms)).stem
-    )
-    return Observation(path, flags, header, start, end, interval, target, name)

@@ -1,4 +1,4 @@
-"""What may be asked of contimg-calibrate."""
+"""The options and the spec of the calibrate stage."""
 
 from __future__ import annotations
 
@@ -11,58 +11,65 @@ from contimg.runtime.stage import Resources, StageSpec
 
 
 class CalibrateOptions(StageOptions):
-    """Caltables for one Measurement Set: solved on it if a calibrator is in its beam, else the best set of the store."""
+    """Make caltables for one Measurement Set.
+
+    They are solved on it if a calibrator is in its beam, else the best set of the store is taken.
+    """
 
     ms: ArtifactURI | None = None
     """URI of the convert artifact whose Measurement Set is calibrated."""
     plain_ms: str | None = None
     """Instead of --ms: a folder with any Measurement Set, of any telescope."""
     field: str = "0"
-    """Of a plain Measurement Set: the field, by number or name."""
+    """Field of a plain Measurement Set, by number or name."""
     flags: ArtifactURI | None = None
     """URI of the flag artifact of the Measurement Set."""
     store: str | None = None
-    """Root URI of the store, whose table of calibration sets is searched and added to."""
+    """Root URI of the store whose registry of calibration sets is searched and extended."""
     calibration: ArtifactURI | None = None
     """Take this calibrate artifact instead of searching the store."""
     solve: Literal["auto", "always", "never"] = "auto"
-    """Solve here: auto, if a calibrator is bright enough in the beam."""
+    """Solve on this group; auto: if a calibrator in the beam is bright enough."""
     calibrator: str | None = None
-    """Solve on this calibrator: its name, or "RA,Dec" in degrees (ICRS); default: the one with the largest apparent flux."""
+    """Solve on this calibrator: its name, or "RA,Dec" in degrees (ICRS); default: the one with the
+    largest apparent flux."""
     min_primary_jy: float = Field(default=2.0, gt=0)
-    """Least apparent flux of a flux standard that is solved on, Jy."""
+    """Minimum apparent flux of a flux standard to solve on, Jy."""
     min_bright_jy: float = Field(default=5.0, gt=0)
-    """Least apparent flux of any other calibrator that is solved on, Jy."""
+    """Minimum apparent flux of any other calibrator to solve on, Jy."""
     model_source: Literal["nvss", "calibrator", "file"] = "nvss"
-    """Model: the calibrator with NVSS sources out to the beam's null, the calibrator alone, or the sources of --model-file."""
+    """Model: the calibrator with NVSS sources out to the beam's null, the calibrator alone, or the
+    sources of --model-file."""
     model_file: ObjectURI | None = None
-    """CSV with columns ra_deg, dec_deg, flux_jy, alpha, reference_hz: the whole model, before the beam."""
+    """CSV with columns ra_deg, dec_deg, flux_jy, alpha, reference_hz: the whole model, before the
+    beam."""
     do_k: bool = False
     """Solve delays before the bandpass."""
     prephase_solint_s: float = Field(default=30.0, gt=0)
     """Interval of the phases that only the bandpass solve uses, seconds."""
     phase_solint_s: float = Field(default=60.0, gt=0)
-    """Interval of the gains' phases, seconds; their amplitudes are one for the whole Measurement Set."""
+    """Interval of the gains' phases, seconds; amplitudes are solved once per Measurement Set."""
     minsnr: float = Field(default=3.0, gt=0)
     """Solutions of a lower signal-to-noise ratio are flagged."""
     fillgaps: int = Field(default=3, ge=0)
-    """Bandpass channels that are interpolated where they are flagged."""
+    """Widest gap of flagged bandpass channels that is interpolated, channels."""
     minblperant: int = Field(default=4, ge=1)
     """Baselines that an antenna needs for a solution."""
     reference_antenna: str | None = None
-    """Name of the antenna whose phase is 0; default: the healthiest outrigger."""
+    """Name of the antenna whose phase is 0; default: the outrigger with the most data."""
     max_flagged: float = Field(default=0.3, gt=0, le=1)
-    """A solve fails with a larger share of flagged solutions, of antennas that have data."""
+    """A solve fails if a larger fraction of its solutions is flagged, of antennas with data."""
     valid_hours: float = Field(default=12.0, gt=0)
-    """A solved set may be used without a further check of its date this long before and after, hours."""
+    """A solved set may be used this long before and after without a check of its date, hours."""
     borrow_days: float = Field(default=30.0, gt=0)
-    """A set of another date is borrowed from at most so far away in time, before or after, days."""
+    """A set of another date is borrowed at most this long before or after, days."""
     strip_deg: float = Field(default=5.0, gt=0)
-    """A set is used only for pointings within this of its own Declination, degrees."""
+    """A set is used only for pointings this near to its own Declination, degrees."""
     field_phase: Literal["auto", "always", "never"] = "auto"
-    """Solve phases again on the field with a model from NVSS, when a set is selected: auto, if the signal suffices."""
+    """Solve phases on the field with a model from NVSS after a set is selected; auto: if the signal
+    suffices."""
     max_scale: float = Field(default=2.0, gt=1)
-    """A selected set is refused where calibrated data and model differ by more than this factor."""
+    """A selected set is refused if calibrated data and model differ by more than this factor."""
 
     @model_validator(mode="after")
     def _coherent(self) -> CalibrateOptions:
@@ -77,7 +84,7 @@ STAGE = StageSpec(
     name="calibrate",
     options=CalibrateOptions,
     tools=("casatools", "python-casacore"),
-    resolver="contimg_calibrate.choose:resolve",
+    resolver="contimg_calibrate.selection:resolve",
     resources=Resources(deadline_s=2400, memory_mi=8192, scratch_mi=4096),
     semaphore="casa",
     image_level="casa",

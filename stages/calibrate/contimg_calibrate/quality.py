@@ -1,95 +1,70 @@
-"""Whether solutions can be trusted: how many are flagged, how their amplitudes scatter, what they leave of the model."""
+"""Checks of solutions: how many are flagged, how amplitudes scatter, what is left of the model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from contimg.astro.gains import CalTable
 from contimg.runtime.errors import SolveFailedError
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from contimg.astro.gains import CalTable, Factors
-    from contimg_calibrate.visibilities import Ratio
-
-    FloatArray = npt.NDArray[np.float64]
-    FlagArray = npt.NDArray[np.bool_]
+from contimg_calibrate.visibilities import ComplexArray, FlagArray, Float32Array, FloatArray, Ratio
 
 ODD_FACTOR = 5.0
-"""An antenna's amplitude is odd if it is so far from the median, either way."""
-MAX_ODD = 0.1
-"""A solve fails with a larger share of odd antennas: they mean a wrong model or no signal."""
+"""An antenna is odd if its amplitude differs from the median by more than this factor."""
+MAX_ODD_FRACTION = 0.1
+"""A solve with more odd antennas fails: they indicate a wrong model or no signal."""
 MAX_AMPLITUDE_RMS, MAX_PHASE_RMS_DEG = 0.3, 20.0
-"""A solve fails if what it leaves on a baseline, mean over the group, scatters more than this beyond its noise."""
+"""A solve fails if the mean over the group of calibrated data over model scatters more than this
+from baseline to baseline, beyond its noise."""
 
 
-def flagged(table: CalTable, has_data: FlagArray, has_band: FlagArray | None = None) -> float:
-    """Return the flagged share of solutions, of antennas (and channels) that have data: what does not exist is not flagged."""
+def flagged_fraction(
+    table: CalTable, has_data: FlagArray, has_band: FlagArray | None = None
+) -> float:
+    """Return the flagged fraction of the solutions of antennas (and channels) that have data."""
     flags = table.flag[:, has_data]
     if has_band is not None and table.kind == "B":
         flags = flags[:, :, has_band]
     return float(flags.mean()) if flags.size else 1.0
 
 
-def leftover(
-    ratio: Ratio, top: npt.NDArray[np.complex64], bottom: npt.NDArray[np.float32]
-) -> dict[str, float]:
+def measure_residuals(ratio: Ratio, x: ComplexArray, y: Float32Array) -> dict[str, float]:
     """Return how calibrated data over model scatter from baseline to baseline, weighted.
 
-    `top`, `bottom` are X and Y of each row after all gains, shape (R, P).
+    `x`, `y` are X and Y of each row after all gains, shape (R, P).
     """
-    pairs, pols = len(ratio.pairs), bottom.shape[1]
-    x, y = np.zeros((pairs, pols), complex), np.zeros((pairs, pols))
-    np.add.at(x, ratio.pair, top)
-    np.add.at(y, ratio.pair, bottom)
-    have = y > 0
+    shape = len(ratio.pairs), y.shape[1]
+    x_sum, y_sum = np.zeros(shape, complex), np.zeros(shape)
+    np.add.at(x_sum, ratio.pair, x)
+    np.add.at(y_sum, ratio.pair, y)
+    have = y_sum > 0
     if not have.any():
-        return {
-            "scale": 0.0,
-            "scale_error": np.inf,
-            "amplitude_rms": np.inf,
-            "phase_rms_deg": np.inf,
-            "expected_rms": np.inf,
-        }
-    mean, weight = x[have] / y[have], y[have]
-    centre = float(np.average(mean.real, weights=weight))
+        names = ("scale_error", "amplitude_rms", "phase_rms_deg", "expected_rms")
+        return {"scale": 0.0, **dict.fromkeys(names, np.inf)}
+    mean, weight = x_sum[have] / y_sum[have], y_sum[have]
+    scale = float(np.average(mean.real, weights=weight))
+    phase_rms = np.sqrt(np.average(np.angle(mean) ** 2, weights=weight))
     return {
-        "scale": centre,
+        "scale": scale,
         "scale_error": float(weight.sum() ** -0.5),
-        "amplitude_rms": float(np.sqrt(np.average((np.abs(mean) - centre) ** 2, weights=weight))),
-        "phase_rms_deg": float(
-            np.degrees(np.sqrt(np.average(np.angle(mean) ** 2, weights=weight)))
-        ),
+        "amplitude_rms": float(np.sqrt(np.average((np.abs(mean) - scale) ** 2, weights=weight))),
+        "phase_rms_deg": float(np.degrees(phase_rms)),
         "expected_rms": float(np.sqrt(weight.size / weight.sum())),
     }
 
 
-def judge_solution(
+def check_solution(
     where: str,
     tables: dict[str, CalTable],
     health: FloatArray,
-    left: dict[str, float],
+    residuals: dict[str, float],
     max_flagged: float,
     band: FlagArray,
 ) -> dict[str, float]:
-    """Return what may be said of a solution.
+    """Return quality.json of a solution of the group `where`.
 
-    Parameters
-    ----------
-    where
-        Name of the group.
-    tables
-        By role; `bandpass` and `gain` at least.
-    health
-        Share of unflagged data of each antenna.
-    left
-        What `leftover` says after all tables.
-    max_flagged
-        Share of flagged solutions that is too many.
-    band
-        Channels that have data.
+    `tables` has at least the roles bandpass and gain; `health` is the fraction of unflagged data of
+    each antenna, `residuals` what `measure_residuals` returns after all tables, `max_flagged` the
+    largest acceptable fraction of flagged solutions, and `band` the channels that have data.
 
     Raises
     ------
@@ -97,41 +72,38 @@ def judge_solution(
         If the solution cannot be trusted. There is no identity table to fall back to.
     """
     alive = health > 0
-    remedy = "Look at the flags, the model's flux and solutions.npz of an earlier set."
-    shares = {role: flagged(table, alive, band) for role, table in tables.items()}
-    worst = max(shares, key=lambda role: shares[role])
-    if shares[worst] > max_flagged:
-        raise SolveFailedError(
-            where,
-            f"expected at most {max_flagged:.0%} flagged solutions, found {shares[worst]:.1%} in {worst}.",
-            remedy,
+    flagged = {role: flagged_fraction(table, alive, band) for role, table in tables.items()}
+    worst = max(flagged, key=lambda role: flagged[role])
+    amplitude, odd = measure_amplitudes(tables["gain"], alive)
+    noise = residuals["expected_rms"]
+    amplitude_rms, phase_rms_deg = residuals["amplitude_rms"], residuals["phase_rms_deg"]
+    max_amplitude_rms = MAX_AMPLITUDE_RMS + 3 * noise
+    max_phase_rms_deg = MAX_PHASE_RMS_DEG + 3 * np.degrees(noise)
+    problem = ""
+    if flagged[worst] > max_flagged:
+        problem = (
+            f"{flagged[worst]:.1%} of the {worst} solutions are flagged; "
+            f"at most {max_flagged:.0%} flagged solutions are accepted."
         )
-    amplitude, odd = amplitudes(tables, alive)
-    if odd > MAX_ODD:
-        wanted = (
-            f"antenna gains within a factor {ODD_FACTOR:g} of their median, but for {MAX_ODD:.0%}"
+    elif odd > MAX_ODD_FRACTION:
+        problem = (
+            f"{odd:.1%} of the antenna gains are not within a factor {ODD_FACTOR:g} of their "
+            f"median; at most {MAX_ODD_FRACTION:.0%} are accepted."
         )
-        raise SolveFailedError(where, f"expected {wanted}, found {odd:.1%} beyond.", remedy)
-    noise = left["expected_rms"]
-    if left["amplitude_rms"] > MAX_AMPLITUDE_RMS + 3 * noise or left[
-        "phase_rms_deg"
-    ] > MAX_PHASE_RMS_DEG + 3 * np.degrees(noise):
-        wanted = (
-            f"baselines within {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg rms of the model"
+    elif amplitude_rms > max_amplitude_rms or phase_rms_deg > max_phase_rms_deg:
+        problem = (
+            f"Calibrated baselines scatter by {amplitude_rms:.2f} and {phase_rms_deg:.0f} deg rms "
+            f"about the model; {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg are accepted."
         )
-        found = f"{left['amplitude_rms']:.2f} and {left['phase_rms_deg']:.0f} deg"
-        raise SolveFailedError(where, f"expected {wanted}, found {found}.", remedy)
-    return {
-        "amplitude_median": amplitude,
-        "odd_antennas": odd,
-        **{f"flagged_{role}": share for role, share in shares.items()},
-        **left,
-    }
+    if problem:
+        remedy = "Look at the flags, the model's flux and solutions.npz of an earlier set."
+        raise SolveFailedError(where, problem, remedy)
+    fractions = {f"flagged_{role}": fraction for role, fraction in flagged.items()}
+    return {"amplitude_median": amplitude, "odd_antennas": odd, **fractions, **residuals}
 
 
-def amplitudes(tables: dict[str, CalTable], alive: FlagArray) -> tuple[float, float]:
-    """Return the median amplitude of the gain table, and the share of antennas that are odd."""
-    gain = tables["gain"]
+def measure_amplitudes(gain: CalTable, alive: FlagArray) -> tuple[float, float]:
+    """Return the median amplitude of the gain table, and the fraction of odd antennas."""
     size = np.abs(gain.value[:, alive, 0, :])[~gain.flag[:, alive, 0, :]]
     middle = float(np.median(size)) if size.size else 0.0
     if not (np.isfinite(middle) and middle > 0):
@@ -139,22 +111,14 @@ def amplitudes(tables: dict[str, CalTable], alive: FlagArray) -> tuple[float, fl
     return middle, float(np.mean((size > ODD_FACTOR * middle) | (size < middle / ODD_FACTOR)))
 
 
-def phase_error_rad(ratio: Ratio, bottom: npt.NDArray[np.float32], antennas: int) -> float:
-    """Return the error of one antenna's phase from noise, median over antennas and polarizations, when all rows are one solution.
+def phase_error_rad(ratio: Ratio, y: Float32Array) -> float:
+    """Return the error of one antenna's phase from noise, if all rows share one solution.
 
-    The curvature of chi square in one antenna's phase is the sum of Y over its baselines.
+    It is the median over antennas and polarizations. The curvature of chi square in one antenna's
+    phase is the sum of Y over its baselines.
     """
-    known = np.zeros((antennas, bottom.shape[1]))
+    curvature = np.zeros((ratio.antennas, y.shape[1]))
     for antenna in (ratio.ant1, ratio.ant2):
-        np.add.at(known, antenna, bottom)
-    have = known[known > 0]
-    return float(np.median(have) ** -0.5) if have.size else np.inf
-
-
-def gain_factor(
-    factors: Factors, rows: tuple[npt.NDArray[np.int64], ...]
-) -> npt.NDArray[np.complex64]:
-    """Return g_i conj(g_j) of rows (slot, ant1, ant2), shape (R, P), 0 where flagged; the bandpass is not in it."""
-    slot, ant1, ant2 = rows
-    gain = np.where(factors.gain_flag, 0, factors.gain)
-    return np.asarray(gain[slot, ant1] * gain[slot, ant2].conj(), np.complex64)
+        np.add.at(curvature, antenna, y)
+    known = curvature[curvature > 0]
+    return float(np.median(known) ** -0.5) if known.size else np.inf

@@ -1,44 +1,39 @@
-"""The model of the sky that is solved on: a calibrator with its spectrum, NVSS sources out to the beam's null, or a list."""
+"""Models of the sky: a calibrator with its spectrum, the NVSS sources in the beam, or a list."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from contimg.astro.catalogues import calibrators, nvss
 from contimg.astro.constants import NVSS_HZ, SPEED_OF_LIGHT_M_S
-from contimg.astro.coordinates import icrs_of_hadec
-from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, power_law
+from contimg.astro.coordinates import Site, icrs_of_hadec, separation_rad
+from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, SkyModel, power_law
 from contimg.astro.standards import standard
 from contimg.astro.telescope import DISH_M
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+FloatArray = npt.NDArray[np.float64]
 
-    from contimg.astro.coordinates import Site
-    from contimg.astro.predict import SkyModel
-
-    FloatArray = npt.NDArray[np.float64]
-
-SAME_DEG = 60 / 3600
+MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue source nearer than this to the calibrator is the calibrator, or a part of it."""
-NULL = 1.22
+BEAM_NULL = 1.22
 """First null of the beam in wavelengths over dish diameters."""
-KEPT_FLUX = 5e-4
-"""Field sources below this share of the brightest one's apparent flux are left out of a model: one on a grating lobe of the calibrator
-(1.4 deg north or south) looks like the calibrator to the gains, which then take 7 % of its flux from it (docs/calibrate.md); ..."""
-KEPT_FIELD_JY = 0.01
-"""... but none above this one is, where there is no calibrator."""
+MIN_FLUX_FRACTION = 5e-4
+"""Field sources with a smaller fraction of the calibrator's apparent flux are left out of a model.
+One on a grating lobe of the calibrator (1.4 deg north or south) looks like the calibrator to the
+gains, which then take 7 % of its flux from it (docs/calibrate.md)."""
+MIN_FIELD_JY = 0.01
+"""Without a calibrator, sources of a lower apparent flux are left out."""
 
 
 @dataclass(frozen=True)
 class Calibrator:
-    """What is solved on."""
+    """A source that gains are solved on."""
 
     name: str
     ra_deg: float
@@ -46,15 +41,11 @@ class Calibrator:
     spectrum_jy: FloatArray
     """Shape (channels,), before the beam."""
     standard: bool
-
-    def sources(self) -> PointSources:
-        """Return it as a sky of one source."""
-        place = np.radians([[self.ra_deg], [self.dec_deg]])
-        return PointSources(place[0], place[1], self.spectrum_jy[None, :])
+    """Whether it is a Perley-Butler 2017 flux standard."""
 
 
-def position_of(name_or_position: str) -> tuple[float, float]:
-    """Return RA and Dec (degrees, ICRS) of a calibrator's name or of "RA,Dec".
+def look_up_position(calibrator: str) -> tuple[float, float]:
+    """Return RA and Dec (degrees, ICRS) of a calibrator given by its name or as "RA,Dec".
 
     Raises
     ------
@@ -62,146 +53,118 @@ def position_of(name_or_position: str) -> tuple[float, float]:
         If it is neither.
     """
     try:
-        ra, dec = (float(part) for part in name_or_position.split(","))
+        ra, dec = (float(part) for part in calibrator.split(","))
     except ValueError:
-        found = standard(name_or_position)
+        found = standard(calibrator)
         if found is not None:
             return found.ra_deg, found.dec_deg
         listed = calibrators()
-        wanted = name_or_position.upper().removeprefix("J")
-        known = zip(listed.name, listed.alias, strict=True)
-        which = np.flatnonzero(
-            [wanted in {str(name).upper(), str(alias).upper()} for name, alias in known]
-        )
-        if not which.size:
-            remedy = "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux."
-            raise UsageError(
-                "--calibrator",
-                f"expected a known calibrator, or RA,Dec, found {name_or_position}.",
-                remedy,
-            ) from None
-        return float(listed.ra_deg[which[0]]), float(listed.dec_deg[which[0]])
+        wanted = calibrator.upper().removeprefix("J")
+        for name, alias, ra, dec in zip(
+            listed.name, listed.alias, listed.ra_deg, listed.dec_deg, strict=True
+        ):
+            if wanted in {str(name).upper(), str(alias).upper()}:
+                return float(ra), float(dec)
+        problem = f"{calibrator} is neither a known calibrator nor RA,Dec in degrees."
+        remedy = "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux."
+        raise UsageError("--calibrator", problem, remedy) from None
     return ra % 360.0, dec
 
 
-def calibrator_at(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Calibrator:
-    """Return the calibrator at a position with its spectrum: Perley & Butler 2017, else the VLA list's 20 and 6 cm fluxes.
+def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Calibrator:
+    """Return the calibrator at a position; its spectrum is Perley & Butler's or the VLA list's.
 
     Raises
     ------
     UsageError
-        If no list has a flux for it: none is ever assumed.
+        If no list has a flux for it: a flux is never assumed.
     """
     known = standard((ra_deg, dec_deg))
     if known is not None:
-        return Calibrator(
-            known.name, known.ra_deg, known.dec_deg, known.flux_jy(freq_hz), known.anchor
-        )
+        spectrum_jy = known.flux_jy(freq_hz)
+        return Calibrator(known.name, known.ra_deg, known.dec_deg, spectrum_jy, known.anchor)
     listed = calibrators()
     away = listed.separation_deg(ra_deg, dec_deg)
     i = int(np.argmin(away))
-    if not (away[i] < SAME_DEG and listed.usable[i]):
+    if not (away[i] < MATCH_RADIUS_DEG and listed.usable[i]):
+        problem = f"No calibrator at {ra_deg:.4f},{dec_deg:.4f} has a known flux."
         remedy = "No flux is ever assumed: name a calibrator of the lists, or give --model-file."
-        raise UsageError(
-            "--calibrator",
-            f"expected a calibrator with a known flux, found none at {ra_deg:.4f},{dec_deg:.4f}.",
-            remedy,
-        )
+        raise UsageError("--calibrator", problem, remedy)
     index = float(np.nan_to_num(listed.spectral_index[i]))
-    spectrum = power_law(listed.flux_jy[i], listed.freq_hz, freq_hz, index)[0]
     return Calibrator(
-        str(listed.name[i]),
-        float(listed.ra_deg[i]),
-        float(listed.dec_deg[i]),
-        spectrum,
+        name=str(listed.name[i]),
+        ra_deg=float(listed.ra_deg[i]),
+        dec_deg=float(listed.dec_deg[i]),
+        spectrum_jy=power_law(listed.flux_jy[i], listed.freq_hz, freq_hz, index)[0],
         standard=False,
     )
 
 
-def field_sources(
+def find_field_sources(
     mjd_start: float, mjd_end: float, dec_rad: float, site: Site, freq_hz: FloatArray
 ) -> PointSources:
-    """Return the NVSS sources within the beam's null at any time of a group, with a spectral index of -0.7."""
+    """Return the NVSS sources within the beam's null at any time of a group, with alpha = -0.7."""
     moments = np.array([mjd_start, (mjd_start + mjd_end) / 2, mjd_end])
     ra, dec = icrs_of_hadec(0.0, dec_rad, moments, site)
     drift_rad = (moments[2] - moments[0]) * np.pi * np.cos(dec_rad)
-    radius_rad = NULL * SPEED_OF_LIGHT_M_S / (DISH_M * freq_hz.min()) + drift_rad
-    found = nvss().within(
-        float(np.degrees(ra[1])), float(np.degrees(dec[1])), float(np.degrees(radius_rad))
+    radius_rad = BEAM_NULL * SPEED_OF_LIGHT_M_S / (DISH_M * freq_hz.min()) + drift_rad
+    ra_deg, dec_deg, radius_deg = (float(np.degrees(x)) for x in (ra[1], dec[1], radius_rad))
+    found = nvss().within(ra_deg, dec_deg, radius_deg)
+    spectra = power_law(found.flux_jy, NVSS_HZ, freq_hz)
+    return PointSources(np.radians(found.ra_deg), np.radians(found.dec_deg), spectra)
+
+
+def merge_sources(first: PointSources, others: PointSources) -> PointSources:
+    """Return `first` and those of `others` that do not coincide with one of them."""
+    away = separation_rad(
+        others.ra_rad[:, None], others.dec_rad[:, None], first.ra_rad, first.dec_rad
     )
+    apart = np.all(away > np.radians(MATCH_RADIUS_DEG), axis=1)
     return PointSources(
-        np.radians(found.ra_deg),
-        np.radians(found.dec_deg),
-        power_law(found.flux_jy, NVSS_HZ, freq_hz),
+        ra_rad=np.concatenate([first.ra_rad, others.ra_rad[apart]]),
+        dec_rad=np.concatenate([first.dec_rad, others.dec_rad[apart]]),
+        flux_jy=np.concatenate([first.flux_jy, others.flux_jy[apart]]),
     )
 
 
-def merge(first: PointSources, others: PointSources) -> PointSources:
-    """Return `first` and those of `others` that are not at the place of one of them."""
-    towards = _vectors(others) @ _vectors(first).T
-    apart = np.flatnonzero(np.all(towards < np.cos(np.radians(SAME_DEG)), axis=1))
-    return PointSources(
-        *(
-            np.concatenate([a, b[apart]])
-            for a, b in zip(_columns(first), _columns(others), strict=True)
-        )
-    )
-
-
-def keep_bright(sky: SkyModel, mjd_utc: FloatArray, least_jy: float) -> npt.NDArray[np.intp]:
-    """Return the sources whose apparent flux is worth predicting, brightest first."""
+def keep_bright(sky: SkyModel, mjd_utc: FloatArray, least_jy: float) -> SkyModel:
+    """Return a sky with the sources of at least this apparent flux only, brightest first."""
     apparent = sky.apparent_jy(mjd_utc).mean(axis=1)
     order = np.argsort(-apparent, kind="stable")
-    return np.asarray(order[apparent[order] >= least_jy])
-
-
-def select(sources: PointSources, which: npt.NDArray[np.intp]) -> PointSources:
-    """Return some of the sources."""
-    return PointSources(*(column[which] for column in _columns(sources)))
+    order = order[apparent[order] >= least_jy]
+    sources = sky.sources
+    bright = PointSources(sources.ra_rad[order], sources.dec_rad[order], sources.flux_jy[order])
+    return replace(sky, sources=bright)
 
 
 def read_model(data: bytes, where: str, freq_hz: FloatArray) -> PointSources:
-    """Read a CSV of sources: ra_deg, dec_deg, flux_jy, and if one likes alpha (-0.7) and reference_hz (1.4e9).
+    """Read a CSV of sources: ra_deg, dec_deg, flux_jy[, alpha (-0.7), reference_hz (1.4e9)].
 
     Raises
     ------
-    BadInputError, NoSourcesError
-        If it is no such list, or empty.
+    BadInputError
+        If it is not such a list.
+    NoSourcesError
+        If it is empty.
     """
+    names = ("ra_deg", "dec_deg", "flux_jy")
     try:
-        rows = list(csv.DictReader(io.StringIO(data.decode())))
         numbers = np.array(
             [
-                [float(row[name]) for name in ("ra_deg", "dec_deg", "flux_jy")]
-                + [
+                [
+                    *(float(row[name]) for name in names),
                     float(row.get("alpha") or DEFAULT_SPECTRAL_INDEX),
                     float(row.get("reference_hz") or NVSS_HZ),
                 ]
-                for row in rows
+                for row in csv.DictReader(io.StringIO(data.decode()))
             ]
         )
     except (ValueError, KeyError, TypeError) as error:
         wanted = "a CSV with columns ra_deg, dec_deg, flux_jy[, alpha, reference_hz]"
-        raise BadInputError(
-            where, f"expected {wanted}, found {type(error).__name__} {error}.", "Correct the list."
-        ) from error
-    if not rows:
-        raise NoSourcesError(where, "expected sources, found none.", "Give a list with sources.")
-    spectra = numbers[:, 2:3] * (freq_hz[None, :] / numbers[:, 4:5]) ** numbers[:, 3:4]
-    return PointSources(np.radians(numbers[:, 0]), np.radians(numbers[:, 1]), spectra)
-
-
-def _columns(sources: PointSources) -> tuple[FloatArray, FloatArray, FloatArray]:
-    return sources.ra_rad, sources.dec_rad, sources.flux_jy
-
-
-def _vectors(sources: PointSources) -> FloatArray:
-    cos_dec = np.cos(sources.dec_rad)
-    return np.stack(
-        [
-            cos_dec * np.cos(sources.ra_rad),
-            cos_dec * np.sin(sources.ra_rad),
-            np.sin(sources.dec_rad),
-        ],
-        axis=1,
-    )
+        problem = f"The model is not {wanted}: {type(error).__name__} {error}."
+        raise BadInputError(where, problem, "Correct the list.") from error
+    if not numbers.size:
+        raise NoSourcesError(where, "The model has no sources.", "Give a list with sources.")
+    ra_deg, dec_deg, flux_jy, alpha, reference_hz = numbers.T[..., None]
+    spectra = flux_jy * (freq_hz / reference_hz) ** alpha
+    return PointSources(np.radians(ra_deg[:, 0]), np.radians(dec_deg[:, 0]), spectra)

@@ -1,55 +1,55 @@
-"""Visibilities over their model: what a solve needs of a Measurement Set, and no more.
+"""Visibilities over their model: the sums that a solve needs of a Measurement Set.
 
-With data D, model M and weights w, the gains that minimize ``sum w |D - g_i conj(g_j) M|^2`` depend on the data only through
-``X = sum w D conj(M)`` and ``Y = sum w |M|^2`` over all samples that share a gain: the same minimum is that of
-``Y |X/Y - g_i conj(g_j)|^2``. So the data are multiplied by the model once, and summed over time for the bandpass and over
-channels for the gains, and CASA solves sets that are 20 to 700 times smaller, with X/Y as data, 1 as model and Y as weight.
+With data D, model M and weights w, the gains that minimize ``sum w |D - g_i conj(g_j) M|^2`` depend
+on the data only through ``X = sum w D conj(M)`` and ``Y = sum w |M|^2`` over all samples that share
+a gain: ``Y |X/Y - g_i conj(g_j)|^2`` has the same minimum. The data are therefore multiplied by the
+model once and summed over time for the bandpass and over channels for the gains. CASA then solves
+sets that are 20 to 700 times smaller, with X/Y as data, 1 as model and Y as weight.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from contimg.astro.constants import DAY_S
-from contimg.astro.predict import antenna_positions, predict_rows
+from contimg.astro.gains import Factors
+from contimg.astro.predict import SkyModel, antenna_positions, predict_rows
+from contimg.records.ms import MeasurementSet
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from contimg.astro.gains import Factors
-    from contimg.astro.predict import SkyModel
-    from contimg.records.ms import MeasurementSet
-
-    FloatArray = npt.NDArray[np.float64]
-    Float32Array = npt.NDArray[np.float32]
-    ComplexArray = npt.NDArray[np.complex64]
-    FlagArray = npt.NDArray[np.bool_]
-    IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+ComplexArray = npt.NDArray[np.complex64]
+Complex128Array = npt.NDArray[np.complex128]
+FlagArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 SAME_TIME_S = 1e-3
-SECOND_DIFFERENCE = 12.0
+"""Rows nearer in time than this belong to one integration."""
+SECOND_DIFFERENCE_VARIANCE = 12.0
 """Mean |d0 - 2 d1 + d2|^2 of complex noise, in units of the variance of its real part."""
-MAX_WEIGHT = 10.0
-"""No baseline weighs more (or less) than the usual one by a larger factor: true noise varies by 3, and CASA does not converge
-where, for want of noise, the weights range over many powers of ten."""
+MAX_WEIGHT_FACTOR = 10.0
+"""No weight of a baseline differs from the median by a larger factor. True noise varies by 3; CASA
+does not converge if, without noise, the weights range over many powers of ten."""
 MIN_TRIPLES = 20
-"""Samples that a baseline needs for a noise estimate of its own; otherwise it gets the median."""
+"""A baseline with fewer triples of channels gets the median noise instead of its own."""
 
 
 @dataclass
 class Ratio:
     """Data times conj(model), and |model|^2, of the cross-correlations of one field."""
 
+    antennas: int
+    """Length of the ANTENNA table."""
     times_s: FloatArray
     """Shape (T,), MJD in seconds."""
     slot: IntArray
-    """Shape (R,): time of a row."""
+    """Shape (R,): time of a row, an index into `times_s`."""
     ant1: IntArray
     ant2: IntArray
     pair: IntArray
@@ -65,150 +65,121 @@ class Ratio:
 
     @property
     def health(self) -> FloatArray:
-        """Share of unflagged samples of each antenna, shape (antennas,); antennas without rows have 0."""
+        """Fraction of unflagged samples of each antenna, shape (antennas,); 0 without rows."""
         good = np.count_nonzero(self.power, axis=(1, 2)).astype(float)
-        size = self.pairs.max() + 1
-        total = sum(np.bincount(a, minlength=size) for a in (self.ant1, self.ant2)) * float(
-            np.prod(self.power.shape[1:])
-        )
-        kept = sum(np.bincount(a, good, minlength=size) for a in (self.ant1, self.ant2))
-        return np.asarray(np.divide(kept, total, out=np.zeros(size), where=total > 0))
+        kept, rows = np.zeros(self.antennas), np.zeros(self.antennas)
+        for antenna in (self.ant1, self.ant2):
+            kept += np.bincount(antenna, good, self.antennas)
+            rows += np.bincount(antenna, minlength=self.antennas)
+        total = rows * float(np.prod(self.power.shape[1:]))
+        return np.divide(kept, total, out=np.zeros(self.antennas), where=total > 0)
 
 
-def load(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ratio:
-    """Read a Measurement Set, integration by integration, over the model of a sky.
+def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ratio:
+    """Read a Measurement Set of one field, integration by integration, over the model of a sky.
 
-    Parameters
-    ----------
-    ms
-        One field, rows time-major.
-    flags
-        Shape (rows, channels, polarizations), in addition to the set's own; or None.
-    sky
-        What to predict.
+    Rows are time-major. `flags`, shape (rows, channels, polarizations), are added to the set's own.
 
     Raises
     ------
-    AllFlaggedError, BadInputError
-        If nothing is left; if the model is zero anywhere that there are data.
+    AllFlaggedError
+        If no cross-correlation is unflagged.
+    BadInputError
+        If the model is zero where there are data.
     """
     rows, antennas = ms.rows, len(ms.header.antennas.names)
-    cross = rows.antenna1 != rows.antenna2
+    ant1, ant2 = rows.antenna1.astype(np.int64), rows.antenna2.astype(np.int64)
+    cross = np.flatnonzero(ant1 != ant2)
     edges = np.flatnonzero(np.concatenate([[True], np.diff(rows.time_s) > SAME_TIME_S, [True]]))
-    ant1, ant2 = rows.antenna1[cross].astype(np.int64), rows.antenna2[cross].astype(np.int64)
-    keys, pair = np.unique(ant1 * antennas + ant2, return_inverse=True)
-    shape = (ant1.size, sky.freq_hz.size, len(ms.header.correlations))
+    keys, pair = np.unique(ant1[cross] * antennas + ant2[cross], return_inverse=True)
+    shape = (cross.size, sky.freq_hz.size, len(ms.header.correlations))
     ratio = Ratio(
-        rows.time_s[edges[:-1]],
-        np.searchsorted(edges, np.flatnonzero(cross), side="right") - 1,
-        ant1,
-        ant2,
-        pair,
-        np.stack([keys // antennas, keys % antennas], axis=1),
-        np.empty(shape, np.complex64),
-        np.empty(shape, np.float32),
-        np.ones((keys.size, shape[2]), np.float32),
+        antennas=antennas,
+        times_s=rows.time_s[edges[:-1]],
+        slot=np.searchsorted(edges, cross, side="right") - 1,
+        ant1=ant1[cross],
+        ant2=ant2[cross],
+        pair=pair,
+        pairs=np.stack([keys // antennas, keys % antennas], axis=1),
+        product=np.empty(shape, np.complex64),
+        power=np.empty(shape, np.float32),
+        weight=np.ones((keys.size, shape[2]), np.float32),
     )
     noise = np.zeros((keys.size, shape[2], 2))
-    for first, last in itertools.pairwise(edges):
-        _load_integration(ms, (int(first), int(last)), flags, sky, ratio, noise)
-    if not np.any(ratio.power):
-        raise AllFlaggedError(
-            str(ms.path.name),
-            "expected unflagged cross-correlations, found none.",
-            "Look at the flag artifact's report.",
+    for first, last in itertools.pairwise(int(edge) for edge in edges):
+        integration = slice(first, last)
+        to = slice(*(int(edge) for edge in np.searchsorted(cross, [first, last])))
+        positions = antenna_positions(
+            rows.uvw_m[integration], ant1[integration], ant2[integration], antennas
         )
-    ratio.weight[:] = _weights(noise)
+        mjd = float(rows.time_s[first]) / DAY_S
+        model = predict_rows(sky, positions, mjd, ratio.ant1[to], ratio.ant2[to])
+        lost = ms.read("FLAG", first, last - first)[cross[to] - first]
+        if flags is not None:
+            lost |= flags[cross[to]]
+        data = ms.read("DATA", first, last - first)[cross[to] - first]
+        empty = _divide(data, lost, model, ratio.product[to], ratio.power[to])
+        if empty:
+            problem = f"The model is zero for {empty} samples that have data."
+            raise BadInputError(f"model of {ms.path.name}", problem, "Correct the model.")
+        _add_noise(data, lost, ratio.pair[to], noise)
+    if not np.any(ratio.power):
+        remedy = "Look at the flag artifact's report."
+        raise AllFlaggedError(ms.path.name, "All cross-correlations are flagged.", remedy)
+    ratio.weight[:] = _estimate_weights(noise)
     return ratio
 
 
-def _load_integration(
-    ms: MeasurementSet,
-    span: tuple[int, int],
-    flags: FlagArray | None,
-    sky: SkyModel,
-    ratio: Ratio,
-    noise: FloatArray,
-) -> None:
-    first, last = span
-    rows = ms.rows
-    cross = np.flatnonzero(rows.antenna1[first:last] != rows.antenna2[first:last])
-    ant1, ant2 = (a[first:last].astype(np.int64) for a in (rows.antenna1, rows.antenna2))
-    positions = antenna_positions(rows.uvw_m[first:last], ant1, ant2, len(ms.header.antennas.names))
-    model = predict_rows(
-        sky, positions, float(rows.time_s[first]) / DAY_S, ant1[cross], ant2[cross]
-    )
-    lost = ms.read("FLAG", first, last - first)[cross]
-    if flags is not None:
-        lost |= flags[first:last][cross]
-    at = int(np.searchsorted(ratio.times_s, rows.time_s[first] - SAME_TIME_S))
-    to = slice(
-        int(np.searchsorted(ratio.slot, at)), int(np.searchsorted(ratio.slot, at, side="right"))
-    )
-    data = ms.read("DATA", first, last - first)[cross]
-    empty = _divide(data, lost, model, ratio.product[to], ratio.power[to])
-    if empty:
-        raise BadInputError(
-            f"model of {ms.path.name}",
-            f"expected a flux wherever there are data, found {empty} zeros.",
-            "Correct the model.",
-        )
-    _noise(data, lost, ratio.pair[to], noise)
+def _estimate_weights(noise: FloatArray) -> Float32Array:
+    """Return 1 / variance of each baseline and polarization.
 
-
-def _weights(noise: FloatArray) -> Float32Array:
-    """Return 1 / variance a baseline and polarization from sums of squared second differences and their counts."""
+    `noise` has shape (B, P, 2): sums of squared second differences, and their number.
+    """
     total, count = noise[..., 0], noise[..., 1]
-    variance = np.divide(
-        total,
-        count * SECOND_DIFFERENCE,
-        out=np.full(total.shape, np.nan),
-        where=count >= MIN_TRIPLES,
-    )
-    usual = np.nanmedian(np.where(variance > 0, variance, np.nan)) if np.any(variance > 0) else 1.0
-    variance = np.clip(
-        np.where(variance > 0, variance, usual), usual / MAX_WEIGHT, usual * MAX_WEIGHT
-    )
-    return np.asarray(1 / variance, np.float32)
+    variance = np.full(total.shape, np.nan)
+    enough = count >= MIN_TRIPLES
+    np.divide(total, count * SECOND_DIFFERENCE_VARIANCE, out=variance, where=enough)
+    known = variance > 0
+    usual = np.median(variance[known]) if known.any() else 1.0
+    variance = np.where(known, variance, usual)
+    limited = np.clip(variance, usual / MAX_WEIGHT_FACTOR, usual * MAX_WEIGHT_FACTOR)
+    return np.asarray(1 / limited, np.float32)
 
 
 def sum_channels(
     ratio: Ratio, factors: Factors, channels: slice = slice(None)
 ) -> tuple[ComplexArray, Float32Array]:
-    """Return X and Y of each row after a bandpass and gains, shapes (R, P): sums over channels, weights included.
+    """Sum over channels after a bandpass and gains; return X and Y of each row, shapes (R, P).
 
-    X / Y is then what is left of the data over the model; Y is the inverse variance of its real part.
+    X / Y is what is left of the data over the model; Y is the inverse variance of its real part.
     """
     rows, pols = ratio.slot.size, ratio.power.shape[2]
-    top, bottom = np.zeros((rows, pols), np.complex128), np.zeros((rows, pols), np.float64)
+    x, y = np.zeros((rows, pols), np.complex128), np.zeros((rows, pols))
     span = range(*channels.indices(ratio.power.shape[1]))
-    _sum_channels(
-        ratio.product,
-        ratio.power,
-        (ratio.slot, ratio.ant1, ratio.ant2),
-        np.where(factors.bandpass_flag, 0, factors.bandpass),
-        np.where(factors.gain_flag, 0, factors.gain),
-        (span.start, span.stop),
-        (top, bottom),
-    )
+    band = np.where(factors.bandpass_flag, 0, factors.bandpass)
+    gain = np.where(factors.gain_flag, 0, factors.gain)
+    where, part = (ratio.slot, ratio.ant1, ratio.ant2), (span.start, span.stop)
+    _sum_channels(ratio.product, ratio.power, where, band, gain, part, (x, y))
     weight = ratio.weight[ratio.pair]
-    return (top * weight).astype(np.complex64), (bottom * weight).astype(np.float32)
+    return (x * weight).astype(np.complex64), (y * weight).astype(np.float32)
 
 
 def sum_times(ratio: Ratio, factors: Factors) -> tuple[ComplexArray, Float32Array]:
-    """Return X and Y of each baseline and channel after a bandpass and gains, shapes (B, C, P): sums over time."""
+    """Sum over time after a bandpass and gains; return X and Y, shapes (B, C, P)."""
     shape = (len(ratio.pairs), *ratio.power.shape[1:])
-    top, bottom = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
-    _sum_times(
-        ratio.product,
-        ratio.power,
-        (ratio.slot, ratio.ant1, ratio.ant2, ratio.pair),
-        np.where(factors.bandpass_flag, 0, factors.bandpass),
-        np.where(factors.gain_flag, 0, factors.gain),
-        (top, bottom),
-    )
+    x, y = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
+    band = np.where(factors.bandpass_flag, 0, factors.bandpass)
+    gain = np.where(factors.gain_flag, 0, factors.gain)
+    where = (ratio.slot, ratio.ant1, ratio.ant2, ratio.pair)
+    _sum_times(ratio.product, ratio.power, where, band, gain, (x, y))
     weight = ratio.weight[:, None, :]
-    return np.asarray(top * weight, np.complex64), bottom * weight
+    return np.asarray(x * weight, np.complex64), y * weight
+
+
+def row_gains(factors: Factors, slot: IntArray, ant1: IntArray, ant2: IntArray) -> ComplexArray:
+    """Return g_i conj(g_j) of rows without the bandpass, shape (R, P); 0 where flagged."""
+    gain = np.where(factors.gain_flag, 0, factors.gain)
+    return np.asarray(gain[slot, ant1] * gain[slot, ant2].conj(), np.complex64)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -219,7 +190,7 @@ def _divide(
     product: ComplexArray,
     power: Float32Array,
 ) -> int:
-    """Fill D conj(M) and |M|^2; return how many unflagged samples have no model."""
+    """Fill D conj(M) and |M|^2; return the number of unflagged samples whose model is zero."""
     rows, channels, pols = data.shape
     empty = 0
     for r in range(rows):
@@ -236,8 +207,11 @@ def _divide(
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _noise(data: ComplexArray, flags: FlagArray, pair: IntArray, noise: FloatArray) -> None:
-    """Add the squared second differences along frequency: a source's fringe is smooth over three channels, noise is not."""
+def _add_noise(data: ComplexArray, flags: FlagArray, pair: IntArray, noise: FloatArray) -> None:
+    """Add squared second differences along frequency, and their number, of each baseline.
+
+    A source's fringe is smooth over three channels, noise is not.
+    """
     rows, channels, pols = data.shape
     for r in range(rows):
         for p in range(pols):
@@ -259,10 +233,11 @@ def _sum_channels(
     band: ComplexArray,
     gain: ComplexArray,
     span: tuple[int, int],
-    out: tuple[npt.NDArray[np.complex128], FloatArray],
+    out: tuple[Complex128Array, FloatArray],
 ) -> None:
+    """Sum each row over the channels of `span`, with its bandpass and gain taken out."""
     slot, ant1, ant2 = where
-    top, bottom = out
+    x_sum, y_sum = out
     for r in range(slot.size):
         i, j = ant1[r], ant2[r]
         for p in range(power.shape[2]):
@@ -272,8 +247,8 @@ def _sum_channels(
                 x += product[r, f, p] * np.conj(b)
                 y += power[r, f, p] * (b.real * b.real + b.imag * b.imag)
             g = gain[slot[r], i, p] * np.conj(gain[slot[r], j, p])
-            top[r, p] = x * np.conj(g)
-            bottom[r, p] = y * (g.real * g.real + g.imag * g.imag)
+            x_sum[r, p] = x * np.conj(g)
+            y_sum[r, p] = y * (g.real * g.real + g.imag * g.imag)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -285,13 +260,14 @@ def _sum_times(
     gain: ComplexArray,
     out: tuple[ComplexArray, Float32Array],
 ) -> None:
+    """Sum each baseline over its rows, with their bandpass and gain taken out."""
     slot, ant1, ant2, pair = where
-    top, bottom = out
+    x_sum, y_sum = out
     for r in range(slot.size):
         i, j, k = ant1[r], ant2[r], pair[r]
         for p in range(power.shape[2]):
             g = gain[slot[r], i, p] * np.conj(gain[slot[r], j, p])
             for f in range(power.shape[1]):
                 b = g * band[i, f, p] * np.conj(band[j, f, p])
-                top[k, f, p] += product[r, f, p] * np.conj(b)
-                bottom[k, f, p] += power[r, f, p] * (b.real * b.real + b.imag * b.imag)
+                x_sum[k, f, p] += product[r, f, p] * np.conj(b)
+                y_sum[k, f, p] += power[r, f, p] * (b.real * b.real + b.imag * b.imag)

@@ -1,1 +1,1 @@
-"""The flag stage: what must not be used."""
+"""The flag stage: finds unusable visibilities."""

@@ -1,17 +1,20 @@
 --[[
  AOFlagger strategy of the DSA-110: 24 integrations of 12.9 s, 768 channels of 244 kHz, one baseline at a time.
 
- What differs from the generic strategies, and why:
- * Chunks of channels are judged on their own: the noise of a chunk sets its threshold, and 768 channels at once once hung AOFlagger.
- * The background is a Gaussian of one integration and one and a half channels. The fringes that a second source draws on a bright
-   one are as short as four integrations on the outriggers; the generic filter (five integrations) flags 9 % of a clean 16 Jy
-   calibrator, this one 0.01 %.
- * No thresholds on the rms of whole integrations or channels: with 24 of the one they flag noise.
- * Flags that are there (missing subbands, zeros, dead antennas, what the mean over the array showed) are missing data. They are
-   set to zero for SumThreshold, because the sumthreshold_masked of AOFlagger 3.1 flags good samples beside strong missing ones
-   (13 % of a group with one burst).
+ Differences from the generic strategies:
+ * Chunks of channels are flagged separately: the noise of a chunk sets its threshold, and AOFlagger
+   once hung on 768 channels at a time.
+ * The background is a Gaussian of one integration and one and a half channels. Fringes of a second
+   source on a bright one are as short as four integrations on the outriggers; the generic filter
+   (five integrations) flags 9 % of a clean 16 Jy calibrator, this one 0.01 %.
+ * There are no thresholds on the rms of whole integrations or channels: of only 24 integrations
+   they flag noise.
+ * Existing flags (missing subbands, zeros, dead antennas, interference in the array mean) are
+   missing data. SumThreshold gets them as zeros, because sumthreshold_masked of AOFlagger 3.1 flags
+   good samples beside strong missing ones (13 % of a group with one burst).
 
- The caller may set, by -preamble: base (sensitivity of the SumThreshold, 1 is AOFlagger's own) and chunk (channels).
+ The caller may set by -preamble: base (sensitivity of SumThreshold, 1 is AOFlagger's own) and
+ chunk (channels).
 ]]--
 
 aoflagger.require_min_version("3.1")
@@ -19,19 +22,19 @@ aoflagger.require_min_version("3.1")
 base = base or 1.0
 chunk = chunk or 48
 
-local first_pass = 2.0 -- times base, to find what would spoil the background
+local first_pass = 2.0 -- times base, to find samples that would spoil the background
 local window_time, window_channels = 5, 7
 local sigma2_time, sigma2_channels = 1.0, 2.0
 local grow = 0.2 -- of the scale-invariant rank operator
 
--- Mark in data what stands out by the threshold, and forget all other marks but use none of the samples that original has flagged.
+-- Flag outliers of data by the threshold, ignoring the samples that original has flagged; other flags are dropped.
 local function detect(data, original, threshold)
   data:set_mask(original)
-  aoflagger.low_pass_filter(data, 1, 1, 1.0, 1.0) -- a kernel of one sample: leaves the good ones, makes the flagged ones zero
+  aoflagger.low_pass_filter(data, 1, 1, 1.0, 1.0) -- one sample wide: keeps good samples, zeroes flagged ones
   aoflagger.sumthreshold(data, threshold, threshold, true, true)
 end
 
-local function judge(part)
+local function flag_chunk(part)
   local before = part:copy()
   for _, polarization in ipairs(part:get_polarizations()) do
     local original = part:convert_to_polarization(polarization):convert_to_complex("amplitude")
@@ -51,7 +54,7 @@ function execute(input)
   local channels = #input:get_frequencies()
   for first = 0, channels - 1, chunk do
     local part = aoflagger.trim_channels(input, first, math.min(first + chunk, channels))
-    judge(part)
+    flag_chunk(part)
     aoflagger.copy_to_channel(input, part, first)
   end
 end

@@ -1,4 +1,4 @@
-"""What contimg-flag may be asked."""
+"""The options and the spec of the flag stage."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from contimg.runtime.stage import Resources, StageSpec
 
 
 class FlagOptions(StageOptions):
-    """Find the visibilities of a group that must not be used: a flag artifact, the Measurement Set stays as it is."""
+    """Flag the unusable visibilities of a group; the Measurement Set itself stays as it is."""
 
     ms: ArtifactURI
     """URI of the convert artifact."""
     rfi: Literal["aoflagger", "casa", "off"] = "aoflagger"
-    """Who looks for interference: AOFlagger with the strategy of this telescope, CASA's tfcrop and rflag, or nobody."""
+    """How to find interference: AOFlagger with a strategy for this telescope, CASA's tfcrop and
+    rflag, or not at all."""
     dead_fraction: float = Field(default=0.95, gt=0, le=1)
     """A receptor with at least this fraction of bad or zero visibilities is dead."""
     clip_sigma: float = Field(default=7.0, gt=0)
-    """Cross-correlations this many robust sigma above the median of their channel and polarization are flagged."""
+    """Flag cross-correlations this many robust sigma above the median of their channel and
+    polarization."""
 
 
 STAGE = StageSpec(

@@ -1,94 +1,82 @@
-"""Receptors (an antenna in one polarization) that are of no use: judged by all baselines of their antenna together.
+"""Unusable receptors (a receptor is one polarization of an antenna), found from all baselines.
 
-Every matrix here has shape (antennas, antennas, correlations), is symmetric, and is NaN where there is no such baseline.
+Every matrix here has shape (antennas, antennas, correlations), is symmetric, and is NaN where the
+baseline does not exist. Results have shape (antennas, correlations).
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from contimg_flag.steps import BoolArray, FloatArray, IntArray
 
-    BoolArray = npt.NDArray[np.bool_]
-    IntArray = npt.NDArray[np.int32]
-    FloatArray = npt.NDArray[np.float64]
-    ComplexArray = npt.NDArray[np.complex128]
+Matrix = npt.NDArray[np.complex128]
 
-SILENT = 0.1
-"""A receptor whose median amplitude is below this part of the array's median has no power; healthy gains differ by 2 at most."""
-DEAF, HEARING = 2.0, 10.0
-"""Correlated power over what noise alone leaves: below the one a receptor hears no sky, if the array's median is above the other."""
+SILENT_FRACTION = 0.1
+"""A receptor has no power below this part of the median amplitude; healthy gains differ by 2."""
+DEAF_EXCESS, HEARING_EXCESS = 2.0, 10.0
+"""Correlated power over that of noise: a receptor is deaf below the first, if the median receptor
+is above the second."""
 
 
-def baseline_sums(
+def sum_baselines(
     values: npt.NDArray[np.number], antenna1: IntArray, antenna2: IntArray, antennas: int
-) -> ComplexArray:
-    """Sum the rows of each baseline; `values` has shape (rows, correlations), the rows are cross-correlations."""
+) -> Matrix:
+    """Sum the rows of each baseline into a matrix.
+
+    `values` has shape (rows, correlations); its rows are cross-correlations.
+    """
     sums = np.zeros((antennas, antennas, values.shape[1]), np.complex128)
     np.add.at(sums, (antenna1, antenna2), values)
-    there = np.zeros((antennas, antennas), bool)
-    there[antenna1, antenna2] = True
-    sums[~there] = np.nan
-    mirrored = np.where(there.T[..., None], np.swapaxes(sums, 0, 1), np.nan)
-    return np.where(there[..., None], sums, mirrored)
+    exists = np.zeros((antennas, antennas), bool)
+    exists[antenna1, antenna2] = True
+    sums[~exists] = np.nan
+    mirrored = np.where(exists.T[..., None], np.swapaxes(sums, 0, 1), np.nan)
+    return np.where(exists[..., None], sums, mirrored)
 
 
-def bad(fractions: FloatArray, limit: float) -> BoolArray:
-    """Return which receptors have at least `limit` bad visibilities; `fractions` is the matrix of bad fractions."""
-    return _mean(fractions) >= limit
+def average_baselines(matrix: FloatArray) -> FloatArray:
+    """Average over the baselines of each antenna; NaN for an antenna without any."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.asarray(np.nanmean(matrix, axis=1))
 
 
-def silent(amplitude: FloatArray) -> BoolArray:
+def find_silent(amplitude: FloatArray) -> BoolArray:
     """Return which receptors have no power.
 
-    Amplitudes are products of two gains, so that a weak gain shows in all baselines of its antenna. `amplitude` is the matrix of
-    mean amplitudes, 0 where nothing is good.
+    Amplitudes are products of two gains, so that a weak gain shows in all baselines of its antenna.
+    `amplitude` is the matrix of mean amplitudes, 0 where everything is flagged.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # nothing but NaN: a receptor that is dead or not there
+        # All NaN: a receptor that is dead or absent.
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         medians = np.nanmedian(np.where(amplitude > 0, amplitude, np.nan), axis=1)
         typical = np.nanmedian(medians)
-    found: BoolArray = medians < SILENT * typical
-    return found
+    return np.asarray(medians < SILENT_FRACTION * typical)
 
 
-def deaf(product: ComplexArray, power: FloatArray, pairs: FloatArray) -> BoolArray:
+def find_deaf(product: Matrix, power: FloatArray, pairs: FloatArray) -> BoolArray:
     """Return which receptors have noise but no sky.
 
-    The sky is coherent from channel to channel, noise is not: for N pairs of noise |sum V V*|^2 is (sum |V|^2)^2 / N, so that N times
-    the quotient is 1 for noise, and N times the squared fraction of coherent power for a sky. Where the whole array hears next to
-    nothing, nobody is called deaf.
-
-    Parameters
-    ----------
-    product, power, pairs
-        Matrices of the sums over good neighbouring channels of V(c) conj V(c+1), of their mean power, and of their number.
+    The sky is coherent from channel to channel, noise is not: for N pairs of noise |sum V V*|^2 is
+    (sum |V|^2)^2 / N. N times the quotient is therefore 1 for noise, and N times the squared
+    coherent fraction of the power for a sky. If the whole array receives next to nothing, no
+    receptor is called deaf. The matrices are those of `steps.neighbour_products`.
     """
     excess = np.full(power.shape, np.nan)
     heard = power > 0
     excess[heard] = pairs[heard] * np.abs(product[heard]) ** 2 / power[heard] ** 2
-    level = _mean(excess)
-    if not np.isfinite(level).any() or np.nanmedian(level) < HEARING:
+    level = average_baselines(excess)
+    if not np.isfinite(level).any() or np.nanmedian(level) < HEARING_EXCESS:
         return np.zeros(level.shape, bool)
-    found: BoolArray = level < DEAF
-    return found
+    return np.asarray(level < DEAF_EXCESS)
 
 
-def flag(flags: BoolArray, dead: BoolArray, antenna1: IntArray, antenna2: IntArray) -> None:
-    """Flag, in place, every visibility of a dead receptor; `dead` has shape (antennas, correlations)."""
+def flag_dead(flags: BoolArray, dead: BoolArray, antenna1: IntArray, antenna2: IntArray) -> None:
+    """Flag, in place, every visibility of the dead receptors."""
     for product in range(dead.shape[1]):
-        rows = dead[antenna1, product] | dead[antenna2, product]
-        flags[rows, :, product] = True
-
-
-def _mean(matrix: FloatArray) -> FloatArray:
-    """Return the mean over the baselines of each antenna, NaN where there is none; shape (antennas, correlations)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.asarray(np.nanmean(matrix, axis=1))
+        flags[dead[antenna1, product] | dead[antenna2, product], :, product] = True

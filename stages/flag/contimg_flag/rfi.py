@@ -1,31 +1,33 @@
-"""Interference, as AOFlagger or CASA see it in the scratch copy."""
+"""Interference on single baselines, found by AOFlagger or CASA in the scratch copy."""
 
 from __future__ import annotations
+
+from contimg.astro.measures import call_casa
 
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
-from contimg.astro.measures import call_casa
 from contimg.runtime.errors import UsageError
 from contimg.runtime.versions import tool_version
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # not needed in the CASA child
     from contimg.runtime.context import Context
     from contimg_flag.visibilities import Visibilities
 
 TIMEOUT_S = 900.0
 """A full-size group takes AOFlagger about 40 s on one core and CASA about 160 s."""
 CHUNK_CHANNELS = 48
-"""Channels that AOFlagger judges together: one subband at full size."""
-FEW_INTEGRATIONS = 12
-"""Below this many the background cannot be told from fringes, so the threshold is raised to where fringes of 16 Jy stay."""
-BASE, BASE_OF_FEW = 1.0, 1.4
+"""Channels that AOFlagger flags together: one subband at full size."""
+MIN_INTEGRATIONS = 12
+"""With fewer integrations the background cannot be told from fringes: the threshold is raised to
+where fringes of 16 Jy stay."""
+THRESHOLD_BASE, RAISED_THRESHOLD_BASE = 1.0, 1.4
 MEMORY_FACTOR = 1.6
-"""Memory of AOFlagger over the bytes of DATA, as measured at full size: 2.1 GB."""
+"""Memory of AOFlagger over the bytes of DATA; 2.1 GB at full size."""
 
 
-def aoflagger(visibilities: Visibilities, context: Context) -> None:
-    """Run AOFlagger with our strategy; on one thread, so that the same data give the same flags.
+def run_aoflagger(visibilities: Visibilities, context: Context) -> None:
+    """Run AOFlagger with our strategy, on one thread so that the same data give the same flags.
 
     Raises
     ------
@@ -35,30 +37,30 @@ def aoflagger(visibilities: Visibilities, context: Context) -> None:
         With the end of its log.
     """
     if tool_version("aoflagger") == "absent":
-        remedy = "Install Debian's package aoflagger (make tools), or choose --rfi casa."
         raise UsageError(
-            "--rfi aoflagger", "expected the program aoflagger, found none on the PATH.", remedy
+            "--rfi aoflagger",
+            "The program aoflagger is not on the PATH.",
+            "Install Debian's package aoflagger (make tools), or choose --rfi casa.",
         )
-    rows, channels, products = visibilities.shape
-    context.need(0, int(MEMORY_FACTOR * rows * channels * products * 8))
-    base = BASE if len(visibilities.times_s) >= FEW_INTEGRATIONS else BASE_OF_FEW
-    visibilities.store()
-    with as_file(files("contimg_flag") / "dsa110.lua") as strategy:
-        argv = ["aoflagger", "-j", "1", "-memory-read", "-strategy", str(strategy)]
-        context.run(
-            [
-                *argv,
-                "-preamble",
-                f"base = {base}; chunk = {CHUNK_CHANNELS}",
-                str(visibilities.path),
-            ],
-            TIMEOUT_S,
-        )
-    visibilities.join()
+    context.need(0, memory=int(MEMORY_FACTOR * visibilities.flags.size * 8))
+    few = len(visibilities.times_s) < MIN_INTEGRATIONS
+    base = RAISED_THRESHOLD_BASE if few else THRESHOLD_BASE
+    settings = f"base = {base}; chunk = {CHUNK_CHANNELS}"
+    argv = ["aoflagger", "-j", "1", "-memory-read", "-preamble", settings, "-strategy"]
+    with visibilities.flags_on_disk(), as_file(files("contimg_flag") / "dsa110.lua") as strategy:
+        context.run([*argv, str(strategy), str(visibilities.path)], TIMEOUT_S)
 
 
-def casa(visibilities: Visibilities, context: Context) -> None:
+def run_casa(visibilities: Visibilities, context: Context) -> None:
     """Run tfcrop and rflag of CASA's flagdata."""
-    visibilities.store()
-    call_casa(context, "contimg_flag.casa:flag", TIMEOUT_S, ms=str(visibilities.path))
-    visibilities.join()
+    with visibilities.flags_on_disk():
+        call_casa(context, "contimg_flag.rfi:call_flagdata", TIMEOUT_S, ms=str(visibilities.path))
+
+
+def call_flagdata(ms: str) -> bool:
+    """Flag the DATA of a Measurement Set by tfcrop, then rflag, with their defaults; in a child."""
+    from casatasks import flagdata
+
+    for mode in ("tfcrop", "rflag"):
+        flagdata(vis=ms, mode=mode, datacolumn="data", action="apply", flagbackup=False, display="")
+    return True

@@ -1,231 +1,148 @@
-"""The flag stage: what must not be used, step by step, and how much each step takes."""
+"""The flag stage: find unusable visibilities step by step, and record how much each step flags."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from contimg.records.flagfile import pack_flags
-from contimg.runtime.context import StageResult
-from contimg.runtime.errors import AllFlaggedError
+from contimg.runtime.context import Context, StageResult
 from contimg.runtime.manifest import QA
 from contimg_flag import array_mean, receptors, rfi, steps
-from contimg_flag.ledger import Ledger
+from contimg_flag.counts import FlagCounts
+from contimg_flag.options import FlagOptions
+from contimg_flag.steps import BoolArray, Float32Array
 from contimg_flag.visibilities import Visibilities
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from contimg.runtime.context import Context
-    from contimg_flag.options import FlagOptions
-
-    BoolArray = npt.NDArray[np.bool_]
-    Float32Array = npt.NDArray[np.float32]
-
-STEPS = 7
+PROGRESS_STEPS = 7
 CLIP_CHANNELS = 16
-"""Channels sorted by time at once, so that a cache line is used whole."""
-MANY = 0.3
-"""Flagged fraction above which an operator should look."""
-MANY_DEAD = 10
-"""Dead receptors above which an operator should look."""
+"""Channels sorted by time together, so that a cache line is used whole."""
+MAX_FLAGGED_FRACTION = 0.3
+"""Flagged fraction above which the verdict is a warning."""
+MAX_DEAD_RECEPTORS = 10
+"""Dead receptors above which the verdict is a warning."""
 
 
 def run(options: FlagOptions, context: Context) -> StageResult:
     """Flag one group."""
     with context.step("read"):
         visibilities = Visibilities(context.fetch_tree(options.ms, "ms.tar"))
-    ledger = Ledger(visibilities)
-    ledger.note("missing", "already flagged in the Measurement Set: missing subbands, not finite")
-    context.progress(1, STEPS)
+        group = context.manifest(options.ms).metrics.get("group")
+    counts = FlagCounts(visibilities, options.ms)
+    meaning = "already flagged in the Measurement Set: missing subbands, not finite"
+    counts.record_step("missing", meaning)
+    context.progress(1, PROGRESS_STEPS)
     with context.step("zeros, autos, dead antennas"):
-        dead, amplitude = _simple_steps(visibilities, ledger, options)
-    _require_some(options.ms, ledger)
-    context.progress(4, STEPS)
+        dead, amplitude = _flag_zeros_and_dead(visibilities, counts, options.dead_fraction)
+    context.progress(4, PROGRESS_STEPS)
     with context.step("interference"):
-        _interference(visibilities, amplitude, ledger, options, context)
-    context.progress(6, STEPS)
+        if options.rfi != "off":
+            _flag_array_mean(visibilities, amplitude)
+            counts.record_step("array", "stands out in the mean over all baselines")
+        if options.rfi == "aoflagger":
+            rfi.run_aoflagger(visibilities, context)
+            counts.record_step("rfi", "AOFlagger, each baseline")
+        elif options.rfi == "casa":
+            rfi.run_casa(visibilities, context)
+            counts.record_step("rfi", "CASA tfcrop and rflag, each baseline")
+    context.progress(6, PROGRESS_STEPS)
     with context.step("clip"):
         _clip(visibilities, options.clip_sigma)
-        ledger.note(
-            "clip", f"amplitude more than {options.clip_sigma:g} sigma above its channel's median"
-        )
-    _require_some(options.ms, ledger)
+        meaning = f"amplitude more than {options.clip_sigma:g} sigma above its channel's median"
+        counts.record_step("clip", meaning)
+    report = counts.report(dead)
     with context.step("write"):
         context.write("flags.bin", pack_flags(visibilities.flags))
-        context.write("flagging.json", json.dumps(ledger.report(dead), indent=1).encode())
-    context.progress(STEPS, STEPS)
-    # The page of a run puts what all stages say of a group into one row.
-    group = context.manifest(options.ms).metrics.get("group")
-    return _outcome(group, visibilities, ledger, dead)
+        context.write("flagging.json", json.dumps(report, indent=1).encode())
+    context.progress(PROGRESS_STEPS, PROGRESS_STEPS)
+    lost = [f"{item['name']}{name[0]}" for item in report["antennas"] for name in item["dead"]]
+    reasons, limit = [], f"expected at most {MAX_FLAGGED_FRACTION:.0%}"
+    if counts.fraction > MAX_FLAGGED_FRACTION:
+        reasons.append(f"{counts.fraction:.1%} of the visibilities are flagged ({limit})")
+    if len(lost) > MAX_DEAD_RECEPTORS:
+        reasons.append(f"{len(lost)} receptors are dead (expected at most {MAX_DEAD_RECEPTORS})")
+    metrics = {"group": group, "fraction": counts.fraction, "dead_receptors": lost}
+    metrics |= {f"fraction_{item['step']}": item["fraction"] for item in counts.steps}
+    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+    return StageResult(metrics=metrics, qa=qa)
 
 
-def _simple_steps(
-    visibilities: Visibilities, ledger: Ledger, options: FlagOptions
+def _flag_zeros_and_dead(
+    visibilities: Visibilities, counts: FlagCounts, dead_fraction: float
 ) -> tuple[BoolArray, Float32Array]:
-    """Zeros, autos, dead receptors; return the dead ones, shape (antennas, correlations), and the mean amplitude of each row."""
-    flags, missing = visibilities.flags, ledger.by_channel >= 1
-    sums = Sums.zeros(visibilities)
+    """Flag zeros, autos and dead receptors.
+
+    Return the dead receptors, shape (antennas, correlations), and the mean amplitude of each row,
+    shape (rows, correlations).
+    """
+    flags, cross = visibilities.flags, visibilities.cross
+    missing = (counts.by_channel >= 1).mean()
+    shape = flags.shape[::2]
+    amplitude, power = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    product, pairs = np.zeros(shape, np.complex64), np.zeros(shape, np.int32)
     for block, data in visibilities.blocks():
         steps.flag_zeros(data, flags[block])
-        sums.add(block, data, flags[block])
-    ledger.note("zeros", "exactly zero: the correlator had no data")
-    flags[~visibilities.cross] = True
-    ledger.note("autos", "auto-correlations; they count in no fraction")
-    there = max(1e-9, 1 - float(missing.mean()))
-    dead = sums.dead(visibilities, (ledger.by_row - missing.mean()) / there, options.dead_fraction)
-    receptors.flag(flags, dead, visibilities.antenna1, visibilities.antenna2)
-    ledger.note(
-        "dead",
-        f"receptors with at least {options.dead_fraction:.0%} bad visibilities, no power or no sky",
+        steps.mean_amplitudes(data, flags[block], amplitude[block])
+        steps.neighbour_products(data, flags[block], product[block], power[block], pairs[block])
+    counts.record_step("zeros", "exactly zero: the correlator had no data")
+    flags[~cross] = True
+    counts.record_step("autos", "auto-correlations; they count in no fraction")
+    # Channels that are missing for all antennas make no receptor dead.
+    bad_fraction = (counts.by_row - missing) / max(1e-9, 1 - float(missing))
+    antenna1, antenna2 = visibilities.antenna1, visibilities.antenna2
+    antennas = len(visibilities.header.antennas.names)
+    rows, bad, amplitudes, products, powers, numbers = (
+        receptors.sum_baselines(values[cross], antenna1[cross], antenna2[cross], antennas)
+        for values in (np.ones(shape), bad_fraction, amplitude, product, power, pairs)
     )
-    return dead, sums.amplitude
+    dead = receptors.average_baselines(bad.real / rows.real) >= dead_fraction
+    dead |= receptors.find_silent(amplitudes.real / rows.real)
+    dead |= receptors.find_deaf(products, powers.real, numbers.real)
+    receptors.flag_dead(flags, dead, antenna1, antenna2)
+    meaning = f"receptors with at least {dead_fraction:.0%} bad visibilities, no power or no sky"
+    counts.record_step("dead", meaning)
+    return dead, amplitude
 
 
-@dataclass(frozen=True)
-class Sums:
-    """What is summed over the channels of each row; each has shape (rows, correlations)."""
+def _flag_array_mean(visibilities: Visibilities, amplitude: Float32Array) -> None:
+    """Flag interference in the mean over baselines, on all baselines and correlations.
 
-    amplitude: Float32Array
-    product: npt.NDArray[np.complex64]
-    power: Float32Array
-    pairs: npt.NDArray[np.int32]
-
-    @classmethod
-    def zeros(cls, visibilities: Visibilities) -> Self:
-        """Return sums of nothing."""
-        rows, _, products = visibilities.shape
-        shape = (rows, products)
-        return cls(
-            np.zeros(shape, np.float32),
-            np.zeros(shape, np.complex64),
-            np.zeros(shape, np.float32),
-            np.zeros(shape, np.int32),
-        )
-
-    def add(self, block: slice, data: npt.NDArray[np.complex64], flags: BoolArray) -> None:
-        """Fill in a block of rows."""
-        steps.mean_amplitudes(data, flags, self.amplitude[block])
-        steps.neighbour_products(
-            data, flags, self.product[block], self.power[block], self.pairs[block]
-        )
-
-    def dead(
-        self, visibilities: Visibilities, fractions: npt.NDArray[np.float64], limit: float
-    ) -> BoolArray:
-        """Judge the receptors; `fractions` are bad fractions of the rows."""
-        cross, antennas = visibilities.cross, len(visibilities.header.antennas.names)
-        first, second = visibilities.antenna1[cross], visibilities.antenna2[cross]
-
-        def matrix(values: npt.NDArray[Any]) -> npt.NDArray[np.complex128]:
-            return receptors.baseline_sums(values[cross], first, second, antennas)
-
-        rows = matrix(np.ones_like(fractions)).real
-        found = receptors.bad(matrix(fractions).real / rows, limit)
-        found |= receptors.silent(matrix(self.amplitude).real / rows)
-        return found | receptors.deaf(
-            matrix(self.product), matrix(self.power).real, matrix(self.pairs).real
-        )
-
-
-def _interference(
-    visibilities: Visibilities,
-    amplitude: Float32Array,
-    ledger: Ledger,
-    options: FlagOptions,
-    context: Context,
-) -> None:
-    if options.rfi == "off":
-        return
-    _array_mean(visibilities, amplitude)
-    ledger.note("array", "stands out in the mean over all baselines")
-    if options.rfi == "aoflagger":
-        rfi.aoflagger(visibilities, context)
-        ledger.note("rfi", "AOFlagger, each baseline")
-    else:
-        rfi.casa(visibilities, context)
-        ledger.note("rfi", "CASA tfcrop and rflag, each baseline")
-
-
-def _array_mean(visibilities: Visibilities, mean: Float32Array) -> None:
-    """Flag what the mean over baselines shows, on all baselines and correlations; `mean` is the mean amplitude of each row."""
-    flags, times = visibilities.flags, len(visibilities.times_s)
-    _, channels, products = visibilities.shape
-    total, count = np.zeros((times, channels, products)), np.zeros((times, channels, products))
+    `amplitude` is the mean amplitude of each row, shape (rows, correlations).
+    """
+    flags, cross, count = visibilities.flags, visibilities.cross, len(visibilities.times_s)
+    shape = (count, *flags.shape[1:])
+    total, samples = np.zeros(shape), np.zeros(shape)
     for block, data in visibilities.blocks():
         array_mean.add_rows(
             data,
             flags[block],
-            visibilities.cross[block],
-            mean[block],
+            cross[block],
+            amplitude[block],
             visibilities.time_index[block],
             total,
-            count,
+            samples,
         )
-    level = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    found = np.any(
-        [array_mean.interference(level[..., product]) for product in range(products)], axis=0
-    )
-    cross = visibilities.cross
-    rows_of = np.bincount(visibilities.time_index[cross], minlength=times)
-    loudness = (
-        np.bincount(visibilities.time_index[cross], mean[cross].mean(axis=1), times) / rows_of
-    )
-    # The median channel: a burst in part of the band is no reason to lose the rest.
-    found[array_mean.bursts(loudness * np.nanmedian(level, axis=(1, 2)))] = True
+    level = np.divide(total, samples, out=np.full(shape, np.nan), where=samples > 0)
+    found = np.any([array_mean.find_interference(x) for x in np.moveaxis(level, -1, 0)], axis=0)
+    times = visibilities.time_index[cross]
+    rows = np.bincount(times, minlength=count)
+    loudness = np.bincount(times, amplitude[cross].mean(axis=1), count) / rows
+    # Of the median channel: a burst in part of the band is no reason to flag the rest.
+    found[array_mean.find_bursts(loudness * np.nanmedian(level, axis=(1, 2)))] = True
     for time in np.flatnonzero(found.any(axis=1)):
-        mine = visibilities.time_index == time
-        flags[mine] |= found[time][None, :, None]
+        flags[visibilities.time_index == time] |= found[time][None, :, None]
 
 
 def _clip(visibilities: Visibilities, sigma: float) -> None:
     """Flag single cross-correlations that are too loud for their channel and correlation."""
     flags = visibilities.flags
-    _, channels, products = visibilities.shape
+    _, channels, products = flags.shape
     amplitudes = np.empty(flags.shape, np.float32)
     for block, data in visibilities.blocks():
         steps.good_amplitudes(data, flags[block], amplitudes[block])
     for first in range(0, channels, CLIP_CHANNELS):
-        some = amplitudes[:, first : first + CLIP_CHANNELS]
-        series = np.ascontiguousarray(some.reshape(len(some), -1).T)
-        level = np.array([steps.clip_level(one, sigma) for one in series], np.float32).reshape(
-            -1, products
-        )
-        flags[:, first : first + CLIP_CHANNELS] |= some > level
-
-
-def _require_some(where: str, ledger: Ledger) -> None:
-    if ledger.fraction >= 1:
-        by_step = ", ".join(f"{item['step']} {item['fraction']:.1%}" for item in ledger.steps)
-        remedy = "Look at the raw data: the correlator may have been off."
-        raise AllFlaggedError(
-            where,
-            f"expected some visibilities to use, found all flagged (after {by_step}).",
-            remedy,
-        )
-
-
-def _outcome(
-    group: str | None, visibilities: Visibilities, ledger: Ledger, dead: BoolArray
-) -> StageResult:
-    names = visibilities.header.antennas.names
-    lost = [
-        f"{names[antenna]}{visibilities.correlations[product][0]}"
-        for antenna in visibilities.antennas
-        for product in np.flatnonzero(dead[antenna])
-    ]
-    reasons = []
-    if ledger.fraction > MANY:
-        reasons.append(
-            f"{ledger.fraction:.1%} of the visibilities are flagged (expected at most {MANY:.0%})"
-        )
-    if len(lost) > MANY_DEAD:
-        reasons.append(f"{len(lost)} receptors are dead (expected at most {MANY_DEAD})")
-    metrics = {"group": group, "fraction": ledger.fraction, "dead_receptors": lost}
-    metrics |= {f"fraction_{item['step']}": item["fraction"] for item in ledger.steps}
-    return StageResult(
-        metrics=metrics, qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
-    )
+        part = amplitudes[:, first : first + CLIP_CHANNELS]
+        series = np.ascontiguousarray(part.reshape(len(part), -1).T)
+        levels = np.array([steps.clip_level(samples, sigma) for samples in series], np.float32)
+        flags[:, first : first + CLIP_CHANNELS] |= part > levels.reshape(-1, products)

@@ -1,36 +1,33 @@
-"""What is computed of every visibility: arrays in, flags and sums out.
+"""Kernels over every visibility: arrays in, flags and sums out.
 
 All flags have shape (rows, channels, correlations) and are changed in place; True is flagged.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from contimg.astro.constants import MAD_TO_SIGMA
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    BoolArray = npt.NDArray[np.bool_]
-    IntArray = npt.NDArray[np.int32]
-    FloatArray = npt.NDArray[np.float64]
-    Float32Array = npt.NDArray[np.float32]
-    ComplexArray = npt.NDArray[np.complex64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int32]
+LongArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+ComplexArray = npt.NDArray[np.complex64]
 
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def amplitude(value: complex) -> float:
-    """Return the modulus; abs() guards against overflows that visibilities do not have, at five times the price."""
+    """Return the modulus, five times as fast as abs(), whose overflow guard is not needed here."""
     return np.sqrt(value.real * value.real + value.imag * value.imag)  # type: ignore[no-any-return]
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def flag_zeros(data: ComplexArray, flags: BoolArray) -> None:
-    """Flag what is exactly zero (the correlator's sign of missing data) or not finite."""
+    """Flag samples that are exactly zero (how the correlator marks missing data) or not finite."""
     for row in range(data.shape[0]):
         for channel in range(data.shape[1]):
             for product in range(data.shape[2]):
@@ -43,7 +40,7 @@ def flag_zeros(data: ComplexArray, flags: BoolArray) -> None:
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def mean_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) -> None:
-    """Put the mean amplitude of each row and correlation over its good channels into shape (rows, correlations); 0 if none is good."""
+    """Average amplitudes over unflagged channels, into shape (rows, correlations); 0 if none."""
     for row in range(data.shape[0]):
         for product in range(data.shape[2]):
             total, good = 0.0, 0
@@ -62,7 +59,10 @@ def neighbour_products(
     power: Float32Array,
     pairs: IntArray,
 ) -> None:
-    """Sum over good neighbouring channels V(c) conj V(c+1) and the power of both; each into shape (rows, correlations)."""
+    """Sum over pairs of unflagged neighbouring channels V(c) conj V(c+1), mean power and number.
+
+    `product`, `power` and `pairs` have shape (rows, correlations).
+    """
     for row in range(data.shape[0]):
         for p in range(data.shape[2]):
             total, both, count = 0j, 0.0, 0
@@ -77,10 +77,7 @@ def neighbour_products(
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def count_flags(
-    flags: BoolArray,
-    cross: BoolArray,
-    by_row: npt.NDArray[np.int64],
-    by_channel: npt.NDArray[np.int64],
+    flags: BoolArray, cross: BoolArray, by_row: LongArray, by_channel: LongArray
 ) -> None:
     """Count the flags of cross-correlations: into shapes (rows, correlations) and (channels,)."""
     by_row[:] = 0
@@ -96,26 +93,26 @@ def count_flags(
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def good_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) -> None:
-    """Put the amplitudes into an array of the same shape, NaN where flagged."""
+    """Write the amplitudes into an array of the same shape, NaN where flagged."""
     for row in range(data.shape[0]):
         for channel in range(data.shape[1]):
             for product in range(data.shape[2]):
                 flagged = flags[row, channel, product]
-                into[row, channel, product] = (
-                    np.nan if flagged else amplitude(data[row, channel, product])
-                )
+                size = np.nan if flagged else amplitude(data[row, channel, product])
+                into[row, channel, product] = size
 
 
 def clip_level(amplitudes: Float32Array, sigma: float) -> float:
-    """Return the amplitude above which the samples of one channel and correlation stand out; NaN are left out.
+    """Return the amplitude above which samples of one channel and correlation are outliers.
 
-    The level is the median plus `sigma` × 1.4826 × the median absolute deviation; for noise alone (Rayleigh) and 7 sigma that is
-    5.8 times the rms of a real part, which one in 2e7 exceeds. Infinite if there is nothing to go by.
+    The level is the median plus `sigma` × 1.4826 × the median absolute deviation; NaN samples are
+    ignored. For noise alone (Rayleigh) and 7 sigma it is 5.8 times the rms of a real part, which
+    one sample in 2e7 exceeds. It is infinite if there are no samples or they do not scatter.
     """
     good = amplitudes[~np.isnan(amplitudes)]
     if not good.size:
         return float("inf")
-    # Of an even number the upper middle one: in-place partitions are ten times faster than np.median.
+    # The upper middle of an even number: in-place partitions are ten times as fast as np.median.
     middle = good.size // 2
     good.partition(middle)
     median = good[middle]

@@ -1,29 +1,26 @@
-"""Our AOFlagger strategy on its own, on one baseline after another: interference that only a few baselines see.
+"""Our AOFlagger strategy by itself: interference that only a few baselines see.
 
-Amplitudes are those of measured.md's trial: several times the noise of one visibility.
+Its amplitudes are several times the noise of one visibility.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from chain import ENVIRONMENT
+from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime.context import Context
 from contimg_flag import rfi
 from contimg_flag.visibilities import Visibilities
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 ANTENNAS = 14
 FIRST, SECOND = (index.astype(np.int32) for index in np.triu_indices(ANTENNAS))
-SPEED_OF_LIGHT_M_S = 299792458.0
 SEFD_JY, SPAN_S, BAND_HZ, LOWEST_HZ = 6000.0, 309.24, 187.5e6, 1311.265e6
 EARTH_RAD_S = 7.292e-5
 
@@ -41,20 +38,26 @@ class Size:
         """Noise of a real part: the radiometer equation."""
         return float(SEFD_JY / np.sqrt(2 * BAND_HZ / self.channels * self.integration_s))
 
+    @property
+    def frequency_hz(self) -> np.ndarray:
+        """Channel centres."""
+        return LOWEST_HZ + BAND_HZ * (np.arange(self.channels) + 0.5) / self.channels
+
 
 FULL, SMALL = Size(24, 768), Size(4, 192)
 
 
 @cache
-def sky(size: Size, calibrator_jy: float) -> np.ndarray:
-    """Visibilities in Jy, shape (times, baselines, channels): a calibrator and sources of 2.3 to 0.3 Jy up to 1.4 degrees away."""
+def simulate_sky(size: Size, calibrator_jy: float) -> np.ndarray:
+    """Return visibilities in Jy, shape (times, baselines, channels).
+
+    The sky has a calibrator, and sources of 2.3 to 0.3 Jy up to 1.4 degrees away.
+    """
     rng = np.random.default_rng(4)
     # A core and outriggers as far apart as ours.
-    place = np.concatenate(
-        [rng.normal(0, 120, (ANTENNAS - 5, 2)), rng.uniform(-1200, 1200, (5, 2))]
-    )
+    core, outriggers = rng.normal(0, 120, (ANTENNAS - 5, 2)), rng.uniform(-1200, 1200, (5, 2))
+    place = np.concatenate([core, outriggers])
     baseline = place[SECOND] - place[FIRST]
-    frequency = LOWEST_HZ + BAND_HZ * (np.arange(size.channels) + 0.5) / size.channels
     hour_angle = EARTH_RAD_S * size.integration_s * (np.arange(size.times) - size.times / 2)
     flux = [calibrator_jy, 2.3, 1.1, 0.8, 0.5, 0.3]
     offset = np.radians(np.concatenate([[[0.1, 0.05]], rng.uniform(-1, 1, (5, 2))]))
@@ -63,12 +66,15 @@ def sky(size: Size, calibrator_jy: float) -> np.ndarray:
         u, v = baseline[:, 0] - turn * baseline[:, 1], baseline[:, 1] + turn * baseline[:, 0]
         for jy, (east, north) in zip(flux, offset, strict=True):
             delay_s = (u * east + v * north) / SPEED_OF_LIGHT_M_S
-            total[t] += jy * np.exp(2j * np.pi * np.outer(delay_s, frequency))
+            total[t] += jy * np.exp(2j * np.pi * np.outer(delay_s, size.frequency_hz))
     return total
 
 
-def interference(size: Size) -> np.ndarray:
-    """Where it is, shape (times, baselines, channels): on one baseline in ten, carriers and bursts of one integration."""
+def place_interference(size: Size) -> np.ndarray:
+    """Return where interference is, shape (times, baselines, channels).
+
+    One baseline in ten has carriers and bursts of one integration.
+    """
     rng = np.random.default_rng(6)
     found = np.zeros((size.times, FIRST.size, size.channels), bool)
     for baseline in np.flatnonzero(FIRST != SECOND)[::10]:
@@ -79,66 +85,72 @@ def interference(size: Size) -> np.ndarray:
     return found
 
 
-def write(path: Path, size: Size, data: np.ndarray) -> Visibilities:
-    """Make an MS of data in Jy, shape (times, baselines, channels), seen with unequal gains; X and Y have their own noise."""
+def write_ms(path: Path, size: Size, data: np.ndarray) -> Visibilities:
+    """Write an MS of data in Jy, shape (times, baselines, channels), with unequal gains.
+
+    X and Y have their own noise.
+    """
     rng = np.random.default_rng(9)
-    rows = size.times * FIRST.size
-    gains = (
-        0.07
-        * rng.uniform(0.8, 1.2, (ANTENNAS, 1, 2))
-        * np.exp(2j * np.pi * rng.uniform(size=(ANTENNAS, 1, 2)))
-    )
+    count, shape = size.times * FIRST.size, (ANTENNAS, 1, 2)
+    gains = 0.07 * rng.uniform(0.8, 1.2, shape) * np.exp(2j * np.pi * rng.uniform(size=shape))
     ripple = 1 + 0.1 * np.sin(np.linspace(0, 9, size.channels) + rng.uniform(0, 6, (ANTENNAS, 1)))
     gains = gains * ripple[..., None]
     noise = rng.standard_normal((*data.shape, 2)) + 1j * rng.standard_normal((*data.shape, 2))
     seen = (data[..., None] + size.sigma_jy * noise) * gains[FIRST] * np.conj(gains[SECOND])
-    frequency = LOWEST_HZ + BAND_HZ * (np.arange(size.channels) + 0.5) / size.channels
-    antennas = Antennas(
-        tuple(map(str, range(ANTENNAS))), np.ones((ANTENNAS, 3)), np.full(ANTENNAS, 4.65)
+    names = tuple(str(number) for number in range(ANTENNAS))
+    header = MSHeader(
+        telescope="DSA_110",
+        field="field",
+        ra_rad=0.4,
+        dec_rad=0.6,
+        frequencies_hz=size.frequency_hz,
+        channel_width_hz=BAND_HZ / size.channels,
+        antennas=Antennas(names, np.ones((ANTENNAS, 3)), np.full(ANTENNAS, 4.65)),
     )
-    header = MSHeader("DSA_110", "field", 0.4, 0.6, frequency, BAND_HZ / size.channels, antennas)
-    time = 5.27e9 + size.integration_s * np.repeat(np.arange(size.times), FIRST.size)
-    of_rows = Rows(
-        time,
-        np.full(rows, size.integration_s),
-        np.tile(FIRST, size.times),
-        np.tile(SECOND, size.times),
-        np.zeros((rows, 3)),
-        np.ones((rows, 2), np.float32),
+    rows = Rows(
+        time_s=5.27e9 + size.integration_s * np.repeat(np.arange(size.times), FIRST.size),
+        interval_s=np.full(count, size.integration_s),
+        antenna1=np.tile(FIRST, size.times),
+        antenna2=np.tile(SECOND, size.times),
+        uvw_m=np.zeros((count, 3)),
+        weight=np.ones((count, 2), np.float32),
     )
-    with create(path, header, of_rows) as writer:
-        flat = seen.reshape(rows, size.channels, 2)
+    with create(path, header, rows) as writer:
+        flat = seen.reshape(count, size.channels, 2)
         writer.put(0, {"DATA": flat.astype(np.complex64), "FLAG": np.zeros(flat.shape, bool)})
     return Visibilities(path)
 
 
-def flagged(
+def run_aoflagger(
     folder: Path, size: Size, data: np.ndarray, flags: np.ndarray | None = None
 ) -> np.ndarray:
-    """Run AOFlagger on data in Jy; return the flags of cross-correlations, shape (times, baselines, channels, 2)."""
-    visibilities = write(folder / "trial.ms", size, data)
+    """Run AOFlagger on data in Jy.
+
+    Return the flags of cross-correlations, shape (times, baselines, channels, 2).
+    """
+    visibilities = write_ms(folder / "trial.ms", size, data)
     if flags is not None:
         visibilities.flags |= np.repeat(flags.reshape(-1, size.channels)[..., None], 2, axis=-1)
-    rfi.aoflagger(visibilities, Context(str(folder / "artifact"), folder, (), ENVIRONMENT))
+    rfi.run_aoflagger(visibilities, Context(str(folder / "artifact"), folder, (), ENVIRONMENT))
     return visibilities.flags.reshape(size.times, FIRST.size, size.channels, 2)[:, FIRST != SECOND]
 
 
 @pytest.mark.parametrize("calibrator_jy", [0.0, 16.0])
 @pytest.mark.parametrize("size", [FULL, SMALL], ids=["full", "small"])
-def test_fringes_of_bright_sources_stay(tmp_path: Path, size: Size, calibrator_jy: float) -> None:
-    """At most 1.5 % of clean data; 0.3 % of noise is what the SumThreshold of AOFlagger takes by itself."""
-    found = flagged(tmp_path, size, sky(size, calibrator_jy))
+def test_clean_data_with_bright_fringes_stay(
+    tmp_path: Path, size: Size, calibrator_jy: float
+) -> None:
+    """At most 1.5 % of clean data are flagged; AOFlagger's SumThreshold takes 0.3 % of noise."""
+    found = run_aoflagger(tmp_path, size, simulate_sky(size, calibrator_jy))
     assert found.mean() <= 0.015
     assert found.mean(axis=(0, 2, 3)).max() <= 0.05
 
 
-def test_interference_on_a_few_baselines_is_found(tmp_path: Path) -> None:
-    where = interference(FULL)
-    data = (
-        sky(FULL, 0.0)
-        + 5 * FULL.sigma_jy * where * np.exp(0.3j * np.arange(FULL.times))[:, None, None]
-    )
-    found, wanted = flagged(tmp_path, FULL, data), where[:, FIRST != SECOND]
+def test_interference_on_few_baselines_is_found(tmp_path: Path) -> None:
+    where = place_interference(FULL)
+    phase = np.exp(0.3j * np.arange(FULL.times))[:, None, None]
+    data = simulate_sky(FULL, 0.0) + 5 * FULL.sigma_jy * where * phase
+    found, wanted = run_aoflagger(tmp_path, FULL, data), where[:, FIRST != SECOND]
     carrier = wanted.all(axis=0)[None] & wanted
     assert found[carrier].mean() >= 0.98
     assert found[wanted & ~carrier].mean() >= 0.98
@@ -149,15 +161,15 @@ def test_good_samples_beside_flagged_ones_stay(tmp_path: Path) -> None:
     """AOFlagger 3.1's sumthreshold_masked takes an eighth of them."""
     burst = np.zeros((SMALL.times, FIRST.size, SMALL.channels), bool)
     burst[1, :, 48:96] = True
-    data = sky(SMALL, 0.0) + 40.0 * burst
-    found = flagged(tmp_path, SMALL, data, burst)
+    data = simulate_sky(SMALL, 0.0) + 40.0 * burst
+    found = run_aoflagger(tmp_path, SMALL, data, burst)
     assert found[burst[:, FIRST != SECOND]].all()
     assert found[~burst[:, FIRST != SECOND]].mean() <= 0.002
 
 
-def test_the_same_data_give_the_same_flags(tmp_path: Path) -> None:
-    data = sky(SMALL, 16.0) + 5 * SMALL.sigma_jy * interference(SMALL)
+def test_same_data_give_same_flags(tmp_path: Path) -> None:
+    data = simulate_sky(SMALL, 16.0) + 5 * SMALL.sigma_jy * place_interference(SMALL)
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):
         folder.mkdir()
-    assert np.array_equal(flagged(first, SMALL, data), flagged(second, SMALL, data))
+    assert np.array_equal(run_aoflagger(first, SMALL, data), run_aoflagger(second, SMALL, data))

@@ -23,7 +23,7 @@ def draw(
 
 @kernel
 @given(SHAPES, SEEDS)
-def test_mean_amplitudes(shape: tuple[int, int, int], seed: int) -> None:
+def test_mean_amplitudes_equal_numpy(shape: tuple[int, int, int], seed: int) -> None:
     data, flags, _ = draw(shape, seed)
     found = np.empty((shape[0], shape[2]), np.float32)
     steps.mean_amplitudes(data, flags, found)
@@ -34,7 +34,7 @@ def test_mean_amplitudes(shape: tuple[int, int, int], seed: int) -> None:
 
 @kernel
 @given(SHAPES, SEEDS)
-def test_good_amplitudes(shape: tuple[int, int, int], seed: int) -> None:
+def test_good_amplitudes_equal_numpy(shape: tuple[int, int, int], seed: int) -> None:
     data, flags, _ = draw(shape, seed)
     found = np.empty(shape, np.float32)
     steps.good_amplitudes(data, flags, found)
@@ -43,13 +43,10 @@ def test_good_amplitudes(shape: tuple[int, int, int], seed: int) -> None:
 
 @kernel
 @given(SHAPES, SEEDS)
-def test_flags_are_counted_by_row_and_channel(shape: tuple[int, int, int], seed: int) -> None:
+def test_count_flags_equals_numpy(shape: tuple[int, int, int], seed: int) -> None:
     _, flags, rng = draw(shape, seed)
     cross = rng.uniform(size=shape[0]) < 0.6
-    by_row, by_channel = (
-        np.full((shape[0], shape[2]), -1, np.int64),
-        np.full(shape[1], -1, np.int64),
-    )
+    by_row, by_channel = np.full(shape[::2], -1, np.int64), np.full(shape[1], -1, np.int64)
     steps.count_flags(flags, cross, by_row, by_channel)
     counted = flags & cross[:, None, None]
     assert np.array_equal(by_row, counted.sum(axis=1))
@@ -58,30 +55,22 @@ def test_flags_are_counted_by_row_and_channel(shape: tuple[int, int, int], seed:
 
 @kernel
 @given(SHAPES, SEEDS)
-def test_products_of_neighbours(shape: tuple[int, int, int], seed: int) -> None:
+def test_neighbour_products_equal_numpy(shape: tuple[int, int, int], seed: int) -> None:
     data, flags, _ = draw(shape, seed)
-    small = (shape[0], shape[2])
-    product, power, pairs = (
-        np.zeros(small, np.complex64),
-        np.zeros(small, np.float32),
-        np.zeros(small, np.int32),
-    )
+    product, power = np.zeros(shape[::2], np.complex64), np.zeros(shape[::2], np.float32)
+    pairs = np.zeros(shape[::2], np.int32)
     steps.neighbour_products(data, flags, product, power, pairs)
     good = ~flags[:, 1:] & ~flags[:, :-1]
     left, right = data[:, :-1], data[:, 1:]
     assert np.array_equal(pairs, good.sum(axis=1))
     assert np.allclose(product, (left * right.conj() * good).sum(axis=1), atol=1e-4)
-    assert np.allclose(
-        power,
-        ((np.abs(left) ** 2 + np.abs(right) ** 2) * good).sum(axis=1) / 2,
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    mean = ((np.abs(left) ** 2 + np.abs(right) ** 2) * good).sum(axis=1) / 2
+    assert np.allclose(power, mean, rtol=1e-4, atol=1e-5)
 
 
 @kernel
 @given(SHAPES, SEEDS)
-def test_sums_for_the_mean_over_the_array(shape: tuple[int, int, int], seed: int) -> None:
+def test_add_rows_equals_numpy(shape: tuple[int, int, int], seed: int) -> None:
     data, flags, rng = draw(shape, seed)
     cross, time = rng.uniform(size=shape[0]) < 0.7, rng.integers(0, 3, shape[0])
     mean = np.empty((shape[0], shape[2]), np.float32)
@@ -98,14 +87,12 @@ def test_sums_for_the_mean_over_the_array(shape: tuple[int, int, int], seed: int
 
 @kernel
 @given(st.integers(2, 6), st.integers(1, 20), SEEDS)
-def test_baselines_are_summed_whichever_antenna_comes_first(
-    antennas: int, rows: int, seed: int
-) -> None:
+def test_sum_baselines_ignores_the_order_of_antennas(antennas: int, rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     first = rng.integers(0, antennas - 1, rows)
     second = np.array([rng.integers(one + 1, antennas) for one in first])
     values = rng.standard_normal((rows, 2))
-    found = receptors.baseline_sums(
+    found = receptors.sum_baselines(
         values, first.astype(np.int32), second.astype(np.int32), antennas
     )
     for i in range(antennas):
@@ -119,7 +106,7 @@ def test_baselines_are_summed_whichever_antenna_comes_first(
 
 @kernel
 @given(st.integers(1, 300), st.floats(0, 0.9), SEEDS)
-def test_clip_level_is_that_of_the_good_ones(size: int, gone: float, seed: int) -> None:
+def test_clip_level_ignores_flagged_samples(size: int, gone: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     amplitudes = rng.rayleigh(size=size).astype(np.float32)
     amplitudes[rng.uniform(size=size) < gone] = np.nan
@@ -135,12 +122,12 @@ def test_clip_level_is_that_of_the_good_ones(size: int, gone: float, seed: int) 
 
 @kernel
 @given(st.integers(1, 30), st.integers(1, 60), SEEDS)
-def test_the_array_mean_never_flags_what_is_missing_and_copes_with_any_size(
+def test_find_interference_never_flags_missing_samples(
     times: int, channels: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     level = 1 + 0.01 * rng.standard_normal((times, channels))
     level[rng.uniform(size=level.shape) < 0.2] = np.nan
-    found = array_mean.interference(level)
+    found = array_mean.find_interference(level)
     assert found.shape == level.shape
     assert not found[np.isnan(level)].any()

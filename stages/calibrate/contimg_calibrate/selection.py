@@ -1,0 +1,211 @@
+"""What to calibrate with: a calibrator in the beam, or the best sets of the store.
+
+It resolves the stage's inputs, so it imports neither CASA nor numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
+from contimg.astro.coordinates import Site
+from contimg.records.calibration import FluxAnchor
+from contimg.records.groups import utc_of_mjd
+from contimg.records.schemas.caltables import CALTABLES
+from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError
+from contimg.runtime.manifest import Input, artifact_input, read_manifest
+from contimg.runtime.store import open_store
+from contimg.runtime.tar import pack
+from contimg_calibrate.options import CalibrateOptions
+from contimg_calibrate.sky import look_up_position
+
+MAX_CANDIDATES = 3
+"""Sets that are tried one after another before the stage gives up."""
+SET_INPUT = "calibration_set"
+"""Name of the resolved inputs."""
+SAME_TRANSIT_DAYS = 0.25
+"""Sets nearer in time than this are of the same transit."""
+SAME_CALIBRATOR_DEG = 0.05
+"""Two positions nearer than this are one calibrator."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """When and where the array pointed: what the selection depends on."""
+
+    name: str
+    mjd_start: float
+    mjd_end: float
+    dec_deg: float
+    """Apparent Declination of the pointing."""
+    site: Site
+
+    @property
+    def mjd(self) -> float:
+        """Midpoint."""
+        return (self.mjd_start + self.mjd_end) / 2
+
+
+@dataclass(frozen=True)
+class SetRow:
+    """What ranks a calibration set: some columns of its row in the registry."""
+
+    artifact: str
+    digest: str
+    mjd: float
+    valid_from: float
+    valid_to: float
+    dec: float
+    flux_anchor: FluxAnchor
+
+
+def read_target(uri: str) -> Target | None:
+    """Read when and where the array pointed from a convert artifact's manifest.
+
+    Return None for an imported Measurement Set of another telescope.
+
+    Raises
+    ------
+    BadInputError
+        If it is not a convert artifact.
+    """
+    metrics = read_manifest(uri).metrics
+    if "telescope" in metrics and "pointing_dec_deg" not in metrics:
+        return None
+    try:
+        return Target(
+            name=str(metrics["group"]),
+            mjd_start=float(metrics["mjd_start"]),
+            mjd_end=float(metrics["mjd_end"]),
+            dec_deg=float(metrics["pointing_dec_deg"]),
+            site=Site(*(float(metrics[name]) for name in ("lat_deg", "lon_deg", "height_m"))),
+        )
+    except KeyError as error:
+        problem = f"This is not a convert artifact: its metrics lack {error}."
+        raise BadInputError(uri, problem, "Name a convert artifact.") from error
+
+
+def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBeam | None:
+    """Return the calibrator in the beam to solve on, or None.
+
+    It is the one with the largest apparent flux, flux standards first.
+
+    Raises
+    ------
+    NoCalibrationError
+        If --calibrator is not in the beam, or --solve always finds none there.
+    """
+    if options.solve == "never":
+        return None
+    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site)
+    if options.calibrator is not None:
+        ra_deg, dec_deg = look_up_position(options.calibrator)
+        for source in found:
+            away_deg = max(abs(source.ra_deg - ra_deg), abs(source.dec_deg - dec_deg))
+            if away_deg < SAME_CALIBRATOR_DEG:
+                return source
+        names = ", ".join(source.name for source in found) or "none"
+        problem = f"There is no calibrator {options.calibrator} in the beam, only: {names}."
+        raise NoCalibrationError(target.name, problem, "Name one of those, or none.")
+    always = options.solve == "always"
+    limits_jy = {True: options.min_primary_jy, False: options.min_bright_jy}
+    usable = [c for c in found if always or c.apparent_jy >= limits_jy[c.is_standard]]
+    if always and not usable:
+        problem = "There is no calibrator of the VLA list in the beam."
+        raise NoCalibrationError(target.name, problem, "Leave --solve at auto.")
+    return min(usable, key=lambda c: not c.is_standard, default=None)
+
+
+def resolve(options: CalibrateOptions) -> list[Input]:
+    """Return the inputs besides options: a plain Measurement Set, or the best sets of the store.
+
+    Raises
+    ------
+    NoCalibrationError
+        If there is neither a calibrator in the beam nor a valid set.
+    """
+    if options.plain_ms is not None:
+        return [describe_plain_ms(options.plain_ms)]
+    if options.calibration is not None or options.ms is None:
+        return []
+    target = read_target(options.ms)
+    if target is None or find_calibrator(options, target) is not None:
+        return []
+    root = (options.store or "").rstrip("/")
+    inputs: list[Input] = []
+    for row in rank_sets(read_registry(options, target), target, options):
+        inside = "://" not in row.artifact and not row.artifact.startswith("/")
+        try:
+            found = artifact_input(SET_INPUT, f"{root}/{row.artifact}" if inside else row.artifact)
+        except MissingError:
+            continue  # the artifact was deleted
+        if found.digest == row.digest:
+            inputs.append(found)
+        if len(inputs) == MAX_CANDIDATES:
+            break
+    if not inputs:
+        raise NoCalibrationError(
+            target.name,
+            f"Found neither a standard of {options.min_primary_jy:g} Jy nor a calibrator of "
+            f"{options.min_bright_jy:g} Jy (apparent) in the beam at Dec {target.dec_deg:+.2f}, "
+            f"nor a set within {options.borrow_days:g} d of MJD {target.mjd:.3f} and "
+            f"{options.strip_deg:g} deg of that Dec in "
+            f"{options.store or 'a --store, which was not given'} (NO_VIABLE_TABLE).",
+            "Calibrate a group with a calibrator of this strip first.",
+        )
+    return inputs
+
+
+def describe_plain_ms(path: str) -> Input:
+    """Describe a folder with a Measurement Set as an input; MissingError if there is none."""
+    folder = Path(path)
+    if not (folder / "table.dat").exists():
+        problem = "There is no Measurement Set here (a folder with table.dat)."
+        raise MissingError(path, problem, "Correct the path.")
+    with Path("/dev/null").open("wb") as sink:
+        _, digest = pack(folder, sink)
+    return Input(name="plain_ms", uri=path, digest=digest)
+
+
+def read_registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
+    """Read the rows of the registry of sets that are near enough in time to matter."""
+    if options.store is None:
+        return []
+    store = open_store(f"{options.store.rstrip('/')}/tables/{CALTABLES.name}")
+    reach = timedelta(days=options.borrow_days + 1)
+    middle = utc_of_mjd(target.mjd)
+    first, last = (middle - reach).date().isoformat(), (middle + reach).date().isoformat()
+    rows: list[SetRow] = []
+    for entry in store.entries("date="):
+        if first <= entry.key.partition("=")[2][:10] <= last and entry.key.endswith(".parquet"):
+            table = CALTABLES.read(store.read(entry.key), f"{store.root}/{entry.key}")
+            columns = table.select(list(SetRow.__dataclass_fields__))
+            rows += [SetRow(**row) for row in columns.to_pylist()]
+    return rows
+
+
+def rank_sets(rows: Sequence[SetRow], target: Target, options: CalibrateOptions) -> list[SetRow]:
+    """Return the usable sets, best first.
+
+    The order is: same transit, same date, borrowed; in each, sets on flux standards first, then the
+    nearest in time, before or after. All are of the same strip: gains borrowed across strips once
+    gave fluxes x 0.06.
+    """
+    ranked = []
+    for row in rows:
+        away_days = abs(row.mjd - target.mjd)
+        valid = row.valid_from <= target.mjd <= row.valid_to
+        in_time = valid or away_days <= options.borrow_days
+        if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg:
+            same_date = is_same_date(target.mjd, row.mjd, row.valid_from, row.valid_to)
+            step = 0 if away_days <= SAME_TRANSIT_DAYS else 1 if same_date else 2
+            ranked.append((step, row.flux_anchor != "standard", away_days, row.artifact, row))
+    return [row for *_, row in sorted(ranked, key=lambda key: key[:-1])]
+
+
+def is_same_date(mjd: float, set_mjd: float, valid_from: float, valid_to: float) -> bool:
+    """Return whether a moment is in a set's validity window, or on the UTC day of the set."""
+    return valid_from <= mjd <= valid_to or int(set_mjd) == int(mjd)
