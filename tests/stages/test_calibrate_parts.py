@@ -58,7 +58,9 @@ def ratio(ms: Path) -> Ratio:
 
 
 def load(ms: Path, flags: npt.NDArray[np.bool_] | None = None) -> Ratio:
-    sky = SkyModel(GROUP.sources, *GROUP.centre(), FREQ_HZ, 0.0, 0.0, SITE, np.radians(GROUP.dec_deg))
+    sky = SkyModel(
+        GROUP.sources, *GROUP.centre(), FREQ_HZ, 0.0, 0.0, SITE, np.radians(GROUP.dec_deg)
+    )
     with MeasurementSet(ms) as table:
         return load_ratio(table, flags, sky)
 

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from contimg.astro.gains import Gains
+from contimg.astro.gains import Gains, load_gains
 from contimg.astro.telescope import SITE
-from contimg.astro.gains import load_gains
 from contimg.records.flagfile import pack_flags
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime import contract

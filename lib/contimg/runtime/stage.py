@@ -121,7 +121,7 @@ class StageSpec:
 
     def code_digest(self) -> str:
         """Return the digest of the code that the stage can reach."""
-        modules = {f"{self.package}.stage", self.options.__module__, *ALWAYS_REACHED}
+        modules = {self.module, self.options.__module__, *ALWAYS_REACHED}
         if self.resolver:
             modules.add(self.resolver.partition(":")[0])
         return versions.code_digest(*sorted(modules))

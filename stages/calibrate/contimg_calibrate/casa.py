@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from contimg.records.ms import FIXED_SHAPE
+from contimg.records.ms import FIXED_SHAPE_OPTION
 from contimg.runtime.errors import SolveFailedError
 
 
@@ -63,7 +63,7 @@ def rewrite_table(source: Path, target: Path) -> None:
         for name in filled:
             if description[name].get("ndim"):
                 shape = list(np.shape(old.getcell(name, 0)))
-                description[name].update(ndim=len(shape), shape=shape, option=FIXED_SHAPE)
+                description[name].update(ndim=len(shape), shape=shape, option=FIXED_SHAPE_OPTION)
         with ct.table(str(target), description, nrow=old.nrows(), ack=False) as new:
             for name in filled:
                 new.putcol(name, old.getcol(name))

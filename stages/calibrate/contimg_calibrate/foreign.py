@@ -13,7 +13,7 @@ import numpy as np
 
 from contimg.astro.constants import DAY_S
 from contimg.records.flagfile import pack_flags
-from contimg.records.ms import Antennas, MSHeader, MeasurementSet, Rows, create
+from contimg.records.ms import Antennas, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 from contimg_calibrate.importing import ImportOptions

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from contimg.astro.constants import DAY_S
 from contimg.astro.predict import PointSources, SkyModel
-from contimg.records.ms import MSHeader, MeasurementSet
+from contimg.records.ms import MeasurementSet, MSHeader
 from contimg.runtime.context import Context
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import CalibrateOptions

@@ -10,9 +10,9 @@ import numpy as np
 
 from contimg.astro.coordinates import Site
 from contimg.astro.gains import Factors, Gains, read_caltable
-from contimg.astro.predict import PointSources, Sky
+from contimg.astro.predict import PointSources, SkyModel
 from contimg.records.flagfile import read_flags
-from contimg.records.ms import Header, MeasurementSet, Rows, create
+from contimg.records.ms import MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import ContimgError
 from contimg_calibrate import casa
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
@@ -45,7 +45,7 @@ MAX_REFERENCES = 5
 class Solver:
     """The data of one group and where its solves work."""
 
-    header: Header
+    header: MSHeader
     ratio: Ratio
     folder: Path
     limits: dict[str, Any]
@@ -199,18 +199,20 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "done": True, "solint": solint, "after": after, "table": str(field)}
 
 
-def sky_to_json(sky: Sky) -> dict[str, Any]:
+def sky_to_json(sky: SkyModel) -> dict[str, Any]:
     """Return a sky as JSON; `sky_from_json` reads it in the child."""
     fields = asdict(sky)
     sources = {name: values.tolist() for name, values in fields["sources"].items()}
     return {**fields, "sources": sources, "freq_hz": sky.freq_hz.tolist()}
 
 
-def sky_from_json(saved: dict[str, Any]) -> Sky:
+def sky_from_json(saved: dict[str, Any]) -> SkyModel:
     """Return the sky that `sky_to_json` saved."""
     sources = PointSources(**{name: np.array(values) for name, values in saved["sources"].items()})
     site = Site(**saved["site"]) if saved["site"] else None
-    return Sky(**{**saved, "sources": sources, "freq_hz": np.array(saved["freq_hz"]), "site": site})
+    return SkyModel(
+        **{**saved, "sources": sources, "freq_hz": np.array(saved["freq_hz"]), "site": site}
+    )
 
 
 def _prepare(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contimg.astro.measures import call_casa
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.gains import read_caltable
+from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
 from contimg.records.array_files import to_npz
 from contimg.records.calibration import (
@@ -308,7 +307,9 @@ def _call_solver(
     folder.mkdir()
     size = sum(path.stat().st_size for path in ms.path.rglob("*") if path.is_file())
     context.need(SCRATCH_BYTES, memory=int(MEMORY_FACTOR * size) + CASA_BYTES)
-    answer: dict[str, Any] = call_casa(context, "contimg_calibrate.solver:run",
+    answer: dict[str, Any] = call_casa(
+        context,
+        "contimg_calibrate.solver:run",
         TIMEOUT_S,
         task=task,
         ms=str(ms.path),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contimg.astro.measures import call_casa
-
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
+from contimg.astro.measures import call_casa
 from contimg.runtime.errors import UsageError
 from contimg.runtime.versions import tool_version
 
