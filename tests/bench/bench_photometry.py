@@ -16,12 +16,14 @@ import numpy as np
 
 from contimg.records.images import Beam
 from contimg_photometry.kernels import fit_beam, measure_positions
-from contimg_photometry.measure import Apertures, annulus_offsets, measure
+from contimg_photometry.measure import annulus_offsets, measure
 from contimg_photometry.noise import BeamProfile, measure_autocorrelation
+from contimg_photometry.options import PhotometryOptions
 
 SIZE, CELL, ROUNDS, SOURCES = 5400, 3 / 3600, 3, 2000
 PROFILE = BeamProfile(Beam(68 / 3600, 37 / 3600, 20.0).form(-CELL, CELL), 68 / 3, 37 / 3)
 RADIUS = PROFILE.major
+OPTIONS = PhotometryOptions(image="i", tables="t", out="o")
 
 
 def plain_fit(pixels: np.ndarray, x: float, y: float, background: float, noise: float) -> float:
@@ -56,7 +58,7 @@ def main() -> None:
     steps = annulus_offsets(2 * PROFILE.major, 6 * PROFILE.major, int(PROFILE.minor / 2))
     out = np.empty((SOURCES, 4))
     few = SOURCES // 10
-    correlation = measure_autocorrelation(pixels[:512, :512], np.ones((512, 512), bool), 80)
+    correlation = measure_autocorrelation(pixels[:512, :512], 80)
 
     def fits() -> None:
         for k in range(SOURCES):
@@ -75,7 +77,7 @@ def main() -> None:
             SOURCES,
         ),
         "all: blends, positions, errors": (
-            lambda: measure(pixels, x, y, PROFILE, correlation, Apertures()),
+            lambda: measure(pixels, x, y, PROFILE, correlation, OPTIONS),
             SOURCES,
         ),
     }

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from contimg.records.images import Beam
-from contimg_photometry.measure import Apertures, Measurements, measure
+from contimg_photometry.measure import Measurements, measure
 from contimg_photometry.noise import (
     BeamProfile,
     Correlation,
     measure_autocorrelation,
     single_source_errors,
 )
+from contimg_photometry.options import PhotometryOptions
 
 CELL = 3 / 3600
 SIZE = 1024
 PROFILE = BeamProfile(Beam(36 / 3600, 21 / 3600, 25.0).form(-CELL, CELL), 12.0, 7.0)
 FLUX = 25.0
+OPTIONS = PhotometryOptions(image="i", tables="t", out="o")
 
 
 def offsets() -> tuple[np.ndarray, np.ndarray]:
@@ -49,8 +51,7 @@ def draw_places(rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.nda
 def measure_injected(seed: int, step: int, *, pairs: bool = False) -> Measurements:
     rng = np.random.default_rng(seed)
     noise = draw_correlated_noise(rng)
-    whole = np.ones(noise.shape, bool)
-    correlation = measure_autocorrelation(noise.astype(np.float32), whole, 45)
+    correlation = measure_autocorrelation(noise.astype(np.float32), 45)
     x, y = draw_places(rng, step)
     if pairs:
         x, y = np.append(x, x + 7.0), np.append(y, y + 5.5)
@@ -58,7 +59,7 @@ def measure_injected(seed: int, step: int, *, pairs: bool = False) -> Measuremen
     for x0, y0 in zip(x, y, strict=True):
         part = (slice(int(y0) - 40, int(y0) + 41), slice(int(x0) - 40, int(x0) + 41))
         noise[part] += FLUX * PROFILE.at(columns[part] - x0, rows[part] - y0)
-    return measure(noise.astype(np.float32), x, y, PROFILE, correlation, Apertures())
+    return measure(noise.astype(np.float32), x, y, PROFILE, correlation, OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_pulls_of_pairs_are_unit_gaussians() -> None:
 def test_autocorrelation_is_that_of_the_filter() -> None:
     noise = filter_noise(np.random.default_rng(3), PROFILE.at(*offsets()))
     noise[100:105, 100:105] += 100  # a source that was not cleaned
-    found = measure_autocorrelation(noise.astype(np.float32), np.ones(noise.shape, bool), 20)
+    found = measure_autocorrelation(noise.astype(np.float32), 20)
     x, y = np.meshgrid(np.arange(-20, 21), np.arange(-20, 21))
     # A Gaussian correlated with itself is a Gaussian, √2 wider. 1024² pixels hold 5000 independent
     # patches: 0.014 each.
@@ -131,7 +132,7 @@ def test_covariance_by_fft_equals_double_sum() -> None:
 
 def test_unmeasurable_noise_is_fully_correlated() -> None:
     blank = np.full((64, 64), np.nan, np.float32)
-    noise = measure_autocorrelation(blank, np.ones(blank.shape, bool), 30)
+    noise = measure_autocorrelation(blank, 30)
     assert (noise.values == 1).all()
     # Then the fit is an average of equal numbers, weighted Σ K / Σ K² (2 by the Gaussian integrals,
     # cut at the aperture).

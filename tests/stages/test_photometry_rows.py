@@ -14,8 +14,7 @@ from contimg.records.images import SkyImage
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import Manifest
-from contimg_photometry.measure import Apertures, Measurements, annulus_offsets
-from contimg_photometry.options import PhotometryOptions
+from contimg_photometry.measure import Measurements, annulus_offsets
 from contimg_photometry.rows import (
     ImageEpoch,
     Targets,
@@ -220,14 +219,3 @@ def test_annulus_offsets_keep_to_radii_and_grid() -> None:
     # The area over the cell of the grid, to the rim's share.
     assert x.size == pytest.approx(np.pi * (60**2 - 20**2) / 25, rel=0.03)
     assert (np.sort(x) == np.sort(-x)).all()
-
-
-def test_apertures_and_options_have_same_defaults() -> None:
-    made = PhotometryOptions(image="i", tables="t", out="o")
-    assert Apertures() == Apertures(
-        fit=made.aperture,
-        inner=made.annulus_inner,
-        outer=made.annulus_outer,
-        pair=made.pair_separation,
-        position_snr=made.position_snr,
-    )

@@ -9,20 +9,10 @@ import numpy as np
 from contimg_photometry.blends import find_groups, fit_group
 from contimg_photometry.kernels import Floats, Image, Ints, fit_position, measure_positions
 from contimg_photometry.noise import BeamProfile, Correlation, single_source_errors
+from contimg_photometry.options import PhotometryOptions
 
 POSITION_ROUNDS = 4
 """Gauss–Newton rounds; from an error of a tenth of a beam three reach a thousandth of a pixel."""
-
-
-@dataclass(frozen=True)
-class Apertures:
-    """Radii in beam major axes (FWHM), and the least signal-to-noise ratio of a position fit."""
-
-    fit: float = 1.0
-    inner: float = 2.0
-    outer: float = 6.0
-    pair: float = 1.5
-    position_snr: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,12 @@ def annulus_offsets(inner: float, outer: float, step: int) -> Ints:
 
 
 def measure(
-    pixels: Image, x: Floats, y: Floats, beam: BeamProfile, noise: Correlation, apertures: Apertures
+    pixels: Image,
+    x: Floats,
+    y: Floats,
+    beam: BeamProfile,
+    noise: Correlation,
+    options: PhotometryOptions,
 ) -> Measurements:
     """Measure the flux of the beam at given positions; NaN where the image lacks pixels.
 
@@ -73,21 +68,23 @@ def measure(
         Zero-based, shape (N,).
     noise
         Autocorrelation of the noise, as far as two aperture radii.
+    options
+        Sizes of aperture and annulus, separation of pairs, limit of position fits.
     """
-    radius = apertures.fit * beam.major
+    major, radius = beam.major, options.aperture * beam.major
     # Half a minor axis is the Nyquist step: noise is correlated over less.
     step = max(1, int(beam.minor / 2))
-    offsets = annulus_offsets(apertures.inner * beam.major, apertures.outer * beam.major, step)
+    offsets = annulus_offsets(options.annulus_inner * major, options.annulus_outer * major, step)
     raw = np.empty((x.size, 4))
     measure_positions(pixels, x, y, beam.form, radius, offsets, raw)
     peak, fit, background, local = np.ascontiguousarray(raw.T)
     fit_error, x_error, y_error = single_source_errors(beam, radius, noise)
     peak_noise, fit_noise, blend = local.copy(), fit_error * local, np.ones(x.size, np.int64)
-    for members in find_groups(x, y, apertures.pair * beam.major):
+    for members in find_groups(x, y, options.pair_separation * major):
         found = fit_group(pixels, x[members], y[members], beam, noise, radius, raw[members])
         peak[members], peak_noise[members], fit[members], fit_noise[members] = found
         blend[members] = members.size
-    bright = np.flatnonzero((blend == 1) & (peak > apertures.position_snr * peak_noise))
+    bright = np.flatnonzero((blend == 1) & (peak > options.position_snr * peak_noise))
     dx, dy = np.full(x.size, np.nan), np.full(x.size, np.nan)
     for k in bright:
         start = (x[k], y[k], beam.form, background[k])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 
 from contimg.records.images import SkyImage
@@ -85,23 +84,17 @@ class Correlation:
         return np.asarray(weights.reshape(n, -1) @ spread.reshape(n, -1).T)
 
 
-def measure_autocorrelation(residual: Image, good: NDArray[np.bool_], reach: int) -> Correlation:
-    """Measure the autocorrelation of the noise in a residual image, shape (ny, nx).
-
-    Parameters
-    ----------
-    good
-        Pixels to use; those that are not finite or brighter than 5 sigma are left out as well.
-    reach
-        The largest lag, pixels.
+def measure_autocorrelation(residual: Image, reach: int) -> Correlation:
+    """Measure the autocorrelation of the noise in a residual image, up to lags of `reach` pixels.
 
     Notes
     -----
-    Mean product over all pairs of good pixels at a lag. If almost no pixel is good, the noise is
-    taken as fully correlated: errors are then too large rather than too small.
+    Mean product over all pairs of good pixels at a lag; good pixels are finite and within 5 sigma.
+    If almost no pixel is good, the noise is taken as fully correlated: errors are then too large
+    rather than too small.
     """
-    values = np.where(np.isfinite(residual), residual, 0.0).astype(np.float64)
-    use = good & np.isfinite(residual)
+    use = np.isfinite(residual)
+    values = np.where(use, residual, 0.0).astype(np.float64)
     for _ in range(2):
         if use.sum() < MIN_NOISE_PIXELS:
             return Correlation(np.ones((2 * reach + 1, 2 * reach + 1)))

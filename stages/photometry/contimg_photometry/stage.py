@@ -14,8 +14,8 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import QA, Manifest
-from contimg_photometry.measure import Apertures, Measurements, measure
-from contimg_photometry.noise import BeamProfile, Correlation, measure_autocorrelation
+from contimg_photometry.measure import Measurements, measure
+from contimg_photometry.noise import BeamProfile, measure_autocorrelation
 from contimg_photometry.options import PhotometryOptions
 from contimg_photometry.rows import (
     ARCSEC_PER_DEG,
@@ -26,13 +26,11 @@ from contimg_photometry.rows import (
 )
 
 NOISE_BOX_PX = 2048
-"""Side of the box about the image's centre in which the noise's autocorrelation is measured:
-thousands of beams."""
+"""Side of the central box in which the noise's autocorrelation is measured: thousands of beams."""
 MAX_RATIO_DEVIATION = 0.2
-"""QA warns if the median flux ratio to the catalogue differs more from 1: NVSS is good to 3 %, its
-sources vary."""
+"""Of the median flux ratio to the catalogue from 1: NVSS is good to 3 %, its sources vary."""
 MAX_OFFSET_BEAMS = 0.1
-"""QA warns of a larger median position offset, in minor axes."""
+"""Largest median position offset without a warning, in minor axes."""
 MIN_BRIGHT_SOURCES = 5
 """Sources that a median of the flux ratio needs for a QA verdict."""
 
@@ -47,17 +45,14 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
         epoch = read_epoch(context.manifest(options.image), options.image, image)
         targets = catalogue_targets(options, image, beam_map)
     with context.step("measure"):
-        apertures = Apertures(
-            fit=options.aperture,
-            inner=options.annulus_inner,
-            outer=options.annulus_outer,
-            pair=options.pair_separation,
-            position_snr=options.position_snr,
-        )
         beam = BeamProfile.of(image)
-        noise = measure_noise(residual, beam, apertures)
+        reach = int(np.ceil((2 * options.aperture + options.pair_separation) * beam.major)) + 1
+        ny, nx = residual.pixels.shape
+        low, left = max(0, (ny - NOISE_BOX_PX) // 2), max(0, (nx - NOISE_BOX_PX) // 2)
+        box = residual.pixels[low : low + NOISE_BOX_PX, left : left + NOISE_BOX_PX]
+        noise = measure_autocorrelation(box, min(reach, min(box.shape) // 2))
         x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
-        found = measure(image.pixels, x, y, beam, noise, apertures)
+        found = measure(image.pixels, x, y, beam, noise, options)
         targets, found = drop_unmeasured(targets, found, options.image)
     limits = (options.detection_snr, options.flux_scale_error)
     rows = photometry_rows(targets, found, image.cell_deg, epoch, *limits)
@@ -131,16 +126,6 @@ def drop_outside_beam(targets: Targets, where: str, min_beam: float) -> Targets:
             "Lower --min-beam, or give a deeper --catalogue.",
         )
     return kept
-
-
-def measure_noise(residual: SkyImage, beam: BeamProfile, apertures: Apertures) -> Correlation:
-    """Measure the noise's autocorrelation about the image's centre."""
-    ny, nx = residual.pixels.shape
-    low, left = max(0, (ny - NOISE_BOX_PX) // 2), max(0, (nx - NOISE_BOX_PX) // 2)
-    box = residual.pixels[low : low + NOISE_BOX_PX, left : left + NOISE_BOX_PX]
-    reach = int(np.ceil((2 * apertures.fit + apertures.pair) * beam.major)) + 1
-    reach = min(reach, min(box.shape) // 2)
-    return measure_autocorrelation(box, np.ones(box.shape, bool), reach)
 
 
 def drop_unmeasured(
