@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,8 +19,7 @@ PARALLEL_HANDS = ((XX, YY), (RR, LL), (STOKES_I,))
 SHORT_BASELINE_M = 500.0
 """Shorter baselines (74 % of ours) may average four times as many channels for the same loss."""
 MAX_PEAK_LOSS = 0.04
-"""Loss by averaging of the longest baseline of a set at the edge of the field. With imaging
-weights the mean over all baselines is below 1 %."""
+"""Of the longest baseline of a set at the edge of the field; the weighted mean is below 1 %."""
 BLOCK_ROWS = 4096
 """Rows read at a time: 50 MB of visibilities."""
 MIN_PAIRS = 8
@@ -46,8 +45,19 @@ class AveragedBaselines:
     vis: Complexes
     """Shape (N, C), Jy."""
     weight: Singles
-    """Shape (N, C): inverse variance over that of unit weight, `AveragedVisibilities.variance_jy2`;
-    0 where there is no visibility."""
+    """Shape (N, C): `AveragedVisibilities.variance_jy2` over the variance; 0 without data."""
+
+    @property
+    def samples(self) -> kernels.UVSamples:
+        """The visibilities in the uv plane."""
+        per_metre = self.frequencies_hz / SPEED_OF_LIGHT_M_S
+        return kernels.UVSamples(self.uvw_m, per_metre, self.weight)
+
+    def drop_unweighted(self) -> AveragedBaselines:
+        """Return the rows that have weight."""
+        kept = self.weight.any(axis=1)
+        names = ("time_index", "antenna1", "antenna2", "uvw_m", "interval_s", "vis", "weight")
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,25 +71,12 @@ class AveragedVisibilities:
     """Length of an integration."""
     sets: tuple[AveragedBaselines, ...]
     variance_jy2: float
-    """Measured variance of the real part of a visibility of weight 1; NaN if there is one
-    polarization only."""
+    """Variance of the real part of a visibility of weight 1; NaN with one polarization."""
     used: float
     """Fraction of the cross-correlations of antennas with data that carry weight."""
     antennas: int
     """Number of antennas with data."""
     longest_m: float
-
-
-@dataclass(frozen=True, eq=False)
-class _RowSet:
-    """One set of baselines while it is filled."""
-
-    name: str
-    index: Integers
-    """Rows of the Measurement Set in this set."""
-    factor: int
-    vis: Complexes
-    weight: Singles
 
 
 def channels_to_average(longest_m: float, radius_rad: float, width_hz: float, channels: int) -> int:
@@ -104,10 +101,7 @@ def baseline_lengths_m(header: Header, rows: Rows) -> Floats:
 def find_parallel_hands(path: str, header: Header) -> Integers:
     """Return the indices of the correlations that make Stokes I.
 
-    Raises
-    ------
-    BadInputError
-        If there are none.
+    Raises BadInputError if there are none.
     """
     for hands in PARALLEL_HANDS:
         found = [header.correlations.index(code) for code in hands if code in header.correlations]
@@ -122,12 +116,7 @@ def find_parallel_hands(path: str, header: Header) -> Integers:
 
 
 def average(
-    path: str,
-    ms: MeasurementSet,
-    flags: Mask,
-    gains: Gains,
-    radius_rad: float,
-    longest_m: float,
+    path: str, ms: MeasurementSet, flags: Mask, gains: Gains, radius_rad: float, longest_m: float
 ) -> AveragedVisibilities:
     """Calibrate and average a Measurement Set in one pass.
 
@@ -142,12 +131,8 @@ def average(
     longest_m
         Longer baselines are left out.
 
-    Raises
-    ------
-    BadInputError
-        If the flags are those of another Measurement Set, or its correlations make no Stokes I.
-    AllFlaggedError
-        If nothing is left.
+    Raises BadInputError if the flags are those of another Measurement Set, or its correlations make
+    no Stokes I. Raises AllFlaggedError if nothing is left.
     """
     header, rows = ms.header, ms.rows
     shape = (len(ms), len(header.frequencies_hz), len(header.correlations))
@@ -159,55 +144,56 @@ def average(
             "Name the flag artifact of this group.",
         )
     length_m = baseline_lengths_m(header, rows)
-    times, time_index = np.unique(rows.time_s, return_inverse=True)
-    sets = []
+    times_s, time_index = np.unique(rows.time_s, return_inverse=True)
     kept = (length_m > 0) & (length_m <= longest_m) & (rows.antenna1 != rows.antenna2)
     short = length_m < SHORT_BASELINE_M
+    planned = {}
     for name, selected in (("short", kept & short), ("long", kept & ~short)):
         if selected.any():
-            longest, width_hz = float(length_m[selected].max()), header.channel_width_hz
-            factor = channels_to_average(longest, radius_rad, width_hz, shape[1])
-            index = np.flatnonzero(selected)
-            vis = np.empty((index.size, shape[1] // factor), np.complex64)
-            sets.append(_RowSet(name, index, factor, vis, weight=np.zeros(vis.shape, np.float32)))
-    variance_jy2 = _fill(ms, flags, gains, time_index.astype(np.int64), times, sets)
-    averaged = []
-    for part in sets:
-        weighted = part.weight.any(axis=1)
-        index = part.index[weighted]
-        if index.size:
-            averaged.append(
-                AveragedBaselines(
-                    name=part.name,
-                    frequencies_hz=header.frequencies_hz.reshape(-1, part.factor).mean(axis=1),
-                    width_hz=header.channel_width_hz,
-                    factor=part.factor,
-                    time_index=time_index[index].astype(np.int64),
-                    antenna1=rows.antenna1[index].astype(np.int64),
-                    antenna2=rows.antenna2[index].astype(np.int64),
-                    uvw_m=rows.uvw_m[index],
-                    interval_s=rows.interval_s[index],
-                    vis=part.vis[weighted],
-                    weight=part.weight[weighted],
-                )
-            )
-    if not averaged:
+            longest, index = float(length_m[selected].max()), np.flatnonzero(selected)
+            factor = channels_to_average(longest, radius_rad, header.channel_width_hz, shape[1])
+            planned[name] = _plan_set(name, factor, header, rows, time_index[index], index), index
+    times = (times_s, time_index.astype(np.int64))
+    variance_jy2 = _fill(ms, flags, gains, times, list(planned.values()))
+    sets = tuple(part.drop_unweighted() for part, _ in planned.values() if part.weight.any())
+    if not sets:
         raise AllFlaggedError(
             path,
             "All visibilities are flagged or have no calibration solution.",
             "Look at flagging.json and at the calibration's flags.",
         )
-    used = sum(int(np.count_nonzero(part.weight)) * part.factor for part in averaged)
-    antennas = [index for part in averaged for index in (part.antenna1, part.antenna2)]
+    used = sum(int(np.count_nonzero(part.weight)) * part.factor for part in sets)
+    antennas = [index for part in sets for index in (part.antenna1, part.antenna2)]
     return AveragedVisibilities(
         header=header,
-        times_s=times,
+        times_s=times_s,
         interval_s=float(np.median(rows.interval_s)),
-        sets=tuple(averaged),
+        sets=sets,
         variance_jy2=variance_jy2,
         used=used / (int(np.count_nonzero(length_m > 0)) * shape[1]),
         antennas=np.unique(np.concatenate(antennas)).size,
-        longest_m=max(float(np.linalg.norm(part.uvw_m, axis=1).max()) for part in averaged),
+        longest_m=max(float(np.linalg.norm(part.uvw_m, axis=1).max()) for part in sets),
+    )
+
+
+def _plan_set(
+    name: str, factor: int, header: Header, rows: Rows, time_index: Integers, index: Integers
+) -> AveragedBaselines:
+    """Return a set of the rows `index` without visibilities."""
+    frequencies_hz = header.frequencies_hz.reshape(-1, factor).mean(axis=1)
+    shape = (index.size, frequencies_hz.size)
+    return AveragedBaselines(
+        name=name,
+        frequencies_hz=frequencies_hz,
+        width_hz=header.channel_width_hz,
+        factor=factor,
+        time_index=time_index.astype(np.int64),
+        antenna1=rows.antenna1[index].astype(np.int64),
+        antenna2=rows.antenna2[index].astype(np.int64),
+        uvw_m=rows.uvw_m[index],
+        interval_s=rows.interval_s[index],
+        vis=np.empty(shape, np.complex64),
+        weight=np.zeros(shape, np.float32),
     )
 
 
@@ -215,17 +201,23 @@ def _fill(
     ms: MeasurementSet,
     flags: Mask,
     gains: Gains,
-    time_index: Integers,
-    times_s: Floats,
-    sets: list[_RowSet],
+    times: tuple[Floats, Integers],
+    sets: list[tuple[AveragedBaselines, Integers]],
 ) -> float:
     """Fill the sets with calibrated, averaged visibilities and return the noise variance.
 
     The variance of a visibility of weight 1 is measured from the difference of the polarizations,
     in which an unpolarized sky cancels: the median over baselines, which one bad antenna cannot
     move, or the mean if no baseline has enough differences; NaN without any.
+
+    Parameters
+    ----------
+    times
+        All times, and the index among them of each row.
+    sets
+        Sets with the index of their rows.
     """
-    header, rows = ms.header, ms.rows
+    header, rows, (times_s, time_index) = ms.header, ms.rows, times
     hands = find_parallel_hands(str(ms.path), header)
     factors = gains.evaluate(times_s, header.frequencies_hz)
     inverse = kernels.InverseGains(
@@ -249,9 +241,9 @@ def _fill(
             antenna2=antenna2[block],
             time_index=time_index[block],
         )
-        for part in sets:
-            begin, end = np.searchsorted(part.index, (block.start, block.stop))
-            selected = part.index[begin:end] - block.start
+        for part, index in sets:
+            begin, end = np.searchsorted(index, (block.start, block.stop))
+            selected = index[begin:end] - block.start
             output = (begin, part.vis, part.weight, difference, pairs)
             kernels.average_rows(data, inverse, hands, selected, part.factor, *output)
     known = pairs >= MIN_PAIRS

@@ -27,8 +27,7 @@ BAND_PARTS = 8
 SMEARING_SAMPLES = 24_000
 """Visibilities at which smearing is computed; its mean is good to 1e-4."""
 SPECTRAL_INDEX = -0.7
-"""Of the source that the beam is right for, the mean of NVSS; 0.3 % off for a flat spectrum at the
-20 % point."""
+"""The beam is right for this, the mean of NVSS; at 20 % it is 0.3 % off for a flat spectrum."""
 
 
 def angles_from(directions: Floats, towards: Floats) -> Floats:

@@ -34,8 +34,7 @@ SLOPE_SPREAD = 0.5
 RESTORED_RADIUS_BEAMS = 2.5
 """A restored point ends here, in units of the major axis: 3e-8 of its peak."""
 FIT_SAMPLES = 200_000
-"""Visibilities that amplitudes are fitted to. They give 2 mJy each; some per cent of a flux are
-enough, as the rest is imaged."""
+"""Visibilities of the fit. They give 2 mJy; some per cent of a flux suffice, the rest is imaged."""
 FIT_ROWS = 512
 """Rows whose model is computed at a time, all channels together: 30 MB."""
 

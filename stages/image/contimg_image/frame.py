@@ -74,22 +74,16 @@ class Frame:
 
 
 def interpolate_mesh(mesh: Floats, nodes: Floats, positions: Floats, degree: int) -> Singles:
-    """Interpolate a square mesh by splines along both axes.
+    """Interpolate a square mesh by splines along both axes, to shape (m, m).
 
     Parameters
     ----------
-    mesh
-        Shape (n, n), one value at each pair of nodes.
-    nodes
-        Shape (n,), ascending, more than `degree`.
+    mesh, nodes
+        Shape (n, n): one value at each pair of the nodes, shape (n,), ascending.
     positions
         Shape (m,): coordinates along both axes; beyond the nodes the outermost value is used.
     degree
         1 or 3 (not-a-knot).
-
-    Returns
-    -------
-    Shape (m, m).
     """
     from scipy.interpolate import make_interp_spline
 

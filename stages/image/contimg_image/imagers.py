@@ -172,10 +172,7 @@ def write_mask(path: Path, mask: Mask, frame: Frame) -> Path:
 
 
 def _read_planes(
-    folder: Path,
-    frame: Frame,
-    residual: str = "residual",
-    keywords: dict[str, Any] | None = None,
+    folder: Path, frame: Frame, residual: str = "residual", keywords: dict[str, Any] | None = None
 ) -> Cleaned:
     """Read the planes that an imager wrote.
 
@@ -186,10 +183,7 @@ def _read_planes(
     keywords
         Keywords of the imager; by default those of its files that begin with WSC.
 
-    Raises
-    ------
-    BadImageError
-        If the imager fitted no beam.
+    Raises BadImageError if the imager fitted no beam.
     """
     from astropy.io import fits
 

@@ -15,11 +15,9 @@ class RowBlock(NamedTuple):
     """Consecutive rows of a Measurement Set."""
 
     data: Complexes
-    """Shape (rows, channels, polarizations)."""
+    """Shape (rows, channels, polarizations), like the flags."""
     flags: Mask
-    """Same shape: FLAG of the Measurement Set."""
     more_flags: Mask
-    """Same shape: flags of the flag artifact."""
     weight: Singles
     """Shape (rows, channels or 1, polarizations): relative inverse variances of calibrated data."""
     antenna1: Integers
@@ -38,6 +36,17 @@ class InverseGains(NamedTuple):
     gain_flag: Mask
 
 
+class UVSamples(NamedTuple):
+    """Where visibilities lie in the uv plane, and how much they weigh."""
+
+    uvw_m: Floats
+    """Shape (rows, 3)."""
+    per_metre: Floats
+    """Shape (channels,): frequency over the speed of light, wavelengths per metre."""
+    weight: Singles
+    """Shape (rows, channels)."""
+
+
 class SourceGeometry(NamedTuple):
     """Baselines and sources of a model."""
 
@@ -52,8 +61,7 @@ class SourceGeometry(NamedTuple):
     offsets: Floats
     """Shape (times, K, 3): the same about the direction in which the dishes point."""
     sampling: tuple[float, int, float]
-    """Width of a channel (Hz), channels averaged to one, cycles of the middle frequency in an
-    integration."""
+    """Width of a channel (Hz), channels averaged to one, cycles of a wave per integration."""
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -69,21 +77,16 @@ def average_rows(  # noqa: C901, PLR0913, PLR0917 - a kernel
     difference: Floats,
     pairs: Floats,
 ) -> None:
-    """Calibrate rows, average channels and the parallel hands to Stokes I.
+    """Calibrate rows, average `factor` channels and the parallel hands to Stokes I.
 
     Parameters
     ----------
     hands
         Indices of the polarizations that make Stokes I, one or two.
-    selected
-        Indices of the rows to average.
-    factor
-        Channels averaged to one.
-    first
-        Row of `vis` and `total` that the first selected row goes to.
+    selected, first
+        Indices of the rows to average, and the row of `vis` and `total` for the first of them.
     vis, total
-        Shape (N, channels / factor), filled: weighted mean and sum of weights, which is 0 where
-        everything is flagged.
+        Shape (N, channels / factor), filled: weighted mean and sum of weights, 0 without data.
     difference, pairs
         Shape (antennas, antennas), added to: |first - second polarization|^2 in units of its
         variance for unit weights, and the number of terms.
@@ -138,54 +141,42 @@ def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def grid_weights(
-    uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats
-) -> None:
+def grid_weights(samples: UVSamples, width_rad: float, density: Floats) -> None:
     """Add weights to the uv cells of width 1 / field: `density` has shape (n, 2n), v from 0."""
+    uvw_m, per_metre, weight = samples
     half = density.shape[1] // 2
     for r in range(uvw_m.shape[0]):
-        for c in range(freq_per_light.size):
+        for c in range(per_metre.size):
             if weight[r, c] > 0:
-                x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
+                x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], per_metre[c] * width_rad)
                 density[y, x + half] += weight[r, c]
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def weigh_briggs(
-    uvw_m: Floats,
-    freq_per_light: Floats,
-    weight: Singles,
-    width_rad: float,
-    density: Floats,
-    shape: tuple[float, float],
-    out: Singles,
+    samples: UVSamples, width_rad: float, density: Floats, shape: tuple[float, float], out: Singles
 ) -> None:
     """Fill `out` with weight / (1 + density * shape[0]) * exp(-shape[1] * uv^2)."""
+    uvw_m, per_metre, weight = samples
     half = density.shape[1] // 2
     squared, taper = shape
     for r in range(uvw_m.shape[0]):
-        for c in range(freq_per_light.size):
-            x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
-            square = (uvw_m[r, 0] ** 2 + uvw_m[r, 1] ** 2) * freq_per_light[c] ** 2
+        for c in range(per_metre.size):
+            x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], per_metre[c] * width_rad)
+            square = (uvw_m[r, 0] ** 2 + uvw_m[r, 1] ** 2) * per_metre[c] ** 2
             briggs = weight[r, c] / (1.0 + density[y, x + half] * squared)
             out[r, c] = briggs * math.exp(-taper * square)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def add_power(
-    uvw_m: Floats,
-    freq_per_light: Floats,
-    before: Complexes,
-    after: Complexes,
-    weight: Singles,
-    pair: Integers,
-    out: Floats,
+    samples: UVSamples, before: Complexes, after: Complexes, pair: Integers, out: Floats
 ) -> None:
     """Add up the power of each baseline before and after a model was subtracted.
 
     Parameters
     ----------
-    before, after, weight
+    before, after
         Shape (rows, channels).
     pair
         Shape (rows,): baseline of a row, an index into `out`.
@@ -193,10 +184,11 @@ def add_power(
         Shape (B, 6): number of visibilities, and with weights w the sums of w, w |before|^2,
         w |before - after|^2, w |after|^2 and w times the uv distance (wavelengths).
     """
+    uvw_m, per_metre, weight = samples
     for r in range(pair.size):
         b = pair[r]
         distance = math.hypot(uvw_m[r, 0], uvw_m[r, 1])
-        for c in range(freq_per_light.size):
+        for c in range(per_metre.size):
             w = weight[r, c]
             if w > 0:
                 whole, left = before[r, c], after[r, c]
@@ -206,7 +198,7 @@ def add_power(
                 out[b, 2] += w * (whole.real * whole.real + whole.imag * whole.imag)
                 out[b, 3] += w * (model.real * model.real + model.imag * model.imag)
                 out[b, 4] += w * (left.real * left.real + left.imag * left.imag)
-                out[b, 5] += w * distance * freq_per_light[c]
+                out[b, 5] += w * distance * per_metre[c]
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
@@ -239,13 +231,11 @@ def sum_smearing(  # noqa: PLR0913, PLR0917 - a kernel
     Parameters
     ----------
     uvw_s, spin_s
-        Shape (K, 3): baselines over the speed of light, s, and their change per second by the
-        Earth's rotation.
+        Shape (K, 3): as in `SourceGeometry`.
     freq_hz, weight, interval_s
         Shape (K,).
     centre, offset
-        Shape (D, 3): directions (l, m, n - 1) relative to the phase centre, and relative to where
-        the array pointed.
+        Shape (D, 3): directions (l, m, n - 1) about the phase centre and about the pointing.
     widths
         Width of a channel of the correlator, Hz, and the number of them averaged to one.
     """

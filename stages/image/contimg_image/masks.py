@@ -7,8 +7,7 @@ import numpy as np
 from contimg_image.frame import Floats, Frame, Mask, Singles
 
 UNCATALOGUED_SIGMA = 12.0
-"""A residual peak above this multiple of the local rms and outside all discs is a source that the
-catalogue lacks."""
+"""Residual peaks outside all discs above this multiple of the local rms are sources."""
 MAX_UNCATALOGUED_SOURCES = 20
 SIDELOBE_MARGIN = 1.3
 """A peak must exceed the sidelobes of the highest peak by this factor: other peaks add theirs."""

@@ -62,10 +62,8 @@ class ImagingInput:
 def fetch_input(options: ImageOptions, context: Context) -> ImagingInput:
     """Copy everything that is imaged into scratch.
 
-    Raises
-    ------
-    BadInputError
-        If an artifact is not of the stage that its option names, or the calibration has no table.
+    Raises BadInputError if an artifact is not of the stage that its option names, or the
+    calibration has no table.
     """
     calibration = read_calibration(context, options.calibration)
     if not calibration.tables:

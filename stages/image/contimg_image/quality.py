@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from contimg_image.phases import AntennaPhases
 MAX_AXIS_RATIO = 25.0
 """Of the beam: a group of one arm alone makes 10, a PSF without a main lobe more."""
 MIN_BEAM_CELLS = 1.5
-"""Cells that the minor axis must have."""
 MAX_BEAM_FRACTION = 0.1
 """Largest major axis as a fraction of the field."""
 MAX_NOISE_RATIO = 50.0
@@ -27,14 +26,12 @@ WARN_NOISE_RATIO = 3.0
 MATCH_SNR = 20.0
 """Catalogue sources that should appear with this signal-to-noise ratio are compared."""
 MIN_MATCHES = 3
-"""Fewer missing sources do not refuse an image: one may have varied, the catalogue may be wrong."""
+"""With fewer, no image is refused: one may have varied, the catalogue may be wrong."""
 MIN_PRESENCE = 0.3
-"""Median of the brightness at their positions over the expected flux: 0.95 to 1 in good images
-(0.48 with a catalogue of doubled fluxes), within 0.05 of 0 with wrong phases; with gains of another
-field it was once 0.06."""
+"""0.95 to 1 in good images (0.48 with a catalogue of doubled fluxes), within 0.05 of 0 with wrong
+phases; with gains of another field it was once 0.06."""
 MAX_PHASE_ERROR_DEG = 15.0
-"""Of the antennas: 0.5 to 3 in good images, 24 and more if the phases of any table are wrong. 15
-costs 12 % of a flux."""
+"""Fewer missing sources refuse no image: one may vary, and the catalogue may be wrong."""
 WARN_PHASE_ERROR_DEG = 5.0
 """Such an error costs 1 to 2 % of a flux."""
 WARN_FLUX_DEVIATION = 0.2
@@ -42,41 +39,33 @@ MAX_SMEARING_LOSS = 0.01
 """What averaging may cost at the edge of the field."""
 
 
-@dataclass(frozen=True, eq=False)
-class CatalogueMatches:
-    """Catalogue sources that an image should show."""
+class CatalogueMatches(NamedTuple):
+    """What an image shows of catalogue sources: medians over their fluxes, NaN without sources."""
 
-    expected_jy: Floats
-    """Catalogue flux times effective beam."""
-    seen_jy: Floats
-    """Highest pixel within half a beam of the position: the source, but at least the noise."""
-    at_jy: Floats
-    """Brightness at the position itself: 0 but for noise if there is no source."""
-    mirrored_jy: Floats
-    """Brightness at the position mirrored in RA, as a control."""
-
-    def median_ratio(self, values_jy: Floats) -> float:
-        """Return the median of some values over the expected flux; NaN without sources."""
-        ratio = values_jy / self.expected_jy
-        return float(np.median(ratio)) if ratio.size else float("nan")
+    sources: int
+    flux_ratio: float
+    """Of the highest pixel within half a beam: the source, but at least the noise."""
+    presence: float
+    """Of the brightness at the position itself: 0 but for noise if there is no source."""
+    mirrored: float
+    """Of the brightness at the position mirrored in RA, as a control."""
 
 
 def catalogue_matches(
     image: Singles, x: Floats, y: Floats, expected_jy: Floats, radius_px: float
 ) -> CatalogueMatches:
-    """Return what an image shows at the pixels x, y where a catalogue has sources."""
+    """Return what an image shows at the pixels x, y where sources are expected."""
+    if not x.size:
+        return CatalogueMatches(0, *[float("nan")] * 3)
     reach = max(1, round(radius_px))
-    seen = []
+    highest = []
     for column, row in zip(np.round(x).astype(int), np.round(y).astype(int), strict=True):
         rows = slice(max(0, row - reach), row + reach + 1)
         part = image[rows, max(0, column - reach) : column + reach + 1]
-        seen.append(float(part.max()) if part.size else float("nan"))
-    return CatalogueMatches(
-        expected_jy=expected_jy,
-        seen_jy=np.array(seen),
-        at_jy=bilinear(image, x, y),
-        mirrored_jy=np.nan_to_num(bilinear(image, image.shape[0] - x, y)),
-    )
+        highest.append(part.max() if part.size else np.nan)
+    mirrored = np.nan_to_num(bilinear(image, image.shape[0] - x, y))
+    values = (np.array(highest, np.float64), bilinear(image, x, y), mirrored)
+    return CatalogueMatches(x.size, *(float(np.median(value / expected_jy)) for value in values))
 
 
 def measure_quality(
@@ -84,10 +73,7 @@ def measure_quality(
 ) -> dict[str, float]:
     """Return noise, peak and flux ratio of an image.
 
-    Raises
-    ------
-    BadImageError
-        If a check fails.
+    Raises BadImageError if a check fails.
     """
     check_planes(where, cleaned)
     inside = sky.effective >= MIN_EFFECTIVE_BEAM
@@ -103,18 +89,15 @@ def measure_quality(
         "rms_jy": rms,
         "noise_ratio": rms / thermal_rms_jy,
         "peak_jy": float(cleaned.image.max()),
-        "sightings": float(expected_jy.size),
-        "flux_ratio": matches.median_ratio(matches.seen_jy),
+        "sightings": float(matches.sources),
+        "flux_ratio": matches.flux_ratio,
     }
 
 
 def check_planes(where: str, cleaned: Cleaned) -> None:
     """Refuse planes that are no image.
 
-    Raises
-    ------
-    BadImageError
-        If pixels are not finite, all are zero, or the beam is absurd.
+    Raises BadImageError if pixels are not finite, all are zero, or the beam is absurd.
     """
     for name in ("image", "residual"):
         plane = getattr(cleaned, name)
@@ -142,10 +125,7 @@ def check_planes(where: str, cleaned: Cleaned) -> None:
 def check_phases(where: str, phases: AntennaPhases) -> None:
     """Refuse visibilities whose phases are not those of the sources in them.
 
-    Raises
-    ------
-    BadImageError
-        If antennas disagree with the sources by more than noise explains.
+    Raises BadImageError if antennas disagree with the sources by more than noise explains.
     """
     if phases.error_deg > MAX_PHASE_ERROR_DEG:
         raise BadImageError(
@@ -160,11 +140,8 @@ def check_phases(where: str, phases: AntennaPhases) -> None:
 def check_sky(where: str, rms_jy: float, thermal_jy: float, matches: CatalogueMatches) -> None:
     """Refuse an image that cannot be of this part of the sky.
 
-    Raises
-    ------
-    BadImageError
-        If its noise is absurd, or if catalogue sources are missing: then phases, position or time
-        are wrong.
+    Raises BadImageError if its noise is absurd, or if catalogue sources are missing: then phases,
+    position or time are wrong.
     """
     if rms_jy > MAX_NOISE_RATIO * thermal_jy:
         raise BadImageError(
@@ -173,15 +150,11 @@ def check_sky(where: str, rms_jy: float, thermal_jy: float, matches: CatalogueMa
             f"{MAX_NOISE_RATIO:.0f} x the thermal {thermal_jy * 1e3:.3f} mJy/beam.",
             "Look at the calibration (is it from another group?) and at the flags.",
         )
-    presence, mirrored = (
-        matches.median_ratio(values) for values in (matches.at_jy, matches.mirrored_jy)
-    )
-    if matches.expected_jy.size >= MIN_MATCHES and presence < MIN_PRESENCE:
+    if matches.sources >= MIN_MATCHES and matches.presence < MIN_PRESENCE:
         raise BadImageError(
             where,
-            f"At the positions of {matches.expected_jy.size} catalogue sources, the image shows a "
-            f"median of {presence:.2f} of their flux (and {mirrored:.2f} at mirrored "
-            f"positions).",
+            f"At the positions of {matches.sources} catalogue sources, the image shows a median of "
+            f"{matches.presence:.2f} of their flux (and {matches.mirrored:.2f} at mirrored ones).",
             "Phases, phase centre or times are wrong; look at the calibration.",
         )
 

@@ -10,10 +10,9 @@ from contimg_image.options import ImageOptions, Tier
 
 ARCSEC_PER_RADIAN = 206264.80624709636
 CELLS_PER_FRINGE = 5.2
-"""Cells in one wavelength over the longest baseline, for telescopes other than ours; for ours it
-gives 3 arcsec."""
+"""Cells per wavelength over the longest baseline, for other telescopes; ours would get 3 arcsec."""
 FIELD_PER_LOBE = 1.72
-"""Width of the field in units of wavelength over dish diameter; for ours it gives 4.5 deg."""
+"""Width of the field in wavelengths over the dish diameter; ours would get 4.5 deg."""
 FFT_PRIMES = (2, 3, 5)
 """Prime factors of sizes for which FFTs are fast."""
 MIN_SIZE_PX = 128
@@ -38,13 +37,12 @@ class Settings:
     accuracy: float = 1e-4
     """Relative accuracy of the gridder."""
     taper_arcsec: float = 12.0
-    """FWHM of a Gaussian that the weights smooth the sky with; 0 for none. 12 arcsec remove the
-    10 arcsec spike from the PSF, which 3 arcsec cells sample too coarsely: peaks are 0.8 % too high
-    without, 0.3 % with."""
+    """FWHM of a Gaussian that smooths the sky; 0 for none. 12 arcsec remove a 10 arcsec spike from
+    the PSF, which 3 arcsec cells sample too coarsely: peaks are 0.3 % too high, not 0.8 %."""
     bright: int = 60
-    """Largest number of sources inside the image that are subtracted before imaging."""
+    """Most sources inside the image that are subtracted before imaging."""
     beyond: int = 40
-    """The same for sources beyond its edge: nothing else could remove their sidelobes."""
+    """Most sources beyond its edge: nothing else could remove their sidelobes."""
     deterministic: bool = True
     """Whether the same input must give the same bytes."""
 
@@ -54,44 +52,34 @@ class Settings:
         return self.size * (self.cell_arcsec / ARCSEC_PER_RADIAN)
 
 
-STANDARD = Settings()
-DEVELOPMENT = Settings(
-    size=1620,
-    cell_arcsec=9.0,
-    niter=50_000,
-    threshold=2.0,
-    mgain=0.95,
-    longest_m=500.0,
-    taper_arcsec=0.0,
-)
-QUICKLOOK = replace(
-    DEVELOPMENT,
-    # Without the outriggers the beam is 100" x 54": cells of 10.8" bias peaks by less than 0.4 %.
-    size=1350,
-    cell_arcsec=10.8,
-    niter=20_000,
-    threshold=4.0,
-    accuracy=1e-3,
-    bright=10,
-    beyond=30,
-    deterministic=False,
-)
-HIGH_PRECISION = replace(
-    STANDARD,
-    size=6480,
-    cell_arcsec=2.5,
-    niter=1_000_000,
-    threshold=0.7,
-    mgain=0.8,
-    accuracy=1e-5,
-    bright=100,
-    beyond=60,
+SHORT_BASELINES = Settings(
+    size=1620, cell_arcsec=9.0, mgain=0.95, longest_m=500.0, taper_arcsec=0.0
 )
 TIERS: dict[Tier, Settings] = {
-    "quicklook": QUICKLOOK,
-    "development": DEVELOPMENT,
-    "standard": STANDARD,
-    "high_precision": HIGH_PRECISION,
+    # Without the outriggers the beam is 100" x 54": cells of 10.8" bias peaks by less than 0.4 %.
+    "quicklook": replace(
+        SHORT_BASELINES,
+        size=1350,
+        cell_arcsec=10.8,
+        niter=20_000,
+        threshold=4.0,
+        accuracy=1e-3,
+        bright=10,
+        beyond=30,
+        deterministic=False,
+    ),
+    "development": replace(SHORT_BASELINES, niter=50_000, threshold=2.0),
+    "standard": Settings(),
+    "high_precision": Settings(
+        size=6480,
+        cell_arcsec=2.5,
+        niter=1_000_000,
+        threshold=0.7,
+        mgain=0.8,
+        accuracy=1e-5,
+        bright=100,
+        beyond=60,
+    ),
 }
 
 

@@ -55,9 +55,8 @@ def summarise_baselines(
     for part, whole in zip(data.sets, before, strict=True):
         baseline = index[first : first + len(part.vis)]
         first += len(part.vis)
-        per_light = part.frequencies_hz / SPEED_OF_LIGHT_M_S
-        kernels.add_power(part.uvw_m, per_light, whole, part.vis, part.weight, baseline, sums)
-        kernels.grid_weights(part.uvw_m, per_light, part.weight, 1 / cell, coverage)
+        kernels.add_power(part.samples, whole, part.vis, baseline, sums)
+        kernels.grid_weights(part.samples, 1 / cell, coverage)
     count, weight = sums[:, 0], sums[:, 1]
     # A visibility of weight w has noise of 2 variance / w in its square.
     noise = 2 * data.variance_jy2 * count / weight

@@ -14,8 +14,7 @@ from contimg_image.averaging import AveragedVisibilities
 from contimg_image.frame import ARCSEC_RAD, Floats, Singles
 
 ROBUST_BASE = 5.0
-"""Briggs (1995), equation 3.20: the density that divides natural from uniform weighting is
-(5 / 10^R)^2 times the mean weight."""
+"""Briggs (1995), equation 3.20: natural and uniform weights part at (5 / 10^R)^2 mean weights."""
 SAMPLE_COUNT = 10_000
 """Visibilities that the width of the PSF is computed from."""
 ANGLE_COUNT, RADIUS_COUNT = 12, 100
@@ -49,18 +48,16 @@ def imaging_weights(
     highest_hz = max(float(part.frequencies_hz[-1]) for part in data.sets)
     half = int(data.longest_m * highest_hz / SPEED_OF_LIGHT_M_S * width_rad) + 2
     density = np.zeros((half, 2 * half))
-    scaled = [part.frequencies_hz / SPEED_OF_LIGHT_M_S for part in data.sets]
-    for part, per_light in zip(data.sets, scaled, strict=True):
-        kernels.grid_weights(part.uvw_m, per_light, part.weight, width_rad, density)
+    for part in data.sets:
+        kernels.grid_weights(part.samples, width_rad, density)
     squared = (ROBUST_BASE * 10.0**-robust) ** 2 * float(density.sum() / np.sum(density**2))
     # The transform of a Gaussian of unit area: exp(-taper (u^2 + v^2)), u and v in wavelengths.
     taper = float((np.pi * taper_rad) ** 2 / (4 * np.log(2)))
     weights: list[Singles] = []
     total = natural = spread = moment = 0.0
-    for part, per_light in zip(data.sets, scaled, strict=True):
+    for part in data.sets:
         weight = np.empty_like(part.weight)
-        field = (width_rad, density, (squared, taper))
-        kernels.weigh_briggs(part.uvw_m, per_light, part.weight, *field, weight)
+        kernels.weigh_briggs(part.samples, width_rad, density, (squared, taper), weight)
         weights.append(weight)
         by_channel = weight.sum(axis=0, dtype=np.float64)
         total += float(by_channel.sum())
@@ -90,10 +87,7 @@ def half_power_beam(
     -------
     Major and minor axis (FWHM, arcsec) and position angle (deg).
 
-    Raises
-    ------
-    BadImageError
-        If the PSF has no main lobe.
+    Raises BadImageError if the PSF has no main lobe.
     """
     step = max(1, sum(weight.size for weight in weights.of_set) // SAMPLE_COUNT) | 1
     sampled: list[Floats] = []
@@ -122,9 +116,7 @@ def half_power_beam(
             angle_rad = float(np.arctan2(east, north) % np.pi)
             return major / ARCSEC_RAD, minor / ARCSEC_RAD, float(np.degrees(angle_rad))
     raise BadImageError(
-        "weights",
-        "The PSF has no main lobe: too few baselines are left.",
-        "Look at the flags.",
+        "weights", "The PSF has no main lobe: too few baselines are left.", "Look at the flags."
     )
 
 

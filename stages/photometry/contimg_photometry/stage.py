@@ -70,10 +70,7 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
 def read_epoch(manifest: Manifest, uri: str, image: SkyImage) -> ImageEpoch:
     """Return what an image's manifest says about the observation.
 
-    Raises
-    ------
-    BadInputError
-        If the manifest is not that of an image.
+    Raises BadInputError if the manifest is not that of an image.
     """
     metrics = manifest.metrics
     missing = [name for name in ("group", "mjd") if metrics.get(name) is None]
@@ -112,10 +109,7 @@ def catalogue_targets(options: PhotometryOptions, image: SkyImage, beam_map: Sky
 def drop_outside_beam(targets: Targets, where: str, min_beam: float) -> Targets:
     """Keep the sources where the effective beam is large enough.
 
-    Raises
-    ------
-    NoSourcesError
-        If nothing is left.
+    Raises NoSourcesError if nothing is left.
     """
     kept = select_sources(targets, targets.beam >= min_beam)  # False for NaN: outside the map
     if not kept.ra_deg.size:
@@ -133,10 +127,7 @@ def drop_unmeasured(
 ) -> tuple[Targets, Measurements]:
     """Leave out sources without a flux or noise: too few pixels, or two entries for one source.
 
-    Raises
-    ------
-    NoSourcesError
-        If nothing is left.
+    Raises NoSourcesError if nothing is left.
     """
     good = np.isfinite(found.peak) & np.isfinite(found.fit) & (found.peak_noise > 0)
     if not good.any():

@@ -79,10 +79,7 @@ class NoiseSet:
         return Gains((band, CalTable("g", "G", np.unique(self.time), self.freq[:1], gain, known)))
 
     def average(
-        self,
-        flags: Array | None = None,
-        lost: int | None = None,
-        longest_m: float = 1e9,
+        self, flags: Array | None = None, lost: int | None = None, longest_m: float = 1e9
     ) -> AveragedVisibilities:
         flags = self.more if flags is None else flags
         with MeasurementSet(self.path) as ms:
