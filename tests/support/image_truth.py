@@ -86,3 +86,14 @@ def compare(chain: Chain, artifact: str) -> ComparedSources:
         off = np.hypot(px - x, py - y) * head["CDELT2"] / np.sqrt(head["BMAJ"] * head["BMIN"])
         rows.append((here["name"], flux / level / true, flux / rms[round(y), round(x)], off))
     return ComparedSources(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def check_sources(found: ComparedSources, least: int) -> None:
+    """Check that sources of an apparent S/N of 20 have their true fluxes and positions."""
+    bright = found.bright(20)
+    assert bright.names.size >= least
+    assert abs(np.median(bright.ratio) - 1) <= 0.01
+    wrong = np.abs(bright.ratio - 1) > 0.03 + 3 / bright.snr
+    assert not wrong.any(), bright.names[wrong]
+    assert np.median(bright.offset_beams) <= 0.03
+    assert np.all(bright.offset_beams <= 0.05 + 1.5 / bright.snr)

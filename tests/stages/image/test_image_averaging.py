@@ -27,10 +27,6 @@ EDGE = np.radians(1.98)
 RNG = np.random.default_rng(5)
 
 
-def draw_complex(shape: tuple[int, ...]) -> Array:
-    return RNG.normal(size=shape) + 1j * RNG.normal(size=shape)
-
-
 class NoiseSet:
     """A Measurement Set of 11 antennas and 3 integrations with noise alone, its gains and flags."""
 
@@ -50,7 +46,8 @@ class NoiseSet:
         self.gain = np.exp(1j * RNG.uniform(-0.3, 0.3, (3, 117, 2)))
         weights = RNG.uniform(0.5, 2.0, shape if spectral else (len(uvw), 1, 2))
         self.weight = weights.astype(np.float32)
-        self.sky = draw_complex(shape) * sigma / np.sqrt(self.weight) + 1.0
+        real, imaginary = RNG.normal(0, sigma, (2, *shape))
+        self.sky = (real + 1j * imaginary) / np.sqrt(self.weight) + 1.0
         when = np.repeat(np.arange(3), first.size)
         whole = self.band[None] * self.gain[:, :, None]
         data = self.sky * whole[when, self.ant1] * whole[when, self.ant2].conj()

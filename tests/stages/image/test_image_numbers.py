@@ -19,40 +19,23 @@ from contimg.runtime import contract
 from contimg.runtime.console import Console
 from contimg_calibrate.foreign import pick_field
 from contimg_image.options import STAGE, ImageOptions
-from image_truth import ComparedSources, compare, metrics, plane
+from image_truth import check_sources, compare, metrics, plane
 from observed import packed, write_artifact
-
-
-def check_sources(found: ComparedSources) -> None:
-    """Sources of an apparent signal-to-noise ratio of 20 inside the 20 % beam are right."""
-    bright = found.bright(20)
-    assert len(bright.names) >= 30
-    assert abs(np.median(bright.ratio) - 1) <= 0.01
-    wrong = np.abs(bright.ratio - 1) > 0.03 + 3 / bright.snr
-    assert not wrong.any(), bright.names[wrong]
-    assert np.median(bright.offset_beams) <= 0.03
-    assert np.all(bright.offset_beams <= 0.05 + 3 / (2 * bright.snr))
 
 
 @pytest.mark.slow
 def test_image_of_3c48_field_has_true_fluxes_and_positions(full_chain: Chain) -> None:
     """A field with 16 Jy in it, imaged with the gains that were solved on it."""
-    check_sources(compare(full_chain, full_chain.image))
+    check_sources(compare(full_chain, full_chain.image), least=30)
     assert metrics(full_chain.image)["noise_ratio"] <= 1.5
 
 
 @pytest.mark.slow
 def test_image_without_a_calibrator_has_true_fluxes_and_positions(full_chain: Chain) -> None:
-    """The next hour's field, with gains that have drifted since and were fitted to NVSS in phase."""
-    target = Chain(
-        "full",
-        seed=1,
-        tier="standard",
-        sky={"ra_deg": 38.9},
-        calibrate_from=full_chain,
-        name=full_chain.store.name,
-    )
-    check_sources(compare(target, target.image))
+    """The next hour's field, with gains that have drifted and were fitted to NVSS in phase."""
+    sky, store = {"ra_deg": 38.9}, full_chain.store.name
+    target = Chain("full", 1, "standard", sky=sky, calibrate_from=full_chain, name=store)
+    check_sources(compare(target, target.image), least=30)
     assert metrics(target.image)["noise_ratio"] <= 1.5
 
 
