@@ -41,13 +41,6 @@ class ImagingInput:
     calibration_key: str
 
     @property
-    def site_itrf_m(self) -> tuple[float, float, float]:
-        """Geocentric position of the array; for another telescope the mean of its antennas."""
-        known = self.pointing_dec_deg is not None
-        x, y, z = self.site.itrf_m if known else self.header.antennas.positions_m.mean(axis=0)
-        return float(x), float(y), float(z)
-
-    @property
     def mjd(self) -> float:
         """Midpoint, UTC."""
         return (self.mjd_start + self.mjd_end) / 2

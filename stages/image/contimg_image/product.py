@@ -30,7 +30,7 @@ from contimg_image.tiers import Settings
 if TYPE_CHECKING:
     from astropy.io.fits import Header
 
-STOKES_I = 1
+STOKES_I = 1.0
 PSF_WIDTH_DIVISOR = 4
 """The PSF is cut to the middle of this part of the image's width."""
 MIN_PSF_PX = 256
@@ -48,10 +48,11 @@ def common_header(
     frequency = ("FREQ", 1.0, float(cleaned.band_hz[0]), float(cleaned.band_hz[1]), "Hz")
     header = fits.Header(field.frame.axis_cards(frequency, ("STOKES", 1.0, STOKES_I, 1.0, "")))
     start, middle, end = observation.mjd_start, observation.mjd, observation.mjd_end
-    x, y, z = observation.site_itrf_m
+    ours = observation.pointing_dec_deg is not None
+    antennas_m = observation.header.antennas.positions_m
+    site_m = observation.site.itrf_m if ours else antennas_m.mean(axis=0)
     record, thermal_jy = observation.calibration, field.weights.thermal_rms_jy
     calibrated = utc_of_mjd(observation.calibrated_mjd).strftime("%Y-%m-%dT%H:%M:%S")
-    known_beam = observation.pointing_dec_deg is not None
     cards: dict[str, tuple[Any, str]] = {
         "BUNIT": ("", "unit of the pixels"),
         "BTYPE": ("", ""),
@@ -71,9 +72,9 @@ def common_header(
         "MJD-AVG": (middle, "[d] DATE-AVG"),
         "TIMESYS": ("UTC", ""),
         "XPOSURE": ((end - start) * DAY_S, "[s] first to last integration"),
-        "OBSGEO-X": (x, "[m] ITRF"),
-        "OBSGEO-Y": (y, "[m]"),
-        "OBSGEO-Z": (z, "[m]"),
+        "OBSGEO-X": (float(site_m[0]), "[m] ITRF"),
+        "OBSGEO-Y": (float(site_m[1]), "[m]"),
+        "OBSGEO-Z": (float(site_m[2]), "[m]"),
         "PBCOR": (False, "divided by the effective beam"),
         "GROUPID": (observation.group, "group of subbands"),
         "CALTBL": (observation.calibration_key, "key of the calibrate artifact"),
@@ -86,7 +87,7 @@ def common_header(
             thermal_jy if np.isfinite(thermal_jy) else -1.0,
             "[Jy/beam] expected; -1 unknown",
         ),
-        "PBMODEL": ("airy 4.65 m" if known_beam else "none", "primary beam in beam.fits"),
+        "PBMODEL": ("airy 4.65 m" if ours else "none", "primary beam in beam.fits"),
         "ROBUST": (robust, "Briggs"),
     }
     for key, value in cleaned.keywords.items():
