@@ -210,12 +210,7 @@ def _fill(
     in which an unpolarized sky cancels: the median over baselines, which one bad antenna cannot
     move, or the mean if no baseline has enough differences; NaN without any.
 
-    Parameters
-    ----------
-    times
-        All times, and the index among them of each row.
-    sets
-        Sets with the index of their rows.
+    `times` are all times and the index among them of each row; `sets` come with their rows.
     """
     header, rows, (times_s, time_index) = ms.header, ms.rows, times
     hands = find_parallel_hands(str(ms.path), header)

@@ -70,13 +70,9 @@ class BrightSources:
 def choose_sources(
     catalogue: Catalogue, field: ImagingField, counts: tuple[int, int]
 ) -> BrightSources:
-    """Return the sources that should appear brightest.
+    """Return the sources that should appear brightest, `counts` inside the image and beyond it.
 
-    Parameters
-    ----------
-    counts
-        Number of sources inside the image, and beyond its edge. Of two sources close to each other
-        only the brighter one counts: a fit cannot separate them.
+    Of two sources close to each other only the brighter counts: a fit cannot separate them.
     """
     frame, towards = field.frame, field.pointing.cosines
     near = catalogue.within(frame.ra_deg, frame.dec_deg, MAX_DISTANCE_DEG)
@@ -130,10 +126,8 @@ class _SourceModel:
 def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
     """Subtract sources from the visibilities, in place.
 
-    Returns
-    -------
-    The apparent flux of each source, shape (K,), Jy: the mean of what was subtracted with the
-    weights of the image, which is what the image would show of the source. Zero, and nothing
+    Returns the apparent flux of each source, shape (K,), Jy: the mean of what was subtracted with
+    the weights of the image, which is what the image would show of the source. Zero, and nothing
     subtracted, if the primary beam is not known.
     """
     count, sets = len(sources.cosines), field.data.sets
@@ -153,10 +147,8 @@ def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
 def _fit_spectra(data: AveragedVisibilities, models: list[_SourceModel]) -> tuple[Floats, Floats]:
     """Fit the spectra of the sources to a sample of the visibilities.
 
-    Returns
-    -------
-    Flux of each source before the beam at the image's frequency, Jy, and its change with the
-    logarithm of frequency beyond the mean spectrum; shape (K,).
+    Returns the flux of each source before the beam at the image's frequency, Jy, and its change
+    with the logarithm of frequency beyond the mean spectrum; shape (K,).
     """
     count = models[0].level.shape[1]
     normal, right = np.zeros((2 * count, 2 * count)), np.zeros(2 * count)

@@ -64,10 +64,7 @@ def clean(
 
     Those are subtracted from the visibilities, too, and appended to `subtracted`. Sources that had
     been subtracted before are fitted again with them, since they had absorbed some of their flux.
-
-    Returns
-    -------
-    The planes, the mask, and the number of uncatalogued sources.
+    Returns the planes, the mask, and the number of uncatalogued sources.
     """
     imager = imagers.run_wsclean if backend == "wsclean" else imagers.run_tclean
     settings, frame = job.settings, field.frame

@@ -174,16 +174,10 @@ def write_mask(path: Path, mask: Mask, frame: Frame) -> Path:
 def _read_planes(
     folder: Path, frame: Frame, residual: str = "residual", keywords: dict[str, Any] | None = None
 ) -> Cleaned:
-    """Read the planes that an imager wrote.
+    """Read the planes that an imager wrote; `residual` names the plane of the residual.
 
-    Parameters
-    ----------
-    residual
-        Name of the residual's plane.
-    keywords
-        Keywords of the imager; by default those of its files that begin with WSC.
-
-    Raises BadImageError if the imager fitted no beam.
+    Without `keywords`, those of the files that begin with WSC are taken. Raises BadImageError if
+    the imager fitted no beam.
     """
     from astropy.io import fits
 

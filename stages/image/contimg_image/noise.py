@@ -23,16 +23,10 @@ def robust_rms(values: npt.NDArray[np.floating]) -> float:
 
 
 def rms_map(residual: Singles, sources: Mask, beam_px: float) -> Singles:
-    """Return the local rms of an image, of its shape and never NaN.
+    """Return the local rms of a residual image, shape (n, n), never NaN.
 
-    Parameters
-    ----------
-    residual
-        Shape (n, n): the image after its sources were cleaned.
-    sources
-        Pixels to leave out: cleaning removes noise where it cleans.
-    beam_px
-        Geometric mean of the beam's axes, pixels.
+    The pixels of `sources` are left out: cleaning removes noise where it cleans. `beam_px` is the
+    geometric mean of the beam's axes.
     """
     size = residual.shape[0]
     boxes = max(1, round(size / (BOX_BEAMS * beam_px)))

@@ -98,16 +98,9 @@ def common_header(
 
 
 def file_header(common: Header, unit: str, kind: str, *, corrected: bool = False) -> Header:
-    """Return the header of one file.
+    """Return the header of one file of a kind; the unit is empty for a ratio.
 
-    Parameters
-    ----------
-    unit
-        BUNIT, empty for a ratio.
-    kind
-        What the file shows, in words.
-    corrected
-        Whether it is divided by the effective beam.
+    `corrected` tells whether it is divided by the effective beam.
     """
     header = common.copy()
     header["BUNIT"], header["PBCOR"] = unit, corrected

@@ -160,13 +160,7 @@ def check_sky(where: str, rms_jy: float, thermal_jy: float, matches: CatalogueMa
 
 
 def assess_quality(numbers: dict[str, float], *, known_beam: bool) -> QA:
-    """Return the verdict on an image that passed the checks.
-
-    Parameters
-    ----------
-    numbers
-        noise_ratio, sightings, flux_ratio, phase_error_deg, smearing_loss, strangers.
-    """
+    """Return the verdict on an image that passed the checks, with the reasons of a warning."""
     noise_ratio, flux_ratio = numbers["noise_ratio"], numbers["flux_ratio"]
     loss, phase_error = numbers["smearing_loss"], numbers["phase_error_deg"]
     reasons = []

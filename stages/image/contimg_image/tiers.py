@@ -88,11 +88,8 @@ def choose_settings(
 ) -> Settings:
     """Return the settings of a tier for a telescope; numbers among the options take precedence.
 
-    Parameters
-    ----------
-    longest_baseline_m, dish_m, freq_hz
-        Longest baseline, dish diameter and highest frequency of the data, from which the field and
-        the cell of another telescope follow.
+    Field and cell of another telescope follow from its longest baseline, the diameter of its dishes
+    and the highest frequency.
     """
     tier = TIERS[options.tier]
     if telescope not in NAMES:

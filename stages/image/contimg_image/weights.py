@@ -83,11 +83,8 @@ def half_power_beam(
     Gaussian fitted to a PSF with deep sidelobes is narrower than its main lobe, and components
     between pixels then lose flux.
 
-    Returns
-    -------
-    Major and minor axis (FWHM, arcsec) and position angle (deg).
-
-    Raises BadImageError if the PSF has no main lobe.
+    Returns major and minor axis (FWHM, arcsec) and position angle (deg). Raises BadImageError if
+    the PSF has no main lobe.
     """
     step = max(1, sum(weight.size for weight in weights.of_set) // SAMPLE_COUNT) | 1
     sampled: list[Floats] = []

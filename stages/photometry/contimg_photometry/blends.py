@@ -40,21 +40,10 @@ def fit_group(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Measure n sources together; return peak, its noise, fit and its noise, each shape (n,).
 
-    Parameters
-    ----------
-    x, y
-        Positions, pixels.
-    radius
-        Aperture about each source, pixels.
-    alone
-        Shape (n, 4): peak, fit, background and noise of each source without regard to the others.
-        The means of background and noise are used.
-
-    Notes
-    -----
-    Peaks solve p_i = Σ_j K(x_i − x_j) s_j; the fit solves the least squares over the union of the
-    apertures. The covariances follow from the autocorrelation of the noise. All are NaN if the
-    sources cannot be separated.
+    `alone`, shape (n, 4), are peak, fit, background and noise of each source without regard to the
+    others; the means of background and noise are used. Peaks solve p_i = Σ_j K(x_i − x_j) s_j; the
+    fit solves the least squares over the union of the apertures. The covariances follow from the
+    autocorrelation of the noise. All are NaN if the sources cannot be separated.
     """
     background, sigma = float(alone[:, 2].mean()), float(alone[:, 3].mean())
     patch, design = _cut_patch(pixels, x, y, beam, radius)

@@ -65,14 +65,8 @@ class Correlation:
     def covariance(self, weights: Floats) -> Floats:
         """Return the covariance, shape (n, n), of n weighted sums of pixels of unit noise.
 
-        Parameters
-        ----------
-        weights
-            Shape (n, ny, nx), all on the same box of pixels.
-
-        Notes
-        -----
-        Σ_p Σ_q w_i(p) ρ(p − q) w_j(q): a convolution, computed by FFT without the matrix ρ(p − q).
+        The weights, shape (n, ny, nx), are on the same box of pixels. The covariance is Σ_p Σ_q
+        w_i(p) ρ(p − q) w_j(q): a convolution, computed by FFT without the matrix ρ(p − q).
         """
         n, ny, nx = weights.shape
         shape = (2 * ny, 2 * nx)
@@ -87,11 +81,9 @@ class Correlation:
 def measure_autocorrelation(residual: Image, reach: int) -> Correlation:
     """Measure the autocorrelation of the noise in a residual image, up to lags of `reach` pixels.
 
-    Notes
-    -----
-    Mean product over all pairs of good pixels at a lag; good pixels are finite and within 5 sigma.
-    If almost no pixel is good, the noise is taken as fully correlated: errors are then too large
-    rather than too small.
+    That is the mean product over all pairs of good pixels at a lag; good pixels are finite and
+    within 5 sigma. If almost no pixel is good, the noise is taken as fully correlated: errors are
+    then too large rather than too small.
     """
     use = np.isfinite(residual)
     values = np.where(use, residual, 0.0).astype(np.float64)
@@ -117,15 +109,9 @@ def single_source_errors(
 ) -> tuple[float, float, float]:
     """Return the 1 sigma errors of the fit of a single source for unit noise.
 
-    Returns
-    -------
-    Error of the amplitude at a fixed position, and errors of x and y (pixels) for a source of unit
-    amplitude.
-
-    Notes
-    -----
-    For the least-squares solution (GᵀG)⁻¹ Gᵀ I the covariance is (GᵀG)⁻¹ Gᵀ R G (GᵀG)⁻¹, where R is
-    the correlation of the noise.
+    These are that of the amplitude at a fixed position, and those of x and y (pixels) for a source
+    of unit amplitude. For the least-squares solution (GᵀG)⁻¹ Gᵀ I the covariance is (GᵀG)⁻¹ Gᵀ R G
+    (GᵀG)⁻¹, where R is the correlation of the noise.
     """
     reach = int(np.ceil(radius))
     line = np.arange(-reach, reach + 1, dtype=np.float64)

@@ -73,15 +73,9 @@ def photometry_rows(
 ) -> dict[str, Any]:
     """Return the columns of the photometry table.
 
-    Parameters
-    ----------
-    found
-        In Jy/beam, apparent: not yet divided by the beam; finite.
-    cell_deg
-        Signed increments of the image axes. They are those of the tangent plane: over the width of
-        a beam they are east and north to a part in a thousand.
-    scale_error
-        1 sigma of the flux scale, a fraction.
+    Fluxes are found in Jy/beam, apparent and finite. `cell_deg` are the signed increments of the
+    image axes: over the width of a beam the tangent plane is east and north to a part in a
+    thousand. `scale_error` is 1 sigma of the flux scale, a fraction.
     """
     n = targets.ra_deg.size
     factor = MJY_PER_JY / targets.beam
