@@ -1,7 +1,8 @@
-"""Sources a second of forced photometry, against plain numpy in the same run: ``python tests/bench/bench_photometry.py``.
+"""Sources per second of forced photometry and of plain numpy in the same run.
 
-Plain numpy is the weighted kernel fit as VAST's forced_phot does it (a cut-out, Σ K D/σ² over Σ K²/σ²), here with noise and
-background from the same annulus too; rounds of both alternate, and medians are printed.
+Run ``python tests/bench/bench_photometry.py``. Plain numpy is the weighted kernel fit as VAST's
+forced_phot does it (a cut-out, Σ K D/σ² over Σ K²/σ²), here with noise and background from the same
+annulus, too; rounds of both alternate, and medians are printed.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from statistics import median
 import numpy as np
 
 from contimg.records.images import Beam
-from contimg_photometry.kernels import beam_fit, measure_all
-from contimg_photometry.measure import Apertures, annulus_offsets, measure
-from contimg_photometry.noise import noise_autocorrelation
-from contimg_photometry.profile import BeamProfile
+from contimg_photometry.kernels import fit_beam, measure_positions
+from contimg_photometry.measure import annulus_offsets, measure
+from contimg_photometry.noise import BeamProfile, measure_autocorrelation
+from contimg_photometry.options import PhotometryOptions
 
 SIZE, CELL, ROUNDS, SOURCES = 5400, 3 / 3600, 3, 2000
 PROFILE = BeamProfile(Beam(68 / 3600, 37 / 3600, 20.0).form(-CELL, CELL), 68 / 3, 37 / 3)
 RADIUS = PROFILE.major
+OPTIONS = PhotometryOptions(image="i", tables="t", out="o")
 
 
 def plain_fit(pixels: np.ndarray, x: float, y: float, background: float, noise: float) -> float:
@@ -56,11 +58,11 @@ def main() -> None:
     steps = annulus_offsets(2 * PROFILE.major, 6 * PROFILE.major, int(PROFILE.minor / 2))
     out = np.empty((SOURCES, 4))
     few = SOURCES // 10
-    correlation = noise_autocorrelation(pixels[:512, :512], np.ones((512, 512), bool), 80)
+    correlation = measure_autocorrelation(pixels[:512, :512], 80)
 
     def fits() -> None:
         for k in range(SOURCES):
-            beam_fit(pixels, x[k], y[k], PROFILE.form, 0.0, RADIUS)
+            fit_beam(pixels, x[k], y[k], PROFILE.form, 0.0, RADIUS)
 
     def everything_plain() -> None:
         for k in range(few):
@@ -71,11 +73,11 @@ def main() -> None:
         "numba, fit": (fits, SOURCES),
         "numpy, fit and annulus": (everything_plain, few),
         "numba, peak, fit and annulus": (
-            lambda: measure_all(pixels, x, y, PROFILE.form, RADIUS, steps, out),
+            lambda: measure_positions(pixels, x, y, PROFILE.form, RADIUS, steps, out),
             SOURCES,
         ),
         "all: blends, positions, errors": (
-            lambda: measure(pixels, x, y, PROFILE, correlation, Apertures()),
+            lambda: measure(pixels, x, y, PROFILE, correlation, OPTIONS),
             SOURCES,
         ),
     }

@@ -1,13 +1,12 @@
-"""The stage as a process: a synthetic image artifact in, rows and a published table out."""
+"""The stage as a process: from a synthetic image artifact to rows and a published table."""
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.records.schemas.shipped import CATALOGUE
 from contimg.runtime.contract import main as contract_main
 from contimg.runtime.errors import Exit
-from contimg.runtime.manifest import Manifest, Output
 from contimg_photometry.options import STAGE
+from observed import write_artifact
 
 PROGRAM = str(Path(sys.executable).parent / "contimg-photometry")
 BEAM = Beam(68 / 3600, 37 / 3600, 20.0)
@@ -53,8 +52,8 @@ def primary_beam(l_deg: np.ndarray, m_deg: np.ndarray) -> np.ndarray:
     return np.exp(-4 * np.log(2) * (l_deg**2 + m_deg**2) / FWHM**2)
 
 
-def sources() -> dict[str, np.ndarray]:
-    """150 sources in the field, and ten of them with a neighbour 1' to 1.5' away, RA, Dec and Jy."""
+def draw_sources() -> dict[str, np.ndarray]:
+    """Return RA, Dec and Jy of 150 sources, ten of them with a neighbour 1' to 1.5' away."""
     rng = np.random.default_rng(7)
     north, east = rng.uniform(-1.2, 1.2, (2, 150))
     north = np.append(north, north[:10] + rng.uniform(60, 90, 10) / 3600)
@@ -63,63 +62,32 @@ def sources() -> dict[str, np.ndarray]:
     return {"ra": CENTRE[0] + east / np.cos(np.radians(dec)), "dec": dec, "flux": flux}
 
 
-def sky() -> tuple[np.ndarray, np.ndarray]:
-    """Restored image and noise of the sources, Jy/beam, apparent."""
+def draw_sky() -> tuple[np.ndarray, np.ndarray]:
+    """Return the restored image and the noise of the sources, Jy/beam, apparent."""
     rng = np.random.default_rng(20260125)
     a, b, c = BEAM.form(-CELL, CELL)
     line = np.fft.fftfreq(SIZE) * SIZE
     dx, dy = np.meshgrid(line, line)
     kernel = np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2))
-    noise = np.fft.irfft2(
-        np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(kernel), s=(SIZE, SIZE)
-    )
+    spectrum = np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(kernel)
+    noise = np.fft.irfft2(spectrum, s=(SIZE, SIZE))
     noise *= RMS / noise.std()
-    field = sources()
+    field = draw_sources()
     x, y = WCS(header(), naxis=2).all_world2pix(field["ra"], field["dec"], 0)
     rows, columns = np.mgrid[:SIZE, :SIZE].astype(float)
     image = noise.copy()
     for x0, y0, flux in zip(x, y, field["flux"], strict=True):
         if not (0 <= x0 < SIZE and 0 <= y0 < SIZE):
             continue
-        part = (
-            slice(max(0, int(y0) - 30), int(y0) + 31),
-            slice(max(0, int(x0) - 30), int(x0) + 31),
-        )
+        left, low = max(0, int(x0) - 30), max(0, int(y0) - 30)
+        part = (slice(low, int(y0) + 31), slice(left, int(x0) + 31))
         u, v = columns[part] - x0, rows[part] - y0
         seen = SCALE * flux * primary_beam((x0 - SIZE / 2) * CELL, (y0 - SIZE / 2) * CELL)
         image[part] += seen * np.exp(-(a * u**2 + 2 * b * u * v + c * v**2))
     return image, noise
 
 
-def write_artifact(
-    folder: Path, files: dict[str, bytes], metrics: dict[str, Any], stage: str = "image"
-) -> str:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    outputs = tuple(
-        Output(name=n, bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for n, c in files.items()
-    )
-    manifest = Manifest(
-        stage=stage,
-        version="0",
-        key=folder.name,
-        options={},
-        inputs=(),
-        tools={},
-        outputs=outputs,
-        metrics=metrics,
-        qa={"verdict": "good"},
-        seconds={},
-        created=datetime(2026, 1, 26, tzinfo=UTC),
-    )
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
-    return str(folder)
-
-
 def as_fits(pixels: np.ndarray, head: fits.Header) -> bytes:
-    import io
-
     sink = io.BytesIO()
     fits.PrimaryHDU(pixels.astype(np.float32)[None, None], head).writeto(sink)
     return sink.getvalue()
@@ -130,7 +98,7 @@ METRICS = {"group": "20260125t222605", "mjd": 61065.934, "pointing_dec_deg": 33.
 
 @pytest.fixture(scope="module")
 def image_files() -> dict[str, bytes]:
-    image, noise = sky()
+    image, noise = draw_sky()
     rows, columns = np.mgrid[:SIZE, :SIZE]
     beam = primary_beam((columns - SIZE / 2) * CELL, (rows - SIZE / 2) * CELL)
     pixels = {"image.fits": image, "residual.fits": noise, "beam.fits": beam}
@@ -139,42 +107,40 @@ def image_files() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def artifact(image_files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_artifact(
-        tmp_path_factory.mktemp("image") / "0123456789abcdef", image_files, METRICS
-    )
+    folder = tmp_path_factory.mktemp("image") / "0123456789abcdef"
+    write_artifact(folder, "image", METRICS, image_files)
+    return str(folder)
 
 
-def catalogue(root: Path) -> str:
+def write_catalogue(root: Path) -> str:
     rows = [
-        {"name": f"S{k}", "frequency": 1.4e9, **dict(zip(("ra", "dec", "flux"), row, strict=True))}
-        for k, row in enumerate(zip(*sources().values(), strict=True))
+        {"name": f"S{k}", "frequency": 1.4e9, "ra": ra, "dec": dec, "flux": flux}
+        for k, (ra, dec, flux) in enumerate(zip(*draw_sources().values(), strict=True))
     ]
     (root / "mine.parquet").write_bytes(CATALOGUE.to_bytes(CATALOGUE.rows(rows)))
     return str(root / "mine.parquet")
 
 
-def run(image: str, root: Path, *extra: str) -> subprocess.CompletedProcess[str]:
-    argv = [
-        PROGRAM,
-        "--image",
-        image,
-        "--tables",
-        f"{root}/tables",
-        "--out",
-        f"{root}/out",
-        "--catalogue",
-        catalogue(root),
-        *extra,
-    ]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+def arguments(image: str, root: Path, *extra: str) -> list[str]:
+    return ["--image", image, "--tables", f"{root}/tables", "--out", f"{root}/out", *extra]
+
+
+def run(image: str, root: Path, *extra: str) -> dict[str, Any]:
+    argv = [PROGRAM, *arguments(image, root, *extra)]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    summary: dict[str, Any] = json.loads(ended.stdout)
+    return summary
+
+
+def read_rows(summary: dict[str, Any]) -> Any:
+    return pq.read_table(Path(summary["artifact"]) / "photometry.parquet").to_pandas()
 
 
 @pytest.fixture(scope="module")
 def done(artifact: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("run")
-    ended = run(artifact, root)
-    assert ended.returncode == 0, ended.stderr
-    return root, json.loads(ended.stdout)
+    return root, run(artifact, root, "--catalogue", write_catalogue(root))
 
 
 def test_rows_are_in_the_artifact_and_published(done: tuple[Path, dict[str, Any]]) -> None:
@@ -187,21 +153,22 @@ def test_rows_are_in_the_artifact_and_published(done: tuple[Path, dict[str, Any]
     assert set(table["group"].to_pylist()) == {"20260125t222605"}
 
 
-def test_fluxes_after_the_beam_are_those_of_the_sky(done: tuple[Path, dict[str, Any]]) -> None:
-    frame = pq.read_table(Path(done[1]["artifact"]) / "photometry.parquet").to_pandas()
+def test_fluxes_over_beam_are_those_of_the_sky(done: tuple[Path, dict[str, Any]]) -> None:
+    frame = read_rows(done[1])
     assert (frame.beam >= 0.2).all()
     for flux, noise in (("flux_peak", "local_rms"), ("flux_fit", "flux_fit_rms")):
         pull = (frame[flux] - SCALE * frame.catalogue_flux) / frame[noise]
         alone = pull[frame.blend == 1]
-        # About 200 sources: the median is known to 0.09 sigma; beyond three times that something is biased. The neighbours of
-        # bright sources, whose wings reach into apertures and annuli, make the tail.
+        # About 200 sources: the median is known to 0.09 sigma; beyond three times that something is
+        # biased. The neighbours of bright sources, whose wings reach into apertures and annuli,
+        # make the tail.
         assert abs(alone.median()) < 0.3
         assert 0.8 < 1.4826 * (alone - alone.median()).abs().median() < 1.25
     assert done[1]["metrics"]["ratio_median"] == pytest.approx(SCALE, abs=0.002)
 
 
-def test_blended_sources_are_parted(done: tuple[Path, dict[str, Any]]) -> None:
-    frame = pq.read_table(Path(done[1]["artifact"]) / "photometry.parquet").to_pandas()
+def test_blended_sources_are_separated(done: tuple[Path, dict[str, Any]]) -> None:
+    frame = read_rows(done[1])
     pairs = frame[frame.blend > 1]
     assert len(pairs) >= 14
     pull = (pairs.flux_peak - SCALE * pairs.catalogue_flux) / pairs.local_rms
@@ -210,52 +177,37 @@ def test_blended_sources_are_parted(done: tuple[Path, dict[str, Any]]) -> None:
 
 def test_astrometry_is_centred(done: tuple[Path, dict[str, Any]]) -> None:
     metrics = done[1]["metrics"]
-    # 100 sources of S/N > 20: single offsets of at most a beam over 2 S/N = 0.9", their median a tenth of that.
+    # 100 sources of S/N > 20: single offsets of at most a beam over 2 S/N = 0.9", their median a
+    # tenth of that.
     assert abs(metrics["ra_offset_arcsec"]) < 0.2
     assert abs(metrics["dec_offset_arcsec"]) < 0.2
     assert done[1]["qa"]["verdict"] == "good"
 
 
-def test_the_shipped_catalogue_is_the_default(artifact: str, tmp_path: Path) -> None:
-    argv = [
-        PROGRAM,
-        "--image",
-        artifact,
-        "--tables",
-        f"{tmp_path}/tables",
-        "--out",
-        f"{tmp_path}/out",
-    ]
-    ended = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
-    frame = pq.read_table(
-        Path(json.loads(ended.stdout)["artifact"]) / "photometry.parquet"
-    ).to_pandas()
-    assert (
-        10 < len(frame) < 60
-    )  # NVSS above 50 mJy has four sources a square degree, the 20 % beam here six
+def test_shipped_catalogue_is_the_default(artifact: str, tmp_path: Path) -> None:
+    frame = read_rows(run(artifact, tmp_path))
+    # NVSS above 50 mJy has four sources a square degree, the 20 % beam here is six of them.
+    assert 10 < len(frame) < 60
     assert frame.catalogue_name.str.startswith("NVSS J").all()
     assert frame.upper_limit.mean() > 0.9  # the sky of this image is another
 
 
 def test_second_run_is_cached(done: tuple[Path, dict[str, Any]], artifact: str) -> None:
-    again = json.loads(run(artifact, done[0]).stdout)
+    root, first = done
+    again = run(artifact, root, "--catalogue", f"{root}/mine.parquet")
     assert again["cached"]
-    assert again["key"] == done[1]["key"]
+    assert again["key"] == first["key"]
 
 
 def test_faint_sources_are_upper_limits(artifact: str, tmp_path: Path) -> None:
-    ended = run(artifact, tmp_path, "--detection-snr", "100")
-    assert ended.returncode == 0, ended.stderr
-    frame = pq.read_table(
-        Path(json.loads(ended.stdout)["artifact"]) / "photometry.parquet"
-    ).to_pandas()
+    known = write_catalogue(tmp_path)
+    frame = read_rows(run(artifact, tmp_path, "--catalogue", known, "--detection-snr", "100"))
     limits = frame[frame.upper_limit]
     assert 0 < len(limits) < len(frame)
     assert limits.flux_peak.isna().all()
     assert limits.flux_fit.isna().all()
-    assert limits.flux_limit.to_numpy() == pytest.approx(
-        (limits.flux_forced + 3 * limits.local_rms).to_numpy(), rel=1e-5
-    )
+    expected = limits.flux_forced + 3 * limits.local_rms
+    assert limits.flux_limit.to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-5)
     assert frame[~frame.upper_limit].flux_limit.isna().all()
     assert (frame.upper_limit == (frame.snr < 100)).all()
 
@@ -294,17 +246,9 @@ def test_bad_input_is_refused_by_name(
     elif change == "beyond the beam":
         files["beam.fits"] = as_fits(np.full((SIZE, SIZE), 0.01), header())
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
-    image = write_artifact(tmp_path / "image" / "0123456789abcdef", files, metrics)
-    argv = [
-        "--image",
-        image,
-        "--tables",
-        f"{tmp_path}/tables",
-        "--out",
-        f"{tmp_path}/out",
-        "--catalogue",
-        catalogue(tmp_path),
-    ]
+    image = tmp_path / "image" / "0123456789abcdef"
+    write_artifact(image, "image", metrics, files)
+    argv = arguments(str(image), tmp_path, "--catalogue", write_catalogue(tmp_path))
     with pytest.raises(SystemExit) as ended:
         contract_main(STAGE, argv)
     assert ended.value.code == code

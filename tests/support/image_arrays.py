@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from contimg.astro.constants import SPEED_OF_LIGHT_M_S
+from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines, icrs_of_hadec
 from contimg.astro.telescope import INTEGRATION_S, SITE, primary_beam, stations
 from contimg.records.ms import Antennas, MSHeader
-from contimg_image.averaging import Averaged, Baselines
+from contimg_image.averaging import AveragedBaselines, AveragedVisibilities
+from contimg_image.field import ImagingField, Pointing
+from contimg_image.frame import Frame
+from contimg_image.weights import imaging_weights
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 MJD = 61065.05196817219
 DEC_DEG = 33.0
+FIELD_RAD = float(np.radians(4.5))
+EARTH_RAD_S = 7.292115855e-5
 
 
 def header(freq_hz: Floats, width_hz: float) -> MSHeader:
@@ -30,133 +33,144 @@ def header(freq_hz: Floats, width_hz: float) -> MSHeader:
 
 def averaged(
     *, times: int = 3, every: int = 4, factor: int = 2, channels: int = 8, seed: int = 1
-) -> Averaged:
-    """Return one set of baselines of the real stations with random weights and no signal: its geometry is what counts.
-
-    Parameters
-    ----------
-    every
-        Only each so-many-th active station takes part.
-    """
+) -> AveragedVisibilities:
+    """Return baselines of one in `every` active stations with random weights and no signal."""
     rng = np.random.default_rng(seed)
     width = 187.5e6 / channels / factor
     freq = 1.311265e9 + width * factor * (np.arange(channels) + 0.5)
     head = header(freq, width)
     index = np.flatnonzero(stations().active)[::every]
     first, second = np.triu_indices(index.size, 1)
-    moments = MJD * 86400 + INTEGRATION_S * (np.arange(times) - (times - 1) / 2) * 8
-    uvw = np.concatenate(
-        [
-            turned(float(t - MJD * 86400), head)[index[second]]
-            - turned(float(t - MJD * 86400), head)[index[first]]
-            for t in moments
-        ]
-    )
+    moments = MJD * DAY_S + INTEGRATION_S * (np.arange(times) - (times - 1) / 2) * 8
+    places = [rotate_stations(float(t - MJD * DAY_S), head)[index] for t in moments]
+    uvw = np.concatenate([place[second] - place[first] for place in places])
     weight = rng.uniform(0.5, 1.5, (len(uvw), channels)).astype(np.float32)
     weight[rng.random(weight.shape) < 0.1] = 0
-    part = Baselines(
-        "all",
-        freq,
-        width,
-        factor,
-        np.repeat(np.arange(times), first.size),
-        np.tile(index[first], times),
-        np.tile(index[second], times),
-        uvw,
-        np.full(len(uvw), INTEGRATION_S),
-        np.zeros(weight.shape, np.complex64),
-        weight,
+    part = AveragedBaselines(
+        name="all",
+        frequencies_hz=freq,
+        width_hz=width,
+        factor=factor,
+        time_index=np.repeat(np.arange(times), first.size),
+        antenna1=np.tile(index[first], times),
+        antenna2=np.tile(index[second], times),
+        uvw_m=uvw,
+        interval_s=np.full(len(uvw), INTEGRATION_S),
+        vis=np.zeros(weight.shape, np.complex64),
+        weight=weight,
     )
-    return Averaged(
-        head,
-        moments,
-        INTEGRATION_S,
-        (part,),
-        4.0,
-        0.9,
-        index.size,
-        float(np.linalg.norm(uvw, axis=1).max()),
+    return AveragedVisibilities(
+        header=head,
+        times_s=moments,
+        interval_s=INTEGRATION_S,
+        sets=(part,),
+        variance_jy2=4.0,
+        used=0.9,
+        antennas=index.size,
+        longest_m=float(np.linalg.norm(uvw, axis=1).max()),
     )
 
 
-def turned(after_s: float, head: MSHeader) -> Floats:
-    """Return the stations in the frame of UVW of a centre that transits at MJD, some seconds later; shape (117, 3), m."""
-    h = np.radians(SITE.lon_deg) - after_s * 7.292115855e-5
-    dec = head.dec_rad
+def imaging_field(
+    data: AveragedVisibilities, dec_deg: float | None = DEC_DEG, size: int = 5400
+) -> ImagingField:
+    """Return the field of 4.5 deg that these visibilities are imaged in."""
+    head, cell_arcsec = data.header, float(np.degrees(FIELD_RAD)) * 3600 / size
+    return ImagingField(
+        data=data,
+        weights=imaging_weights(data, 0.5, FIELD_RAD),
+        pointing=Pointing.of(head, data.times_s, dec_deg, SITE),
+        frame=Frame(
+            ra_deg=float(np.degrees(head.ra_rad)),
+            dec_deg=float(np.degrees(head.dec_rad)),
+            size=size,
+            cell_arcsec=cell_arcsec,
+        ),
+    )
+
+
+def lmn(east_deg: float, north_deg: float) -> Floats:
+    """Return l, m, n - 1 of a direction about the phase centre."""
+    east, north = np.sin(np.radians(east_deg)), np.sin(np.radians(north_deg))
+    return np.array([east, north, np.sqrt(1 - east**2 - north**2) - 1])
+
+
+def rotate_stations(after_s: float, head: MSHeader) -> Floats:
+    """Return the stations in the UVW frame of a centre that transits at MJD, shape (117, 3), m.
+
+    `after_s` is the time since then, seconds.
+    """
+    h, dec = np.radians(SITE.lon_deg) - after_s * EARTH_RAD_S, head.dec_rad
     east = [-np.sin(h), np.cos(h), 0]
     north = [-np.sin(dec) * np.cos(h), -np.sin(dec) * np.sin(h), np.cos(dec)]
     towards = [np.cos(dec) * np.cos(h), np.cos(dec) * np.sin(h), np.sin(dec)]
     return np.asarray((stations().itrf_m - SITE.itrf_m) @ np.array([east, north, towards]).T)
 
 
-def sky(
-    data: Averaged, lmn: Floats, flux_jy: float, alpha: float, frequency_hz: float
+def predict_source(
+    data: AveragedVisibilities, place: Floats, flux_jy: float, alpha: float, frequency_hz: float
 ) -> list[npt.NDArray[np.complex128]]:
-    """Return the visibilities of a source with a power-law spectrum, seen through the drifting beam and smeared; one array a set."""
-    head, made = data.header, []
+    """Return the visibilities of a power-law source, one array for each set.
+
+    It is seen through the drifting beam and smeared.
+    """
+    made = []
     for part in data.sets:
-        vis = np.zeros(part.weight.shape, complex)
-        for t, moment in enumerate(data.times_s):
-            ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), moment / 86400, SITE)
-            towards = np.stack(direction_cosines(ra, dec, head.ra_rad, head.dec_rad))
-            away = 2 * np.arcsin(np.linalg.norm(lmn - towards) / 2)
+        turns = part.uvw_m @ place / SPEED_OF_LIGHT_M_S
+        vis = np.exp(2j * np.pi * turns[:, None] * part.frequencies_hz)
+        for t in range(data.times_s.size):
             rows = np.flatnonzero(part.time_index == t)
-            for c, freq in enumerate(part.frequencies_hz):
-                level = flux_jy * float(primary_beam(away, freq)) * (freq / frequency_hz) ** alpha
-                left = _coherence(head, part, rows, (freq, data.interval_s), (lmn, lmn - towards))
-                vis[rows, c] = (
-                    level
-                    * left
-                    * np.exp(2j * np.pi * freq / SPEED_OF_LIGHT_M_S * (part.uvw_m[rows] @ lmn))
-                )
+            for c in range(part.frequencies_hz.size):
+                level, left = see_source(data, part, t, c, place, alpha, frequency_hz)
+                vis[rows, c] *= flux_jy * level * left
         made.append(vis)
     return made
 
 
-def brute_beam(
-    data: Averaged, weights: tuple[Any, ...], lmn: Floats, alpha: float, frequency_hz: float
+def sum_beam(
+    data: AveragedVisibilities,
+    weights: tuple[Any, ...],
+    place: Floats,
+    alpha: float,
+    frequency_hz: float,
 ) -> float:
-    """Return the effective beam in one direction from every visibility: phases summed over finely cut samples, no sinc."""
-    total = heavy = 0.0
-    head = data.header
-    for t, moment in enumerate(data.times_s):
-        ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), moment / 86400, SITE)
-        towards = np.stack(direction_cosines(ra, dec, head.ra_rad, head.dec_rad))
-        away = 2 * np.arcsin(np.linalg.norm(lmn - towards) / 2)
-        for part, weight in zip(data.sets, weights, strict=True):
-            rows = np.flatnonzero(part.time_index == t)
-            for c, freq in enumerate(part.frequencies_hz):
-                w = weight[rows, c].astype(float)
-                level = float(primary_beam(away, freq)) * (freq / frequency_hz) ** alpha
-                left = _coherence(head, part, rows, (freq, data.interval_s), (lmn, lmn - towards))
+    """Return the effective beam in one direction as the sum over every visibility."""
+    total = weight_sum = 0.0
+    for part, weight in zip(data.sets, weights, strict=True):
+        for t in range(data.times_s.size):
+            for c in range(part.frequencies_hz.size):
+                w = weight[part.time_index == t, c].astype(float)
+                level, left = see_source(data, part, t, c, place, alpha, frequency_hz)
                 total += float(w @ left) * level
-                heavy += float(w.sum())
-    return total / heavy
+                weight_sum += float(w.sum())
+    return total / weight_sum
 
 
-def _coherence(
-    head: MSHeader,
-    part: Baselines,
-    rows: Any,
-    sample: tuple[float, float],
-    where: tuple[Floats, Floats],
-) -> Floats:
-    """Return the mean of exp(i phase) over an integration, each channel and the averaged channels, per row."""
-    freq, interval = sample
-    lmn, offset = where
-    uvw = part.uvw_m[rows] / SPEED_OF_LIGHT_M_S
+def see_source(
+    data: AveragedVisibilities,
+    part: AveragedBaselines,
+    t: int,
+    c: int,
+    place: Floats,
+    alpha: float,
+    frequency_hz: float,
+) -> tuple[float, Floats]:
+    """Return the beam times spectrum in an integration and channel, and the coherence per row.
+
+    The coherence is the mean of exp(i phase) over the integration, each channel and the averaged
+    channels: phases summed over finely cut samples, no sinc.
+    """
+    head, freq = data.header, part.frequencies_hz[c]
+    ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), data.times_s[t] / DAY_S, SITE)
+    towards = np.stack(direction_cosines(ra, dec, head.ra_rad, head.dec_rad))
+    away, offset = 2 * np.arcsin(np.linalg.norm(place - towards) / 2), place - towards
+    uvw = part.uvw_m[part.time_index == t] / SPEED_OF_LIGHT_M_S
     pole = np.array([0.0, np.cos(head.dec_rad), np.sin(head.dec_rad)])
-    spin = 7.292115855e-5 * np.cross(pole, uvw)
-    fine = (np.arange(9) - 4) / 9
-    whole = np.zeros(len(rows))
-    for channel in np.arange(part.factor) - (part.factor - 1) / 2:
-        centre = channel * part.width_hz
-        phase_averaged = 2 * np.pi * centre * (uvw @ lmn)  # what averaging sees: the phase centre
-        inside = np.mean(
-            [np.exp(2j * np.pi * d * part.width_hz * (uvw @ offset)) for d in fine], axis=0
-        )
-        in_time = np.mean(
-            [np.exp(2j * np.pi * d * interval * freq * (spin @ offset)) for d in fine], axis=0
-        )
-        whole = whole + (np.exp(1j * phase_averaged) * inside * in_time).real
-    return whole / part.factor
+    fine = ((np.arange(9) - 4) / 9)[:, None]
+    spin = EARTH_RAD_S * np.cross(pole, uvw) @ offset
+    inside = np.exp(2j * np.pi * fine * part.width_hz * (uvw @ offset)).mean(axis=0)
+    in_time = np.exp(2j * np.pi * fine * data.interval_s * freq * spin).mean(axis=0)
+    centre_hz = (np.arange(part.factor) - (part.factor - 1) / 2)[:, None] * part.width_hz
+    channels = np.exp(2j * np.pi * centre_hz * (uvw @ place))  # averaged about the phase centre
+    level = float(primary_beam(away, freq)) * (freq / frequency_hz) ** alpha
+    return level, np.asarray((channels * inside * in_time).real.mean(axis=0))

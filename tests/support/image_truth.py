@@ -1,42 +1,36 @@
-"""An image against the simulator's truth: peaks by a parabola through the logarithms of nine pixels, no code of ours."""
+"""An image against the simulated truth: peaks by a parabola through the logarithms of 9 pixels."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
-if TYPE_CHECKING:
-    from chain import Chain
+from chain import Chain
 
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedSources:
     """Sources inside the 20 % beam, one element each."""
 
+    names: Array
     ratio: Array
-    """Flux after correction over the truth at the image's frequency, the group's flux scale included."""
+    """Flux after correction over the truth at the image's frequency, flux scale included."""
     snr: Array
     """Of the apparent peak to the local rms."""
     offset_beams: Array
     """Distance from the true place in units of the beam's geometric mean."""
-    names: list[str]
 
-    def bright(self, snr: float) -> Compared:
-        which = np.flatnonzero(self.snr >= snr)
-        return Compared(
-            self.ratio[which],
-            self.snr[which],
-            self.offset_beams[which],
-            [self.names[i] for i in which],
-        )
+    def bright(self, snr: float) -> ComparedSources:
+        chosen = self.snr >= snr
+        return ComparedSources(*(column[chosen] for column in vars(self).values()))
 
 
 def plane(artifact: str, name: str) -> tuple[Array, fits.Header]:
@@ -52,11 +46,8 @@ def metrics(artifact: str) -> dict[str, Any]:
 def true_flux_jy(source: dict[str, Any], here: dict[str, Any], freq_hz: float) -> float:
     """Return a source's flux at a frequency; `here` is what the group says of it at 1.4 GHz."""
     if source["polynomial"]:
-        shape = [
-            10 ** np.polyval(source["polynomial"][::-1], np.log10(f / 1e9))
-            for f in (freq_hz, 1.4e9)
-        ]
-        return float(here["flux_jy"] * shape[0] / shape[1])
+        shape = np.polyval(source["polynomial"][::-1], np.log10([freq_hz / 1e9, 1.4]))
+        return float(here["flux_jy"] * 10 ** (shape[0] - shape[1]))
     return float(here["flux_jy"] * (freq_hz / 1.4e9) ** source["alpha"])
 
 
@@ -74,7 +65,7 @@ def peak(image: Array, x: float, y: float, reach: int) -> tuple[float, float, fl
     return float(np.exp(c[0] + 0.5 * c[1:3] @ step)), column + float(step[0]), row + float(step[1])
 
 
-def compare(chain: Chain, artifact: str) -> Compared:
+def compare(chain: Chain, artifact: str) -> ComparedSources:
     """Compare an image with the truth of its group."""
     group = next(g for g in chain.truth["groups"] if g["id"] == metrics(artifact)["group"])
     spectra = {source["name"]: source for source in chain.truth["sources"]}
@@ -85,17 +76,24 @@ def compare(chain: Chain, artifact: str) -> Compared:
     rows = []
     for here in group["sources"]:
         x, y = (float(v) for v in wcs.all_world2pix(here["ra_deg"], here["dec_deg"], 0))
-        if (
-            not (reach + 2 < min(x, y) and max(x, y) < size - reach - 3)
-            or beam[round(y), round(x)] < 0.2
-        ):
+        if not (reach + 2 < min(x, y) and max(x, y) < size - reach - 3):
+            continue
+        level = beam[round(y), round(x)]
+        if level < 0.2:
             continue
         flux, px, py = peak(image, x, y, reach)
-        level = beam[round(y), round(x)]
         true = true_flux_jy(spectra[here["name"]], here, head["RESTFRQ"]) * group["flux_scale"]
         off = np.hypot(px - x, py - y) * head["CDELT2"] / np.sqrt(head["BMAJ"] * head["BMIN"])
-        rows.append((flux / level / true, flux / rms[round(y), round(x)], off, here["name"]))
-    columns = list(zip(*rows, strict=True))
-    return Compared(
-        np.array(columns[0]), np.array(columns[1]), np.array(columns[2]), list(columns[3])
-    )
+        rows.append((here["name"], flux / level / true, flux / rms[round(y), round(x)], off))
+    return ComparedSources(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def check_sources(found: ComparedSources, least: int) -> None:
+    """Check that sources of an apparent S/N of 20 have their true fluxes and positions."""
+    bright = found.bright(20)
+    assert bright.names.size >= least
+    assert abs(np.median(bright.ratio) - 1) <= 0.01
+    wrong = np.abs(bright.ratio - 1) > 0.03 + 3 / bright.snr
+    assert not wrong.any(), bright.names[wrong]
+    assert np.median(bright.offset_beams) <= 0.03
+    assert np.all(bright.offset_beams <= 0.05 + 1.5 / bright.snr)

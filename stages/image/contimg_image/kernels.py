@@ -1,38 +1,75 @@
-"""Loops over visibilities; arrays only, shapes are checked by the callers."""
+"""Compiled loops over visibilities. They take arrays only; the callers check the shapes."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import numpy as np
 from numba import njit
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+from contimg_image.frame import Complexes, Floats, Integers, Mask, Singles
 
-    Floats = npt.NDArray[np.float64]
-    Singles = npt.NDArray[np.float32]
-    Complexes = npt.NDArray[np.complex64]
-    Flags = npt.NDArray[np.bool_]
-    Integers = npt.NDArray[np.int64]
+
+class RowBlock(NamedTuple):
+    """Consecutive rows of a Measurement Set."""
+
+    data: Complexes
+    """Shape (rows, channels, polarizations), like the flags."""
+    flags: Mask
+    more_flags: Mask
+    weight: Singles
+    """Shape (rows, channels or 1, polarizations): relative inverse variances of calibrated data."""
+    antenna1: Integers
+    antenna2: Integers
+    time_index: Integers
+
+
+class InverseGains(NamedTuple):
+    """Factors that calibrate: 1 / gain, and where there is no solution."""
+
+    band: Complexes
+    """Shape (antennas, channels, polarizations)."""
+    band_flag: Mask
+    gain: Complexes
+    """Shape (times, antennas, polarizations)."""
+    gain_flag: Mask
+
+
+class UVSamples(NamedTuple):
+    """Where visibilities lie in the uv plane, and how much they weigh."""
+
+    uvw_m: Floats
+    """Shape (rows, 3)."""
+    per_metre: Floats
+    """Shape (channels,): frequency over the speed of light, wavelengths per metre."""
+    weight: Singles
+    """Shape (rows, channels)."""
+
+
+class SourceGeometry(NamedTuple):
+    """Baselines and sources of a model."""
+
+    uvw_s: Floats
+    """Shape (rows, 3): baselines over the speed of light."""
+    spin_s: Floats
+    """Shape (rows, 3): change of `uvw_s` per second by the Earth's rotation."""
+    time_index: Integers
+    """Shape (rows,)."""
+    cosines: Floats
+    """Shape (K, 3): directions (l, m, n - 1) of the sources about the phase centre."""
+    offsets: Floats
+    """Shape (times, K, 3): the same about the direction in which the dishes point."""
+    sampling: tuple[float, int, float]
+    """Width of a channel (Hz), channels averaged to one, cycles of a wave per integration."""
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
-    data: Complexes,
-    flags: Flags,
-    more_flags: Flags,
-    weight: Singles,
-    pols: Integers,
-    ant1: Integers,
-    ant2: Integers,
-    time_index: Integers,
-    wanted: Integers,
-    band: Complexes,
-    band_flag: Flags,
-    gain: Complexes,
-    gain_flag: Flags,
+def average_rows(  # noqa: C901, PLR0913, PLR0917 - a kernel
+    block: RowBlock,
+    gains: InverseGains,
+    hands: Integers,
+    selected: Integers,
     factor: int,
     first: int,
     vis: Complexes,
@@ -40,56 +77,45 @@ def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
     difference: Floats,
     pairs: Floats,
 ) -> None:
-    """Calibrate rows, average channels and the parallel hands to Stokes I.
+    """Calibrate rows, average `factor` channels and the parallel hands to Stokes I.
 
     Parameters
     ----------
-    data, flags, more_flags
-        Shape (rows, channels, polarizations).
-    weight
-        Shape (rows, channels or 1, polarizations): inverse variances up to a factor, of calibrated data.
-    pols
-        The polarizations that make Stokes I, one or two.
-    wanted
-        Indices of the rows to take.
-    band, band_flag, gain, gain_flag
-        Inverse gains: shape (antennas, channels, polarizations) and (times, antennas, polarizations).
-    factor
-        Channels averaged to one.
-    first
-        Row of `vis` and `total` that the first wanted row goes to.
+    hands
+        Indices of the polarizations that make Stokes I, one or two.
+    selected, first
+        Indices of the rows to average, and the row of `vis` and `total` for the first of them.
     vis, total
-        Shape (N, channels / factor), filled: the weighted mean and the sum of weights, which is 0 where all is flagged.
+        Shape (N, channels / factor), filled: weighted mean and sum of weights, 0 without data.
     difference, pairs
-        Shape (antennas, antennas), added to: |first - second polarization|^2 in units of its variance for unit weights, and how often.
+        Shape (antennas, antennas), added to: |first - second polarization|^2 in units of its
+        variance for unit weights, and the number of terms.
     """
-    channels = data.shape[1] // factor
-    spectral = weight.shape[1] > 1
-    for index in range(wanted.size):
-        r = wanted[index]
-        i, j, t = ant1[r], ant2[r], time_index[r]
+    channels = block.data.shape[1] // factor
+    spectral = block.weight.shape[1] > 1
+    for index in range(selected.size):
+        r = selected[index]
+        i, j, t = block.antenna1[r], block.antenna2[r], block.time_index[r]
         for c in range(channels):
             whole, weights = 0j, 0.0
             one, other, one_weight, other_weight = 0j, 0j, 0.0, 0.0
-            for q in range(pols.size):
-                p = pols[q]
-                if gain_flag[t, i, p] or gain_flag[t, j, p]:
+            for q in range(hands.size):
+                p = hands[q]
+                if gains.gain_flag[t, i, p] or gains.gain_flag[t, j, p]:
                     continue
-                both = gain[t, i, p] * gain[t, j, p].conjugate()
+                both = gains.gain[t, i, p] * gains.gain[t, j, p].conjugate()
                 part, part_weight = 0j, 0.0
                 for f in range(c * factor, (c + 1) * factor):
-                    if (
-                        flags[r, f, p]
-                        or more_flags[r, f, p]
-                        or band_flag[i, f, p]
-                        or band_flag[j, f, p]
-                    ):
+                    if block.flags[r, f, p] or block.more_flags[r, f, p]:
                         continue
-                    w = weight[r, f if spectral else 0, p]
-                    value = data[r, f, p]
+                    if gains.band_flag[i, f, p] or gains.band_flag[j, f, p]:
+                        continue
+                    w = block.weight[r, f if spectral else 0, p]
+                    value = block.data[r, f, p]
                     if not (w > 0 and math.isfinite(value.real) and math.isfinite(value.imag)):
                         continue
-                    part += w * (value * (both * (band[i, f, p] * band[j, f, p].conjugate())))
+                    band = gains.band[i, f, p] * gains.band[j, f, p].conjugate()
+                    part += w * (value * (both * band))
                     part_weight += w
                 whole += part
                 weights += part_weight
@@ -99,57 +125,70 @@ def average(  # noqa: PLR0913, PLR0917, C901 - a kernel
                     other, other_weight = part, part_weight
             if one_weight > 0 and other_weight > 0:
                 apart = one / one_weight - other / other_weight
-                spread = 1 / one_weight + 1 / other_weight
-                difference[i, j] += (apart.real * apart.real + apart.imag * apart.imag) / (
-                    2 * spread
-                )
+                square = apart.real * apart.real + apart.imag * apart.imag
+                difference[i, j] += square / (2 * (1 / one_weight + 1 / other_weight))
                 pairs[i, j] += 1
-            if weights > 0:
-                vis[first + index, c] = whole / weights
-                total[first + index, c] = weights
-            else:
-                vis[first + index, c] = 0
-                total[first + index, c] = 0
+            vis[first + index, c] = whole / weights if weights > 0 else 0j
+            total[first + index, c] = weights
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
+    """Return the uv cell of a visibility (its conjugate if v < 0), rounded down like WSClean."""
+    if v_m < 0:
+        u_m, v_m = -u_m, -v_m
+    return math.floor(u_m * per_metre), math.floor(v_m * per_metre)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def grid_weights(
-    uvw_m: Floats, freq_per_light: Floats, weight: Singles, width_rad: float, density: Floats
-) -> None:
-    """Add weights to the cells of a half plane of width 1 / field: `density` has shape (n, 2n), v from 0."""
+def grid_weights(samples: UVSamples, width_rad: float, density: Floats) -> None:
+    """Add weights to the uv cells of width 1 / field: `density` has shape (n, 2n), v from 0."""
+    uvw_m, per_metre, weight = samples
     half = density.shape[1] // 2
     for r in range(uvw_m.shape[0]):
-        for c in range(freq_per_light.size):
+        for c in range(per_metre.size):
             if weight[r, c] > 0:
-                x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
+                x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], per_metre[c] * width_rad)
                 density[y, x + half] += weight[r, c]
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def add_power(
-    uvw_m: Floats,
-    freq_per_light: Floats,
-    before: Complexes,
-    after: Complexes,
-    weight: Singles,
-    pair: Integers,
-    out: Floats,
+def weigh_briggs(
+    samples: UVSamples, width_rad: float, density: Floats, shape: tuple[float, float], out: Singles
 ) -> None:
-    """Add what each baseline's visibilities say before and after a model was taken out of them.
+    """Fill `out` with weight / (1 + density * shape[0]) * exp(-shape[1] * uv^2)."""
+    uvw_m, per_metre, weight = samples
+    half = density.shape[1] // 2
+    squared, taper = shape
+    for r in range(uvw_m.shape[0]):
+        for c in range(per_metre.size):
+            x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], per_metre[c] * width_rad)
+            square = (uvw_m[r, 0] ** 2 + uvw_m[r, 1] ** 2) * per_metre[c] ** 2
+            briggs = weight[r, c] / (1.0 + density[y, x + half] * squared)
+            out[r, c] = briggs * math.exp(-taper * square)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def add_power(
+    samples: UVSamples, before: Complexes, after: Complexes, pair: Integers, out: Floats
+) -> None:
+    """Add up the power of each baseline before and after a model was subtracted.
 
     Parameters
     ----------
-    before, after, weight
+    before, after
         Shape (rows, channels).
     pair
         Shape (rows,): baseline of a row, an index into `out`.
     out
-        Shape (B, 6): number, and with weights w: sum of w, w |before|^2, w |before - after|^2, w |after|^2, w times the distance in the uv plane (wavelengths).
+        Shape (B, 6): number of visibilities, and with weights w the sums of w, w |before|^2,
+        w |before - after|^2, w |after|^2 and w times the uv distance (wavelengths).
     """
+    uvw_m, per_metre, weight = samples
     for r in range(pair.size):
         b = pair[r]
         distance = math.hypot(uvw_m[r, 0], uvw_m[r, 1])
-        for c in range(freq_per_light.size):
+        for c in range(per_metre.size):
             w = weight[r, c]
             if w > 0:
                 whole, left = before[r, c], after[r, c]
@@ -159,77 +198,7 @@ def add_power(
                 out[b, 2] += w * (whole.real * whole.real + whole.imag * whole.imag)
                 out[b, 3] += w * (model.real * model.real + model.imag * model.imag)
                 out[b, 4] += w * (left.real * left.real + left.imag * left.imag)
-                out[b, 5] += w * distance * freq_per_light[c]
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def briggs(
-    uvw_m: Floats,
-    freq_per_light: Floats,
-    weight: Singles,
-    width_rad: float,
-    density: Floats,
-    shape: tuple[float, float],
-    out: Singles,
-) -> None:
-    """Fill `out` with weight / (1 + density * shape[0]) * exp(-shape[1] * uv^2), tapered Briggs weights of each visibility."""
-    half = density.shape[1] // 2
-    squared, falling = shape
-    for r in range(uvw_m.shape[0]):
-        for c in range(freq_per_light.size):
-            x, y = _cell(uvw_m[r, 0], uvw_m[r, 1], freq_per_light[c] * width_rad)
-            square = (uvw_m[r, 0] ** 2 + uvw_m[r, 1] ** 2) * freq_per_light[c] ** 2
-            out[r, c] = (
-                weight[r, c] / (1.0 + density[y, x + half] * squared) * math.exp(-falling * square)
-            )
-
-
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
-    """Return the cell of a visibility, its conjugate taken where v is negative; rounded down, as WSClean does."""
-    if v_m < 0:
-        u_m, v_m = -u_m, -v_m
-    return math.floor(u_m * per_metre), math.floor(v_m * per_metre)
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def smearing(  # noqa: PLR0913, PLR0917 - a kernel
-    uvw_s: Floats,
-    spin_s: Floats,
-    freq_hz: Floats,
-    weight: Floats,
-    interval_s: Floats,
-    centre: Floats,
-    offset: Floats,
-    widths: tuple[float, int],
-    out: Floats,
-) -> float:
-    """Add to `out` what is left of sources in each direction, summed over samples with their weights; return the sum of weights.
-
-    Parameters
-    ----------
-    uvw_s, spin_s
-        Shape (K, 3): baselines over the speed of light, s, and what the Earth's turning adds to them in one second.
-    freq_hz, weight, interval_s
-        Shape (K,).
-    centre, offset
-        Shape (D, 3): directions (l, m, n - 1) relative to the phase centre, and relative to where the array pointed.
-    widths
-        Width of a channel of the correlator, Hz, and the number of them averaged to one.
-    """
-    width, factor = widths
-    heavy = 0.0
-    for k in range(freq_hz.size):
-        heavy += weight[k]
-        for d in range(out.size):
-            delay = _dot(uvw_s, k, offset, d)
-            rate = _dot(spin_s, k, offset, d) * freq_hz[k] * interval_s[k]
-            left = _sinc(math.pi * width * delay) * _sinc(math.pi * rate)
-            if factor > 1:
-                x = math.pi * width * _dot(uvw_s, k, centre, d)
-                left *= _sinc(factor * x) / _sinc(x)
-            out[d] += weight[k] * left
-    return heavy
+                out[b, 5] += w * distance * per_metre[c]
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
@@ -247,46 +216,93 @@ def _sinc(x: float) -> float:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def responses(  # noqa: PLR0913, PLR0917 - a kernel
+def sum_smearing(  # noqa: PLR0913, PLR0917 - a kernel
     uvw_s: Floats,
     spin_s: Floats,
-    time_index: Integers,
-    cosines: Floats,
-    offsets: Floats,
-    sample: tuple[float, int, float],
     freq_hz: Floats,
-    level: Floats,
-    root: Singles,
-    out: Singles,
-) -> None:
-    """Fill `out`, shape (C, 2, rows, K), with real and imaginary parts of what sources of 1 Jy before the beam show, times `root`.
+    weight: Floats,
+    interval_s: Floats,
+    centre: Floats,
+    offset: Floats,
+    widths: tuple[float, int],
+) -> tuple[Floats, float]:
+    """Return the weighted sum of what smearing leaves in each direction, and the sum of weights.
 
     Parameters
     ----------
     uvw_s, spin_s
-        Shape (rows, 3): baselines over the speed of light, and what the Earth's turning adds in one second.
-    cosines, offsets
-        Shape (K, 3) and (times, K, 3): directions about the phase centre and about where the dishes point.
-    sample
-        Width of a channel (Hz), channels averaged to one, cycles of the middle frequency in an integration.
-    freq_hz
-        Shape (C,), equidistant: a phasor is turned from one to the next.
-    level
-        Shape (times, K, C).
-    root
-        Shape (rows, C).
+        Shape (K, 3): as in `SourceGeometry`.
+    freq_hz, weight, interval_s
+        Shape (K,).
+    centre, offset
+        Shape (D, 3): directions (l, m, n - 1) about the phase centre and about the pointing.
+    widths
+        Width of a channel of the correlator, Hz, and the number of them averaged to one.
     """
+    width, factor = widths
+    total = 0.0
+    out = np.zeros(centre.shape[0])
+    for k in range(freq_hz.size):
+        total += weight[k]
+        for d in range(out.size):
+            delay = _dot(uvw_s, k, offset, d)
+            rate = _dot(spin_s, k, offset, d) * freq_hz[k] * interval_s[k]
+            left = _sinc(math.pi * width * delay) * _sinc(math.pi * rate)
+            if factor > 1:
+                x = math.pi * width * _dot(uvw_s, k, centre, d)
+                left *= _sinc(factor * x) / _sinc(x)
+            out[d] += weight[k] * left
+    return out, total
+
+
+@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _smeared_phasor(
+    geometry: SourceGeometry, r: int, k: int, freq_hz: Floats
+) -> tuple[float, float, float, float, float]:
+    """Return how row `r` sees source `k`.
+
+    That is the amplitude that smearing leaves (in a channel and an integration of the correlator,
+    and by averaging channels), the phasor at the first frequency and its rotation per channel.
+    """
+    width, factor, cycles = geometry.sampling
+    offset = geometry.offsets[geometry.time_index[r]]
+    delay = _dot(geometry.uvw_s, r, geometry.cosines, k)
+    left = _sinc(math.pi * width * _dot(geometry.uvw_s, r, offset, k)) * _sinc(
+        math.pi * cycles * _dot(geometry.spin_s, r, offset, k)
+    )
+    if factor > 1:
+        x = math.pi * width * delay
+        left *= _sinc(factor * x) / _sinc(x)
     step_hz = freq_hz[1] - freq_hz[0] if freq_hz.size > 1 else 0.0
-    for r in range(uvw_s.shape[0]):
-        t = time_index[r]
-        for k in range(cosines.shape[0]):
-            delay = _dot(uvw_s, r, cosines, k)
-            left = _left(uvw_s, spin_s, r, offsets[t], k, delay, sample)
-            turns = delay * freq_hz[0]
-            phase = 2 * math.pi * (turns - math.floor(turns))
-            real, imaginary = math.cos(phase), math.sin(phase)
-            step = 2 * math.pi * delay * step_hz
-            step_real, step_imaginary = math.cos(step), math.sin(step)
+    turns = delay * freq_hz[0]
+    phase = 2 * math.pi * (turns - math.floor(turns))
+    step = 2 * math.pi * delay * step_hz
+    return left, math.cos(phase), math.sin(phase), math.cos(step), math.sin(step)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def fill_responses(
+    geometry: SourceGeometry, freq_hz: Floats, level: Floats, root: Singles, out: Singles
+) -> None:
+    """Fill `out` with the visibilities of each source.
+
+    Parameters
+    ----------
+    freq_hz
+        Shape (C,), equidistant: a phasor is rotated from one to the next.
+    level
+        Shape (times, K, C): amplitude of a source of 1 Jy without smearing.
+    root
+        Shape (rows, C): square roots of the weights, which multiply the visibilities.
+    out
+        Shape (C, 2, rows, K): real and imaginary parts.
+    """
+    for r in range(geometry.uvw_s.shape[0]):
+        t = geometry.time_index[r]
+        for k in range(geometry.cosines.shape[0]):
+            left, real, imaginary, step_real, step_imaginary = _smeared_phasor(
+                geometry, r, k, freq_hz
+            )
             for c in range(freq_hz.size):
                 shown = left * level[t, k, c] * root[r, c]
                 out[c, 0, r, k] = shown * real
@@ -298,39 +314,31 @@ def responses(  # noqa: PLR0913, PLR0917 - a kernel
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def take_out(  # noqa: PLR0913, PLR0917 - a kernel
-    uvw_s: Floats,
-    spin_s: Floats,
-    time_index: Integers,
-    cosines: Floats,
-    offsets: Floats,
-    sample: tuple[float, int, float],
+def subtract_sources(
+    geometry: SourceGeometry,
     freq_hz: Floats,
     level: Floats,
     weight: Singles,
     total: Floats,
     vis: Complexes,
 ) -> None:
-    """Subtract sources from `vis`, shape (rows, C), channels equidistant.
+    """Subtract sources from `vis`, shape (rows, C), with equidistant channels.
 
     Parameters
     ----------
     level
         Shape (times, K, C), Jy: the sources without smearing.
-    weight, total
-        Shape (rows, C); and shape (K,), added to: the weighted sum of what each source shows.
+    weight
+        Shape (rows, C).
+    total
+        Shape (K,), added to: the weighted sum of the amplitudes of each source.
     """
-    step_hz = freq_hz[1] - freq_hz[0] if freq_hz.size > 1 else 0.0
-    for r in range(uvw_s.shape[0]):
-        t = time_index[r]
-        for k in range(cosines.shape[0]):
-            delay = _dot(uvw_s, r, cosines, k)
-            left = _left(uvw_s, spin_s, r, offsets[t], k, delay, sample)
-            turns = delay * freq_hz[0]
-            phase = 2 * math.pi * (turns - math.floor(turns))
-            real, imaginary = math.cos(phase), math.sin(phase)
-            step = 2 * math.pi * delay * step_hz
-            step_real, step_imaginary = math.cos(step), math.sin(step)
+    for r in range(geometry.uvw_s.shape[0]):
+        t = geometry.time_index[r]
+        for k in range(geometry.cosines.shape[0]):
+            left, real, imaginary, step_real, step_imaginary = _smeared_phasor(
+                geometry, r, k, freq_hz
+            )
             shown = 0.0
             for c in range(freq_hz.size):
                 flux = left * level[t, k, c]
@@ -341,24 +349,3 @@ def take_out(  # noqa: PLR0913, PLR0917 - a kernel
                     real * step_imaginary + imaginary * step_real,
                 )
             total[k] += shown
-
-
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _left(
-    uvw_s: Floats,
-    spin_s: Floats,
-    r: int,
-    offset: Floats,
-    k: int,
-    delay: float,
-    sample: tuple[float, int, float],
-) -> float:
-    """Return what smearing leaves of a source: in a channel and an integration of the correlator, and by averaging channels."""
-    width, factor, cycles = sample
-    left = _sinc(math.pi * width * _dot(uvw_s, r, offset, k)) * _sinc(
-        math.pi * cycles * _dot(spin_s, r, offset, k)
-    )
-    if factor > 1:
-        x = math.pi * width * delay
-        left *= _sinc(factor * x) / _sinc(x)
-    return float(left)

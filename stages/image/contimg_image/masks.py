@@ -1,27 +1,19 @@
-"""Clean masks: discs around catalogue sources. Their fluxes never enter, only whether the image can show the source at all."""
+"""Clean masks: discs around catalogue sources. Only the positions of the sources are used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from contimg_image.frame import Floats, Frame, Mask, Singles
 
-    from contimg_image.frame import Frame
-
-    Floats = npt.NDArray[np.float64]
-    Mask = npt.NDArray[np.bool_]
-
-STRANGER_SIGMA = 12.0
-"""A peak in the residual above this multiple of the local rms, outside of all discs, is a source that the catalogue lacks."""
-MOST_STRANGERS = 20
-LOBE_MARGIN = 1.3
-"""The residual's sidelobes are not only those of its highest peak."""
+UNCATALOGUED_SIGMA = 12.0
+"""Residual peaks outside all discs above this multiple of the local rms are sources."""
+MAX_UNCATALOGUED_SOURCES = 20
+SIDELOBE_MARGIN = 1.3
+"""A peak must exceed the sidelobes of the highest peak by this factor: other peaks add theirs."""
 
 
-def discs(frame: Frame, x: Floats, y: Floats, radius_px: float) -> Mask:
+def draw_discs(frame: Frame, x: Floats, y: Floats, radius_px: float) -> Mask:
     """Return a mask, shape (size, size), that is True within a radius of the positions."""
     mask = np.zeros((frame.size, frame.size), bool)
     reach = int(radius_px) + 1
@@ -33,8 +25,8 @@ def discs(frame: Frame, x: Floats, y: Floats, radius_px: float) -> Mask:
     return mask
 
 
-def sidelobe(psf: npt.NDArray[np.float32], radius_px: float) -> float:
-    """Return the highest sidelobe of a PSF, absolute, further from its middle than a radius."""
+def highest_sidelobe(psf: Singles, radius_px: float) -> float:
+    """Return the largest absolute value of a PSF further from its middle than a radius."""
     middle = psf.shape[0] // 2
     core = max(1, int(radius_px))
     beyond = np.abs(psf)
@@ -42,53 +34,47 @@ def sidelobe(psf: npt.NDArray[np.float32], radius_px: float) -> float:
     return float(beyond.max())
 
 
-def strangers(
-    residual: npt.NDArray[np.float32],
-    local: npt.NDArray[np.float32],
-    known: Mask,
-    radius_px: float,
-    lobe: float,
+def uncatalogued_sources(
+    residual: Singles, local_rms: Singles, excluded: Mask, radius_px: float, sidelobe: float
 ) -> tuple[Floats, Floats]:
-    """Return the pixels x, y of sources that no disc covers, brightest first, to a fraction of a pixel.
+    """Return the pixels x, y of sources outside all discs, brightest first, with fractions.
 
     Parameters
     ----------
-    residual, local
-        What cleaning left, and its local rms.
-    known
-        Pixels where none is looked for: the mask, and where the beam is too low.
+    residual, local_rms
+        The residual image and its local rms.
+    excluded
+        Pixels that are not searched: the mask, and where the beam is too low.
     radius_px
-        Of a disc; sources are two of them apart.
-    lobe
-        Highest sidelobe of the PSF: what is below that of the brightest may be its sidelobe.
+        Radius of a disc; sources are at least two of them apart.
+    sidelobe
+        Highest sidelobe of the PSF: what is below that of the brightest peak may be its sidelobe.
     """
-    left = np.where(known, 0.0, residual)
-    candidates = np.argwhere(
-        (left > STRANGER_SIGMA * local) & (left > LOBE_MARGIN * lobe * float(left.max()))
-    )
+    searched = np.where(excluded, 0.0, residual)
+    highest = SIDELOBE_MARGIN * sidelobe * float(searched.max())
+    candidates = np.argwhere((searched > UNCATALOGUED_SIGMA * local_rms) & (searched > highest))
     found: list[tuple[int, int]] = []
-    for row, column in candidates[np.argsort(-left[tuple(candidates.T)], kind="stable")]:
+    for row, column in candidates[np.argsort(-searched[tuple(candidates.T)], kind="stable")]:
         if all((row - r) ** 2 + (column - c) ** 2 > (2 * radius_px) ** 2 for r, c in found):
             found.append((int(row), int(column)))
-        if len(found) == MOST_STRANGERS:
+        if len(found) == MAX_UNCATALOGUED_SOURCES:
             break
-    places = np.array(
-        [_summit(residual, row, column) for row, column in found], np.float64
-    ).reshape(-1, 2)
-    return places[:, 0], places[:, 1]
+    peaks = [_interpolate_peak(residual, row, column) for row, column in found]
+    positions = np.array(peaks, np.float64).reshape(-1, 2)
+    return positions[:, 0], positions[:, 1]
 
 
-def _summit(plane: npt.NDArray[np.float32], row: int, column: int) -> tuple[float, float]:
-    """Return x, y of the top of a parabola through a peak and its neighbours along each axis."""
+def _interpolate_peak(plane: Singles, row: int, column: int) -> tuple[float, float]:
+    """Return x, y of the vertex of parabolas through a peak and its neighbours along each axis."""
     last = plane.shape[0] - 1
     if not (0 < row < last and 0 < column < last):
         return float(column), float(row)
-    return column + _vertex(plane[row, column - 1 : column + 2]), row + _vertex(
-        plane[row - 1 : row + 2, column]
-    )
-
-
-def _vertex(three: npt.NDArray[np.float32]) -> float:
-    low, top, high = (float(value) for value in three)
-    bend = low - 2 * top + high
-    return float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+    position = [float(column), float(row)]
+    for axis, three in enumerate(
+        (plane[row, column - 1 : column + 2], plane[row - 1 : row + 2, column])
+    ):
+        low, top, high = (float(value) for value in three)
+        bend = low - 2 * top + high
+        if bend < 0:
+            position[axis] += float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5))
+    return position[0], position[1]

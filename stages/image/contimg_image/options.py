@@ -1,4 +1,4 @@
-"""What may be asked of the imager."""
+"""Options of the image stage."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ Backend = Literal["wsclean", "tclean"]
 
 
 class ImageOptions(StageOptions):
-    """Make the calibrated Stokes I image of one group, with its effective beam, its rms map and its thumbnail."""
+    """Make the calibrated Stokes I image of one group, its effective beam and its rms map."""
 
     ms: ArtifactURI
     """URI of the convert artifact, which holds ms.tar."""
     flags: ArtifactURI
     """URI of the flag artifact of the same group."""
     calibration: ArtifactURI
-    """URI of the calibrate artifact whose tables are applied; nothing is ever imaged without."""
+    """URI of the calibrate artifact whose tables are applied; raw data are never imaged."""
     tables: str | None = None
-    """URI of the folder of tables; a row goes to TABLES/images/date=YYYY-MM-DD/GROUP.parquet. Without it, none."""
+    """Folder of tables, for a row in TABLES/images/date=YYYY-MM-DD/GROUP.parquet; none if empty."""
     tier: Tier = "standard"
-    """`standard` is the science image; `high_precision` is slower and finer; `development` and `quicklook` leave the long baselines out."""
+    """`development` and `quicklook` leave out long baselines; `high_precision` is slow and fine."""
     backend: Backend = "wsclean"
-    """`tclean` (wproject) is for comparison; it is slower."""
+    """`tclean` (w-projection) is slower; it is there for comparison."""
     catalogue: ObjectURI = ""
-    """Sources that clean masks are put on, as ``contimg catalogue add`` wrote them; the shipped NVSS if empty. Never a model."""
+    """Positions of clean masks, by `contimg catalogue add`; the shipped NVSS if empty."""
 
     size: int | None = Field(default=None, ge=128, le=16384)
-    """Width and height, pixels, instead of the tier's."""
+    """Width and height, pixels; the tier's if empty."""
     cell_arcsec: float | None = Field(default=None, gt=0)
-    """Pixel, arcsec, instead of the tier's."""
+    """Width of a pixel, arcsec; the tier's if empty."""
     robust: float | None = Field(default=None, ge=-2, le=2)
-    """Briggs' robustness, instead of the tier's."""
+    """Briggs' robustness; the tier's if empty."""
     niter: int | None = Field(default=None, ge=0)
-    """Most minor iterations, instead of the tier's; 0 makes a dirty image."""
+    """Largest number of minor iterations; the tier's if empty. 0 makes a dirty image."""
     threshold: float | None = Field(default=None, gt=0)
-    """Clean down to this multiple of the residual's noise, instead of the tier's."""
+    """Clean down to this multiple of the residual's noise; the tier's if empty."""
     timeout_s: float = Field(default=3600.0, gt=0)
     """Time limit of the imager, seconds."""
 
@@ -49,15 +49,8 @@ STAGE = StageSpec(
     name="image",
     options=ImageOptions,
     tools=(
-        "wsclean",
-        "casatools",
-        "casatasks",
-        "python-casacore",
-        "numba",
-        "numpy",
-        "scipy",
-        "astropy",
-        "matplotlib",
+        *("wsclean", "casatools", "casatasks", "python-casacore"),
+        *("numba", "numpy", "scipy", "astropy", "matplotlib"),
     ),
     resources=Resources(deadline_s=4000, memory_mi=8192, scratch_mi=5120),
     semaphore="wsclean",

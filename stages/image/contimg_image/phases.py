@@ -1,81 +1,77 @@
-"""Whether calibrated phases are those of the sky: each antenna's visibilities against the sources that were fitted to all.
+"""Antenna phases: each antenna's visibilities against the sources that were fitted to all of them.
 
-Places alone enter this, no catalogue's fluxes: an error of any caltable's phases shows as a phase of the antenna that has it.
+An error in the phases of any caltable shows as a phase of the antenna that has it. Only the
+positions of catalogue sources are used, no fluxes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from contimg_image.averaging import AveragedVisibilities
+from contimg_image.frame import Complexes
 
-    from contimg_image.averaging import Averaged
-
-    Complexes = npt.NDArray[np.complex64]
-    Sample = tuple[Complexes, ...]
-
-SAMPLES = 200_000
-"""Visibilities that are looked at."""
-BINS = 8
-"""Parts of the band that have a phase each: a wrong delay or bandpass is not seen in the mean."""
+SAMPLE_COUNT = 200_000
+"""Visibilities that phases are measured from."""
+BAND_PARTS = 8
+"""Parts of the band with a phase each: the mean would hide a wrong delay or bandpass."""
 
 
 @dataclass(frozen=True)
-class Phases:
-    """Phases of antennas in parts of the band, against the fitted sources; both polarizations' mean."""
+class AntennaPhases:
+    """Phases of antennas in parts of the band, relative to the fitted sources."""
 
     rms_deg: float
-    """Root of their mean square; about 80 for phases at random; NaN where no source was fitted."""
+    """About 80 for random phases; NaN where no source was fitted."""
     noise_deg: float
-    """What of that the noise of the visibilities makes."""
+    """The part of `rms_deg` that the noise of the visibilities causes."""
 
     @property
     def error_deg(self) -> float:
         """The rms without the noise."""
-        return (
-            float(np.sqrt(max(self.rms_deg**2 - self.noise_deg**2, 0.0)))
-            if np.isfinite(self.rms_deg)
-            else float("nan")
-        )
+        if not np.isfinite(self.rms_deg):
+            return float("nan")
+        return float(np.sqrt(max(self.rms_deg**2 - self.noise_deg**2, 0.0)))
 
 
-def sample(visibilities: tuple[Complexes, ...]) -> Sample:
+def sample_visibilities(visibilities: tuple[Complexes, ...]) -> tuple[Complexes, ...]:
     """Return a copy of every so many visibilities, shape (rows, channels), of each set."""
-    some = _some(visibilities)
-    return tuple(whole[some].copy() for whole in visibilities)
+    sampled = _sample_slices(visibilities)
+    return tuple(whole[sampled].copy() for whole in visibilities)
 
 
-def _some(visibilities: tuple[Complexes, ...]) -> tuple[slice, slice]:
-    step = max(1, int(np.sqrt(sum(whole.size for whole in visibilities) / SAMPLES)))
+def _sample_slices(visibilities: tuple[Complexes, ...]) -> tuple[slice, slice]:
+    step = max(1, int(np.sqrt(sum(whole.size for whole in visibilities) / SAMPLE_COUNT)))
     return slice(None, None, step), slice(step // 2, None, step)
 
 
-def against_sources(data: Averaged, before: Sample) -> Phases:
-    """Compare a sample from before sources were taken out with what is left of it: the difference is the sources."""
-    some = _some(tuple(part.vis for part in data.sets))
-    shape = BINS, len(data.header.antennas.names)
+def measure_phases(data: AveragedVisibilities, before: tuple[Complexes, ...]) -> AntennaPhases:
+    """Measure antenna phases; `before` is a sample of the visibilities before subtraction.
+
+    Its difference from what is left in `data` is the model of the sources.
+    """
+    rows, channels = _sample_slices(tuple(part.vis for part in data.sets))
+    shape = BAND_PARTS, len(data.header.antennas.names)
     cross, power = np.zeros(shape, complex), np.zeros(shape)
-    for part, seen in zip(data.sets, before, strict=True):
-        model, weight = seen - part.vis[some], part.weight[some]
-        top, bottom = weight * seen * model.conj(), weight * np.abs(model) ** 2
-        bins = np.arange(part.frequencies_hz.size)[some[1]] * BINS // part.frequencies_hz.size
-        one, other = part.antenna1[some[0]], part.antenna2[some[0]]
-        for number in np.unique(bins):
-            turned, strength = (plane[:, bins == number].sum(axis=1) for plane in (top, bottom))
-            np.add.at(cross[number], one, turned)
-            np.add.at(cross[number], other, turned.conj())
-            np.add.at(power[number], one, strength)
-            np.add.at(power[number], other, strength)
+    for part, whole in zip(data.sets, before, strict=True):
+        model, weight = whole - part.vis[rows, channels], part.weight[rows, channels]
+        correlation, strength = weight * whole * model.conj(), weight * np.abs(model) ** 2
+        count = part.frequencies_hz.size
+        band_part = np.arange(count)[channels] * BAND_PARTS // count
+        antenna1, antenna2 = part.antenna1[rows], part.antenna2[rows]
+        for number in np.unique(band_part):
+            row_cross = correlation[:, band_part == number].sum(axis=1)
+            row_power = strength[:, band_part == number].sum(axis=1)
+            np.add.at(cross[number], antenna1, row_cross)
+            np.add.at(cross[number], antenna2, row_cross.conj())
+            np.add.at(power[number], antenna1, row_power)
+            np.add.at(power[number], antenna2, row_power)
     known = power > 0
     if not known.any():
-        return Phases(float("nan"), float("nan"))
-    unit = data.variance_jy2 if np.isfinite(data.variance_jy2) else 0.0
-    rms, noise = (
-        np.sqrt(np.mean(np.angle(cross[known]) ** 2)),
-        np.sqrt(np.mean(unit / power[known])),
-    )
-    return Phases(float(np.degrees(rms)), float(np.degrees(noise)))
+        return AntennaPhases(rms_deg=float("nan"), noise_deg=float("nan"))
+    variance = data.variance_jy2 if np.isfinite(data.variance_jy2) else 0.0
+    rms = np.sqrt(np.mean(np.angle(cross[known]) ** 2))
+    noise = np.sqrt(np.mean(variance / power[known]))
+    return AntennaPhases(rms_deg=float(np.degrees(rms)), noise_deg=float(np.degrees(noise)))

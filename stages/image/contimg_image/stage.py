@@ -1,206 +1,134 @@
-"""Calibrated image of one group: average, weigh, mask, clean, correct, judge."""
+"""The image stage: average, weigh, subtract bright sources, clean, check and write one group."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from contimg.astro.catalogues import load, nvss
 from contimg.records.groups import day_of_mjd
-from contimg.records.images import bilinear
 from contimg.records.ms import MeasurementSet
 from contimg.records.schemas.images import IMAGES
-from contimg.runtime.context import StageResult
-from contimg_image import (
-    averaging,
-    beam,
-    bright,
-    describe,
-    judge,
-    noise,
-    phases,
-    rows,
-    tiers,
-    uv,
-    wsclean,
-)
-from contimg_image.frame import Frame
-from contimg_image.observation import Observation, fetch
-from contimg_image.rounds import CUT, Field, Sky, beam_px, clean
-from contimg_image.weights import ImagingWeights, half_power_beam, imaging_weights
+from contimg.runtime.context import Context, StageResult
+from contimg_image import noise, phases, product, quality, uv
+from contimg_image.averaging import AveragedVisibilities, average, baseline_lengths_m
+from contimg_image.beam import smearing_loss
+from contimg_image.bright import choose_sources, restore_bright, subtract_bright
+from contimg_image.cleaning import clean, expect_sky
+from contimg_image.field import ImagingField, Pointing
+from contimg_image.frame import ARCSEC_RAD, Frame
+from contimg_image.imagers import PADDING, ImagerJob
+from contimg_image.observation import ImagingInput, fetch_input
+from contimg_image.options import ImageOptions
+from contimg_image.tiers import Settings, choose_settings
+from contimg_image.weights import half_power_beam, imaging_weights
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from contimg.astro.catalogues import Catalogue
-    from contimg.runtime.context import Context
-    from contimg_image.averaging import Averaged
-    from contimg_image.bright import Bright
-    from contimg_image.options import ImageOptions
-    from contimg_image.phases import Sample
-    from contimg_image.tiers import Settings
-    from contimg_image.wsclean import Cleaned
-
-    Floats = npt.NDArray[np.float64]
-    Singles = npt.NDArray[np.float32]
-    Mask = npt.NDArray[np.bool_]
-
-STEPS = 6
+STEP_COUNT = 6
 EDGE_RAD = float(np.radians(1.98))
-"""Where the beam of our dishes is 20 % at the middle of the band: smearing is kept small out to here."""
-MEMORY_PER_PIXEL = 90
-"""Bytes that a pixel needs at the height of cleaning, WSClean's padded grids included."""
-ARCSEC_RAD = float(np.radians(1 / 3600))
+"""Where the beam of our dishes is 20 % at the middle of the band: out to here smearing is small."""
+MEMORY_PER_PIXEL_BYTES = 90
+"""Peak memory of cleaning per pixel of the image, WSClean's padded grids included."""
 
 
 def run(options: ImageOptions, context: Context) -> StageResult:
     """Image one group."""
     with context.step("fetch"):
-        seen = fetch(options, context)
-    context.progress(1, STEPS)
+        observation = fetch_input(options, context)
+    context.progress(1, STEP_COUNT)
     with context.step("average"):
-        data, settings = average(options, seen)
-        # Scratch may be memory, and the imager needs it more.
-        shutil.rmtree(seen.path)
-        padded = wsclean.PADDING * settings.width_rad
-        weights = imaging_weights(data, settings.robust, padded, settings.taper_arcsec * ARCSEC_RAD)
-    frame = Frame(
-        float(np.degrees(seen.header.ra_rad)),
-        float(np.degrees(seen.header.dec_rad)),
-        settings.size,
-        settings.cell_arcsec,
-    )
-    where = beam.pointing(seen.header, data.times_s, seen.pointing_dec_deg, seen.site)
+        data, settings = average_visibilities(options, observation)
+        # Scratch may be memory, which the imager needs.
+        shutil.rmtree(observation.path)
+        field = plan_field(observation, data, settings)
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     with context.step("bright sources"):
-        field = Field(data, weights, where, frame)
-        chosen = bright.choose(
-            catalogue, frame, where, weights.frequency_hz, (settings.bright, settings.beyond)
-        )
-        before = take_out(context, field, chosen)
-        paths = field.write(context.scratch)
-    context.progress(2, STEPS)
+        sources = choose_sources(catalogue, field, (settings.bright, settings.beyond))
+        before = tuple(part.vis.copy() for part in data.sets)
+        subtracted = [(sources, subtract_bright(field, sources))]
+        context.write("uv.npz", uv.summarise_baselines(data, before, subtracted[0][1]))
+        before = phases.sample_visibilities(before)
+        paths = field.write_sets(context.scratch)
+    context.progress(2, STEP_COUNT)
     with context.step("beam"):
-        lobe = half_power_beam(data, weights)
-        sky = expect(catalogue, frame, data, weights, where)
-        lost = beam.smearing_loss(data, weights, where, edge_rad(where, settings))
-    context.progress(3, STEPS)
-    context.need(0, MEMORY_PER_PIXEL * settings.size**2)
+        beam = half_power_beam(data, field.weights)
+        sky = expect_sky(catalogue, field)
+        loss = smearing_loss(field, edge_radius_rad(observation, settings))
+    context.progress(3, STEP_COUNT)
+    context.need(0, MEMORY_PER_PIXEL_BYTES * settings.size**2)
     with context.step("clean"):
-        restoring = (lobe[0] / ARCSEC_RAD, lobe[1] / ARCSEC_RAD, float(np.degrees(lobe[2])))
-        job = wsclean.Job(paths, settings, restoring, frame, options.timeout_s)
-        made, mask, strangers = clean(options.backend, context, job, sky, field)
-        field.put_back(made)
-    context.progress(4, STEPS)
+        job = ImagerJob(paths, settings, beam, field.frame, options.timeout_s)
+        cleaned, mask, uncatalogued = clean(options.backend, context, job, field, sky, subtracted)
+        for sources, apparent_jy in subtracted:
+            restore_bright(cleaned.image, sources, apparent_jy, cleaned.beam, cleaned.cell_deg)
+    context.progress(4, STEP_COUNT)
     with context.step("judge"):
-        local = noise.rms_map(made.residual, mask, beam_px(made, frame))
-        # Of all that was taken out: a bright source that the catalogue lacks is among it only now.
-        found = phases.against_sources(data, before)
-        judge.check_phases(options.ms, found)
-        numbers = measure(options.ms, made, local, sky, weights, frame)
+        local_rms = noise.rms_map(cleaned.residual, mask, cleaned.beam_px)
+        # Only now do the subtracted sources include bright ones that the catalogue lacks.
+        antennas = phases.measure_phases(data, before)
+        quality.check_phases(options.ms, antennas)
+        thermal_rms_jy = field.weights.thermal_rms_jy
+        numbers = quality.measure_quality(options.ms, cleaned, local_rms, sky, thermal_rms_jy)
         numbers |= {
-            "smearing_loss": lost,
-            "strangers": float(strangers),
+            "smearing_loss": loss,
+            "strangers": float(uncatalogued),
             "used_fraction": data.used,
+            "phase_error_deg": antennas.error_deg,
+            "phase_noise_deg": antennas.noise_deg,
         }
-        numbers |= {"phase_error_deg": found.error_deg, "phase_noise_deg": found.noise_deg}
-    context.progress(5, STEPS)
+        qa = quality.assess_quality(numbers, known_beam=field.pointing.known_beam)
+    context.progress(5, STEP_COUNT)
     with context.step("write"):
-        of = describe.description(seen, frame, made, weights, settings, numbers)
-        describe.publish(context, of, made, sky.effective, local, CUT)
-        metrics = describe.metrics(seen, data, made, weights, numbers)
-        record = {
-            "settings": vars(settings),
-            "metrics": metrics,
-            "sets": [describe.of_set(part) for part in data.sets],
-        }
+        header = product.common_header(
+            observation, field, cleaned, settings.robust, numbers["rms_jy"]
+        )
+        product.write_images(context, header, cleaned, sky.effective, local_rms, field)
+        metrics = product.image_metrics(observation, field, cleaned, numbers)
+        record = product.imaging_record(settings, metrics, data)
         context.write("imaging.json", json.dumps(record, indent=1).encode())
-        qa = judge.verdict(numbers, known_beam=sky.known_beam)
         if options.tables is not None:
-            row = rows.image_row(context, options, seen, settings, metrics) | {
-                "verdict": qa.verdict
-            }
-            context.publish(
-                options.tables, IMAGES, day_of_mjd(seen.mjd), seen.group, IMAGES.rows([row])
-            )
-    context.progress(STEPS, STEPS)
+            row = product.image_row(context, options, observation, settings, metrics)
+            rows, day = IMAGES.rows([row | {"verdict": qa.verdict}]), day_of_mjd(observation.mjd)
+            context.publish(options.tables, IMAGES, day, observation.group, rows)
+    context.progress(STEP_COUNT, STEP_COUNT)
     return StageResult(metrics=metrics, qa=qa)
 
 
-def take_out(context: Context, field: Field, sources: Bright) -> Sample:
-    """Take sources out of the visibilities and write what those are; return some of them as they were."""
-    before = uv.copied(field.data)
-    field.take_out(sources)
-    context.write("uv.npz", uv.summary(field.data, before, field.sources))
-    return phases.sample(before)
+def edge_radius_rad(observation: ImagingInput, settings: Settings) -> float:
+    """Return the distance from the phase centre out to which smearing must stay small."""
+    ours = observation.pointing_dec_deg is not None
+    return EDGE_RAD if ours else settings.width_rad / 2
 
 
-def average(options: ImageOptions, seen: Observation) -> tuple[Averaged, Settings]:
+def average_visibilities(
+    options: ImageOptions, observation: ImagingInput
+) -> tuple[AveragedVisibilities, Settings]:
     """Calibrate and average the visibilities; return them with the settings that fit them."""
-    with MeasurementSet(seen.path) as ms:
+    with MeasurementSet(observation.path) as ms:
         header = ms.header
-        longest_m = float(averaging.baseline_lengths_m(header, ms.rows).max())
-        freq = float(header.frequencies_hz[-1])
-        settings = tiers.settings(
+        settings = choose_settings(
             options,
             header.telescope,
-            longest_m,
-            float(np.median(header.antennas.diameters_m)),
-            freq,
+            longest_baseline_m=float(baseline_lengths_m(header, ms.rows).max()),
+            dish_m=float(np.median(header.antennas.diameters_m)),
+            freq_hz=float(header.frequencies_hz[-1]),
         )
-        radius_rad = EDGE_RAD if seen.pointing_dec_deg is not None else settings.width_rad / 2
-        data = averaging.average(
-            options.ms, ms, seen.flags, seen.gains, radius_rad, settings.longest_m
-        )
-    return data, settings
+        radius_rad = edge_radius_rad(observation, settings)
+        flags, gains = observation.flags, observation.gains
+        return average(options.ms, ms, flags, gains, radius_rad, settings.longest_m), settings
 
 
-def edge_rad(where: beam.Pointing, settings: Settings) -> float:
-    """Return the distance from the centre out to which an image keeps its promises."""
-    return EDGE_RAD if where.known_beam else settings.width_rad / 2
-
-
-def expect(
-    catalogue: Catalogue,
-    frame: Frame,
-    data: Averaged,
-    weights: ImagingWeights,
-    where: beam.Pointing,
-) -> Sky:
-    """Return the effective beam on the image's grid, and the catalogue's sources as it lets them appear."""
-    axis, directions = beam.coarse_grid(frame.size * frame.cell_rad)
-    coarse = beam.effective_beam(data, weights, where, directions)
-    effective = beam.on_image(axis, coarse, frame.size, frame.cell_rad)
-    near = catalogue.within(frame.ra_deg, frame.dec_deg, frame.radius_deg)
-    x, y = frame.pixels(near.ra_deg, near.dec_deg)
-    inside = frame.inside(x, y, margin=2)
-    expected = near.flux_jy[inside] * bilinear(effective, x[inside], y[inside])
-    return Sky(effective, where.known_beam, x[inside], y[inside], expected)
-
-
-def measure(
-    where: str, made: Cleaned, local: Singles, sky: Sky, weights: ImagingWeights, frame: Frame
-) -> dict[str, float]:
-    """Return what the image says of itself, and refuse it if that is absurd."""
-    judge.check_planes(where, made, frame.cell_deg)
-    good = sky.effective >= CUT
-    rms = float(np.median(local[good] if good.any() else local))
-    # Of one polarization the noise cannot be told from the sky; then the image is only compared with itself.
-    thermal = weights.thermal_rms_jy if np.isfinite(weights.thermal_rms_jy) else rms
-    sure = (sky.expected_jy >= judge.SURE * thermal) & (
-        bilinear(sky.effective, sky.x, sky.y) >= CUT
+def plan_field(
+    observation: ImagingInput, data: AveragedVisibilities, settings: Settings
+) -> ImagingField:
+    """Return the field of the image with its weights, its pointing and its pixel grid."""
+    header, dec_deg = observation.header, observation.pointing_dec_deg
+    ra, dec = float(np.degrees(header.ra_rad)), float(np.degrees(header.dec_rad))
+    padded_rad, taper_rad = PADDING * settings.width_rad, settings.taper_arcsec * ARCSEC_RAD
+    return ImagingField(
+        data=data,
+        weights=imaging_weights(data, settings.robust, padded_rad, taper_rad),
+        pointing=Pointing.of(header, data.times_s, dec_deg, observation.site),
+        frame=Frame(ra, dec, settings.size, settings.cell_arcsec),
     )
-    found = judge.sightings(
-        made.image, sky.x[sure], sky.y[sure], sky.expected_jy[sure], beam_px(made, frame) / 2
-    )
-    judge.check_sky(where, rms, thermal, found)
-    return {
-        "rms_jy": rms,
-        "noise_ratio": rms / weights.thermal_rms_jy,
-        "peak_jy": float(made.image.max()),
-        "sightings": float(found.expected_jy.size),
-        "flux_ratio": found.ratio,
-    }

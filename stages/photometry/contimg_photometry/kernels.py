@@ -1,13 +1,14 @@
-"""Loops over pixels. They know arrays alone: pixel units, no header, no sky.
+"""Compiled loops over pixels. They take arrays in pixel units only, no header and no sky.
 
-The beam is exp(−(a dx² + 2 b dx dy + c dy²)), given as ``form`` = (a, b, c). Positions are zero-based (x, y) of an image of shape
-(ny, nx). A pixel that is NaN or outside the image does not take part.
+The beam is exp(−(a dx² + 2 b dx dy + c dy²)), given as ``form`` = (a, b, c). Positions are
+zero-based (x, y) of an image of shape (ny, nx). Pixels that are NaN or outside it are not used.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -15,14 +16,11 @@ from numpy.typing import NDArray
 
 from contimg.astro.constants import MAD_TO_SIGMA
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Image = NDArray[np.float32]
 Form = tuple[float, float, float]
-F = TypeVar("F", bound="Callable[..., object]")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def kernel(function: F) -> F:
@@ -31,8 +29,8 @@ def kernel(function: F) -> F:
 
 
 MIN_SAMPLES = 32
-"""Fewer samples of an annulus give no noise."""
-CLIP = 3.0
+"""Samples that the noise of an annulus needs."""
+CLIP_SIGMA = 3.0
 """Samples further than this many sigma from the median are sources."""
 CLIP_BIAS = 0.98656
 """Standard deviation of a unit Gaussian that is cut at 3 sigma."""
@@ -40,8 +38,8 @@ CLIP_ROUNDS = 3
 
 
 @kernel
-def cubic_weights(shift: float, weights: Floats) -> None:
-    """Fill `weights` with the four Catmull–Rom weights for a position `shift` (0 to 1) right of the second sample."""
+def fill_cubic_weights(shift: float, weights: Floats) -> None:
+    """Fill `weights` with the Catmull–Rom weights at `shift` (0 to 1) after the second sample."""
     s, s2, s3 = shift, shift * shift, shift * shift * shift
     weights[0] = 0.5 * (-s + 2.0 * s2 - s3)
     weights[1] = 0.5 * (2.0 - 5.0 * s2 + 3.0 * s3)
@@ -50,19 +48,20 @@ def cubic_weights(shift: float, weights: Floats) -> None:
 
 
 @kernel
-def peak_at(
+def interpolate_peak(
     pixels: Image, x: float, y: float, form: Form, background: float, wx: Floats, wy: Floats
 ) -> float:
-    """Return the amplitude of the beam at (x, y): cubic interpolation of the image over that of the beam itself.
+    """Return the amplitude of the beam at (x, y): interpolated image over interpolated beam.
 
-    Dividing by the interpolated beam makes it exact for a beam-shaped source at any sampling; the noise stays that of one pixel.
+    Dividing by the interpolated beam makes it exact for a beam-shaped source at any sampling; the
+    noise stays that of one pixel.
     """
     ny, nx = pixels.shape
     x0, y0 = math.floor(x), math.floor(y)
     if x0 < 1 or y0 < 1 or x0 > nx - 3 or y0 > ny - 3:
         return np.nan
-    cubic_weights(x - x0, wx)
-    cubic_weights(y - y0, wy)
+    fill_cubic_weights(x - x0, wx)
+    fill_cubic_weights(y - y0, wy)
     value, unit = 0.0, 0.0
     for j in range(4):
         dy = y0 - 1 + j - y
@@ -77,15 +76,15 @@ def peak_at(
 
 
 @kernel
-def beam_fit(
+def fit_beam(
     pixels: Image, x: float, y: float, form: Form, background: float, radius: float
 ) -> float:
-    """Return the amplitude of the beam at (x, y) that fits the pixels within `radius` best: Σ K (I − b) / Σ K²."""
+    """Return the amplitude of the beam at (x, y) fitted within `radius`: Σ K (I − b) / Σ K²."""
     ny, nx = pixels.shape
     x1, x2 = max(0, math.ceil(x - radius)), min(nx - 1, math.floor(x + radius))
     y1, y2 = max(0, math.ceil(y - radius)), min(ny - 1, math.floor(y + radius))
     data, norm = 0.0, 0.0
-    # Along a row the exponent is quadratic, so each value follows from the last by two products: no exp for each pixel.
+    # Along a row the exponent is quadratic: each value follows from the last by two products.
     curve = math.exp(-2.0 * form[0])
     for row in range(y1, y2 + 1):
         dy = row - y
@@ -105,12 +104,13 @@ def beam_fit(
 
 
 @kernel
-def annulus_noise(
+def measure_annulus(
     pixels: Image, x: float, y: float, steps_x: Ints, steps_y: Ints, samples: Floats
 ) -> tuple[float, float]:
-    """Return background and noise at (x, y) from the image at the offsets `steps`: median and clipped standard deviation.
+    """Return background and noise at (x, y) from the image at the offsets `steps`.
 
-    `samples` is room for the values, at least as long as the offsets.
+    They are the median and the clipped standard deviation. `samples` is scratch space, at least as
+    long as the offsets.
     """
     ny, nx = pixels.shape
     x0, y0 = math.floor(x + 0.5), math.floor(y + 0.5)
@@ -132,7 +132,7 @@ def annulus_noise(
         total, square, kept = 0.0, 0.0, 0
         for k in range(count):
             d = found[k] - centre
-            if abs(d) <= CLIP * sigma:
+            if abs(d) <= CLIP_SIGMA * sigma:
                 total += d
                 square += d * d
                 kept += 1
@@ -145,55 +145,52 @@ def annulus_noise(
 
 
 @kernel
-def measure_all(
+def measure_positions(
     pixels: Image, xs: Floats, ys: Floats, form: Form, radius: float, steps: Ints, out: Floats
 ) -> None:
-    """Fill `out`, shape (N, 4), with peak, fit, background and noise at each position; `steps`, (2, M), make the annulus."""
+    """Fill `out`, shape (N, 4), with peak, fit, background and noise at each position.
+
+    `steps`, shape (2, M), are the pixel offsets of the annulus.
+    """
     steps_x, steps_y = steps[0], steps[1]
     samples = np.empty(steps_x.size, np.float64)
     wx, wy = np.empty(4, np.float64), np.empty(4, np.float64)
     for k in range(xs.size):
-        background, noise = annulus_noise(pixels, xs[k], ys[k], steps_x, steps_y, samples)
+        background, noise = measure_annulus(pixels, xs[k], ys[k], steps_x, steps_y, samples)
         out[k, 2], out[k, 3] = background, noise
         if background != background:  # noqa: PLR0124 - NaN
             out[k, 0], out[k, 1] = np.nan, np.nan
             continue
-        out[k, 0] = peak_at(pixels, xs[k], ys[k], form, background, wx, wy)
-        out[k, 1] = beam_fit(pixels, xs[k], ys[k], form, background, radius)
+        out[k, 0] = interpolate_peak(pixels, xs[k], ys[k], form, background, wx, wy)
+        out[k, 1] = fit_beam(pixels, xs[k], ys[k], form, background, radius)
 
 
 @kernel
 def solve_symmetric(a: Floats, d: Floats) -> tuple[float, float, float]:
     """Return x of a x = d for a symmetric 3 x 3 matrix, by its cofactors; zeros if it is singular.
 
-    numpy's own solver takes six seconds to compile, in every pod anew.
+    numpy's own solver would take each pod six seconds to compile.
     """
-    c00, c01, c02 = (
-        a[1, 1] * a[2, 2] - a[1, 2] ** 2,
-        a[1, 2] * a[0, 2] - a[0, 1] * a[2, 2],
-        a[0, 1] * a[1, 2] - a[1, 1] * a[0, 2],
-    )
-    c11, c12, c22 = (
-        a[0, 0] * a[2, 2] - a[0, 2] ** 2,
-        a[0, 1] * a[0, 2] - a[0, 0] * a[1, 2],
-        a[0, 0] * a[1, 1] - a[0, 1] ** 2,
-    )
+    c00, c11 = a[1, 1] * a[2, 2] - a[1, 2] ** 2, a[0, 0] * a[2, 2] - a[0, 2] ** 2
+    c01, c02 = a[1, 2] * a[0, 2] - a[0, 1] * a[2, 2], a[0, 1] * a[1, 2] - a[1, 1] * a[0, 2]
+    c12, c22 = a[0, 1] * a[0, 2] - a[0, 0] * a[1, 2], a[0, 0] * a[1, 1] - a[0, 1] ** 2
     det = a[0, 0] * c00 + a[0, 1] * c01 + a[0, 2] * c02
     if det == 0.0:
         return 0.0, 0.0, 0.0
-    first, second, third = (
-        c00 * d[0] + c01 * d[1] + c02 * d[2],
-        c01 * d[0] + c11 * d[1] + c12 * d[2],
-        c02 * d[0] + c12 * d[1] + c22 * d[2],
-    )
+    first = c00 * d[0] + c01 * d[1] + c02 * d[2]
+    second = c01 * d[0] + c11 * d[1] + c12 * d[2]
+    third = c02 * d[0] + c12 * d[1] + c22 * d[2]
     return first / det, second / det, third / det
 
 
 @kernel
-def position_fit(
+def fit_position(
     pixels: Image, x: float, y: float, form: Form, background: float, radius: float, rounds: int
 ) -> tuple[float, float]:
-    """Return (dx, dy) from (x, y) to the best-fitting beam's centre: Gauss–Newton in amplitude, x and y; NaN if it runs away."""
+    """Return (dx, dy) from (x, y) to the centre of the best-fitting beam; NaN if it diverges.
+
+    Gauss–Newton iterations in amplitude, x and y.
+    """
     ny, nx = pixels.shape
     at_x, at_y = x, y
     for _ in range(rounds):

@@ -14,15 +14,15 @@ class PhotometryOptions(StageOptions):
     image: ArtifactURI
     """URI of the image artifact."""
     tables: str
-    """URI of the folder of tables; rows go to TABLES/photometry/date=YYYY-MM-DD/GROUP.parquet."""
+    """Folder of tables; rows go to TABLES/photometry/date=YYYY-MM-DD/GROUP.parquet."""
     catalogue: ObjectURI | None = None
-    """Catalogue that `contimg catalogue add` made; without it the shipped NVSS sources above 50 mJy."""
+    """Catalogue of `contimg catalogue add`; the shipped NVSS sources above 50 mJy if empty."""
     min_beam: float = Field(default=0.2, gt=0, lt=1)
     """Measure where the effective beam is at least this fraction of its centre."""
     detection_snr: float = Field(default=5.0, gt=0)
     """Below this signal-to-noise ratio a row is an upper limit."""
     position_snr: float = Field(default=20.0, gt=0)
-    """Fit the position of single sources from this signal-to-noise ratio up, for the astrometric offsets and the flux ratio."""
+    """Signal-to-noise ratio from which positions are fitted, and fluxes compared."""
     aperture: float = Field(default=1.0, gt=0.2, le=3)
     """Radius in which the beam is fitted, in beam major axes (FWHM)."""
     annulus_inner: float = Field(default=2.0, ge=1)
@@ -32,7 +32,7 @@ class PhotometryOptions(StageOptions):
     pair_separation: float = Field(default=1.5, ge=0)
     """Sources nearer to each other than this many beam major axes are fitted together."""
     flux_scale_error: float = Field(default=0.05, ge=0, lt=1)
-    """1 sigma error of the image's flux scale, a fraction; it is added to the flux errors and common to all rows."""
+    """1 sigma error of the flux scale, a fraction, common to all rows; part of flux errors."""
 
 
 STAGE = StageSpec(

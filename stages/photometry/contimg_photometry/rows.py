@@ -1,19 +1,18 @@
-"""From measurements in an image's pixels to rows on the sky, in mJy."""
+"""Rows of the photometry table: measurements in pixels become positions and fluxes in mJy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from contimg_photometry.measure import Measurements
+from contimg_photometry.kernels import Floats
+from contimg_photometry.measure import Measurements
 
-Floats = NDArray[np.float64]
-
-MJY = 1e3
+ARCSEC_PER_DEG = 3600.0
+MJY_PER_JY = 1e3
 LIMIT_SIGMA = 3.0
 """An upper limit is this many sigma above the forced flux, or above zero if that is negative."""
 
@@ -27,11 +26,11 @@ class Targets:
     dec_deg: Floats
     flux_jy: Floats
     beam: Floats
-    """Effective beam at the source, 1 at the centre."""
+    """Effective beam at the source, 1 on the axis of the dishes."""
 
 
 @dataclass(frozen=True)
-class Observation:
+class ImageEpoch:
     """What all rows of an image share."""
 
     group: str
@@ -39,11 +38,21 @@ class Observation:
     """Key of the image artifact."""
     mjd: float
     strip_deg: float
-    """Declination that the telescope pointed to."""
+    """Declination at which the telescope pointed."""
+
+
+T = TypeVar("T", Targets, Measurements)
+
+
+def select_sources(whole: T, selected: NDArray[np.bool_]) -> T:
+    """Return some elements of every array of a dataclass."""
+    return replace(
+        whole, **{item.name: getattr(whole, item.name)[selected] for item in fields(whole)}
+    )
 
 
 def source_name(ra_deg: float, dec_deg: float) -> str:
-    """Return the IAU name of an ICRS position, ``DSA Jhhmmss.s+ddmmss``: digits are cut off, not rounded."""
+    """Return the IAU name of an ICRS position, ``DSA Jhhmmss.s+ddmmss``: truncated, not rounded."""
     tenths = int(np.floor(ra_deg % 360.0 / 15.0 * 36000.0 + 1e-6))
     arcsec = int(np.floor(abs(dec_deg) * 3600.0 + 1e-6))
     sign = "-" if dec_deg < 0 else "+"
@@ -57,43 +66,37 @@ def source_name(ra_deg: float, dec_deg: float) -> str:
 def photometry_rows(
     targets: Targets,
     found: Measurements,
-    sky: tuple[Floats, Floats, Floats, Floats],
-    of: Observation,
+    cell_deg: tuple[float, float],
+    epoch: ImageEpoch,
     detection_snr: float,
     scale_error: float,
 ) -> dict[str, Any]:
     """Return the columns of the photometry table.
 
-    Parameters
-    ----------
-    found
-        In Jy/beam, apparent: not yet divided by the beam; finite.
-    sky
-        Fitted minus catalogue position, east and north, and their errors, arcsec; NaN where not fitted.
-    scale_error
-        1 sigma of the flux scale, a fraction.
+    Fluxes are found in Jy/beam, apparent and finite. `cell_deg` are the signed increments of the
+    image axes: over the width of a beam the tangent plane is east and north to a part in a
+    thousand. `scale_error` is 1 sigma of the flux scale, a fraction.
     """
     n = targets.ra_deg.size
-    factor = MJY / targets.beam
+    factor = MJY_PER_JY / targets.beam
     forced, rms = found.peak * factor, found.peak_noise * factor
     fit, fit_rms = found.fit * factor, found.fit_noise * factor
     detected = found.peak >= detection_snr * found.peak_noise
     peak, fitted = np.where(detected, forced, np.nan), np.where(detected, fit, np.nan)
-    catalogue = targets.flux_jy * MJY
-    east, north, east_error, north_error = sky
+    catalogue = targets.flux_jy * MJY_PER_JY
+    cell_x, cell_y = (cell * ARCSEC_PER_DEG for cell in cell_deg)
+    positions = zip(targets.ra_deg, targets.dec_deg, strict=True)
     return {
-        "source": [
-            source_name(ra, dec) for ra, dec in zip(targets.ra_deg, targets.dec_deg, strict=True)
-        ],
+        "source": [source_name(ra, dec) for ra, dec in positions],
         "ra": targets.ra_deg,
         "dec": targets.dec_deg,
-        "group": [of.group] * n,
-        "image": [of.image] * n,
-        "mjd": np.full(n, of.mjd),
-        "strip": np.full(n, of.strip_deg),
+        "group": [epoch.group] * n,
+        "image": [epoch.image] * n,
+        "mjd": np.full(n, epoch.mjd),
+        "strip": np.full(n, epoch.strip_deg),
         "beam": targets.beam,
         "flux_peak": peak,
-        "flux_peak_err": np.hypot(rms, scale_error * np.where(detected, forced, np.nan)),
+        "flux_peak_err": np.hypot(rms, scale_error * peak),
         "flux_fit": fitted,
         "flux_fit_err": np.hypot(fit_rms, scale_error * fitted),
         "flux_forced": forced,
@@ -106,10 +109,10 @@ def photometry_rows(
         "flux_limit": np.where(detected, np.nan, np.maximum(forced, 0.0) + LIMIT_SIGMA * rms),
         "compactness": fitted / peak,
         "blend": found.blend,
-        "ra_offset": east,
-        "dec_offset": north,
-        "ra_offset_err": east_error,
-        "dec_offset_err": north_error,
+        "ra_offset": found.dx * cell_x,
+        "dec_offset": found.dy * cell_y,
+        "ra_offset_err": found.dx_noise * abs(cell_x),
+        "dec_offset_err": found.dy_noise * abs(cell_y),
         "catalogue_name": targets.name.tolist(),
         "catalogue_flux": catalogue,
         "flux_ratio": peak / catalogue,
