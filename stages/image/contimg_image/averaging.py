@@ -8,7 +8,7 @@ import numpy as np
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.gains import Gains
-from contimg.records.ms import STOKES_I, XX, YY, MSHeader, MeasurementSet, Rows
+from contimg.records.ms import STOKES_I, XX, YY, MeasurementSet, MSHeader, Rows
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 from contimg_image import kernels
 from contimg_image.frame import Complexes, Floats, Integers, Mask, Singles

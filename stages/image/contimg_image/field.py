@@ -12,7 +12,7 @@ import numpy as np
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import Site, direction_cosines, icrs_of_hadec
 from contimg.astro.telescope import NAMES
-from contimg.records.ms import STOKES_I, Header, Rows, create
+from contimg.records.ms import STOKES_I, MSHeader, Rows, create
 from contimg_image.averaging import AveragedBaselines, AveragedVisibilities
 from contimg_image.frame import Floats, Frame
 from contimg_image.weights import ImagingWeights
@@ -29,7 +29,7 @@ class Pointing:
 
     @classmethod
     def of(
-        cls, header: Header, times_s: Floats, apparent_dec_deg: float | None, site: Site
+        cls, header: MSHeader, times_s: Floats, apparent_dec_deg: float | None, site: Site
     ) -> Pointing:
         """Return the pointing: on the meridian for our telescope, else at the phase centre."""
         if header.telescope not in NAMES or apparent_dec_deg is None:

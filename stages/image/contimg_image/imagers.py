@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from contimg.astro.measures import call_casa
 from contimg.records.images import Beam
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadImageError
@@ -103,7 +104,8 @@ def run_tclean(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
         "uvtaper": [f"{settings.taper_arcsec}arcsec"] if settings.taper_arcsec else [],
         "restoringbeam": [f"{major}arcsec", f"{minor}arcsec", f"{angle}deg"],
     }
-    version = context.call(
+    version = call_casa(
+        context,
         "contimg_image.imagers:call_tclean",
         job.timeout_s,
         folder=str(context.scratch),

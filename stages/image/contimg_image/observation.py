@@ -13,7 +13,7 @@ from contimg.astro.gains import Gains
 from contimg.astro.telescope import SITE
 from contimg.records.calibration import Calibration, fetch_tables, read_calibration
 from contimg.records.flagfile import read_flags
-from contimg.records.ms import MSHeader, MeasurementSet
+from contimg.records.ms import MeasurementSet, MSHeader
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError
 from contimg_image.frame import Mask
