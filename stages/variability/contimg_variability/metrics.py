@@ -1,6 +1,7 @@
 """The one module of light-curve statistics: arrays in, numbers out.
 
-Everywhere `flux` and `error` have shape (N,), one element an epoch, in one unit; `error` is 1 sigma.
+Everywhere `flux` and `error` have shape (N,), one element per epoch, in one unit; `error` is
+1 sigma.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ def eta(flux: Floats, error: Floats) -> float:
 
     Notes
     -----
-    1 for noise alone. Swinbank et al. 2015, A&C 11, 25: η = N/(N − 1) (⟨wF²⟩ − ⟨wF⟩²/⟨w⟩). It is summed about the mean, because
-    the difference of the two means cancels at high S/N; the two forms are equal. This is also χ²_ν.
+    1 for noise alone. Swinbank et al. 2015, A&C 11, 25: η = N/(N − 1) (⟨wF²⟩ − ⟨wF⟩²/⟨w⟩). The two
+    forms are equal; this one is summed about the mean, because the difference of the two means
+    cancels at high S/N.
     """
     if flux.size < 2:  # noqa: PLR2004 - a variance
         return float("nan")
@@ -41,11 +43,8 @@ def p_constant(flux: Floats, error: Floats) -> float:
     """Return the probability that noise alone makes η as large or larger; NaN for one epoch."""
     from scipy.special import chdtrc
 
-    return (
-        float(chdtrc(flux.size - 1, eta(flux, error) * (flux.size - 1)))
-        if flux.size > 1
-        else float("nan")
-    )
+    n = flux.size - 1
+    return float(chdtrc(n, eta(flux, error) * n)) if n > 0 else float("nan")
 
 
 def modulation(flux: Floats) -> float:
@@ -53,45 +52,38 @@ def modulation(flux: Floats) -> float:
     return float(np.std(flux, ddof=1) / np.mean(flux)) if flux.size > 1 else float("nan")
 
 
-def pair_vs(flux: Floats, error: Floats) -> Floats:
-    """Return Vs = (F_i − F_j)/√(σ_i² + σ_j²) of all pairs, shape (N, N), antisymmetric."""
-    return np.asarray((flux[:, None] - flux[None, :]) / np.hypot(error[:, None], error[None, :]))
-
-
-def pair_m(flux: Floats) -> Floats:
-    """Return m = 2 (F_i − F_j)/(F_i + F_j) of all pairs, shape (N, N); without a limit where a sum is near zero."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(2 * (flux[:, None] - flux[None, :]) / (flux[:, None] + flux[None, :]))
-
-
 class Pair(NamedTuple):
     """The most different pair of epochs."""
 
     vs: float
-    """|Vs|; NaN for one epoch."""
+    """|Vs|, Vs = (F_i − F_j)/√(σ_i² + σ_j²); NaN for one epoch."""
     m: float
-    """|m| of the same pair."""
+    """|m| of the same pair, m = 2 (F_i − F_j)/(F_i + F_j)."""
     significant: int
     """Pairs with |Vs| ≥ 4.3 and |m| > 0.26."""
 
 
-def pairs(flux: Floats, error: Floats) -> Pair:
-    """Return the pair with the largest |Vs|, and how many pairs are significant."""
+def compare_pairs(flux: Floats, error: Floats) -> Pair:
+    """Return the pair of epochs with the largest |Vs|, and how many pairs are significant."""
     if flux.size < 2:  # noqa: PLR2004 - a pair
         return Pair(float("nan"), float("nan"), 0)
-    vs, m = np.abs(pair_vs(flux, error)), np.abs(pair_m(flux))
+    difference = flux[:, None] - flux[None, :]
+    vs = np.abs(difference / np.hypot(error[:, None], error[None, :]))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a sum may be zero
+        m = np.abs(2 * difference / (flux[:, None] + flux[None, :]))
     largest = np.unravel_index(int(np.argmax(vs)), vs.shape)
     both = (vs >= SIGNIFICANT_VS) & (m > SIGNIFICANT_M)
     return Pair(float(vs[largest]), float(m[largest]), int(np.count_nonzero(np.triu(both, 1))))
 
 
 def leave_one_out(flux: Floats) -> Floats:
-    """Return how far each epoch is from the mean of all others, in the standard deviation that they predict, shape (N,).
+    """Return each epoch's distance from the mean of the others, in standard deviations, shape (N,).
 
     Notes
     -----
-    The externally studentised residual t_k = (F_k − ⟨F⟩₋ₖ)/(s₋ₖ √(N/(N − 1))), which has no upper limit; max|F − ⟨F⟩|/s has
-    one, (N − 1)/√N, and can never exceed 5 below 27 epochs. NaN below 4 epochs; infinite if the others are all equal.
+    The externally studentised residual t_k = (F_k − ⟨F⟩₋ₖ)/(s₋ₖ √(N/(N − 1))). It has no upper
+    limit, whereas max|F − ⟨F⟩|/s is at most (N − 1)/√N, below 5 for fewer than 27 epochs. NaN below
+    4 epochs; infinite if the others are all equal.
     """
     n = flux.size
     if n < 4:  # noqa: PLR2004 - a standard deviation of three
