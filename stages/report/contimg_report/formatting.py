@@ -12,6 +12,7 @@ from contimg.records.groups import utc_of_mjd
 
 MIN_PERCENT = 0.005
 MAX_PLAIN_S = 120.0
+MIN_MEGABYTES = 100_000
 NOTHING = "–"
 MAX_TEXT_LENGTH = 300
 
@@ -34,8 +35,8 @@ def seconds(value: float) -> str:
 
 
 def megabytes(value: float) -> str:
-    """Return a size in MB."""
-    return f"{value / 1e6:.1f} MB"
+    """Return a size in MB, or in kB if it is small."""
+    return f"{value / 1e6:.1f} MB" if value >= MIN_MEGABYTES else f"{value / 1e3:.1f} kB"
 
 
 def utc(mjd: float | None) -> str:
@@ -92,22 +93,21 @@ def describe_metric(name: str, value: Any) -> tuple[str, str]:  # noqa: ANN401 -
     """Return a metric's label and its value in the unit that stands at the end of its name."""
     words = name.split("_")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    show = UNITS.get(words[-1]) if is_number and math.isfinite(value) else None
-    if show is not None:
-        keep_unit = len(words) == 1 or words[-1] in {"fraction", "mjd"}
-        label = " ".join(words if keep_unit else words[:-1])
-        return label[:1].upper() + label[1:], show(value)
-    label = name.replace("_", " ")
-    if value is None or (is_number and not math.isfinite(value)):
+    missing = value is None or (is_number and not math.isfinite(value))
+    if is_number and not missing and words[-1] in UNITS:
+        text = UNITS[words[-1]](value)
+        kept = {"fraction": "fraction", "mjd": "UTC"}.get(words[-1])
+        words = [*words[:-1], kept] if kept else words[:-1] or words
+    elif missing or value == []:
         text = NOTHING
     elif isinstance(value, bool):
         text = "yes" if value else "no"
     elif is_number:
         text = number(value, 0) if isinstance(value, int) else f"{value:.4g}"
     elif isinstance(value, list) and not any(isinstance(part, list | dict) for part in value):
-        text = ", ".join(describe_metric("", part)[1] for part in value) or NOTHING
+        text = ", ".join(describe_metric("", part)[1] for part in value)
     else:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(text) > MAX_TEXT_LENGTH:
-        text = f"{text[:MAX_TEXT_LENGTH]}…"
+    label = " ".join(words)
+    text = text if len(text) <= MAX_TEXT_LENGTH else f"{text[:MAX_TEXT_LENGTH]}…"
     return label[:1].upper() + label[1:], text
