@@ -30,7 +30,7 @@ ANTENNAS, CHANNELS = 6, 32
 def solutions(
     times: int, roles: tuple[str, ...] = ("bandpass", "phase", "gain")
 ) -> dict[str, np.ndarray]:
-    """Solutions of six stations, the fifth of which does not exist; phases turn by 5 degrees each."""
+    """Solutions of six stations, the fifth missing; each phase turns by 5 degrees."""
     rng = np.random.default_rng(3)
     arrays: dict[str, Any] = {"antenna": np.array(["1", "2", "3", "101", "102", "103"])}
     for role in roles:
