@@ -64,7 +64,7 @@ def test_error_of_the_factor_is_its_scatter_over_many_epochs() -> None:
     found = [solve_flat(1.05 + 0.02 * rng.normal(size=15)) for _ in range(2000)]
     value, error = np.array([(s.plane[0], np.sqrt(s.covariance[0, 0])) for s in found]).T
     assert value.mean() == pytest.approx(1.05, abs=5e-4)
-    # sqrt(π/2) is the limit for many references and 4 % too large for 15; the MAD is 4 % too small for 15.
+    # For 15 references sqrt(π/2), the limit for many, is 4 % too large, and the MAD 4 % too small.
     assert np.sqrt(np.mean(error**2)) == pytest.approx(value.std(), rel=0.12)
 
 
@@ -98,7 +98,7 @@ def test_gradient_is_found_and_its_error_grows_outwards() -> None:
     east, north = rng.uniform(-2, 2, (2, 16))
     ratio = 1.05 + 0.03 * east - 0.02 * north + 0.001 * rng.normal(size=16)
     scale = solve_epoch(ratio, east, north, gradient=True)
-    # 16 references of 0.1 % over 4 degrees: a plane to 0.03 % and 0.02 % a degree; three to four of those.
+    # 16 references of 0.1 % over 4 degrees give a plane to 0.03 % and 0.02 % a degree; 3 to 4 sigma.
     assert scale.plane == pytest.approx([1.05, 0.03, -0.02], abs=1e-3)
     _, error = scale.at(np.array([0.0, 6.0]), np.array([0.0, 6.0]))
     assert error[1] > 3 * error[0]
@@ -109,7 +109,8 @@ def test_epoch_does_not_change_at_midnight_nor_at_ra_zero() -> None:
     field = 359.5
     ra = np.array([358.0, 359.9, 0.1, 1.0])
     day = 360.0 / 360.98564736629
-    # A transit of RA 0 near midnight UTC: sources cross the meridian within 12 minutes, on two dates and two sides of RA 0.
+    # A transit of RA 0 near midnight UTC: sources cross the meridian within 12 minutes, on two
+    # dates and two sides of RA 0.
     turned = 280.46061837 + SITE.lon_deg
     transit = 51544.5 + (360.0 * 9700 + field - turned) / 360.98564736629
     for shift in np.linspace(-0.01, 0.01, 9):

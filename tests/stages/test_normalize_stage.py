@@ -1,4 +1,4 @@
-"""The two stages after photometry as processes, on tables of 26 epochs: the numbers that the project promises."""
+"""Normalize and variability as processes, on tables of 26 epochs: the promised numbers."""
 
 from __future__ import annotations
 
