@@ -98,7 +98,7 @@ def test_gradient_is_found_and_its_error_grows_outwards() -> None:
     east, north = rng.uniform(-2, 2, (2, 16))
     ratio = 1.05 + 0.03 * east - 0.02 * north + 0.001 * rng.normal(size=16)
     scale = solve_epoch(ratio, east, north, gradient=True)
-    # 16 references of 0.1 % over 4 degrees give a plane to 0.03 % and 0.02 % a degree; 3 to 4 sigma.
+    # 16 references of 0.1 % over 4 degrees give a plane to 0.03 % and 0.02 % a degree: 3–4 sigma.
     assert scale.plane == pytest.approx([1.05, 0.03, -0.02], abs=1e-3)
     _, error = scale.at(np.array([0.0, 6.0]), np.array([0.0, 6.0]))
     assert error[1] > 3 * error[0]

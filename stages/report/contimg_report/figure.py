@@ -7,6 +7,7 @@ import io
 import re
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -22,54 +23,18 @@ from PIL import Image
 Array = np.ndarray[Any, Any]
 Style = dict[str, Any]
 
-INK, FAINT = "#010101", "#020202"
-BLUE, ORANGE, GREEN, PINK = "#030303", "#040404", "#050505", "#060606"
-"""Placeholders: the style sheet gives each a colour for light and one for dark (Okabe and Ito)."""
+PLACEHOLDERS = ("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
+INK, FAINT, BLUE, ORANGE, GREEN, PINK = PLACEHOLDERS
+"""The style sheet gives each a colour for light and one for dark (Okabe and Ito)."""
 SOFT_BLUE, SOFT_ORANGE = "#5b9bc7", "#d8935a"
 """For what is drawn as pixels, which no style sheet reaches: visible on light and on dark."""
-VARIABLES = {
-    INK: "--ink",
-    FAINT: "--faint",
-    BLUE: "--blue",
-    ORANGE: "--orange",
-    GREEN: "--green",
-    PINK: "--pink",
-}
+VARIABLES = ("--ink", "--faint", "--blue", "--orange", "--green", "--pink")
 WIDTH_IN = 4.6
 """About 440 CSS pixels at full size: text stays readable on a phone."""
 LEFT_IN, RIGHT_IN, BOTTOM_IN, TOP_IN, BAR_IN = 0.62, 0.12, 0.46, 0.26, 0.55
 """Margins, and the margin on the side of a colour bar."""
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.4,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "image.interpolation": "none",
-    "image.origin": "lower",
-    "axes.formatter.useoffset": False,
-    "path.simplify": True,
-}
-"""Every figure is drawn in ``mpl.rc_context(STYLE)``."""
+STYLE = Path(__file__).with_name("figure.mplstyle")
+"""Every figure is drawn in ``mpl.rc_context(fname=STYLE)``."""
 PALETTE_COLOURS = 256
 """Largest palette of a PNG."""
 SVG_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -153,7 +118,7 @@ def finish(figure: Figure, name: str, alt: str, caption: str, *, largest: float 
     size = f"max-width:{largest * figure.get_figwidth() * 96:.0f}px"
     label = f'<svg role="img" aria-label="{escape(alt)}" style="{size}"'
     svg = svg.replace("<svg", label, 1)
-    for colour, variable in VARIABLES.items():
+    for colour, variable in zip(PLACEHOLDERS, VARIABLES, strict=True):
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r"font: ([^;\"]*?) ?([\d.]+px) [^;\"]*", r"font: \1 \2 var(--font)", svg)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)

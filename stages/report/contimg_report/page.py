@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 
@@ -27,13 +27,15 @@ class Banner:
     """Title of the stage, and its reason."""
 
 
-def page_kind(artifacts: Mapping[str, ReportArtifact]) -> str:
-    """Return "group" or "run".
+def make_page(
+    artifacts: Mapping[str, ReportArtifact], group_manifests: Iterable[Manifest] = ()
+) -> tuple[str, Literal["group", "run"], Banner]:
+    """Return the page as HTML, what it is of, and its banner.
 
     Raises
     ------
     BadInputError
-        If there are artifacts of both, or if it cannot be told.
+        If there are artifacts of a group and of a run, or if it cannot be told.
     """
     of_group, of_run = (artifacts.keys() & s.keys() for s in (GROUP_SECTIONS, RUN_SECTIONS))
     if of_group and of_run:
@@ -44,83 +46,58 @@ def page_kind(artifacts: Mapping[str, ReportArtifact]) -> str:
         problem = "A group's page needs its convert artifact, and a run's page that of normalize "
         problem += f"or variability; there are only artifacts of {', '.join(artifacts)}."
         raise BadInputError("--artifacts", problem, "Add one of these artifacts.")
-    return "run" if of_run else "group"
-
-
-def make_page(
-    artifacts: Mapping[str, ReportArtifact], group_manifests: Iterable[Manifest] = ()
-) -> tuple[str, Banner]:
-    """Return the page as HTML and its banner."""
-    kind = page_kind(artifacts)
-    sections = {**GROUP_SECTIONS, **RUN_SECTIONS}
-    content: dict[str, Any] = {"title": "Light curves"}
-    tiles: list[Tile] = []
-    others = []
-    for stage, artifact in artifacts.items():
-        section = sections.get(stage, describe_other)(artifact)
-        tiles += section.pop("tiles")
-        if stage in sections:
-            content |= section
-        else:
-            others.append(section)
+    kind: Literal["group", "run"] = "run" if of_run else "group"
+    banner = judge(artifacts, kind)
     groups = group_rows(group_manifests)
-    if groups:
-        doubtful = sum(not row["good"] for row in groups)
-        note = f"{doubtful} with warnings" if doubtful else "all good"
-        tiles.append(Tile("Groups", str(len(groups)), note, not doubtful))
-    banner = judge_group(artifacts) if kind == "group" else judge_run(artifacts)
     durations = [artifact.seconds for artifact in artifacts.values()]
-    content |= {
+    content: dict[str, Any] = {
+        "title": "Light curves",
         "banner": banner,
-        "tiles": tiles,
-        "others": others,
+        "tiles": [],
+        "others": [],
         "groups": groups,
         "steps": list(artifacts.values()),
         "slowest": max(durations),
         "total": sum(durations),
     }
-    return render(f"{kind}.html.j2", content), banner
+    known = {**GROUP_SECTIONS, **RUN_SECTIONS}
+    for stage, artifact in artifacts.items():
+        section = known.get(stage, describe_other)(artifact)
+        content["tiles"] += section.pop("tiles")
+        if stage in known:
+            content |= section
+        else:
+            content["others"].append(section)
+    if groups:
+        doubtful = sum(not row["good"] for row in groups)
+        note = f"{doubtful} with warnings" if doubtful else "all good"
+        content["tiles"].append(Tile("Groups", str(len(groups)), note, not doubtful))
+    return render(f"{kind}.html.j2", content), kind, banner
 
 
-def judge_group(artifacts: Mapping[str, ReportArtifact]) -> Banner:
-    """Say whether every step of a group is good."""
-    good, reasons = collect_reasons(artifacts)
-    count = "1 thing" if len(reasons) == 1 else f"{len(reasons)} things"
-    return Banner(
-        good=good,
-        headline="Good" if good else f"Look at {count}" if reasons else "Look at this",
-        sentence=f"{'No step has warnings' if good else 'The products exist, but with warnings'}: "
-        f"{' → '.join(artifacts)}.",
-        reasons=reasons,
+def judge(artifacts: Mapping[str, ReportArtifact], kind: Literal["group", "run"]) -> Banner:
+    """Say whether every step is good, and how many candidates a run has."""
+    good = all(artifact.good for artifact in artifacts.values())
+    reasons = tuple(
+        (stage.capitalize(), reason)
+        for stage, artifact in artifacts.items()
+        for reason in artifact.manifest.qa.reasons
     )
-
-
-def judge_run(artifacts: Mapping[str, ReportArtifact]) -> Banner:
-    """Say how many candidates a run has, and whether every stage is good."""
-    good, reasons = collect_reasons(artifacts)
+    if kind == "group":
+        count = "1 thing" if len(reasons) == 1 else f"{len(reasons)} things"
+        headline = "Good" if good else f"Look at {count}" if reasons else "Look at this"
+        state = "No step has warnings" if good else "The products exist, but with warnings"
+        return Banner(good, headline, f"{state}: {' → '.join(artifacts)}.", reasons)
     found, names = "No search for scattering events", []
     if "variability" in artifacts:
         metrics = artifacts["variability"].metrics
-        count, names = metrics["candidates"], metrics.get("candidate_names", [])
-        found = {0: "No candidate", 1: "1 candidate"}.get(count, f"{count} candidates")
+        number, names = metrics["candidates"], metrics.get("candidate_names", [])
+        found = {0: "No candidate", 1: "1 candidate"}.get(number, f"{number} candidates")
     sentence = "No stage has warnings." if good else "Read the warnings before you use the results."
     if names:
         looks = "looks" if len(names) == 1 else "look"
         sentence = f"{', '.join(names)} {looks} like a plasma lens passing by. {sentence}"
-    headline = found if good else f"{found}, with warnings"
-    return Banner(good=good, headline=headline, sentence=sentence, reasons=reasons)
-
-
-def collect_reasons(
-    artifacts: Mapping[str, ReportArtifact],
-) -> tuple[bool, tuple[tuple[str, str], ...]]:
-    """Return whether all artifacts are good, and every reason with the title of its stage."""
-    reasons = [
-        (stage.capitalize(), reason)
-        for stage, artifact in artifacts.items()
-        for reason in artifact.manifest.qa.reasons
-    ]
-    return all(artifact.good for artifact in artifacts.values()), tuple(reasons)
+    return Banner(good, found if good else f"{found}, with warnings", sentence, reasons)
 
 
 def group_rows(manifests: Iterable[Manifest]) -> list[dict[str, Any]]:

@@ -46,7 +46,8 @@ def shrink(pixels: Array, size: int = MAX_PIXELS) -> Array:
 
 def draw_plane(plane: str, image: SkyImage, rms_mjy: float) -> Picture:
     """Draw the image, its residual, the map of the local noise or that of the effective beam."""
-    half_x, half_y = half_size_deg(image)
+    height, width = image.pixels.shape
+    half_x, half_y = abs(image.cell_deg[0]) * width / 2, abs(image.cell_deg[1]) * height / 2
     label, cmap = "mJy/beam", "cividis"
     pixels = shrink(image.pixels, 256) if plane == "beam" else 1e3 * shrink(image.pixels)
     if plane == "image":
@@ -110,12 +111,6 @@ def draw_psf(image: SkyImage) -> Picture:
     alt = f"The point spread function out to {reach:.0f} arcsec; farther out its sidelobes reach "
     caption = "Point spread function (dirty beam), its middle."
     return finish(figure, "sky-psf", f"{alt}{sidelobe}.", caption, largest=1.5)
-
-
-def half_size_deg(image: SkyImage) -> tuple[float, float]:
-    """Return half the width and half the height of an image, degrees."""
-    height, width = image.pixels.shape
-    return abs(image.cell_deg[0]) * width / 2, abs(image.cell_deg[1]) * height / 2
 
 
 def restoring_beam(image: SkyImage) -> Beam | None:

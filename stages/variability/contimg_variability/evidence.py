@@ -11,15 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from contimg_variability.likelihood import Floats, LightCurveNoise, model_noise
-from contimg_variability.templates import (
-    MIN_SPAN_DAYS,
-    Bank,
-    flare_bank,
-    flare_curve,
-    lens_bank,
-    whole_lens_curve,
-)
+from contimg_variability import templates
+from contimg_variability.likelihood import LightCurveNoise, model_noise
+from contimg_variability.metrics import Floats
+from contimg_variability.templates import Bank, flare_curve, whole_lens_curve
 
 Bools = NDArray[np.bool_]
 
@@ -55,7 +50,7 @@ MAX_ARRAY_SIZE = 4_000_000
 class Evidence:
     """The best lens, and penalised log likelihood ratios of it to the best of each rival.
 
-    Names and units of the fields are those of the columns of ese_candidates.
+    The fields have the names, units and meanings of the columns of ese_candidates.
     """
 
     over_red_noise: float
@@ -63,16 +58,12 @@ class Evidence:
     over_bad_epochs: float
     lens_mjd: float
     lens_duration: float
-    """Days."""
     lens_alpha: float
     lens_beta: float
     lens_fraction: float
-    """Lensed fraction of the flux."""
     lens_depth: float
-    """Depth of the dip, a fraction of the quiescent flux."""
     flux_quiescent: float
     red_noise: float
-    """1 sigma of the source's own variation, a fraction of its flux."""
     model: Floats
     """The fitted mean, shape (N,)."""
 
@@ -178,12 +169,9 @@ class Explanation:
 def compare_lens(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
     """Compare a lens with its rivals; None if no lens of the bank dims the source as a lens must.
 
-    Parameters
-    ----------
-    mjd, flux, error
-        Shape (N,), `mjd` ascending.
+    Times (ascending), fluxes and errors have shape (N,).
     """
-    if np.ptp(mjd) <= MIN_SPAN_DAYS:
+    if np.ptp(mjd) <= templates.MIN_SPAN_DAYS:
         return None
     scale = float(np.median(np.abs(flux)))
     y, sigma = flux / scale, error / scale
@@ -194,7 +182,7 @@ def compare_lens(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
     bad = noise.fit_two_bad_epochs() - penalty["bad epochs"]
     lens = Explanation(
         mjd=mjd,
-        bank=lens_bank(mjd),
+        bank=templates.lens_bank(mjd),
         curve=whole_lens_curve,
         allowed=lambda shapes, a, b: dims_source(shapes, a, b, y, sigma),
     )
@@ -245,15 +233,14 @@ def fit_flares(
 ) -> float:
     """Return the penalised log likelihood of one flare or two.
 
-    Parameters
-    ----------
-    lens
-        That of the lens; two flares are only tried if one is less likely.
-    thorough
-        Whether to search. If red noise beats the lens, the bank's best flare is good enough.
+    Two flares are only tried if one is less likely than the lens, and a search (`thorough`) is only
+    made if the lens beats red noise; otherwise the bank's best flare is good enough.
     """
     flare = Explanation(
-        mjd=mjd, bank=flare_bank(mjd), curve=flare_curve, allowed=lambda _shapes, _a, b: b > 0
+        mjd=mjd,
+        bank=templates.flare_bank(mjd),
+        curve=flare_curve,
+        allowed=lambda _shapes, _a, b: b > 0,
     )
     constant = float(noise.constant.max())
     if thorough:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from contimg_variability.metrics import Floats
 
 RED_NOISE_SIZES = (0.005, 0.015, 0.05, 0.15, 0.45)
 RED_NOISE_DAYS = (3.0, 15.0, 60.0, 240.0)

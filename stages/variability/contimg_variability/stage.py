@@ -17,10 +17,9 @@ from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_variability import metrics
 from contimg_variability.evidence import Evidence, compare_lens
+from contimg_variability.metrics import Floats
 from contimg_variability.options import VariabilityOptions
 from contimg_variability.score import Score, mission_score
-
-Floats = NDArray[np.float64]
 
 MAX_P_CONSTANT = 1e-3
 """Sources more likely constant than this are not searched for lenses."""
@@ -123,25 +122,23 @@ def judge_curve(curve: LightCurve, options: VariabilityOptions) -> EseVerdict:
     if mjd.size <= options.min_epochs:
         reason = f"no verdict: {mjd.size} epochs, more than {options.min_epochs} are needed"
         return EseVerdict(candidate=False, reason=reason)
-    score = mission_score(mjd, flux, error)
+    score, lens, candidate = mission_score(mjd, flux, error), None, False
     if metrics.p_constant(flux, error) > MAX_P_CONSTANT:
-        return EseVerdict(candidate=False, reason="constant within the errors", score=score)
-    if score.total <= options.min_score:
+        reason = "constant within the errors"
+    elif score.total <= options.min_score:
         reason = f"mission score {score.total:.2f}: wrong duration or amplitude"
-        return EseVerdict(candidate=False, reason=reason, score=score)
-    lens = compare_lens(mjd, flux, error)
-    if lens is None:
+    elif (lens := compare_lens(mjd, flux, error)) is None:
         reason = "no lens of the bank dims it as a lens does"
-        return EseVerdict(candidate=False, reason=reason, score=score)
-    ratio, rival = min(
-        (lens.over_red_noise, "red noise"),
-        (lens.over_flare, "a flare"),
-        (lens.over_bad_epochs, "bad epochs"),
-        key=lambda pair: pair[0],
-    )
-    candidate = ratio > options.min_evidence
-    meaning = "a lens is the better explanation" if candidate else "not enough"
-    reason = f"ln likelihood ratio of a lens to {rival} {ratio:+.1f}: {meaning}"
+    else:
+        ratios = {
+            "red noise": lens.over_red_noise,
+            "a flare": lens.over_flare,
+            "bad epochs": lens.over_bad_epochs,
+        }
+        rival = min(ratios, key=ratios.__getitem__)
+        candidate = lens.over_best_rival > options.min_evidence
+        meaning = "a lens is the better explanation" if candidate else "not enough"
+        reason = f"ln likelihood ratio of a lens to {rival} {ratios[rival]:+.1f}: {meaning}"
     return EseVerdict(candidate=candidate, reason=reason, score=score, lens=lens)
 
 

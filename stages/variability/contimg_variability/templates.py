@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contimg_variability.likelihood import Floats
+from contimg_variability.metrics import Floats
 
 LENS_ALPHAS = (0.5, 0.9, 1.6, 2.8, 5.0, 9.0)
 LENS_BETAS = (0.15, 0.4, 1.0)

@@ -24,7 +24,7 @@ FREQUENCY_HZ = np.array([1.405e9])
 
 @pytest.fixture
 def page_style() -> Iterator[None]:
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         yield
 
 

@@ -126,10 +126,10 @@ def test_column_has_nan_for_null() -> None:
 
 def test_one_warning_makes_the_banner_a_warning() -> None:
     convert, flag = artifact("convert", {}), artifact("flag", {}, "45 % are flagged")
-    found = page.judge_group({"convert": convert, "flag": flag})
+    found = page.judge({"convert": convert, "flag": flag}, "group")
     assert (found.good, found.headline) == (False, "Look at 1 thing")
     assert found.reasons == (("Flag", "45 % are flagged"),)
-    assert page.judge_group({"convert": convert}).headline == "Good"
+    assert page.judge({"convert": convert}, "group").headline == "Good"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_banner_of_a_run_counts_candidates(count: int | None, headline: str) -> 
     for reasons, end in (((), ""), (("few references",), ", with warnings")):
         artifacts = {"normalize": artifact("normalize", {}, *reasons)}
         artifacts |= {} if count is None else found
-        assert page.judge_run(artifacts).headline == headline + end
+        assert page.judge(artifacts, "run").headline == headline + end
 
 
 def test_missing_subbands_are_named() -> None:

@@ -72,6 +72,6 @@ def test_markup_in_names_and_reasons_is_text() -> None:
         one.stage: ReportArtifact(SICK.ms, one, context=None)  # type: ignore[arg-type]
         for one in (warned, other)
     }
-    html, _ = page.make_page(artifacts)
+    html, _, _ = page.make_page(artifacts)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 5
