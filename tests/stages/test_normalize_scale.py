@@ -221,7 +221,7 @@ def test_systematic_term_is_measured(fraction: float) -> None:
     curves.flux[:] = 100 * (curves.flux / curves.flux) * (1 + 0.05 * np.sin(np.arange(60))) * (
         1 + fraction * np.random.default_rng(4).normal(size=(20, 60))
     ) + 0.3 * np.random.default_rng(5).normal(size=(20, 60))
-    # 20 × 60 epochs know a scatter to 2 %; below a third of the noise (0.3 %) nothing can be told.
+    # 20 × 60 epochs give a scatter to 2 %; below a third of the noise (0.3 %) it is not measurable.
     assert measure_systematic(curves, np.ones(20, bool)) == pytest.approx(
         fraction, abs=max(0.0012, 0.1 * fraction)
     )

@@ -1,4 +1,4 @@
-"""Lenses are told from what resembles them, and how often that goes wrong."""
+"""Lenses are distinguished from what resembles them, and how often that goes wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contimg_variability.evidence import compare_lens
-from contimg_variability.score import mission_score
+from contimg_variability.metrics import mission_score
 from contimg_variability.stage import EseVerdict
 from contimg_variability.templates import lens_bank, lens_curve, magnification
 from light_curves import (

@@ -18,7 +18,7 @@ from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.records.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
 from contimg.records.tables import Schema
-from contimg_variability.score import find_excursion, mission_score
+from contimg_variability.metrics import find_excursion, mission_score
 from contimg_variability.stage import (
     EseVerdict,
     LightCurve,

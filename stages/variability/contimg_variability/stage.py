@@ -17,9 +17,8 @@ from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_variability import metrics
 from contimg_variability.evidence import Evidence, compare_lens
-from contimg_variability.metrics import Floats
+from contimg_variability.metrics import Floats, Score, mission_score
 from contimg_variability.options import VariabilityOptions
-from contimg_variability.score import Score, mission_score
 
 MAX_P_CONSTANT = 1e-3
 """Sources more likely constant than this are not searched for lenses."""
