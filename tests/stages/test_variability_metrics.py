@@ -1,4 +1,4 @@
-"""Statistics of light curves against the published formulas, brute force, and a peer's published values."""
+"""Statistics of light curves against published formulas, brute force, and VAST's values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def published_eta(flux: np.ndarray, error: np.ndarray) -> float:
 
 
 def test_eta_by_hand() -> None:
-    # Weights 1, 1/4, 4, 1: the mean is 60/6.25 = 9.6; squares 0.16 + 5.76/4 + 0.36·4 + 1.96 = 5.0; over 3.
+    # Weights 1, 1/4, 4, 1: the mean is 60/6.25 = 9.6. Squares: 0.16 + 5.76/4 + 0.36·4 + 1.96 = 5;
+    # over 3.
     assert metrics.weighted_mean(FLUX, ERROR) == pytest.approx((9.6, 0.4))
     assert metrics.eta(FLUX, ERROR) == pytest.approx(5.0 / 3)
 
@@ -69,15 +70,14 @@ def test_modulation_is_the_sample_scatter_over_the_mean() -> None:
 
 
 def test_pairs_by_hand() -> None:
-    vs, m = metrics.pair_vs(FLUX, ERROR), metrics.pair_m(FLUX)
-    assert vs[0, 1] == pytest.approx(-2 / np.sqrt(5))
-    assert m[1, 2] == pytest.approx(6 / 21)
-    assert np.array_equal(vs, -vs.T)
-    pair = metrics.pairs(FLUX, ERROR)
+    first = metrics.compare_pairs(FLUX[:2], ERROR[:2])
+    assert (first.vs, first.m) == pytest.approx((2 / np.sqrt(5), 4 / 22))
+    assert metrics.compare_pairs(FLUX[2:0:-1], ERROR[2:0:-1]).m == pytest.approx(6 / 21)
+    pair = metrics.compare_pairs(FLUX, ERROR)
     assert pair.vs == pytest.approx(2 / np.sqrt(1.25))
     assert pair.m == pytest.approx(4 / 20)
     assert pair.significant == 0
-    assert metrics.pairs(np.array([10.0, 20.0, 10.0]), np.full(3, 1.0)).significant == 2
+    assert metrics.compare_pairs(np.array([10.0, 20.0, 10.0]), np.full(3, 1.0)).significant == 2
 
 
 def test_one_epoch_has_no_variability() -> None:
@@ -85,7 +85,7 @@ def test_one_epoch_has_no_variability() -> None:
     assert np.isnan(metrics.eta(*one))
     assert np.isnan(metrics.p_constant(*one))
     assert np.isnan(metrics.modulation(one[0]))
-    assert np.isnan(metrics.pairs(*one).vs)
+    assert np.isnan(metrics.compare_pairs(*one).vs)
     assert np.isnan(metrics.leave_one_out(one[0])).all()
 
 
@@ -113,7 +113,7 @@ def test_leave_one_out_has_no_ceiling() -> None:
 
 
 def condon_errors(row: dict[str, float], major: float, minor: float) -> float:
-    """1 sigma of a fitted peak flux, Condon 1997, PASP 109, 166, eq. 21 with the exponents of his table 1."""
+    """1 sigma of a fitted peak flux: Condon 1997, PASP 109, 166, eq. 21, exponents of table 1."""
     snr = row["flux_peak"] / row["rms_image"]
     size = row["maj_axis"] * row["min_axis"] / (4 * major * minor)
     rho2 = (
@@ -134,8 +134,8 @@ def selavy() -> list[dict[str, float]]:
     return [{name: float(row[name]) for name in wanted} for row in rows]
 
 
-@pytest.mark.skipif(not VAST.exists(), reason="the peer's fixtures are not here")
-def test_eta_and_v_equal_a_peers() -> None:
+@pytest.mark.skipif(not VAST.exists(), reason="the VAST fixtures are not here")
+def test_eta_and_v_equal_those_of_vast() -> None:
     import pandas as pd
 
     results = VAST / "results/basic-association-with-forced-extraction"

@@ -7,7 +7,7 @@ from pydantic import Field
 from contimg.runtime.options import StageOptions
 from contimg.runtime.stage import Resources, StageSpec
 
-DAY = r"^\d{4}-\d{2}-\d{2}$"
+DAY_PATTERN = r"^\d{4}-\d{2}-\d{2}$"
 
 
 class NormalizeOptions(StageOptions):
@@ -18,26 +18,26 @@ class NormalizeOptions(StageOptions):
     strip: float
     """Pointing Declination of the strip, degrees."""
     strip_tolerance: float = Field(default=0.5, gt=0)
-    """Observations that pointed this near to it belong to the strip, degrees."""
-    first_day: str | None = Field(default=None, pattern=DAY)
-    """Use observations from this UTC day on, YYYY-MM-DD."""
-    last_day: str | None = Field(default=None, pattern=DAY)
-    """Use observations up to this UTC day."""
+    """Observations that pointed within this of it belong to the strip, degrees."""
+    first_day: str | None = Field(default=None, pattern=DAY_PATTERN)
+    """First UTC day to use, YYYY-MM-DD."""
+    last_day: str | None = Field(default=None, pattern=DAY_PATTERN)
+    """Last UTC day to use, YYYY-MM-DD."""
     reference_snr: float = Field(default=50.0, gt=0)
-    """Reference sources have at least this median signal-to-noise ratio."""
+    """Minimum median signal-to-noise ratio of a reference source."""
     max_references: int = Field(default=20, ge=3)
-    """Reference sources a field at most; they are chosen bright and spread."""
+    """Maximum number of reference sources per field; bright ones, spread over the field."""
     gradient: bool = False
     """Fit a plane over the field instead of one factor, where at least 8 references are left."""
     systematic: float | None = Field(default=None, ge=0, lt=1)
-    """1 sigma of errors that grow with flux, a fraction; measured from the references if not given."""
+    """1 sigma of errors that grow with flux, a fraction; default: measured from the references."""
     detection_snr: float = Field(default=5.0, gt=0)
-    """Below this signal-to-noise ratio an epoch's flux is marked as an upper limit."""
+    """An epoch's flux with a lower signal-to-noise ratio is marked as an upper limit."""
 
 
 STAGE = StageSpec(
     name="normalize",
     options=NormalizeOptions,
-    resolver="contimg_normalize.inputs:photometry_objects",
+    resolver="contimg_normalize.inputs:find_photometry",
     resources=Resources(deadline_s=1800, memory_mi=4096, scratch_mi=512),
 )

@@ -1,34 +1,32 @@
-"""The flux scale of an epoch from the ratios of reference sources to their baselines."""
+"""The flux scale of an epoch, from the ratios of reference sources to their baselines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contimg.astro.constants import MAD_TO_SIGMA
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from contimg_normalize.epochs import Bools, Floats
 
 BASELINE_EPOCHS = 10
-CLIP = 3.0
+CLIP_SIGMA = 3.0
 MEDIAN_LOSS = 1.2533
-"""sqrt(π/2): error of a median over that of a mean, Gaussian errors."""
-FEWEST = 3
+"""sqrt(π/2): error of a median over that of a mean, for Gaussian errors."""
+MIN_REFERENCES = 3
 """References that an epoch needs."""
-FEWEST_FOR_MAD = 8
-FEWEST_FOR_GRADIENT = 8
-"""References that a plane needs: three numbers and enough left to judge them."""
+MIN_REFERENCES_FOR_MAD = 8
+MIN_REFERENCES_FOR_GRADIENT = 8
+"""References that a plane needs: it has three parameters, and the others show how well it fits."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """The flux scale of one epoch: a plane over the field, flat unless a gradient was asked for."""
+@dataclass(frozen=True, kw_only=True)
+class EpochScale:
+    """The flux scale of one epoch: a plane over the field, flat unless a gradient was fitted."""
 
     plane: Floats
-    """Shape (3,): the factor at the field's middle and its change a degree east and north; NaN with too few references."""
+    """Shape (3,): the factor at the middle of the field and its change per degree east and north.
+    NaN with too few references."""
     covariance: Floats
     """Shape (3, 3)."""
     used: Bools
@@ -43,83 +41,73 @@ class Scale:
         return np.asarray(np.tensordot(self.plane, basis, 1)), np.sqrt(np.maximum(variance, 0.0))
 
 
-def baselines(flux: Floats) -> tuple[Floats, Floats]:
-    """Return the median of each source's first ten good epochs, and 1.4826 × their MAD; shape (n,).
-
-    Parameters
-    ----------
-    flux
-        Shape (n, m), in the order of time; NaN where not good.
-    """
+def measure_baselines(flux: Floats) -> tuple[Floats, Floats]:
+    """Return the median of each source's first ten finite epochs, and 1.4826 × their MAD."""
     middle, spread = np.full(len(flux), np.nan), np.full(len(flux), np.nan)
     for i, row in enumerate(flux):
         first = row[np.isfinite(row)][:BASELINE_EPOCHS]
         if first.size:
-            middle[i] = np.median(first)
-            spread[i] = MAD_TO_SIGMA * np.median(np.abs(first - middle[i]))
+            middle[i], spread[i] = median_and_spread(first)
     return middle, spread
 
 
-def solve(ratio: Floats, east_deg: Floats, north_deg: Floats, *, gradient: bool) -> Scale:
-    """Return the scale of one epoch.
-
-    Parameters
-    ----------
-    ratio
-        R = F / baseline of each reference, shape (n,); NaN where it was not measured.
-    gradient
-        Fit a plane, if at least 8 references are left.
-
-    Notes
-    -----
-    One clip at 3 × 1.4826 MAD, which leaves more than half (repeated, it eats up a handful of references); the factor is the median, its error sqrt(π/2) s/√n, where s is 1.4826 MAD of the
-    ratios that are left, or their standard deviation if there are fewer than 8.
-    """
-    used = np.isfinite(ratio)
-    if used.sum() < FEWEST:
-        return Scale(np.full(3, np.nan), np.full((3, 3), np.nan), used, np.nan)
-    middle, spread = _middle(ratio[used])
-    if spread > 0:
-        used &= np.abs(ratio - middle) <= CLIP * spread
-    if gradient and used.sum() >= FEWEST_FOR_GRADIENT:
-        return _plane(ratio, east_deg, north_deg, used)
-    middle, spread = _middle(ratio[used])
-    # The references' errors differ, and the median follows the good ones: so does the MAD, but it is a poor guide for a few.
-    width = spread if used.sum() >= FEWEST_FOR_MAD else float(np.std(ratio[used], ddof=1))
-    error = MEDIAN_LOSS * width / np.sqrt(used.sum())
-    return Scale(np.array([middle, 0.0, 0.0]), np.diag([error**2, 0.0, 0.0]), used, spread)
-
-
-def leave_one_out(
+def solve_epoch(
     ratio: Floats, east_deg: Floats, north_deg: Floats, *, gradient: bool
-) -> list[Scale]:
-    """Return the scale that each reference gets: from all the others."""
-    scales = []
-    for k in range(ratio.size):
-        others = ratio.copy()
+) -> EpochScale:
+    """Return the scale of one epoch from the ratios R = F / baseline of n references, or NaN.
+
+    Ratios are clipped once at 3 × 1.4826 MAD, which leaves more than half of them; repeated clips
+    can remove nearly all of a handful of references. The factor is the median, its error
+    sqrt(π/2) s/√n, where s is 1.4826 MAD of the ratios that are left, or their standard deviation
+    if there are fewer than 8. With `gradient`, 8 references or more are fitted by a plane.
+    """
+    used, cov = np.isfinite(ratio), np.full((3, 3), np.nan)
+    if used.sum() < MIN_REFERENCES:
+        return EpochScale(plane=np.full(3, np.nan), covariance=cov, used=used, scatter=np.nan)
+    middle, spread = median_and_spread(ratio[used])
+    if spread > 0:
+        used &= np.abs(ratio - middle) <= CLIP_SIGMA * spread
+    left = ratio[used]
+    if gradient and left.size >= MIN_REFERENCES_FOR_GRADIENT:
+        basis = np.stack([np.ones(left.size), east_deg[used], north_deg[used]], axis=1)
+        fitted, *_ = np.linalg.lstsq(basis, left, rcond=None)
+        rest = left - basis @ fitted
+        variance = float(rest @ rest) / (rest.size - basis.shape[1])
+        plane = np.asarray(fitted, np.float64)
+        cov = np.asarray(variance * np.linalg.inv(basis.T @ basis), np.float64)
+        _, spread = median_and_spread(rest)
+    else:
+        middle, spread = median_and_spread(left)
+        # The MAD follows the references with small errors, but is a poor estimate from a few.
+        few = left.size < MIN_REFERENCES_FOR_MAD
+        width = float(np.std(left, ddof=1)) if few else spread
+        error = MEDIAN_LOSS * width / np.sqrt(left.size)
+        plane, cov = np.array([middle, 0.0, 0.0]), np.diag([error**2, 0.0, 0.0])
+    return EpochScale(plane=plane, covariance=cov, used=used, scatter=spread)
+
+
+def scales_from_others(
+    flux: Floats, east_deg: Floats, north_deg: Floats, *, gradient: bool
+) -> tuple[Floats, Floats]:
+    """Return the factor that each reference gets from all others, and its error, shape (n, m)."""
+    ratio = flux / measure_baselines(flux)[0][:, None]
+    factor, factor_error = np.empty_like(flux), np.empty_like(flux)
+    for k, e in np.ndindex(flux.shape):
+        others = ratio[:, e].copy()
         others[k] = np.nan
-        scales.append(solve(others, east_deg, north_deg, gradient=gradient))
-    return scales
+        scale = solve_epoch(others, east_deg, north_deg, gradient=gradient)
+        factor[k, e], factor_error[k, e] = scale.at(east_deg[k], north_deg[k])
+    return factor, factor_error
 
 
-def normalised(
+def normalise(
     flux: Floats, error: Floats, factor: Floats, factor_error: Floats
 ) -> tuple[Floats, Floats]:
     """Return F/C and its error: σ² = (σ_raw/C)² + (F_raw σ_C/C²)²."""
     return flux / factor, np.hypot(error / factor, flux * factor_error / factor**2)
 
 
-def _middle(ratio: Floats) -> tuple[float, float]:
-    middle = float(np.median(ratio))
-    return middle, MAD_TO_SIGMA * float(np.median(np.abs(ratio - middle)))
-
-
-def _plane(ratio: Floats, east_deg: Floats, north_deg: Floats, used: Bools) -> Scale:
-    basis = np.stack([np.ones(int(used.sum())), east_deg[used], north_deg[used]], axis=1)
-    plane, *_ = np.linalg.lstsq(basis, ratio[used], rcond=None)
-    rest = ratio[used] - basis @ plane
-    variance = float(rest @ rest) / (rest.size - basis.shape[1])
-    covariance = variance * np.linalg.inv(basis.T @ basis)
-    return Scale(
-        np.asarray(plane, np.float64), np.asarray(covariance, np.float64), used, _middle(rest)[1]
-    )
+def median_and_spread(values: Floats) -> tuple[float, float]:
+    """Return the median and 1.4826 × the median absolute deviation."""
+    middle = float(np.median(values))
+    return middle, MAD_TO_SIGMA * float(np.median(np.abs(values - middle)))

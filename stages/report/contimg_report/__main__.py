@@ -1,13 +1,11 @@
-"""The executable contimg-report."""
-
-from __future__ import annotations
+"""The executable ``contimg-report``."""
 
 from contimg.runtime.contract import main as contract_main
 from contimg_report.options import STAGE
 
 
 def main() -> None:
-    """Run the stage and exit."""
+    """Run the stage."""
     contract_main(STAGE)
 
 

@@ -1,4 +1,4 @@
-"""What contimg-report may be asked."""
+"""Options of the report stage."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class ReportOptions(StageOptions):
     """Make one self-contained HTML page of a group, or of a run over epochs."""
 
     artifacts: ArtifactURIs = Field(min_length=1)
-    """URIs of the artifacts that the page shows: those of one group, or those of one run over epochs."""
+    """URIs of the artifacts of one group, or of one run over epochs; of any stages."""
     groups: ArtifactURIs = ()
-    """URIs of artifacts of the run's groups (of any stage), for the table of groups."""
+    """URIs of artifacts of a run's groups, of any stage, for the table of groups."""
 
 
 STAGE = StageSpec(

@@ -2,121 +2,94 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from contimg.astro.telescope import stations
-from contimg_report.figure import BLUE, INK, ORANGE, Picture, new, picture
-from contimg_report.words import percent
+from contimg.astro.constants import DAY_S
+from contimg.astro.telescope import SITE, stations
+from contimg_report.figure import BLUE, INK, ORANGE, Array, Picture, Style, finish, new_figure
+from contimg_report.formatting import percent
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-SUBBANDS = 16
-HIGH = 0.3
-"""Flagged fraction from which an antenna is worth naming."""
+MAX_QUIET_FRACTION = 0.3
+"""Antennas with a larger flagged fraction are listed by name."""
+EARTH_RADIUS_KM = 6371
 
 
-def over_frequency(flagging: dict[str, Any]) -> Picture:
+def draw_flags_over_frequency(flagging: dict[str, Any]) -> Picture:
     """Draw the flagged fraction of each channel."""
     fraction = 100 * np.array(flagging["channel_fraction"])
-    frequency = (
-        flagging["frequency_first_hz"] + flagging["channel_width_hz"] * np.arange(fraction.size)
-    ) / 1e6
-    figure, (axes,) = new(2.4)
+    offset_hz = flagging["channel_width_hz"] * np.arange(fraction.size)
+    frequency = (flagging["frequency_first_hz"] + offset_hz) / 1e6
+    figure, (axes,) = new_figure(2.4)
     axes.step(frequency, fraction, where="mid", color=BLUE)
     axes.fill_between(frequency, fraction, step="mid", color=BLUE, alpha=0.25)
-    axes.set(
-        xlabel="Frequency (MHz)",
-        ylabel="Flagged (%)",
-        ylim=(0, _top(fraction)),
-        xlim=(frequency[0], frequency[-1]),
-    )
+    axes.set(xlabel="Frequency (MHz)", xlim=(frequency[0], frequency[-1]))
+    axes.set(ylabel="Flagged (%)", ylim=(0, axis_top(fraction)))
     worst = int(np.argmax(fraction))
-    alt = f"Flagged fraction against frequency: median {np.median(fraction):.2f} %, most {fraction[worst]:.1f} % at {frequency[worst]:.1f} MHz."
-    return picture(
-        figure, "flag-frequency", alt, "Flagged fraction of the cross-correlations in each channel."
-    )
+    most = f"most {fraction[worst]:.1f} % at {frequency[worst]:.1f} MHz"
+    alt = f"Flagged fraction against frequency: median {np.median(fraction):.2f} %, {most}."
+    caption = "Flagged fraction of the cross-correlations in each channel."
+    return finish(figure, "flag-frequency", alt, caption)
 
 
-def over_time(flagging: dict[str, Any]) -> Picture:
+def draw_flags_over_time(flagging: dict[str, Any]) -> Picture:
     """Draw the flagged fraction of each integration."""
     fraction = 100 * np.array(flagging["integration_fraction"])
-    seconds = 86400 * (np.array(flagging["integration_mjd"]) - flagging["integration_mjd"][0])
+    seconds = DAY_S * (np.array(flagging["integration_mjd"]) - flagging["integration_mjd"][0])
     width = 0.8 * (seconds[1] - seconds[0] if seconds.size > 1 else 1.0)
-    figure, (axes,) = new(2.4)
+    figure, (axes,) = new_figure(2.4)
     axes.bar(seconds, fraction, width=width, color=BLUE, alpha=0.7)
-    axes.set(
-        xlabel="Seconds after the first integration", ylabel="Flagged (%)", ylim=(0, _top(fraction))
-    )
-    alt = f"Flagged fraction of each of {fraction.size} integrations: from {fraction.min():.2f} to {fraction.max():.2f} %."
-    return picture(
-        figure, "flag-time", alt, "Flagged fraction of the cross-correlations in each integration."
-    )
+    axes.set(xlabel="Seconds after the first integration")
+    axes.set(ylabel="Flagged (%)", ylim=(0, axis_top(fraction)))
+    span = f"from {fraction.min():.2f} to {fraction.max():.2f} %"
+    alt = f"Flagged fraction of each of {fraction.size} integrations: {span}."
+    caption = "Flagged fraction of the cross-correlations in each integration."
+    return finish(figure, "flag-time", alt, caption)
 
 
-def over_array(flagging: dict[str, Any]) -> Picture:
-    """Draw the array, each station coloured by what it lost."""
+def draw_flags_over_array(flagging: dict[str, Any]) -> Picture:
+    """Draw the array, each station coloured by its flagged fraction; dead ones have a ring."""
     places = stations()
     where = {str(number): k for k, number in enumerate(places.number)}
     known = [item for item in flagging["antennas"] if item["name"] in where]
     index = np.array([where[item["name"]] for item in known], int)
-    east = np.radians(places.lon_deg - np.median(places.lon_deg)) * np.cos(np.radians(37.2)) * 6371
-    north = np.radians(places.lat_deg - np.median(places.lat_deg)) * 6371
+    scale = EARTH_RADIUS_KM * np.cos(np.radians(SITE.lat_deg))
+    east = scale * np.radians(places.lon_deg - np.median(places.lon_deg))
+    north = EARTH_RADIUS_KM * np.radians(places.lat_deg - np.median(places.lat_deg))
     lost = np.array([100 * float(np.mean(item["fraction"])) for item in known])
-    figure, (axes,) = new(4.0, bar="right")
-    shown = axes.scatter(
-        east[index],
-        north[index],
-        c=lost,
-        cmap="cividis",
-        vmin=0,
-        vmax=_top(lost),
-        s=16,
-        edgecolors=INK,
-        linewidths=0.4,
-    )
+    figure, (axes,) = new_figure(4.0, bar="right")
+    colours: Style = {"c": lost, "cmap": "cividis", "vmin": 0, "vmax": axis_top(lost)}
+    shown = axes.scatter(east[index], north[index], s=16, edgecolors=INK, linewidths=0.4, **colours)
     axes.set(xlabel="East (km)", ylabel="North (km)", aspect="equal")
     figure.colorbar(shown, ax=axes, label="Flagged (%)", fraction=0.045, pad=0.03)
     dead = [item["name"] for item in known if item["dead"]]
-    _ring(axes, [(east[where[name]], north[where[name]], name) for name in dead])
+    ring: Style = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.5}
+    label: Style = {"xytext": (6, 4), "textcoords": "offset points", "fontsize": 8}
+    for name in dead:
+        place = east[where[name]], north[where[name]]
+        axes.plot(*place, "o", markeredgecolor=ORANGE, **ring)
+        axes.annotate(name, place, color=ORANGE, **label)
     text = f"dead: {', '.join(dead)}" if dead else "none dead"
-    alt = f"Map of {len(known)} antennas coloured by flagged fraction, from {lost.min():.1f} to {lost.max():.1f} %; {text}."
-    return picture(
-        figure, "flag-array", alt, f"Health of the {len(known)} antennas on the ground ({text})."
-    )
+    span = f"from {lost.min():.1f} to {lost.max():.1f} %"
+    alt = f"Map of {len(known)} antennas coloured by flagged fraction, {span}; {text}."
+    caption = f"Flagged fraction of the {len(known)} antennas on the ground ({text})."
+    return finish(figure, "flag-array", alt, caption)
 
 
-def bad_antennas(flagging: dict[str, Any]) -> list[dict[str, str]]:
-    """Return rows for the antennas that are dead or lost much."""
-    rows = [item for item in flagging["antennas"] if item["dead"] or max(item["fraction"]) > HIGH]
-    rows.sort(key=lambda item: -max(item["fraction"]))
+def bad_antenna_rows(flagging: dict[str, Any]) -> list[dict[str, str]]:
+    """Return table rows of the antennas that are dead or lost much, the worst first."""
+    rows = [a for a in flagging["antennas"] if a["dead"] or max(a["fraction"]) > MAX_QUIET_FRACTION]
     return [
         {
             "name": item["name"],
             "dead": ", ".join(item["dead"]) or "–",
             "fraction": " / ".join(percent(f) for f in item["fraction"]),
         }
-        for item in rows
+        for item in sorted(rows, key=lambda item: -max(item["fraction"]))
     ]
 
 
-def _ring(axes: Axes, dead: list[tuple[float, float, str]]) -> None:
-    for x, y, name in dead:
-        axes.plot(
-            x,
-            y,
-            "o",
-            markersize=8,
-            markerfacecolor="none",
-            markeredgecolor=ORANGE,
-            markeredgewidth=1.5,
-        )
-        axes.annotate(
-            name, (x, y), xytext=(6, 4), textcoords="offset points", color=ORANGE, fontsize=8
-        )
-
-
-def _top(percentages: np.ndarray[Any, Any]) -> float:
+def axis_top(percentages: Array) -> float:
+    """Return the upper end of an axis of percentages."""
     return max(1.0, 1.1 * float(np.max(percentages, initial=0.0)))

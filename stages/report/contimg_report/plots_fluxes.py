@@ -2,112 +2,85 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
+import pyarrow as pa
 
 from contimg.astro.constants import MAD_TO_SIGMA
-from contimg_report.figure import BLUE, INK, ORANGE, Picture, new, picture, plain
-from contimg_report.material import column
-from contimg_report.words import number
+from contimg_report.artifacts import Array, column
+from contimg_report.figure import BLUE, INK, ORANGE, Picture, finish, label_plainly, new_figure
+from contimg_report.formatting import number
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-BRIGHT_SNR = 20.0
-"""Fainter sources tell noise from the flux scale no better."""
-SHOWN = 15
-"""Rows of the table of sources."""
+MIN_SNR = 20.0
+"""Noise dominates the flux ratio of fainter sources."""
+TABLE_ROWS = 15
 
 
-def pictures(table: pa.Table) -> list[Picture]:
+def draw_fluxes(table: pa.Table) -> list[Picture]:
     """Draw the flux ratio and the offsets, if there are bright single sources."""
     ratio, snr = column(table, "flux_ratio"), column(table, "snr")
-    good = np.isfinite(ratio) & (snr >= BRIGHT_SNR) & (column(table, "blend") == 1)
+    good = np.isfinite(ratio) & (snr >= MIN_SNR) & (column(table, "blend") == 1)
     if not good.any():
         return []
-    made = [_ratio(ratio[good], column(table, "catalogue_flux")[good])]
+    pictures = [draw_flux_ratio(ratio[good], column(table, "catalogue_flux")[good])]
     east, north = column(table, "ra_offset"), column(table, "dec_offset")
-    placed = np.isfinite(east) & np.isfinite(north)
-    if placed.any():
-        made.append(_offsets(east[placed], north[placed]))
-    return made
+    measured = np.isfinite(east) & np.isfinite(north)
+    if measured.any():
+        pictures.append(draw_offsets(east[measured], north[measured]))
+    return pictures
 
 
-def _ratio(ratio: np.ndarray[Any, Any], catalogue_mjy: np.ndarray[Any, Any]) -> Picture:
+def draw_flux_ratio(ratio: Array, catalogue_mjy: Array) -> Picture:
+    """Draw our peak flux over that of the catalogue."""
     median = float(np.median(ratio))
     scatter = MAD_TO_SIGMA * float(np.median(np.abs(ratio - median)))
-    figure, (axes,) = new(3.0)
+    figure, (axes,) = new_figure(3.0)
     axes.axhspan(median - scatter, median + scatter, color=BLUE, alpha=0.15, linewidth=0)
     axes.axhline(median, color=BLUE)
     axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    axes.plot(catalogue_mjy, ratio, "o", color=BLUE, markersize=3.5, alpha=0.8)
+    axes.plot(catalogue_mjy, ratio, "o", color=BLUE, alpha=0.8)
     reach = max(0.2, float(np.quantile(np.abs(ratio - 1), 0.98)) * 1.2)
-    axes.set(
-        xscale="log",
-        xlabel="Catalogue flux (mJy)",
-        ylabel="Our peak / catalogue",
-        ylim=(1 - reach, 1 + reach),
-    )
-    plain(axes.xaxis)
-    alt = f"Flux ratio to the catalogue of {ratio.size} bright single sources: median {median:.3f}, scatter {scatter:.3f} (1.4826 MAD)."
-    return picture(
-        figure,
-        "flux-ratio",
-        alt,
-        f"Flux ratio to NVSS, {ratio.size} sources: median {median:.3f}, scatter {scatter:.3f} (band).",
-    )
+    axes.set(xscale="log", xlabel="Catalogue flux (mJy)")
+    axes.set(ylabel="Our peak / catalogue", ylim=(1 - reach, 1 + reach))
+    label_plainly(axes.xaxis)
+    text = f"median {median:.3f}, scatter {scatter:.3f}"
+    alt = f"Flux ratio to the catalogue of {ratio.size} bright single sources: {text} (1.4826 MAD)."
+    caption = f"Flux ratio to NVSS, {ratio.size} sources: {text} (band)."
+    return finish(figure, "flux-ratio", alt, caption)
 
 
-def _offsets(east: np.ndarray[Any, Any], north: np.ndarray[Any, Any]) -> Picture:
-    middle = float(np.median(east)), float(np.median(north))
-    size = float(np.median(np.hypot(east, north)))
-    reach = max(2.0, 1.1 * float(np.quantile(np.hypot(east, north), 0.98)))
-    figure, (axes,) = new(3.4)
+def draw_offsets(east: Array, north: Array) -> Picture:
+    """Draw our positions against those of the catalogue, arcsec."""
+    distance, x, y = np.hypot(east, north), float(np.median(east)), float(np.median(north))
+    reach = max(2.0, 1.1 * float(np.quantile(distance, 0.98)))
+    figure, (axes,) = new_figure(3.4)
     axes.axhline(0, color=INK, linewidth=0.6)
     axes.axvline(0, color=INK, linewidth=0.6)
-    axes.plot(east, north, "o", color=BLUE, markersize=3.5, alpha=0.8)
-    axes.plot(*middle, "+", color=ORANGE, markersize=14, markeredgewidth=2)
-    axes.set(
-        xlabel="East offset (arcsec)",
-        ylabel="North offset (arcsec)",
-        aspect="equal",
-        xlim=(reach, -reach),
-        ylim=(-reach, reach),
-    )
-    text = f"{east.size} sources: median ({middle[0]:+.2f}″, {middle[1]:+.2f}″), median distance {size:.2f}″"
-    return picture(
-        figure,
-        "offsets",
-        f"Positions against the catalogue, {text}.",
-        f"Positions against NVSS, {text}. The cross is the median.",
+    axes.plot(east, north, "o", color=BLUE, alpha=0.8)
+    axes.plot(x, y, "+", color=ORANGE, markersize=14, markeredgewidth=2)
+    axes.set(xlabel="East offset (arcsec)", ylabel="North offset (arcsec)", aspect="equal")
+    axes.set(xlim=(reach, -reach), ylim=(-reach, reach))
+    text = f"{east.size} sources: median ({x:+.2f}″, {y:+.2f}″), "
+    text += f"median distance {float(np.median(distance)):.2f}″"
+    alt = f"Positions against the catalogue, {text}."
+    return finish(
+        figure, "offsets", alt, f"Positions against NVSS, {text}. The cross is the median."
     )
 
 
-def brightest(table: pa.Table) -> list[dict[str, str]]:
-    """Return rows for the brightest sources."""
-    columns = {
-        name: column(table, name)
-        for name in (
-            "source",
-            "flux_forced",
-            "flux_peak_err",
-            "snr",
-            "beam",
-            "catalogue_flux",
-            "flux_ratio",
-        )
+def brightest_rows(table: pa.Table) -> list[dict[str, str]]:
+    """Return table rows of the brightest sources."""
+    shown = {
+        "flux": ("flux_forced", 1),
+        "error": ("flux_peak_err", 1),
+        "snr": ("snr", 0),
+        "beam": ("beam", 2),
+        "catalogue": ("catalogue_flux", 1),
+        "ratio": ("flux_ratio", 3),
     }
-    order = np.argsort(-columns["flux_forced"])[:SHOWN]
+    order = np.argsort(-column(table, "flux_forced"))[:TABLE_ROWS]
+    values = {key: (column(table, name), digits) for key, (name, digits) in shown.items()}
     return [
-        {
-            "source": str(columns["source"][k]),
-            "flux": number(columns["flux_forced"][k], 1),
-            "error": number(columns["flux_peak_err"][k], 1),
-            "snr": number(columns["snr"][k], 0),
-            "beam": number(columns["beam"][k]),
-            "catalogue": number(columns["catalogue_flux"][k], 1),
-            "ratio": number(columns["flux_ratio"][k], 3),
-        }
+        {"source": table["source"][int(k)].as_py()}
+        | {key: number(column_[k], digits) for key, (column_, digits) in values.items()}
         for k in order
     ]

@@ -1,218 +1,146 @@
-"""Figures of a run: the flux scale of each epoch, how variable the sources are, and light curves."""
+"""Figures of a run: the flux scale of each epoch, how variable sources are, and light curves."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from contimg_report.figure import BLUE, GREEN, INK, ORANGE, PINK, Picture, new, picture
-from contimg_report.material import column
-from contimg_report.words import number, utc
+from contimg_report.artifacts import Array, column
+from contimg_report.figure import BLUE, GREEN, INK, ORANGE, PINK, Picture, Style, finish, new_figure
+from contimg_report.formatting import number, utc
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from matplotlib.axes import Axes
+COLOURS, MARKERS = (BLUE, ORANGE, GREEN, PINK), "os^D"
+VARIABLE_CURVES, REFERENCE_CURVES = 6, 2
+"""Light curves beside the candidates': the most variable others, and the brightest references."""
+MIN_SHOWN = 1e-3
+"""Lower limit of η and V on their logarithmic axes."""
+WIDE = 1.4
+"""Largest size of a figure that stands alone."""
+MIN_JANSKY_MJY = 5000.0
+"""Brighter light curves are drawn in Jy, because five digits do not fit."""
 
-COLOURS, MARKS = (BLUE, ORANGE, GREEN, PINK), "os^D"
-VARIABLE_SHOWN, STEADY_SHOWN = 6, 2
-"""Light curves beside the candidates': the most variable other sources, and the brightest references."""
-EPSILON, LARGE, JANSKY_FROM = 1e-3, 1.4, 5000.0
-Rows = list[dict[str, Any]]
 
-
-def factors(table: pa.Table) -> list[Picture]:
+def draw_factors(table: pa.Table) -> list[Picture]:
     """Draw the normalisation factor of each epoch and field."""
     mjd, factor, error = (column(table, name) for name in ("mjd", "factor", "factor_err"))
     field = column(table, "field")
     names = sorted(set(field.tolist()))
     start = float(np.floor(np.min(mjd)))
-    figure, (axes,) = new(3.0)
+    figure, (axes,) = new_figure(3.0)
     axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
     for k, name in enumerate(names):
-        mine = field == name
-        style = {
-            "fmt": MARKS[k % len(MARKS)],
-            "color": COLOURS[k % len(COLOURS)],
-            "markersize": 3.5,
-            "linewidth": 0.8,
-        }
-        axes.errorbar(mjd[mine] - start, factor[mine], error[mine], label=name, **style)  # type: ignore[arg-type]
+        mine, fmt = field == name, MARKERS[k % len(MARKERS)]
+        style: Style = {"color": COLOURS[k % len(COLOURS)], "linewidth": 0.8, "fmt": fmt}
+        axes.errorbar(mjd[mine] - start, factor[mine], error[mine], label=name, **style)
     axes.set(xlabel=f"MJD − {start:.0f} (days)", ylabel="Factor C")
     if len(names) > 1:
         axes.legend(title="Field")
     good = factor[np.isfinite(factor)]
     scatter = float(np.std(good, ddof=1)) if good.size > 1 else 0.0
-    text = (
-        f"{len(mjd)} epochs, median {np.median(good):.3f}, scatter {100 * scatter:.1f} %"
-        if good.size
-        else "no epoch has one"
-    )
-    return [
-        picture(
-            figure,
-            "factors",
-            f"Normalisation factor of each epoch: {text}.",
-            f"Normalisation factor of each epoch ({text}).",
-            largest=LARGE,
-        )
-    ]
+    text = "no epoch has a factor"
+    if good.size:
+        text = f"{len(mjd)} epochs, median {np.median(good):.3f}, scatter {100 * scatter:.1f} %"
+    label = "Normalisation factor of each epoch"
+    return [finish(figure, "factors", f"{label}: {text}.", f"{label} ({text}).", largest=WIDE)]
 
 
-def eta_v(stats: pa.Table) -> list[Picture]:
+def draw_eta_v(stats: pa.Table) -> list[Picture]:
     """Draw the reduced chi-square against the modulation index of every source."""
     eta, modulation = column(stats, "eta_peak"), column(stats, "v_peak")
-    candidate, reference = (
-        column(stats, "ese_candidate").astype(bool),
-        column(stats, "reference").astype(bool),
-    )
+    candidate = column(stats, "ese_candidate").astype(bool)
+    reference = column(stats, "reference").astype(bool)
     good = np.isfinite(eta) & np.isfinite(modulation)
     if not good.any():
         return []
-    figure, (axes,) = new(3.0)
-    kinds = (
+    figure, (axes,) = new_figure(3.0)
+    for label, mine, colour, marker, size in (
         ("other sources", good & ~candidate & ~reference, BLUE, "o", 3.0),
         ("references", good & reference, GREEN, "s", 3.5),
         ("ESE candidates", good & candidate, ORANGE, "*", 12.0),
-    )
-    for label, mine, colour, mark, size in kinds:
-        x, y = np.maximum(eta[mine], EPSILON), np.maximum(modulation[mine], EPSILON)
-        axes.plot(
-            x,
-            y,
-            mark,
-            color=colour,
-            markersize=size,
-            label=f"{label} ({mine.sum()})",
-            alpha=0.85,
-            linestyle="none",
-        )
+    ):
+        x, y = np.maximum(eta[mine], MIN_SHOWN), np.maximum(modulation[mine], MIN_SHOWN)
+        name = f"{label} ({mine.sum()})"
+        axes.plot(x, y, marker, color=colour, markersize=size, label=name, alpha=0.85)
     axes.axvline(1, color=INK, linewidth=0.8, linestyle=":")
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="η (reduced χ² about the mean)",
-        ylabel="V (scatter / mean)",
-    )
+    axes.set(xscale="log", xlabel="η (reduced χ² about the mean)")
+    axes.set(yscale="log", ylabel="V (scatter / mean)")
     axes.legend(loc="best")
     names = ", ".join(column(stats, "source")[candidate].tolist()) or "none"
-    alt = f"Variability of {int(good.sum())} sources, eta against V; median eta {np.median(eta[good]):.2f}. Candidates: {names}."
-    return [
-        picture(
-            figure,
-            "eta-v",
-            alt,
-            "η–V: sources that vary lie to the upper right; the dotted line is noise alone.",
-            largest=LARGE,
-        )
-    ]
+    alt = f"Variability of {int(good.sum())} sources, eta against V; "
+    alt += f"median eta {np.median(eta[good]):.2f}. Candidates: {names}."
+    caption = "η–V: sources that vary lie to the upper right; the dotted line is noise alone."
+    return [finish(figure, "eta-v", alt, caption, largest=WIDE)]
 
 
-def light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture], list[Picture]]:
-    """Draw the candidates' light curves, and those of the most variable and the steadiest of the rest."""
-    name, eta = column(stats, "source"), np.nan_to_num(column(stats, "eta_peak"))
-    candidate, reference = (
-        column(stats, "ese_candidate").astype(bool),
-        column(stats, "reference").astype(bool),
-    )
-    found = np.flatnonzero(candidate)
+def draw_light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture], list[Picture]]:
+    """Draw the candidates' light curves, and those of the most variable others and references."""
+    eta, flux = np.nan_to_num(column(stats, "eta_peak")), column(stats, "flux_mean")
+    candidate = column(stats, "ese_candidate").astype(bool)
     rest = np.flatnonzero(~candidate)
-    variable = rest[np.argsort(-eta[rest], kind="stable")][:VARIABLE_SHOWN]
-    steady = np.setdiff1d(np.flatnonzero(reference & ~candidate), variable)
-    steady = steady[np.argsort(-column(stats, "flux_mean")[steady], kind="stable")][:STEADY_SHOWN]
-    arrays = {
-        one: column(curves, one)
-        for one in ("source", "mjd", "flux", "flux_err", "upper_limit", "model")
-    }
+    variable = rest[np.argsort(-eta[rest], kind="stable")][:VARIABLE_CURVES]
+    references = np.flatnonzero(column(stats, "reference").astype(bool) & ~candidate)
+    steady = np.setdiff1d(references, variable)
+    steady = steady[np.argsort(-flux[steady], kind="stable")][:REFERENCE_CURVES]
+    names = ("source", "mjd", "flux", "flux_err", "upper_limit", "model")
+    arrays = {name: column(curves, name) for name in names}
+    drawn: tuple[list[Picture], list[Picture]] = ([], [])
+    for where, indices, kind in (
+        (drawn[0], np.flatnonzero(candidate), "candidate"),
+        (drawn[1], variable, "most variable"),
+        (drawn[1], steady, "reference"),
+    ):
+        for k in indices:
+            text = f"{kind}, η {eta[k]:.1f}"
+            largest = WIDE if kind == "candidate" else 1.0
+            source = stats["source"][int(k)].as_py()
+            where.append(draw_light_curve(arrays, source, text, f"curve-{k}", largest))
+    return drawn
 
-    def draw(indices: np.ndarray[Any, Any], kind: str, largest: float = 1.0) -> list[Picture]:
-        return [
-            _light_curve(arrays, str(name[k]), f"{kind}, η {eta[k]:.1f}", f"curve-{k}", largest)
-            for k in indices
-        ]
 
-    return draw(found, "candidate", LARGE), draw(variable, "most variable") + draw(
-        steady, "reference"
-    )
-
-
-def _light_curve(
-    arrays: dict[str, np.ndarray[Any, Any]], source: str, kind: str, name: str, largest: float
+def draw_light_curve(
+    arrays: dict[str, Array], source: str, kind: str, name: str, largest: float
 ) -> Picture:
+    """Draw one light curve with its upper limits and, if there is one, the fitted lens."""
     mine = arrays["source"] == source
-    mjd, flux, error, model = (arrays[one][mine] for one in ("mjd", "flux", "flux_err", "model"))
-    limit = arrays["upper_limit"][mine].astype(bool)
+    mjd, flux, error, model = (arrays[key][mine] for key in ("mjd", "flux", "flux_err", "model"))
+    limit, fitted = arrays["upper_limit"][mine].astype(bool), np.isfinite(model)
     start = float(np.floor(np.min(arrays["mjd"])))
-    part, unit = (
-        (1e-3, "Jy") if np.median(flux) > JANSKY_FROM else (1.0, "mJy")
-    )  # five digits have no room
-    figure, (axes,) = new(2.5)
-    axes.errorbar(
-        mjd[~limit] - start,
-        part * flux[~limit],
-        part * error[~limit],
-        fmt="o",
-        color=BLUE,
-        markersize=3.5,
-        linewidth=0.9,
-    )
-    _limits(axes, mjd[limit] - start, part * (np.maximum(flux[limit], 0) + 3 * error[limit]))
-    fitted = np.isfinite(model)
+    days = mjd - start
+    scale, unit = (1e-3, "Jy") if np.median(flux) > MIN_JANSKY_MJY else (1.0, "mJy")
+    figure, (axes,) = new_figure(2.5)
+    style: Style = {"color": BLUE, "linewidth": 0.9}
+    axes.errorbar(days[~limit], scale * flux[~limit], scale * error[~limit], fmt="o", **style)
+    if limit.any():  # as arrows that point down
+        level = scale * (np.maximum(flux[limit], 0) + 3 * error[limit])
+        style |= {"yerr": 0.12 * level, "uplims": True, "capsize": 2, "fmt": "none"}
+        axes.errorbar(days[limit], level, **style)
     if fitted.any():
-        axes.plot(
-            mjd[fitted] - start,
-            part * model[fitted],
-            color=ORANGE,
-            linewidth=1.5,
-            label="plasma lens, fitted",
-        )
+        lens: Style = {"color": ORANGE, "linewidth": 1.5, "label": "plasma lens, fitted"}
+        axes.plot(days[fitted], scale * model[fitted], **lens)
         axes.legend()
     axes.set(xlabel=f"MJD − {start:.0f} (days)", ylabel=f"Flux ({unit}/beam)", title=source)
-    text = f"{source} ({kind}): {mine.sum()} epochs, {limit.sum()} upper limits, from {flux.min():.1f} to {flux.max():.1f} mJy per beam"
-    return picture(figure, name, f"Light curve of {text}.", f"{source}: {kind}.", largest=largest)
+    counts = f"{mine.sum()} epochs, {limit.sum()} upper limits"
+    span = f"from {flux.min():.1f} to {flux.max():.1f} mJy per beam"
+    alt = f"Light curve of {source} ({kind}): {counts}, {span}."
+    return finish(figure, name, alt, f"{source}: {kind}.", largest=largest)
 
 
-def _limits(axes: Axes, days: np.ndarray[Any, Any], level: np.ndarray[Any, Any]) -> None:
-    """Draw upper limits as arrows that point down."""
-    if days.size:
-        axes.errorbar(
-            days,
-            level,
-            yerr=0.12 * level,
-            uplims=True,
-            fmt="none",
-            color=BLUE,
-            linewidth=0.9,
-            capsize=2,
-        )
-
-
-def candidate_rows(table: pa.Table) -> Rows:
+def candidate_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows of the table of candidates, most convincing first."""
-    names = (
-        "source",
-        "ese_score",
-        "ese_evidence",
-        "ese_tau",
-        "ese_amplitude",
-        "n_epochs",
-        "lens_mjd",
-        "lens_depth",
-        "flux_quiescent",
-    )
-    columns = {name: column(table, name) for name in names}
-    order = np.argsort(-columns["ese_evidence"], kind="stable")
+    rows = sorted(table.to_pylist(), key=lambda row: -row["ese_evidence"])
     return [
         {
-            "source": str(columns["source"][k]),
-            "score": number(columns["ese_score"][k]),
-            "evidence": number(columns["ese_evidence"][k], 1),
-            "tau": number(columns["ese_tau"][k], 0),
-            "amplitude": number(columns["ese_amplitude"][k]),
-            "epochs": f"{columns['n_epochs'][k]:.0f}",
-            "when": utc(float(columns["lens_mjd"][k]))[:10],
-            "depth": number(100 * columns["lens_depth"][k], 0),
-            "flux": number(columns["flux_quiescent"][k], 1),
+            "source": row["source"],
+            "score": number(row["ese_score"]),
+            "evidence": number(row["ese_evidence"], 1),
+            "tau": number(row["ese_tau"], 0),
+            "amplitude": number(row["ese_amplitude"]),
+            "epochs": row["n_epochs"],
+            "when": utc(row["lens_mjd"])[:10],
+            "depth": number(100 * row["lens_depth"], 0),
+            "flux": number(row["flux_quiescent"], 1),
         }
-        for k in order
+        for row in rows
     ]

@@ -1,10 +1,12 @@
 """The one module of light-curve statistics: arrays in, numbers out.
 
-Everywhere `flux` and `error` have shape (N,), one element an epoch, in one unit; `error` is 1 sigma.
+Everywhere `flux` and `error` have shape (N,), one element per epoch, in one unit; `error` is
+1 sigma.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,17 @@ Floats = NDArray[np.float64]
 SIGNIFICANT_VS = 4.3
 SIGNIFICANT_M = 0.26
 """Mooley et al. 2016, ApJ 818, 105: a pair of epochs is variable above both."""
+MIN_DURATION_DAYS, MAX_DURATION_DAYS = 14.0, 180.0
+MIN_AMPLITUDE, MAX_AMPLITUDE = 0.2, 2.0
+"""Peak to trough, a fraction of the mean flux: a lens moves flux in time and keeps its mean."""
+PART_WEIGHTS = (0.2, 0.4, 0.4)
+"""Of symmetry, duration and amplitude: a score above 0.6 needs both duration and amplitude."""
+EXCURSION_SIGMA = 3.0
+EXCURSION_FRACTION = 0.25
+"""Epochs of the excursion differ from the median by 3 sigma and this much of the largest offset."""
+MAX_QUIET_EPOCHS = 2
+"""As many quiet epochs in a row do not end an excursion: the flux crosses the median from spike to
+dip."""
 
 
 def weighted_mean(flux: Floats, error: Floats) -> tuple[float, float]:
@@ -28,8 +41,9 @@ def eta(flux: Floats, error: Floats) -> float:
 
     Notes
     -----
-    1 for noise alone. Swinbank et al. 2015, A&C 11, 25: η = N/(N − 1) (⟨wF²⟩ − ⟨wF⟩²/⟨w⟩). It is summed about the mean, because
-    the difference of the two means cancels at high S/N; the two forms are equal. This is also χ²_ν.
+    1 for noise alone. Swinbank et al. 2015, A&C 11, 25: η = N/(N − 1) (⟨wF²⟩ − ⟨wF⟩²/⟨w⟩). The two
+    forms are equal; this one is summed about the mean, because the difference of the two means
+    cancels at high S/N.
     """
     if flux.size < 2:  # noqa: PLR2004 - a variance
         return float("nan")
@@ -41,11 +55,8 @@ def p_constant(flux: Floats, error: Floats) -> float:
     """Return the probability that noise alone makes η as large or larger; NaN for one epoch."""
     from scipy.special import chdtrc
 
-    return (
-        float(chdtrc(flux.size - 1, eta(flux, error) * (flux.size - 1)))
-        if flux.size > 1
-        else float("nan")
-    )
+    n = flux.size - 1
+    return float(chdtrc(n, eta(flux, error) * n)) if n > 0 else float("nan")
 
 
 def modulation(flux: Floats) -> float:
@@ -53,45 +64,38 @@ def modulation(flux: Floats) -> float:
     return float(np.std(flux, ddof=1) / np.mean(flux)) if flux.size > 1 else float("nan")
 
 
-def pair_vs(flux: Floats, error: Floats) -> Floats:
-    """Return Vs = (F_i − F_j)/√(σ_i² + σ_j²) of all pairs, shape (N, N), antisymmetric."""
-    return np.asarray((flux[:, None] - flux[None, :]) / np.hypot(error[:, None], error[None, :]))
-
-
-def pair_m(flux: Floats) -> Floats:
-    """Return m = 2 (F_i − F_j)/(F_i + F_j) of all pairs, shape (N, N); without a limit where a sum is near zero."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(2 * (flux[:, None] - flux[None, :]) / (flux[:, None] + flux[None, :]))
-
-
 class Pair(NamedTuple):
     """The most different pair of epochs."""
 
     vs: float
-    """|Vs|; NaN for one epoch."""
+    """|Vs|, Vs = (F_i − F_j)/√(σ_i² + σ_j²); NaN for one epoch."""
     m: float
-    """|m| of the same pair."""
+    """|m| of the same pair, m = 2 (F_i − F_j)/(F_i + F_j)."""
     significant: int
     """Pairs with |Vs| ≥ 4.3 and |m| > 0.26."""
 
 
-def pairs(flux: Floats, error: Floats) -> Pair:
-    """Return the pair with the largest |Vs|, and how many pairs are significant."""
+def compare_pairs(flux: Floats, error: Floats) -> Pair:
+    """Return the pair of epochs with the largest |Vs|, and how many pairs are significant."""
     if flux.size < 2:  # noqa: PLR2004 - a pair
         return Pair(float("nan"), float("nan"), 0)
-    vs, m = np.abs(pair_vs(flux, error)), np.abs(pair_m(flux))
+    difference = flux[:, None] - flux[None, :]
+    vs = np.abs(difference / np.hypot(error[:, None], error[None, :]))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a sum may be zero
+        m = np.abs(2 * difference / (flux[:, None] + flux[None, :]))
     largest = np.unravel_index(int(np.argmax(vs)), vs.shape)
     both = (vs >= SIGNIFICANT_VS) & (m > SIGNIFICANT_M)
     return Pair(float(vs[largest]), float(m[largest]), int(np.count_nonzero(np.triu(both, 1))))
 
 
 def leave_one_out(flux: Floats) -> Floats:
-    """Return how far each epoch is from the mean of all others, in the standard deviation that they predict, shape (N,).
+    """Return each epoch's distance from the mean of the others, in standard deviations, shape (N,).
 
     Notes
     -----
-    The externally studentised residual t_k = (F_k − ⟨F⟩₋ₖ)/(s₋ₖ √(N/(N − 1))), which has no upper limit; max|F − ⟨F⟩|/s has
-    one, (N − 1)/√N, and can never exceed 5 below 27 epochs. NaN below 4 epochs; infinite if the others are all equal.
+    The externally studentised residual t_k = (F_k − ⟨F⟩₋ₖ)/(s₋ₖ √(N/(N − 1))). It has no upper
+    limit, whereas max|F − ⟨F⟩|/s is at most (N − 1)/√N, below 5 for fewer than 27 epochs. NaN below
+    4 epochs; infinite if the others are all equal.
     """
     n = flux.size
     if n < 4:  # noqa: PLR2004 - a standard deviation of three
@@ -102,3 +106,65 @@ def leave_one_out(flux: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (centred - others) / np.sqrt(np.maximum(variance, 0.0) * n / (n - 1))
     return np.where(centred == others, 0.0, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The parts of the mission's score."""
+
+    total: float
+    asymmetry: float
+    """|rise − fall| / (rise + fall), 0 for a symmetric excursion; NaN without an excursion."""
+    tau_days: float
+    """Duration of the largest excursion."""
+    amplitude: float
+    """(Largest − smallest flux) / mean flux."""
+
+
+def mission_score(mjd: Floats, flux: Floats, error: Floats) -> Score:
+    """Return the mission's ESE score: for one excursion of the right duration and amplitude.
+
+    A high score makes a light curve worth a closer look, but does not make it an ESE: a flare of
+    the right length scores as high. `mjd` is ascending.
+
+    Notes
+    -----
+    score = 0.2 (1 − asymmetry) + 0.4 [14 d < τ < 180 d] + 0.4 [0.2 < amplitude < 2.0, and the
+    extremes differ by |Vs| ≥ 4.3]. The mission asks for "asymmetry of rise and fall". A lens is
+    symmetric where an intrinsic flare rises faster than it falls, so symmetry adds to the score. It
+    is not decisive: real lenses are lopsided.
+    """
+    offset = flux - float(np.median(flux))
+    high, low = int(np.argmax(flux)), int(np.argmin(flux))
+    mean, range_ = float(np.mean(flux)), flux[high] - flux[low]
+    amplitude = float(range_ / mean) if mean > 0 else float("nan")
+    significant = range_ >= SIGNIFICANT_VS * float(np.hypot(error[high], error[low]))
+    first, last = find_excursion(offset, error)
+    if first > last:
+        nan = float("nan")
+        return Score(total=0.0, asymmetry=nan, tau_days=nan, amplitude=amplitude)
+    # It ends between its last epoch and the next: half a sampling interval later on average.
+    half_step = 0.5 * float(np.median(np.diff(mjd)))
+    top = first + int(np.argmax(np.abs(offset)[first : last + 1]))
+    rise, fall = mjd[top] - mjd[first] + half_step, mjd[last] - mjd[top] + half_step
+    asymmetry, tau = float(abs(rise - fall) / (rise + fall)), float(rise + fall)
+    parts = (
+        1 - asymmetry,
+        MIN_DURATION_DAYS < tau < MAX_DURATION_DAYS,
+        MIN_AMPLITUDE < amplitude < MAX_AMPLITUDE and significant,
+    )
+    total = float(np.dot(PART_WEIGHTS, parts))
+    return Score(total=total, asymmetry=asymmetry, tau_days=tau, amplitude=amplitude)
+
+
+def find_excursion(deviation: Floats, error: Floats) -> tuple[int, int]:
+    """Return the first and last epoch of the largest excursion; (1, 0) if there is none."""
+    size = np.abs(deviation)
+    outside = (size > EXCURSION_SIGMA * error) & (size >= EXCURSION_FRACTION * size.max())
+    top = int(np.argmax(np.where(outside, size, -1.0)))
+    if not outside[top]:
+        return 1, 0
+    members = np.flatnonzero(outside)
+    parts = np.split(members, np.flatnonzero(np.diff(members) > MAX_QUIET_EPOCHS + 1) + 1)
+    part = next(part for part in parts if top in part)
+    return int(part[0]), int(part[-1])

@@ -9,16 +9,16 @@ from contimg.runtime.stage import Resources, StageSpec
 
 
 class VariabilityOptions(StageOptions):
-    """Describe the variability of every source, and look for extreme scattering events."""
+    """Describe the variability of every source, and search for extreme scattering events."""
 
     normalized: ArtifactURI
-    """URI of the artifact that normalize made."""
+    """URI of the normalize artifact."""
     tables: str
     """URI of the folder of tables; statistics and candidates are published to it."""
     min_score: float = Field(default=0.6, ge=0, le=1)
     """A candidate's mission score is above this."""
     min_evidence: float = Field(default=13.0, gt=0)
-    """A candidate's penalised log likelihood exceeds that of every rival explanation by this much."""
+    """A candidate's penalised log likelihood exceeds that of every rival by this much."""
     min_epochs: int = Field(default=20, ge=5)
     """Sources with more epochs than this get a verdict."""
 

@@ -1,38 +1,32 @@
-"""Describe every light curve of a strip, and look for extreme scattering events."""
+"""Describe every light curve of a strip, and search for extreme scattering events."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from contimg.records.groups import day_of_mjd
 from contimg.records.schemas.normalization import NORMALIZED
 from contimg.records.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
-from contimg.runtime.context import StageResult
+from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_variability import metrics
-from contimg_variability.evidence import Evidence, evidence
-from contimg_variability.score import Score, mission_score
+from contimg_variability.evidence import Evidence, compare_lens
+from contimg_variability.metrics import Floats, Score, mission_score
+from contimg_variability.options import VariabilityOptions
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from contimg.runtime.context import Context
-    from contimg_variability.options import VariabilityOptions
-
-Floats = NDArray[np.float64]
-
-VARIABLE = 1e-3
+MAX_P_CONSTANT = 1e-3
 """Sources more likely constant than this are not searched for lenses."""
-MANY = 0.05
-"""If more than this part of the sources are candidates, the fault is ours and not the sky's: ESEs are rare."""
+MAX_CANDIDATE_FRACTION = 0.05
+"""ESEs are rare: if more of the sources are candidates, our own data are the likely cause."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LightCurve:
     """One source's normalised fluxes, in the order of time."""
 
@@ -48,8 +42,8 @@ class LightCurve:
     limit: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True)
+class EseVerdict:
     """What was found about extreme scattering."""
 
     candidate: bool
@@ -62,125 +56,103 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
     """Write and publish statistics and candidates; write the light curves."""
     with context.step("read"):
         path = context.fetch(options.normalized, "normalized.parquet")
-        curves = light_curves(
-            NORMALIZED.read(path.read_bytes(), f"{options.normalized}/normalized.parquet")
-        )
+        where = f"{options.normalized}/normalized.parquet"
+        curves = split_curves(NORMALIZED.read(path.read_bytes(), where))
         upstream = context.manifest(options.normalized).metrics
     if not curves:
-        raise NoSourcesError(
-            options.normalized,
-            "expected sources with normalised fluxes, found none.",
-            "Look at normalize's warnings.",
-        )
+        problem = "The artifact has no source with normalised fluxes."
+        raise NoSourcesError(options.normalized, problem, "Look at the warnings of normalize.")
     with context.step("search"):
         verdicts = []
         for k, curve in enumerate(curves):
             verdicts.append(judge_curve(curve, options))
             context.progress(k + 1, len(curves))
-    stats = LIGHTCURVE_STATS.rows([stats_row(c, v) for c, v in zip(curves, verdicts, strict=True)])
-    found = ESE_CANDIDATES.rows(
-        [candidate_row(c, v) for c, v in zip(curves, verdicts, strict=True) if v.candidate]
+    rows = [stats_row(c, v) for c, v in zip(curves, verdicts, strict=True)]
+    stats = LIGHTCURVE_STATS.rows(rows)
+    candidates = ESE_CANDIDATES.rows(
+        [candidate_row(r, v.lens) for r, v in zip(rows, verdicts, strict=True) if v.candidate]
     )
     with context.step("write"):
         context.write_table("lightcurve_stats.parquet", LIGHTCURVE_STATS, stats)
-        context.write_table("ese_candidates.parquet", ESE_CANDIDATES, found)
-        context.write_table("lightcurves.parquet", LIGHTCURVES, curve_rows(curves, verdicts))
-        last = max(float(curve.mjd[-1]) for curve in curves)
-        day = day_of_mjd(last)
-        unit = f"strip{float(upstream.get('strip_deg', np.median([c.dec_deg for c in curves]))):+06.2f}"
-        context.publish(options.tables, LIGHTCURVE_STATS, day, unit, stats)
-        context.publish(options.tables, ESE_CANDIDATES, day, unit, found)
-    return StageResult(metrics=summarise(curves, verdicts), qa=judge(curves, verdicts, options))
+        context.write_table("ese_candidates.parquet", ESE_CANDIDATES, candidates)
+        context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
+        day = day_of_mjd(max(float(curve.mjd[-1]) for curve in curves))
+        strip_deg = float(upstream.get("strip_deg", np.median([c.dec_deg for c in curves])))
+        for schema, table in ((LIGHTCURVE_STATS, stats), (ESE_CANDIDATES, candidates)):
+            context.publish(options.tables, schema, day, f"strip{strip_deg:+06.2f}", table)
+    return summarise(curves, verdicts, options)
 
 
-def light_curves(table: pa.Table) -> list[LightCurve]:
-    """Return one light curve a source from the table of normalised fluxes; epochs without a factor are left out."""
-    columns = {name: np.asarray(table[name].to_pylist()) for name in ("source", "field")}
-    columns |= {
-        name: table[name].to_numpy()
-        for name in ("ra", "dec", "epoch", "mjd", "flux", "flux_err", "upper_limit", "reference")
+def split_curves(table: pa.Table) -> list[LightCurve]:
+    """Return one light curve per source, by name, of the rows that have a normalised flux."""
+    names = ("source", "field", "ra", "dec", "epoch", "mjd", "flux", "flux_err", "upper_limit")
+    columns = {
+        name: np.asarray(
+            table[name].to_pylist() if name in {"source", "field"} else table[name].to_numpy()
+        )
+        for name in (*names, "reference")
     }
-    good = np.isfinite(columns["flux"].astype(np.float64)) & (
-        columns["flux_err"].astype(np.float64) > 0
-    )
-    columns = {name: column[good] for name, column in columns.items()}
-    curves = []
-    for name in np.unique(columns["source"]):
-        part = np.flatnonzero(columns["source"] == name)
-        rows = part[np.argsort(columns["mjd"][part], kind="stable")]
-        ra, dec, field, reference = (
-            columns[key][rows[0]] for key in ("ra", "dec", "field", "reference")
+    good = np.isfinite(columns["flux"].astype(np.float64)) & (columns["flux_err"] > 0)
+    order = np.lexsort((columns["mjd"], columns["source"]))
+    order = order[good[order]]
+    columns = {name: column[order] for name, column in columns.items()}
+    sources, first = np.unique(columns["source"], return_index=True)
+    ends = [*first[1:], order.size]
+    return [
+        LightCurve(
+            source=str(source),
+            ra_deg=float(columns["ra"][start]),
+            dec_deg=float(columns["dec"][start]),
+            field=str(columns["field"][start]),
+            reference=bool(columns["reference"][start]),
+            mjd=columns["mjd"][start:end].astype(np.float64),
+            epoch=columns["epoch"][start:end].astype(np.int64),
+            flux=columns["flux"][start:end].astype(np.float64),
+            error=columns["flux_err"][start:end].astype(np.float64),
+            limit=columns["upper_limit"][start:end].astype(bool),
         )
-        mjd, flux, error = (
-            columns[key][rows].astype(np.float64) for key in ("mjd", "flux", "flux_err")
-        )
-        epoch, limit = (
-            columns["epoch"][rows].astype(np.int64),
-            columns["upper_limit"][rows].astype(bool),
-        )
-        curves.append(
-            LightCurve(
-                str(name),
-                float(ra),
-                float(dec),
-                str(field),
-                bool(reference),
-                mjd,
-                epoch,
-                flux,
-                error,
-                limit,
-            )
-        )
-    return curves
+        for source, start, end in zip(sources, first, ends, strict=False)
+    ]
 
 
-def judge_curve(curve: LightCurve, options: VariabilityOptions) -> Verdict:
+def judge_curve(curve: LightCurve, options: VariabilityOptions) -> EseVerdict:
     """Say whether a light curve looks like an extreme scattering event, and why."""
-    if curve.mjd.size <= options.min_epochs:
-        return Verdict(
-            candidate=False,
-            reason=f"no verdict: {curve.mjd.size} epochs, more than {options.min_epochs} are needed",
-        )
-    score = mission_score(curve.mjd, curve.flux, curve.error)
-    if metrics.p_constant(curve.flux, curve.error) > VARIABLE:
-        return Verdict(candidate=False, reason="constant within the errors", score=score)
-    if score.total <= options.min_score:
-        return Verdict(
-            candidate=False,
-            reason=f"mission score {score.total:.2f}: wrong duration or amplitude",
-            score=score,
-        )
-    lens = evidence(curve.mjd, curve.flux, curve.error)
-    if lens is None:
-        return Verdict(
-            candidate=False, reason="no lens of the bank dims it as a lens does", score=score
-        )
-    ratios = {
-        "red noise": lens.over_red_noise,
-        "a flare": lens.over_flare,
-        "bad epochs": lens.over_bad_epochs,
-    }
-    rival = min(ratios, key=ratios.__getitem__)
-    said = f"ln likelihood ratio of a lens to {rival} {ratios[rival]:+.1f}"
-    candidate = lens.least > options.min_evidence
-    return Verdict(
-        candidate,
-        f"{said}: {'a lens is the better explanation' if candidate else 'not enough'}",
-        score,
-        lens,
-    )
+    mjd, flux, error = curve.mjd, curve.flux, curve.error
+    if mjd.size <= options.min_epochs:
+        reason = f"no verdict: {mjd.size} epochs, more than {options.min_epochs} are needed"
+        return EseVerdict(candidate=False, reason=reason)
+    score, lens, candidate = mission_score(mjd, flux, error), None, False
+    if metrics.p_constant(flux, error) > MAX_P_CONSTANT:
+        reason = "constant within the errors"
+    elif score.total <= options.min_score:
+        reason = f"mission score {score.total:.2f}: wrong duration or amplitude"
+    elif (lens := compare_lens(mjd, flux, error)) is None:
+        reason = "no lens of the bank dims it as a lens does"
+    else:
+        ratios = {
+            "red noise": lens.over_red_noise,
+            "a flare": lens.over_flare,
+            "bad epochs": lens.over_bad_epochs,
+        }
+        rival = min(ratios, key=ratios.__getitem__)
+        candidate = lens.over_best_rival > options.min_evidence
+        meaning = "a lens is the better explanation" if candidate else "not enough"
+        reason = f"ln likelihood ratio of a lens to {rival} {ratios[rival]:+.1f}: {meaning}"
+    return EseVerdict(candidate=candidate, reason=reason, score=score, lens=lens)
 
 
-def stats_row(curve: LightCurve, verdict: Verdict) -> dict[str, Any]:
+def stats_row(curve: LightCurve, verdict: EseVerdict) -> dict[str, Any]:
     """Return a row of lightcurve_stats."""
-    flux, error = curve.flux, curve.error
+    flux, error, score = curve.flux, curve.error, verdict.score
     mean, mean_error = metrics.weighted_mean(flux, error)
-    pair, away = metrics.pairs(flux, error), metrics.leave_one_out(flux)
-    top = int(np.argmax(np.abs(away))) if np.isfinite(away).any() else 0
-    lens = verdict.lens
+    pair, offset = metrics.compare_pairs(flux, error), metrics.leave_one_out(flux)
+    top = int(np.argmax(np.abs(offset))) if np.isfinite(offset).any() else 0
     return {
-        **_identity(curve),
+        "source": curve.source,
+        "ra": curve.ra_deg,
+        "dec": curve.dec_deg,
+        "field": curve.field,
+        "n_epochs": curve.mjd.size,
         "n_limits": int(curve.limit.sum()),
         "mjd_first": curve.mjd[0],
         "mjd_last": curve.mjd[-1],
@@ -194,68 +166,33 @@ def stats_row(curve: LightCurve, verdict: Verdict) -> dict[str, Any]:
         "vs_abs_max_peak": pair.vs,
         "m_abs_max_peak": pair.m,
         "n_significant_pairs": pair.significant,
-        "outlier_max": abs(float(away[top])),
-        "outlier_mjd": curve.mjd[top] if np.isfinite(away[top]) else None,
+        "outlier_max": abs(float(offset[top])),
+        "outlier_mjd": curve.mjd[top] if np.isfinite(offset[top]) else None,
         "reference": curve.reference,
-        **_score(verdict.score),
-        "ese_evidence": None if lens is None else lens.least,
+        "ese_score": score.total if score else None,
+        "ese_asymmetry": score.asymmetry if score else None,
+        "ese_tau": score.tau_days if score else None,
+        "ese_amplitude": score.amplitude if score else None,
+        "ese_evidence": verdict.lens.over_best_rival if verdict.lens else None,
         "ese_candidate": verdict.candidate,
         "ese_reason": verdict.reason,
     }
 
 
-def candidate_row(curve: LightCurve, verdict: Verdict) -> dict[str, Any]:
-    """Return a row of ese_candidates."""
-    lens = verdict.lens
-    if lens is None:
-        return {}
-    return {
-        **_identity(curve),
-        **_score(verdict.score),
-        "ese_evidence": lens.least,
-        "over_red_noise": lens.over_red_noise,
-        "over_flare": lens.over_flare,
-        "over_bad_epochs": lens.over_bad_epochs,
-        "lens_mjd": lens.mjd,
-        "lens_duration": lens.duration_days,
-        "lens_alpha": lens.alpha,
-        "lens_beta": lens.beta,
-        "lens_fraction": lens.fraction,
-        "lens_depth": lens.depth,
-        "flux_quiescent": lens.quiescent,
-        "red_noise": lens.red_noise,
-    }
+def candidate_row(stats: dict[str, Any], lens: Evidence | None) -> dict[str, Any]:
+    """Return a row of ese_candidates from that of lightcurve_stats and the lens."""
+    values = {**stats, **(vars(lens) if lens else {})}
+    return {c.name: values[c.name] for c in ESE_CANDIDATES.columns if c.name in values}
 
 
-def _identity(curve: LightCurve) -> dict[str, Any]:
-    return {
-        "source": curve.source,
-        "ra": curve.ra_deg,
-        "dec": curve.dec_deg,
-        "field": curve.field,
-        "n_epochs": curve.mjd.size,
-    }
-
-
-def _score(score: Score | None) -> dict[str, Any]:
-    if score is None:
-        return {}
-    return {
-        "ese_score": score.total,
-        "ese_asymmetry": score.asymmetry,
-        "ese_tau": score.tau_days,
-        "ese_amplitude": score.amplitude,
-    }
-
-
-def curve_rows(curves: list[LightCurve], verdicts: list[Verdict]) -> dict[str, Any]:
-    """Return the columns of lightcurves."""
+def curve_columns(curves: list[LightCurve], verdicts: list[EseVerdict]) -> dict[str, Any]:
+    """Return the columns of lightcurves; only candidates have a model."""
     models = [
         v.lens.model if v.candidate and v.lens else np.full(c.mjd.size, np.nan)
         for c, v in zip(curves, verdicts, strict=True)
     ]
     return {
-        "source": np.repeat([c.source for c in curves], [c.mjd.size for c in curves]).tolist(),
+        "source": np.concatenate([np.full(c.mjd.size, c.source) for c in curves]),
         "mjd": np.concatenate([c.mjd for c in curves]),
         "epoch": np.concatenate([c.epoch for c in curves]),
         "flux": np.concatenate([c.flux for c in curves]),
@@ -265,37 +202,29 @@ def curve_rows(curves: list[LightCurve], verdicts: list[Verdict]) -> dict[str, A
     }
 
 
-def summarise(curves: list[LightCurve], verdicts: list[Verdict]) -> dict[str, Any]:
-    """Return the numbers for people."""
-    sizes = [curve.mjd.size for curve in curves]
-    found = [
-        curve.source for curve, verdict in zip(curves, verdicts, strict=True) if verdict.candidate
-    ]
-    variable = [
-        c for c in curves if c.mjd.size > 1 and metrics.p_constant(c.flux, c.error) < VARIABLE
-    ]
-    eta = [metrics.eta(c.flux, c.error) for c in curves if c.mjd.size > 1]
-    return {
-        "sources": len(curves),
-        "epochs": max(sizes),
-        "judged": sum(v.score is not None for v in verdicts),
-        "variable": len(variable),
-        "eta_median": round(float(np.median(eta)), 4) if eta else None,
-        "candidates": len(found),
-        "candidate_names": found,
-    }
-
-
-def judge(curves: list[LightCurve], verdicts: list[Verdict], options: VariabilityOptions) -> QA:
-    """Say what makes the search doubtful."""
+def summarise(
+    curves: list[LightCurve], verdicts: list[EseVerdict], options: VariabilityOptions
+) -> StageResult:
+    """Return the metrics, and the reasons why the search is doubtful."""
+    names = [c.source for c, v in zip(curves, verdicts, strict=True) if v.candidate]
+    judged = sum(v.score is not None for v in verdicts)
+    repeated = [c for c in curves if c.mjd.size > 1]
+    eta = [metrics.eta(c.flux, c.error) for c in repeated]
     reasons = []
-    judged, found = sum(v.score is not None for v in verdicts), sum(v.candidate for v in verdicts)
     if judged == 0:
-        reasons.append(
-            f"no source has more than {options.min_epochs} epochs, so none has a verdict"
-        )
-    if found > max(1, MANY * len(curves)):
-        reasons.append(
-            f"{found} of {len(curves)} sources are candidates: look at the epochs that they share"
-        )
-    return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+        reasons.append(f"no verdicts: no source has more than {options.min_epochs} epochs")
+    if len(names) > max(1, MAX_CANDIDATE_FRACTION * len(curves)):
+        count = f"{len(names)} of {len(curves)} sources are candidates"
+        reasons.append(f"{count}: look at the epochs that they share")
+    return StageResult(
+        metrics={
+            "sources": len(curves),
+            "epochs": max(curve.mjd.size for curve in curves),
+            "judged": judged,
+            "variable": sum(metrics.p_constant(c.flux, c.error) < MAX_P_CONSTANT for c in repeated),
+            "eta_median": round(float(np.median(eta)), 4) if eta else None,
+            "candidates": len(names),
+            "candidate_names": names,
+        },
+        qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons)),
+    )

@@ -1,30 +1,31 @@
-"""Artifacts to report on: a simulated group, and a run of 26 epochs whose fluxes are made here and go through the real stages."""
+"""Pages of a simulated group, of a run of 26 epochs, and of a stage without its own section."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
 from chain import Chain, contimg
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.store import open_store
+from contimg_report.figure import STYLE
 from contimg_simulate.lightcurves import Flare, Lens
+from report_pages import Run, make_report, png, write_artifact
 
 EPOCHS, SOURCES, FIRST_MJD, RMS_MJY = 26, 40, 61065.05, 1.0
 LENSED, FLARING, FAINT = 3, 7, 39
 FREQUENCY_HZ = np.array([1.405e9])
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run's artifacts."""
-
-    normalize: str
-    variability: str
+@pytest.fixture
+def page_style() -> Iterator[None]:
+    with mpl.rc_context(fname=STYLE):
+        yield
 
 
 def sources() -> list[dict[str, Any]]:
@@ -32,14 +33,10 @@ def sources() -> list[dict[str, Any]]:
     ra, dec = 38.9 + rng.uniform(-1, 1, SOURCES), 33.0 + rng.uniform(-0.8, 0.8, SOURCES)
     flux = np.geomspace(400, 80, SOURCES)
     flux[FAINT] = 4.0
+    names = [f"DSA J0235{k:02d}.0+330000" for k in range(SOURCES)]
     return [
-        {
-            "source": f"DSA J0235{k:02d}.0+330000",
-            "ra": float(ra[k]),
-            "dec": float(dec[k]),
-            "flux": float(flux[k]),
-        }
-        for k in range(SOURCES)
+        {"source": name, "ra": float(ra[k]), "dec": float(dec[k]), "catalogue_flux": float(flux[k])}
+        for k, name in enumerate(names)
     ]
 
 
@@ -56,64 +53,38 @@ def epoch_rows(epoch: int, rng: np.random.Generator) -> tuple[str, list[dict[str
     group, scale = f"epoch{epoch:02d}", 1 + 0.05 * rng.standard_normal()
     rows = []
     for k, source in enumerate(sources()):
-        flux = scale * source["flux"] * variation(k, mjd) + RMS_MJY * rng.standard_normal()
+        catalogue = source["catalogue_flux"]
+        flux = scale * catalogue * variation(k, mjd) + RMS_MJY * rng.standard_normal()
         found = flux / RMS_MJY >= 5
-        measured = {
-            "flux_peak": flux,
-            "flux_peak_err": RMS_MJY,
-            "flux_fit": flux,
-            "flux_fit_err": RMS_MJY,
-            "flux_ratio": flux / source["flux"],
-        }
-        rows.append(
-            {
-                "source": source["source"],
-                "ra": source["ra"],
-                "dec": source["dec"],
-                "group": group,
-                "image": "0" * 16,
-                "mjd": mjd,
-                "strip": 33.0,
-                "beam": 1.0,
-                "flux_forced": flux,
-                "local_rms": RMS_MJY,
-                "flux_fit_rms": RMS_MJY,
-                "flux_scale_err": 0.05,
-                "background": 0.0,
-                "snr": flux / RMS_MJY,
-                "upper_limit": not found,
-                "compactness": 1.0,
-                "blend": 1,
-                "catalogue_flux": source["flux"],
-                **(measured if found else {"flux_limit": max(flux, 0) + 3 * RMS_MJY}),
-            }
-        )
+        measured = {"flux_peak": flux, "flux_fit": flux, "flux_ratio": flux / catalogue}
+        measured |= {"flux_peak_err": RMS_MJY, "flux_fit_err": RMS_MJY}
+        limit = {"flux_limit": max(flux, 0) + 3 * RMS_MJY}
+        fixed = {"group": group, "image": "0" * 16, "mjd": mjd, "strip": 33.0, "beam": 1.0}
+        fixed |= {"background": 0.0, "compactness": 1.0, "blend": 1, "flux_scale_err": 0.05}
+        noise = {"local_rms": RMS_MJY, "flux_fit_rms": RMS_MJY, "snr": flux / RMS_MJY}
+        result = {"flux_forced": flux, "upper_limit": not found, **(measured if found else limit)}
+        rows.append({**source, **fixed, **noise, **result})
     return group, rows
 
 
 @pytest.fixture(scope="session")
 def epochs(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with one lens, one flare, 5 % errors of the flux scale and one source that is mostly too faint."""
+    """A run with one lens, one flare, 5 % errors of the flux scale and one faint source."""
     store = tmp_path_factory.mktemp("run")
+    tables = store / "tables"
     rng = np.random.default_rng(8)
     for epoch in range(EPOCHS):
         group, rows = epoch_rows(epoch, rng)
-        open_store(str(store / "tables")).put(
-            f"photometry/date=2026-01-25/{group}.parquet",
-            PHOTOMETRY.to_bytes(PHOTOMETRY.rows(rows)),
-        )
-    made = contimg("normalize", tables=store / "tables", strip=33.0, out=store / "normalize")[
-        "artifact"
-    ]
-    found = contimg(
-        "variability", normalized=made, tables=store / "tables", out=store / "variability"
-    )["artifact"]
-    return Run(made, found)
+        key = f"photometry/date=2026-01-25/{group}.parquet"
+        open_store(str(tables)).put(key, PHOTOMETRY.to_bytes(PHOTOMETRY.rows(rows)))
+    made = contimg("normalize", tables=tables, strip=33.0, out=store / "normalize")["artifact"]
+    found = contimg("variability", normalized=made, tables=tables, out=store / "variability")
+    return Run(made, found["artifact"])
 
 
 @pytest.fixture(scope="session")
-def group_options(small_chain: Chain) -> dict[str, str]:
-    """The artifacts of a small simulated group, as options of the report."""
+def group(small_chain: Chain) -> dict[str, str]:
+    """The artifacts of a small simulated group by stage."""
     return {
         "convert": small_chain.ms,
         "flag": small_chain.flags,
@@ -124,22 +95,29 @@ def group_options(small_chain: Chain) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def group_page(group_options: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def group_page(group: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a group."""
-    return (
-        Path(contimg("report", out=tmp_path_factory.mktemp("group"), **group_options)["artifact"])
-        / "report.html"
-    )
+    return make_report(tmp_path_factory.mktemp("group"), *group.values())
 
 
 @pytest.fixture(scope="session")
-def run_page(
-    epochs: Run, group_options: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def run_page(epochs: Run, group: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a run."""
-    groups = ",".join(group_options.values())
     out = tmp_path_factory.mktemp("page")
-    made = contimg(
-        "report", normalize=epochs.normalize, variability=epochs.variability, groups=groups, out=out
-    )
-    return Path(made["artifact"]) / "report.html"
+    return make_report(out, epochs.normalize, epochs.variability, groups=tuple(group.values()))
+
+
+@pytest.fixture(scope="session")
+def hello_page(group: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a group with a stage that the report does not know."""
+    folder = tmp_path_factory.mktemp("hello")
+    metrics: dict[str, Any] = {"mjd": 61065.05, "peak_jy": 0.0123, "used_fraction": 0.93}
+    files = {
+        "hello.json": b'{\n "greeting": "<b>hello</b>"\n}',
+        "large.json": b"[" + b"1," * 9000 + b"1]",
+        "plot.png": png(np.arange(6000, dtype=np.uint8).reshape(60, 100)),
+        "view.html": b"<p>hello</p>",
+        "data.bin": b"0" * 2_000_000,
+    }
+    hello = write_artifact(folder, "hello", metrics, files, "the peak is <i>low</i>")
+    return make_report(folder / "report", hello, group["convert"], group["flag"])

@@ -1,25 +1,20 @@
-"""The pages in a real browser: quiet, whole, readable on a phone, by keyboard and in the dark."""
+"""The pages in a real browser: no messages, readable on a phone and in the dark."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-PAGES = ["group_page", "run_page"]
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine: the pages were not looked at"
-)
+PAGES = ["group_page", "run_page", "hello_page"]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +29,20 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit:
-    """A page that was opened, and what went wrong meanwhile."""
+    """A page that was opened, and the messages and requests that it caused."""
 
     def __init__(self, browser: Browser, path: Path, width: int, scheme: str = "light") -> None:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         self.page: Page = context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self._asked(request.url, path))
+        self.messages: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.record_request(request.url, path))
         self.page.goto(path.as_uri())
 
-    def _asked(self, url: str, path: Path) -> None:
+    def record_request(self, url: str, path: Path) -> None:
         if not url.startswith("data:") and url != path.as_uri():
-            self.complaints.append(f"asked for {url}")
+            self.messages.append(f"requested {url}")
 
 
 @pytest.fixture(params=PAGES)
@@ -57,22 +52,25 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_a_page_is_quiet_and_fits(browser: Browser, path: Path, width: int, scheme: str) -> None:
+def test_page_sends_no_messages_and_fits(
+    browser: Browser, path: Path, width: int, scheme: str
+) -> None:
     visit = Visit(browser, path, width, scheme)
-    assert visit.complaints == []
+    assert visit.messages == []
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
     assert visit.page.locator("h1").count() == 1
     assert visit.page.locator("h2").count() >= 5
 
 
-def test_every_picture_is_there(browser: Browser, path: Path) -> None:
+def test_every_picture_is_decoded(browser: Browser, path: Path) -> None:
     page = Visit(browser, path, 1280).page
     sizes = page.evaluate(
         """async () => {
           const inside = [...document.querySelectorAll('svg image')].map(e => e.href.baseVal);
           const plain = [...document.images].map(e => e.src);
           return Promise.all([...inside, ...plain].map(async src => {
-            const image = new Image(); image.src = src; await image.decode(); return image.naturalWidth;
+            const image = new Image(); image.src = src; await image.decode();
+            return image.naturalWidth;
           }));
         }"""
     )
@@ -87,18 +85,20 @@ def test_every_picture_is_there(browser: Browser, path: Path) -> None:
 def test_text_in_pictures_is_readable_on_a_phone(browser: Browser, path: Path) -> None:
     page = Visit(browser, path, 390).page
     heights = page.evaluate(
-        "[...document.querySelectorAll('figure svg text')].map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
+        "[...document.querySelectorAll('figure svg text')]"
+        ".map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
     )
     assert heights
     # 7 pixels of box is the x-height of small print; below it nobody reads.
     assert min(heights) >= 7
 
 
-def test_dark_is_dark_and_figures_follow(browser: Browser, path: Path) -> None:
+def test_dark_scheme_changes_page_and_figures(browser: Browser, path: Path) -> None:
     def luminance(scheme: str, selector: str, what: str) -> float:
         page = Visit(browser, path, 1280, scheme).page
         red, green, blue = page.evaluate(
-            "([s, w]) => getComputedStyle(document.querySelector(s))[w].match(/[0-9.]+/g).slice(0, 3).map(Number)",
+            "([s, w]) => getComputedStyle(document.querySelector(s))[w]"
+            ".match(/[0-9.]+/g).slice(0, 3).map(Number)",
             [selector, what],
         )
         return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
@@ -109,12 +109,13 @@ def test_dark_is_dark_and_figures_follow(browser: Browser, path: Path) -> None:
     assert luminance("dark", "figure svg text", "fill") > 180
 
 
-def test_a_page_can_be_used_without_eyes_or_mouse(browser: Browser, path: Path) -> None:
+def test_page_is_accessible(browser: Browser, path: Path) -> None:
     page = Visit(browser, path, 1280).page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     assert page.evaluate(
-        "[...document.querySelectorAll('table')].every(t => t.caption && t.querySelector('th[scope=col]'))"
+        "[...document.querySelectorAll('table')]"
+        ".every(t => t.caption && t.querySelector('th[scope=col]'))"
     )
     assert page.evaluate(
         "[...document.querySelectorAll('tbody tr')].every(r => r.querySelector('th[scope=row]'))"
@@ -128,7 +129,7 @@ def test_a_page_can_be_used_without_eyes_or_mouse(browser: Browser, path: Path) 
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
-def test_a_page_prints(browser: Browser, path: Path) -> None:
+def test_page_prints(browser: Browser, path: Path) -> None:
     pdf = Visit(browser, path, 1280).page.pdf(format="A4")
     assert pdf.startswith(b"%PDF")
     assert len(pdf) > 20_000

@@ -1,11 +1,10 @@
-"""The parts of a page: numbers in words, figures, verdicts."""
+"""The parts of a page: formatted numbers, figures, banners, tables."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,68 +13,78 @@ import pytest
 from PIL import Image
 
 from contimg.records.schemas.variability import LIGHTCURVES
-from contimg.runtime.manifest import QA, Manifest
-from contimg_report import figure, page, plots_flags, plots_image, plots_run, verdict, words
-from contimg_report.material import Artifact, column
+from contimg_report import figure, formatting, page, plots_flags, plots_image, plots_run, sections
+from contimg_report.artifacts import ReportArtifact, column
+from report_pages import artifact, png
 
-
-def artifact(stage: str, metrics: dict[str, Any], *reasons: str) -> Artifact:
-    made = Manifest(
-        stage=stage,
-        version="1",
-        key="k" * 16,
-        options={},
-        inputs=(),
-        tools={},
-        outputs=(),
-        metrics=metrics,
-        qa=QA(verdict="warning" if reasons else "good", reasons=reasons),
-        seconds={"a": 1.0, "b": 2.5},
-        created=datetime(2026, 1, 25, tzinfo=UTC),
-    )
-    return Artifact(f"/nowhere/{stage}", made, context=None)  # type: ignore[arg-type]
+pytestmark = pytest.mark.usefixtures("page_style")
 
 
 @pytest.mark.parametrize(
     ("function", "value", "text"),
     [
-        (words.percent, 0.0, "0.00 %"),
-        (words.percent, 1e-6, "< 0.01 %"),
-        (words.percent, 0.004, "0.40 %"),
-        (words.percent, 0.1234, "12.3 %"),
-        (words.percent, None, "–"),
-        (words.seconds, 9.94, "9.9 s"),
-        (words.seconds, 300.0, "5 min 00 s"),
-        (words.flux, 16.2, "16.20 Jy"),
-        (words.flux, 0.00103, "1.03 mJy"),
-        (words.utc, 61065.05166991056, "2026-01-25 01:14:24"),
-        (words.day, 61065.9, "2026-01-25"),
-        (words.number, 15783.25, "15\u2009783.25"),
-        (words.number, float("nan"), "–"),
-        (words.right_ascension, 24.4221, "01h37m41.3s"),
-        (words.right_ascension, 359.99999, "00h00m00.0s"),
-        (words.declination, 33.159759, "+33°09′35″"),
-        (words.declination, -0.5, "−00°30′00″"),
-        (words.declination, 59.99999, "+60°00′00″"),
+        (formatting.percent, 0.0, "0.00 %"),
+        (formatting.percent, 1e-6, "< 0.01 %"),
+        (formatting.percent, 0.004, "0.40 %"),
+        (formatting.percent, 0.1234, "12.3 %"),
+        (formatting.percent, None, "–"),
+        (formatting.seconds, 9.94, "9.9 s"),
+        (formatting.seconds, 300.0, "5 min 00 s"),
+        (formatting.flux, 16.2, "16.20 Jy"),
+        (formatting.flux, 0.00103, "1.03 mJy"),
+        (formatting.utc, 61065.05166991056, "2026-01-25 01:14:24"),
+        (formatting.number, 15783.25, "15\u2009783.25"),
+        (formatting.number, float("nan"), "–"),
+        (formatting.right_ascension, 24.4221, "01h37m41.3s"),
+        (formatting.right_ascension, 359.99999, "00h00m00.0s"),
+        (formatting.declination, 33.159759, "+33°09′35″"),
+        (formatting.declination, -0.5, "−00°30′00″"),
+        (formatting.declination, 59.99999, "+60°00′00″"),
     ],
 )
-def test_numbers_read_well(function: Any, value: float | None, text: str) -> None:
+def test_numbers_are_formatted(function: Any, value: float | None, text: str) -> None:
     assert function(value) == text
 
 
-def drawn(name: str) -> figure.Picture:
-    with figure.style():
-        made, (axes,) = figure.new()
-        pixels = np.linspace(0, 1, 64 * 64).reshape(64, 64)
-        pixels[3, 5] = np.nan
-        axes.imshow(pixels, cmap="cividis")
-        axes.plot([0, 10], [0, 10], color=figure.BLUE)
-        return figure.picture(made, name, 'A "test" < drawing', "Nothing.")
+@pytest.mark.parametrize(
+    ("name", "value", "label", "text"),
+    [
+        ("peak_jy", 0.00103, "Peak", "1.03 mJy"),
+        ("noise_mjy", 1500, "Noise", "1.50 Jy"),
+        ("used_fraction", 0.5, "Used fraction", "50.0 %"),
+        ("fraction", 0.5, "Fraction", "50.0 %"),
+        ("last_mjd", 61065.05166991056, "Last UTC", "2026-01-25 01:14:24"),
+        ("freq_max_hz", 1.498e9, "Freq max", "1498 MHz"),
+        ("integration_s", 12.88, "Integration", "12.9 s"),
+        ("beam_arcsec", 37.215, "Beam", "37.22″"),
+        ("sources", 12345, "Sources", "12\u2009345"),
+        ("ratio", 0.98765432, "Ratio", "0.9877"),
+        ("done", True, "Done", "yes"),
+        ("calibrator", "3C48", "Calibrator", "3C48"),
+        ("names", ["a", 2], "Names", "a, 2"),
+        ("names", [], "Names", "–"),
+        ("by_antenna", {"1": [2]}, "By antenna", '{"1": [2]}'),
+        ("rms_jy", None, "Rms jy", "–"),
+        ("ratio", float("inf"), "Ratio", "–"),
+        ("text", "x" * 400, "Text", "x" * 300 + "…"),
+    ],
+)
+def test_metrics_are_formatted_by_their_unit(name: str, value: Any, label: str, text: str) -> None:
+    assert formatting.describe_metric(name, value) == (label, text)
 
 
-def test_a_figure_takes_its_colours_from_the_page_and_names_nobody_elses_parts() -> None:
-    first, second = drawn("one"), drawn("two")
-    assert drawn("one") == first
+def draw(name: str) -> figure.Picture:
+    made, (axes,) = figure.new_figure()
+    pixels = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    pixels[3, 5] = np.nan
+    axes.imshow(pixels, cmap="cividis")
+    axes.plot([0, 10], [0, 10], color=figure.BLUE)
+    return figure.finish(made, name, 'A "test" < drawing', "Nothing.")
+
+
+def test_figure_takes_its_colours_from_the_page_and_has_its_own_identifiers() -> None:
+    first, second = draw("one"), draw("two")
+    assert draw("one") == first
     assert "var(--blue)" in first.svg
     assert figure.BLUE not in first.svg
     assert 'aria-label="A &quot;test&quot; &lt; drawing"' in first.svg
@@ -85,19 +94,17 @@ def test_a_figure_takes_its_colours_from_the_page_and_names_nobody_elses_parts()
     assert {a or b for a, b in used} <= names[0]
 
 
-def test_a_smaller_image_has_the_same_pixels() -> None:
+def test_embedded_image_is_smaller_and_has_the_same_pixels() -> None:
     colours = (np.random.default_rng(1).integers(0, 256, (200, 4))).astype(np.uint8)
     pixels = colours[np.random.default_rng(2).integers(0, 200, (40, 50))]
-    sink = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(sink, "PNG")
-    made = figure._smaller(base64.b64encode(sink.getvalue()).decode())  # noqa: SLF001 - the step that must lose nothing
-    data = base64.b64decode(made.partition(",")[2])
+    original = png(pixels)
+    data = base64.b64decode(figure.embed_png(original).partition(",")[2])
     found = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
     assert np.array_equal(found, pixels)
-    assert len(data) < len(sink.getvalue())
+    assert len(data) < len(original)
 
 
-def test_shrinking_averages_and_leaves_gaps_out() -> None:
+def test_shrink_averages_and_leaves_gaps_out() -> None:
     pixels = np.arange(16, dtype=np.float32).reshape(4, 4)
     pixels[0, 0] = np.nan
     pixels[2:, 2:] = np.nan
@@ -108,30 +115,21 @@ def test_shrinking_averages_and_leaves_gaps_out() -> None:
     assert plots_image.shrink(np.ones((5, 5)), 5).shape == (5, 5)
 
 
-def test_nulls_become_not_a_number() -> None:
-    table = pa.table(
-        {
-            "flux": pa.array([1.0, None]),
-            "n": pa.array([1, None], pa.int32()),
-            "name": ["a", "b"],
-            "good": [True, False],
-        }
-    )
+def test_column_has_nan_for_null() -> None:
+    flux, count = pa.array([1.0, None]), pa.array([1, None], pa.int32())
+    table = pa.table({"flux": flux, "n": count, "name": ["a", "b"], "good": [True, False]})
     assert np.isnan(column(table, "flux")[1])
     assert np.isnan(column(table, "n")[1])
     assert column(table, "name").tolist() == ["a", "b"]
     assert column(table, "good").tolist() == [True, False]
 
 
-def test_one_warning_makes_the_banner_a_warning_and_is_named() -> None:
-    artifacts = {
-        "convert": artifact("convert", {}),
-        "flag": artifact("flag", {}, "45 % are flagged"),
-    }
-    found = verdict.of_group(artifacts)
+def test_one_warning_makes_the_banner_a_warning() -> None:
+    convert, flag = artifact("convert", {}), artifact("flag", {}, "45 % are flagged")
+    found = page.judge({"convert": convert, "flag": flag}, "group")
     assert (found.good, found.headline) == (False, "Look at 1 thing")
     assert found.reasons == (("Flag", "45 % are flagged"),)
-    assert verdict.of_group({"convert": artifact("convert", {})}).headline == "Good"
+    assert page.judge({"convert": convert}, "group").headline == "Good"
 
 
 @pytest.mark.parametrize(
@@ -143,79 +141,92 @@ def test_one_warning_makes_the_banner_a_warning_and_is_named() -> None:
         (3, "3 candidates"),
     ],
 )
-def test_a_run_says_how_many_candidates(count: int | None, headline: str) -> None:
-    assert verdict.of_run({"normalize": artifact("normalize", {})}, count).headline == headline
-    assert (
-        verdict.of_run({"normalize": artifact("normalize", {}, "few references")}, count).headline
-        == f"{headline}, with reservations"
-    )
+def test_banner_of_a_run_counts_candidates(count: int | None, headline: str) -> None:
+    found = {"variability": artifact("variability", {"candidates": count})}
+    for reasons, end in (((), ""), (("few references",), ", with warnings")):
+        artifacts = {"normalize": artifact("normalize", {}, *reasons)}
+        artifacts |= {} if count is None else found
+        assert page.judge(artifacts, "run").headline == headline + end
 
 
 def test_missing_subbands_are_named() -> None:
-    said = {"missing_subbands": [4, 11], "freq_max_hz": 1.5e9, "freq_min_hz": 1.34e9}
-    tile = verdict.group_tiles({"convert": artifact("convert", said)})[0]
-    assert (tile.value, tile.note, tile.good) == ("14 of 16", "missing: sb04, sb11", False)
-    rows = page.subband_rows(artifact("convert", said))
+    metrics = {"missing_subbands": [4, 11], "freq_max_hz": 1.5e9, "freq_min_hz": 1.34e9}
+    content = sections.describe_convert(artifact("convert", metrics))
+    assert content["tiles"] == [
+        sections.Tile("Subbands", "14 of 16", "missing: sb04, sb11", good=False)
+    ]
+    rows = content["subbands"]
     assert [row["index"] for row in rows if row["missing"]] == [4, 11]
     assert (rows[0]["high"], rows[15]["low"]) == (1500.0, pytest.approx(1340.0))
 
 
-def test_all_that_is_known_of_a_group_is_one_row() -> None:
+def test_artifacts_of_one_group_are_one_row() -> None:
     manifests = [
         artifact("image", {"group": "b", "rms_jy": 1e-3}).manifest,
         artifact("flag", {"group": "b", "fraction": 0.1}, "much").manifest,
         artifact("image", {"group": "a", "rms_jy": 2e-3}).manifest,
     ]
     rows = page.group_rows(manifests)
-    assert [(row["group"], row["good"], row["reasons"]) for row in rows] == [
-        ("a", True, []),
-        ("b", False, ["much"]),
-    ]
+    found = [(row["group"], row["good"], row["reasons"]) for row in rows]
+    assert found == [("a", True, []), ("b", False, ["much"])]
     assert rows[1]["metrics"]["flag_fraction"] == 0.1
 
 
-def test_a_run_counts_its_doubtful_groups() -> None:
-    artifacts = {"variability": artifact("variability", {"candidates": 1})}
-    tile = verdict.run_tiles(artifacts, [{"good": True}, {"good": False}, {"good": True}])[-1]
-    assert (tile.label, tile.value, tile.note, tile.good) == (
-        "Groups",
-        "3",
-        "1 with reservations",
-        False,
-    )
-    assert verdict.run_tiles(artifacts, [{"good": True}])[-1].note == "all good"
-    assert [one.label for one in verdict.run_tiles(artifacts)] == ["Candidates"]
+def test_run_page_counts_its_doubtful_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = sections.Tile("Candidates", "1")
+    describe = {"variability": lambda _artifact: {"tiles": [tile]}}
+    rendered: list[dict[str, Any]] = []
+    monkeypatch.setattr(page, "RUN_SECTIONS", describe)
+    monkeypatch.setattr(page, "render", lambda _template, content: rendered.append(content))
+    run = {"variability": artifact("variability", {"candidates": 1})}
+    good, bad = (artifact("flag", {"group": name}, *why) for name, why in (("a", ()), ("b", "x")))
+    page.make_page(run, [good.manifest, bad.manifest])
+    page.make_page(run, [good.manifest])
+    page.make_page(run)
+    doubtful, fine, nothing = (content["tiles"] for content in rendered)
+    assert doubtful == [tile, sections.Tile("Groups", "2", "1 with warnings", good=False)]
+    assert fine[-1].note == "all good"
+    assert nothing == [tile]
 
 
-def test_only_bad_antennas_are_listed_the_worst_first() -> None:
+def test_bad_antennas_are_listed_the_worst_first() -> None:
     antennas = [
         {"index": 0, "name": "1", "fraction": [0.1, 0.1], "dead": []},
         {"index": 1, "name": "2", "fraction": [0.5, 0.2], "dead": []},
         {"index": 2, "name": "3", "fraction": [1.0, 0.1], "dead": ["XX"]},
     ]
-    rows = plots_flags.bad_antennas({"antennas": antennas})
+    rows = plots_flags.bad_antenna_rows({"antennas": antennas})
     assert [(row["name"], row["dead"]) for row in rows] == [("3", "XX"), ("2", "–")]
 
 
-def test_upper_limits_are_arrows_and_are_counted() -> None:
+def test_upper_limits_are_counted() -> None:
+    name = "DSA J000000.0+000000"
     rows = [
-        {
-            "source": "DSA J000000.0+000000",
-            "mjd": 61000.0 + k,
-            "epoch": k,
-            "flux": float(k),
-            "flux_err": 1.0,
-            "upper_limit": k < 3,
-        }
+        {"source": name, "mjd": 61000.0 + k, "epoch": k, "flux": float(k), "upper_limit": k < 3}
         for k in range(8)
     ]
-    curves = LIGHTCURVES.rows(rows)
-    names = ("source", "eta_peak", "flux_mean", "ese_candidate", "reference")
-    stats = pa.table(
-        dict(zip(names, (["DSA J000000.0+000000"], [3.0], [4.0], [False], [False]), strict=True))
+    curves = LIGHTCURVES.rows([{**row, "flux_err": 1.0} for row in rows])
+    stats = {"source": [name], "eta_peak": [3.0], "flux_mean": [4.0], "reference": [False]}
+    found, (curve,) = plots_run.draw_light_curves(
+        curves, pa.table({**stats, "ese_candidate": [False]})
     )
-    with figure.style():
-        candidates, (curve,) = plots_run.light_curves(curves, stats)
-    assert candidates == []
+    assert found == []
     assert "8 epochs, 3 upper limits" in curve.alt
     assert "plasma lens" not in curve.svg
+
+
+@pytest.mark.parametrize(
+    ("uri", "page_uri", "link"),
+    [
+        ("/s/p/g/hello/k", "/s/p/g/report/r", "../../hello/k/v%20w.html"),
+        ("file:///s/p/hello/k", "/s/p/report/r", "../../hello/k/v%20w.html"),
+        ("s3://bucket/p/hello/k", "s3://bucket/p/report/r", "../../hello/k/v%20w.html"),
+        ("s3://other/p/hello/k", "s3://bucket/p/report/r", "s3://other/p/hello/k/v%20w.html"),
+    ],
+)
+def test_link_is_relative_within_a_store(uri: str, page_uri: str, link: str) -> None:
+    class Context:
+        artifact = page_uri
+
+    one = ReportArtifact(uri, artifact("hello", {}).manifest, Context())  # type: ignore[arg-type]
+    assert one.link("v w.html") == link

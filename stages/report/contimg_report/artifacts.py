@@ -1,0 +1,117 @@
+"""The artifacts of a page, and the few of their files that it shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from contimg.records.images import SkyImage, read_image
+from contimg.records.tables import read_parquet
+from contimg.runtime.context import Context
+from contimg.runtime.errors import BadInputError
+from contimg.runtime.manifest import Manifest, read_manifest
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class ReportArtifact:
+    """One artifact and the way to its files."""
+
+    uri: str
+    manifest: Manifest
+    context: Context
+
+    @property
+    def stage(self) -> str:
+        """The stage that made it."""
+        return self.manifest.stage
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The stage's metrics."""
+        return self.manifest.metrics
+
+    @property
+    def good(self) -> bool:
+        """Whether the stage has no doubts about its product."""
+        return self.manifest.qa.verdict == "good"
+
+    @property
+    def seconds(self) -> float:
+        """How long the stage took."""
+        return sum(self.manifest.seconds.values())
+
+    def has(self, name: str) -> bool:
+        """Say whether the artifact has a file."""
+        return any(output.name == name for output in self.manifest.outputs)
+
+    def read(self, name: str) -> bytes:
+        """Read a file."""
+        return self.context.fetch(self.uri, name).read_bytes()
+
+    def json(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """Read a JSON file."""
+        return json.loads(self.read(name))
+
+    def arrays(self, name: str) -> dict[str, Array]:
+        """Read a numpy archive."""
+        with np.load(io.BytesIO(self.read(name)), allow_pickle=False) as archive:
+            return dict(archive)
+
+    def table(self, name: str) -> pa.Table:
+        """Read a Parquet table."""
+        return read_parquet(self.read(name), f"{self.uri}/{name}", "table")
+
+    def image(self, name: str) -> SkyImage:
+        """Read a FITS image."""
+        return read_image(self.context.fetch(self.uri, name), f"{self.uri}/{name}")
+
+    def link(self, name: str) -> str:
+        """Return the URL of a file: relative to the page where both lie in one store."""
+        page, file = urlsplit(self.context.artifact), urlsplit(f"{self.uri.rstrip('/')}/{name}")
+        if {page.scheme, file.scheme} <= {"", "file"} or page[:2] == file[:2]:
+            return quote(os.path.relpath(file.path, page.path))
+        return f"{self.uri.rstrip('/')}/{quote(name)}"
+
+
+def open_artifacts(context: Context, uris: Iterable[str]) -> dict[str, ReportArtifact]:
+    """Open the artifacts of a page, by stage, in the order in which they were made.
+
+    Raises
+    ------
+    BadInputError
+        If two are of one stage, or of different groups.
+    """
+    found: dict[str, ReportArtifact] = {}
+    groups: dict[str, str] = {}
+    for uri in uris:
+        one = ReportArtifact(uri, read_manifest(uri), context)
+        if one.stage in found:
+            problem = f"There are two artifacts of {one.stage}: {found[one.stage].uri} and {uri}."
+            raise BadInputError("--artifacts", problem, "Give one artifact of each stage.")
+        found[one.stage] = one
+        if "group" in one.metrics:
+            groups[str(one.metrics["group"])] = one.stage
+    if len(groups) > 1:
+        listed = ", ".join(f"{group} ({stage})" for group, stage in groups.items())
+        problem = f"The artifacts are of different groups: {listed}."
+        raise BadInputError("--artifacts", problem, "Give the artifacts of one group.")
+    return dict(sorted(found.items(), key=lambda item: item[1].manifest.created))
+
+
+def column(table: pa.Table, name: str) -> Array:
+    """Return a column as numpy; nulls of numbers are NaN."""
+    values = table[name]
+    if pa.types.is_boolean(values.type) or pa.types.is_string(values.type):
+        return np.array(values.to_pylist())
+    # Not to_numpy: that imports pandas where it is installed (0.3 s).
+    return np.array(values.to_pylist(), np.float64)
