@@ -69,7 +69,7 @@ class ReportArtifact:
 
     def table(self, name: str) -> pa.Table:
         """Read a Parquet table."""
-        return read_parquet(self.read(name), f"{self.uri}/{name}", "table")
+        return read_parquet(self.read(name), f"{self.uri}/{name}")
 
     def image(self, name: str) -> SkyImage:
         """Read a FITS image."""
