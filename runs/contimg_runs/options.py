@@ -1,12 +1,14 @@
-"""The options of the commands that rule over runs: claim, begin, record, sweep, select, strips."""
+"""The options of the commands for the life cycle of runs."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
+from contimg.runtime.config import Document
 from contimg.runtime.options import Options
+from contimg_runs.options_document import resolve_options
+from contimg_runs.pipelines import find_pipeline
 
 DAY_OR_GROUP = r"^(\d{4}-\d{2}-\d{2}|\d{8}t\d{6})$"
 URL = "^https?://[^/]+"
@@ -14,11 +16,28 @@ RUN = r"^\d{8}t\d{6}-a[1-9]\d*$"
 GROUP_ID = r"^\d{8}t\d{6}$"
 CHUNK = 80
 """Groups of one workflow, and chunks of one backfill: a workflow has fewer than 100 nodes."""
-First = Literal["convert", "flag", "calibrate", "image", "photometry", "report"]
 
 
-class RunOptions(Options):
-    """What the commands about one workflow take."""
+class PipelineOptions(Options):
+    """The pipeline that is to run, and with which options."""
+
+    pipeline: str = "process-group"
+    """Name of the pipeline that the options are for."""
+    options: str = ""
+    """Options of the pipeline's stages, {stage: {option: value}}: YAML as text, or the file or URI that holds it."""
+    profile: str = ""
+    """Name of a profile in $CONTIMG_PROFILES; `options` replace its values."""
+    shortcuts: str = ""
+    """The pipeline's shortcuts as YAML, such as {tier: quicklook}; they replace values of `options`."""
+
+    def resolve(self, env: Mapping[str, str]) -> Document:
+        """Return the document of options; UsageError if the pipeline does not take it."""
+        pipeline = find_pipeline(self.pipeline)
+        return resolve_options(pipeline, self.options, self.profile, self.shortcuts, env)
+
+
+class WorkflowRunOptions(Options):
+    """The workflow that a command speaks for."""
 
     store: str
     """Root URI of the store."""
@@ -28,31 +47,40 @@ class RunOptions(Options):
     """The workflow's name."""
 
 
-class ClaimOptions(RunOptions):
-    """Claim an attempt at a group for one workflow; any other is told that it is done already."""
+class ClaimOptions(PipelineOptions, WorkflowRunOptions):
+    """Claim an attempt at a group for one workflow. Any other workflow learns that it is taken."""
 
     run: str = Field(pattern=RUN)
     """The attempt, ID-aN."""
+
+
+class BeginOptions(PipelineOptions, WorkflowRunOptions):
+    """Begin the next attempt at a group: claim it, write its record, and keep artifacts of the last one."""
+
+    group: str = Field(pattern=GROUP_ID)
+    """Id of the group."""
+    first: str = ""
+    """First step that runs again, with all that read from it; other artifacts are kept. Empty: all steps run again."""
 
 
 class ClusterOptions(Options):
     """How the workflows of a namespace are looked up."""
 
     workflows: Literal["api", "none"] = "api"
-    """Ask the Kubernetes API which workflows there are, or take none for living."""
+    """Ask the Kubernetes API which workflows there are, or assume that there are none."""
     namespace: str | None = None
     """Namespace of the workflows; default: the pod's own."""
     api: str | None = Field(default=None, pattern=URL)
     """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own cluster."""
 
 
-class RecordOptions(RunOptions, ClusterOptions):
+class RecordOptions(WorkflowRunOptions, ClusterOptions):
     """Record how a workflow ended: its outcome, the time and memory of its stages, and where its group stands."""
 
     run: str | None = Field(default=None, pattern=RUN)
-    """The attempt, ID-aN; empty: the workflow is no attempt at a group, and only its stages are recorded."""
+    """The attempt, ID-aN; empty: the workflow is not an attempt at a group, and only its stages are recorded."""
     group: str | None = None
-    """Id of the group, where the workflow is no attempt of its own but works on one."""
+    """Id of the group, where the workflow is not an attempt itself but works on one."""
     pipeline: str | None = None
     """What ran, such as process-group; default: the template that the workflow was made from."""
     status: Literal["Succeeded", "Failed", "Error"]
@@ -62,32 +90,23 @@ class RecordOptions(RunOptions, ClusterOptions):
 
 
 class SweepOptions(ClusterOptions):
-    """Begin anew what events lost: post attempts that nobody took, close runs that are gone, start the next attempts."""
+    """Restart what was lost: post attempts that no workflow took, close runs that are gone, start next attempts."""
 
     store: str
     """Root URI of the store."""
     post: str | None = Field(default=None, pattern=URL)
     """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty where --workflows is none."""
     grace_s: float = Field(default=600.0, ge=0)
-    """Leave alone what is younger, seconds; doubles with each time that an attempt was posted in vain."""
+    """Leave alone what is younger, seconds; doubles with each post of an attempt that no workflow took."""
     retries: int = Field(default=3, ge=0)
-    """How often the same subbands are begun anew after runs that the world ended."""
+    """How often the same subbands are started again after infrastructure failures."""
     days: int = Field(default=30, ge=0)
-    """Look at groups observed in so many last days; 0: at all."""
+    """Look at groups observed in the last days; 0: all groups."""
     dry_run: bool = False
-    """Only say what would be done."""
+    """Only report what would be done."""
 
 
-class BeginOptions(RunOptions):
-    """Begin the next attempt at a group: claim it, write its record, and say which artifacts of the last one are kept."""
-
-    group: str = Field(pattern=GROUP_ID)
-    """Id of the group."""
-    first: First = "convert"
-    """First stage that works again; the artifacts of the stages before are kept as they are."""
-
-
-class SelectOptions(Options):
+class SelectOptions(PipelineOptions):
     """List the groups of some days that are to be processed, in chunks."""
 
     store: str
@@ -95,15 +114,17 @@ class SelectOptions(Options):
     first_day: str = Field(pattern=DAY_OR_GROUP)
     """Groups observed from this UTC day on, YYYY-MM-DD; or the id of the first."""
     last_day: str = Field(pattern=DAY_OR_GROUP)
-    """Groups observed up to and with this UTC day; or the id of the last."""
+    """Groups observed up to and including this UTC day; or the id of the last."""
     redo: bool = False
-    """Also groups that were processed before, as their next attempts; else only those that nothing has begun."""
+    """Also groups that were processed before, as their next attempts; else only those that no workflow has begun."""
 
 
-class StripsOptions(Options):
+class StripsOptions(PipelineOptions):
     """List the Declination strips of a store."""
 
+    pipeline: str = "epoch"
+    """Name of the pipeline that the options are for."""
     store: str
     """Root URI of the store."""
     days: int = Field(default=0, ge=0)
-    """Only strips that were observed in so many last days; 0: all."""
+    """Only strips that were observed in the last days; 0: all."""

@@ -18,7 +18,7 @@ import pytest
 from contimg.runtime.errors import Exit, StoreError
 from contimg.runtime.store import open_store
 from contimg_watch.options import UploadOptions
-from contimg_watch.upload import Uploader, finished
+from contimg_watch.upload import Uploader, list_finished
 
 if TYPE_CHECKING:
     from contimg.runtime.store import Store
@@ -80,26 +80,26 @@ def test_finished_subbands_and_nothing_else_go_to_their_day(disk: Path, store: S
 
 
 def test_it_resumes_with_what_is_not_there_yet(disk: Path, store: Store) -> None:
-    uploader(disk, store).once()
+    uploader(disk, store).run_pass()
     (disk / "2026-01-25T22:26:05_sb02_incomplete.hdf5").rename(
         disk / "2026-01-25T22:26:05_sb02.hdf5"
     )
     again = uploader(disk, store)
-    again.once()
+    again.run_pass()
     assert (again.copied, again.already) == (1, 2)
 
 
 def test_a_copy_of_another_size_is_replaced(disk: Path, store: Store) -> None:
     store.put(f"incoming/2026-01-25/{FIRST}", b"cut")
-    uploader(disk, store).once()
+    uploader(disk, store).run_pass()
     assert store.read(f"incoming/2026-01-25/{FIRST}") == b"first" * 1000
 
 
 def test_a_damaged_copy_of_the_same_size_is_found_when_asked(disk: Path, store: Store) -> None:
     store.put(f"incoming/2026-01-25/{FIRST}", b"worst" * 1000)
-    uploader(disk, store).once()
+    uploader(disk, store).run_pass()
     assert store.read(f"incoming/2026-01-25/{FIRST}") == b"worst" * 1000
-    uploader(disk, store, verify="all").once()
+    uploader(disk, store, verify="all").run_pass()
     assert store.read(f"incoming/2026-01-25/{FIRST}") == b"first" * 1000
 
 
@@ -111,10 +111,10 @@ def test_a_copy_that_came_out_wrong_is_removed_and_said(
     # Bytes turn on the way, as they do on bad memory: what is read back differs.
     monkeypatch.setattr(one, "_digest", lambda _key: (5000, "0" * 64))
     with pytest.raises(StoreError, match="It was removed"):
-        one.once()
+        one.run_pass()
     assert not store.exists(f"incoming/2026-01-25/{FIRST}")
     monkeypatch.undo()
-    one.once()
+    one.run_pass()
     assert store.read(f"incoming/2026-01-25/{FIRST}") == b"first" * 1000
 
 
@@ -133,16 +133,16 @@ def test_a_file_that_changes_meanwhile_is_copied_as_it_ends(disk: Path, tmp_path
     writer = threading.Thread(target=rewrite)
     writer.start()
     one = uploader(disk, store)
-    one.once()
+    one.run_pass()
     stop.set()
     writer.join()
     assert not store.exists(f"incoming/2026-01-25/{FIRST}")
-    one.once()
+    one.run_pass()
     assert store.read(f"incoming/2026-01-25/{FIRST}") == path.read_bytes()
 
 
 def test_oldest_first(disk: Path) -> None:
-    assert [local.path.name for local in finished(disk)] == [FIRST, SECOND]
+    assert [local.path.name for local in list_finished(disk)] == [FIRST, SECOND]
 
 
 def test_following_it_copies_what_appears_and_stops_when_told(disk: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def _until(what: Any) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     done = upload(tmp_path / "gone", open_store(str(tmp_path / "store")))
     assert done.returncode == Exit.BAD_FILE
-    assert "gone: expected a folder of subbands" in done.stderr
+    assert "gone: There is no such folder" in done.stderr
 
 
 def test_a_store_that_cannot_be_written_is_the_world_s_fault(disk: Path) -> None:

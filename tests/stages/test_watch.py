@@ -20,9 +20,9 @@ from contimg.records.groups import GroupRecord, read_group
 from contimg.runtime.console import Console
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
-from contimg_watch.header import BLOCK, RangedFile, read_header
-from contimg_watch.options import FULL_SIZE, ServiceOptions, WatchOptions
-from contimg_watch.probe import WRITERS, probe
+from contimg_watch.header import BLOCK_BYTES, RangedFile, read_header
+from contimg_watch.options import FULL_SIZE, WatchOptions
+from contimg_watch.probe import N_WRITERS, probe
 from contimg_watch.stage import run
 from subbands import T0, fill, name, write_subband
 
@@ -34,7 +34,7 @@ WATCH = Path(sys.executable).parent / "contimg-watch"
 
 def watch(store: Store, **options: Any) -> dict[str, Any]:
     """Make one pass, as a process does after it has read its command line."""
-    return run(ServiceOptions(store=store.root, **{"size": 0, **options}), Console("watch", {}), {})
+    return run(WatchOptions(store=store.root, **{"size": 0, **options}), Console("watch", {}), {})
 
 
 def process(store: Store, *words: str, code: int) -> dict[str, Any]:
@@ -88,9 +88,9 @@ def test_broken_files_are_named_with_reasons(store: Store, tmp_path: Path) -> No
     said = watch(store, timeout_s=0)
     reasons = {key[-9:-5]: reason for key, reason in said["quarantined"].items()}
     assert reasons["sb03"] == "is empty (0 bytes)"
-    assert f"found {len(whole) - 700} bytes" in reasons["sb04"]
+    assert f"({len(whole) - 700} bytes)" in reasons["sb04"]
     assert "truncated" in reasons["sb04"]
-    assert "none: " in reasons["sb05"]
+    assert "is not a UVH5 file" in reasons["sb05"]
     assert len(reasons) == 3
     record = read_group(f"{store.root}/groups/20260125t222605-a1.json")
     assert record.missing == (3, 4, 5)
@@ -194,7 +194,7 @@ def test_a_store_whose_conditional_puts_do_not_work_is_refused(
     store = open_store(rclone_root)
     fill(store, tmp_path)
     said = process(store, code=Exit.USAGE)
-    assert f"expected 1 of {WRITERS} concurrent conditional puts to win" in said["message"]
+    assert f"of {N_WRITERS} concurrent conditional puts won; one must win" in said["message"]
     assert "If-None-Match" in said["message"]
     assert not list(store.entries("groups/"))
 
@@ -223,7 +223,7 @@ def test_only_the_blocks_that_matter_are_fetched(store: Store, tmp_path: Path) -
     raw = RangedFile(store, "big", size)
     with h5py.File(raw, "r") as file:
         assert file["Header/time_array"].shape == (960,)
-    assert len(raw._blocks) * BLOCK < size / 4  # noqa: SLF001
+    assert len(raw._blocks) * BLOCK_BYTES < size / 4  # noqa: SLF001
     header, problem = read_header(store, "big", size)
     assert problem == ""
     assert header is not None
@@ -231,13 +231,17 @@ def test_only_the_blocks_that_matter_are_fetched(store: Store, tmp_path: Path) -
 
 
 def test_a_ranged_file_is_the_file(tmp_path: Path) -> None:
-    data = np.random.default_rng(1).bytes(3 * BLOCK + 17)
+    data = np.random.default_rng(1).bytes(3 * BLOCK_BYTES + 17)
     store = open_store(str(tmp_path))
     store.put("k", data)
     raw = RangedFile(store, "k", len(data))
     assert raw.read() == data
     assert (raw.seek(-5, 2), raw.read(10), raw.read(1)) == (len(data) - 5, data[-5:], b"")
-    assert (raw.seek(BLOCK - 2), raw.seek(1, 1), raw.tell()) == (BLOCK - 2, BLOCK - 1, BLOCK - 1)
+    assert (raw.seek(BLOCK_BYTES - 2), raw.seek(1, 1), raw.tell()) == (
+        BLOCK_BYTES - 2,
+        BLOCK_BYTES - 1,
+        BLOCK_BYTES - 1,
+    )
 
 
 @pytest.mark.parametrize("missing", ["Header/time_array", "Header/extra_keywords/phase_center_dec"])
@@ -266,8 +270,8 @@ GOOD_JD = 2461066.434
         (TIME, np.full(4, 1e20), "from Julian date 1e+20"),
         (TIME, np.full(4, -1e9), "from Julian date -1"),
         (TIME, np.full(4, np.nan), "from Julian date nan"),
-        (TIME, np.array([GOOD_JD, 0.0]), "to 0, which is no observation"),
-        (TIME, np.array([GOOD_JD, np.inf]), "to inf, which is no observation"),
+        (TIME, np.array([GOOD_JD, 0.0]), "to 0, which is not an observation"),
+        (TIME, np.array([GOOD_JD, np.inf]), "to inf, which is not an observation"),
         (TIME, np.zeros(0), "holds no time"),
         (TIME, np.float64(GOOD_JD), "holds no numbers"),
         (TIME, np.full((2, 2), GOOD_JD), "holds no numbers"),

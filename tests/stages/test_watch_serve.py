@@ -21,7 +21,7 @@ from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import table_key
 from contimg_runs.post import post
 from contimg_watch.metrics import Metrics
-from contimg_watch.options import ServiceOptions
+from contimg_watch.options import WatchOptions
 from contimg_watch.serve import Pulse, listen
 from listener import Listener
 from subbands import fill
@@ -166,7 +166,7 @@ def test_an_event_source_that_is_down_is_tried_again(
     fill(open_store(str(root)), tmp_path)
     listener.code = 503
     service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "0.2")
-    until(lambda: "expected the event to be taken, found HTTP 503" in service.said())
+    until(lambda: "The event was refused with HTTP 503" in service.said())
     until(lambda: service.metric("contimg_watch_unposted") == 1)
     until(lambda: service.ask("/readyz")[0] == 200)
     listener.code = 200
@@ -263,7 +263,7 @@ def test_a_store_without_working_conditional_puts_ends_it(
     open_store(rclone_root).put("k", b"")
     service = serve(rclone_root)
     assert service.process.wait(60) == Exit.USAGE
-    assert "concurrent conditional puts to win" in service.said()
+    assert "concurrent conditional puts won" in service.said()
 
 
 def test_a_port_that_is_taken(
@@ -271,7 +271,7 @@ def test_a_port_that_is_taken(
 ) -> None:
     service = serve(str(tmp_path), "--port", str(listener.port))
     assert service.process.wait(30) == Exit.USAGE
-    assert f"127.0.0.1:{listener.port}: expected an address to listen at" in service.said()
+    assert f"127.0.0.1:{listener.port}: The service cannot listen at this address" in service.said()
 
 
 def test_one_pass_posts_too_and_fails_when_nobody_listens(
@@ -286,7 +286,7 @@ def test_one_pass_posts_too_and_fails_when_nobody_listens(
         [*argv, f"{listener.url}/group"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == Exit.STORE_UNREACHABLE
-    assert "found HTTP 500" in done.stderr
+    assert "refused with HTTP 500" in done.stderr
     assert 7 < time.monotonic() - start < 30, "tried again after 1, 2 and 4 s"
 
 
@@ -323,10 +323,10 @@ def test_nobody_at_an_address_is_the_world_s_fault(url: str) -> None:
 
 
 def test_options_of_the_service_are_checked() -> None:
-    assert ServiceOptions(store="x").post is None
+    assert WatchOptions(store="x").post is None
     for wrong in ({"post": "group"}, {"port": 70000}, {"stall_s": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            ServiceOptions(store="x", **wrong)  # type: ignore[arg-type]
+            WatchOptions(store="x", **wrong)  # type: ignore[arg-type]
 
 
 def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(tmp_path: Path) -> None:
@@ -336,4 +336,4 @@ def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(tmp_path: Path)
     argv = [BIN / "contimg-watch", "--store", str(root), "--size", "0"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout)["written"] == [f"{ID}-a1"]
-    assert "groups/20200101t000000-a1.json is no group record" in done.stderr
+    assert "groups/20200101t000000-a1.json is not a group record" in done.stderr

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
-from contimg.records.runs import Blame, Claim, Outcome, Phase, workflow_name
+from contimg.records.runs import Claim, FailureCause, Outcome, Phase, workflow_name
 from contimg.runtime.errors import MissingError, StoreError
 from contimg.runtime.store import Entry
-from contimg_runs.attempt_store import Ledger
-from contimg_runs.claim import claim
-from contimg_runs.cluster import COMPLETED, Known
-from contimg_runs.decide import Rules
-from contimg_runs.record import outcome_of_workflow, settle
-from contimg_runs.sweep import Done, Sweeper
-from contimg_watch.options import ServiceOptions
-from contimg_watch.plan import Header, Seen
+from contimg_runs.attempt_store import AttemptStore
+from contimg_runs.claim import claim_attempt
+from contimg_runs.argo import COMPLETED_LABEL, KnownWorkflow
+from contimg_runs.decide import SweepRules
+from contimg_runs.record import read_outcome, record_outcome
+from contimg_runs.sweep import SweepResult, Sweeper
+from contimg_watch.options import WatchOptions
+from contimg_watch.plan import SubbandHeader, ListedSubband
 from contimg_watch.stage import Watcher
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class MemoryStore:
 
     def read(self, key: str) -> bytes:
         if key not in self.objects:
-            raise MissingError(key, "expected an object, found none.", "")
+            raise MissingError(key, "There is no such object.", "")
         return self.objects[key][0]
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
@@ -116,7 +116,7 @@ class Flow:
             "finishedAt": "2026-01-26T00:01:00Z",
         }
         meta = {"name": self.name, "uid": self.uid, "creationTimestamp": "2026-01-26T00:00:00Z"}
-        meta["labels"] = {COMPLETED: "true"} if self.step == "over" else {}  # type: ignore[assignment]
+        meta["labels"] = {COMPLETED_LABEL: "true"} if self.step == "over" else {}  # type: ignore[assignment]
         return {"metadata": meta, "spec": {}, "status": {"phase": self.phase, "nodes": {"1": node}}}
 
 
@@ -134,11 +134,11 @@ class Group:
 class World:
     """Everything, and the steps that it takes."""
 
-    def __init__(self, groups: list[Group], rules: Rules | None = None) -> None:
+    def __init__(self, groups: list[Group], rules: SweepRules | None = None) -> None:
         self.now = T0 + timedelta(days=1)
         self.groups = groups
         self.store = MemoryStore(lambda: self.now)
-        self.rules = rules or Rules(GRACE_S, ENOUGH)
+        self.rules = rules or SweepRules(grace_s=GRACE_S, retries=ENOUGH)
         self.bus: list[GroupRecord] = []
         self.said: list[GroupRecord] = []
         """All that was ever on the bus, which may say it again at any time."""
@@ -148,7 +148,7 @@ class World:
         """Uids of the workflows that processed an attempt to its good end."""
         self.written: dict[str, str] = {}
         """Which attempt at a group wrote its rows last."""
-        self.swept = Done()
+        self.swept = SweepResult()
         self._born = 0
         self._left = -1
         self._aside: Callable[[], None] = lambda: None
@@ -180,17 +180,16 @@ class World:
     # The telescope and watch
 
     def new_watcher(self) -> Watcher:
-        options = ServiceOptions(store="/nowhere", size=0, timeout_s=TIMEOUT_S)
+        options = WatchOptions(store="/nowhere", size=0, timeout_s=TIMEOUT_S)
         watcher = Watcher(options, LOG, self.post)
         watcher.store = self.store
         watcher._headers = self  # type: ignore[assignment]  # noqa: SLF001 - headers are known here, and h5py is slow
         return watcher
 
-    def see(self, entry: Entry) -> Seen:
+    def describe(self, entry: Entry) -> ListedSubband:
         number = int(entry.key.split("/")[1][-2:])
-        return Seen(
-            entry.key, entry.size, entry.modified, Header(self.groups[number].t0, 296.0, 33.0)
-        )
+        header = SubbandHeader(t0=self.groups[number].t0, duration_s=296.0, dec_deg=33.0)
+        return ListedSubband(key=entry.key, size=entry.size, modified=entry.modified, header=header)
 
     def forget_all_but(self, _keys: set[str]) -> None:
         """Remember all."""
@@ -214,14 +213,14 @@ class World:
         ] = (b"x", self.now)
 
     def look(self) -> None:
-        self.watcher.once(self.now)
+        self.watcher.run_pass(self.now)
 
     # The bus and the sensor
 
     def post(self, record: GroupRecord) -> None:
         self._before_change()
         if not self.bus_up:
-            raise StoreError("bus", "expected the event to be taken, found nobody.", "")
+            raise StoreError("bus", "The event could not be posted.", "")
         self.bus.append(record)
         self.said.append(record)
 
@@ -275,7 +274,7 @@ class World:
 
     def _claim(self, flow: Flow, _code: int) -> None:
         wanted = Claim(run=flow.run, uid=flow.uid, workflow=flow.name, at=self.now)
-        mine = claim(Ledger(self.store), wanted).claimed
+        mine = claim_attempt(AttemptStore(self.store), wanted).claimed
         flow.step, flow.phase = ("process", "Running") if mine else ("record", "Succeeded")
 
     def _process(self, flow: Flow, code: int) -> None:
@@ -293,7 +292,9 @@ class World:
     def record(self, flow: Flow, code: int) -> None:
         """Run the exit handler, or let its pod die."""
         if not code:
-            settle(Ledger(self.store), outcome_of_workflow(flow.run, flow.document(), flow.phase))
+            record_outcome(
+                AttemptStore(self.store), read_outcome(flow.run, flow.document(), flow.phase)
+            )
         flow.step, flow.ended = "over", self.now
 
     def vanish(self, which: int) -> None:
@@ -301,8 +302,8 @@ class World:
         if self.flows:
             self.flows.pop(which % len(self.flows))
 
-    def known(self) -> list[Known]:
-        found = [Known(flow.name, flow.uid, flow.step == "over") for flow in self.flows]
+    def known(self) -> list[KnownWorkflow]:
+        found = [KnownWorkflow(flow.name, flow.uid, flow.step == "over") for flow in self.flows]
         self._before_change()  # the cluster goes on while the answer is on its way
         return found
 
@@ -311,7 +312,7 @@ class World:
 
     def sweep(self) -> None:
         sweeper = Sweeper(self.store, self, self.post, self.rules, LOG)
-        self.swept = sweeper.once(self.now)
+        self.swept = sweeper.run_pass(self.now)
 
     def wait(self, seconds: float) -> None:
         """Let time pass; finished workflows are cleared away after a while."""
@@ -347,13 +348,13 @@ class World:
 
     def attempts(self, number: int) -> list[tuple[GroupRecord, Outcome | None]]:
         """Return the attempts at a group with their outcomes."""
-        ledger = Ledger(self.store)
+        attempts = AttemptStore(self.store)
         group = f"{self.groups[number].t0:%Y%m%dt%H%M%S}"
         found = [
-            (ledger.record(f"{group}-a{n}"), ledger.outcome(f"{group}-a{n}"))
-            for n in ledger.attempts(group)
+            (attempts.read_record(f"{group}-a{n}"), attempts.read_outcome(f"{group}-a{n}"))
+            for n in attempts.list_attempts(group)
         ]
         return [(record, outcome) for record, outcome in found if record is not None]
 
 
-__all__ = ["Blame", "Group", "Phase", "World"]
+__all__ = ["FailureCause", "Group", "Phase", "World"]

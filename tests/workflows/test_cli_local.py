@@ -309,7 +309,7 @@ def test_a_reader_that_leaves_is_no_error(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["two"], "expected a run two, found one. Correct the name or the place"),
+        (["two"], "There is no run two; there are one. Correct the name or the place"),
         (["one", "z"], "expected a task z, found a, b, c, d."),
         ([], "--name"),
     ],

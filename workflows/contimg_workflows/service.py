@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from contimg.runtime.errors import ContimgError, Exit, UsageError
+from contimg_runs.argo import EngineError, TemplateParameter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from contimg_workflows.argo import Parameter
     from contimg_workflows.state import RunState
@@ -19,19 +19,13 @@ PATIENCE_S = 60.0
 TICK_S = 1.0
 
 
-class EngineError(ContimgError):
-    """The engine does not answer, or not as an engine does."""
-
-    exit = Exit.STORE_UNREACHABLE
-
-
 class Service(Protocol):
     """Runs workflows of our templates, and says what became of them."""
 
     place: str
     """Where it runs them, for messages."""
 
-    def parameters(self, template: str) -> tuple[Parameter, ...]:
+    def parameters(self, template: str) -> Sequence[Parameter | TemplateParameter]:
         """Return the parameters of a template; UsageError if there is none, or if it is of another version than this program."""
         ...
 
@@ -74,13 +68,3 @@ def patiently(service: Service, name: str, patience_s: float = PATIENCE_S) -> Ru
             if time.monotonic() > until:
                 raise
         time.sleep(TICK_S)
-
-
-def no_such_run(place: str, name: str | None, there: Iterable[str]) -> UsageError:
-    """Say that there is no run, or none of a name."""
-    wanted = f"a run {name}" if name else "a run"
-    return UsageError(
-        place,
-        f"expected {wanted}, found {', '.join(there) or 'none'}.",
-        "Correct the name or the place; contimg status lists runs.",
-    )

@@ -18,7 +18,7 @@ from contimg.runtime.record import Record
 RUNS = "runs/"
 """Where claims and outcomes lie below the store's root."""
 FIRST_DATA, LAST_DATA = 10, 19
-"""Exit codes that blame the data."""
+"""Exit codes of unusable input data."""
 
 
 class Phase(StrEnum):
@@ -34,12 +34,12 @@ class Phase(StrEnum):
     """Nobody had begun it when the next attempt was recorded."""
 
 
-class Blame(StrEnum):
-    """What made a run fail, which decides whether another try may help."""
+class FailureCause(StrEnum):
+    """What made a run fail, which decides whether another try may help; the values are those in the store."""
 
-    NOTHING = ""
+    NONE = ""
     DATA = "data"
-    WORLD = "world"
+    INFRASTRUCTURE = "world"
     BUG = "bug"
 
 
@@ -97,7 +97,8 @@ class Outcome(Record):
     pipeline: str = ""
     """Such as process-group."""
     phase: Phase
-    blame: Blame = Blame.NOTHING
+    blame: FailureCause = FailureCause.NONE
+    """The cause; the name is the one in stored records."""
     exit: int | None = None
     """Exit code of the task that failed."""
     reason: str = ""
@@ -112,7 +113,7 @@ class Outcome(Record):
     def may_be_tried_again(self) -> bool:
         """Whether the next attempt with the same data may succeed."""
         return self.phase is Phase.LOST or (
-            self.phase is Phase.FAILED and self.blame is Blame.WORLD
+            self.phase is Phase.FAILED and self.blame is FailureCause.INFRASTRUCTURE
         )
 
 
@@ -136,10 +137,10 @@ def run_name(run: str) -> tuple[str, int] | None:
     return record_name(f"{run}.json")
 
 
-def blame_of(code: int | None) -> Blame:
-    """Return what an exit code blames; without one the world, since a program that ends by itself has one."""
+def failure_cause(code: int | None) -> FailureCause:
+    """Return the cause that an exit code stands for; without a code the program was killed: infrastructure."""
     if code == 0:
-        return Blame.NOTHING
+        return FailureCause.NONE
     if code is not None and FIRST_DATA <= code <= LAST_DATA:
-        return Blame.DATA
-    return Blame.WORLD if code is None or retry_of(code).limit else Blame.BUG
+        return FailureCause.DATA
+    return FailureCause.INFRASTRUCTURE if code is None or retry_of(code).limit else FailureCause.BUG

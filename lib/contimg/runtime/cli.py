@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import entry_points, version
 from typing import NoReturn
 
-from contimg.runtime.contract import leave
+from contimg.runtime.command import Command
+from contimg.runtime.console import Console
+from contimg.runtime.contract import guarded, leave
+from contimg.runtime.options import parse
 
 
 def main() -> NoReturn:
@@ -26,7 +30,22 @@ def main() -> NoReturn:
         )
         sys.exit(2)
     try:
-        code = commands[name].load()(sys.argv[2:])
+        entry = commands[name].load()
+        if isinstance(entry, Command):
+            options = parse(
+                entry.options,
+                sys.argv[2:],
+                f"contimg {name}",
+                version("contimg"),
+                positional=entry.positional,
+            )
+            env = dict(os.environ)
+            console = Console(name, env, plain=entry.plain)
+            code = guarded(
+                lambda: entry.load()(options, console, env), console, env, tell=not entry.plain
+            )
+        else:
+            code = entry(sys.argv[2:])
     except SystemExit as ended:
         code = ended.code
     leave(int(code or 0))

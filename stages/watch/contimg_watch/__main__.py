@@ -1,27 +1,23 @@
 """The executable."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from contimg.runtime.console import Console
 from contimg.runtime.contract import command, leave
-from contimg_watch.options import ServiceOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from contimg.runtime.console import Console
+from contimg_watch.commands import WATCH
+from contimg_watch.options import WatchOptions
 
 
 def main() -> None:
     """Run ``contimg-watch``."""
-    leave(command("contimg-watch", ServiceOptions, _watch))
+    leave(command("contimg-watch", WATCH.options, _watch))
 
 
-def _watch(options: ServiceOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    from contimg_watch.stage import run  # h5py is slow to import, and --help needs none
-
-    return run(options, console, env)
+def _watch(options: WatchOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    return WATCH.load()(
+        options, console, env
+    )  # h5py is slow to import, and --help does not need it
 
 
 if __name__ == "__main__":

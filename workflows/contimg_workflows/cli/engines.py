@@ -61,12 +61,12 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
 
         runs = runs_folder(prog, options.store, options.runs)
         return LocalService(runs, env, options.jobs)
-    from contimg_workflows.argo_server import ArgoService
+    from contimg_runs.argo import ArgoServer
 
     namespace = options.namespace or env.get("ARGO_NAMESPACE") or NAMESPACE
     token = options.token or env.get("ARGO_TOKEN") or None
     verify = env.get("ARGO_INSECURE_SKIP_VERIFY", "").lower() not in {"true", "1", "yes"}
-    return ArgoService(
+    return ArgoServer(
         _url(prog, options.argo or env.get("ARGO_SERVER"), env), namespace, token, verify=verify
     )
 

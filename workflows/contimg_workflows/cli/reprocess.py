@@ -6,14 +6,15 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from contimg.records.groups import GROUPS, recorded
-from contimg.records.runs import Blame, blame_of
+from contimg.records.runs import FailureCause, failure_cause
 from contimg.runtime.contract import command
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
 from contimg_workflows.cli.engines import EngineOptions, engine_of, service_of
 from contimg_workflows.cli.submit import MOVING, code_of, given_store, start, submitted
 from contimg_workflows.cli.words import Settings, flagged, joined
-from contimg_workflows.service import EngineError, patiently
+from contimg_runs.argo import EngineError
+from contimg_workflows.service import patiently
 from contimg_workflows.state import GOOD, Status, TaskState
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _attempt(service: Service, name: str) -> int | None:
             return int(begin.outputs["attempt"])
         if begin.status is Status.FAILED or state.status not in MOVING:
             code = begin.tries[-1].exit if begin.tries else None
-            kind = UsageError if blame_of(code) is not Blame.WORLD else EngineError
+            kind = UsageError if failure_cause(code) is not FailureCause.INFRASTRUCTURE else EngineError
             why = begin.reason or state.reason or f"that the workflow is {state.status.value}"
             raise kind(
                 f"{service.place}: {name}",

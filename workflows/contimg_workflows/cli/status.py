@@ -12,7 +12,7 @@ from contimg.runtime.errors import ContimgError
 from contimg_workflows.cli.engines import EngineOptions, service_of
 from contimg_workflows.cli.words import flagged
 from contimg_workflows.display import stdout, summary, tasks
-from contimg_workflows.service import no_such_run
+from contimg_runs.argo import no_such_run
 from contimg_workflows.state import Status
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contimg.records.runs import Blame, Phase
+from contimg.records.runs import FailureCause, Phase
 from contimg.records.schemas.runs import GROUPS, GroupState
 from contimg.records.tables import Schema
 from contimg_runs import sweep
 from contimg_runs.attempt_store import table_key
-from contimg_runs.decide import Rules
+from contimg_runs.decide import SweepRules
 from watched_world import CADENCE, ENOUGH, GRACE_S, T0, Group, World
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def actions(world: World, a: int, b: int) -> dict[str, Callable[[], None]]:
         "land": lambda: [world.land(number) for _ in range(1 + 4 * (b % 5))] and None,
         "again": partial(world.land, number, again=True),
         "look": world.look,
-        "look too": lambda: world.new_watcher().once(world.now) and None,
+        "look too": lambda: world.new_watcher().run_pass(world.now) and None,
         "deliver": partial(world.deliver, a),
         "twice": partial(world.deliver, a, keep=True),
         "echo": partial(world.redeliver, a),
@@ -157,7 +157,7 @@ def assert_all_is_well(world: World) -> None:
         assert outcome is not None
         assert {one.index for one in record.subbands} == group.landed, "a subband is in no run"
         assert outcome.phase is (Phase.FAILED if group.bad else Phase.SUCCEEDED)
-        assert outcome.blame is (Blame.DATA if group.bad else Blame.NOTHING)
+        assert outcome.blame is (FailureCause.DATA if group.bad else FailureCause.NONE)
         assert row(world, record.id)["state"] == (
             GroupState.FAILED if group.bad else GroupState.COMPLETED
         )
@@ -178,7 +178,7 @@ def row(world: World, group: str) -> dict[str, object]:
 
 
 def live(groups: list[Group], history: list[Step], grace_s: float) -> None:
-    world = World(groups, Rules(grace_s, ENOUGH))
+    world = World(groups, SweepRules(grace_s=grace_s, retries=ENOUGH))
     for step in history:
         take(world, step)
         assert_at_most_one_success(world)

@@ -13,8 +13,8 @@ from contimg.records.runs import Phase, claim_key
 from contimg.records.schemas.runs import GROUPS, GroupState
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
-from contimg_runs.attempt_store import Ledger, table_key
-from contimg_runs.decide import Act, Case, Decision, Rules, decide
+from contimg_runs.attempt_store import AttemptStore, table_key
+from contimg_runs.decide import Action, AttemptCase, Decision, SweepRules, decide
 from contimg_runs.sweep import posted_key
 from listener import WORKFLOWS, Listener, serve_workflows, workflow
 from watched_world import GRACE_S, LOG, T0, TTL_S, Group, World
@@ -29,7 +29,7 @@ A1, A2, A3 = (f"{ID}-a{n}" for n in (1, 2, 3))
 
 def world(coming: int = 16, **rules: Any) -> World:
     """A world whose one group has landed, was recorded and posted."""
-    made = World([Group(T0, list(range(coming)))], Rules(**rules))
+    made = World([Group(T0, list(range(coming)))], SweepRules(**rules))
     for _ in range(coming):
         made.land(0)
     made.wait(0 if coming == 16 else 901)
@@ -112,7 +112,7 @@ def test_a_workflow_that_ended_before_its_claim_gives_way_to_the_next_attempt() 
     made.flows[0].step, made.flows[0].phase, made.flows[0].ended = "over", "Error", made.now
     made.sweep()
     assert (made.swept.lost, made.swept.restarted) == ([A1], [A2])
-    assert Ledger(made.store).claim(A1) is not None
+    assert AttemptStore(made.store).read_claim(A1) is not None
     made.flows[0].step = "claim"  # were it to come back, it would be refused
     made.start()
     assert made.flows[0].step == "record"
@@ -140,7 +140,7 @@ def test_there_is_an_end_to_trying_again() -> None:
         made.work(0)
         made.sweep()
     assert phases(made) == [Phase.FAILED] * 3
-    assert made.swept.given_up == {A3: "it was begun anew 2 times"}
+    assert made.swept.given_up == {A3: "it was started again 2 times"}
     assert state(made) == GroupState.FAILED
 
 
@@ -165,13 +165,13 @@ def test_a_late_subband_does_not_inherit_the_tries_of_the_partial_group() -> Non
 def test_what_a_person_began_again_after_a_success_is_left_to_the_person() -> None:
     made = world()
     made.settle()
-    ledger = Ledger(made.store)
+    attempts = AttemptStore(made.store)
     (record, outcome) = made.attempts(0)[0]
     assert outcome is not None
-    ledger.add(record.model_copy(update={"attempt": 2}))
+    attempts.write_record(record.model_copy(update={"attempt": 2}))
     from contimg.records.runs import Claim
 
-    ledger.take(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
+    attempts.write_claim(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
     made.wait(GRACE_S)
     made.sweep()
     assert (made.swept.lost, made.swept.restarted) == ([A2], [])
@@ -190,14 +190,14 @@ def test_days_limit_the_look() -> None:
     made.wait(86400 * 40)
     from contimg_runs.sweep import Sweeper
 
-    sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
-    assert sweeper.decisions(made.now, days=30) == []
-    assert [one.act for _, one in sweeper.decisions(made.now, days=50)] == [Act.POST]
+    sweeper = Sweeper(made.store, made, made.post, SweepRules(), LOG)
+    assert sweeper.decide_all(made.now, days=30) == []
+    assert [one.action for _, one in sweeper.decide_all(made.now, days=50)] == [Action.POST]
 
 
 def test_a_bus_that_is_down_stops_the_posts_but_nothing_else() -> None:
     made = World(
-        [Group(T0 + n * timedelta(seconds=400), list(range(16))) for n in range(3)], Rules()
+        [Group(T0 + n * timedelta(seconds=400), list(range(16))) for n in range(3)], SweepRules()
     )
     for number in range(3):
         for _ in range(16):
@@ -208,11 +208,11 @@ def test_a_bus_that_is_down_stops_the_posts_but_nothing_else() -> None:
     made.wait(GRACE_S)
     from contimg_runs.sweep import Sweeper
 
-    sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
-    done = sweeper.once(made.now)
+    sweeper = Sweeper(made.store, made, made.post, SweepRules(), LOG)
+    done = sweeper.run_pass(made.now)
     assert (done.posted, sweeper.failure is not None) == ([], True)
     made.bus_up = True
-    assert len(sweeper.once(made.now).posted) == 3
+    assert len(sweeper.run_pass(made.now).posted) == 3
     assert sweeper.failure is None
 
 
@@ -311,7 +311,7 @@ def test_of_two_watchers_one_posts() -> None:
     made = World([Group(T0, list(range(16)))])
     for _ in range(16):
         made.land(0)
-    made.disturbed(made.look, 1, lambda: made.new_watcher().once(made.now))
+    made.disturbed(made.look, 1, lambda: made.new_watcher().run_pass(made.now))
     assert [record.name for record in made.said] == [A1]
 
 
@@ -321,7 +321,9 @@ def test_a_row_that_another_wrote_meanwhile_is_not_replaced_by_an_older_one() ->
     flow = made.flows[0]
     made.work(0)
     # While the row "in progress" is on its way, the run ends and is recorded.
-    made.disturbed(lambda: Ledger(made.store).refresh(ID), 1, lambda: made.record(flow, 0))
+    made.disturbed(
+        lambda: AttemptStore(made.store).refresh_row(ID), 1, lambda: made.record(flow, 0)
+    )
     assert state(made) == GroupState.COMPLETED
 
 
@@ -339,9 +341,9 @@ def test_an_event_that_comes_again_after_the_workflow_was_cleared_away_runs_noth
 
 
 def test_deciding_is_pure() -> None:
-    case = Case(run=A1, recorded=T0, latest=True)
-    assert decide(case, (), T0, Rules()) == Decision(Act.LEAVE)
-    assert decide(case, (), T0 + timedelta(days=1), Rules()).act is Act.POST
+    case = AttemptCase(run=A1, recorded=T0, latest=True)
+    assert decide(case, (), T0, SweepRules()) == Decision(Action.LEAVE)
+    assert decide(case, (), T0 + timedelta(days=1), SweepRules()).action is Action.POST
 
 
 # The command
@@ -395,7 +397,7 @@ def test_a_run_that_is_gone_starts_the_next_attempt(root: str, listener: Listene
     )
     serve_workflows(listener, workflow("w", "another"))
     said = sweep(root, listener, "--dry-run")
-    assert said["would"] == {A1: "lose"}
+    assert said["would"] == {A1: "mark lost"}
     assert listener.heard == []
     said = sweep(root, listener)
     assert (said["lost"], said["restarted"], [one["run"] for one in listener.heard]) == (
@@ -431,17 +433,17 @@ def test_an_event_source_that_is_down(tmp_path: Path, listener: Listener) -> Non
         open_store(str(tmp_path)).put(key, data)
     listener.code = 503
     said = sweep(str(tmp_path), listener, "--workflows", "none", code=Exit.STORE_UNREACHABLE)
-    assert "/group: expected the event to be taken, found HTTP 503" in said["message"]
+    assert "/group: The event was refused with HTTP 503" in said["message"]
     assert "EventSource" in said["message"]
 
 
 @pytest.mark.parametrize(
     ("answer", "code", "words"),
     [
-        (403, Exit.USAGE, "expected leave to read workflows, found HTTP 403"),
-        (401, Exit.USAGE, "expected leave to read workflows, found HTTP 401"),
-        (404, Exit.USAGE, "expected namespace radio with Argo Workflows"),
-        (500, Exit.STORE_UNREACHABLE, "expected an answer from the Kubernetes API, found HTTP 500"),
+        (403, Exit.USAGE, "The token lacks the permission: HTTP 403"),
+        (401, Exit.USAGE, "The Kubernetes API does not accept the token: HTTP 401"),
+        (404, Exit.USAGE, "Install Argo Workflows in the namespace"),
+        (500, Exit.STORE_UNREACHABLE, "The Kubernetes API did not do this: HTTP 500"),
     ],
 )
 def test_a_cluster_that_does_not_tell(
@@ -467,7 +469,7 @@ def test_a_store_that_is_not_there(tmp_path: Path, listener: Listener) -> None:
 
 def test_a_url_that_is_none(tmp_path: Path) -> None:
     said = contimg("sweep", "--store", str(tmp_path), code=Exit.USAGE)
-    assert "expected --post URL, by which groups are begun, found none" in said["message"]
+    assert "No --post URL is given" in said["message"]
     said = contimg(
         "sweep", "--store", str(tmp_path), "--post", "eventsource:12000", code=Exit.USAGE
     )

@@ -18,9 +18,9 @@ from contimg.records.runs import Claim, Outcome, Phase, TaskRun
 from contimg.runtime.errors import UsageError
 from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest
 from contimg.runtime.store import open_store
-from contimg_runs.attempt_store import Ledger
+from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.begin import STAGES, begin, keep
-from contimg_runs.claim import claim
+from contimg_runs.claim import claim_attempt
 from contimg_runs.options import CHUNK, BeginOptions, SelectOptions
 from contimg_runs.select import chunks, observed, select
 
@@ -48,22 +48,24 @@ def record(
     )
 
 
-def ledger_of(folder: Path, *records: GroupRecord) -> Ledger:
-    ledger = Ledger(open_store(str(folder)))
+def store_with(folder: Path, *records: GroupRecord) -> AttemptStore:
+    attempts = AttemptStore(open_store(str(folder)))
     for one in records:
-        assert ledger.add(one)
-    return ledger
+        assert attempts.write_record(one)
+    return attempts
 
 
 def options(store: str = "", uid: str = "u1", first: Any = "convert") -> BeginOptions:
     return BeginOptions(store=store, uid=uid, workflow=f"re-{uid}", group=ID, first=first)
 
 
-def end(ledger: Ledger, number: int = 1, uid: str = "u0", tasks: tuple[TaskRun, ...] = ()) -> None:
+def end(
+    attempts: AttemptStore, number: int = 1, uid: str = "u0", tasks: tuple[TaskRun, ...] = ()
+) -> None:
     """Let an attempt be claimed and succeed."""
     run = f"{ID}-a{number}"
-    ledger.take(Claim(run=run, uid=uid, workflow=f"contimg-{run}", at=NOW))
-    assert ledger.close(
+    attempts.write_claim(Claim(run=run, uid=uid, workflow=f"contimg-{run}", at=NOW))
+    assert attempts.write_outcome(
         Outcome(
             run=run,
             workflow=f"contimg-{run}",
@@ -119,11 +121,11 @@ def chain(folder: Path, mark: str, day: int = 1) -> dict[str, str]:
 
 
 def test_the_next_attempt_is_claimed_and_recorded(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    end(ledger)
-    begun = begin(ledger, options())
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    begun = begin(attempts, options())
     assert (begun.attempt, dict(begun.kept)) == (2, {})
-    found = ledger.latest(ID)
+    found = attempts.read_latest(ID)
     assert found is not None
     assert found.record == record(attempt=2)
     assert found.claim is not None
@@ -131,44 +133,44 @@ def test_the_next_attempt_is_claimed_and_recorded(tmp_path: Path) -> None:
 
 
 def test_a_retried_pod_gets_the_same_attempt(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    end(ledger)
-    assert [begin(ledger, options()).attempt for _ in range(3)] == [2, 2, 2]
-    assert ledger.attempts(ID) == [1, 2]
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    assert [begin(attempts, options()).attempt for _ in range(3)] == [2, 2, 2]
+    assert attempts.list_attempts(ID) == [1, 2]
 
 
 def test_a_pod_killed_between_claim_and_record_goes_on(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    end(ledger)
-    ledger.take(Claim(run=f"{ID}-a2", uid="u1", workflow="re-u1", at=NOW))
-    assert begin(ledger, options()).attempt == 2
-    assert ledger.attempts(ID) == [1, 2]
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    attempts.write_claim(Claim(run=f"{ID}-a2", uid="u1", workflow="re-u1", at=NOW))
+    assert begin(attempts, options()).attempt == 2
+    assert attempts.list_attempts(ID) == [1, 2]
 
 
 def test_a_number_that_another_took_is_passed_over(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    end(ledger)
-    ledger.take(Claim(run=f"{ID}-a2", uid="other", workflow="gone", at=NOW))
-    assert begin(ledger, options()).attempt == 3
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    attempts.write_claim(Claim(run=f"{ID}-a2", uid="other", workflow="gone", at=NOW))
+    assert begin(attempts, options()).attempt == 3
 
 
 def test_no_event_can_take_what_was_begun(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    end(ledger)
-    begin(ledger, options())
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    begin(attempts, options())
     assert not claim(
-        ledger, Claim(run=f"{ID}-a2", uid="event", workflow=f"contimg-{ID}-a2", at=NOW)
+        attempts, Claim(run=f"{ID}-a2", uid="event", workflow=f"contimg-{ID}-a2", at=NOW)
     ).claimed
-    assert claim(ledger, Claim(run=f"{ID}-a2", uid="u1", workflow="re-u1", at=NOW)).claimed
+    assert claim(attempts, Claim(run=f"{ID}-a2", uid="u1", workflow="re-u1", at=NOW)).claimed
 
 
 def test_an_attempt_in_progress_is_not_overtaken(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    ledger.take(Claim(run=f"{ID}-a1", uid="u0", workflow=f"contimg-{ID}-a1", at=NOW))
+    attempts = store_with(tmp_path, record())
+    attempts.write_claim(Claim(run=f"{ID}-a1", uid="u0", workflow=f"contimg-{ID}-a1", at=NOW))
     with pytest.raises(UsageError, match=f"found that contimg-{ID}-a1 has it"):
-        begin(ledger, options())
-    assert ledger.attempts(ID) == [1]
-    assert ledger.claim(f"{ID}-a2") is None
+        begin(attempts, options())
+    assert attempts.list_attempts(ID) == [1]
+    assert attempts.read_claim(f"{ID}-a2") is None
 
 
 def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -176,52 +178,52 @@ def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
         UsageError,
         match=f"groups/{ID}-a1.json: expected a group that watch has recorded, found none",
     ):
-        begin(ledger_of(tmp_path), options())
+        begin(store_with(tmp_path), options())
 
 
 def test_what_the_last_attempt_ended_with_is_kept(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
+    attempts = store_with(tmp_path, record())
     chain(tmp_path, "newer", day=9)
     used = chain(tmp_path, "used", day=1)
     rows = tuple(
         TaskRun(task=s, stage=s, phase=Phase.SUCCEEDED, tries=1, artifact=uri)
         for s, uri in used.items()
     )
-    end(ledger, tasks=rows)
-    begun = begin(ledger, options(first="image"))
+    end(attempts, tasks=rows)
+    begun = begin(attempts, options(first="image"))
     assert begun.kept == {stage: used[stage] for stage in ("convert", "flag", "calibrate")}
 
 
 @pytest.mark.parametrize("first", STAGES)
 def test_without_an_outcome_the_newest_chain_is_kept(tmp_path: Path, first: str) -> None:
-    ledger = ledger_of(tmp_path, record())
+    attempts = store_with(tmp_path, record())
     chain(tmp_path, "old", day=1)
     newest = chain(tmp_path, "new", day=2)
     wanted = STAGES[: STAGES.index(first)]
-    assert keep(ledger, ID, first) == {stage: newest[stage] for stage in wanted}
+    assert keep(attempts, ID, first) == {stage: newest[stage] for stage in wanted}
 
 
 def test_what_is_gone_cannot_be_kept(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    end(ledger)
+    attempts = store_with(tmp_path, record())
+    end(attempts)
     uris = chain(tmp_path, "x")
     (Path(uris["flag"]) / MANIFEST).unlink()
     with pytest.raises(
         UsageError, match="expected artifacts of convert, flag, calibrate, found not all"
     ):
-        begin(ledger, options(first="image"))
+        begin(attempts, options(first="image"))
     # Nothing was begun.
-    assert ledger.attempts(ID) == [1]
-    assert ledger.claim(f"{ID}-a2") is None
+    assert attempts.list_attempts(ID) == [1]
+    assert attempts.read_claim(f"{ID}-a2") is None
 
 
 def test_from_the_first_stage_on_nothing_of_before_is_read(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    ledger.store.put(f"runs/{ID}-a1/outcome.json", b"of another version")
-    assert keep(ledger, ID, "convert") == {}
+    attempts = store_with(tmp_path, record())
+    attempts.store.put(f"runs/{ID}-a1/outcome.json", b"of another version")
+    assert keep(attempts, ID, "convert") == {}
 
 
-class _Late(Ledger):
+class _Late(AttemptStore):
     """Watch puts its record between our claim and ours."""
 
     def take(self, claim: Claim) -> bool:
@@ -233,12 +235,12 @@ class _Late(Ledger):
 
 
 def test_a_late_subband_is_not_lost(tmp_path: Path) -> None:
-    end(ledger_of(tmp_path, record(subbands=15)))
+    end(store_with(tmp_path, record(subbands=15)))
     chain(tmp_path, "x")
     begun = begin(_Late(open_store(str(tmp_path))), options(first="image"))
     # The attempt has 16 subbands, so what was made of 15 is not kept.
     assert (begun.attempt, dict(begun.kept)) == (2, {})
-    latest = Ledger(open_store(str(tmp_path))).latest(ID)
+    latest = AttemptStore(open_store(str(tmp_path))).read_latest(ID)
     assert latest is not None
     assert latest.record.complete
 
@@ -255,53 +257,55 @@ def test_a_late_subband_is_not_lost(tmp_path: Path) -> None:
 def test_in_any_order_one_workflow_has_an_attempt(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[str, int]]
 ) -> None:
-    ledger = ledger_of(tmp_path_factory.mktemp("store"), record())
+    attempts = store_with(tmp_path_factory.mktemp("store"), record())
     owners: dict[int, set[str]] = {}
     for move, who in moves:
-        latest = ledger.latest(ID)
+        latest = attempts.read_latest(ID)
         assert latest is not None
         number, uid = latest.record.attempt, f"u{who}"
         if move in {"begin", "again"}:
             try:
-                owners.setdefault(begin(ledger, options(uid=uid)).attempt, set()).add(uid)
+                owners.setdefault(begin(attempts, options(uid=uid)).attempt, set()).add(uid)
             except UsageError:
                 assert latest.claim is not None
                 assert latest.outcome is None
         elif move == "event":
-            if claim(ledger, Claim(run=f"{ID}-a{number}", uid=uid, workflow="w", at=NOW)).claimed:
+            if claim(attempts, Claim(run=f"{ID}-a{number}", uid=uid, workflow="w", at=NOW)).claimed:
                 owners.setdefault(number, set()).add(uid)
         elif latest.claim is not None and latest.outcome is None:
-            end(ledger, number, latest.claim.uid)
+            end(attempts, number, latest.claim.uid)
     assert all(len(uids) == 1 for uids in owners.values())
-    assert ledger.attempts(ID) == list(range(1, len(ledger.attempts(ID)) + 1))
+    assert attempts.list_attempts(ID) == list(range(1, len(attempts.list_attempts(ID)) + 1))
 
 
 # select and strips
 
 
-def wanted(ledger: Ledger, first: str, last: str, *, redo: bool = False) -> list[str]:
-    return select(ledger.store, SelectOptions(store="x", first_day=first, last_day=last, redo=redo))
+def wanted(attempts: AttemptStore, first: str, last: str, *, redo: bool = False) -> list[str]:
+    return select(
+        attempts.store, SelectOptions(store="x", first_day=first, last_day=last, redo=redo)
+    )
 
 
 def test_groups_of_the_days_that_nobody_began(tmp_path: Path) -> None:
     ids = ["20260124t235959", "20260125t000000", ID, "20260126t235959", "20260127t000000"]
-    ledger = ledger_of(tmp_path, *(record(one) for one in ids), record(ID, 2))
-    assert wanted(ledger, "2026-01-25", "2026-01-26") == [
+    attempts = store_with(tmp_path, *(record(one) for one in ids), record(ID, 2))
+    assert wanted(attempts, "2026-01-25", "2026-01-26") == [
         "20260125t000000-a1",
         f"{ID}-a2",
         "20260126t235959-a1",
     ]
-    assert wanted(ledger, ID, ID) == [f"{ID}-a2"]
-    assert wanted(ledger, "2026-01-25", ID) == ["20260125t000000-a1", f"{ID}-a2"]
+    assert wanted(attempts, ID, ID) == [f"{ID}-a2"]
+    assert wanted(attempts, "2026-01-25", ID) == ["20260125t000000-a1", f"{ID}-a2"]
 
 
 def test_what_is_done_is_left_alone_unless_redone_and_what_runs_always(tmp_path: Path) -> None:
     running = "20260125t000000"
-    ledger = ledger_of(tmp_path, record(), record(running), record("20260125t100000"))
-    end(ledger)
-    ledger.take(Claim(run=f"{running}-a1", uid="u", workflow="w", at=NOW))
-    assert wanted(ledger, "2026-01-25", "2026-01-25") == ["20260125t100000-a1"]
-    assert wanted(ledger, "2026-01-25", "2026-01-25", redo=True) == [
+    attempts = store_with(tmp_path, record(), record(running), record("20260125t100000"))
+    end(attempts)
+    attempts.write_claim(Claim(run=f"{running}-a1", uid="u", workflow="w", at=NOW))
+    assert wanted(attempts, "2026-01-25", "2026-01-25") == ["20260125t100000-a1"]
+    assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == [
         "20260125t100000-a1",
         f"{ID}-a1",
     ]
@@ -316,7 +320,7 @@ def test_what_is_done_is_left_alone_unless_redone_and_what_runs_always(tmp_path:
 )
 def test_wrong_days_are_named(tmp_path: Path, first: str, last: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        wanted(ledger_of(tmp_path), first, last)
+        wanted(store_with(tmp_path), first, last)
 
 
 @given(count=st.integers(0, 4 * CHUNK))
@@ -333,18 +337,18 @@ def test_chunks_hold_each_group_once(count: int) -> None:
 
 def test_strips_are_named_once(tmp_path: Path) -> None:
     old = record("20250101t000000", dec=-5.2)
-    ledger = ledger_of(
+    attempts = store_with(
         tmp_path,
         old,
         record(),
         record("20260125t230000", dec=33.1),
         record("20260126t000000", dec=None),
     )
-    assert observed(ledger.store, None) == [
+    assert observed(attempts.store, None) == [
         {"strip": "-5.2", "epoch": "dec-m05.2"},
         {"strip": "33.0", "epoch": "dec-p33.0"},
     ]
-    assert [one["epoch"] for one in observed(ledger.store, datetime(2026, 1, 1, tzinfo=UTC))] == [
+    assert [one["epoch"] for one in observed(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))] == [
         "dec-p33.0"
     ]
 
@@ -355,23 +359,23 @@ def test_strips_since_a_moment_are_those_of_the_groups_begun_then(
 ) -> None:
     since = datetime(2026, 1, 25, 22, 26, 4, 500_000, tzinfo=UTC)
     t0 = since + timedelta(microseconds=step)
-    ledger = ledger_of(tmp_path, record(group_id(t0)).model_copy(update={"t0": t0}))
-    assert len(observed(ledger.store, since)) == (step >= 0)
+    attempts = store_with(tmp_path, record(group_id(t0)).model_copy(update={"t0": t0}))
+    assert len(observed(attempts.store, since)) == (step >= 0)
 
 
 def test_old_records_are_not_read_for_a_night(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path, record())
-    ledger.store.put("groups/20250101t000000-a1.json", b"of another version")
-    assert len(observed(ledger.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
+    attempts = store_with(tmp_path, record())
+    attempts.store.put("groups/20250101t000000-a1.json", b"of another version")
+    assert len(observed(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
 
 
 def test_the_commands_hand_their_answers_over(tmp_path: Path) -> None:
-    ledger = ledger_of(tmp_path / "s", record())
-    end(ledger)
+    attempts = store_with(tmp_path / "s", record())
+    end(attempts)
     store = ["--store", str(tmp_path / "s")]
     begun = run(tmp_path, "begin", *store, "--group", ID, "--uid", "u", "--workflow", "w")
     assert begun == {"attempt": "2", **dict.fromkeys(STAGES[:-1], "")}
-    end(ledger, 2, "u")
+    end(attempts, 2, "u")
     days = ["--first-day", "2026-01-25", "--last-day", "2026-01-25"]
     whole = json.dumps([{"first": ID, "last": ID}])
     assert run(tmp_path, "select", *store, *days) == {"chunks": "[]", "new": "[]", "again": "[]"}

@@ -19,8 +19,8 @@ from contimg.records.schemas.runs import GROUPS, STAGE_RUNS
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import QA, Manifest, Usage
 from contimg.runtime.store import open_store
-from contimg_runs.attempt_store import Ledger, table_key
-from contimg_runs.cluster import find_cluster
+from contimg_runs.attempt_store import AttemptStore, table_key
+from contimg_runs.argo import find_kubernetes_api
 from listener import Listener, serve_workflows, workflow
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add(store: Store, attempt: int = 1, missing: tuple[int, ...] = ()) -> None:
     record = GroupRecord(
         id=ID, attempt=attempt, t0=T0, duration_s=296.3, dec_deg=33.0, subbands=(), missing=missing
     )
-    assert Ledger(store).add(record)
+    assert AttemptStore(store).write_record(record)
 
 
 def claim(store: Store, uid: str, run: str = RUN, **more: Any) -> dict[str, Any]:
@@ -144,11 +144,13 @@ def test_an_attempt_that_a_later_one_replaced_is_not_begun(store: Store) -> None
 def test_a_group_that_is_not_there(store: Store) -> None:
     said = claim(store, "u", run="20260101t000000-a1", code=Exit.USAGE)["message"]
     assert (
-        "groups/20260101t000000-a1.json: expected the record of an attempt, found no attempt at that group"
+        "groups/20260101t000000-a1.json: There is no record of this attempt; the group has no attempt"
         in said
     )
     said = claim(store, "u", run=f"{ID}-a7", code=Exit.USAGE)["message"]
-    assert f"groups/{ID}-a7.json: expected the record of an attempt, found attempts 1" in said
+    assert (
+        f"groups/{ID}-a7.json: There is no record of this attempt; the group has attempts 1" in said
+    )
 
 
 @pytest.mark.parametrize("run", ["", "x", ID, f"{ID}-a0", f"../{RUN}"])
@@ -244,7 +246,7 @@ def test_a_record_that_was_cut_off_is_completed(store: Store) -> None:
 
 def test_a_run_that_is_not_there(store: Store) -> None:
     said = record(store, "u", run=f"{ID}-a4", code=Exit.USAGE)
-    assert "expected the record of an attempt, found attempts 1" in said["message"]
+    assert "There is no record of this attempt; the group has attempts 1" in said["message"]
 
 
 @pytest.mark.parametrize("command", ["claim", "record"])
@@ -285,7 +287,7 @@ def test_a_claim_of_another_version_is_named(tmp_path: Path) -> None:
     add(store)
     store.put(claim_key(RUN), b'{"schema_version": 2}')
     said = claim(store, "u", code=Exit.BAD_INPUT)["message"]
-    assert f"runs/{RUN}/claim.json: expected a Claim of this version" in said
+    assert f"runs/{RUN}/claim.json: This is not a Claim of this version" in said
 
 
 # record, with the Kubernetes API
@@ -416,21 +418,21 @@ def test_an_artifact_that_is_gone_or_without_usage_costs_details_only(
 
 def test_a_pod_finds_its_cluster(tmp_path: Path) -> None:
     env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
-    assert find_cluster(env, None, None, tmp_path) is None, "no token is mounted"
+    assert find_kubernetes_api(env, None, None, tmp_path) is None, "no token is mounted"
     (tmp_path / "token").write_text("one\n")
     (tmp_path / "namespace").write_text("radio")
-    found = find_cluster(env, None, None, tmp_path)
+    found = find_kubernetes_api(env, None, None, tmp_path)
     assert found is not None
     assert (found.url, found.namespace) == ("https://10.0.0.1:6443", "radio")
-    six = find_cluster({"KUBERNETES_SERVICE_HOST": "fd00::1"}, None, "other", tmp_path)
+    six = find_kubernetes_api({"KUBERNETES_SERVICE_HOST": "fd00::1"}, None, "other", tmp_path)
     assert six is not None
     assert (six.url, six.namespace) == ("https://[fd00::1]:443", "other")
-    assert find_cluster({}, None, None, tmp_path) is None
+    assert find_kubernetes_api({}, None, None, tmp_path) is None
 
 
 def test_a_claim_is_the_first_writer_s(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     one = Claim(run=RUN, uid="u", workflow=WF, at=T0)
-    assert Ledger(store).take(one)
-    assert not Ledger(store).take(one.model_copy(update={"uid": "v"}))
-    assert Ledger(store).claim(RUN) == one
+    assert AttemptStore(store).write_claim(one)
+    assert not AttemptStore(store).write_claim(one.model_copy(update={"uid": "v"}))
+    assert AttemptStore(store).read_claim(RUN) == one

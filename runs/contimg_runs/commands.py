@@ -1,0 +1,49 @@
+"""The commands for the life cycle of runs, as entry points."""
+
+from contimg.runtime.command import Command
+from contimg.runtime.stage import Resources
+from contimg_runs.options import (
+    BeginOptions,
+    ClaimOptions,
+    RecordOptions,
+    SelectOptions,
+    StripsOptions,
+    SweepOptions,
+)
+
+RESOURCES = Resources(deadline_s=600, memory_mi=512, cpu="100m")
+
+CLAIM = Command(
+    name="claim",
+    options=ClaimOptions,
+    run="contimg_runs.claim:run",
+    outputs=("claimed", "options"),
+    resources=RESOURCES,
+)
+BEGIN = Command(
+    name="begin",
+    options=BeginOptions,
+    run="contimg_runs.begin:run",
+    outputs=("attempt", "options"),
+    resources=RESOURCES,
+)
+RECORD = Command(
+    name="record", options=RecordOptions, run="contimg_runs.record:run", resources=RESOURCES
+)
+SWEEP = Command(
+    name="sweep", options=SweepOptions, run="contimg_runs.sweep:run", resources=RESOURCES
+)
+SELECT = Command(
+    name="select",
+    options=SelectOptions,
+    run="contimg_runs.select:run_select",
+    outputs=("chunks", "new", "again"),
+    resources=RESOURCES,
+)
+STRIPS = Command(
+    name="strips",
+    options=StripsOptions,
+    run="contimg_runs.select:run_strips",
+    outputs=("strips",),
+    resources=RESOURCES,
+)
