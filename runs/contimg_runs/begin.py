@@ -17,7 +17,7 @@ from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over, read_manifest_or_none
 from contimg.runtime.errors import UsageError
 from contimg.runtime.manifest import Manifest
-from contimg.runtime.pipeline import ALL_OTHERS, Pipeline
+from contimg.runtime.pipeline import Pipeline
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.options import BeginOptions
@@ -115,7 +115,9 @@ def find_kept(attempts: AttemptStore, pipeline: Pipeline, group: str, first: str
     wanted = [step for step in pipeline.order if step not in again]
     if not wanted:
         return {}
-    for found in _list_candidates(attempts, pipeline, group, wanted):
+    # Newest artifacts are looked for from the last required step back, then on other branches.
+    backwards = sorted(wanted[::-1], key=lambda step: step not in required)
+    for found in _list_candidates(attempts, pipeline, group, backwards):
         kept = {
             step: found[step]
             for step in wanted
@@ -132,7 +134,7 @@ def find_kept(attempts: AttemptStore, pipeline: Pipeline, group: str, first: str
 
 
 def _list_candidates(
-    attempts: AttemptStore, pipeline: Pipeline, group: str, wanted: list[str]
+    attempts: AttemptStore, pipeline: Pipeline, group: str, backwards: list[str]
 ) -> Iterator[dict[str, str]]:
     """Yield artifacts by step: what each attempt ended with, the latest first, then the newest ones."""
     for number in reversed(attempts.list_attempts(group)):
@@ -141,7 +143,7 @@ def _list_candidates(
         succeeded = [task for task in tasks if task.phase is Phase.SUCCEEDED and task.artifact]
         yield {task.stage: task.artifact for task in succeeded}
     found: dict[str, str] = {}
-    for step in reversed(wanted):  # runs of the local engine leave no outcome
+    for step in backwards:  # runs of the local engine leave no outcome
         if step not in found:
             found |= _find_newest(attempts, pipeline, group, step, found)
     yield found
@@ -151,7 +153,7 @@ def _find_newest(
     attempts: AttemptStore, pipeline: Pipeline, group: str, step: str, found: Mapping[str, str]
 ) -> dict[str, str]:
     """Return a step's newest artifact whose sources do not contradict `found`, and these sources."""
-    folder = f"{pipeline.products.format(group=group)}/{step}/"
+    folder = f"{pipeline.products.replace('{group}', group)}/{step}/"
     entries = attempts.store.entries(folder)
     keys = {entry.key.removeprefix(folder).partition("/")[0] for entry in entries}
     uris = [f"{attempts.store.root}/{folder}{key}" for key in keys]
@@ -168,10 +170,8 @@ def _trace_sources(pipeline: Pipeline, step: str, manifest: Manifest) -> dict[st
     found: dict[str, str] = {}
     for item in manifest.inputs:
         source = pipeline.step(step).inputs.get(item.name)
-        made_by = read_manifest_or_none(item.uri) if source else None
-        if source == ALL_OTHERS:
-            source = made_by.stage if made_by and made_by.stage in pipeline.needs[step] else None
-        if source:
+        if source is not None:
             found[source] = item.uri
+            made_by = read_manifest_or_none(item.uri)
             found |= _trace_sources(pipeline, source, made_by) if made_by else {}
     return found

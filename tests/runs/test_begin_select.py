@@ -5,46 +5,66 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from called import contimg
 from contimg.records.groups import GroupRecord, Subband, group_id
 from contimg.records.runs import Claim, Outcome, Phase, TaskRun
-from contimg.runtime.errors import UsageError
+from contimg.runtime.errors import Exit, UsageError
 from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest
+from contimg.runtime.pipeline import Step
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import AttemptStore
-from contimg_runs.begin import STAGES, begin, keep
+from contimg_runs.begin import NextAttempt, begin_attempt, find_kept
 from contimg_runs.claim import claim_attempt
 from contimg_runs.options import CHUNK, BeginOptions, SelectOptions
-from contimg_runs.select import chunks, observed, select
+from contimg_runs.pipelines import PROCESS_GROUP
+from contimg_runs.select import list_strips, select_runs, split_into_chunks
 
 ID = "20260125t222605"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
+LINE = ("convert", "flag", "calibrate", "image", "photometry", "report")
+SIDE = replace(
+    PROCESS_GROUP,
+    steps=(
+        *PROCESS_GROUP.steps[:4],
+        Step("hello", inputs={"image": "image"}),
+        Step("spectra", inputs={"ms": "convert", "notes": "hello"}),
+        *PROCESS_GROUP.steps[4:],
+    ),
+)
+"""The graph with a side branch: image → hello → spectra, beside photometry."""
+INPUTS = {
+    "flag": {"ms": "convert"},
+    "calibrate": {"ms": "convert", "flags": "flag"},
+    "image": {"ms": "convert", "flags": "flag", "calibration": "calibrate"},
+    "photometry": {"image": "image"},
+    "hello": {"image": "image"},
+    "spectra": {"ms": "convert", "notes": "hello"},
+}
 
 
 def record(
     group: str = ID, attempt: int = 1, subbands: int = 16, dec: float | None = 33.0
 ) -> GroupRecord:
     t0 = datetime.strptime(group, "%Y%m%dt%H%M%S").replace(tzinfo=UTC)
-    there = tuple(
-        Subband(index=n, uri=f"incoming/sb{n:02d}.hdf5", size=1, modified=t0)
-        for n in range(subbands)
-    )
-    missing = tuple(range(subbands, 16))
     return GroupRecord(
         id=group,
         attempt=attempt,
         t0=t0,
         duration_s=309.0,
         dec_deg=dec,
-        subbands=there,
-        missing=missing,
+        subbands=tuple(
+            Subband(index=n, uri=f"incoming/sb{n:02d}.hdf5", size=1, modified=t0)
+            for n in range(subbands)
+        ),
+        missing=tuple(range(subbands, 16)),
     )
 
 
@@ -55,39 +75,43 @@ def store_with(folder: Path, *records: GroupRecord) -> AttemptStore:
     return attempts
 
 
-def options(store: str = "", uid: str = "u1", first: Any = "convert") -> BeginOptions:
-    return BeginOptions(store=store, uid=uid, workflow=f"re-{uid}", group=ID, first=first)
-
-
-def end(
-    attempts: AttemptStore, number: int = 1, uid: str = "u0", tasks: tuple[TaskRun, ...] = ()
-) -> None:
-    """Let an attempt be claimed and succeed."""
+def claim(number: int, uid: str) -> Claim:
     run = f"{ID}-a{number}"
-    attempts.write_claim(Claim(run=run, uid=uid, workflow=f"contimg-{run}", at=NOW))
-    assert attempts.write_outcome(
-        Outcome(
-            run=run,
-            workflow=f"contimg-{run}",
-            uid=uid,
-            phase=Phase.SUCCEEDED,
-            ended=NOW,
-            tasks=tasks,
-        )
+    return Claim(run=run, uid=uid, workflow=f"contimg-{run}", at=NOW)
+
+
+def begin(attempts: AttemptStore, uid: str = "u1", first: str = "") -> NextAttempt:
+    options = BeginOptions(store="", uid=uid, workflow=f"re-{uid}", group=ID, first=first)
+    return begin_attempt(attempts, PROCESS_GROUP, options)
+
+
+def end(attempts: AttemptStore, number: int = 1, uid: str = "u0", **artifacts: str) -> None:
+    """Let an attempt be claimed and succeed with artifacts by stage."""
+    owned = claim(number, uid)
+    attempts.write_claim(owned)
+    outcome = Outcome(
+        run=owned.run,
+        workflow=owned.workflow,
+        uid=uid,
+        phase=Phase.SUCCEEDED,
+        ended=NOW,
+        tasks=tuple(
+            TaskRun(task=stage, stage=stage, phase=Phase.SUCCEEDED, tries=1, artifact=uri)
+            for stage, uri in artifacts.items()
+        ),
     )
+    assert attempts.write_outcome(outcome)
 
 
-def made(folder: Path, stage: str, key: str, *, day: int = 1, **inputs: str) -> str:
-    """Leave an artifact of a stage, made from others."""
+def make_artifact(folder: Path, stage: str, key: str, day: int, **inputs: str) -> str:
     path = folder / "products" / ID / stage / key
     path.mkdir(parents=True)
-    read = tuple(Input(name=name, uri=uri, digest="0") for name, uri in inputs.items())
     manifest = Manifest(
         stage=stage,
         version="0",
         key=key,
         options={},
-        inputs=read,
+        inputs=tuple(Input(name=name, uri=uri, digest="0") for name, uri in inputs.items()),
         tools={},
         outputs=(),
         metrics={},
@@ -99,32 +123,25 @@ def made(folder: Path, stage: str, key: str, *, day: int = 1, **inputs: str) -> 
     return str(path)
 
 
-def chain(folder: Path, mark: str, day: int = 1) -> dict[str, str]:
-    """Leave the artifacts of all stages of a group."""
-    convert = made(folder, "convert", f"c{mark}", day=day)
-    flag = made(folder, "flag", f"f{mark}", day=day, ms=convert)
-    calibrate = made(folder, "calibrate", f"k{mark}", day=day, ms=convert, flags=flag)
-    image = made(
-        folder, "image", f"i{mark}", day=day, ms=convert, flags=flag, calibration=calibrate
-    )
-    photometry = made(folder, "photometry", f"p{mark}", day=day, image=image)
-    return {
-        "convert": convert,
-        "flag": flag,
-        "calibrate": calibrate,
-        "image": image,
-        "photometry": photometry,
-    }
+def make_chain(
+    folder: Path, key: str, day: int = 1, steps: tuple[str, ...] = LINE[:-1]
+) -> dict[str, str]:
+    """Leave artifacts of steps, each made from those before it."""
+    made: dict[str, str] = {}
+    for step in steps:
+        inputs = {name: made[source] for name, source in INPUTS.get(step, {}).items()}
+        made[step] = make_artifact(folder, step, key, day, **inputs)
+    return made
 
 
 # begin
 
 
-def test_the_next_attempt_is_claimed_and_recorded(tmp_path: Path) -> None:
+def test_begin_claims_and_records_next_attempt(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    begun = begin(attempts, options())
-    assert (begun.attempt, dict(begun.kept)) == (2, {})
+    begun = begin(attempts)
+    assert (begun.number, dict(begun.kept)) == (2, {})
     found = attempts.read_latest(ID)
     assert found is not None
     assert found.record == record(attempt=2)
@@ -132,114 +149,147 @@ def test_the_next_attempt_is_claimed_and_recorded(tmp_path: Path) -> None:
     assert (found.claim.uid, found.claim.workflow) == ("u1", "re-u1")
 
 
-def test_a_retried_pod_gets_the_same_attempt(tmp_path: Path) -> None:
+def test_begin_by_retried_pod_gets_same_attempt(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    assert [begin(attempts, options()).attempt for _ in range(3)] == [2, 2, 2]
+    assert [begin(attempts).number for _ in range(3)] == [2, 2, 2]
     assert attempts.list_attempts(ID) == [1, 2]
 
 
-def test_a_pod_killed_between_claim_and_record_goes_on(tmp_path: Path) -> None:
+def test_begin_after_kill_between_claim_and_record_resumes(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    attempts.write_claim(Claim(run=f"{ID}-a2", uid="u1", workflow="re-u1", at=NOW))
-    assert begin(attempts, options()).attempt == 2
+    attempts.write_claim(claim(2, "u1"))
+    assert begin(attempts).number == 2
     assert attempts.list_attempts(ID) == [1, 2]
 
 
-def test_a_number_that_another_took_is_passed_over(tmp_path: Path) -> None:
+def test_begin_skips_number_claimed_by_another(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    attempts.write_claim(Claim(run=f"{ID}-a2", uid="other", workflow="gone", at=NOW))
-    assert begin(attempts, options()).attempt == 3
+    attempts.write_claim(claim(2, "other"))
+    assert begin(attempts).number == 3
 
 
-def test_no_event_can_take_what_was_begun(tmp_path: Path) -> None:
+def test_begun_attempt_is_not_claimed_by_event(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    begin(attempts, options())
-    assert not claim(
-        attempts, Claim(run=f"{ID}-a2", uid="event", workflow=f"contimg-{ID}-a2", at=NOW)
-    ).claimed
-    assert claim(attempts, Claim(run=f"{ID}-a2", uid="u1", workflow="re-u1", at=NOW)).claimed
+    begin(attempts)
+    assert not claim_attempt(attempts, claim(2, "event")).claimed
+    assert claim_attempt(attempts, claim(2, "u1")).claimed
 
 
-def test_an_attempt_in_progress_is_not_overtaken(tmp_path: Path) -> None:
+def test_begin_refuses_attempt_in_progress(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
-    attempts.write_claim(Claim(run=f"{ID}-a1", uid="u0", workflow=f"contimg-{ID}-a1", at=NOW))
-    with pytest.raises(UsageError, match=f"found that contimg-{ID}-a1 has it"):
-        begin(attempts, options())
+    attempts.write_claim(claim(1, "u0"))
+    with pytest.raises(UsageError, match=f"in progress: contimg-{ID}-a1 has it"):
+        begin(attempts)
     assert attempts.list_attempts(ID) == [1]
     assert attempts.read_claim(f"{ID}-a2") is None
 
 
-def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError,
-        match=f"groups/{ID}-a1.json: expected a group that watch has recorded, found none",
-    ):
-        begin(store_with(tmp_path), options())
+def test_begin_refuses_unknown_group(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"groups/{ID}-a1.json: There is no record of this group"):
+        begin(store_with(tmp_path))
 
 
-def test_what_the_last_attempt_ended_with_is_kept(tmp_path: Path) -> None:
+def test_begin_keeps_artifacts_of_last_outcome(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
-    chain(tmp_path, "newer", day=9)
-    used = chain(tmp_path, "used", day=1)
-    rows = tuple(
-        TaskRun(task=s, stage=s, phase=Phase.SUCCEEDED, tries=1, artifact=uri)
-        for s, uri in used.items()
-    )
-    end(attempts, tasks=rows)
-    begun = begin(attempts, options(first="image"))
-    assert begun.kept == {stage: used[stage] for stage in ("convert", "flag", "calibrate")}
+    make_chain(tmp_path, "newer", day=9)
+    used = make_chain(tmp_path, "used")
+    end(attempts, **used)
+    kept = begin(attempts, first="image").kept
+    assert kept == {step: used[step] for step in ("convert", "flag", "calibrate")}
 
 
-@pytest.mark.parametrize("first", STAGES)
-def test_without_an_outcome_the_newest_chain_is_kept(tmp_path: Path, first: str) -> None:
+@pytest.mark.parametrize("first", LINE)
+def test_without_outcome_newest_chain_is_kept(tmp_path: Path, first: str) -> None:
     attempts = store_with(tmp_path, record())
-    chain(tmp_path, "old", day=1)
-    newest = chain(tmp_path, "new", day=2)
-    wanted = STAGES[: STAGES.index(first)]
-    assert keep(attempts, ID, first) == {stage: newest[stage] for stage in wanted}
+    make_chain(tmp_path, "old", day=1)
+    newest = make_chain(tmp_path, "new", day=2)
+    kept = find_kept(attempts, PROCESS_GROUP, ID, first)
+    assert kept == {step: newest[step] for step in LINE[: LINE.index(first)]}
 
 
-def test_what_is_gone_cannot_be_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_outcome", [True, False], ids=["outcome", "newest chain"])
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("image", {"image", "hello", "spectra", "photometry", "report"}),
+        ("photometry", {"photometry", "report"}),
+        ("hello", {"hello", "spectra", "report"}),
+        ("spectra", {"spectra", "report"}),
+        ("report", {"report"}),
+    ],
+)
+def test_steps_after_first_run_again_and_other_branches_are_kept(
+    tmp_path: Path, first: str, again: set[str], *, by_outcome: bool
+) -> None:
+    attempts = store_with(tmp_path, record())
+    made = make_chain(tmp_path, "x", steps=(*LINE[:4], "hello", "spectra", "photometry"))
+    if by_outcome:
+        end(attempts, **made)
+    kept = find_kept(attempts, SIDE, ID, first)
+    assert kept == {step: uri for step, uri in made.items() if step not in again}
+
+
+def test_missing_side_branch_runs_again(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    line = make_chain(tmp_path, "x")
+    assert find_kept(attempts, SIDE, ID, "hello") == line
+    with pytest.raises(UsageError, match=r"Not all artifacts of .*hello.* exist"):
+        find_kept(attempts, SIDE, ID, "spectra")
+
+
+def test_side_branch_made_from_other_artifacts_is_not_kept(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    make_chain(tmp_path, "old", day=1, steps=(*LINE[:4], "hello"))
+    newest = make_chain(tmp_path, "new", day=2)
+    assert find_kept(attempts, SIDE, ID, "photometry") == {step: newest[step] for step in LINE[:4]}
+
+
+def test_begin_without_required_artifact_changes_nothing(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    uris = chain(tmp_path, "x")
+    uris = make_chain(tmp_path, "x")
+    make_artifact(tmp_path, "flag", "of another calibration", 1, ms=uris["convert"])
     (Path(uris["flag"]) / MANIFEST).unlink()
-    with pytest.raises(
-        UsageError, match="expected artifacts of convert, flag, calibrate, found not all"
-    ):
-        begin(attempts, options(first="image"))
-    # Nothing was begun.
+    with pytest.raises(UsageError, match="Not all artifacts of convert, flag, calibrate exist"):
+        begin(attempts, first="image")
     assert attempts.list_attempts(ID) == [1]
     assert attempts.read_claim(f"{ID}-a2") is None
 
 
-def test_from_the_first_stage_on_nothing_of_before_is_read(tmp_path: Path) -> None:
+def test_begin_from_unknown_step_changes_nothing(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    with pytest.raises(UsageError, match="There is no step 'mosaic'; the steps are convert, flag"):
+        begin(attempts, first="mosaic")
+    assert attempts.read_claim(f"{ID}-a2") is None
+
+
+@pytest.mark.parametrize("first", ["", "convert"])
+def test_begin_from_first_step_reads_no_outcome(tmp_path: Path, first: str) -> None:
     attempts = store_with(tmp_path, record())
     attempts.store.put(f"runs/{ID}-a1/outcome.json", b"of another version")
-    assert keep(attempts, ID, "convert") == {}
+    assert find_kept(attempts, PROCESS_GROUP, ID, first) == {}
 
 
-class _Late(AttemptStore):
-    """Watch puts its record between our claim and ours."""
+class _LateSubband(AttemptStore):
+    """Watch writes its record between our claim and our record."""
 
-    def take(self, claim: Claim) -> bool:
-        taken = super().take(claim)
-        self.store.create(
-            f"groups/{ID}-a2.json", record(attempt=2, subbands=16).model_dump_json().encode()
-        )
+    def write_claim(self, claim: Claim) -> bool:
+        taken = super().write_claim(claim)
+        late = record(attempt=2, subbands=16).model_dump_json().encode()
+        self.store.create(f"groups/{ID}-a2.json", late)
         return taken
 
 
-def test_a_late_subband_is_not_lost(tmp_path: Path) -> None:
+def test_begin_keeps_nothing_if_late_subband_came(tmp_path: Path) -> None:
     end(store_with(tmp_path, record(subbands=15)))
-    chain(tmp_path, "x")
-    begun = begin(_Late(open_store(str(tmp_path))), options(first="image"))
-    # The attempt has 16 subbands, so what was made of 15 is not kept.
-    assert (begun.attempt, dict(begun.kept)) == (2, {})
+    make_chain(tmp_path, "x")
+    begun = begin(_LateSubband(open_store(str(tmp_path))), first="image")
+    assert (begun.number, dict(begun.kept)) == (2, {})
     latest = AttemptStore(open_store(str(tmp_path))).read_latest(ID)
     assert latest is not None
     assert latest.record.complete
@@ -265,12 +315,12 @@ def test_in_any_order_one_workflow_has_an_attempt(
         number, uid = latest.record.attempt, f"u{who}"
         if move in {"begin", "again"}:
             try:
-                owners.setdefault(begin(attempts, options(uid=uid)).attempt, set()).add(uid)
+                owners.setdefault(begin(attempts, uid).number, set()).add(uid)
             except UsageError:
                 assert latest.claim is not None
                 assert latest.outcome is None
         elif move == "event":
-            if claim(attempts, Claim(run=f"{ID}-a{number}", uid=uid, workflow="w", at=NOW)).claimed:
+            if claim_attempt(attempts, claim(number, uid)).claimed:
                 owners.setdefault(number, set()).add(uid)
         elif latest.claim is not None and latest.outcome is None:
             end(attempts, number, latest.claim.uid)
@@ -278,16 +328,83 @@ def test_in_any_order_one_workflow_has_an_attempt(
     assert attempts.list_attempts(ID) == list(range(1, len(attempts.list_attempts(ID)) + 1))
 
 
+# The options of the run
+
+
+OWN = {
+    "claim": ("--run", f"{ID}-a1", "--uid", "u", "--workflow", "w"),
+    "begin": ("--group", ID, "--uid", "u", "--workflow", "w"),
+    "select": ("--first-day", ID, "--last-day", ID),
+    "strips": (),
+}
+
+
+@pytest.mark.parametrize("command", OWN)
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--options", "{mosaic: {a: 1}}"), "There is no stage 'mosaic' in this pipeline"),
+        (("--options", "{report: {teir: 1}}"), "report"),
+        (("--options", "{report: {"), "This is not YAML"),
+        (("--options", "- report\n- x"), "A mapping of stages is expected"),
+        (("--profile", "fast"), "There is no profile of this name"),
+        (("--shortcuts", "{teir: quicklook}"), "has no shortcut 'teir'"),
+        (("--shortcuts", "- tier\n- x"), "A mapping of shortcuts is expected"),
+        (("--pipeline", "mosaics"), "There is no pipeline of this name"),
+    ],
+    ids=["stage", "option", "YAML", "form", "profile", "shortcut", "shortcuts", "pipeline"],
+)
+def test_wrong_options_are_refused_before_anything_is_claimed(
+    tmp_path: Path, command: str, words: tuple[str, ...], problem: str
+) -> None:
+    attempts = store_with(tmp_path, record())
+    given = (*OWN[command], "--store", str(tmp_path), *words)
+    handed = tmp_path / "handed"
+    assert problem in contimg(command, *given, code=Exit.USAGE, outputs=handed)["message"]
+    assert [path.name for path in handed.glob("*")] == ["failure.json"]
+    assert not list(attempts.store.entries("runs/"))
+
+
+def test_claim_hands_over_profile_options_and_shortcuts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_with(tmp_path, record())
+    profile = "{deep: {image: {tier: high_precision}, calibrate: {solve: never}}}"
+    monkeypatch.setenv("CONTIMG_PROFILES", profile)
+    words = ("--profile", "deep", "--options", "{image: {tier: development}}")
+    shortcuts = ("--shortcuts", "{tier: quicklook, catalogue: }")
+    own = (*OWN["claim"], "--store", str(tmp_path))
+    contimg("claim", *own, *words, *shortcuts, outputs=tmp_path / "handed")
+    handed = (tmp_path / "handed/options").read_text()
+    assert handed == '{"image":{"tier":"quicklook"},"calibrate":{"solve":"never"}}'
+
+
+def test_begin_hands_over_options_with_kept_artifacts(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    made = make_chain(tmp_path, "x")
+    end(attempts, **made)
+    own = (*OWN["begin"], "--store", str(tmp_path), "--first", "image")
+    words = ("--options", "image: {tier: quicklook}\nflag: {rfi: 'off'}")
+    contimg("begin", *own, *words, outputs=tmp_path / "handed")
+    assert (tmp_path / "handed/attempt").read_text() == "2"
+    assert json.loads((tmp_path / "handed/options").read_text()) == {
+        "image": {"tier": "quicklook"},
+        "flag": {"rfi": "off", "reuse": made["flag"]},
+        "convert": {"reuse": made["convert"]},
+        "calibrate": {"reuse": made["calibrate"]},
+    }
+
+
 # select and strips
 
 
 def wanted(attempts: AttemptStore, first: str, last: str, *, redo: bool = False) -> list[str]:
-    return select(
+    return select_runs(
         attempts.store, SelectOptions(store="x", first_day=first, last_day=last, redo=redo)
     )
 
 
-def test_groups_of_the_days_that_nobody_began(tmp_path: Path) -> None:
+def test_select_lists_unclaimed_groups_of_days(tmp_path: Path) -> None:
     ids = ["20260124t235959", "20260125t000000", ID, "20260126t235959", "20260127t000000"]
     attempts = store_with(tmp_path, *(record(one) for one in ids), record(ID, 2))
     assert wanted(attempts, "2026-01-25", "2026-01-26") == [
@@ -299,11 +416,11 @@ def test_groups_of_the_days_that_nobody_began(tmp_path: Path) -> None:
     assert wanted(attempts, "2026-01-25", ID) == ["20260125t000000-a1", f"{ID}-a2"]
 
 
-def test_what_is_done_is_left_alone_unless_redone_and_what_runs_always(tmp_path: Path) -> None:
+def test_select_skips_finished_unless_redo_and_running_always(tmp_path: Path) -> None:
     running = "20260125t000000"
     attempts = store_with(tmp_path, record(), record(running), record("20260125t100000"))
     end(attempts)
-    attempts.write_claim(Claim(run=f"{running}-a1", uid="u", workflow="w", at=NOW))
+    attempts.write_claim(claim(1, "u").model_copy(update={"run": f"{running}-a1"}))
     assert wanted(attempts, "2026-01-25", "2026-01-25") == ["20260125t100000-a1"]
     assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == [
         "20260125t100000-a1",
@@ -314,11 +431,11 @@ def test_what_is_done_is_left_alone_unless_redone_and_what_runs_always(tmp_path:
 @pytest.mark.parametrize(
     ("first", "last", "words"),
     [
-        ("2026-01-26", "2026-01-25", "expected 2026-01-26 or later, found 2026-01-25"),
-        ("2026-02-30", "2026-03-01", "expected YYYY-MM-DD, found 2026-02-30"),
+        ("2026-01-26", "2026-01-25", "The last day, 2026-01-25, is before the first, 2026-01-26"),
+        ("2026-02-30", "2026-03-01", "There is no day 2026-02-30"),
     ],
 )
-def test_wrong_days_are_named(tmp_path: Path, first: str, last: str, words: str) -> None:
+def test_select_refuses_wrong_days(tmp_path: Path, first: str, last: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         wanted(store_with(tmp_path), first, last)
 
@@ -329,13 +446,13 @@ def test_chunks_hold_each_group_once(count: int) -> None:
         (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=309 * n)).strftime("%Y%m%dt%H%M%S")
         for n in range(count)
     ]
-    made_of = chunks([f"{one}-a1" for one in ids])
+    made_of = split_into_chunks([f"{one}-a1" for one in ids])
     spread = [[one for one in ids if chunk["first"] <= one <= chunk["last"]] for chunk in made_of]
     assert [one for part in spread for one in part] == ids
     assert all(1 <= len(part) <= CHUNK for part in spread)
 
 
-def test_strips_are_named_once(tmp_path: Path) -> None:
+def test_strips_are_listed_once(tmp_path: Path) -> None:
     old = record("20250101t000000", dec=-5.2)
     attempts = store_with(
         tmp_path,
@@ -344,37 +461,35 @@ def test_strips_are_named_once(tmp_path: Path) -> None:
         record("20260125t230000", dec=33.1),
         record("20260126t000000", dec=None),
     )
-    assert observed(attempts.store, None) == [
+    assert list_strips(attempts.store, None) == [
         {"strip": "-5.2", "epoch": "dec-m05.2"},
         {"strip": "33.0", "epoch": "dec-p33.0"},
     ]
-    assert [one["epoch"] for one in observed(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))] == [
-        "dec-p33.0"
-    ]
+    assert [
+        one["epoch"] for one in list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))
+    ] == ["dec-p33.0"]
 
 
 @pytest.mark.parametrize("step", [-1, 0, 499_999, 500_000])
-def test_strips_since_a_moment_are_those_of_the_groups_begun_then(
-    tmp_path: Path, step: int
-) -> None:
+def test_strips_since_a_time_are_those_of_groups_observed_then(tmp_path: Path, step: int) -> None:
     since = datetime(2026, 1, 25, 22, 26, 4, 500_000, tzinfo=UTC)
     t0 = since + timedelta(microseconds=step)
     attempts = store_with(tmp_path, record(group_id(t0)).model_copy(update={"t0": t0}))
-    assert len(observed(attempts.store, since)) == (step >= 0)
+    assert len(list_strips(attempts.store, since)) == (step >= 0)
 
 
-def test_old_records_are_not_read_for_a_night(tmp_path: Path) -> None:
+def test_strips_of_a_night_read_no_old_records(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     attempts.store.put("groups/20250101t000000-a1.json", b"of another version")
-    assert len(observed(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
+    assert len(list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
 
 
-def test_the_commands_hand_their_answers_over(tmp_path: Path) -> None:
+def test_commands_as_processes_hand_over_their_answers(tmp_path: Path) -> None:
     attempts = store_with(tmp_path / "s", record())
     end(attempts)
     store = ["--store", str(tmp_path / "s")]
     begun = run(tmp_path, "begin", *store, "--group", ID, "--uid", "u", "--workflow", "w")
-    assert begun == {"attempt": "2", **dict.fromkeys(STAGES[:-1], "")}
+    assert begun == {"attempt": "2", "options": "{}"}
     end(attempts, 2, "u")
     days = ["--first-day", "2026-01-25", "--last-day", "2026-01-25"]
     whole = json.dumps([{"first": ID, "last": ID}])

@@ -19,8 +19,8 @@ from contimg.records.schemas.runs import GROUPS, STAGE_RUNS
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import QA, Manifest, Usage
 from contimg.runtime.store import open_store
-from contimg_runs.attempt_store import AttemptStore, table_key
 from contimg_runs.argo import find_kubernetes_api
+from contimg_runs.attempt_store import AttemptStore, table_key
 from listener import Listener, serve_workflows, workflow
 
 if TYPE_CHECKING:

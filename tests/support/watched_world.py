@@ -11,14 +11,14 @@ from typing import IO, TYPE_CHECKING, Any
 from contimg.records.runs import Claim, FailureCause, Outcome, Phase, workflow_name
 from contimg.runtime.errors import MissingError, StoreError
 from contimg.runtime.store import Entry
+from contimg_runs.argo import COMPLETED_LABEL, KnownWorkflow
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.claim import claim_attempt
-from contimg_runs.argo import COMPLETED_LABEL, KnownWorkflow
 from contimg_runs.decide import SweepRules
 from contimg_runs.record import read_outcome, record_outcome
-from contimg_runs.sweep import SweepResult, Sweeper
+from contimg_runs.sweep import Sweeper, SweepResult
 from contimg_watch.options import WatchOptions
-from contimg_watch.plan import SubbandHeader, ListedSubband
+from contimg_watch.plan import ListedSubband, SubbandHeader
 from contimg_watch.stage import Watcher
 
 if TYPE_CHECKING:

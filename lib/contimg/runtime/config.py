@@ -159,7 +159,11 @@ def check_document(
         try:
             spec.options.model_validate({**wired[stage], **options})
         except ValidationError as error:
-            reasons = "; ".join(f"{stage} {wrong(item)}" for item in error.errors())
-            raise UsageError(
-                where, f"{reasons}.", f"contimg-{stage} --help lists the options."
-            ) from error
+            # What stands for a value of the pipeline's need not be of its type.
+            found = [
+                item for item in error.errors() if not {*item["loc"][:1]} & wired[stage].keys()
+            ]
+            if found:
+                reasons = "; ".join(f"{stage} {wrong(item)}" for item in found)
+                remedy = f"contimg-{stage} --help lists the options."
+                raise UsageError(where, f"{reasons}.", remedy) from error
