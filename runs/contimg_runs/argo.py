@@ -4,7 +4,7 @@ import http.client
 import json
 import ssl
 import urllib.error
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 from contimg.runtime.errors import ContimgError, Exit, UsageError
 from contimg_runs.node_status import find_node, read_run_state
-from contimg_runs.state import RunState, Status, format_log
+from contimg_runs.state import RunState, Status, readable_lines
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its token, the cluster's certificate and its namespace."""
@@ -41,12 +41,11 @@ class _NotFoundError(UsageError):
     """There is no such object in the namespace."""
 
 
-def no_such_run(place: str, name: str | None, there: list[str]) -> UsageError:
-    """Return the error that a place has no run, or none of a name."""
-    problem = f"There is no run {name}" if name else "There is no run"
-    known = f"; there are {', '.join(there)}" if there else ""
-    remedy = "Correct the name or the place; contimg status lists runs."
-    return UsageError(place, f"{problem}{known}.", remedy)
+def no_such_run(place: str, name: str | None, there: Iterable[str]) -> UsageError:
+    """Return the error that there is no run, or none of a name."""
+    known = ", ".join(there)
+    problem = f"There is no run {name}; there are {known}." if known else "There is no run here."
+    return UsageError(place, problem, "Correct the name or the place; contimg status lists runs.")
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,15 @@ class KnownWorkflow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TemplateParameter:
-    """A parameter of a WorkflowTemplate."""
+class FormField:
+    """One parameter of a template."""
 
     name: str
-    value: str | None
-    description: str
-    enum: tuple[str, ...] | None
+    default: str | None = None
+    """None: a value is required."""
+    description: str = ""
+    choices: tuple[str, ...] | None = None
+    """None: any text."""
 
 
 class ArgoClient:
@@ -267,35 +268,33 @@ class ArgoServer(ArgoClient):
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
         super().__init__(url, namespace, tls, lambda: token or "")
 
-    def parameters(self, template: str) -> tuple[TemplateParameter, ...]:
-        """Return the parameters of a WorkflowTemplate.
+    def form(self, template: str) -> dict[str, FormField]:
+        """Return the parameters of a WorkflowTemplate by name.
 
         Raises
         ------
         UsageError
             If there is no such template, or it is of another version than this program.
         """
-        what = f"WorkflowTemplate {template}"
-        found = self._ask(
-            what, f"api/v1/workflow-templates/{self.namespace}/{quote(template, safe='')}"
-        )
+        what, mine = f"WorkflowTemplate {template}", version("contimg")
+        path = f"api/v1/workflow-templates/{self.namespace}/{quote(template, safe='')}"
+        found = self._ask(what, path)
         with self._explain_errors(what):
             theirs = (found["metadata"].get("labels") or {}).get(VERSION_LABEL, "of no version")
             parameters = (found["spec"].get("arguments") or {}).get("parameters") or ()
-        mine = version("contimg")
         if theirs != mine:
             problem = f"The template is from contimg {theirs}, but this program is contimg {mine}."
             remedy = f"Upgrade the chart to {mine}, or install this program in the chart's version."
             raise UsageError(f"{self.place}: {what}", problem, remedy)
-        return tuple(
-            TemplateParameter(
+        return {
+            one["name"]: FormField(
                 name=one["name"],
-                value=one.get("value"),
+                default=one.get("value"),
                 description=one.get("description") or "",
-                enum=tuple(one["enum"]) if one.get("enum") else None,
+                choices=tuple(one["enum"]) if one.get("enum") else None,
             )
             for one in parameters
-        )
+        }
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
         """Create a workflow of a template; UsageError if there is one of that name."""
@@ -344,7 +343,7 @@ class ArgoServer(ArgoClient):
             options = {"podName": pod, "logOptions.container": "main"}
             query = urlencode({**options, "logOptions.follow": str(follow).lower()})
             path = f"{self._workflows}/{quote(state.name)}/log?{query}"
-        yield from format_log(self._log_lines(path, follow=follow))
+        yield from readable_lines(self._log_lines(path, follow=follow))
 
     def _log_lines(self, path: str, *, follow: bool) -> Iterator[str]:
         """Yield the lines of an archived log, or of a pod's, which come as JSON."""

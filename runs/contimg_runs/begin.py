@@ -3,7 +3,6 @@
 The claim comes before the record: once the record is there, any workflow may claim the attempt.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.options import BeginOptions
 from contimg_runs.pipelines import find_pipeline
+from contimg_runs.resolve import hand_over_document, resolve_request
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class NextAttempt:
 
 def run(options: BeginOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Check the options of the run, begin the next attempt, and hand over its number and options."""
-    document = options.resolve(env)
+    document = resolve_request(options, env)
     pipeline = find_pipeline(options.pipeline)
     store = open_store(options.store)
     store.check()
@@ -45,7 +45,7 @@ def run(options: BeginOptions, console: Console, env: Mapping[str, str]) -> dict
     reused = {step: {"reuse": uri} for step, uri in begun.kept.items()}
     document = merge_documents([document, reused])
     hand_over(env, "attempt", str(begun.number))
-    hand_over(env, "options", json.dumps(document, separators=(",", ":"), default=str))
+    hand_over_document(env, document)
     summary = {"group": options.group, "attempt": begun.number, "kept": dict(begun.kept)}
     return {"stage": "begin", **summary}
 
@@ -116,7 +116,8 @@ def find_kept(attempts: AttemptStore, pipeline: Pipeline, group: str, first: str
     if not wanted:
         return {}
     # Newest artifacts are looked for from the last required step back, then on other branches.
-    backwards = sorted(wanted[::-1], key=lambda step: step not in required)
+    backwards = list(reversed(wanted))
+    backwards.sort(key=lambda step: step not in required)
     for found in _list_candidates(attempts, pipeline, group, backwards):
         kept = {
             step: found[step]

@@ -1,6 +1,5 @@
 """``contimg claim``: the first task of a workflow. One workflow has an attempt; any other ends without doing anything."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from contimg.runtime.contract import hand_over
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.options import ClaimOptions
+from contimg_runs.resolve import hand_over_document, resolve_request
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ClaimResult:
 
 def run(options: ClaimOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Check the options of the run, claim the attempt, and hand over both."""
-    document = options.resolve(env)
+    document = resolve_request(options, env)
     store = open_store(options.store)
     store.check()
     now = datetime.now(UTC)
@@ -33,7 +33,7 @@ def run(options: ClaimOptions, console: Console, env: Mapping[str, str]) -> dict
     result = claim_attempt(AttemptStore(store), claim)
     console.log.info("%s: %s", options.run, "claimed" if result.claimed else result.reason)
     hand_over(env, "claimed", str(result.claimed).lower())
-    hand_over(env, "options", json.dumps(document, separators=(",", ":"), default=str))
+    hand_over_document(env, document)
     group = f"{store.root}/{GROUPS}{options.run}.json"
     return {"stage": "claim", "run": options.run, "group": group, **vars(result)}
 

@@ -6,6 +6,7 @@ from contimg_runs.options import (
     BeginOptions,
     ClaimOptions,
     RecordOptions,
+    RequestOptions,
     SelectOptions,
     StripsOptions,
     SweepOptions,
@@ -45,5 +46,12 @@ STRIPS = Command(
     options=StripsOptions,
     run="contimg_runs.select:run_strips",
     outputs=("strips",),
+    resources=RESOURCES,
+)
+RESOLVE_OPTIONS = Command(
+    name="resolve-options",
+    options=RequestOptions,
+    run="contimg_runs.resolve:run",
+    outputs=("options",),
     resources=RESOURCES,
 )

@@ -1,14 +1,10 @@
 """The options of the commands for the life cycle of runs."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from contimg.runtime.config import Document
-from contimg.runtime.options import Options
-from contimg_runs.options_document import resolve_options
-from contimg_runs.pipelines import find_pipeline
+from contimg.runtime.options import Lines, Options
 
 DAY_OR_GROUP = r"^(\d{4}-\d{2}-\d{2}|\d{8}t\d{6})$"
 URL = "^https?://[^/]+"
@@ -18,22 +14,17 @@ CHUNK = 80
 """Groups of one workflow, and chunks of one backfill: a workflow has fewer than 100 nodes."""
 
 
-class PipelineOptions(Options):
-    """The pipeline that is to run, and with which options."""
+class RequestOptions(Options):
+    """Check the options of a pipeline's stages, and write them as one document."""
 
     pipeline: str = "process-group"
     """Name of the pipeline that the options are for."""
     options: str = ""
-    """Options of the pipeline's stages, {stage: {option: value}}: YAML as text, or the file or URI that holds it."""
+    """Options of its stages, {stage: {option: value}}: YAML as text, or the file or URI that holds it."""
     profile: str = ""
-    """Name of a profile in $CONTIMG_PROFILES; `options` replace its values."""
-    shortcuts: str = ""
-    """The pipeline's shortcuts as YAML, such as {tier: quicklook}; they replace values of `options`."""
-
-    def resolve(self, env: Mapping[str, str]) -> Document:
-        """Return the document of options; UsageError if the pipeline does not take it."""
-        pipeline = find_pipeline(self.pipeline)
-        return resolve_options(pipeline, self.options, self.profile, self.shortcuts, env)
+    """Name of a profile: options under a name in $CONTIMG_PROFILES, which `options` replace one by one."""
+    set: Lines = ()
+    """STAGE.OPTION=VALUE or SHORTCUT=VALUE, which replace values of `options`; a line each."""
 
 
 class WorkflowRunOptions(Options):
@@ -47,14 +38,14 @@ class WorkflowRunOptions(Options):
     """The workflow's name."""
 
 
-class ClaimOptions(PipelineOptions, WorkflowRunOptions):
+class ClaimOptions(RequestOptions, WorkflowRunOptions):
     """Claim an attempt at a group for one workflow. Any other workflow learns that it is taken."""
 
     run: str = Field(pattern=RUN)
     """The attempt, ID-aN."""
 
 
-class BeginOptions(PipelineOptions, WorkflowRunOptions):
+class BeginOptions(RequestOptions, WorkflowRunOptions):
     """Begin the next attempt at a group: claim it, write its record, and keep artifacts of the last one."""
 
     group: str = Field(pattern=GROUP_ID)
@@ -106,7 +97,7 @@ class SweepOptions(ClusterOptions):
     """Only report what would be done."""
 
 
-class SelectOptions(PipelineOptions):
+class SelectOptions(RequestOptions):
     """List the groups of some days that are to be processed, in chunks."""
 
     store: str
@@ -119,7 +110,7 @@ class SelectOptions(PipelineOptions):
     """Also groups that were processed before, as their next attempts; else only those that no workflow has begun."""
 
 
-class StripsOptions(PipelineOptions):
+class StripsOptions(RequestOptions):
     """List the Declination strips of a store."""
 
     pipeline: str = "epoch"

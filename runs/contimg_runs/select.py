@@ -13,11 +13,12 @@ from contimg.runtime.errors import UsageError
 from contimg.runtime.store import Store, open_store
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.options import CHUNK, SelectOptions, StripsOptions
+from contimg_runs.resolve import resolve_request
 
 
 def run_select(options: SelectOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Check the options of the runs, and hand over the groups of some days."""
-    options.resolve(env)
+    resolve_request(options, env)
     store = open_store(options.store)
     store.check()
     runs = select_runs(store, options)
@@ -80,7 +81,7 @@ def _as_group_id(day: str, time: str) -> str:
 
 def run_strips(options: StripsOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Check the options of the runs, and hand over the strips."""
-    options.resolve(env)
+    resolve_request(options, env)
     store = open_store(options.store)
     store.check()
     since = datetime.now(UTC) - timedelta(days=options.days) if options.days else None

@@ -86,8 +86,8 @@ class RunState(_State):
         return [name for name, task in self.tasks.items() if task.status is Status.FAILED]
 
 
-def format_log(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a log in plain words, traces after their entry, without those of Argo's executor."""
+def readable_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yield JSON lines of a log as text, with their traces, and others as they are; without Argo's executor's."""
     for line in lines:
         if line.rstrip().endswith(EXECUTOR) or f"{EXECUTOR} " in line:
             continue

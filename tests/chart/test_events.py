@@ -173,9 +173,9 @@ class TestWatch:
 
     def test_its_command_line_is_one_that_it_takes(self) -> None:
         from contimg.runtime.options import parse
-        from contimg_watch.options import WatchOptions
+        from contimg_watch.options import ServiceOptions
 
-        said = parse(WatchOptions, self.container("everything")["args"], "contimg-watch", "0")
+        said = parse(ServiceOptions, self.container("everything")["args"], "contimg-watch", "0")
         assert said.serve
         assert said.store == "s3://sky/a/b"
         assert (
@@ -187,7 +187,7 @@ class TestWatch:
             said.stall_s,
         ) == (2.5, 40, 90, 0, 9000, 300)
         assert (
-            parse(WatchOptions, self.container()["args"], "contimg-watch", "0").size == 145348600
+            parse(ServiceOptions, self.container()["args"], "contimg-watch", "0").size == 145348600
         )
 
     def test_probes_ask_the_port_that_it_listens_on(self) -> None:

@@ -21,7 +21,7 @@ from charted import CHART, of_kind, one, render
 from contimg.runtime.console import Console
 from contimg.runtime.errors import BadInputError, MissingError, StoreError
 from contimg.runtime.store import Store, open_store
-from contimg_watch.options import WatchOptions
+from contimg_watch.options import ServiceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -317,7 +317,7 @@ class TestInTheCluster:
 
     def test_the_watch_s_own_defaults_are_the_chart_s(self) -> None:
         defaults = yaml.safe_load((CHART / "values.yaml").read_text())["watch"]
-        fields = WatchOptions.model_fields
+        fields = ServiceOptions.model_fields
         names = {
             "interval_s": "intervalSeconds",
             "timeout_s": "timeoutSeconds",

@@ -343,16 +343,27 @@ OWN = {
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--options", "{mosaic: {a: 1}}"), "There is no stage 'mosaic' in this pipeline"),
+        (("--options", "{mosaic: {a: 1}}"), "There is no stage 'mosaic'"),
         (("--options", "{report: {teir: 1}}"), "report"),
         (("--options", "{report: {"), "This is not YAML"),
         (("--options", "- report\n- x"), "A mapping of stages is expected"),
         (("--profile", "fast"), "There is no profile of this name"),
-        (("--shortcuts", "{teir: quicklook}"), "has no shortcut 'teir'"),
-        (("--shortcuts", "- tier\n- x"), "A mapping of shortcuts is expected"),
+        (("--set", "teir=quicklook"), "has no shortcut 'teir'"),
+        (("--set", "report.teir=quicklook"), "report"),
+        (("--set", "tier"), "This is not a setting: 'tier'"),
         (("--pipeline", "mosaics"), "There is no pipeline of this name"),
     ],
-    ids=["stage", "option", "YAML", "form", "profile", "shortcut", "shortcuts", "pipeline"],
+    ids=[
+        "stage",
+        "option",
+        "YAML",
+        "form",
+        "profile",
+        "shortcut",
+        "setting",
+        "form of a setting",
+        "pipeline",
+    ],
 )
 def test_wrong_options_are_refused_before_anything_is_claimed(
     tmp_path: Path, command: str, words: tuple[str, ...], problem: str
@@ -372,7 +383,7 @@ def test_claim_hands_over_profile_options_and_shortcuts(
     profile = "{deep: {image: {tier: high_precision}, calibrate: {solve: never}}}"
     monkeypatch.setenv("CONTIMG_PROFILES", profile)
     words = ("--profile", "deep", "--options", "{image: {tier: development}}")
-    shortcuts = ("--shortcuts", "{tier: quicklook, catalogue: }")
+    shortcuts = ("--set", "tier=quicklook", "--set", "catalogue=")
     own = (*OWN["claim"], "--store", str(tmp_path))
     contimg("claim", *own, *words, *shortcuts, outputs=tmp_path / "handed")
     handed = (tmp_path / "handed/options").read_text()

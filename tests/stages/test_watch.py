@@ -21,7 +21,7 @@ from contimg.runtime.console import Console
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
 from contimg_watch.header import BLOCK_BYTES, RangedFile, read_header
-from contimg_watch.options import FULL_SIZE, WatchOptions
+from contimg_watch.options import FULL_SIZE, ServiceOptions
 from contimg_watch.probe import N_WRITERS, probe
 from contimg_watch.stage import run
 from subbands import T0, fill, name, write_subband
@@ -34,7 +34,7 @@ WATCH = Path(sys.executable).parent / "contimg-watch"
 
 def watch(store: Store, **options: Any) -> dict[str, Any]:
     """Make one pass, as a process does after it has read its command line."""
-    return run(WatchOptions(store=store.root, **{"size": 0, **options}), Console("watch", {}), {})
+    return run(ServiceOptions(store=store.root, **{"size": 0, **options}), Console("watch", {}), {})
 
 
 def process(store: Store, *words: str, code: int) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_broken_files_are_named_with_reasons(store: Store, tmp_path: Path) -> No
 def test_the_telescope_s_size_is_asked_for_by_default(store: Store, tmp_path: Path) -> None:
     fill(store, tmp_path)
     reasons = set(watch(store, size=FULL_SIZE)["quarantined"].values())
-    assert WatchOptions(store="x").size == FULL_SIZE
+    assert ServiceOptions(store="x").size == FULL_SIZE
     assert reasons == {
         f"expected 145348600 bytes, found {(tmp_path / 'subband.hdf5').stat().st_size}"
     }

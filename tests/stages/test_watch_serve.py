@@ -21,7 +21,7 @@ from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import table_key
 from contimg_runs.post import post
 from contimg_watch.metrics import Metrics
-from contimg_watch.options import WatchOptions
+from contimg_watch.options import ServiceOptions
 from contimg_watch.serve import Pulse, listen
 from listener import Listener
 from subbands import fill
@@ -323,10 +323,10 @@ def test_nobody_at_an_address_is_the_world_s_fault(url: str) -> None:
 
 
 def test_options_of_the_service_are_checked() -> None:
-    assert WatchOptions(store="x").post is None
+    assert ServiceOptions(store="x").post is None
     for wrong in ({"post": "group"}, {"port": 70000}, {"stall_s": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            WatchOptions(store="x", **wrong)  # type: ignore[arg-type]
+            ServiceOptions(store="x", **wrong)  # type: ignore[arg-type]
 
 
 def test_a_record_that_cannot_be_read_is_named_and_stops_nothing(tmp_path: Path) -> None:

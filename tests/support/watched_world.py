@@ -17,7 +17,7 @@ from contimg_runs.claim import claim_attempt
 from contimg_runs.decide import SweepRules
 from contimg_runs.record import read_outcome, record_outcome
 from contimg_runs.sweep import Sweeper, SweepResult
-from contimg_watch.options import WatchOptions
+from contimg_watch.options import ServiceOptions
 from contimg_watch.plan import ListedSubband, SubbandHeader
 from contimg_watch.stage import Watcher
 
@@ -180,7 +180,7 @@ class World:
     # The telescope and watch
 
     def new_watcher(self) -> Watcher:
-        options = WatchOptions(store="/nowhere", size=0, timeout_s=TIMEOUT_S)
+        options = ServiceOptions(store="/nowhere", size=0, timeout_s=TIMEOUT_S)
         watcher = Watcher(options, LOG, self.post)
         watcher.store = self.store
         watcher._headers = self  # type: ignore[assignment]  # noqa: SLF001 - headers are known here, and h5py is slow

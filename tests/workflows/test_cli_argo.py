@@ -356,7 +356,7 @@ def test_status_of_no_workflow_names_those_that_are(
     api: ArgoApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert here(status, "one") == 2
-    assert "There is no run one." in capfd.readouterr().err
+    assert "There is no run here." in capfd.readouterr().err
     api.workflows = {"two": workflow("two", "Running")}
     assert here(status, "one") == 2
     assert "There is no run one; there are two." in capfd.readouterr().err
@@ -584,7 +584,7 @@ def test_the_engine_follows_from_what_is_named(
     assert here(status) == 0  # ARGO_SERVER
     for words in (["--runs", str(tmp_path)], ["--engine", "local", "--store", str(tmp_path)]):
         assert here(status, *words) == 2
-        assert "There is no run" in capfd.readouterr().err
+        assert "There is no run here" in capfd.readouterr().err
     monkeypatch.delenv("ARGO_SERVER")
     assert here(status) == 2
     assert "expected --store or --runs, found neither" in capfd.readouterr().err

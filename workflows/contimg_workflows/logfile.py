@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from contimg_runs.state import format_log
+from contimg_runs.state import readable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,8 +32,8 @@ def following(path: Path, ended: Callable[[], bool]) -> Iterator[str]:
                 block = log.read()
             position += len(block)
             *whole, rest = (rest + block).split(b"\n")
-            yield from format_log(line.decode(errors="replace") for line in whole)
+            yield from readable_lines(line.decode(errors="replace") for line in whole)
         if not over:
             time.sleep(TICK_S)
     if rest:
-        yield from format_log([rest.decode(errors="replace")])
+        yield from readable_lines([rest.decode(errors="replace")])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from contimg_runs.argo import EngineError, TemplateParameter
+from contimg_runs.argo import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from contimg_workflows.argo import Parameter
     from contimg_workflows.state import RunState
@@ -25,7 +25,7 @@ class Service(Protocol):
     place: str
     """Where it runs them, for messages."""
 
-    def parameters(self, template: str) -> Sequence[Parameter | TemplateParameter]:
+    def parameters(self, template: str) -> tuple[Parameter, ...]:
         """Return the parameters of a template; UsageError if there is none, or if it is of another version than this program."""
         ...
 

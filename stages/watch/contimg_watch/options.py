@@ -12,10 +12,7 @@ FULL_SIZE = 145_348_600
 
 
 class WatchOptions(Options):
-    """Find the groups in a store's incoming subbands and write a record for each that can be processed.
-
-    As a service it looks until it is stopped, posts each group that it recorded, and answers HTTP requests.
-    """
+    """Find the groups in a store's incoming subbands and write a record for each that can be processed."""
 
     store: str
     """Root URI of the store; subbands lie in STORE/incoming/DATE/, records go to STORE/groups/."""
@@ -31,6 +28,14 @@ class WatchOptions(Options):
     """Bytes that a subband must have; 0: the size of most subbands of its group."""
     dates: Words = ()
     """Look only at these days of STORE/incoming and their neighbours, YYYY-MM-DD; empty: all days."""
+
+
+class ServiceOptions(WatchOptions):
+    """Find the groups in a store's incoming subbands and write a record for each that can be processed.
+
+    As a service it looks until it is stopped, posts each group that it recorded, and answers HTTP requests.
+    """
+
     post: str | None = Field(default=None, pattern=URL)
     """URL that each new group is posted to as JSON, such as that of a webhook EventSource."""
     serve: bool = False

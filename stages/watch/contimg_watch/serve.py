@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from contimg.runtime.errors import UsageError
 from contimg_watch.metrics import Metrics
-from contimg_watch.options import WatchOptions
+from contimg_watch.options import ServiceOptions
 from contimg_watch.probe import probe
 from contimg_watch.stage import Watcher
 
@@ -52,7 +52,7 @@ class Pulse:
         return f"no pass began for {age:.0f} s" if age > self._stall_s else ""
 
 
-def serve(options: WatchOptions, log: Logger) -> NoReturn:
+def serve(options: ServiceOptions, log: Logger) -> NoReturn:
     """Serve until stopped."""
     pulse, metrics = Pulse(options.stall_s + options.interval_s), Metrics()
     server = listen(options.host, options.port, pulse, metrics)
@@ -67,7 +67,9 @@ def serve(options: WatchOptions, log: Logger) -> NoReturn:
 class Loop:
     """The passes of a service."""
 
-    def __init__(self, options: WatchOptions, log: Logger, pulse: Pulse, metrics: Metrics) -> None:
+    def __init__(
+        self, options: ServiceOptions, log: Logger, pulse: Pulse, metrics: Metrics
+    ) -> None:
         self._pulse, self._metrics = pulse, metrics
         self._interval_s, self._timeout_s = options.interval_s, options.timeout_s
         self._watcher = Watcher(options, log, beat=pulse.beat)

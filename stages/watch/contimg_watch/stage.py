@@ -16,13 +16,15 @@ from contimg.runtime.store import Entry, Store, open_store
 from contimg_runs.attempt_store import AttemptStore, put_row
 from contimg_runs.post import Post, poster
 from contimg_watch.header_cache import HeaderCache
-from contimg_watch.options import WatchOptions
+from contimg_watch.options import ServiceOptions, WatchOptions
 from contimg_watch.plan import GroupingRules, ListedSubband, PlanState, WatchPlan, plan
 from contimg_watch.probe import probe
 
 
 def run(options: WatchOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
     """Watch a store; return the summary of the last pass."""
+    if not isinstance(options, ServiceOptions):
+        options = ServiceOptions(**options.model_dump())
     if options.serve:
         from contimg_watch.serve import serve  # the metrics' library is not needed for one pass
 
@@ -67,7 +69,7 @@ class Watcher:
 
     def __init__(
         self,
-        options: WatchOptions,
+        options: ServiceOptions,
         log: Logger,
         post: Post | None = None,
         beat: Callable[[], None] = lambda: None,

@@ -62,11 +62,21 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
         runs = runs_folder(prog, options.store, options.runs)
         return LocalService(runs, env, options.jobs)
     from contimg_runs.argo import ArgoServer
+    from contimg_workflows.argo import Parameter
+
+    class ArgoService(ArgoServer):
+        def parameters(self, template: str) -> tuple[Parameter, ...]:
+            return tuple(
+                Parameter(
+                    name=one.name, value=one.default, description=one.description, enum=one.choices
+                )
+                for one in self.form(template).values()
+            )
 
     namespace = options.namespace or env.get("ARGO_NAMESPACE") or NAMESPACE
     token = options.token or env.get("ARGO_TOKEN") or None
     verify = env.get("ARGO_INSECURE_SKIP_VERIFY", "").lower() not in {"true", "1", "yes"}
-    return ArgoServer(
+    return ArgoService(
         _url(prog, options.argo or env.get("ARGO_SERVER"), env), namespace, token, verify=verify
     )
 

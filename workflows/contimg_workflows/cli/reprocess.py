@@ -125,7 +125,11 @@ def _attempt(service: Service, name: str) -> int | None:
             return int(begin.outputs["attempt"])
         if begin.status is Status.FAILED or state.status not in MOVING:
             code = begin.tries[-1].exit if begin.tries else None
-            kind = UsageError if failure_cause(code) is not FailureCause.INFRASTRUCTURE else EngineError
+            kind = (
+                UsageError
+                if failure_cause(code) is not FailureCause.INFRASTRUCTURE
+                else EngineError
+            )
             why = begin.reason or state.reason or f"that the workflow is {state.status.value}"
             raise kind(
                 f"{service.place}: {name}",
