@@ -1,10 +1,11 @@
-"""Argo's workflows by HTTP: from a pod through the Kubernetes API, from elsewhere through the Argo Server."""
+"""Argo's workflows by HTTP: in a pod by the Kubernetes API, elsewhere by the Argo Server."""
 
 import http.client
 import json
 import ssl
 import urllib.error
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +30,14 @@ NAMES_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,a
 OMITTED_FIELDS = "-items.status.storedTemplates,-items.status.storedWorkflowTemplateSpec"
 """Three quarters of a workflow in a list."""
 MAX_MESSAGE_LENGTH = 500
+PROBLEMS = {
+    400: "{system} does not accept the request: {message}.",
+    401: "{system} does not accept the token: {message}.",
+    403: "The token lacks the permission: {message}.",
+    404: "There is no such object: {message}.",
+    409: "An object of this name already exists.",
+}
+"""What a request failed for, by HTTP status; other statuses are failures of the system."""
 
 
 class EngineError(ContimgError):
@@ -69,7 +78,7 @@ class FormField:
     """None: any text."""
 
 
-class ArgoClient:
+class ArgoClient(ABC):
     """The workflows of one namespace: requests, errors and paging for both of Argo's interfaces."""
 
     system: ClassVar[str]
@@ -82,25 +91,26 @@ class ArgoClient:
     plain_404_is_missing: ClassVar[bool]
     """Whether a 404 without JSON means that an object is missing, not that the URL is wrong."""
 
-    def __init__(
-        self, url: str, namespace: str, tls: ssl.SSLContext | None, token: Callable[[], str]
-    ) -> None:
+    def __init__(self, url: str, namespace: str) -> None:
         self.place = f"{url}, namespace {namespace}"
         self.url, self.namespace = url.rstrip("/"), namespace
-        self._tls, self._token = tls, token
         self._workflows = self.workflows_path.format(namespace)
+
+    @abstractmethod
+    def _read_token(self) -> str:
+        """Return the bearer token; empty without one."""
+
+    @abstractmethod
+    def _trust(self) -> ssl.SSLContext | None:
+        """Return whose certificates are trusted; None: those of Python's default."""
 
     def known(self) -> list[KnownWorkflow]:
         """List all workflows of the namespace."""
-        metas = [item["metadata"] for item in self._list(NAMES_ONLY)]
-        return [
-            KnownWorkflow(
-                name=meta["name"],
-                uid=meta["uid"],
-                completed=(meta.get("labels") or {}).get(COMPLETED_LABEL) == "true",
-            )
-            for meta in metas
-        ]
+        found = []
+        for meta in (item["metadata"] for item in self._list(NAMES_ONLY)):
+            completed = (meta.get("labels") or {}).get(COMPLETED_LABEL) == "true"
+            found.append(KnownWorkflow(meta["name"], meta["uid"], completed))
+        return found
 
     def get(self, name: str) -> dict[str, Any] | None:
         """Return a workflow's JSON; None if it is gone."""
@@ -139,16 +149,16 @@ class ArgoClient:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Accept": accept, "Content-Type": "application/json"}
         request = Request(f"{self.url}/{path}", data, headers)  # noqa: S310 - http and https only
-        token = self._token().strip()
+        token = self._read_token()
         if token:  # `argo auth token` prints "Bearer …"
             scheme = "" if " " in token else "Bearer "
             request.add_unredirected_header("Authorization", f"{scheme}{token}")
-        with urlopen(request, timeout=timeout_s, context=self._tls) as answer:  # noqa: S310
+        with urlopen(request, timeout=timeout_s, context=self._trust()) as answer:  # noqa: S310
             yield answer
 
     @contextmanager
     def _explain_errors(self, what: str, remedy: str = "") -> Iterator[None]:
-        """Turn failed requests and unexpected answers into errors that name the object and the remedy."""
+        """Turn failed requests and unexpected answers into errors that name object and remedy."""
         where = f"{self.place}: {what}"
         try:
             yield
@@ -175,23 +185,14 @@ class ArgoClient:
             document, message = None, text
         message = " ".join(message.split())[:MAX_MESSAGE_LENGTH].rstrip(".")
         message = message or f"HTTP {error.code} {error.reason}"
-        remedy = self.remedies.get(error.code, remedy)
-        match error.code:
-            case HTTPStatus.UNAUTHORIZED:
-                problem = f"{self.system} does not accept the token: {message}."
-                return UsageError(where, problem, remedy)
-            case HTTPStatus.FORBIDDEN:
-                return UsageError(where, f"The token lacks the permission: {message}.", remedy)
-            case HTTPStatus.NOT_FOUND if document is not None or self.plain_404_is_missing:
-                return _NotFoundError(where, f"There is no such object: {message}.", remedy)
-            case HTTPStatus.CONFLICT:
-                return UsageError(where, "An object of this name already exists.", remedy)
-            case HTTPStatus.BAD_REQUEST:
-                problem = f"{self.system} does not accept the request: {message}."
-                return UsageError(where, problem, "Correct the arguments.")
-            case _:
-                problem = f"{self.system} did not do this: {message}."
-                return EngineError(where, problem, remedy or self.remedies[0])
+        is_missing = error.code == HTTPStatus.NOT_FOUND
+        is_wrong_url = is_missing and document is None and not self.plain_404_is_missing
+        if error.code not in PROBLEMS or is_wrong_url:
+            problem = f"{self.system} did not do this: {message}."
+            return EngineError(where, problem, remedy or self.remedies[0])
+        problem = PROBLEMS[error.code].format(system=self.system, message=message)
+        remedy = self.remedies.get(error.code, self.remedies[0])
+        return (_NotFoundError if is_missing else UsageError)(where, problem, remedy)
 
 
 class KubernetesApi(ArgoClient):
@@ -200,7 +201,7 @@ class KubernetesApi(ArgoClient):
     Parameters
     ----------
     account
-        Folder with token and certificate; Kubernetes renews the token. None: no token, as behind a proxy.
+        Folder with the token, which Kubernetes renews, and certificate; None: no token is needed.
     """
 
     system = "The Kubernetes API"
@@ -216,19 +217,25 @@ class KubernetesApi(ArgoClient):
     }
 
     def __init__(self, url: str, namespace: str, account: Path | None = None) -> None:
-        if account is None:
-            super().__init__(url, namespace, None, str)
-            return
-        tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+        super().__init__(url, namespace)
+        self._account = account
+
+    def _read_token(self) -> str:
+        return (self._account / "token").read_text().strip() if self._account else ""
+
+    def _trust(self) -> ssl.SSLContext | None:
+        if self._account is None:
+            return None
+        tls = ssl.create_default_context(cafile=str(self._account / "ca.crt"))
         # Python 3.13 asks for an extension that the certificates of many clusters lack.
         tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        super().__init__(url, namespace, tls, (account / "token").read_text)
+        return tls
 
 
 def find_kubernetes_api(
     env: Mapping[str, str], url: str | None, namespace: str | None, account: Path = ACCOUNT
 ) -> KubernetesApi | None:
-    """Return the API at a URL, else that of the pod's cluster; None if this is not a pod with a token.
+    """Return the API at a URL, else that of the pod's cluster; None outside a pod with a token.
 
     Raises
     ------
@@ -256,6 +263,7 @@ class ArgoServer(ArgoClient):
     plain_404_is_missing = False
     remedies: ClassVar = {
         0: "Correct --argo or ARGO_SERVER, or see whether the server runs.",
+        400: "Correct the arguments.",
         401: "Correct --token or ARGO_TOKEN.",
         403: "Ask the operator for the role.",
         404: "Correct the name or --namespace, or install the chart there.",
@@ -263,10 +271,17 @@ class ArgoServer(ArgoClient):
     }
 
     def __init__(self, url: str, namespace: str, token: str | None, *, verify: bool = True) -> None:
+        super().__init__(url, namespace)
+        self._token, self._verify = (token or "").strip(), verify
+
+    def _read_token(self) -> str:
+        return self._token
+
+    def _trust(self) -> ssl.SSLContext | None:
         tls = ssl.create_default_context()
-        if not verify:
+        if not self._verify:
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        super().__init__(url, namespace, tls, lambda: token or "")
+        return tls
 
     def form(self, template: str) -> dict[str, FormField]:
         """Return the parameters of a WorkflowTemplate by name.
@@ -332,7 +347,7 @@ class ArgoServer(ArgoClient):
     def lines(
         self, state: RunState, task: str, number: int, *, follow: bool = False
     ) -> Iterator[str]:
-        """Yield the log of a task's try in plain words, from its pod or from where Argo archived it."""
+        """Yield the readable log of a task's try, from its pod or from where Argo archived it."""
         pod = state.tasks[task].tries[number].log
         node = find_node(self._require(state.name), pod) or {}
         artifacts = (node.get("outputs") or {}).get("artifacts") or ()

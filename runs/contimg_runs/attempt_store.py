@@ -1,4 +1,4 @@
-"""Attempts at groups in a store: records, claims and outcomes, each written once, and the table of groups made from them."""
+"""Attempts at groups in a store: records, claims and outcomes, each written once; their table."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -115,7 +115,7 @@ class AttemptStore:
         return there[-1]
 
     def refresh_row(self, group: str) -> None:
-        """Write the group's row; again if the attempt changed meanwhile, since the last writer wins."""
+        """Write the group's row; again if the attempt changed meanwhile: the last writer wins."""
         shown: Attempt | None = None
         while (latest := self.read_latest(group)) is not None and latest != shown:
             put_row(self.store, latest.record, latest)

@@ -1,4 +1,4 @@
-"""``contimg begin``: the first task of a reprocessing. It claims the next attempt and keeps artifacts of the last one.
+"""``contimg begin``: the first task of a reprocessing. It claims the next attempt.
 
 The claim comes before the record: once the record is there, any workflow may claim the attempt.
 """
@@ -34,7 +34,7 @@ class NextAttempt:
 
 
 def run(options: BeginOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    """Check the options of the run, begin the next attempt, and hand over its number and options."""
+    """Check the options, begin the next attempt, and hand over its number and options."""
     document = resolve_request(options, env)
     pipeline = find_pipeline(options.pipeline)
     store = open_store(options.store)
@@ -56,7 +56,8 @@ def begin_attempt(attempts: AttemptStore, pipeline: Pipeline, options: BeginOpti
     Raises
     ------
     UsageError
-        If there is no such group or step, the last attempt is in progress, or an artifact that is needed is missing.
+        If there is no such group or step, the last attempt is in progress, or a required
+        artifact is missing.
     """
     group, latest = options.group, attempts.read_latest(options.group)
     if latest is None:
@@ -80,7 +81,8 @@ def begin_attempt(attempts: AttemptStore, pipeline: Pipeline, options: BeginOpti
         if not attempts.write_record(record):
             record = attempts.read_record(record.name) or record
     attempts.refresh_row(group)
-    # If watch recorded the attempt first, with a late subband, nothing made without that can be kept.
+    # If watch recorded the attempt first, with a late subband, nothing made without that can be
+    # kept.
     return NextAttempt(number, kept if record.subbands == previous.subbands else {})
 
 
@@ -137,7 +139,7 @@ def find_kept(attempts: AttemptStore, pipeline: Pipeline, group: str, first: str
 def _list_candidates(
     attempts: AttemptStore, pipeline: Pipeline, group: str, backwards: list[str]
 ) -> Iterator[dict[str, str]]:
-    """Yield artifacts by step: what each attempt ended with, the latest first, then the newest ones."""
+    """Yield artifacts by step: those of each attempt, the latest first, then the newest ones."""
     for number in reversed(attempts.list_attempts(group)):
         outcome = attempts.read_outcome(f"{group}-a{number}")
         tasks = outcome.tasks if outcome else ()
@@ -153,7 +155,7 @@ def _list_candidates(
 def _find_newest(
     attempts: AttemptStore, pipeline: Pipeline, group: str, step: str, found: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return a step's newest artifact whose sources do not contradict `found`, and these sources."""
+    """Return a step's newest artifact whose sources agree with `found`, and these sources."""
     folder = f"{pipeline.products.replace('{group}', group)}/{step}/"
     entries = attempts.store.entries(folder)
     keys = {entry.key.removeprefix(folder).partition("/")[0] for entry in entries}

@@ -1,4 +1,4 @@
-"""``contimg claim``: the first task of a workflow. One workflow has an attempt; any other ends without doing anything."""
+"""``contimg claim``: the first task of a workflow. One workflow has an attempt; others end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

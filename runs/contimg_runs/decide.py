@@ -1,4 +1,4 @@
-"""What the sweep does about an attempt: one pure function of what the store and the cluster say about it."""
+"""What the sweep does about an attempt: a pure function of what store and cluster say about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,8 @@ class AttemptCase:
     retries: int = 0
     """How often these subbands were started again; of the latest attempt only."""
     covered: bool = False
-    """Whether an earlier attempt at the same subbands succeeded, as when a person began this one; of the latest only."""
+    """Whether an earlier attempt at the same subbands succeeded, as when a person began this one;
+    of the latest only."""
     claim: Claim | None = None
     outcome: Outcome | None = None
     posted: int = 0
@@ -79,7 +80,7 @@ def decide(  # noqa: PLR0911 - a table of cases
     Parameters
     ----------
     case
-        As the store was before the workflows were listed: a workflow that had a claim by then is in the list.
+        As the store was before the workflows were listed, so that each claim's workflow is listed.
     workflows
         All of the namespace.
     now

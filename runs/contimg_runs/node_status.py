@@ -111,7 +111,7 @@ def read_run_state(workflow: Node) -> RunState:
 
 
 def read_task_runs(workflow: Node) -> tuple[TaskRun, ...]:
-    """Return the tasks of a workflow that ran to an end, by the time they began, without the exit handler's."""
+    """Return a workflow's tasks that have ended, by their start, without the exit handler's."""
     state = read_run_state(workflow)
     runs: list[TaskRun] = []
     for name, task in state.tasks.items():
@@ -145,7 +145,7 @@ def _tries(retry: Node, nodes: Mapping[str, Node]) -> list[Node]:
 
 
 def _task_name(workflow: str, node: Node) -> str:
-    """Return a task's name as the local engine writes it: those of the DAGs around it, then its own."""
+    """Return a task's name as the local engine has it: the DAGs around it, then its own."""
     parts = _DOT_OUTSIDE_PARENTHESES.split(node["name"].removeprefix(workflow))
     names = [_TRY_NUMBER.sub("", part) for part in parts]
     return "-".join(name for name in names if name) or MAIN
@@ -201,7 +201,7 @@ def _read_time(text: str | None) -> datetime | None:
 
 
 def _tasks_to_come(workflow: Node, nodes: Mapping[str, Node]) -> dict[str, TaskState]:
-    """Return the tasks without a node of the DAGs at work; Argo keeps their templates with the workflow."""
+    """Return the tasks of running DAGs that have no node yet, from the stored templates."""
     status, name = workflow.get("status") or {}, workflow["metadata"]["name"]
     stored = status.get("storedTemplates") or {}
     own = (status.get("storedWorkflowTemplateSpec") or {}).get("templates") or ()
@@ -225,7 +225,7 @@ def _tasks_to_come(workflow: Node, nodes: Mapping[str, Node]) -> dict[str, TaskS
 
 
 def pod_name(workflow: str, node: Node) -> str:
-    """Return the name of a node's pod: workflow, template and the hash at the end of the node's id."""
+    """Return the name of a node's pod: workflow, template, and the hash in the node's id."""
     reference = node.get("templateRef")
     template = (reference["template"] if reference else node.get("templateName")) or ""
     if node["name"] == workflow or not template:
@@ -249,9 +249,9 @@ def pipeline_of(workflow: Node) -> str:
 
 
 def read_message(message: str | None) -> tuple[int | None, str]:
-    """Split Argo's message about a pod, ``Error (exit code 12): BAD_FILE: why``, into exit code and reason.
+    """Split Argo's message about a pod into exit code and reason.
 
-    The reason is one line without the name of the code; it may be empty.
+    Of ``Error (exit code 12): BAD_FILE: why`` the reason is ``why``; it is one line, perhaps empty.
     """
     text = message or ""
     match = _EXIT_CODE.search(text)
@@ -270,7 +270,7 @@ def _describe_failure(message: str | None) -> str:
 def judge_run(
     status: str, tasks: Iterable[TaskRun], message: str = "", *, stopped: bool = False
 ) -> RunVerdict:
-    """Say what the end of a workflow means: unusable data count before a bug, and a bug before the infrastructure.
+    """Say what the end of a workflow means. Bad data count before bugs, bugs before infrastructure.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def judge_run(
 
 
 def read_failures(text: str) -> tuple[TaskRun, ...]:
-    """Read ``{{workflow.failures}}``, which Argo gives as JSON within a JSON string; unreadable text holds no task.
+    """Read ``{{workflow.failures}}``, JSON within a JSON string; unreadable text holds no task.
 
     Of each task the last try remains. DAGs and retries only repeat what their pods say and have no
     exit code: they are left out where something has one.

@@ -20,9 +20,11 @@ class RequestOptions(Options):
     pipeline: str = "process-group"
     """Name of the pipeline that the options are for."""
     options: str = ""
-    """Options of its stages, {stage: {option: value}}: YAML as text, or the file or URI that holds it."""
+    """Options of its stages, {stage: {option: value}}: YAML as text, or the file or URI that holds
+    it."""
     profile: str = ""
-    """Name of a profile: options under a name in $CONTIMG_PROFILES, which `options` replace one by one."""
+    """Name of a profile: options under a name in $CONTIMG_PROFILES, which `options` replace one by
+    one."""
     set: Lines = ()
     """STAGE.OPTION=VALUE or SHORTCUT=VALUE, which replace values of `options`; a line each."""
 
@@ -46,12 +48,13 @@ class ClaimOptions(RequestOptions, WorkflowRunOptions):
 
 
 class BeginOptions(RequestOptions, WorkflowRunOptions):
-    """Begin the next attempt at a group: claim it, write its record, and keep artifacts of the last one."""
+    """Begin the next attempt at a group: claim it, record it, keep artifacts of the last one."""
 
     group: str = Field(pattern=GROUP_ID)
     """Id of the group."""
     first: str = ""
-    """First step that runs again, with all that read from it; other artifacts are kept. Empty: all steps run again."""
+    """First step that runs again, with all that read from it; other artifacts are kept. Empty: all
+    steps run again."""
 
 
 class ClusterOptions(Options):
@@ -62,14 +65,16 @@ class ClusterOptions(Options):
     namespace: str | None = None
     """Namespace of the workflows; default: the pod's own."""
     api: str | None = Field(default=None, pattern=URL)
-    """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own cluster."""
+    """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own
+    cluster."""
 
 
 class RecordOptions(WorkflowRunOptions, ClusterOptions):
-    """Record how a workflow ended: its outcome, the time and memory of its stages, and where its group stands."""
+    """Record how a workflow ended: outcome, time and memory of its stages, state of its group."""
 
     run: str | None = Field(default=None, pattern=RUN)
-    """The attempt, ID-aN; empty: the workflow is not an attempt at a group, and only its stages are recorded."""
+    """The attempt, ID-aN; empty: the workflow is not an attempt at a group, and only its stages are
+    recorded."""
     group: str | None = None
     """Id of the group, where the workflow is not an attempt itself but works on one."""
     pipeline: str | None = None
@@ -77,18 +82,21 @@ class RecordOptions(WorkflowRunOptions, ClusterOptions):
     status: Literal["Succeeded", "Failed", "Error"]
     """The workflow's status, as Argo gives it."""
     failures: str = ""
-    """The workflow's failures, JSON as Argo gives it; used where the Kubernetes API cannot be asked."""
+    """The workflow's failures, JSON as Argo gives it; used where the Kubernetes API cannot be
+    asked."""
 
 
 class SweepOptions(ClusterOptions):
-    """Restart what was lost: post attempts that no workflow took, close runs that are gone, start next attempts."""
+    """Post attempts that no workflow took, close runs that are gone, start next attempts."""
 
     store: str
     """Root URI of the store."""
     post: str | None = Field(default=None, pattern=URL)
-    """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty where --workflows is none."""
+    """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty
+    where --workflows is none."""
     grace_s: float = Field(default=600.0, ge=0)
-    """Leave alone what is younger, seconds; doubles with each post of an attempt that no workflow took."""
+    """Leave alone what is younger, seconds; doubles with each post of an attempt that no workflow
+    took."""
     retries: int = Field(default=3, ge=0)
     """How often the same subbands are started again after infrastructure failures."""
     days: int = Field(default=30, ge=0)
@@ -107,7 +115,8 @@ class SelectOptions(RequestOptions):
     last_day: str = Field(pattern=DAY_OR_GROUP)
     """Groups observed up to and including this UTC day; or the id of the last."""
     redo: bool = False
-    """Also groups that were processed before, as their next attempts; else only those that no workflow has begun."""
+    """Also groups that were processed before, as their next attempts; else only those that no
+    workflow has begun."""
 
 
 class StripsOptions(RequestOptions):

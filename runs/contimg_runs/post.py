@@ -1,4 +1,4 @@
-"""Post an attempt to what starts workflows: a webhook EventSource, or anything that takes JSON by HTTP."""
+"""Post an attempt to what starts workflows: a webhook EventSource, or another HTTP server."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ Post = Callable[[GroupRecord], None]
 
 
 def event(record: GroupRecord, store: str) -> dict[str, Any]:
-    """Return what is posted about an attempt; `name` is the workflow's, so that a second one is refused."""
+    """Return what is posted about an attempt; `name` is the workflow's, which exists once."""
     return {
         "group": record.id,
         "attempt": record.attempt,

@@ -1,4 +1,4 @@
-"""``contimg record``: the exit handler of a workflow. It writes how the workflow ended into the store, once."""
+"""``contimg record``: the exit handler of a workflow. It stores how the workflow ended, once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def run(options: RecordOptions, console: Console, env: Mapping[str, str]) -> dic
 def _get_workflow(
     options: RecordOptions, env: Mapping[str, str], log: Logger
 ) -> dict[str, Any] | None:
-    """Return the workflow's JSON; None if it is gone or cannot be had, since a record without details is better than none."""
+    """Return the workflow's JSON; None if it cannot be had: the record then lacks details."""
     try:
         api = (
             find_kubernetes_api(env, options.api, options.namespace)
@@ -93,7 +93,7 @@ def _outcome_without_workflow(options: RecordOptions, name: str) -> Outcome:
 def read_outcome(
     run: str, workflow: Mapping[str, Any], status: str, pipeline: str | None = None
 ) -> Outcome:
-    """Return how a workflow ended by its JSON, with time and memory from the manifests of its artifacts."""
+    """Return how a workflow ended by its JSON, with time and memory from its manifests."""
     meta, found = workflow["metadata"], workflow.get("status") or {}
     tasks = tuple(add_usage(task) for task in read_task_runs(workflow))
     stopped = bool((workflow.get("spec") or {}).get("shutdown"))
@@ -111,7 +111,7 @@ def read_outcome(
 
 
 def add_usage(task: TaskRun) -> TaskRun:
-    """Add the time and memory in the manifest of a task's artifact; an artifact older than its pod was cached."""
+    """Add time and memory from the artifact's manifest; one older than its pod was cached."""
     if not task.artifact or task.started is None or task.cached:
         return task
     try:

@@ -1,4 +1,4 @@
-"""``contimg select`` and ``contimg strips``: what a backfill or a night works on, as lists that Argo fans out over."""
+"""``contimg select`` and ``contimg strips``: what a backfill or a night works on, as lists."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,8 @@ def run_select(options: SelectOptions, console: Console, env: Mapping[str, str])
     chunks = split_into_chunks(runs)
     console.log.info("%d groups", len(runs))
     hand_over(env, "chunks", json.dumps(chunks))
-    # The workflow of one chunk takes no more groups than that, even if more came since; one list is empty.
+    # The workflow of one chunk takes no more groups than that, even if more came since; one list is
+    # empty.
     listed = json.dumps(runs[:CHUNK])
     hand_over(env, "new", "[]" if options.redo else listed)
     hand_over(env, "again", listed if options.redo else "[]")
@@ -62,7 +63,7 @@ def select_runs(store: Store, options: SelectOptions) -> list[str]:
 
 
 def split_into_chunks(runs: Sequence[str]) -> list[dict[str, str]]:
-    """Return the first and the last group of each chunk; a list of all groups is too long for the name of a node."""
+    """Return the first and the last group of each chunk; a list is too long for a node's name."""
     ids = [run.partition("-")[0] for run in runs]
     chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
     return [{"first": chunk[0], "last": chunk[-1]} for chunk in chunks]

@@ -87,7 +87,7 @@ class RunState(_State):
 
 
 def readable_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Yield JSON lines of a log as text, with their traces, and others as they are; without Argo's executor's."""
+    """Yield JSON lines of a log as text, with traces, others as they are; not Argo's own."""
     for line in lines:
         if line.rstrip().endswith(EXECUTOR) or f"{EXECUTOR} " in line:
             continue

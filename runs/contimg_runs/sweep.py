@@ -1,4 +1,4 @@
-"""``contimg sweep``: restart what events, pods or people lost. The store and the cluster decide, not the event bus."""
+"""``contimg sweep``: restart what was lost. The store and the cluster decide, not the event bus."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ SWEEP = "sweep"
 
 
 class PostCount(Record):
-    """How often an attempt was posted without effect: STORE/runs/ID-aN/posted.json. The last writer may win."""
+    """How often an attempt was posted without effect: STORE/runs/ID-aN/posted.json."""
 
     times: int
 
@@ -75,7 +75,7 @@ def run(options: SweepOptions, console: Console, env: Mapping[str, str]) -> dict
         workflows = find_kubernetes_api(env, options.api, options.namespace)
         if workflows is None:
             problem = "There is no Kubernetes API to ask which workflows run."
-            remedy = "Run it in a pod with a service account, or give --api and --namespace, or --workflows none."
+            remedy = "Run it in a pod with a service account, or give --api or --workflows none."
             raise UsageError("contimg sweep", problem, remedy)
     post = poster(options.post, store.root) if options.post else None
     rules = SweepRules(grace_s=options.grace_s, retries=options.retries)
@@ -223,7 +223,7 @@ class Sweeper:
                 done.recorded.append(case.run)
 
     def _close(self, case: AttemptCase, phase: Phase, reason: str, now: datetime) -> Outcome | None:
-        """Write an outcome; an attempt without a claim is claimed first, so that no workflow can begin it."""
+        """Write an outcome; without a claim, claim it first, so that no workflow can begin it."""
         name = workflow_name(case.run)
         claim = case.claim or Claim(run=case.run, uid=SWEEP, workflow=name, at=now)
         if case.claim is None and not self._attempts.write_claim(claim):
@@ -250,7 +250,7 @@ class Sweeper:
             self._attempts.refresh_row(record.id)
 
     def _try_post(self, record: GroupRecord) -> bool:
-        """Post a record; after a failure post nothing more in this pass, since each post would wait as long."""
+        """Post a record; after a failure nothing more in this pass: each would wait as long."""
         if self._post is None or self.failure is not None:
             return False
         try:

@@ -26,7 +26,7 @@ class _CacheFile(BaseModel):
 
 
 class HeaderCache:
-    """The headers of a store's subbands; an object is read again only when its size or time changes."""
+    """The headers of a store's subbands; an object is read again if its size or time changes."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._changed = store, False

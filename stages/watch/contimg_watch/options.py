@@ -12,7 +12,7 @@ FULL_SIZE = 145_348_600
 
 
 class WatchOptions(Options):
-    """Find the groups in a store's incoming subbands and write a record for each that can be processed."""
+    """Find groups in a store's incoming subbands and record each that can be processed."""
 
     store: str
     """Root URI of the store; subbands lie in STORE/incoming/DATE/, records go to STORE/groups/."""
@@ -21,19 +21,21 @@ class WatchOptions(Options):
     interval_s: float = Field(default=10.0, gt=0)
     """Pause between two passes when following, seconds."""
     timeout_s: float = Field(default=900.0, ge=0)
-    """A group without all 16 subbands is processed as it is when none of its subbands came for this time, seconds."""
+    """A group without all 16 subbands is processed as it is when none of its subbands came for this
+    time, seconds."""
     gap_s: float = Field(default=60.0, ge=25, le=150)
     """First integrations that are further apart belong to different groups, seconds."""
     size: int = Field(default=FULL_SIZE, ge=0)
     """Bytes that a subband must have; 0: the size of most subbands of its group."""
     dates: Words = ()
-    """Look only at these days of STORE/incoming and their neighbours, YYYY-MM-DD; empty: all days."""
+    """Look only at these days of STORE/incoming and their neighbours, YYYY-MM-DD; empty: all
+    days."""
 
 
 class ServiceOptions(WatchOptions):
-    """Find the groups in a store's incoming subbands and write a record for each that can be processed.
+    """Find groups in a store's incoming subbands and record each that can be processed.
 
-    As a service it looks until it is stopped, posts each group that it recorded, and answers HTTP requests.
+    As a service it looks until it is stopped, posts each recorded group, and answers HTTP.
     """
 
     post: str | None = Field(default=None, pattern=URL)
@@ -45,7 +47,8 @@ class ServiceOptions(WatchOptions):
     port: int = Field(default=8080, ge=0, le=65535)
     """Port to listen at; 0: any free port, which the log names."""
     stall_s: float = Field(default=300.0, gt=0)
-    """The service reports that it is dead if no pass begins for this time after the interval, seconds."""
+    """The service reports that it is dead if no pass begins for this time after the interval,
+    seconds."""
 
 
 class UploadOptions(Options):
@@ -62,4 +65,5 @@ class UploadOptions(Options):
     jobs: int = Field(default=2, ge=1)
     """Files copied side by side."""
     verify: Literal["size", "new", "all"] = "new"
-    """Compare only sizes, read back and digest what was copied now, or also what was there already."""
+    """Compare only sizes, read back and digest what was copied now, or also what was there
+    already."""

@@ -1,4 +1,4 @@
-"""What to do about a listing of subbands: a pure function, so that it can be tested with any listing."""
+"""What to do about a listing of subbands: a pure function, tested with random listings."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

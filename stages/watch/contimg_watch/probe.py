@@ -1,4 +1,4 @@
-"""Check that a store lets exactly one of many writers win; everything that may happen only once relies on this."""
+"""Check that a store lets exactly one of many writers win; claims and records rely on this."""
 
 import threading
 import uuid
@@ -37,5 +37,8 @@ def probe(store: Store) -> None:
         problem = (
             f"{len(winners)} of {N_WRITERS} concurrent conditional puts{late} won; one must win."
         )
-        remedy = "Use a store with conditional puts (If-None-Match): AWS, Ceph, Garage, SeaweedFS, MinIO, or a directory."
+        remedy = (
+            "Use a store with conditional puts (If-None-Match): "
+            "AWS, Ceph, Garage, SeaweedFS, MinIO, or a directory."
+        )
         raise UsageError(store.root, problem, remedy)

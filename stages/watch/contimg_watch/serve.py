@@ -1,4 +1,4 @@
-"""watch as a service: pass after pass, sooner after a notification, with its health and metrics by HTTP."""
+"""watch as a service: pass after pass, sooner after a notification, with health and metrics."""
 
 import math
 import threading
@@ -19,15 +19,16 @@ from contimg_watch.stage import Watcher
 MIN_PAUSE_S = 1.0
 """Pause between two passes at least, however many notifications come."""
 FULL_PASS_SPACING = 10
-"""After a pass over the whole store, only new days are looked at for this many times the seconds that it took.
+"""For this many times the seconds of a pass over the whole store, only new days are looked at.
 
-A notification may be about any day: after one, the next pass over the whole store comes after as many seconds
-as the last one took.
+A notification may be about any day: after one, the next pass over the whole store comes after as
+many seconds as the last one took.
 """
 MAX_BODY_BYTES = 1 << 20
 """Of a notification; its content is not used, since the listing decides."""
 MAX_REFUSED_BYTES = 64 << 20
-"""Of a refused body that is read; a client that is cut off while it sends would not see the reason."""
+"""Of a refused body that is read; a client that is cut off while it sends would not see the
+reason."""
 CHUNK_BYTES = 1 << 16
 
 
@@ -90,7 +91,8 @@ class Loop:
             problem = "the store does not answer; the log has the reason"
             self._pulse.unready = "" if good else problem
             self._is_notified |= self._pulse.wake.wait(self._interval_s)
-            # Cleared before the pause: a notification within it counts for the pass after the next one, too.
+            # Cleared before the pause: a notification within it counts for the pass after the next
+            # one, too.
             self._pulse.wake.clear()
             soonest = start + min(MIN_PAUSE_S, self._interval_s)
             if self._is_notified:

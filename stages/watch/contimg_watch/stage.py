@@ -110,7 +110,7 @@ class Watcher:
         now
             UTC; default: now.
         days
-            Look at the folders of these days and their neighbours, if the options name no days; none: all.
+            Look at these days' folders and their neighbours, if the options name none; empty: all.
         """
         days = self._days or days
         headers = self._headers = self._headers or HeaderCache(self.store)
@@ -145,7 +145,7 @@ class Watcher:
         return True
 
     def post_due(self) -> None:
-        """Post the new records; those that fail are kept for the next pass. After a crash the sweep posts them."""
+        """Post new records; those that fail wait for the next pass, or for the sweep."""
         while self.unposted and self._post is not None:
             try:
                 self._post(self.unposted[0])
@@ -157,7 +157,7 @@ class Watcher:
         self.failure = None
 
     def post_with_retries(self) -> None:
-        """Post again what failed, as often as the table of exit codes says; StoreError if it still fails."""
+        """Post again, as often as the table of exit codes says; StoreError if it still fails."""
         for number in range(retry_of(Exit.STORE_UNREACHABLE).limit):
             if self.failure is None:
                 return
@@ -203,7 +203,7 @@ class Watcher:
             self._log.info("group %s: %d subbands%s", record.name, len(record.subbands), without)
 
     def _update_rows(self, found: WatchPlan) -> None:
-        """Update the table of groups; only if groups are posted, since otherwise no command updates it afterwards."""
+        """Update the table of groups; only where workflows run, which update it afterwards."""
         for group in found.groups:
             record, n_subbands = group.record, len(group.record.subbands)
             is_new = group.state is PlanState.WAITING and record.attempt == 1

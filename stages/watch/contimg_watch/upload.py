@@ -1,4 +1,4 @@
-"""``contimg upload DIR``: the telescope's side. It copies finished subbands into a store as they appear."""
+"""``contimg upload DIR``: copy finished subbands into a store as they appear, at the telescope."""
 
 import time
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ class Uploader:
             self._log.info("%s: %.1f MB", local.key, local.size / 1e6)
 
     def _copy(self, local: LocalSubband) -> bool:
-        """Copy a file and read it back; False if it changed or went meanwhile, and is left to the next pass."""
+        """Copy a file and read it back; False if it changed or went, for the next pass."""
         try:
             size, digest = put_file(self._store, local.key, local.path)
         except FileNotFoundError:
@@ -120,7 +120,7 @@ class Uploader:
 
 
 def list_finished(folder: Path) -> list[LocalSubband]:
-    """List the finished subbands below a folder by name, which is by time; an unfinished one has another name.
+    """List the finished subbands below a folder by name, that is by time.
 
     Raises
     ------
