@@ -134,7 +134,7 @@ def test_claim_of_replaced_attempt_is_refused(store: Store) -> None:
 def test_claim_of_unknown_attempt_names_those_that_exist(store: Store) -> None:
     said = claim(store, "u", run="20260101t000000-a1", code=Exit.USAGE)["message"]
     assert (
-        "groups/20260101t000000-a1.json: There is no record of this attempt; the group has no attempt"
+        "groups/20260101t000000-a1.json: There is no record of this attempt; the group has no"
         in said
     )
     said = claim(store, "u", run=f"{ID}-a7", code=Exit.USAGE)["message"]

@@ -191,10 +191,8 @@ def test_recorded_single_stage_has_all_tries() -> None:
     (task,) = found.tasks.values()
     assert list(found.tasks) == ["main"]
     assert (len(task.tries), {one.exit for one in task.tries}) == (4, {64})
-    assert (
-        why(found)
-        == 'main: failed to find name in PATH: exec: "contimg-watch": executable file not found in $PATH'
-    )
+    missing = 'exec: "contimg-watch": executable file not found in $PATH'
+    assert why(found) == f"main: failed to find name in PATH: {missing}"
     # As `kubectl get pods` had them.
     for pod in ("contimg-watch-kxvw6-main-1499979672", "contimg-watch-kxvw6-main-3646970451"):
         assert find_node(recorded("retried"), pod) is not None

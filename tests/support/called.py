@@ -1,4 +1,4 @@
-"""Call a ``contimg`` command in this process, as its program does: arguments in, exit code and summary out."""
+"""Call a ``contimg`` command in this process: arguments in, exit code and summary out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def contimg(
     command: str, *words: str, code: int = 0, outputs: Path | None = None
 ) -> dict[str, Any]:
-    """Return the summary of a command; of one that fails the last line of its log, or argparse's message."""
+    """Return a command's summary; if it fails the last line of its log or argparse's message."""
     (point,) = entry_points(group=ENTRY_POINTS, name=command)
     spec = point.load()
     out, err = io.StringIO(), io.StringIO()

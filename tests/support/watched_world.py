@@ -1,4 +1,4 @@
-"""A small world around watch: a store in memory, a bus that loses and repeats, a sensor, workflows that die; seconds are free."""
+"""A simulated world around watch: store, event bus, sensor, workflows that fail."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ LOG.disabled = True
 T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 CADENCE = timedelta(seconds=309.24)
 TIMEOUT_S, GRACE_S, TTL_S = 900.0, 600.0, 3600.0
-ENOUGH = 1000
-"""Retries, where the test is not about giving up."""
+MANY_RETRIES = 1000
+"""More retries than a test uses, where it is not about giving up."""
 
 
 class Crashed(BaseException):
@@ -40,7 +40,7 @@ class Crashed(BaseException):
 
 
 class MemoryStore:
-    """Objects in a dictionary, with the world's clock; before each change the world may do something else, or crash."""
+    """Objects in a dictionary, with the world's clock; before each change something may happen."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self.root = "memory"
@@ -138,10 +138,10 @@ class World:
         self.now = T0 + timedelta(days=1)
         self.groups = groups
         self.store = MemoryStore(lambda: self.now)
-        self.rules = rules or SweepRules(grace_s=GRACE_S, retries=ENOUGH)
+        self.rules = rules or SweepRules(grace_s=GRACE_S, retries=MANY_RETRIES)
         self.bus: list[GroupRecord] = []
         self.said: list[GroupRecord] = []
-        """All that was ever on the bus, which may say it again at any time."""
+        """All that was ever on the bus, which may deliver it again at any time."""
         self.bus_up = True
         self.flows: list[Flow] = []
         self.successes: dict[str, list[str]] = {}
@@ -198,7 +198,7 @@ class World:
         """Keep nothing."""
 
     def land(self, number: int, *, again: bool = False) -> None:
-        """Let the next subband of a group come, or one that is there once more, under a name of another clock."""
+        """Let a group's next subband come, or one again, under a name of another clock."""
         group = self.groups[number]
         if again and group.landed:
             index, skew = min(group.landed), 2
@@ -225,7 +225,7 @@ class World:
         self.said.append(record)
 
     def redeliver(self, which: int) -> None:
-        """Let the bus say again what it said long ago."""
+        """Let the bus deliver an old event again."""
         if self.said:
             self.bus.append(self.said[which % len(self.said)])
 
@@ -329,7 +329,7 @@ class World:
             while group.coming:
                 self.land(number)
         for _ in range(rounds):
-            # Longer than any patience: a round in which nothing happens is followed by none in which something does.
+            # Longer than any wait: after a round without a change nothing changes any more.
             self.wait(TIMEOUT_S + GRACE_S * 64)
             before = self._sign()
             self.look()
@@ -341,7 +341,7 @@ class World:
                 self.work(0)
             if self._sign() == before:
                 return
-        raise AssertionError("it never comes to rest")
+        raise AssertionError("the world does not settle")
 
     def _sign(self) -> list[str]:
         return sorted(key for key in self.store.objects if key.startswith(("groups/", "runs/")))

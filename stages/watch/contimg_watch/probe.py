@@ -33,10 +33,9 @@ def probe(store: Store) -> None:
     finally:
         store.delete(key)
     if len(winners) != 1 or is_late_accepted or content != str(winners[0]).encode():
-        late = ", and a later one," if is_late_accepted else ""
-        problem = (
-            f"{len(winners)} of {N_WRITERS} concurrent conditional puts{late} won; one must win."
-        )
+        late = ", and a later one" if is_late_accepted else ""
+        won = f"{len(winners)} of {N_WRITERS} concurrent conditional puts won{late}"
+        problem = f"{won}; exactly one must win."
         remedy = (
             "Use a store with conditional puts (If-None-Match): "
             "AWS, Ceph, Garage, SeaweedFS, MinIO, or a directory."
