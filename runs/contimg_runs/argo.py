@@ -235,13 +235,7 @@ class KubernetesApi(ArgoClient):
 def find_kubernetes_api(
     env: Mapping[str, str], url: str | None, namespace: str | None, account: Path = ACCOUNT
 ) -> KubernetesApi | None:
-    """Return the API at a URL, else that of the pod's cluster; None outside a pod with a token.
-
-    Raises
-    ------
-    UsageError
-        If a URL comes without a namespace.
-    """
+    """Return the API at a URL, else of the pod's cluster; None outside a pod with a token."""
     if url:
         if not namespace:
             raise UsageError("--api", "It needs --namespace beside it.", "Give both.")
@@ -284,13 +278,7 @@ class ArgoServer(ArgoClient):
         return tls
 
     def form(self, template: str) -> dict[str, FormField]:
-        """Return the parameters of a WorkflowTemplate by name.
-
-        Raises
-        ------
-        UsageError
-            If there is no such template, or it is of another version than this program.
-        """
+        """Return the parameters of a template; UsageError if it is of another version than this."""
         what, mine = f"WorkflowTemplate {template}", version("contimg")
         path = f"api/v1/workflow-templates/{self.namespace}/{quote(template, safe='')}"
         found = self._ask(what, path)

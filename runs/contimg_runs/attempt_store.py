@@ -98,13 +98,7 @@ class AttemptStore:
         return None
 
     def require_record(self, run: str) -> int:
-        """Return the number of the latest attempt at the group of ID-aN, which must have a record.
-
-        Raises
-        ------
-        UsageError
-            If there is no such group or attempt.
-        """
+        """Return the latest attempt at the group of ID-aN; UsageError if ID-aN has no record."""
         group, number = run_name(run) or ("", 0)
         there = self.list_attempts(group)
         if number not in there:

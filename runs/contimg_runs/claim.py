@@ -39,13 +39,7 @@ def run(options: ClaimOptions, console: Console, env: Mapping[str, str]) -> dict
 
 
 def claim_attempt(attempts: AttemptStore, claim: Claim) -> ClaimResult:
-    """Let one workflow have an attempt: the first that asks, as long as there is no later attempt.
-
-    Raises
-    ------
-    UsageError
-        If there is no record of the attempt.
-    """
+    """Let the first workflow that asks have an attempt; UsageError if it has no record."""
     group, number = run_name(claim.run) or ("", 0)
     latest = attempts.require_record(claim.run)
     held = attempts.read_claim(claim.run)

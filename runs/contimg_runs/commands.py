@@ -1,57 +1,42 @@
 """The commands for the life cycle of runs, as entry points."""
 
+from functools import partial
+
 from contimg.runtime.command import Command
 from contimg.runtime.stage import Resources
-from contimg_runs.options import (
-    BeginOptions,
-    ClaimOptions,
-    RecordOptions,
-    RequestOptions,
-    SelectOptions,
-    StripsOptions,
-    SweepOptions,
-)
+from contimg_runs import options
 
-RESOURCES = Resources(deadline_s=600, memory_mi=512, cpu="100m")
+_command = partial(Command, resources=Resources(deadline_s=600, memory_mi=512, cpu="100m"))
 
-CLAIM = Command(
+CLAIM = _command(
     name="claim",
-    options=ClaimOptions,
+    options=options.ClaimOptions,
     run="contimg_runs.claim:run",
     outputs=("claimed", "options"),
-    resources=RESOURCES,
 )
-BEGIN = Command(
+BEGIN = _command(
     name="begin",
-    options=BeginOptions,
+    options=options.BeginOptions,
     run="contimg_runs.begin:run",
     outputs=("attempt", "options"),
-    resources=RESOURCES,
 )
-RECORD = Command(
-    name="record", options=RecordOptions, run="contimg_runs.record:run", resources=RESOURCES
-)
-SWEEP = Command(
-    name="sweep", options=SweepOptions, run="contimg_runs.sweep:run", resources=RESOURCES
-)
-SELECT = Command(
+RECORD = _command(name="record", options=options.RecordOptions, run="contimg_runs.record:run")
+SWEEP = _command(name="sweep", options=options.SweepOptions, run="contimg_runs.sweep:run")
+SELECT = _command(
     name="select",
-    options=SelectOptions,
+    options=options.SelectOptions,
     run="contimg_runs.select:run_select",
     outputs=("chunks", "new", "again"),
-    resources=RESOURCES,
 )
-STRIPS = Command(
+STRIPS = _command(
     name="strips",
-    options=StripsOptions,
+    options=options.StripsOptions,
     run="contimg_runs.select:run_strips",
     outputs=("strips",),
-    resources=RESOURCES,
 )
-RESOLVE_OPTIONS = Command(
+RESOLVE_OPTIONS = _command(
     name="resolve-options",
-    options=RequestOptions,
+    options=options.RequestOptions,
     run="contimg_runs.resolve:run",
     outputs=("options",),
-    resources=RESOURCES,
 )

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from contimg.records.runs import FailureCause, Phase, TaskRun, failure_cause
@@ -70,13 +69,7 @@ def read_nodes(workflow: Node) -> dict[str, Node]:
 
 
 def read_run_state(workflow: Node) -> RunState:
-    """Return the state of a workflow and its tasks, in the order in which the tasks began.
-
-    Raises
-    ------
-    ValueError, KeyError
-        If a name or a time is missing.
-    """
+    """Return the state of a workflow and its tasks; ValueError or KeyError without time or name."""
     meta, spec, status = (workflow.get(part) or {} for part in ("metadata", "spec", "status"))
     name, nodes = meta["name"], read_nodes(workflow)
     state = STATUSES.get(status.get("phase") or "", Status.RUNNING)
@@ -102,8 +95,8 @@ def read_run_state(workflow: Node) -> RunState:
         name=name,
         pipeline=(spec.get("workflowTemplateRef") or {}).get("name") or "",
         arguments={one["name"]: one.get("value") or "" for one in arguments},
-        started=datetime.fromisoformat(status.get("startedAt") or meta["creationTimestamp"]),
-        ended=_read_time(status.get("finishedAt")),
+        started=status.get("startedAt") or meta["creationTimestamp"],
+        ended=status.get("finishedAt") or None,
         status=state,
         reason=_describe_failure(status.get("message")),
         tasks={**begun, **(_tasks_to_come(workflow, nodes) if state in OPEN else {})},
@@ -183,8 +176,8 @@ def _read_try(workflow: str, pod: Node) -> Try:
     code = (pod.get("outputs") or {}).get("exitCode")
     failed = STATUSES.get(pod.get("phase") or "") is Status.FAILED
     return Try(
-        started=datetime.fromisoformat(pod["startedAt"]),
-        ended=_read_time(pod.get("finishedAt")),
+        started=pod["startedAt"],
+        ended=pod.get("finishedAt") or None,
         exit=int(code) if code else read_message(pod.get("message"))[0],
         reason=_describe_failure(pod.get("message")) if failed else "",
         log=pod_name(workflow, pod),
@@ -194,10 +187,6 @@ def _read_try(workflow: str, pod: Node) -> Try:
 def _read_outputs(node: Node) -> dict[str, str]:
     parameters = (node.get("outputs") or {}).get("parameters") or ()
     return {one["name"]: str(one["value"]) for one in parameters if one.get("value") is not None}
-
-
-def _read_time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 def _tasks_to_come(workflow: Node, nodes: Mapping[str, Node]) -> dict[str, TaskState]:
@@ -326,6 +315,6 @@ def read_failures(text: str) -> tuple[TaskRun, ...]:
                 tries=1,
                 exit=code,
                 reason=reason if reason or code is None else meaning_of(code),
-                ended=_read_time(item.get("finishedAt")),
+                ended=item.get("finishedAt") or None,
             )
     return tuple([run for run in last.values() if run.exit is not None] or last.values())

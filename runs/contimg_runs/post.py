@@ -34,13 +34,7 @@ def poster(url: str, store: str) -> Post:
 
 
 def post(url: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S) -> None:
-    """Post JSON once.
-
-    Raises
-    ------
-    StoreError
-        If the answer is not 2xx, or there is none.
-    """
+    """Post JSON once; StoreError if the answer is not 2xx, or there is none."""
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - http only
     try:

@@ -97,14 +97,13 @@ def read_outcome(
     meta, found = workflow["metadata"], workflow.get("status") or {}
     tasks = tuple(add_usage(task) for task in read_task_runs(workflow))
     stopped = bool((workflow.get("spec") or {}).get("shutdown"))
-    finished = found.get("finishedAt")
     return Outcome(
         run=run,
         workflow=meta["name"],
         uid=meta["uid"],
         pipeline=pipeline or pipeline_of(workflow),
-        started=datetime.fromisoformat(meta["creationTimestamp"]),
-        ended=datetime.fromisoformat(finished) if finished else datetime.now(UTC),
+        started=meta["creationTimestamp"],
+        ended=found.get("finishedAt") or datetime.now(UTC),
         tasks=tasks,
         **vars(judge_run(status, tasks, found.get("message") or "", stopped=stopped)),
     )

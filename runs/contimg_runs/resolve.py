@@ -76,13 +76,7 @@ def resolve_options(
 
 
 def select_stages(pipeline: Pipeline, document: Document, where: str) -> Document:
-    """Return the part of a document that is about the stages of a pipeline.
-
-    Raises
-    ------
-    UsageError
-        If a stage of the document is in no pipeline.
-    """
+    """Return a document's part for a pipeline; UsageError if a stage is in no pipeline."""
     known = {step.stage for one in [pipeline, *PIPELINES.values()] for step in one.steps}
     for stage in document:
         if stage not in known:
@@ -93,13 +87,7 @@ def select_stages(pipeline: Pipeline, document: Document, where: str) -> Documen
 
 
 def read_settings(texts: Iterable[str]) -> tuple[Document, dict[str, str]]:
-    """Read settings: STAGE.OPTION=VALUE into a document, NAME=VALUE by name.
-
-    Raises
-    ------
-    UsageError
-        If one is neither.
-    """
+    """Return STAGE.OPTION=VALUE as a document, NAME=VALUE by name; UsageError for others."""
     document: Document = {}
     named: dict[str, str] = {}
     for text in texts:

@@ -93,13 +93,7 @@ def run_strips(options: StripsOptions, console: Console, env: Mapping[str, str])
 
 
 def list_strips(store: Store, since: datetime | None) -> list[dict[str, str]]:
-    """Return the strips with groups since a time, each with its name.
-
-    Raises
-    ------
-    UsageError
-        If there are more than one workflow takes.
-    """
+    """Return the strips with groups since a time; UsageError if there are too many."""
     attempts = AttemptStore(store)
     first = group_id(since) if since else ""  # records of earlier groups need not be read
     records = [attempts.read_record(one.run) for one in latest(store) if one.group >= first]

@@ -1,21 +1,14 @@
 """The metrics of the service for Prometheus."""
 
 from datetime import datetime
+from functools import partial
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+import prometheus_client as prometheus
 
 from contimg_watch.plan import PlanState, WatchPlan
 from contimg_watch.stage import Watcher
 
-PREFIX = "contimg_watch_"
+NAMESPACE = "contimg_watch"
 BUCKETS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -23,32 +16,25 @@ class Metrics:
     """The counters of one service."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        self._registry = registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=registry)
+        gauge = partial(prometheus.Gauge, namespace=NAMESPACE, registry=registry)
+        counter = partial(prometheus.Counter, namespace=NAMESPACE, registry=registry)
+        histogram = partial(prometheus.Histogram, namespace=NAMESPACE, registry=registry)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"{PREFIX}{name}", text, labels, registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}{name}", text, labels, registry=registry)
-
-        self._passes = counter("passes", "Passes over the store, by result", "result")
-        self._seconds = Histogram(
-            f"{PREFIX}pass_seconds",
-            "Seconds of a pass over the store",
-            registry=registry,
-            buckets=BUCKETS_S,
-        )
+        self._passes = counter("passes", "Passes over the store, by result", ["result"])
+        text = "Seconds of a pass over the store"
+        self._seconds = histogram("pass_seconds", text, buckets=BUCKETS_S)
         text = "Unix time of the last pass that succeeded"
         self._success = gauge("last_success_timestamp_seconds", text)
         text = "Groups at the last pass over the whole store, by state"
-        self._groups = gauge("groups", text, "state")
+        self._groups = gauge("groups", text, ["state"])
         self._quarantined = gauge("quarantined", "Objects that belong to no group")
         text = "Longest time since a subband came of a group that lacks some"
         self._oldest = gauge("oldest_waiting_seconds", text)
         self._records = counter("records", "Attempts recorded")
         text = "Attempts posted, and passes in which a post failed"
-        self._posts = counter("posts", text, "result")
+        self._posts = counter("posts", text, ["result"])
         self._unposted = gauge("unposted", "Attempts that are not posted yet")
         self._notifications = counter("notifications", "Notifications of new objects")
         self._counted = (0, 0)
@@ -87,4 +73,5 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """Return the text that Prometheus reads, and its type."""
-        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+        text = prometheus.generate_latest(self._registry)
+        return text, prometheus.exposition.CONTENT_TYPE_PLAIN_0_0_4

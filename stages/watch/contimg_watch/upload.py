@@ -39,14 +39,9 @@ class LocalSubband:
     modified_ns: int
 
     @property
-    def folder(self) -> str:
-        """Where it goes: the day is that of its name, whichever folder it lies in."""
-        return f"{INCOMING}{self.path.name[:10]}/"
-
-    @property
     def key(self) -> str:
-        """Its key in the store."""
-        return f"{self.folder}{self.path.name}"
+        """Its key in the store: the day is that of its name, whichever folder it lies in."""
+        return f"{INCOMING}{self.path.name[:10]}/{self.path.name}"
 
 
 class Uploader:
@@ -66,7 +61,7 @@ class Uploader:
         """Copy what is finished and not in the store yet, the oldest first."""
         finished = list_finished(Path(self._options.folder))
         new = [local for local in finished if local not in self._done]
-        folders = sorted({local.folder for local in new})
+        folders = sorted({local.key.removesuffix(local.path.name) for local in new})
         entries = [entry for folder in folders for entry in self._store.entries(folder)]
         sizes = {entry.key: entry.size for entry in entries}
         with ThreadPoolExecutor(self._options.jobs) as pool:
@@ -120,13 +115,7 @@ class Uploader:
 
 
 def list_finished(folder: Path) -> list[LocalSubband]:
-    """List the finished subbands below a folder by name, that is by time.
-
-    Raises
-    ------
-    BadFileError
-        If there is no such folder.
-    """
+    """List the finished subbands below a folder by time; BadFileError if there is no folder."""
     if not folder.is_dir():
         remedy = "Name the folder that the telescope writes to."
         raise BadFileError(str(folder), "There is no such folder.", remedy)
