@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -295,15 +293,11 @@ def test_begin_keeps_nothing_if_late_subband_came(tmp_path: Path) -> None:
     assert latest.record.complete
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    moves=st.lists(
-        st.tuples(st.sampled_from(["begin", "again", "end", "event"]), st.integers(0, 3)),
-        max_size=12,
-    )
-)
+MOVES = st.tuples(st.sampled_from(["begin", "again", "end", "event"]), st.integers(0, 3))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(moves=st.lists(MOVES, max_size=12))
 def test_in_any_order_one_workflow_has_an_attempt(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[str, int]]
 ) -> None:
@@ -325,7 +319,8 @@ def test_in_any_order_one_workflow_has_an_attempt(
         elif latest.claim is not None and latest.outcome is None:
             end(attempts, number, latest.claim.uid)
     assert all(len(uids) == 1 for uids in owners.values())
-    assert attempts.list_attempts(ID) == list(range(1, len(attempts.list_attempts(ID)) + 1))
+    numbers = attempts.list_attempts(ID)
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 # The options of the run
@@ -344,25 +339,14 @@ OWN = {
     ("words", "problem"),
     [
         (("--options", "{mosaic: {a: 1}}"), "There is no stage 'mosaic'"),
-        (("--options", "{report: {teir: 1}}"), "report"),
+        (("--options", "{report: {teir: 1}}"), "report --teir"),
         (("--options", "{report: {"), "This is not YAML"),
         (("--options", "- report\n- x"), "A mapping of stages is expected"),
         (("--profile", "fast"), "There is no profile of this name"),
         (("--set", "teir=quicklook"), "has no shortcut 'teir'"),
-        (("--set", "report.teir=quicklook"), "report"),
+        (("--set", "report.teir=x"), "report --teir"),
         (("--set", "tier"), "This is not a setting: 'tier'"),
         (("--pipeline", "mosaics"), "There is no pipeline of this name"),
-    ],
-    ids=[
-        "stage",
-        "option",
-        "YAML",
-        "form",
-        "profile",
-        "shortcut",
-        "setting",
-        "form of a setting",
-        "pipeline",
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_claimed(
@@ -410,19 +394,15 @@ def test_begin_hands_over_options_with_kept_artifacts(tmp_path: Path) -> None:
 
 
 def wanted(attempts: AttemptStore, first: str, last: str, *, redo: bool = False) -> list[str]:
-    return select_runs(
-        attempts.store, SelectOptions(store="x", first_day=first, last_day=last, redo=redo)
-    )
+    options = SelectOptions(store="x", first_day=first, last_day=last, redo=redo)
+    return select_runs(attempts.store, options)
 
 
 def test_select_lists_unclaimed_groups_of_days(tmp_path: Path) -> None:
     ids = ["20260124t235959", "20260125t000000", ID, "20260126t235959", "20260127t000000"]
     attempts = store_with(tmp_path, *(record(one) for one in ids), record(ID, 2))
-    assert wanted(attempts, "2026-01-25", "2026-01-26") == [
-        "20260125t000000-a1",
-        f"{ID}-a2",
-        "20260126t235959-a1",
-    ]
+    runs = ["20260125t000000-a1", f"{ID}-a2", "20260126t235959-a1"]
+    assert wanted(attempts, "2026-01-25", "2026-01-26") == runs
     assert wanted(attempts, ID, ID) == [f"{ID}-a2"]
     assert wanted(attempts, "2026-01-25", ID) == ["20260125t000000-a1", f"{ID}-a2"]
 
@@ -433,10 +413,8 @@ def test_select_skips_finished_unless_redo_and_running_always(tmp_path: Path) ->
     end(attempts)
     attempts.write_claim(claim(1, "u").model_copy(update={"run": f"{running}-a1"}))
     assert wanted(attempts, "2026-01-25", "2026-01-25") == ["20260125t100000-a1"]
-    assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == [
-        "20260125t100000-a1",
-        f"{ID}-a1",
-    ]
+    runs = ["20260125t100000-a1", f"{ID}-a1"]
+    assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == runs
 
 
 @pytest.mark.parametrize(
@@ -453,10 +431,8 @@ def test_select_refuses_wrong_days(tmp_path: Path, first: str, last: str, words:
 
 @given(count=st.integers(0, 4 * CHUNK))
 def test_chunks_hold_each_group_once(count: int) -> None:
-    ids = [
-        (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=309 * n)).strftime("%Y%m%dt%H%M%S")
-        for n in range(count)
-    ]
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    ids = [f"{start + timedelta(seconds=309 * n):%Y%m%dt%H%M%S}" for n in range(count)]
     made_of = split_into_chunks([f"{one}-a1" for one in ids])
     spread = [[one for one in ids if chunk["first"] <= one <= chunk["last"]] for chunk in made_of]
     assert [one for part in spread for one in part] == ids
@@ -465,20 +441,14 @@ def test_chunks_hold_each_group_once(count: int) -> None:
 
 def test_strips_are_listed_once(tmp_path: Path) -> None:
     old = record("20250101t000000", dec=-5.2)
-    attempts = store_with(
-        tmp_path,
-        old,
-        record(),
-        record("20260125t230000", dec=33.1),
-        record("20260126t000000", dec=None),
-    )
+    others = [record("20260125t230000", dec=33.1), record("20260126t000000", dec=None)]
+    attempts = store_with(tmp_path, old, record(), *others)
     assert list_strips(attempts.store, None) == [
         {"strip": "-5.2", "epoch": "dec-m05.2"},
         {"strip": "33.0", "epoch": "dec-p33.0"},
     ]
-    assert [
-        one["epoch"] for one in list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))
-    ] == ["dec-p33.0"]
+    since = list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))
+    assert [one["epoch"] for one in since] == ["dec-p33.0"]
 
 
 @pytest.mark.parametrize("step", [-1, 0, 499_999, 500_000])
@@ -495,37 +465,28 @@ def test_strips_of_a_night_read_no_old_records(tmp_path: Path) -> None:
     assert len(list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
 
 
-def test_commands_as_processes_hand_over_their_answers(tmp_path: Path) -> None:
+def test_commands_hand_over_their_answers(tmp_path: Path) -> None:
     attempts = store_with(tmp_path / "s", record())
     end(attempts)
-    store = ["--store", str(tmp_path / "s")]
-    begun = run(tmp_path, "begin", *store, "--group", ID, "--uid", "u", "--workflow", "w")
-    assert begun == {"attempt": "2", "options": "{}"}
+
+    def run(command: str, *words: str) -> dict[str, str]:
+        handed = tmp_path / command
+        contimg(command, "--store", str(tmp_path / "s"), *words, outputs=handed)
+        files = [path for path in handed.iterdir() if path.name != "summary.json"]
+        return {path.name: path.read_text() for path in files}
+
+    assert run("begin", *OWN["begin"]) == {"attempt": "2", "options": "{}"}
     end(attempts, 2, "u")
-    days = ["--first-day", "2026-01-25", "--last-day", "2026-01-25"]
+    assert run("select", *OWN["select"]) == {"chunks": "[]", "new": "[]", "again": "[]"}
     whole = json.dumps([{"first": ID, "last": ID}])
-    assert run(tmp_path, "select", *store, *days) == {"chunks": "[]", "new": "[]", "again": "[]"}
-    again = run(tmp_path, "select", *store, *days, "--redo", "true")
-    assert again == {"chunks": whole, "new": "[]", "again": json.dumps([f"{ID}-a2"])}
-    assert json.loads(run(tmp_path, "strips", *store)["strips"]) == [
-        {"strip": "33.0", "epoch": "dec-p33.0"}
-    ]
+    again = json.dumps([f"{ID}-a2"])
+    redone = run("select", *OWN["select"], "--redo", "true")
+    assert redone == {"chunks": whole, "new": "[]", "again": again}
+    assert json.loads(run("strips")["strips"]) == [{"strip": "33.0", "epoch": "dec-p33.0"}]
 
 
-def run(folder: Path, command: str, *words: str) -> dict[str, str]:
-    """Run a command as a process; return what it handed over beside its summary."""
-    handed = folder / command
-    program = str(Path(sys.executable).with_name("contimg"))
-    done = subprocess.run(
-        [program, command, *words],
-        env={"CONTIMG_OUTPUTS": str(handed)},
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    files = {
-        path.name: path.read_text() for path in handed.iterdir() if path.name != "summary.json"
-    }
-    for path in handed.iterdir():
-        path.unlink()
-    return files
+def test_resolve_options_leaves_out_stages_of_other_pipelines(tmp_path: Path) -> None:
+    words = ("--pipeline", "epoch", "--options", "{image: {tier: quicklook}, normalize: {}}")
+    answer = contimg("resolve-options", *words, outputs=tmp_path)
+    assert answer["options"] == {"normalize": {}}
+    assert (tmp_path / "options").read_text() == '{"normalize":{}}'

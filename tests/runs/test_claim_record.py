@@ -21,7 +21,7 @@ from contimg.runtime.manifest import QA, Manifest, Usage
 from contimg.runtime.store import open_store
 from contimg_runs.argo import find_kubernetes_api
 from contimg_runs.attempt_store import AttemptStore, table_key
-from listener import Listener, serve_workflows, workflow
+from listener import WORKFLOWS, Listener, serve_workflows, workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,13 +38,18 @@ T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 @pytest.fixture(params=["directory", "moto"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store with one complete group."""
-    root = (
-        str(tmp_path / "store")
-        if request.param == "directory"
-        else request.getfixturevalue("moto_root")
-    )
-    opened = open_store(root)
+    on_disk = request.param == "directory"
+    opened = open_store(str(tmp_path / "s") if on_disk else request.getfixturevalue("moto_root"))
     add(opened)
+    return opened
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Store:
+    """A directory with one complete group that a workflow has claimed."""
+    opened = open_store(str(tmp_path / "disk"))
+    add(opened)
+    claim(opened, "u1")
     return opened
 
 
@@ -295,13 +300,8 @@ def test_record_takes_time_and_memory_from_manifests(store: Store, listener: Lis
     usage = Usage(wall_s=90.0, cpu_s=170.5, peak_memory_bytes=3 << 30)
     made = artifact(store, "convert", start + timedelta(seconds=100), usage)
     old = artifact(store, "flag", start - timedelta(days=3), usage)
-    failed = pod(
-        "image",
-        12,
-        phase="Failed",
-        message="Error (exit code 17): noise",
-        outputs={"exitCode": "17"},
-    )
+    message = "Error (exit code 17): noise"
+    failed = pod("image", 12, phase="Failed", message=message, outputs={"exitCode": "17"})
     nodes = {one["id"]: one for one in (pod("convert", 0, made), pod("flag", 6, old), failed)}
     serve_workflows(
         listener, workflow(WF, "u1", nodes=nodes, workflowTemplateRef={"name": "contimg-group"})
@@ -309,67 +309,41 @@ def test_record_takes_time_and_memory_from_manifests(store: Store, listener: Lis
     api = ("--api", listener.url, "--namespace", "radio")
     assert record(store, "u1", *api, status="Failed")["reason"] == "process-image: noise"
     convert, flag, image = stage_rows(store)
-    assert (
-        convert["queue_s"],
-        convert["wall_s"],
-        convert["cpu_s"],
-        convert["peak_memory_bytes"],
-    ) == (10.0, 90.0, 170.5, 3 << 30)
-    assert (convert["pipeline"], convert["group"], convert["attempt"], convert["retries"]) == (
-        "group",
-        ID,
-        1,
-        0,
-    )
+    assert (convert["queue_s"], convert["wall_s"], convert["cpu_s"]) == (10.0, 90.0, 170.5)
+    assert convert["peak_memory_bytes"] == 3 << 30
+    assert (convert["pipeline"], convert["group"]) == ("group", ID)
+    assert (convert["attempt"], convert["retries"]) == (1, 0)
     assert (flag["cached"], flag["wall_s"], flag["cpu_s"]) == (True, None, None)
-    assert (image["state"], image["exit"], image["reason"], image["artifact"]) == (
-        "failed",
-        17,
-        "noise",
-        None,
-    )
+    assert (image["state"], image["exit"], image["reason"]) == ("failed", 17, "noise")
+    assert image["artifact"] is None
     assert convert["mjd_ended"] - convert["mjd_started"] == pytest.approx(180 / 86400, abs=1e-8)
     assert group_row(store)["exit"] == 17
 
 
 @pytest.mark.parametrize("answer", [403, 404, 500])
 def test_record_without_answer_of_cluster_lacks_details_only(
-    tmp_path: Path, listener: Listener, answer: int
+    disk: Store, listener: Listener, answer: int
 ) -> None:
-    store = open_store(str(tmp_path))
-    add(store)
-    claim(store, "u1")
-    listener.pages[f"/apis/argoproj.io/v1alpha1/namespaces/radio/workflows/{WF}"] = (answer, {})
-    assert (
-        record(store, "u1", "--api", listener.url, "--namespace", "radio")["outcome"] == "succeeded"
-    )
+    listener.pages[f"{WORKFLOWS}/{WF}"] = (answer, {})
+    api = ("--api", listener.url, "--namespace", "radio")
+    assert record(disk, "u1", *api)["outcome"] == "succeeded"
 
 
-def test_record_ignores_other_workflow_of_same_name(tmp_path: Path, listener: Listener) -> None:
-    store = open_store(str(tmp_path))
-    add(store)
-    claim(store, "u1")
+def test_record_ignores_other_workflow_of_same_name(disk: Store, listener: Listener) -> None:
     serve_workflows(listener, workflow(WF, "u2", nodes={"convert": pod("convert", 0)}))
-    record(store, "u1", "--api", listener.url, "--namespace", "radio")
-    assert stage_rows(store) == []
+    record(disk, "u1", "--api", listener.url, "--namespace", "radio")
+    assert stage_rows(disk) == []
 
 
 def test_record_of_missing_artifact_or_usage_lacks_details_only(
-    tmp_path: Path, listener: Listener
+    disk: Store, listener: Listener
 ) -> None:
-    store = open_store(str(tmp_path))
-    add(store)
-    claim(store, "u1")
-    bare = artifact(store, "flag", datetime(2026, 1, 26, 2, tzinfo=UTC), None)
-    nodes = {
-        one["id"]: one for one in (pod("convert", 0, f"{store.root}/gone"), pod("flag", 6, bare))
-    }
-    serve_workflows(listener, workflow(WF, "u1", nodes=nodes))
-    record(store, "u1", "--api", listener.url, "--namespace", "radio")
-    assert [(row["wall_s"], row["cpu_s"]) for row in stage_rows(store)] == [
-        (None, None),
-        (40.0, None),
-    ]
+    bare = artifact(disk, "flag", datetime(2026, 1, 26, 2, tzinfo=UTC), None)
+    pods = (pod("convert", 0, f"{disk.root}/gone"), pod("flag", 6, bare))
+    serve_workflows(listener, workflow(WF, "u1", nodes={one["id"]: one for one in pods}))
+    record(disk, "u1", "--api", listener.url, "--namespace", "radio")
+    found = [(row["wall_s"], row["cpu_s"]) for row in stage_rows(disk)]
+    assert found == [(None, None), (40.0, None)]
 
 
 # Finding the API in a pod
