@@ -3,16 +3,23 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from contimg.records.groups import GROUPS, N_SUBBANDS, GroupRecord, mjd_of, recorded
 from contimg.records.runs import RUNS, Claim, Outcome, Phase, claim_key, outcome_key, run_name
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
 from contimg.records.schemas.runs import GroupState
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
+from contimg.runtime.record import Record
 from contimg.runtime.store import Store
 
-Model = TypeVar("Model", bound=BaseModel)
+Kind = TypeVar("Kind", GroupRecord, Claim, Outcome)
+KEYS: dict[type[Record], str] = {
+    GroupRecord: f"{GROUPS}{{}}.json",
+    Claim: claim_key("{}"),
+    Outcome: outcome_key("{}"),
+}
+"""Key of what is written once about ID-aN, which replaces the braces."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +47,24 @@ class AttemptStore:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def read_record(self, run: str) -> GroupRecord | None:
-        """Return the record of ID-aN; None if there is none."""
-        return self._read(f"{GROUPS}{run}.json", GroupRecord)
+    def read(self, kind: type[Kind], run: str) -> Kind | None:
+        """Return the record, claim or outcome of ID-aN; None if it does not exist."""
+        key = KEYS[kind].format(run)
+        try:
+            return kind.model_validate_json(self.store.read(key))
+        except MissingError:
+            return None
+        except ValidationError as error:
+            reasons = "; ".join(str(error).splitlines()[:3])
+            problem = f"This is not a {kind.__name__} of this version: {reasons}."
+            where = f"{self.store.root}/{key}"
+            raise BadInputError(where, problem, "Remove it, or upgrade.") from error
 
-    def read_claim(self, run: str) -> Claim | None:
-        """Return the claim on ID-aN; None if no workflow has claimed it."""
-        return self._read(claim_key(run), Claim)
-
-    def read_outcome(self, run: str) -> Outcome | None:
-        """Return the outcome of ID-aN; None if it is not known yet."""
-        return self._read(outcome_key(run), Outcome)
-
-    def write_record(self, record: GroupRecord) -> bool:
-        """Write a record; return False if there is one."""
-        return self._create(f"{GROUPS}{record.name}.json", record)
-
-    def write_claim(self, claim: Claim) -> bool:
-        """Write a claim; return False if another workflow was first."""
-        return self._create(claim_key(claim.run), claim)
-
-    def write_outcome(self, outcome: Outcome) -> bool:
-        """Write an outcome; return False if there is one."""
-        return self._create(outcome_key(outcome.run), outcome)
+    def write(self, value: GroupRecord | Claim | Outcome) -> bool:
+        """Write a record, claim or outcome; return False if it exists: each is written once."""
+        run = value.name if isinstance(value, GroupRecord) else value.run
+        key = KEYS[type(value)].format(run)
+        return self.store.create(key, value.model_dump_json(indent=1).encode())
 
     def list_attempts(self, group: str) -> list[int]:
         """Return the numbers of the recorded attempts at a group, ascending."""
@@ -72,7 +74,7 @@ class AttemptStore:
         """Return the attempt at a group that a workflow has claimed; None if it has none."""
         keys = [entry.key for entry in self.store.entries(f"{RUNS}{group}-a")] if group else []
         for run in (key.split("/")[1] for key in keys if key.endswith("/claim.json")):
-            claim = self.read_claim(run)
+            claim = self.read(Claim, run)
             if claim is not None and claim.uid == uid:
                 return run
         return None
@@ -81,9 +83,9 @@ class AttemptStore:
         """Return whether an earlier attempt at the same subbands succeeded."""
         for number in self.list_attempts(record.id):
             run = f"{record.id}-a{number}"
-            outcome = self.read_outcome(run) if number < record.attempt else None
+            outcome = self.read(Outcome, run) if number < record.attempt else None
             if outcome is not None and outcome.phase is Phase.SUCCEEDED:
-                before = self.read_record(run)
+                before = self.read(GroupRecord, run)
                 if before is not None and before.missing == record.missing:
                     return True
         return False
@@ -92,9 +94,9 @@ class AttemptStore:
         """Return the latest attempt at a group; None if there is none."""
         for number in self.list_attempts(group)[-1:]:
             run = f"{group}-a{number}"
-            record = self.read_record(run)
+            record = self.read(GroupRecord, run)
             if record is not None:
-                return Attempt(record, self.read_claim(run), self.read_outcome(run))
+                return Attempt(record, self.read(Claim, run), self.read(Outcome, run))
         return None
 
     def require_record(self, run: str) -> int:
@@ -114,20 +116,6 @@ class AttemptStore:
         while (latest := self.read_latest(group)) is not None and latest != shown:
             put_row(self.store, latest.record, latest)
             shown = latest
-
-    def _create(self, key: str, value: BaseModel) -> bool:
-        return self.store.create(key, value.model_dump_json(indent=1).encode())
-
-    def _read(self, key: str, model: type[Model]) -> Model | None:
-        try:
-            return model.model_validate_json(self.store.read(key))
-        except MissingError:
-            return None
-        except ValidationError as error:
-            reasons = "; ".join(str(error).splitlines()[:3])
-            problem = f"This is not a {model.__name__} of this version: {reasons}."
-            where = f"{self.store.root}/{key}"
-            raise BadInputError(where, problem, "Remove it, or upgrade.") from error
 
 
 def table_key(table: str, group: str, unit: str) -> str:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from contimg.records.groups import GROUPS
-from contimg.records.runs import Claim, Phase
+from contimg.records.groups import GROUPS, GroupRecord
+from contimg.records.runs import Claim, Outcome, Phase
 from contimg.runtime.config import merge_documents
 from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over, read_manifest_or_none
@@ -66,7 +66,7 @@ def begin_attempt(attempts: AttemptStore, pipeline: Pipeline, options: BeginOpti
     number, previous = latest.record.attempt, latest.record
     is_ours = latest.claim is not None and latest.claim.uid == options.uid
     if is_ours:  # an earlier try of this pod began it
-        previous = attempts.read_record(f"{group}-a{number - 1}") or previous
+        previous = attempts.read(GroupRecord, f"{group}-a{number - 1}") or previous
     elif latest.claim is not None and latest.outcome is None:
         where = f"{attempts.store.root}/{GROUPS}{latest.record.name}.json"
         problem = f"The attempt is in progress: {latest.claim.workflow} has it."
@@ -78,8 +78,8 @@ def begin_attempt(attempts: AttemptStore, pipeline: Pipeline, options: BeginOpti
     else:
         number = _claim_free_number(attempts, number + 1, options)
         record = previous.model_copy(update={"attempt": number, "retries": 0})
-        if not attempts.write_record(record):
-            record = attempts.read_record(record.name) or record
+        if not attempts.write(record):
+            record = attempts.read(GroupRecord, record.name) or record
     attempts.refresh_row(group)
     # If watch recorded the attempt first, with a late subband, nothing made without that can be
     # kept.
@@ -91,9 +91,9 @@ def _claim_free_number(attempts: AttemptStore, start: int, options: BeginOptions
     for number in count(start):
         run_id, now = f"{options.group}-a{number}", datetime.now(UTC)
         claim = Claim(run=run_id, uid=options.uid, workflow=options.workflow, at=now)
-        if attempts.write_claim(claim):
+        if attempts.write(claim):
             return number
-        held = attempts.read_claim(run_id)
+        held = attempts.read(Claim, run_id)
         if held is not None and held.uid == options.uid:
             return number
     raise AssertionError
@@ -141,7 +141,7 @@ def _list_candidates(
 ) -> Iterator[dict[str, str]]:
     """Yield artifacts by step: those of each attempt, the latest first, then the newest ones."""
     for number in reversed(attempts.list_attempts(group)):
-        outcome = attempts.read_outcome(f"{group}-a{number}")
+        outcome = attempts.read(Outcome, f"{group}-a{number}")
         tasks = outcome.tasks if outcome else ()
         succeeded = [task for task in tasks if task.phase is Phase.SUCCEEDED and task.artifact]
         yield {task.stage: task.artifact for task in succeeded}

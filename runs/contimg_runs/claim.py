@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contimg.records.groups import GROUPS
-from contimg.records.runs import Claim, run_name
+from contimg.records.runs import Claim, Outcome, run_name
 from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over
 from contimg.runtime.store import open_store
@@ -42,18 +42,18 @@ def claim_attempt(attempts: AttemptStore, claim: Claim) -> ClaimResult:
     """Let the first workflow that asks have an attempt; UsageError if it has no record."""
     group, number = run_name(claim.run) or ("", 0)
     latest = attempts.require_record(claim.run)
-    held = attempts.read_claim(claim.run)
+    held = attempts.read(Claim, claim.run)
     if held is None and number < latest:
         # Its rows, written last, would replace those of the later attempt.
         return ClaimResult(claimed=False, reason=f"attempt {latest} has replaced it")
-    if held is None and not attempts.write_claim(claim):
-        held = attempts.read_claim(claim.run)
+    if held is None and not attempts.write(claim):
+        held = attempts.read(Claim, claim.run)
         if held is None:
             return ClaimResult(claimed=False, reason="already done by another")
     if held is not None and held.uid != claim.uid:
         reason = f"already done by {held.workflow} ({held.uid})"
         return ClaimResult(claimed=False, reason=reason)
-    outcome = attempts.read_outcome(claim.run) if held is not None else None
+    outcome = attempts.read(Outcome, claim.run) if held is not None else None
     if outcome is not None:
         return ClaimResult(claimed=False, reason=f"already recorded as {outcome.phase}")
     attempts.refresh_row(group)

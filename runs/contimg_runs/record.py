@@ -7,7 +7,7 @@ from logging import Logger
 from typing import Any
 
 from contimg.records.groups import mjd_of
-from contimg.records.runs import Outcome, Phase, TaskRun, run_name
+from contimg.records.runs import Claim, Outcome, Phase, TaskRun, run_name
 from contimg.records.schemas.runs import STAGE_RUNS
 from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over
@@ -137,13 +137,13 @@ def record_outcome(attempts: AttemptStore, outcome: Outcome) -> RecordResult:
 
     An outcome that exists stays; its rows are written again.
     """
-    claim = attempts.read_claim(outcome.run)
+    claim = attempts.read(Claim, outcome.run)
     if claim is None:
         return RecordResult(None, "it was never claimed")
     if claim.uid != outcome.uid:
         return RecordResult(None, f"{claim.workflow} ({claim.uid}) has it")
-    if not attempts.write_outcome(outcome):
-        existing = attempts.read_outcome(outcome.run)
+    if not attempts.write(outcome):
+        existing = attempts.read(Outcome, outcome.run)
         if existing is None:
             problem = "The outcome existed and was removed at once."
             raise UsageError(outcome.run, problem, "Leave the store's runs/ alone.")

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from contimg.records.groups import group_id, latest
+from contimg.records.groups import GroupRecord, group_id, latest
+from contimg.records.runs import Claim, Outcome
 from contimg.records.strips import strip_name, strips
 from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over
@@ -52,8 +53,8 @@ def select_runs(store: Store, options: SelectOptions) -> list[str]:
     wanted = [
         run
         for run in runs
-        if attempts.read_claim(run) is None
-        or (options.redo and attempts.read_outcome(run) is not None)
+        if attempts.read(Claim, run) is None
+        or (options.redo and attempts.read(Outcome, run) is not None)
     ]
     if len(wanted) > CHUNK * CHUNK:
         where = f"{options.first_day} to {options.last_day}"
@@ -96,7 +97,7 @@ def list_strips(store: Store, since: datetime | None) -> list[dict[str, str]]:
     """Return the strips with groups since a time; UsageError if there are too many."""
     attempts = AttemptStore(store)
     first = group_id(since) if since else ""  # records of earlier groups need not be read
-    records = [attempts.read_record(one.run) for one in latest(store) if one.group >= first]
+    records = [attempts.read(GroupRecord, one.run) for one in latest(store) if one.group >= first]
     decs = strips(
         record for record in records if record is not None and (since is None or record.t0 >= since)
     )

@@ -157,10 +157,10 @@ class Sweeper:
 
     def _read_case(self, case: AttemptCase, there: Mapping[str, datetime]) -> AttemptCase:
         attempts, run = self._attempts, case.run
-        outcome = attempts.read_outcome(run) if outcome_key(run) in there else None
+        outcome = attempts.read(Outcome, run) if outcome_key(run) in there else None
         if outcome is not None:
             return self._add_outcome(case, outcome)
-        claim = attempts.read_claim(run) if claim_key(run) in there else None
+        claim = attempts.read(Claim, run) if claim_key(run) in there else None
         if claim is not None or posted_key(run) not in there:
             return replace(case, claim=claim)
         try:
@@ -171,7 +171,7 @@ class Sweeper:
 
     def _add_outcome(self, case: AttemptCase, outcome: Outcome) -> AttemptCase:
         again = outcome.may_be_tried_again and case.latest
-        record = self._attempts.read_record(case.run) if again else None
+        record = self._attempts.read(GroupRecord, case.run) if again else None
         if record is None:
             return replace(case, outcome=outcome)
         covered = self._attempts.succeeded_before(record)
@@ -204,7 +204,7 @@ class Sweeper:
                 self._restart(case, done)
 
     def _post_again(self, case: AttemptCase, done: SweepResult) -> None:
-        record = self._attempts.read_record(case.run)
+        record = self._attempts.read(GroupRecord, case.run)
         if record is not None and self._try_post(record):
             done.posted.append(case.run)
             count = PostCount(times=case.posted + 1)
@@ -226,7 +226,7 @@ class Sweeper:
         """Write an outcome; without a claim, claim it first, so that no workflow can begin it."""
         name = workflow_name(case.run)
         claim = case.claim or Claim(run=case.run, uid=SWEEP, workflow=name, at=now)
-        if case.claim is None and not self._attempts.write_claim(claim):
+        if case.claim is None and not self._attempts.write(claim):
             return None
         outcome = Outcome(
             run=case.run,
@@ -236,15 +236,15 @@ class Sweeper:
             reason=reason,
             ended=now,
         )
-        return outcome if self._attempts.write_outcome(outcome) else None
+        return outcome if self._attempts.write(outcome) else None
 
     def _restart(self, case: AttemptCase, done: SweepResult) -> None:
-        before = self._attempts.read_record(case.run)
+        before = self._attempts.read(GroupRecord, case.run)
         if before is None:
             return
         following = {"attempt": before.attempt + 1, "retries": before.retries + 1}
         record = before.model_copy(update=following)
-        if self._attempts.write_record(record):
+        if self._attempts.write(record):
             done.restarted.append(record.name)
             self._try_post(record)
             self._attempts.refresh_row(record.id)

@@ -69,7 +69,7 @@ def record(
 def store_with(folder: Path, *records: GroupRecord) -> AttemptStore:
     attempts = AttemptStore(open_store(str(folder)))
     for one in records:
-        assert attempts.write_record(one)
+        assert attempts.write(one)
     return attempts
 
 
@@ -86,7 +86,7 @@ def begin(attempts: AttemptStore, uid: str = "u1", first: str = "") -> NextAttem
 def end(attempts: AttemptStore, number: int = 1, uid: str = "u0", **artifacts: str) -> None:
     """Let an attempt be claimed and succeed with artifacts by stage."""
     owned = claim(number, uid)
-    attempts.write_claim(owned)
+    attempts.write(owned)
     outcome = Outcome(
         run=owned.run,
         workflow=owned.workflow,
@@ -98,7 +98,7 @@ def end(attempts: AttemptStore, number: int = 1, uid: str = "u0", **artifacts: s
             for stage, uri in artifacts.items()
         ),
     )
-    assert attempts.write_outcome(outcome)
+    assert attempts.write(outcome)
 
 
 def make_artifact(folder: Path, stage: str, key: str, day: int, **inputs: str) -> str:
@@ -157,7 +157,7 @@ def test_begin_by_retried_pod_gets_same_attempt(tmp_path: Path) -> None:
 def test_begin_after_kill_between_claim_and_record_resumes(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    attempts.write_claim(claim(2, "u1"))
+    attempts.write(claim(2, "u1"))
     assert begin(attempts).number == 2
     assert attempts.list_attempts(ID) == [1, 2]
 
@@ -165,7 +165,7 @@ def test_begin_after_kill_between_claim_and_record_resumes(tmp_path: Path) -> No
 def test_begin_skips_number_claimed_by_another(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
     end(attempts)
-    attempts.write_claim(claim(2, "other"))
+    attempts.write(claim(2, "other"))
     assert begin(attempts).number == 3
 
 
@@ -179,11 +179,11 @@ def test_begun_attempt_is_not_claimed_by_event(tmp_path: Path) -> None:
 
 def test_begin_refuses_attempt_in_progress(tmp_path: Path) -> None:
     attempts = store_with(tmp_path, record())
-    attempts.write_claim(claim(1, "u0"))
+    attempts.write(claim(1, "u0"))
     with pytest.raises(UsageError, match=f"in progress: contimg-{ID}-a1 has it"):
         begin(attempts)
     assert attempts.list_attempts(ID) == [1]
-    assert attempts.read_claim(f"{ID}-a2") is None
+    assert attempts.read(Claim, f"{ID}-a2") is None
 
 
 def test_begin_refuses_unknown_group(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_begin_without_required_artifact_changes_nothing(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="Not all artifacts of convert, flag, calibrate exist"):
         begin(attempts, first="image")
     assert attempts.list_attempts(ID) == [1]
-    assert attempts.read_claim(f"{ID}-a2") is None
+    assert attempts.read(Claim, f"{ID}-a2") is None
 
 
 def test_begin_from_unknown_step_changes_nothing(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_begin_from_unknown_step_changes_nothing(tmp_path: Path) -> None:
     end(attempts)
     with pytest.raises(UsageError, match="There is no step 'mosaic'; the steps are convert, flag"):
         begin(attempts, first="mosaic")
-    assert attempts.read_claim(f"{ID}-a2") is None
+    assert attempts.read(Claim, f"{ID}-a2") is None
 
 
 @pytest.mark.parametrize("first", ["", "convert"])
@@ -276,10 +276,10 @@ def test_begin_from_first_step_reads_no_outcome(tmp_path: Path, first: str) -> N
 class _LateSubband(AttemptStore):
     """Watch writes its record between our claim and our record."""
 
-    def write_claim(self, claim: Claim) -> bool:
-        taken = super().write_claim(claim)
-        late = record(attempt=2, subbands=16).model_dump_json().encode()
-        self.store.create(f"groups/{ID}-a2.json", late)
+    def write(self, value: GroupRecord | Claim | Outcome) -> bool:
+        taken = super().write(value)
+        if isinstance(value, Claim):
+            super().write(record(attempt=2, subbands=16))
         return taken
 
 
@@ -411,7 +411,7 @@ def test_select_skips_finished_unless_redo_and_running_always(tmp_path: Path) ->
     running = "20260125t000000"
     attempts = store_with(tmp_path, record(), record(running), record("20260125t100000"))
     end(attempts)
-    attempts.write_claim(claim(1, "u").model_copy(update={"run": f"{running}-a1"}))
+    attempts.write(claim(1, "u").model_copy(update={"run": f"{running}-a1"}))
     assert wanted(attempts, "2026-01-25", "2026-01-25") == ["20260125t100000-a1"]
     runs = ["20260125t100000-a1", f"{ID}-a1"]
     assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == runs

@@ -64,7 +64,7 @@ def add(store: Store, attempt: int = 1, missing: tuple[int, ...] = ()) -> None:
     record = GroupRecord(
         id=ID, attempt=attempt, t0=T0, duration_s=296.3, dec_deg=33.0, subbands=(), missing=missing
     )
-    assert AttemptStore(store).write_record(record)
+    assert AttemptStore(store).write(record)
 
 
 def claim(store: Store, uid: str, run: str = RUN, **more: Any) -> dict[str, Any]:
@@ -366,6 +366,6 @@ def test_pod_finds_kubernetes_api(tmp_path: Path) -> None:
 def test_claim_of_second_writer_is_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     one = Claim(run=RUN, uid="u", workflow=WF, at=T0)
-    assert AttemptStore(store).write_claim(one)
-    assert not AttemptStore(store).write_claim(one.model_copy(update={"uid": "v"}))
-    assert AttemptStore(store).read_claim(RUN) == one
+    assert AttemptStore(store).write(one)
+    assert not AttemptStore(store).write(one.model_copy(update={"uid": "v"}))
+    assert AttemptStore(store).read(Claim, RUN) == one

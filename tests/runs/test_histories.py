@@ -41,7 +41,7 @@ ANY, HARMLESS = (
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Step]:
-    """Up to sixty steps; by their number first, since hypothesis' lists come out with five in the mean."""
+    """Up to sixty steps; the number is drawn first, since lists of hypothesis are short."""
     step = ANY if draw(st.integers(0, 4)) else HARMLESS
     return [draw(step) for _ in range(draw(st.integers(0, 60)))]
 

@@ -113,7 +113,7 @@ def test_workflow_ended_before_claim_is_lost_and_next_attempt_begins() -> None:
     made.flows[0].step, made.flows[0].phase, made.flows[0].ended = "over", "Error", made.now
     made.sweep()
     assert (made.swept.lost, made.swept.restarted) == ([A1], [A2])
-    assert AttemptStore(made.store).read_claim(A1) is not None
+    assert AttemptStore(made.store).read(Claim, A1) is not None
     made.flows[0].step = "claim"  # were it to come back, it would be refused
     made.start()
     assert made.flows[0].step == "record"
@@ -166,8 +166,8 @@ def test_lost_reprocessing_after_success_is_not_restarted() -> None:
     attempts = AttemptStore(made.store)
     (record, outcome) = made.attempts(0)[0]
     assert outcome is not None
-    attempts.write_record(record.model_copy(update={"attempt": 2}))
-    attempts.write_claim(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
+    attempts.write(record.model_copy(update={"attempt": 2}))
+    attempts.write(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
     made.wait(GRACE_S)
     made.sweep()
     assert (made.swept.lost, made.swept.restarted) == ([A2], [])

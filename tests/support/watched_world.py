@@ -351,7 +351,7 @@ class World:
         attempts = AttemptStore(self.store)
         group = f"{self.groups[number].t0:%Y%m%dt%H%M%S}"
         found = [
-            (attempts.read_record(f"{group}-a{n}"), attempts.read_outcome(f"{group}-a{n}"))
+            (attempts.read(GroupRecord, f"{group}-a{n}"), attempts.read(Outcome, f"{group}-a{n}"))
             for n in attempts.list_attempts(group)
         ]
         return [(record, outcome) for record, outcome in found if record is not None]

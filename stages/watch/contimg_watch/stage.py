@@ -194,7 +194,7 @@ class Watcher:
                 self._log.warning("%s/%s is not a group record: %s", self.store.root, key, reason)
 
     def _write(self, record: GroupRecord) -> None:
-        if AttemptStore(self.store).write_record(record):
+        if AttemptStore(self.store).write(record):
             self.written.append(record.name)
             if self._post is not None:
                 self.unposted.append(record)
