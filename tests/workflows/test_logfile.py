@@ -6,10 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from contimg_runs.state import readable_lines
 from contimg_workflows.cli.logs import LogsOptions
 from contimg_workflows.cli.status import StatusOptions
 from contimg_workflows.cli.words import flagged, joined
-from contimg_runs.state import readable_lines
 from contimg_workflows.logfile import following, lines_of
 
 if TYPE_CHECKING:

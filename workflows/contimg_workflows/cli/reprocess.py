@@ -10,10 +10,10 @@ from contimg.records.runs import FailureCause, failure_cause
 from contimg.runtime.contract import command
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
+from contimg_runs.argo import EngineError
 from contimg_workflows.cli.engines import EngineOptions, engine_of, service_of
 from contimg_workflows.cli.submit import MOVING, code_of, given_store, start, submitted
 from contimg_workflows.cli.words import Settings, flagged, joined
-from contimg_runs.argo import EngineError
 from contimg_workflows.service import patiently
 from contimg_workflows.state import GOOD, Status, TaskState
 
