@@ -104,7 +104,7 @@ class ArgoClient(ABC):
     def _trust(self) -> ssl.SSLContext | None:
         """Return whose certificates are trusted; None: those of Python's default."""
 
-    def known(self) -> list[KnownWorkflow]:
+    def list_workflows(self) -> list[KnownWorkflow]:
         """List all workflows of the namespace."""
         found = []
         for meta in (item["metadata"] for item in self._list(NAMES_ONLY)):
@@ -112,7 +112,7 @@ class ArgoClient(ABC):
             found.append(KnownWorkflow(meta["name"], meta["uid"], completed))
         return found
 
-    def get(self, name: str) -> dict[str, Any] | None:
+    def get_workflow(self, name: str) -> dict[str, Any] | None:
         """Return a workflow's JSON; None if it is gone."""
         try:
             return self._ask(f"workflow {name}", f"{self._workflows}/{quote(name, safe='')}")
@@ -318,7 +318,7 @@ class ArgoServer(ArgoClient):
         states = [state for state in all_states if state.pipeline.startswith("contimg-")]
         for number, state in enumerate(states):
             # The list leaves out the templates, which tell what a running workflow has yet to do.
-            whole = self.get(state.name) if state.status is Status.RUNNING else None
+            whole = self.get_workflow(state.name) if state.status is Status.RUNNING else None
             if whole is not None:
                 states[number] = read_run_state(whole)
         return sorted(states, key=lambda state: state.started)
@@ -368,7 +368,7 @@ class ArgoServer(ArgoClient):
                         yield str(entry["result"].get("content", ""))
 
     def _require(self, name: str) -> dict[str, Any]:
-        found = self.get(name)
+        found = self.get_workflow(name)
         if found is None:
             raise no_such_run(self.place, name, [state.name for state in self.states()])
         return found

@@ -261,16 +261,7 @@ def judge_run(
 ) -> RunVerdict:
     """Say what the end of a workflow means. Bad data count before bugs, bugs before infrastructure.
 
-    Parameters
-    ----------
-    status
-        Argo's: Succeeded, Failed or Error.
-    tasks
-        The tasks that ran.
-    message
-        The workflow's own.
-    stopped
-        Whether a person stopped it.
+    `status` and `message` are the workflow's in Argo; `stopped` says that a person stopped it.
     """
     if status == "Succeeded":
         return RunVerdict(phase=Phase.SUCCEEDED)

@@ -65,16 +65,14 @@ class ClusterOptions(Options):
     namespace: str | None = None
     """Namespace of the workflows; default: the pod's own."""
     api: str | None = Field(default=None, pattern=URL)
-    """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own
-    cluster."""
+    """URL of the Kubernetes API, such as a kubectl proxy's; default: the pod's own cluster."""
 
 
 class RecordOptions(WorkflowRunOptions, ClusterOptions):
     """Record how a workflow ended: outcome, time and memory of its stages, state of its group."""
 
     run: str | None = Field(default=None, pattern=RUN)
-    """The attempt, ID-aN; empty: the workflow is not an attempt at a group, and only its stages are
-    recorded."""
+    """The attempt, ID-aN; empty: it is not an attempt at a group; only its stages are recorded."""
     group: str | None = None
     """Id of the group, where the workflow is not an attempt itself but works on one."""
     pipeline: str | None = None
@@ -82,8 +80,7 @@ class RecordOptions(WorkflowRunOptions, ClusterOptions):
     status: Literal["Succeeded", "Failed", "Error"]
     """The workflow's status, as Argo gives it."""
     failures: str = ""
-    """The workflow's failures, JSON as Argo gives it; used where the Kubernetes API cannot be
-    asked."""
+    """The workflow's failures, Argo's JSON; used where the Kubernetes API cannot be asked."""
 
 
 class SweepOptions(ClusterOptions):
@@ -95,12 +92,11 @@ class SweepOptions(ClusterOptions):
     """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty
     where --workflows is none."""
     grace_s: float = Field(default=600.0, ge=0)
-    """Leave alone what is younger, seconds; doubles with each post of an attempt that no workflow
-    took."""
+    """Leave alone what is younger, seconds; doubles with each post without effect."""
     retries: int = Field(default=3, ge=0)
     """How often the same subbands are started again after infrastructure failures."""
     days: int = Field(default=30, ge=0)
-    """Look at groups observed in the last days; 0: all groups."""
+    """Look only at groups observed in this many last days; 0: at all groups."""
     dry_run: bool = False
     """Only report what would be done."""
 
@@ -115,8 +111,7 @@ class SelectOptions(RequestOptions):
     last_day: str = Field(pattern=DAY_OR_GROUP)
     """Groups observed up to and including this UTC day; or the id of the last."""
     redo: bool = False
-    """Also groups that were processed before, as their next attempts; else only those that no
-    workflow has begun."""
+    """Also groups that were processed before, as next attempts; else only those not begun."""
 
 
 class StripsOptions(RequestOptions):
@@ -127,4 +122,4 @@ class StripsOptions(RequestOptions):
     store: str
     """Root URI of the store."""
     days: int = Field(default=0, ge=0)
-    """Only strips that were observed in the last days; 0: all."""
+    """List only strips observed in this many last days; 0: all."""

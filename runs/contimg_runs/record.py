@@ -68,7 +68,7 @@ def _get_workflow(
             if options.workflows == "api"
             else None
         )
-        found = None if api is None else api.get(options.workflow)
+        found = None if api is None else api.get_workflow(options.workflow)
     except ContimgError as error:
         log.warning("%s", error)
         return None

@@ -92,15 +92,7 @@ def run(options: SweepOptions, console: Console, env: Mapping[str, str]) -> dict
 
 
 class Sweeper:
-    """Compares what the store holds with the workflows of the cluster, and does what is due.
-
-    Parameters
-    ----------
-    workflows
-        None: there are no workflows.
-    post
-        None: nothing is posted.
-    """
+    """Compares what the store holds with the workflows of the cluster, and does what is due."""
 
     def __init__(
         self,
@@ -140,7 +132,7 @@ class Sweeper:
         with ThreadPoolExecutor(N_READERS) as pool:
             cases = list(pool.map(lambda case: self._read_case(case, there), cases))
         # After the store: a workflow that had a claim by then is in the list.
-        workflows = self._workflows.known() if self._workflows else []
+        workflows = self._workflows.list_workflows() if self._workflows else []
         return [(case, self._decide(case, workflows, now)) for case in cases]
 
     def _decide(
@@ -213,7 +205,7 @@ class Sweeper:
     def _record(self, case: AttemptCase, done: SweepResult) -> None:
         """Record the outcome of a workflow whose exit handler did not."""
         claim, api = case.claim, self._workflows
-        workflow = api.get(claim.workflow) if api and claim else None
+        workflow = api.get_workflow(claim.workflow) if api and claim else None
         if claim is None or workflow is None or workflow["metadata"]["uid"] != claim.uid:
             return
         status = (workflow.get("status") or {}).get("phase")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
+from contimg.records.groups import GroupRecord
 from contimg.records.runs import Claim, FailureCause, Outcome, Phase, workflow_name
 from contimg.runtime.errors import MissingError, StoreError
 from contimg.runtime.store import Entry
@@ -24,7 +25,6 @@ from contimg_watch.stage import Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from contimg.records.groups import GroupRecord
 
 LOG = logging.getLogger("world")
 LOG.disabled = True
@@ -302,12 +302,12 @@ class World:
         if self.flows:
             self.flows.pop(which % len(self.flows))
 
-    def known(self) -> list[KnownWorkflow]:
+    def list_workflows(self) -> list[KnownWorkflow]:
         found = [KnownWorkflow(flow.name, flow.uid, flow.step == "over") for flow in self.flows]
         self._before_change()  # the cluster goes on while the answer is on its way
         return found
 
-    def get(self, name: str) -> dict[str, Any] | None:
+    def get_workflow(self, name: str) -> dict[str, Any] | None:
         return next((flow.document() for flow in self.flows if flow.name == name), None)
 
     def sweep(self) -> None:

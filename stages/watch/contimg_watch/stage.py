@@ -57,15 +57,7 @@ def run(options: WatchOptions, console: Console, _env: Mapping[str, str]) -> dic
 
 
 class Watcher:
-    """Looks at one store again and again.
-
-    Parameters
-    ----------
-    post
-        Posts a record, where the options name no URL.
-    beat
-        Called for each object that is read, since a pass over a new store takes minutes.
-    """
+    """Looks at one store again and again; calls `beat` for each header, which may take minutes."""
 
     def __init__(
         self,
@@ -105,12 +97,7 @@ class Watcher:
     ) -> WatchPlan:
         """Look once, write the records that are due and post them.
 
-        Parameters
-        ----------
-        now
-            UTC; default: now.
-        days
-            Look at these days' folders and their neighbours, if the options name none; empty: all.
+        `days` limit the pass to their folders and the neighbours, if the options do not.
         """
         days = self._days or days
         headers = self._headers = self._headers or HeaderCache(self.store)
