@@ -1,53 +1,46 @@
-"""What the sweep does about an attempt: one pure function of what the store and the cluster say of it."""
+"""What the sweep does about an attempt: a pure function of what store and cluster say about it."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from contimg.records.runs import workflow_name
+from contimg.records.runs import Claim, Outcome, workflow_name
+from contimg_runs.argo import KnownWorkflow
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from contimg.records.runs import Claim, Outcome
-    from contimg_runs.cluster import Known
-
-LONGEST = 6
-"""The wait before an attempt is posted again doubles so often at most."""
+MAX_DOUBLINGS = 6
+"""The wait before an attempt is posted again doubles at most this many times."""
 
 
-class Act(StrEnum):
-    """What is to be done about an attempt."""
+class Action(StrEnum):
+    """What the sweep does about an attempt."""
 
     LEAVE = "leave"
     POST = "post"
-    """Nobody took it: say it again."""
+    """No workflow has claimed it: post it again."""
     RECORD = "record"
     """Its workflow ended, and only the outcome is missing."""
-    LOSE = "lose"
+    MARK_LOST = "mark lost"
     """Its workflow is gone: close the attempt as lost."""
     SUPERSEDE = "supersede"
-    """Nobody took it before the next one was recorded: close it, so that nobody will."""
+    """No workflow claimed it before the next one was recorded: close it, so that none will."""
     RESTART = "restart"
-    """The world ended it: record the same subbands as the next attempt."""
+    """Infrastructure failed: record the same subbands as the next attempt."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How patient the sweep is."""
+@dataclass(frozen=True, kw_only=True)
+class SweepRules:
+    """When the sweep acts."""
 
     grace_s: float = 600.0
     """What is younger is left alone, seconds."""
     retries: int = 3
-    """How often the same subbands are begun anew."""
+    """How often the same subbands are started again."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """What the store says of one attempt."""
+@dataclass(frozen=True, kw_only=True)
+class AttemptCase:
+    """What the store says about one attempt."""
 
     run: str
     """ID-aN."""
@@ -56,13 +49,14 @@ class Case:
     latest: bool
     """Whether no later attempt at the group is recorded."""
     retries: int = 0
-    """How often these subbands were begun anew; of the latest attempt only."""
+    """How often these subbands were started again; of the latest attempt only."""
     covered: bool = False
-    """Whether an earlier attempt at the same subbands succeeded, as where a person began this one; of the latest only."""
+    """Whether an earlier attempt at the same subbands succeeded, as when a person began this one;
+    of the latest only."""
     claim: Claim | None = None
     outcome: Outcome | None = None
     posted: int = 0
-    """How often a sweep has posted it in vain."""
+    """How often a sweep has posted it without effect."""
     posted_at: datetime | None = None
     """UTC."""
 
@@ -71,70 +65,65 @@ class Case:
 class Decision:
     """What is to be done, and why."""
 
-    act: Act
+    action: Action
     reason: str = ""
 
 
-LEAVE = Decision(Act.LEAVE)
+LEAVE = Decision(Action.LEAVE)
 
 
-def decide(case: Case, workflows: Sequence[Known], now: datetime, rules: Rules) -> Decision:
-    """Say what is to be done about an attempt.
+def decide(  # noqa: PLR0911 - a table of cases
+    case: AttemptCase, workflows: Sequence[KnownWorkflow], now: datetime, rules: SweepRules
+) -> Decision:
+    """Return what is to be done about an attempt.
 
     Parameters
     ----------
     case
-        As the store said before the workflows were listed: what was claimed then had a workflow by then.
+        As the store was before the workflows were listed, so that each claim's workflow is listed.
     workflows
         All of the namespace.
     now
         UTC, by the store's clock.
     rules
-        How patient to be.
+        When to act.
     """
-    if case.outcome is not None:
-        return _after(case, case.outcome, rules)
+    outcome = case.outcome
+    if outcome is not None:
+        if not case.latest or not outcome.may_be_tried_again:
+            return LEAVE
+        if case.covered:
+            return Decision(Action.LEAVE, "an earlier attempt at the same subbands succeeded")
+        if case.retries >= rules.retries:
+            return Decision(Action.LEAVE, f"it was started again {case.retries} times")
+        return Decision(Action.RESTART, outcome.reason or outcome.phase)
     if case.claim is not None:
-        return _during(case, case.claim, workflows, now, rules)
-    return _before(case, workflows, now, rules)
-
-
-def _after(case: Case, outcome: Outcome, rules: Rules) -> Decision:
-    if not case.latest or not outcome.may_be_tried_again:
-        return LEAVE
-    if case.covered:
-        return Decision(Act.LEAVE, "an earlier attempt at the same subbands succeeded")
-    if case.retries >= rules.retries:
-        return Decision(Act.LEAVE, f"it was begun anew {case.retries} times")
-    return Decision(Act.RESTART, outcome.reason or outcome.phase)
-
-
-def _during(
-    case: Case, claim: Claim, workflows: Sequence[Known], now: datetime, rules: Rules
-) -> Decision:
-    found = [one for one in workflows if one.uid == claim.uid]
-    if found:
-        return (
-            Decision(Act.RECORD, "its workflow ended without an outcome")
-            if found[0].completed
-            else LEAVE
-        )
-    if now - max(claim.at, case.recorded) < timedelta(seconds=rules.grace_s):
-        return LEAVE
-    return Decision(
-        Act.LOSE, f"workflow {claim.workflow} ({claim.uid}) is gone and left no outcome"
-    )
-
-
-def _before(case: Case, workflows: Sequence[Known], now: datetime, rules: Rules) -> Decision:
+        return _decide_claimed(case, case.claim, workflows, now, rules)
     name = workflow_name(case.run)
-    living = [one for one in workflows if one.name == name]
-    if living and not living[0].completed:
+    own = next((one for one in workflows if one.name == name), None)
+    if own is not None and not own.completed:
         return LEAVE
     if not case.latest:
-        return Decision(Act.SUPERSEDE, "a later attempt was recorded before anybody had begun it")
-    if living:
-        return Decision(Act.LOSE, f"workflow {name} ended before it could claim the attempt")
-    wait = timedelta(seconds=rules.grace_s * 2 ** min(case.posted, LONGEST))
+        reason = "a later attempt was recorded before a workflow claimed this one"
+        return Decision(Action.SUPERSEDE, reason)
+    if own is not None:
+        return Decision(Action.MARK_LOST, f"workflow {name} ended before it claimed the attempt")
+    wait = timedelta(seconds=rules.grace_s * 2 ** min(case.posted, MAX_DOUBLINGS))
     last = max(case.recorded, case.posted_at or case.recorded)
-    return LEAVE if now - last < wait else Decision(Act.POST, "nobody took it")
+    return LEAVE if now - last < wait else Decision(Action.POST, "no workflow has claimed it")
+
+
+def _decide_claimed(
+    case: AttemptCase,
+    claim: Claim,
+    workflows: Sequence[KnownWorkflow],
+    now: datetime,
+    rules: SweepRules,
+) -> Decision:
+    own = next((one for one in workflows if one.uid == claim.uid), None)
+    if own is not None and own.completed:
+        return Decision(Action.RECORD, "its workflow ended without an outcome")
+    if own is not None or now - max(claim.at, case.recorded) < timedelta(seconds=rules.grace_s):
+        return LEAVE
+    reason = f"workflow {claim.workflow} ({claim.uid}) is gone and left no outcome"
+    return Decision(Action.MARK_LOST, reason)

@@ -1,214 +1,311 @@
-"""What an Argo workflow's status says of its tasks, and what its end means: pure functions of its JSON."""
+"""Argo's JSON of a workflow: the state of its tasks, and what its end means. Pure functions."""
 
-from __future__ import annotations
-
+import base64
+import gzip
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from contimg.records.runs import Blame, Phase, TaskRun, blame_of
+from contimg.records.runs import FailureCause, Phase, TaskRun, failure_cause
 from contimg.runtime.errors import Exit, meaning_of
-from contimg_runs.cluster import nodes_of
+from contimg_runs.state import OPEN, RunState, Status, TaskState, Try
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-ENDS = {"Succeeded": Phase.SUCCEEDED, "Failed": Phase.FAILED, "Error": Phase.FAILED}
-"""Argo's phases of a node that ran; one that was skipped, omitted or never began is no run."""
-TEMPLATE = "workflows.argoproj.io/workflow-template"
-_EXIT = re.compile(r"\(exit code (-?\d+)\)(?:: )?")
+Node = Mapping[str, Any]
+"""A node of a workflow's status: a pod, or what holds other nodes."""
+STATUSES = {
+    "": Status.PENDING,
+    "Pending": Status.PENDING,
+    "Running": Status.RUNNING,
+    "Succeeded": Status.DONE,
+    "Failed": Status.FAILED,
+    "Error": Status.FAILED,
+    "Skipped": Status.SKIPPED,
+    "Omitted": Status.SKIPPED,
+}
+"""Our status by Argo's phase."""
+ENDED = {"Succeeded", "Failed", "Error"}
+"""Argo's phases of a workflow that has ended."""
+PHASES = {
+    Status.DONE: Phase.SUCCEEDED,
+    Status.CACHED: Phase.SUCCEEDED,
+    Status.FAILED: Phase.FAILED,
+    Status.STOPPED: Phase.STOPPED,
+}
+"""Phase in the records by the status of a task that ran to an end."""
+ON_EXIT = "onExit"
+MAIN = "main"
+"""The one task of a workflow that is not a DAG."""
+TASK_TYPES = {"Pod", "Retry", "Skipped"}
+"""Types of nodes that are tasks; the others hold tasks."""
+TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
+MAX_REASON_LENGTH = 500
+MAX_POD_PREFIX_LENGTH = 253 - 10
+"""Argo cuts a pod's name to this length before it adds the hash."""
+_EXIT_CODE = re.compile(r"\(exit code (-?\d+)\)(?:: )?")
 _STOPPED = re.compile(r"(?:shutdown|stopped) with strategy", re.IGNORECASE)
-_TRY = re.compile(r"\(\d+\)(?=\.)")
-MOST = 500
-"""Characters of a reason that are kept."""
+_TRY_NUMBER = re.compile(r"\(\d+\)$")
+_DOT_OUTSIDE_PARENTHESES = re.compile(r"\.(?![^()]*\))")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the end of a workflow means."""
+@dataclass(frozen=True, kw_only=True)
+class RunVerdict:
+    """What the end of a workflow means; fields as in `Outcome`."""
 
     phase: Phase
-    blame: Blame = Blame.NOTHING
+    blame: FailureCause = FailureCause.NONE
     exit: int | None = None
     reason: str = ""
 
 
-def tasks_of(workflow: Mapping[str, Any]) -> tuple[TaskRun, ...]:
-    """Return the tasks of a workflow that ran, each with all its tries, by the time they began; not the exit handler's."""
-    nodes = nodes_of(workflow)
-    name = workflow["metadata"]["name"]
-    ours = {
-        key: node for key, node in nodes.items() if not node["name"].startswith(f"{name}.onExit")
-    }
-    groups = [(node, _tries(node, ours)) for node in ours.values() if node["type"] == "Retry"]
-    within = {pod["id"] for _, pods in groups for pod in pods}
-    groups += [
-        (node, [node]) for key, node in ours.items() if node["type"] == "Pod" and key not in within
-    ]
-    runs = [_task(name, node, pods) for node, pods in groups if pods and node.get("phase") in ENDS]
-    # A stage that is a workflow by itself has a template that only says "main".
-    named = [
-        run.model_copy(update={"stage": pipeline_of(workflow) or run.stage})
-        if run.stage == "main"
-        else run
-        for run in runs
-    ]
-    return tuple(sorted(named, key=lambda run: (str(run.started), run.task)))
+def read_nodes(workflow: Node) -> dict[str, Node]:
+    """Return the nodes of a workflow by id; Argo compresses them when there are many."""
+    status = workflow.get("status") or {}
+    nodes, packed = status.get("nodes"), status.get("compressedNodes")
+    if packed:
+        nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
+    return nodes or {}
 
 
-def _tries(retry: Mapping[str, Any], nodes: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    children = [nodes[key] for key in retry.get("children", []) if key in nodes]
-    tries = [
+def read_run_state(workflow: Node) -> RunState:
+    """Return the state of a workflow and its tasks; ValueError or KeyError without time or name."""
+    meta, spec, status = (workflow.get(part) or {} for part in ("metadata", "spec", "status"))
+    name, nodes = meta["name"], read_nodes(workflow)
+    state = STATUSES.get(status.get("phase") or "", Status.RUNNING)
+    if state is Status.FAILED and spec.get("shutdown"):
+        state = Status.STOPPED
+    # The tries of a Retry are pods, or DAGs, whose tasks have nodes of their own.
+    tries = {key: _tries(node, nodes) for key, node in nodes.items() if node["type"] == "Retry"}
+    within = {one["id"] for found in tries.values() for one in found}
+    tasks = [
         node
-        for node in children
-        if node["type"] == "Pod" and node["name"].startswith(f"{retry['name']}(")
+        for key, node in nodes.items()
+        if node["type"] in TASK_TYPES
+        and key not in within
+        and all(one["type"] in TASK_TYPES for one in tries.get(key, ()))
     ]
-    return sorted(tries, key=lambda node: str(node.get("startedAt")))
-
-
-def _task(workflow: str, node: Mapping[str, Any], tries: Sequence[Mapping[str, Any]]) -> TaskRun:
-    last = tries[-1]
-    code, reason = understand(str(last.get("message") or node.get("message") or ""))
-    given = last.get("outputs", {}).get("exitCode")
-    phase = ENDS[node["phase"]]
-    if phase is Phase.FAILED and _STOPPED.search(
-        f"{node.get('message', '')} {last.get('message', '')}"
-    ):
-        phase = Phase.STOPPED
-    return TaskRun(
-        # A DAG that has a retryStrategy is a try itself: NAME(0).process(0).convert.
-        task=_TRY.sub("", node["name"]).removeprefix(f"{workflow}.").replace(".", "-"),
-        stage=_stage(last),
-        phase=phase,
-        tries=len(tries),
-        exit=int(given) if given not in {None, ""} else code,
-        reason="" if phase is Phase.SUCCEEDED else reason,
-        started=_moment(tries[0].get("startedAt")),
-        ended=_moment(last.get("finishedAt")),
-        cached=(_output(last, "cached") or _output(node, "cached")) == "true",
-        artifact=_output(last, "artifact") or _output(node, "artifact"),
+    tasks.sort(key=lambda node: (node.get("startedAt") or "~", node["name"]))
+    begun = {
+        _task_name(name, node): _task_state(name, node, tries.get(node["id"], [node]))
+        for node in tasks
+    }
+    arguments = (spec.get("arguments") or {}).get("parameters") or ()
+    return RunState(
+        name=name,
+        pipeline=(spec.get("workflowTemplateRef") or {}).get("name") or "",
+        arguments={one["name"]: one.get("value") or "" for one in arguments},
+        started=status.get("startedAt") or meta["creationTimestamp"],
+        ended=status.get("finishedAt") or None,
+        status=state,
+        reason=_describe_failure(status.get("message")),
+        tasks={**begun, **(_tasks_to_come(workflow, nodes) if state in OPEN else {})},
     )
 
 
-def _stage(node: Mapping[str, Any]) -> str:
-    reference = node.get("templateRef", {}).get("name", "")
-    return str(
-        reference.removeprefix("contimg-")
-        or node.get("templateName")
-        or node.get("displayName")
-        or "?"
+def read_task_runs(workflow: Node) -> tuple[TaskRun, ...]:
+    """Return a workflow's tasks that have ended, by their start, without the exit handler's."""
+    state = read_run_state(workflow)
+    runs: list[TaskRun] = []
+    for name, task in state.tasks.items():
+        if not task.tries or task.status not in PHASES or name.startswith(ON_EXIT):
+            continue
+        last = task.tries[-1]
+        # A stage that is a workflow by itself has a template that only says "main".
+        stage = (pipeline_of(workflow) if task.stage == MAIN else "") or task.stage
+        runs.append(
+            TaskRun(
+                task=state.name if name == MAIN else name,
+                stage=stage,
+                phase=PHASES[task.status],
+                tries=len(task.tries),
+                exit=last.exit,
+                reason=task.reason.removeprefix(f"exit code {last.exit}: "),
+                started=task.tries[0].started,
+                ended=last.ended,
+                cached=task.status is Status.CACHED,
+                artifact=task.outputs.get("artifact", ""),
+            )
+        )
+    return tuple(runs)
+
+
+def _tries(retry: Node, nodes: Mapping[str, Node]) -> list[Node]:
+    """Return the tries of a Retry, the earliest first."""
+    children = [nodes[key] for key in retry.get("children") or () if key in nodes]
+    tries = [node for node in children if node["name"].startswith(f"{retry['name']}(")]
+    return sorted(tries, key=lambda node: node.get("startedAt") or "~")
+
+
+def _task_name(workflow: str, node: Node) -> str:
+    """Return a task's name as the local engine has it: the DAGs around it, then its own."""
+    parts = _DOT_OUTSIDE_PARENTHESES.split(node["name"].removeprefix(workflow))
+    names = [_TRY_NUMBER.sub("", part) for part in parts]
+    return "-".join(name for name in names if name) or MAIN
+
+
+def _task_state(workflow: str, node: Node, tries: list[Node]) -> TaskState:
+    pods = [one for one in tries if one["type"] == "Pod"]
+    last = pods[-1] if pods else node
+    status = STATUSES.get(node.get("phase") or "", Status.RUNNING)
+    if node["type"] == "Retry" and status is Status.RUNNING:
+        status = STATUSES.get(last.get("phase") or "", Status.RUNNING)
+        if status not in OPEN:
+            status = Status.WAITING if status is Status.FAILED else Status.RUNNING
+    if _STOPPED.search(f"{node.get('message')} {last.get('message')}") and status is Status.FAILED:
+        status = Status.STOPPED
+    outputs = {**_read_outputs(node), **_read_outputs(last)}
+    if status is Status.DONE and outputs.get("cached") == "true":
+        status = Status.CACHED
+    made_s = outputs.get("seconds", "")
+    reference = (last.get("templateRef") or {}).get("name", "").removeprefix("contimg-")
+    return TaskState(
+        stage=reference or last.get("templateName") or last.get("displayName") or "?",
+        status=status,
+        tries=[_read_try(workflow, pod) for pod in pods if pod.get("startedAt")],
+        outputs=outputs,
+        progress=last.get("progress") or "",
+        made_s=float(made_s) if re.fullmatch(r"[\d.]+(e-?\d+)?", made_s) else None,
+        reason=""
+        if PHASES.get(status) is Phase.SUCCEEDED
+        else _describe_failure(last.get("message") or node.get("message")),
     )
 
 
-def _output(node: Mapping[str, Any], name: str) -> str:
-    found = [
-        one.get("value")
-        for one in node.get("outputs", {}).get("parameters", [])
-        if one.get("name") == name
-    ]
-    return str(found[0] or "") if found else ""
+def _read_try(workflow: str, pod: Node) -> Try:
+    code = (pod.get("outputs") or {}).get("exitCode")
+    failed = STATUSES.get(pod.get("phase") or "") is Status.FAILED
+    return Try(
+        started=pod["startedAt"],
+        ended=pod.get("finishedAt") or None,
+        exit=int(code) if code else read_message(pod.get("message"))[0],
+        reason=_describe_failure(pod.get("message")) if failed else "",
+        log=pod_name(workflow, pod),
+    )
 
 
-def _moment(text: object) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None
+def _read_outputs(node: Node) -> dict[str, str]:
+    parameters = (node.get("outputs") or {}).get("parameters") or ()
+    return {one["name"]: str(one["value"]) for one in parameters if one.get("value") is not None}
 
 
-def understand(message: str) -> tuple[int | None, str]:
-    """Split Argo's message about a pod, such as ``Error (exit code 12): why``, into exit code and reason."""
-    match = _EXIT.search(message)
-    if match is None:
-        return None, _line(message)
-    code = int(match[1])
-    name = Exit(code).name if code in list(Exit) else ""
-    return code, _line(message[match.end() :].strip().removeprefix(f"{name}: ")) or meaning_of(code)
+def _tasks_to_come(workflow: Node, nodes: Mapping[str, Node]) -> dict[str, TaskState]:
+    """Return the tasks of running DAGs that have no node yet, from the stored templates."""
+    status, name = workflow.get("status") or {}, workflow["metadata"]["name"]
+    stored = status.get("storedTemplates") or {}
+    own = (status.get("storedWorkflowTemplateSpec") or {}).get("templates") or ()
+    begun = {_TRY_NUMBER.sub("", node["name"]) for node in nodes.values()}
+    found: dict[str, TaskState] = {}
+    for node in nodes.values():
+        if node["type"] != "DAG":
+            continue
+        reference = node.get("templateRef")
+        template = (
+            stored.get(f"namespaced/{reference['name']}/{reference['template']}")
+            if reference
+            else next((one for one in own if one["name"] == node.get("templateName")), None)
+        )
+        around = _task_name(name, node)
+        for task in ((template or {}).get("dag") or {}).get("tasks") or ():
+            fans_out = any(task.get(key) for key in ("withParam", "withItems", "withSequence"))
+            if f"{node['name']}.{task['name']}" not in begun and not fans_out:
+                found[task["name"] if around == MAIN else f"{around}-{task['name']}"] = TaskState()
+    return found
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())[:MOST]
+def pod_name(workflow: str, node: Node) -> str:
+    """Return the name of a node's pod: workflow, template, and the hash in the node's id."""
+    reference = node.get("templateRef")
+    template = (reference["template"] if reference else node.get("templateName")) or ""
+    if node["name"] == workflow or not template:
+        return str(node["id"])
+    prefix = f"{workflow}-{template}"[:MAX_POD_PREFIX_LENGTH]
+    return f"{prefix}-{node['id'].rpartition('-')[2]}"
 
 
-def judge(
+def find_node(workflow: Node, pod: str) -> Node | None:
+    """Return the node of a pod."""
+    name = workflow["metadata"]["name"]
+    pods = (node for node in read_nodes(workflow).values() if node["type"] == "Pod")
+    return next((node for node in pods if pod_name(name, node) == pod), None)
+
+
+def pipeline_of(workflow: Node) -> str:
+    """Return the name of the pipeline that a workflow was made from; empty if it does not say."""
+    label = (workflow["metadata"].get("labels") or {}).get(TEMPLATE_LABEL)
+    reference = (workflow.get("spec") or {}).get("workflowTemplateRef") or {}
+    return str(reference.get("name") or label or "").removeprefix("contimg-")
+
+
+def read_message(message: str | None) -> tuple[int | None, str]:
+    """Split Argo's message about a pod into exit code and reason.
+
+    Of ``Error (exit code 12): BAD_FILE: why`` the reason is ``why``; it is one line, perhaps empty.
+    """
+    text = message or ""
+    match = _EXIT_CODE.search(text)
+    code = int(match[1]) if match else None
+    reason = " ".join((text[match.end() :] if match else text).split())
+    name = f"{Exit(code).name}: " if code in list(Exit) else ""
+    return code, reason.removeprefix(name)[:MAX_REASON_LENGTH]
+
+
+def _describe_failure(message: str | None) -> str:
+    """Return the reason in a message of Argo's; of a bare exit code its meaning."""
+    code, reason = read_message(message)
+    return reason if reason or code is None else f"exit code {code}: {meaning_of(code)}"
+
+
+def judge_run(
     status: str, tasks: Iterable[TaskRun], message: str = "", *, stopped: bool = False
-) -> Verdict:
-    """Say what the end of a workflow means: data that cannot be used weigh more than a bug, and that more than the world.
+) -> RunVerdict:
+    """Say what the end of a workflow means. Bad data count before bugs, bugs before infrastructure.
 
-    Parameters
-    ----------
-    status
-        As Argo gives it: Succeeded, Failed or Error.
-    tasks
-        The tasks that ran.
-    message
-        The workflow's own.
-    stopped
-        Whether a person stopped it.
+    `status` and `message` are the workflow's in Argo; `stopped` says that a person stopped it.
     """
     if status == "Succeeded":
-        return Verdict(Phase.SUCCEEDED)
+        return RunVerdict(phase=Phase.SUCCEEDED)
+    line = " ".join(message.split())[:MAX_REASON_LENGTH]
     if stopped or _STOPPED.search(message):
-        return Verdict(Phase.STOPPED, reason=_line(message) or "stopped by a person")
-    failed = [(blame_of(task.exit), task) for task in tasks if task.phase is Phase.FAILED]
-    for blame in (Blame.DATA, Blame.BUG, Blame.WORLD):
+        return RunVerdict(phase=Phase.STOPPED, reason=line or "stopped by a person")
+    failed = [(failure_cause(task.exit), task) for task in tasks if task.phase is Phase.FAILED]
+    for cause in (FailureCause.DATA, FailureCause.BUG, FailureCause.INFRASTRUCTURE):
         for found, task in failed:
-            if found is blame:
-                return Verdict(
-                    Phase.FAILED,
-                    blame,
-                    task.exit,
-                    f"{task.task}: {task.reason or 'ended without a word'}",
-                )
-    return Verdict(
-        Phase.FAILED, Blame.WORLD, reason=_line(message) or f"the workflow ended as {status}"
+            if found is cause:
+                reason = f"{task.task}: {task.reason or 'ended without giving a reason'}"
+                return RunVerdict(phase=Phase.FAILED, blame=cause, exit=task.exit, reason=reason)
+    return RunVerdict(
+        phase=Phase.FAILED,
+        blame=FailureCause.INFRASTRUCTURE,
+        reason=line or f"the workflow ended as {status}",
     )
 
 
-def judge_workflow(workflow: Mapping[str, Any], status: str, tasks: Iterable[TaskRun]) -> Verdict:
-    """Say what the end of a workflow means, by its own JSON."""
-    message = str(workflow.get("status", {}).get("message") or "")
-    return judge(status, tasks, message, stopped=bool(workflow.get("spec", {}).get("shutdown")))
+def read_failures(text: str) -> tuple[TaskRun, ...]:
+    """Read ``{{workflow.failures}}``, JSON within a JSON string; unreadable text holds no task.
 
-
-def pipeline_of(workflow: Mapping[str, Any]) -> str:
-    """Return the name of the pipeline that a workflow was made from; empty if it does not say."""
-    labels = workflow["metadata"].get("labels", {})
-    reference = workflow.get("spec", {}).get("workflowTemplateRef", {}).get("name")
-    return str(reference or labels.get(TEMPLATE) or "").removeprefix("contimg-")
-
-
-def failures_of(text: str) -> tuple[TaskRun, ...]:
-    """Read ``{{workflow.failures}}``, which Argo gives as JSON within a JSON string; what cannot be read holds nothing.
-
-    Of each task the last try remains; DAGs and retries, which only repeat what their pods say, have no exit code and are left
-    out where something has one.
+    Of each task the last try remains. DAGs and retries only repeat what their pods say and have no
+    exit code: they are left out where something has one.
     """
-    last: dict[str, TaskRun] = {}
-    for item in sorted(_items(text), key=lambda item: str(item.get("finishedAt"))):
-        message, shown = str(item.get("message") or ""), str(item.get("displayName") or "?")
-        code, reason = understand(message)
-        name = re.sub(r"\(\d+\)$", "", shown)
-        phase = Phase.STOPPED if _STOPPED.search(message) else Phase.FAILED
-        stage = str(item.get("templateName") or name)
-        run = TaskRun(
-            task=name,
-            stage=stage,
-            phase=phase,
-            tries=1,
-            exit=code,
-            reason=reason,
-            ended=_moment(item.get("finishedAt")),
-        )
-        if code is not None or name not in last or last[name].exit is None:
-            last[name] = run
-    coded = [run for run in last.values() if run.exit is not None]
-    return tuple(coded or last.values())
-
-
-def _items(text: str) -> list[dict[str, Any]]:
     try:
         value = json.loads(text) if text.strip() else []
         value = json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        return []
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+        return ()
+    items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    last: dict[str, TaskRun] = {}
+    for item in sorted(items, key=lambda item: str(item.get("finishedAt"))):
+        message = str(item.get("message") or "")
+        code, reason = read_message(message)
+        name = _TRY_NUMBER.sub("", str(item.get("displayName") or "?"))
+        if code is not None or name not in last or last[name].exit is None:
+            last[name] = TaskRun(
+                task=name,
+                stage=str(item.get("templateName") or name),
+                phase=Phase.STOPPED if _STOPPED.search(message) else Phase.FAILED,
+                tries=1,
+                exit=code,
+                reason=reason if reason or code is None else meaning_of(code),
+                ended=item.get("finishedAt") or None,
+            )
+    return tuple([run for run in last.values() if run.exit is not None] or last.values())

@@ -1,12 +1,10 @@
-"""The options of the commands that rule over runs: claim, begin, record, sweep, select, strips."""
-
-from __future__ import annotations
+"""The options of the commands for the life cycle of runs."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from contimg.runtime.options import Options
+from contimg.runtime.options import Lines, Options
 
 DAY_OR_GROUP = r"^(\d{4}-\d{2}-\d{2}|\d{8}t\d{6})$"
 URL = "^https?://[^/]+"
@@ -14,11 +12,25 @@ RUN = r"^\d{8}t\d{6}-a[1-9]\d*$"
 GROUP_ID = r"^\d{8}t\d{6}$"
 CHUNK = 80
 """Groups of one workflow, and chunks of one backfill: a workflow has fewer than 100 nodes."""
-First = Literal["convert", "flag", "calibrate", "image", "photometry", "report"]
 
 
-class RunOptions(Options):
-    """What the commands about one workflow take."""
+class RequestOptions(Options):
+    """Check the options of a pipeline's stages, and write them as one document."""
+
+    pipeline: str = "process-group"
+    """Name of the pipeline that the options are for."""
+    options: str = ""
+    """Options of its stages, {stage: {option: value}}: YAML as text, or the file or URI that holds
+    it."""
+    profile: str = ""
+    """Name of a profile: options under a name in $CONTIMG_PROFILES, which `options` replace one by
+    one."""
+    set: Lines = ()
+    """STAGE.OPTION=VALUE or SHORTCUT=VALUE, which replace values of `options`; a line each."""
+
+
+class WorkflowRunOptions(Options):
+    """The workflow that a command speaks for."""
 
     store: str
     """Root URI of the store."""
@@ -28,66 +40,68 @@ class RunOptions(Options):
     """The workflow's name."""
 
 
-class ClaimOptions(RunOptions):
-    """Claim an attempt at a group for one workflow; any other is told that it is done already."""
+class ClaimOptions(RequestOptions, WorkflowRunOptions):
+    """Claim an attempt at a group for one workflow. Any other workflow learns that it is taken."""
 
     run: str = Field(pattern=RUN)
     """The attempt, ID-aN."""
+
+
+class BeginOptions(RequestOptions, WorkflowRunOptions):
+    """Begin the next attempt at a group: claim it, record it, keep artifacts of the last one."""
+
+    group: str = Field(pattern=GROUP_ID)
+    """Id of the group."""
+    first: str = ""
+    """First step that runs again, with all that read from it; other artifacts are kept. Empty: all
+    steps run again."""
 
 
 class ClusterOptions(Options):
     """How the workflows of a namespace are looked up."""
 
     workflows: Literal["api", "none"] = "api"
-    """Ask the Kubernetes API which workflows there are, or take none for living."""
+    """Ask the Kubernetes API which workflows there are, or assume that there are none."""
     namespace: str | None = None
     """Namespace of the workflows; default: the pod's own."""
     api: str | None = Field(default=None, pattern=URL)
-    """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own cluster."""
+    """URL of the Kubernetes API, such as a kubectl proxy's; default: the pod's own cluster."""
 
 
-class RecordOptions(RunOptions, ClusterOptions):
-    """Record how a workflow ended: its outcome, the time and memory of its stages, and where its group stands."""
+class RecordOptions(WorkflowRunOptions, ClusterOptions):
+    """Record how a workflow ended: outcome, time and memory of its stages, state of its group."""
 
     run: str | None = Field(default=None, pattern=RUN)
-    """The attempt, ID-aN; empty: the workflow is no attempt at a group, and only its stages are recorded."""
+    """The attempt, ID-aN; empty: it is not an attempt at a group; only its stages are recorded."""
     group: str | None = None
-    """Id of the group, where the workflow is no attempt of its own but works on one."""
+    """Id of the group, where the workflow is not an attempt itself but works on one."""
     pipeline: str | None = None
     """What ran, such as process-group; default: the template that the workflow was made from."""
     status: Literal["Succeeded", "Failed", "Error"]
     """The workflow's status, as Argo gives it."""
     failures: str = ""
-    """The workflow's failures, JSON as Argo gives it; used where the Kubernetes API cannot be asked."""
+    """The workflow's failures, Argo's JSON; used where the Kubernetes API cannot be asked."""
 
 
 class SweepOptions(ClusterOptions):
-    """Begin anew what events lost: post attempts that nobody took, close runs that are gone, start the next attempts."""
+    """Post attempts that no workflow took, close runs that are gone, start next attempts."""
 
     store: str
     """Root URI of the store."""
     post: str | None = Field(default=None, pattern=URL)
-    """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty where --workflows is none."""
+    """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty
+    where --workflows is none."""
     grace_s: float = Field(default=600.0, ge=0)
-    """Leave alone what is younger, seconds; doubles with each time that an attempt was posted in vain."""
+    """Leave alone what is younger, seconds; doubles with each post without effect."""
     retries: int = Field(default=3, ge=0)
-    """How often the same subbands are begun anew after runs that the world ended."""
+    """How often the same subbands are started again after infrastructure failures."""
     days: int = Field(default=30, ge=0)
-    """Look at groups observed in so many last days; 0: at all."""
+    """Look only at groups observed in this many last days; 0: at all groups."""
     dry_run: bool = False
-    """Only say what would be done."""
+    """Only report what would be done."""
 
 
-class BeginOptions(RunOptions):
-    """Begin the next attempt at a group: claim it, write its record, and say which artifacts of the last one are kept."""
-
-    group: str = Field(pattern=GROUP_ID)
-    """Id of the group."""
-    first: First = "convert"
-    """First stage that works again; the artifacts of the stages before are kept as they are."""
-
-
-class SelectOptions(Options):
+class SelectOptions(RequestOptions):
     """List the groups of some days that are to be processed, in chunks."""
 
     store: str
@@ -95,15 +109,17 @@ class SelectOptions(Options):
     first_day: str = Field(pattern=DAY_OR_GROUP)
     """Groups observed from this UTC day on, YYYY-MM-DD; or the id of the first."""
     last_day: str = Field(pattern=DAY_OR_GROUP)
-    """Groups observed up to and with this UTC day; or the id of the last."""
+    """Groups observed up to and including this UTC day; or the id of the last."""
     redo: bool = False
-    """Also groups that were processed before, as their next attempts; else only those that nothing has begun."""
+    """Also groups that were processed before, as next attempts; else only those not begun."""
 
 
-class StripsOptions(Options):
+class StripsOptions(RequestOptions):
     """List the Declination strips of a store."""
 
+    pipeline: str = "epoch"
+    """Name of the pipeline that the options are for."""
     store: str
     """Root URI of the store."""
     days: int = Field(default=0, ge=0)
-    """Only strips that were observed in so many last days; 0: all."""
+    """List only strips observed in this many last days; 0: all."""

@@ -1,4 +1,4 @@
-"""The pipelines: which stage follows which, and what each reads. Everything else is made from these."""
+"""The pipelines: which stage follows which, and what each reads."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ FOUND = {"le", "namespace"}
 def watch_metrics() -> dict[str, set[str]]:
     from contimg_watch.metrics import Metrics
 
-    page, _ = Metrics().page()
+    page, _ = Metrics().render()
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(page.decode()):
         for sample in family.samples:

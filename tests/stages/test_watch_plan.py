@@ -19,7 +19,14 @@ from contimg.records.groups import (
     subband_name,
     utc_of_jd,
 )
-from contimg_watch.plan import Header, Plan, Rules, Seen, State, plan
+from contimg_watch.plan import (
+    GroupingRules,
+    ListedSubband,
+    PlanState,
+    SubbandHeader,
+    WatchPlan,
+    plan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,94 +34,96 @@ if TYPE_CHECKING:
 T0 = datetime(2026, 1, 25, 22, 26, 5, 123456, tzinfo=UTC)
 ARRIVED = T0 + timedelta(seconds=320)
 SIZE = 1000
-RULES = Rules(gap_s=60, timeout_s=900, size=SIZE)
+RULES = GroupingRules(gap_s=60, timeout_s=900, size=SIZE)
 LATER = ARRIVED + timedelta(days=1)
 CADENCE_S = 309.24
+WAITING, READY, RECORDED = PlanState
 
 
-def subband(index: int, t0: datetime = T0, skew_s: float = 0.0, **changes: object) -> Seen:
+def subband(index: int, t0: datetime = T0, skew_s: float = 0.0, **changes: object) -> ListedSubband:
     """A good subband whose name carries another clock than its data."""
     stamp = t0 + timedelta(seconds=skew_s)
     key = f"incoming/{stamp:%Y-%m-%d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
-    seen = Seen(key, SIZE, t0 + timedelta(seconds=320), Header(t0, 296.353, 33.0))
+    seen = ListedSubband(
+        key=key,
+        size=SIZE,
+        modified=t0 + timedelta(seconds=320),
+        header=SubbandHeader(t0=t0, duration_s=296.353, dec_deg=33.0),
+    )
     return replace(seen, **changes)  # type: ignore[arg-type]
 
 
-def group(t0: datetime = T0, without: Sequence[int] = ()) -> list[Seen]:
+def group(t0: datetime = T0, without: Sequence[int] = ()) -> list[ListedSubband]:
     return [subband(n, t0) for n in range(N_SUBBANDS) if n not in without]
 
 
-def only(result: Plan) -> tuple[State, GroupRecord]:
+def only(result: WatchPlan) -> tuple[PlanState, GroupRecord]:
     (one,) = result.groups
     return one.state, one.record
+
+
+def plan_one(
+    listing: Sequence[ListedSubband], now: datetime, *records: GroupRecord
+) -> tuple[PlanState, GroupRecord]:
+    return only(plan(listing, now, records, RULES))
 
 
 # Each case by name
 
 
-def test_a_complete_group_is_ready_at_once() -> None:
-    state, record = only(plan(group(), ARRIVED, rules=RULES))
-    assert state is State.READY
-    assert (record.id, record.attempt, record.missing, record.complete) == (
-        "20260125t222605",
-        1,
-        (),
-        True,
-    )
+def test_complete_group_is_ready_at_once() -> None:
+    state, record = plan_one(group(), ARRIVED)
+    assert state is READY
+    assert (record.id, record.attempt) == ("20260125t222605", 1)
+    assert (record.missing, record.complete) == ((), True)
     assert [one.index for one in record.subbands] == list(range(16))
     assert record.subbands[3].uri == subband(3).key
     assert (record.t0, record.dec_deg, record.duration_s) == (T0, 33.0, 296.353)
 
 
-def test_names_of_many_clocks_and_two_days_are_one_group() -> None:
+def test_names_of_skewed_clocks_and_two_days_are_one_group() -> None:
     midnight = datetime(2026, 1, 26, 0, 0, 3, tzinfo=UTC)
     listing = [subband(n, midnight, skew_s=-1.4 * n) for n in range(16)]
     assert len({one.key.split("/")[1] for one in listing}) == 2
-    state, record = only(plan(listing, LATER, rules=RULES))
-    assert (state, record.complete, record.id) == (State.READY, True, "20260126t000003")
+    state, record = plan_one(listing, LATER)
+    assert (state, record.complete, record.id) == (READY, True, "20260126t000003")
 
 
-def test_fifteen_wait_and_then_go_as_they_are() -> None:
+def test_incomplete_group_waits_until_timeout() -> None:
     listing = group(without=[5])
-    assert only(plan(listing, ARRIVED + timedelta(seconds=899), rules=RULES))[0] is State.WAITING
-    state, record = only(plan(listing, ARRIVED + timedelta(seconds=900), rules=RULES))
-    assert (state, record.attempt, record.missing) == (State.READY, 1, (5,))
+    assert plan_one(listing, ARRIVED + timedelta(seconds=899))[0] is WAITING
+    state, record = plan_one(listing, ARRIVED + timedelta(seconds=900))
+    assert (state, record.attempt, record.missing) == (READY, 1, (5,))
 
 
-def test_what_came_last_counts_for_the_timeout() -> None:
+def test_timeout_counts_from_last_subband() -> None:
     late = subband(3, modified=ARRIVED + timedelta(seconds=600))
     listing = [*group(without=[3, 5]), late]
-    assert only(plan(listing, ARRIVED + timedelta(seconds=1000), rules=RULES))[0] is State.WAITING
-    assert only(plan(listing, ARRIVED + timedelta(seconds=1500), rules=RULES))[0] is State.READY
+    assert plan_one(listing, ARRIVED + timedelta(seconds=1000))[0] is WAITING
+    assert plan_one(listing, ARRIVED + timedelta(seconds=1500))[0] is READY
 
 
-def test_a_late_subband_makes_a_second_attempt() -> None:
-    _, first = only(plan(group(without=[5]), LATER, rules=RULES))
-    assert only(plan(group(without=[5]), LATER, [first], RULES)) == (State.RECORDED, first)
-    state, second = only(
-        plan([*group(without=[5]), subband(5, modified=LATER)], LATER, [first], RULES)
-    )
-    assert (state, second.id, second.attempt, second.missing) == (State.READY, first.id, 2, ())
-    assert (
-        only(
-            plan([*group(without=[5]), subband(5, modified=LATER)], LATER, [second, first], RULES)
-        )[0]
-        is State.RECORDED
-    )
+def test_late_subband_makes_second_attempt() -> None:
+    _, first = plan_one(group(without=[5]), LATER)
+    assert plan_one(group(without=[5]), LATER, first) == (RECORDED, first)
+    whole = [*group(without=[5]), subband(5, modified=LATER)]
+    state, second = plan_one(whole, LATER, first)
+    assert (state, second.id, second.attempt, second.missing) == (READY, first.id, 2, ())
+    assert plan_one(whole, LATER, second, first)[0] is RECORDED
 
 
-def test_one_of_two_late_subbands_waits_for_the_other() -> None:
-    _, first = only(plan(group(without=[5, 6]), LATER, rules=RULES))
+def test_one_of_two_late_subbands_waits_for_other() -> None:
+    _, first = plan_one(group(without=[5, 6]), LATER)
     listing = [*group(without=[5, 6]), subband(5, modified=LATER)]
-    assert only(plan(listing, LATER, [first], RULES))[0] is State.WAITING
-    state, second = only(plan(listing, LATER + timedelta(seconds=900), [first], RULES))
-    assert (state, second.attempt, second.missing) == (State.READY, 2, (6,))
+    assert plan_one(listing, LATER, first)[0] is WAITING
+    state, second = plan_one(listing, LATER + timedelta(seconds=900), first)
+    assert (state, second.attempt, second.missing) == (READY, 2, (6,))
 
 
-def test_the_same_files_sent_again_are_no_new_attempt() -> None:
-    _, first = only(plan(group(), LATER, rules=RULES))
+def test_same_files_again_are_no_new_attempt() -> None:
+    _, first = plan_one(group(), LATER)
     again = [replace(seen, modified=LATER) for seen in group()]
-    assert only(plan(again, LATER, [first], RULES)) == (State.RECORDED, first)
+    assert plan_one(again, LATER, first) == (RECORDED, first)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +133,7 @@ def test_the_same_files_sent_again_are_no_new_attempt() -> None:
         (subband(7, size=142), "expected 1000 bytes, found 142"),
         (
             subband(7, header=None, problem="file signature not found"),
-            "expected a UVH5 file, found 1000 bytes that are none: file signature not found",
+            "is not a UVH5 file (1000 bytes): file signature not found",
         ),
         (subband(7, key="incoming/2026-01-25/2026-01-25T22:26:05_sb16.hdf5"), "NN from 00 to 15"),
         (
@@ -133,14 +142,14 @@ def test_the_same_files_sent_again_are_no_new_attempt() -> None:
         ),
     ],
 )
-def test_a_broken_subband_is_named_with_its_reason(broken: Seen, reason: str) -> None:
+def test_broken_subband_is_quarantined_with_reason(broken: ListedSubband, reason: str) -> None:
     result = plan([*group(without=[7]), broken], LATER, rules=RULES)
     assert [key for key, _ in result.quarantined] == [broken.key]
     assert reason in result.quarantined[0][1]
     assert only(result)[1].missing == (7,)
 
 
-def test_a_second_subband_of_the_same_index_is_named() -> None:
+def test_second_subband_of_same_index_is_quarantined() -> None:
     second = subband(7, skew_s=2, modified=ARRIVED + timedelta(seconds=50))
     result = plan([second, *group()], LATER, rules=RULES)
     assert result.quarantined == (
@@ -149,39 +158,39 @@ def test_a_second_subband_of_the_same_index_is_named() -> None:
     assert only(result)[1].subbands[7].uri == subband(7).key
 
 
-def test_a_recorded_subband_is_not_displaced_by_an_older_copy() -> None:
-    _, first = only(plan(group(), LATER, rules=RULES))
+def test_recorded_subband_is_kept_over_older_copy() -> None:
+    _, first = plan_one(group(), LATER)
     older = subband(7, skew_s=2, modified=T0)
     result = plan([older, *group()], LATER, [first], RULES)
     assert [key for key, _ in result.quarantined] == [older.key]
-    assert only(result) == (State.RECORDED, first)
+    assert only(result) == (RECORDED, first)
 
 
 @pytest.mark.parametrize(
     "name",
     ["2026-01-25T22:26:05_sb05_incomplete.hdf5", "notes.txt", "2026-01-25T22:26:05_sb05.hdf5.part"],
 )
-def test_what_is_being_written_is_not_seen(name: str) -> None:
+def test_unfinished_file_is_ignored(name: str) -> None:
     unfinished = subband(5, key=f"incoming/2026-01-25/{name}", size=3, header=None)
     result = plan([*group(without=[5]), unfinished], ARRIVED, rules=RULES)
     assert result.quarantined == ()
-    assert only(result)[0] is State.WAITING
+    assert only(result)[0] is WAITING
 
 
-def test_without_a_size_the_group_agrees_on_one() -> None:
+def test_without_size_most_frequent_size_of_group_counts() -> None:
     short = subband(7, size=900)
     result = plan([*group(without=[7]), short], LATER, rules=replace(RULES, size=0))
     assert result.quarantined == (
-        (short.key, "expected 1000 bytes as the others of its group have, found 900"),
+        (short.key, "expected 1000 bytes like the others of its group, found 900"),
     )
     other = [replace(seen, size=555) for seen in group(T0 + timedelta(seconds=310))]
     assert [
         one.state for one in plan([*group(), *other], LATER, rules=replace(RULES, size=0)).groups
-    ] == [State.READY] * 2
+    ] == [READY] * 2
 
 
 @pytest.mark.parametrize("gap_s", [25, 60, 150])
-def test_any_gap_separates_the_telescope_s_groups(gap_s: float) -> None:
+def test_any_allowed_gap_separates_groups(gap_s: float) -> None:
     starts = [
         T0,
         T0 + timedelta(seconds=309.24),
@@ -194,12 +203,12 @@ def test_any_gap_separates_the_telescope_s_groups(gap_s: float) -> None:
     assert all(one.record.complete for one in result.groups)
 
 
-def test_nothing_is_nothing() -> None:
-    assert plan([], LATER) == Plan()
+def test_empty_listing_is_empty_plan() -> None:
+    assert plan([], LATER) == WatchPlan()
 
 
-def test_ids_and_times_are_those_of_the_data() -> None:
-    # 2026-01-25T22:26:05 is JD 2461066.43478..., by the calendar of the Astronomical Almanac (JD 2461041.5 = 2026-01-01).
+def test_id_follows_julian_date_of_data() -> None:
+    # By the calendar of the Astronomical Almanac, 2026-01-01 is JD 2461041.5.
     jd = 2461041.5 + 24 + (22 * 3600 + 26 * 60 + 5) / 86400
     assert group_id(utc_of_jd(jd)) == "20260125t222605"
     assert mjd_of(utc_of_jd(jd)) == pytest.approx(jd - 2400000.5, abs=1e-9)
@@ -215,7 +224,7 @@ def test_ids_and_times_are_those_of_the_data() -> None:
         "x2026-01-25T22:26:05_sb03.hdf5",
     ],
 )
-def test_other_names_are_no_subbands(name: str) -> None:
+def test_other_names_are_not_subbands(name: str) -> None:
     assert subband_name(name) is None
 
 
@@ -223,9 +232,9 @@ def test_other_names_are_no_subbands(name: str) -> None:
 
 
 @st.composite
-def listings(draw: st.DrawFn) -> list[Seen]:
-    """Some groups as the telescope writes them: skewed clocks, gaps, wrong sizes, empty, broken and second files."""
-    listing: list[Seen] = []
+def listings(draw: st.DrawFn) -> list[ListedSubband]:
+    """Groups as the telescope writes them: skewed clocks, gaps, empty, broken and second files."""
+    listing: list[ListedSubband] = []
     t0 = T0
     for _ in range(draw(st.integers(1, 3))):
         t0 += timedelta(seconds=draw(st.sampled_from([CADENCE_S, 410.0, 605.0, 7000.0])))
@@ -239,7 +248,7 @@ def listings(draw: st.DrawFn) -> list[Seen]:
 
 
 @st.composite
-def members(draw: st.DrawFn, index: int, t0: datetime) -> Seen:
+def members(draw: st.DrawFn, index: int, t0: datetime) -> ListedSubband:
     seen = subband(index, t0, skew_s=draw(st.sampled_from([0.0, 1.0, 2.0, 13.0, 21.0])))
     seen = replace(seen, modified=seen.modified + timedelta(seconds=draw(st.integers(0, 2000))))
     fate = draw(st.integers(0, 30))
@@ -256,21 +265,21 @@ def moments() -> st.SearchStrategy[datetime]:
     return st.integers(0, 20000).map(lambda seconds: T0 + timedelta(seconds=seconds))
 
 
-MANY = settings(max_examples=150, deadline=None)
+EXAMPLES = settings(max_examples=150, deadline=None)
 
 
-@MANY
+@EXAMPLES
 @given(listings(), moments(), st.data())
-def test_order_and_repeats_change_nothing(
-    listing: list[Seen], now: datetime, data: st.DataObject
+def test_plan_ignores_order_and_repeats(
+    listing: list[ListedSubband], now: datetime, data: st.DataObject
 ) -> None:
     noisy = data.draw(st.permutations([*listing, *listing[:3]]))
     assert plan(noisy, now, rules=RULES) == plan(listing, now, rules=RULES)
 
 
-@MANY
+@EXAMPLES
 @given(listings(), moments())
-def test_every_object_has_one_place(listing: list[Seen], now: datetime) -> None:
+def test_every_object_has_one_place(listing: list[ListedSubband], now: datetime) -> None:
     result = plan(listing, now, rules=RULES)
     placed = [one.uri for found in result.groups for one in found.record.subbands] + [
         key for key, _ in result.quarantined
@@ -280,25 +289,25 @@ def test_every_object_has_one_place(listing: list[Seen], now: datetime) -> None:
     )
 
 
-@MANY
+@EXAMPLES
 @given(listings(), moments())
-def test_groups_are_those_of_the_data(listing: list[Seen], now: datetime) -> None:
+def test_groups_follow_times_of_data(listing: list[ListedSubband], now: datetime) -> None:
     t0s = {seen.key: seen.header.t0 for seen in listing if seen.header}
     for found in plan(listing, now, rules=RULES).groups:
         assert {t0s[one.uri] for one in found.record.subbands} == {found.record.t0}
         indices = [one.index for one in found.record.subbands]
         assert sorted({*indices, *found.record.missing}) == list(range(16))
         assert len(set(indices)) == len(indices)
-        assert found.state is State.WAITING or found.record.complete or now >= found.until
-        assert found.state is State.READY or not found.record.complete
+        assert found.state is WAITING or found.record.complete or now >= found.until
+        assert found.state is READY or not found.record.complete
 
 
-@MANY
+@EXAMPLES
 @given(listings(), st.data())
-def test_in_whatever_order_files_come_a_group_ends_with_all_of_them_once(
-    listing: list[Seen], data: st.DataObject
+def test_last_attempt_has_all_subbands_in_any_order_of_arrival(
+    listing: list[ListedSubband], data: st.DataObject
 ) -> None:
-    """Let the objects arrive in any order, looking after each: attempts count up, and never hold the same twice."""
+    """Objects arrive in any order: attempts count up, and each holds more subbands."""
     order = data.draw(st.permutations(listing))
     now, there = T0 + timedelta(days=1), []
     records: list[GroupRecord] = []
@@ -307,12 +316,10 @@ def test_in_whatever_order_files_come_a_group_ends_with_all_of_them_once(
         there.append(replace(seen, modified=now))
         if number % 4 == 0 or number == len(order) - 1:
             records += [
-                one.record
-                for one in plan(there, now, records, RULES).groups
-                if one.state is State.READY
+                one.record for one in plan(there, now, records, RULES).groups if one.state is READY
             ]
     final = plan(there, now + timedelta(days=1), records, RULES)
-    records += [one.record for one in final.groups if one.state is State.READY]
+    records += [one.record for one in final.groups if one.state is READY]
     names = [record.name for record in records]
     assert len(set(names)) == len(names)
     by_group = {record.id: [one for one in records if one.id == record.id] for record in records}
@@ -321,4 +328,4 @@ def test_in_whatever_order_files_come_a_group_ends_with_all_of_them_once(
         held = [{subband.index for subband in one.subbands} for one in attempts]
         assert all(before < after for before, after in pairwise(held))
     settled = plan(there, now + timedelta(days=2), records, RULES)
-    assert {one.state for one in settled.groups} <= {State.RECORDED}
+    assert {one.state for one in settled.groups} <= {RECORDED}

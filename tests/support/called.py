@@ -1,4 +1,4 @@
-"""Call a ``contimg`` command in this process, as its program does: argument list in, exit code and what it said out."""
+"""Call a ``contimg`` command in this process: arguments in, exit code and summary out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from contimg.runtime.command import ENTRY_POINTS
+from contimg.runtime.console import Console
+from contimg.runtime.contract import guarded
+from contimg.runtime.options import parse
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,24 +23,27 @@ if TYPE_CHECKING:
 def contimg(
     command: str, *words: str, code: int = 0, outputs: Path | None = None
 ) -> dict[str, Any]:
-    """Return the summary of a command; of one that fails the last line of its log, or what argparse said."""
-    (point,) = entry_points(group="contimg.commands", name=command)
+    """Return a command's summary; if it fails the last line of its log or argparse's message."""
+    (point,) = entry_points(group=ENTRY_POINTS, name=command)
+    spec = point.load()
     out, err = io.StringIO(), io.StringIO()
     handed = {"CONTIMG_OUTPUTS": str(outputs)} if outputs else {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with redirect_stdout(out), redirect_stderr(err), mock.patch.dict(os.environ, handed):
-            ended = point.load()(list(words))
+            env, prog = dict(os.environ), f"contimg {command}"
+            options = parse(spec.options, words, prog, "0", positional=spec.positional)
+            console = Console(command, env)
+            ended = guarded(lambda: spec.load()(options, console, env), console, env)
     except SystemExit as error:
-        ended = error.code
+        ended = int(str(error.code))
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert ended == code, err.getvalue()
+    text = out.getvalue() if code == 0 else err.getvalue().splitlines()[-1]
     try:
-        said: dict[str, Any] = json.loads(
-            out.getvalue() if code == 0 else err.getvalue().splitlines()[-1]
-        )
+        answer: dict[str, Any] = json.loads(text)
     except ValueError:
         return {"message": err.getvalue()}
-    return said
+    return answer

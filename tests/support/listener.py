@@ -1,4 +1,4 @@
-"""A small HTTP server that keeps what it is sent and answers what it is told to: a webhook, or the Kubernetes API."""
+"""A small HTTP server that records requests: a webhook, or the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class Listener:
         self.asked: list[tuple[str, dict[str, str]]] = []
         """Paths of GETs with their headers."""
         self.code = 200
-        """What every POST is answered."""
+        """The status of the answer to every POST."""
+        self.refused = 0
+        """POSTs that were answered with another status than 200."""
         self.pages: dict[str, tuple[int, Any]] = {}
         """Status and JSON by path with its query; anything else is 404."""
         outer = self
@@ -27,6 +29,8 @@ class Listener:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if outer.code == 200:
                     outer.heard.append(body)
+                else:
+                    outer.refused += 1
                 self._say(outer.code, {})
 
             def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""A small world around watch: a store in memory, a bus that loses and repeats, a sensor, workflows that die; seconds are free."""
+"""A simulated world around watch: store, event bus, sensor, workflows that fail."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
-from contimg.records.runs import Blame, Claim, Outcome, Phase, workflow_name
+from contimg.records.groups import GroupRecord
+from contimg.records.runs import Claim, FailureCause, Outcome, Phase, workflow_name
 from contimg.runtime.errors import MissingError, StoreError
 from contimg.runtime.store import Entry
-from contimg_runs.attempt_store import Ledger
-from contimg_runs.claim import claim
-from contimg_runs.cluster import COMPLETED, Known
-from contimg_runs.decide import Rules
-from contimg_runs.record import outcome_of_workflow, settle
-from contimg_runs.sweep import Done, Sweeper
+from contimg_runs.argo import COMPLETED_LABEL, KnownWorkflow
+from contimg_runs.attempt_store import AttemptStore
+from contimg_runs.claim import claim_attempt
+from contimg_runs.decide import SweepRules
+from contimg_runs.record import read_outcome, record_outcome
+from contimg_runs.sweep import Sweeper, SweepResult
 from contimg_watch.options import ServiceOptions
-from contimg_watch.plan import Header, Seen
+from contimg_watch.plan import ListedSubband, SubbandHeader
 from contimg_watch.stage import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from contimg.records.groups import GroupRecord
 
 LOG = logging.getLogger("world")
 LOG.disabled = True
 T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 CADENCE = timedelta(seconds=309.24)
 TIMEOUT_S, GRACE_S, TTL_S = 900.0, 600.0, 3600.0
-ENOUGH = 1000
-"""Retries, where the test is not about giving up."""
+MANY_RETRIES = 1000
+"""More retries than a test uses, where it is not about giving up."""
 
 
 class Crashed(BaseException):
@@ -40,7 +40,7 @@ class Crashed(BaseException):
 
 
 class MemoryStore:
-    """Objects in a dictionary, with the world's clock; before each change the world may do something else, or crash."""
+    """Objects in a dictionary, with the world's clock; before each change something may happen."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self.root = "memory"
@@ -60,7 +60,7 @@ class MemoryStore:
 
     def read(self, key: str) -> bytes:
         if key not in self.objects:
-            raise MissingError(key, "expected an object, found none.", "")
+            raise MissingError(key, "There is no such object.", "")
         return self.objects[key][0]
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
@@ -116,7 +116,7 @@ class Flow:
             "finishedAt": "2026-01-26T00:01:00Z",
         }
         meta = {"name": self.name, "uid": self.uid, "creationTimestamp": "2026-01-26T00:00:00Z"}
-        meta["labels"] = {COMPLETED: "true"} if self.step == "over" else {}  # type: ignore[assignment]
+        meta["labels"] = {COMPLETED_LABEL: "true"} if self.step == "over" else {}  # type: ignore[assignment]
         return {"metadata": meta, "spec": {}, "status": {"phase": self.phase, "nodes": {"1": node}}}
 
 
@@ -134,21 +134,21 @@ class Group:
 class World:
     """Everything, and the steps that it takes."""
 
-    def __init__(self, groups: list[Group], rules: Rules | None = None) -> None:
+    def __init__(self, groups: list[Group], rules: SweepRules | None = None) -> None:
         self.now = T0 + timedelta(days=1)
         self.groups = groups
         self.store = MemoryStore(lambda: self.now)
-        self.rules = rules or Rules(GRACE_S, ENOUGH)
+        self.rules = rules or SweepRules(grace_s=GRACE_S, retries=MANY_RETRIES)
         self.bus: list[GroupRecord] = []
         self.said: list[GroupRecord] = []
-        """All that was ever on the bus, which may say it again at any time."""
+        """All that was ever on the bus, which may deliver it again at any time."""
         self.bus_up = True
         self.flows: list[Flow] = []
         self.successes: dict[str, list[str]] = {}
         """Uids of the workflows that processed an attempt to its good end."""
         self.written: dict[str, str] = {}
         """Which attempt at a group wrote its rows last."""
-        self.swept = Done()
+        self.swept = SweepResult()
         self._born = 0
         self._left = -1
         self._aside: Callable[[], None] = lambda: None
@@ -186,11 +186,10 @@ class World:
         watcher._headers = self  # type: ignore[assignment]  # noqa: SLF001 - headers are known here, and h5py is slow
         return watcher
 
-    def see(self, entry: Entry) -> Seen:
+    def describe(self, entry: Entry) -> ListedSubband:
         number = int(entry.key.split("/")[1][-2:])
-        return Seen(
-            entry.key, entry.size, entry.modified, Header(self.groups[number].t0, 296.0, 33.0)
-        )
+        header = SubbandHeader(t0=self.groups[number].t0, duration_s=296.0, dec_deg=33.0)
+        return ListedSubband(key=entry.key, size=entry.size, modified=entry.modified, header=header)
 
     def forget_all_but(self, _keys: set[str]) -> None:
         """Remember all."""
@@ -199,7 +198,7 @@ class World:
         """Keep nothing."""
 
     def land(self, number: int, *, again: bool = False) -> None:
-        """Let the next subband of a group come, or one that is there once more, under a name of another clock."""
+        """Let a group's next subband come, or one again, under a name of another clock."""
         group = self.groups[number]
         if again and group.landed:
             index, skew = min(group.landed), 2
@@ -214,19 +213,19 @@ class World:
         ] = (b"x", self.now)
 
     def look(self) -> None:
-        self.watcher.once(self.now)
+        self.watcher.run_pass(self.now)
 
     # The bus and the sensor
 
     def post(self, record: GroupRecord) -> None:
         self._before_change()
         if not self.bus_up:
-            raise StoreError("bus", "expected the event to be taken, found nobody.", "")
+            raise StoreError("bus", "The event could not be posted.", "")
         self.bus.append(record)
         self.said.append(record)
 
     def redeliver(self, which: int) -> None:
-        """Let the bus say again what it said long ago."""
+        """Let the bus deliver an old event again."""
         if self.said:
             self.bus.append(self.said[which % len(self.said)])
 
@@ -275,7 +274,7 @@ class World:
 
     def _claim(self, flow: Flow, _code: int) -> None:
         wanted = Claim(run=flow.run, uid=flow.uid, workflow=flow.name, at=self.now)
-        mine = claim(Ledger(self.store), wanted).claimed
+        mine = claim_attempt(AttemptStore(self.store), wanted).claimed
         flow.step, flow.phase = ("process", "Running") if mine else ("record", "Succeeded")
 
     def _process(self, flow: Flow, code: int) -> None:
@@ -293,7 +292,9 @@ class World:
     def record(self, flow: Flow, code: int) -> None:
         """Run the exit handler, or let its pod die."""
         if not code:
-            settle(Ledger(self.store), outcome_of_workflow(flow.run, flow.document(), flow.phase))
+            record_outcome(
+                AttemptStore(self.store), read_outcome(flow.run, flow.document(), flow.phase)
+            )
         flow.step, flow.ended = "over", self.now
 
     def vanish(self, which: int) -> None:
@@ -301,17 +302,17 @@ class World:
         if self.flows:
             self.flows.pop(which % len(self.flows))
 
-    def known(self) -> list[Known]:
-        found = [Known(flow.name, flow.uid, flow.step == "over") for flow in self.flows]
+    def list_workflows(self) -> list[KnownWorkflow]:
+        found = [KnownWorkflow(flow.name, flow.uid, flow.step == "over") for flow in self.flows]
         self._before_change()  # the cluster goes on while the answer is on its way
         return found
 
-    def get(self, name: str) -> dict[str, Any] | None:
+    def get_workflow(self, name: str) -> dict[str, Any] | None:
         return next((flow.document() for flow in self.flows if flow.name == name), None)
 
     def sweep(self) -> None:
         sweeper = Sweeper(self.store, self, self.post, self.rules, LOG)
-        self.swept = sweeper.once(self.now)
+        self.swept = sweeper.run_pass(self.now)
 
     def wait(self, seconds: float) -> None:
         """Let time pass; finished workflows are cleared away after a while."""
@@ -328,7 +329,7 @@ class World:
             while group.coming:
                 self.land(number)
         for _ in range(rounds):
-            # Longer than any patience: a round in which nothing happens is followed by none in which something does.
+            # Longer than any wait: after a round without a change nothing changes any more.
             self.wait(TIMEOUT_S + GRACE_S * 64)
             before = self._sign()
             self.look()
@@ -340,20 +341,20 @@ class World:
                 self.work(0)
             if self._sign() == before:
                 return
-        raise AssertionError("it never comes to rest")
+        raise AssertionError("the world does not settle")
 
     def _sign(self) -> list[str]:
         return sorted(key for key in self.store.objects if key.startswith(("groups/", "runs/")))
 
     def attempts(self, number: int) -> list[tuple[GroupRecord, Outcome | None]]:
         """Return the attempts at a group with their outcomes."""
-        ledger = Ledger(self.store)
+        attempts = AttemptStore(self.store)
         group = f"{self.groups[number].t0:%Y%m%dt%H%M%S}"
         found = [
-            (ledger.record(f"{group}-a{n}"), ledger.outcome(f"{group}-a{n}"))
-            for n in ledger.attempts(group)
+            (attempts.read(GroupRecord, f"{group}-a{n}"), attempts.read(Outcome, f"{group}-a{n}"))
+            for n in attempts.list_attempts(group)
         ]
         return [(record, outcome) for record, outcome in found if record is not None]
 
 
-__all__ = ["Blame", "Group", "Phase", "World"]
+__all__ = ["FailureCause", "Group", "Phase", "World"]

@@ -109,7 +109,7 @@ def test_status_shows_as_many_lines_as_asked(
 
 def test_status_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert here(status, "--store", str(tmp_path)) == 2
-    assert "expected a run, found none" in capsys.readouterr().err
+    assert "There is no run" in capsys.readouterr().err
     assert here(status) == 2
     assert "--store or --runs" in capsys.readouterr().err
 

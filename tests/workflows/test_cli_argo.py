@@ -8,20 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hera.workflows.models import Workflow, WorkflowSubmitRequest
+from hera.workflows.models import WorkflowSubmitRequest
 
 from argo_api import ArgoApi
 from argo_nodes import node, said, tried, workflow
 from commands import here
-from contimg_workflows.argo_server import ArgoService
-from contimg_workflows.argo_states import run_state
+from contimg_runs.argo import ArgoServer, EngineError
+from contimg_runs.node_status import read_run_state
 from contimg_workflows.cli.logs import main as logs
 from contimg_workflows.cli.reprocess import STAGES
 from contimg_workflows.cli.reprocess import main as reprocess
 from contimg_workflows.cli.status import main as status
 from contimg_workflows.cli.submit import main as submit
 from contimg_workflows.render import all_templates
-from contimg_workflows.service import EngineError, patiently
+from contimg_workflows.service import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +187,7 @@ def test_an_attempt_is_submitted_once(api: ArgoApi, capfd: pytest.CaptureFixture
     assert here(submit, *words) == 0
     assert here(submit, *words) == 2
     assert (
-        "expected no workflow of that name, found one. contimg status shows it; contimg reprocess"
+        "An object of this name already exists. contimg status shows it; contimg reprocess"
         in capfd.readouterr().err
     )
     assert len(api.workflows) == 1
@@ -229,7 +229,7 @@ class TestNoAnswer:
         api.token = RIGHT
         code, words = self.said(command, capfd, "--token", "wrong")
         assert code == 2
-        assert "expected a token that the server knows, found Unauthorized." in words
+        assert "does not accept the token: Unauthorized." in words
         assert "Correct --token or ARGO_TOKEN." in words
         assert "wrong" not in words  # a secret is not repeated
 
@@ -273,7 +273,7 @@ def test_templates_of_another_version_are_refused(
     assert here(submit, "epoch", "--set", "strip=33.0", "--set", "epoch=mine") == 2
     said = capfd.readouterr().err
     assert (
-        "WorkflowTemplate contimg-epoch: expected contimg 0.1.0, which this program is, found 9.9.9."
+        "WorkflowTemplate contimg-epoch: The template is from contimg 9.9.9, but this program is contimg 0.1.0."
         in said
     )
     assert "Upgrade the chart to 0.1.0" in said
@@ -356,10 +356,10 @@ def test_status_of_no_workflow_names_those_that_are(
     api: ArgoApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert here(status, "one") == 2
-    assert "expected a run one, found none." in capfd.readouterr().err
+    assert "There is no run here." in capfd.readouterr().err
     api.workflows = {"two": workflow("two", "Running")}
     assert here(status, "one") == 2
-    assert "expected a run one, found two." in capfd.readouterr().err
+    assert "There is no run one; there are two." in capfd.readouterr().err
 
 
 # A server that is away for a while
@@ -372,13 +372,13 @@ def test_who_waits_bears_a_server_that_is_away(
     monkeypatch.setattr("contimg_workflows.service.TICK_S", 0.05)
     asked = []
 
-    def answer(self: ArgoService, name: str) -> Any:
+    def answer(self: ArgoServer, name: str) -> Any:
         asked.append(name)
         if len(asked) in {2, 3}:
             raise EngineError(self.place, "expected an answer, found none.", "Wait.")
-        return run_state(Workflow(**workflow(name, "Running" if len(asked) < 5 else "Succeeded")))
+        return read_run_state(workflow(name, "Running" if len(asked) < 5 else "Succeeded"))
 
-    monkeypatch.setattr(ArgoService, "state", answer)
+    monkeypatch.setattr(ArgoServer, "state", answer)
     assert here(submit, "watch", "--wait") == 0
     assert json.loads(capfd.readouterr().out)["status"] == "done"
     assert len(asked) == 5
@@ -584,7 +584,7 @@ def test_the_engine_follows_from_what_is_named(
     assert here(status) == 0  # ARGO_SERVER
     for words in (["--runs", str(tmp_path)], ["--engine", "local", "--store", str(tmp_path)]):
         assert here(status, *words) == 2
-        assert "expected a run, found none" in capfd.readouterr().err
+        assert "There is no run here" in capfd.readouterr().err
     monkeypatch.delenv("ARGO_SERVER")
     assert here(status) == 2
     assert "expected --store or --runs, found neither" in capfd.readouterr().err

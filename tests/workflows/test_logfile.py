@@ -6,10 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from contimg_runs.state import readable_lines
 from contimg_workflows.cli.logs import LogsOptions
 from contimg_workflows.cli.status import StatusOptions
 from contimg_workflows.cli.words import flagged, joined
-from contimg_workflows.logfile import following, lines_of, said
+from contimg_workflows.logfile import following, lines_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ JSON = '{"time": "2026-01-25T22:00:01.500+00:00", "level": "warning", "stage": "
 
 
 def test_json_lines_become_words_and_others_stay() -> None:
-    assert list(said([JSON, "plain\r\n", '{"not": "a log"}'])) == [
+    assert list(readable_lines([JSON, "plain\r\n", '{"not": "a log"}'])) == [
         "22:00:01 warning: hm",
         "a",
         "b",
@@ -31,7 +32,7 @@ def test_the_executor_s_lines_are_not_the_stage_s() -> None:
     executor = (
         'time="2026-11-22T16:35:36Z" level=info msg="sub-process exited" argo=true error="<nil>"'
     )
-    assert list(said([executor, "mine argo=truest"])) == ["mine argo=truest"]
+    assert list(readable_lines([executor, "mine argo=truest"])) == ["mine argo=truest"]
 
 
 def test_a_log_is_read_whole(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from hera.workflows import DAG, CronWorkflow, Parameter, Resource, Task, WorkflowTemplate
 from hera.workflows.models import TemplateRef, WorkflowTemplateRef
 
-from contimg_runs.options import First
+from contimg_runs.pipelines import PROCESS_GROUP
 from contimg_workflows import pods
 from contimg_workflows.manifests import child
 from contimg_workflows.pipelines import GROUP, GROUP_STAGES, STORE, asked, epoch, process_group
@@ -302,7 +302,7 @@ def _options_of_select() -> dict[str, Parameter]:
 
 def _from_parameter() -> Parameter:
     field = options_of("begin").model_fields["first"]
-    words = list(get_args(First))
+    words = list(PROCESS_GROUP.order)
     return Parameter(
         name="from",
         value=words[0],

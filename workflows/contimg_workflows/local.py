@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from contimg.runtime.errors import UsageError
+from contimg_runs.argo import no_such_run
 from contimg_workflows.compiled import Library
 from contimg_workflows.logfile import following, lines_of
 from contimg_workflows.render import all_templates
-from contimg_workflows.service import no_such_run
 from contimg_workflows.state import BACKLOG, RunFolder, RunState, Status, TaskState, all_runs
 
 if TYPE_CHECKING:

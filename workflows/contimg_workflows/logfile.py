@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from contimg_workflows.state import plain
+from contimg_runs.state import readable_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TICK_S = 0.2
-EXECUTOR = " argo=true"
-"""Argo's executor marks its own lines so; they are not the stage's."""
 
 
 def lines_of(path: Path) -> Iterator[str]:
@@ -34,15 +32,8 @@ def following(path: Path, ended: Callable[[], bool]) -> Iterator[str]:
                 block = log.read()
             position += len(block)
             *whole, rest = (rest + block).split(b"\n")
-            yield from said(line.decode(errors="replace") for line in whole)
+            yield from readable_lines(line.decode(errors="replace") for line in whole)
         if not over:
             time.sleep(TICK_S)
     if rest:
-        yield from plain(rest.decode(errors="replace"))
-
-
-def said(lines: Iterable[str]) -> Iterator[str]:
-    """Yield lines of a log in plain words, without those of Argo's executor."""
-    for line in lines:
-        if not line.rstrip().endswith(EXECUTOR) and f"{EXECUTOR} " not in line:
-            yield from plain(line.rstrip("\r\n"))
+        yield from readable_lines([rest.decode(errors="replace")])

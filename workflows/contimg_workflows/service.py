@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from contimg.runtime.errors import ContimgError, Exit, UsageError
+from contimg_runs.argo import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from contimg_workflows.argo import Parameter
     from contimg_workflows.state import RunState
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 PATIENCE_S = 60.0
 """So long a command that waits for a workflow bears an engine that does not answer."""
 TICK_S = 1.0
-
-
-class EngineError(ContimgError):
-    """The engine does not answer, or not as an engine does."""
-
-    exit = Exit.STORE_UNREACHABLE
 
 
 class Service(Protocol):
@@ -74,13 +68,3 @@ def patiently(service: Service, name: str, patience_s: float = PATIENCE_S) -> Ru
             if time.monotonic() > until:
                 raise
         time.sleep(TICK_S)
-
-
-def no_such_run(place: str, name: str | None, there: Iterable[str]) -> UsageError:
-    """Say that there is no run, or none of a name."""
-    wanted = f"a run {name}" if name else "a run"
-    return UsageError(
-        place,
-        f"expected {wanted}, found {', '.join(there) or 'none'}.",
-        "Correct the name or the place; contimg status lists runs.",
-    )

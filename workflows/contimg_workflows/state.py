@@ -5,95 +5,20 @@ from __future__ import annotations
 import fcntl
 import json
 from contextlib import contextmanager
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from contimg.runtime.errors import UsageError
+from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState, Try
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = ["GOOD", "OPEN", "RunState", "Status", "TaskState", "Try"]
 STATE = "state.json"
 LOCK = ".lock"
 BACKLOG = ".backlog"
 """Lock of a folder of runs, shared by all processes that have yet to begin what was submitted."""
-
-
-class Status(StrEnum):
-    """Where a task or a workflow stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    WAITING = "waiting to try again"
-    DONE = "done"
-    CACHED = "cached"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    STOPPED = "stopped"
-    INTERRUPTED = "interrupted"
-
-
-GOOD = {Status.DONE, Status.CACHED}
-OPEN = {Status.PENDING, Status.RUNNING, Status.WAITING}
-
-
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Try(_State):
-    """One process."""
-
-    started: datetime
-    ended: datetime | None = None
-    exit: int | None = None
-    reason: str = ""
-    """Why it failed."""
-    log: str
-    """File name below the run's folder."""
-
-    @property
-    def seconds(self) -> float:
-        """Wall time, 0 while it runs."""
-        return (self.ended - self.started).total_seconds() if self.ended else 0.0
-
-
-class TaskState(_State):
-    """One task."""
-
-    status: Status = Status.PENDING
-    tries: list[Try] = []
-    outputs: dict[str, str] = {}
-    """What it handed over."""
-    progress: str = ""
-    """``N/M``, as the stage says."""
-    made_s: float | None = None
-    """Seconds that the stage spent on the artifact, also where it was found made."""
-    reason: str = ""
-    """Why it failed or was skipped."""
-
-
-class RunState(_State):
-    """One workflow."""
-
-    name: str
-    pipeline: str
-    arguments: dict[str, str]
-    started: datetime
-    ended: datetime | None = None
-    status: Status = Status.RUNNING
-    reason: str = ""
-    """Why it waits or failed, where no task can say it."""
-    tasks: dict[str, TaskState]
-
-    @property
-    def failed(self) -> list[str]:
-        """The tasks that failed."""
-        return [name for name, task in self.tasks.items() if task.status is Status.FAILED]
 
 
 class RunFolder:
@@ -178,13 +103,3 @@ def all_runs(runs: Path) -> list[RunFolder]:
     return sorted(
         found, key=lambda folder: json.loads((folder.path / STATE).read_text())["started"]
     )
-
-
-def plain(line: str) -> list[str]:
-    """Return a line of a log in plain words, with its trace if it has one."""
-    try:
-        entry = json.loads(line)
-        words = [f"{entry['time'][11:19]} {entry['level']}: {entry['message']}"]
-    except (ValueError, KeyError, TypeError):
-        return [line]
-    return words + str(entry.get("trace", "")).splitlines()

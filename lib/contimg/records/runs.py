@@ -1,7 +1,7 @@
-"""Runs of attempts at groups: which workflow claimed one, and how it ended.
+"""Runs of attempts at groups: who has one, what became of it, and whether it is worth another try.
 
-``STORE/runs/ID-aN/claim.json`` names the workflow that has the attempt, ``outcome.json`` says how
-it ended; each is written once, by a conditional put.
+``STORE/runs/ID-aN/claim.json`` says which workflow has the attempt, ``outcome.json`` how it ended; each is written once,
+by a conditional put.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Phase(StrEnum):
     STOPPED = "stopped"
     """By a person."""
     LOST = "lost"
-    """Its workflow vanished without an outcome."""
+    """Its workflow is gone without a word."""
     SUPERSEDED = "superseded"
-    """It had not begun when the next attempt was recorded."""
+    """Nobody had begun it when the next attempt was recorded."""
 
 
-class Blame(StrEnum):
-    """The kind of cause of a failure, which decides whether another attempt may help."""
+class FailureCause(StrEnum):
+    """What made a run fail, which decides whether another try may help; the values are those in the store."""
 
-    NOTHING = ""
+    NONE = ""
     DATA = "data"
-    WORLD = "world"
+    INFRASTRUCTURE = "world"
     BUG = "bug"
 
 
@@ -50,7 +50,7 @@ class Claim(Record):
     run: str
     """ID-aN."""
     uid: str
-    """Of the workflow, as Kubernetes gives it; two workflows of one name have different ones."""
+    """Of the workflow, as Kubernetes gives it: another workflow of the same name has another."""
     workflow: str
     at: AwareDatetime
     """UTC."""
@@ -66,9 +66,9 @@ class TaskRun(Record):
     phase: Phase
     tries: int
     exit: int | None = None
-    """Exit code of the last try; None if there is none, such as for a deleted pod."""
+    """Exit code of the last try; None if there was none, as when the pod was gone."""
     reason: str = ""
-    """Why it failed, as reported by the stage."""
+    """Why it failed, as the stage said."""
     started: AwareDatetime | None = None
     """UTC; when the first try's pod was created."""
     ended: AwareDatetime | None = None
@@ -81,23 +81,24 @@ class TaskRun(Record):
     """Of the stage with its children, seconds."""
     peak_memory_bytes: int | None = None
     cached: bool = False
-    """Whether the artifact existed already."""
+    """Whether the artifact had been made before."""
     artifact: str = ""
     """URI of what it made."""
 
 
 class Outcome(Record):
-    """How a run ended."""
+    """What became of a run."""
 
     schema_version: Literal[1] = 1
     run: str
-    """ID-aN; the workflow's name if it was not an attempt at a group."""
+    """ID-aN; the workflow's name if it was no attempt at a group."""
     workflow: str
     uid: str
     pipeline: str = ""
     """Such as process-group."""
     phase: Phase
-    blame: Blame = Blame.NOTHING
+    blame: FailureCause = FailureCause.NONE
+    """The cause; the name is the one in stored records."""
     exit: int | None = None
     """Exit code of the task that failed."""
     reason: str = ""
@@ -111,17 +112,18 @@ class Outcome(Record):
     @property
     def may_be_tried_again(self) -> bool:
         """Whether the next attempt with the same data may succeed."""
-        failed_transiently = self.phase is Phase.FAILED and self.blame is Blame.WORLD
-        return self.phase is Phase.LOST or failed_transiently
+        return self.phase is Phase.LOST or (
+            self.phase is Phase.FAILED and self.blame is FailureCause.INFRASTRUCTURE
+        )
 
 
 def claim_key(run: str) -> str:
-    """Return the key of the claim of a run."""
+    """Return where the claim of a run lies."""
     return f"{RUNS}{run}/claim.json"
 
 
 def outcome_key(run: str) -> str:
-    """Return the key of the outcome of a run."""
+    """Return where the outcome of a run lies."""
     return f"{RUNS}{run}/outcome.json"
 
 
@@ -135,10 +137,10 @@ def run_name(run: str) -> tuple[str, int] | None:
     return record_name(f"{run}.json")
 
 
-def blame_of(code: int | None) -> Blame:
-    """Return the cause of a failure; without an exit code the program was ended from outside."""
+def failure_cause(code: int | None) -> FailureCause:
+    """Return the cause that an exit code stands for; without a code the program was killed: infrastructure."""
     if code == 0:
-        return Blame.NOTHING
+        return FailureCause.NONE
     if code in DATA_EXITS:
-        return Blame.DATA
-    return Blame.WORLD if code is None or retry_of(code).limit else Blame.BUG
+        return FailureCause.DATA
+    return FailureCause.INFRASTRUCTURE if code is None or retry_of(code).limit else FailureCause.BUG

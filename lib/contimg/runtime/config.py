@@ -152,6 +152,11 @@ def check_document(
         try:
             spec.options.model_validate({**wired[stage], **options})
         except ValidationError as error:
-            reasons = "; ".join(f"{stage} {describe_error(item)}" for item in error.errors())
-            remedy = f"contimg-{stage} --help lists the options."
-            raise UsageError(where, f"{reasons}.", remedy) from error
+            # What stands for a value of the pipeline's need not be of its type.
+            found = [
+                item for item in error.errors() if not {*item["loc"][:1]} & wired[stage].keys()
+            ]
+            if found:
+                reasons = "; ".join(f"{stage} {describe_error(item)}" for item in found)
+                remedy = f"contimg-{stage} --help lists the options."
+                raise UsageError(where, f"{reasons}.", remedy) from error

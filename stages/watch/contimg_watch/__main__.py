@@ -1,16 +1,12 @@
 """The executable."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from contimg.runtime.console import Console
 from contimg.runtime.contract import command, leave
+from contimg_watch.commands import WATCH
 from contimg_watch.options import ServiceOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from contimg.runtime.console import Console
 
 
 def main() -> None:
@@ -19,9 +15,9 @@ def main() -> None:
 
 
 def _watch(options: ServiceOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    from contimg_watch.stage import run  # h5py is slow to import, and --help needs none
-
-    return run(options, console, env)
+    return WATCH.load()(
+        options, console, env
+    )  # h5py is slow to import, and --help does not need it
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The options of watch and upload."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field
@@ -14,28 +12,30 @@ FULL_SIZE = 145_348_600
 
 
 class WatchOptions(Options):
-    """Find the groups in a store's incoming subbands and write a record for each that can be processed."""
+    """Find groups in a store's incoming subbands and record each that can be processed."""
 
     store: str
     """Root URI of the store; subbands lie in STORE/incoming/DATE/, records go to STORE/groups/."""
     follow: bool = False
-    """Keep looking until told to stop, instead of one pass."""
+    """Keep looking until stopped, instead of one pass."""
     interval_s: float = Field(default=10.0, gt=0)
     """Pause between two passes when following, seconds."""
     timeout_s: float = Field(default=900.0, ge=0)
-    """A group without all 16 subbands is processed as it is when nothing of it came for so long, seconds."""
+    """A group without all 16 subbands is processed as it is when none of its subbands came for this
+    time, seconds."""
     gap_s: float = Field(default=60.0, ge=25, le=150)
     """First integrations that are further apart belong to different groups, seconds."""
     size: int = Field(default=FULL_SIZE, ge=0)
-    """Bytes that a subband must have; 0: what most subbands of its group have."""
+    """Bytes that a subband must have; 0: the size of most subbands of its group."""
     dates: Words = ()
-    """Look only at these days of STORE/incoming and their neighbours, YYYY-MM-DD; empty: at all."""
+    """Look only at these days of STORE/incoming and their neighbours, YYYY-MM-DD; empty: all
+    days."""
 
 
 class ServiceOptions(WatchOptions):
-    """Find the groups in a store's incoming subbands and write a record for each that can be processed.
+    """Find groups in a store's incoming subbands and record each that can be processed.
 
-    As a service it looks for ever, posts each group that it recorded, and answers to HTTP.
+    As a service it looks until it is stopped, posts each recorded group, and answers HTTP.
     """
 
     post: str | None = Field(default=None, pattern=URL)
@@ -45,9 +45,10 @@ class ServiceOptions(WatchOptions):
     host: str = "0.0.0.0"  # noqa: S104 - a pod's own address is not known beforehand
     """Address to listen at."""
     port: int = Field(default=8080, ge=0, le=65535)
-    """Port to listen at; 0: any that is free, which the log tells."""
+    """Port to listen at; 0: any free port, which the log names."""
     stall_s: float = Field(default=300.0, gt=0)
-    """The service is no longer alive when no look began for so long after the interval, seconds."""
+    """The service reports that it is dead if no pass begins for this time after the interval,
+    seconds."""
 
 
 class UploadOptions(Options):
@@ -58,10 +59,11 @@ class UploadOptions(Options):
     store: str
     """Root URI of the store; subbands go to STORE/incoming/DATE/, DATE from the name."""
     follow: bool = False
-    """Keep looking until told to stop, instead of one pass."""
+    """Keep looking until stopped, instead of one pass."""
     interval_s: float = Field(default=2.0, gt=0)
     """Pause between two passes when following, seconds."""
     jobs: int = Field(default=2, ge=1)
     """Files copied side by side."""
     verify: Literal["size", "new", "all"] = "new"
-    """Compare only sizes, read back and digest what was copied now, or also what was there already."""
+    """Compare only sizes, read back and digest what was copied now, or also what was there
+    already."""

@@ -1,70 +1,65 @@
-"""watch as a service: it looks for ever, sooner when it is told of a new object, and tells how it is."""
-
-from __future__ import annotations
+"""watch as a service: pass after pass, sooner after a notification, with health and metrics."""
 
 import math
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, NoReturn
+from logging import Logger
+from typing import NoReturn
 
 from contimg.runtime.errors import UsageError
 from contimg_watch.metrics import Metrics
+from contimg_watch.options import ServiceOptions
 from contimg_watch.probe import probe
 from contimg_watch.stage import Watcher
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import date
-    from logging import Logger
+MIN_PAUSE_S = 1.0
+"""Pause between two passes at least, however many notifications come."""
+FULL_PASS_SPACING = 10
+"""For this many times the seconds of a pass over the whole store, only new days are looked at.
 
-    from contimg_watch.options import ServiceOptions
-
-SOONEST_S = 1.0
-"""Pause between two passes at least, however many notifications come, seconds."""
-FULL_SHARE = 10
-"""Between two looks at the whole store pass so many times the seconds that one takes; meanwhile only new days are looked at.
-
-A notification may be about any day: the whole store is looked at, after as many seconds as the last time took.
+A notification may be about any day: after one, the next pass over the whole store comes after as
+many seconds as the last one took.
 """
-MOST_BODY = 1 << 20
-"""Bytes of a notification that are read, and forgotten: the listing is the truth."""
-MOST_REFUSED = 64 << 20
-"""Bytes of a refused body that are read: who is cut off while it still sends hears of a broken connection, not of the reason."""
-CHUNK = 1 << 16
+MAX_BODY_BYTES = 1 << 20
+"""Of a notification; its content is not used, since the listing decides."""
+MAX_REFUSED_BYTES = 64 << 20
+"""Of a refused body that is read; a client that is cut off while it sends would not see the
+reason."""
+CHUNK_BYTES = 1 << 16
 
 
 class Pulse:
-    """What the loop tells the server, and the server the loop."""
+    """What the loop and the HTTP server tell each other."""
 
     def __init__(self, stall_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.wake = threading.Event()
         self.unready = "the store was not probed yet"
-        """Why nothing may rely on the service yet; empty: it may."""
+        """Why the service is not ready; empty: it is."""
         self._stall_s, self._clock = stall_s, clock
         self._beat = clock()
 
     def beat(self) -> None:
-        """Begin a pass."""
+        """Note that the loop is alive."""
         self._beat = self._clock()
 
     @property
     def dead(self) -> str:
-        """Why the service ought to be started anew; empty: it lives."""
+        """Why the service must be restarted; empty: it is alive."""
         age = self._clock() - self._beat
         return f"no pass began for {age:.0f} s" if age > self._stall_s else ""
 
 
 def serve(options: ServiceOptions, log: Logger) -> NoReturn:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     pulse, metrics = Pulse(options.stall_s + options.interval_s), Metrics()
     server = listen(options.host, options.port, pulse, metrics)
     log.info("listening at http://%s:%d", options.host, server.server_port)
-    loop = Loop(options, log, pulse, metrics)
     try:
-        loop.forever()
+        Loop(options, log, pulse, metrics).run_forever()
     finally:
         server.shutdown()
         server.server_close()
@@ -76,53 +71,49 @@ class Loop:
     def __init__(
         self, options: ServiceOptions, log: Logger, pulse: Pulse, metrics: Metrics
     ) -> None:
-        self._pulse, self._metrics, self._log = pulse, metrics, log
+        self._pulse, self._metrics = pulse, metrics
         self._interval_s, self._timeout_s = options.interval_s, options.timeout_s
         self._watcher = Watcher(options, log, beat=pulse.beat)
-        self._probed = False
-        self._full_ended = -math.inf
-        self._full_s = 0.0
-        self._told = False
-        """Whether a notification came since the last look at the whole store."""
+        self._is_probed = False
+        self._full_ended_s, self._full_took_s = -math.inf, 0.0
+        """Of the last pass over the whole store: its end by the monotonic clock, its duration."""
+        self._is_notified = False
+        """Whether a notification came since the last pass over the whole store."""
 
-    def forever(self) -> NoReturn:
-        """Look, wait for the interval or a notification, look again."""
+    def run_forever(self) -> NoReturn:
+        """Run a pass, wait for the interval or a notification, and so on."""
         while True:
             self._pulse.beat()
             start = time.monotonic()
-            good = self._watcher.bear(self._look)
-            self._metrics.passed(good=good, seconds=time.monotonic() - start, watcher=self._watcher)
-            self._pulse.unready = (
-                "" if good else "the store does not answer; the log has the reason"
-            )
-            self._rest(start)
+            good = self._watcher.try_or_log(self._run_pass)
+            seconds = time.monotonic() - start
+            self._metrics.count_pass(good=good, seconds=seconds, watcher=self._watcher)
+            problem = "the store does not answer; the log has the reason"
+            self._pulse.unready = "" if good else problem
+            self._is_notified |= self._pulse.wake.wait(self._interval_s)
+            # Cleared before the pause: a notification within it counts for the pass after the next
+            # one, too.
+            self._pulse.wake.clear()
+            soonest = start + min(MIN_PAUSE_S, self._interval_s)
+            if self._is_notified:
+                soonest = max(soonest, self._full_ended_s + self._full_took_s)
+            time.sleep(max(0.0, soonest - time.monotonic()))
 
-    def _rest(self, start: float) -> None:
-        self._told |= self._pulse.wake.wait(self._interval_s)
-        # The event is cleared before the pause: a notification that comes within it counts for the pass after it, too.
-        self._pulse.wake.clear()
-        soonest = start + min(SOONEST_S, self._interval_s)
-        if self._told:
-            soonest = max(soonest, self._full_ended + self._full_s)
-        time.sleep(max(0.0, soonest - time.monotonic()))
-
-    def _look(self) -> None:
-        if not self._probed:
+    def _run_pass(self) -> None:
+        if not self._is_probed:
             self._watcher.store.check()
             probe(self._watcher.store)
-            self._probed = True
+            self._is_probed = True
         start, now = time.monotonic(), datetime.now(UTC)
-        if not self._told and start - self._full_ended < self._full_s * FULL_SHARE:
-            self._watcher.once(now, _recent(now))
+        is_recent = start - self._full_ended_s < self._full_took_s * FULL_PASS_SPACING
+        if is_recent and not self._is_notified:
+            yesterday = (now - timedelta(days=1)).date()
+            self._watcher.run_pass(now, frozenset({now.date(), yesterday}))
             return
-        self._metrics.planned(self._watcher.once(now), now, self._timeout_s)
-        self._told = False
-        self._full_ended = time.monotonic()
-        self._full_s = self._full_ended - start
-
-
-def _recent(now: datetime) -> frozenset[date]:
-    return frozenset({now.date(), (now - timedelta(days=1)).date()})
+        self._metrics.show_plan(self._watcher.run_pass(now), now, self._timeout_s)
+        self._is_notified = False
+        self._full_ended_s = time.monotonic()
+        self._full_took_s = self._full_ended_s - start
 
 
 class Server(ThreadingHTTPServer):
@@ -137,49 +128,42 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The four places."""
+    """The four paths."""
 
     timeout = 10
     server: Server
 
     def do_GET(self) -> None:
-        """Say how it is."""
+        """Answer health checks and Prometheus."""
         pulse = self.server.pulse
         if self.path == "/metrics":
-            self._answer(HTTPStatus.OK, *self.server.metrics.page())
-        elif self.path == "/healthz":
-            self._state(pulse.dead)
-        elif self.path == "/readyz":
-            self._state(pulse.dead or pulse.unready)
+            self._answer(HTTPStatus.OK, *self.server.metrics.render())
+        elif self.path in {"/healthz", "/readyz"}:
+            problem = pulse.dead or (pulse.unready if self.path == "/readyz" else "")
+            code = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
+            self._answer(code, f"{problem or 'ok'}\n".encode())
         else:
-            self._answer(
-                HTTPStatus.NOT_FOUND, b"there are /healthz, /readyz, /metrics and POST /notify\n"
-            )
+            text = b"there are /healthz, /readyz, /metrics and POST /notify\n"
+            self._answer(HTTPStatus.NOT_FOUND, text)
 
     def do_POST(self) -> None:
-        """Be told of new objects; which ones does not matter."""
-        said = self.headers.get("Content-Length", "0")
-        length = int(said) if said.isdigit() else 0
-        self._skip(min(length, MOST_REFUSED))
+        """Take a notification of new objects; its content is not used."""
+        header = self.headers.get("Content-Length", "0")
+        length = int(header) if header.isdigit() else 0
+        left = min(length, MAX_REFUSED_BYTES)
+        while left and (chunk := self.rfile.read(min(left, CHUNK_BYTES))):
+            left -= len(chunk)
         if self.path.partition("?")[0] != "/notify":
             self._answer(HTTPStatus.NOT_FOUND, b"there is POST /notify\n")
-        elif not said.isdigit() or length > MOST_BODY:
+        elif not header.isdigit() or length > MAX_BODY_BYTES:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"a notification is short\n")
         else:
-            self.server.metrics.notified()
+            self.server.metrics.count_notification()
             self.server.pulse.wake.set()
             self._answer(HTTPStatus.ACCEPTED, b"looking\n")
 
     def log_message(self, *_: object) -> None:
-        """Be silent about every probe."""
-
-    def _skip(self, left: int) -> None:
-        while left and (chunk := self.rfile.read(min(left, CHUNK))):
-            left -= len(chunk)
-
-    def _state(self, wrong: str) -> None:
-        code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
-        self._answer(code, f"{wrong or 'ok'}\n".encode())
+        """Do not log requests: health checks come every few seconds."""
 
     def _answer(
         self, code: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8"
@@ -192,18 +176,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def listen(host: str, port: int, pulse: Pulse, metrics: Metrics) -> Server:
-    """Answer to HTTP from now on.
-
-    Raises
-    ------
-    UsageError
-        If the port is taken or not ours to take.
-    """
+    """Start the HTTP server; UsageError if it cannot listen at the address."""
     try:
         return Server(host, port, pulse, metrics)
     except OSError as error:
-        raise UsageError(
-            f"{host}:{port}",
-            f"expected an address to listen at, found {error!s}.",
-            "Choose another --host or --port.",
-        ) from error
+        problem = f"The service cannot listen at this address: {error}."
+        raise UsageError(f"{host}:{port}", problem, "Choose another --host or --port.") from error

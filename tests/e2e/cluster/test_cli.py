@@ -21,7 +21,7 @@ from cluster.images import version
 from cluster.kube import environment, wait_until
 from cluster.site import Site
 from commands import here
-from contimg_workflows.argo_server import ArgoService
+from contimg_runs.argo import ArgoServer
 from contimg_workflows.cli.logs import main as logs
 from contimg_workflows.cli.reprocess import main as reprocess
 from contimg_workflows.cli.status import main as status
@@ -93,7 +93,7 @@ def test_a_stage_by_its_template_with_a_log_that_is_followed(site: Site) -> None
     # It ended because the workflow had.
     assert '"stage": "watch"' in said.stdout
     assert all(line.startswith("main | ") for line in said.stdout.splitlines())
-    state = ArgoService(site.argo.url, site.namespace, None).state(name)
+    state = ArgoServer(site.argo.url, site.namespace, None).state(name)
     assert state.status in GOOD
     # Afterwards it is what Argo kept; two streams may be woven in another way.
     kept = contimg(site, "logs", name, "main").stdout.splitlines()
@@ -194,8 +194,8 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
             ["submit", "watch", "--namespace", "nowhere"],
             "Correct the name or --namespace, or install the chart there.",
         ),
-        (["status", "nothing"], "expected a run nothing, found "),
-        (["logs", "nothing"], "expected a run nothing, found "),
+        (["status", "nothing"], "There is no run nothing"),
+        (["logs", "nothing"], "There is no run nothing"),
     ],
 )
 def test_a_wrong_request_is_explained_and_not_sent(

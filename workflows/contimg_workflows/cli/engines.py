@@ -61,7 +61,17 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
 
         runs = runs_folder(prog, options.store, options.runs)
         return LocalService(runs, env, options.jobs)
-    from contimg_workflows.argo_server import ArgoService
+    from contimg_runs.argo import ArgoServer
+    from contimg_workflows.argo import Parameter
+
+    class ArgoService(ArgoServer):
+        def parameters(self, template: str) -> tuple[Parameter, ...]:
+            return tuple(
+                Parameter(
+                    name=one.name, value=one.default, description=one.description, enum=one.choices
+                )
+                for one in self.form(template).values()
+            )
 
     namespace = options.namespace or env.get("ARGO_NAMESPACE") or NAMESPACE
     token = options.token or env.get("ARGO_TOKEN") or None

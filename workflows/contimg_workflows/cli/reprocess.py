@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from contimg.records.groups import GROUPS, list_records
-from contimg.records.runs import Blame, blame_of
+from contimg.records.groups import GROUPS, recorded
+from contimg.records.runs import FailureCause, failure_cause
 from contimg.runtime.contract import command
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
+from contimg_runs.argo import EngineError
 from contimg_workflows.cli.engines import EngineOptions, engine_of, service_of
 from contimg_workflows.cli.submit import MOVING, code_of, given_store, start, submitted
 from contimg_workflows.cli.words import Settings, flagged, joined
-from contimg_workflows.service import EngineError, patiently
+from contimg_workflows.service import patiently
 from contimg_workflows.state import GOOD, Status, TaskState
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _known(store: str | None, group: str) -> None:
             "expected --store, found none.",
             "Name the store that the group lies in.",
         )
-    if not any(list_records(open_store(store), f"{group}-a")):
+    if not any(recorded(open_store(store), f"{group}-a")):
         found = _ids(store) or "none"
         raise UsageError(
             f"{store}/{GROUPS}",
@@ -102,7 +103,7 @@ def _known(store: str | None, group: str) -> None:
 
 def _ids(store: str) -> str:
     """Return the ids that a store has records of, as many as a line holds."""
-    ids = sorted({one.group for one in list_records(open_store(store))})
+    ids = sorted({one.group for one in recorded(open_store(store))})
     return ", ".join(ids[:FEW]) + (f" and {len(ids) - FEW} more" if len(ids) > FEW else "")
 
 
@@ -124,7 +125,11 @@ def _attempt(service: Service, name: str) -> int | None:
             return int(begin.outputs["attempt"])
         if begin.status is Status.FAILED or state.status not in MOVING:
             code = begin.tries[-1].exit if begin.tries else None
-            kind = UsageError if blame_of(code) is not Blame.WORLD else EngineError
+            kind = (
+                UsageError
+                if failure_cause(code) is not FailureCause.INFRASTRUCTURE
+                else EngineError
+            )
             why = begin.reason or state.reason or f"that the workflow is {state.status.value}"
             raise kind(
                 f"{service.place}: {name}",

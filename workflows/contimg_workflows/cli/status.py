@@ -9,10 +9,10 @@ from pydantic import Field
 
 from contimg.runtime.contract import command
 from contimg.runtime.errors import ContimgError
+from contimg_runs.argo import no_such_run
 from contimg_workflows.cli.engines import EngineOptions, service_of
 from contimg_workflows.cli.words import flagged
 from contimg_workflows.display import stdout, summary, tasks
-from contimg_workflows.service import no_such_run
 from contimg_workflows.state import Status
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Thousands of histories in which everything goes wrong, and what must be true of each: one success an attempt, nothing lost."""
+"""Random histories of failures: in each, one success per attempt, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,53 +12,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contimg.records.runs import Blame, Phase
+from contimg.records.runs import FailureCause, Phase
 from contimg.records.schemas.runs import GROUPS, GroupState
 from contimg.records.tables import Schema
 from contimg_runs import sweep
 from contimg_runs.attempt_store import table_key
-from contimg_runs.decide import Rules
-from watched_world import CADENCE, ENOUGH, GRACE_S, T0, Group, World
+from contimg_runs.decide import SweepRules
+from watched_world import CADENCE, GRACE_S, MANY_RETRIES, T0, Group, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WORLD_CODES = (0, 20, 21, 22, 25, 137, 143, 64, -1)
-STEPS = (
-    "land",
-    "land",
-    "land",
-    "again",
-    "look",
-    "look",
-    "deliver",
-    "deliver",
-    "twice",
-    "lose",
-    "work",
-    "work",
-    "work",
-    "fail",
-    "die",
-    "vanish",
-    "sweep",
-    "sweep",
-    "wait",
-    "long",
-    "down",
-    "up",
-    "restart",
-    "crash",
-    "crash",
-    "between",
-    "between",
-    "echo",
-    "start",
+INFRASTRUCTURE_CODES = (0, 20, 21, 22, 25, 137, 143, 64, -1)
+STEPS = tuple(
+    """land land land again look look deliver deliver twice lose work work work fail die vanish
+    sweep sweep wait long down up restart crash crash between between echo start""".split()  # noqa: SIM905
 )
 MISHAPS = {"fail", "die", "vanish", "crash", "between"}
-"""Without these every workflow runs to its end at the first go, whatever becomes of events and subbands."""
+"""Without these every workflow succeeds at its first try."""
 Step = tuple[str, int, int]
-# Each with its two digits as one choice: three choices a step took as long as the world itself.
+# A step and its two digits are one choice: three choices take as long as the world itself.
 EVERY: list[Step] = [(name, a, b) for name in STEPS for a in range(10) for b in range(10)]
 ANY, HARMLESS = (
     st.sampled_from(EVERY),
@@ -68,7 +41,7 @@ ANY, HARMLESS = (
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Step]:
-    """Up to sixty steps; by their number first, since hypothesis' lists come out with five in the mean."""
+    """Up to sixty steps; the number is drawn first, since lists of hypothesis are short."""
     step = ANY if draw(st.integers(0, 4)) else HARMLESS
     return [draw(step) for _ in range(draw(st.integers(0, 60)))]
 
@@ -106,14 +79,14 @@ def actions(world: World, a: int, b: int) -> dict[str, Callable[[], None]]:
         "land": lambda: [world.land(number) for _ in range(1 + 4 * (b % 5))] and None,
         "again": partial(world.land, number, again=True),
         "look": world.look,
-        "look too": lambda: world.new_watcher().once(world.now) and None,
+        "look too": lambda: world.new_watcher().run_pass(world.now) and None,
         "deliver": partial(world.deliver, a),
         "twice": partial(world.deliver, a, keep=True),
         "echo": partial(world.redeliver, a),
         "start": world.start,
         "lose": partial(world.lose, a),
         "work": partial(world.work, a),
-        "fail": partial(world.work, a, WORLD_CODES[b % len(WORLD_CODES)]),
+        "fail": partial(world.work, a, INFRASTRUCTURE_CODES[b % len(INFRASTRUCTURE_CODES)]),
         "die": partial(world.work, a, 137),
         "vanish": partial(world.vanish, a),
         "sweep": world.sweep,
@@ -133,7 +106,7 @@ def assert_at_most_one_success(world: World) -> None:
     assert all(len(uids) == 1 for uids in world.successes.values()), world.successes
 
 
-def assert_all_is_well(world: World) -> None:
+def assert_final_state(world: World) -> None:
     """What must be true in the end, whatever happened."""
     assert_at_most_one_success(world)
     for number, group in enumerate(world.groups):
@@ -145,11 +118,11 @@ def assert_all_is_well(world: World) -> None:
             if outcome.phase is Phase.SUCCEEDED:
                 assert world.successes[record.name] == [outcome.uid]
             if record.name in world.successes:
-                # Lost: somebody deleted the workflow after its work and before the word of it.
+                # Lost: the workflow was deleted after its work and before its record.
                 assert outcome.phase in {Phase.SUCCEEDED, Phase.LOST}
         for (_, before), (record, _) in pairwise(attempts):
             assert before is not None
-            assert not record.retries or before.may_be_tried_again, "begun anew without need"
+            assert not record.retries or before.may_be_tried_again, "restarted without need"
         record, outcome = attempts[-1]
         assert world.written.get(record.id, record.name) == record.name, (
             "rows of an older attempt replaced later ones"
@@ -157,14 +130,14 @@ def assert_all_is_well(world: World) -> None:
         assert outcome is not None
         assert {one.index for one in record.subbands} == group.landed, "a subband is in no run"
         assert outcome.phase is (Phase.FAILED if group.bad else Phase.SUCCEEDED)
-        assert outcome.blame is (Blame.DATA if group.bad else Blame.NOTHING)
+        assert outcome.blame is (FailureCause.DATA if group.bad else FailureCause.NONE)
         assert row(world, record.id)["state"] == (
             GroupState.FAILED if group.bad else GroupState.COMPLETED
         )
 
 
-def assert_nothing_was_done_in_vain(world: World) -> None:
-    """Where only events and subbands went astray, no attempt had to be begun anew."""
+def assert_no_attempt_was_repeated(world: World) -> None:
+    """Where only events and subbands were lost or late, no attempt was restarted."""
     for number in range(len(world.groups)):
         for record, outcome in world.attempts(number):
             assert outcome is not None
@@ -178,14 +151,14 @@ def row(world: World, group: str) -> dict[str, object]:
 
 
 def live(groups: list[Group], history: list[Step], grace_s: float) -> None:
-    world = World(groups, Rules(grace_s, ENOUGH))
+    world = World(groups, SweepRules(grace_s=grace_s, retries=MANY_RETRIES))
     for step in history:
         take(world, step)
         assert_at_most_one_success(world)
     world.settle()
-    assert_all_is_well(world)
+    assert_final_state(world)
     if not MISHAPS & {what for what, _, _ in history}:
-        assert_nothing_was_done_in_vain(world)
+        assert_no_attempt_was_repeated(world)
 
 
 class OneByOne:
@@ -203,7 +176,7 @@ class OneByOne:
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write rows as JSON and start no threads: two thirds of the time would go into these, as it does in the few below."""
+    """Write rows as JSON and start no threads, which take two thirds of the time."""
     monkeypatch.setattr(sweep, "ThreadPoolExecutor", OneByOne)
     monkeypatch.setattr(Schema, "rows", lambda _self, rows: rows)
     monkeypatch.setattr(Schema, "to_bytes", lambda _self, rows: json.dumps(rows).encode())
@@ -215,7 +188,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("cheap")
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
-def test_whatever_happens_each_attempt_succeeds_once_and_nothing_is_lost(
+def test_history_ends_with_one_success_per_attempt_and_nothing_lost(
     groups: list[Group], history: list[Step], grace_s: float
 ) -> None:
     live(groups, history, grace_s)
@@ -223,7 +196,7 @@ def test_whatever_happens_each_attempt_succeeds_once_and_nothing_is_lost(
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
-def test_the_same_with_the_tables_as_they_are(
+def test_history_with_real_tables_ends_the_same(
     groups: list[Group], history: list[Step], grace_s: float
 ) -> None:
     live(groups, history, grace_s)

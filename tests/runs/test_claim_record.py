@@ -19,9 +19,9 @@ from contimg.records.schemas.runs import GROUPS, STAGE_RUNS
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import QA, Manifest, Usage
 from contimg.runtime.store import open_store
-from contimg_runs.attempt_store import Ledger, table_key
-from contimg_runs.cluster import find_cluster
-from listener import Listener, serve_workflows, workflow
+from contimg_runs.argo import find_kubernetes_api
+from contimg_runs.attempt_store import AttemptStore, table_key
+from listener import WORKFLOWS, Listener, serve_workflows, workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,13 +38,18 @@ T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 @pytest.fixture(params=["directory", "moto"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A store with one complete group."""
-    root = (
-        str(tmp_path / "store")
-        if request.param == "directory"
-        else request.getfixturevalue("moto_root")
-    )
-    opened = open_store(root)
+    on_disk = request.param == "directory"
+    opened = open_store(str(tmp_path / "s") if on_disk else request.getfixturevalue("moto_root"))
     add(opened)
+    return opened
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Store:
+    """A directory with one complete group that a workflow has claimed."""
+    opened = open_store(str(tmp_path / "disk"))
+    add(opened)
+    claim(opened, "u1")
     return opened
 
 
@@ -59,22 +64,12 @@ def add(store: Store, attempt: int = 1, missing: tuple[int, ...] = ()) -> None:
     record = GroupRecord(
         id=ID, attempt=attempt, t0=T0, duration_s=296.3, dec_deg=33.0, subbands=(), missing=missing
     )
-    assert Ledger(store).add(record)
+    assert AttemptStore(store).write(record)
 
 
 def claim(store: Store, uid: str, run: str = RUN, **more: Any) -> dict[str, Any]:
-    return contimg(
-        "claim",
-        "--store",
-        store.root,
-        "--run",
-        run,
-        "--uid",
-        uid,
-        "--workflow",
-        f"contimg-{run}",
-        **more,
-    )
+    own = ("--run", run, "--uid", uid, "--workflow", f"contimg-{run}")
+    return contimg("claim", "--store", store.root, *own, **more)
 
 
 def record(
@@ -100,10 +95,10 @@ def stage_rows(store: Store, run: str = RUN, day: str = ID) -> list[dict[str, An
 # claim
 
 
-def test_the_first_workflow_has_it_and_any_other_is_told_so(store: Store, tmp_path: Path) -> None:
-    assert claim(store, "u1", outputs=tmp_path / "o1")["claimed"] is True
+def test_claim_is_given_to_first_workflow_only(store: Store, tmp_path: Path) -> None:
+    first = claim(store, "u1", outputs=tmp_path / "o1")
+    assert (first["claimed"], first["group"]) == (True, f"{store.root}/groups/{RUN}.json")
     assert (tmp_path / "o1/claimed").read_text() == "true"
-    assert (tmp_path / "o1/group").read_text() == f"{store.root}/groups/{RUN}.json"
     other = claim(store, "u2", outputs=tmp_path / "o2")
     assert (other["claimed"], other["reason"]) == (False, f"already done by {WF} (u1)")
     assert (tmp_path / "o2/claimed").read_text() == "false"
@@ -117,7 +112,7 @@ def test_the_first_workflow_has_it_and_any_other_is_told_so(store: Store, tmp_pa
     )
 
 
-def test_of_many_at_the_same_time_one_has_it(tmp_path: Path) -> None:
+def test_claim_of_many_processes_at_once_is_given_to_one(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     add(store)
     argv = [str(CONTIMG), "claim", "--store", store.root, "--run", RUN, "--workflow", WF, "--uid"]
@@ -129,49 +124,41 @@ def test_of_many_at_the_same_time_one_has_it(tmp_path: Path) -> None:
     assert sorted(said) == [False, False, False, True]
 
 
-def test_after_its_outcome_nobody_has_it_any_more(store: Store) -> None:
+def test_claim_after_outcome_is_refused(store: Store) -> None:
     claim(store, "u1")
     record(store, "u1")
     assert claim(store, "u1")["reason"] == "already recorded as succeeded"
 
 
-def test_an_attempt_that_a_later_one_replaced_is_not_begun(store: Store) -> None:
+def test_claim_of_replaced_attempt_is_refused(store: Store) -> None:
     add(store, attempt=2)
     assert claim(store, "u1")["reason"] == "attempt 2 has replaced it"
     assert claim(store, "u1", run=f"{ID}-a2")["claimed"] is True
 
 
-def test_a_group_that_is_not_there(store: Store) -> None:
+def test_claim_of_unknown_attempt_names_those_that_exist(store: Store) -> None:
     said = claim(store, "u", run="20260101t000000-a1", code=Exit.USAGE)["message"]
     assert (
-        "groups/20260101t000000-a1.json: expected the record of an attempt, found no attempt at that group"
+        "groups/20260101t000000-a1.json: There is no record of this attempt; the group has no"
         in said
     )
     said = claim(store, "u", run=f"{ID}-a7", code=Exit.USAGE)["message"]
-    assert f"groups/{ID}-a7.json: expected the record of an attempt, found attempts 1" in said
+    assert (
+        f"groups/{ID}-a7.json: There is no record of this attempt; the group has attempts 1" in said
+    )
 
 
 @pytest.mark.parametrize("run", ["", "x", ID, f"{ID}-a0", f"../{RUN}"])
-def test_what_is_no_attempt_is_refused(tmp_path: Path, run: str) -> None:
-    said = contimg(
-        "claim",
-        "--store",
-        str(tmp_path),
-        "--run",
-        run,
-        "--uid",
-        "u",
-        "--workflow",
-        "w",
-        code=Exit.USAGE,
-    )
+def test_claim_refuses_what_is_not_an_attempt(tmp_path: Path, run: str) -> None:
+    own = ("--run", run, "--uid", "u", "--workflow", "w")
+    said = contimg("claim", "--store", str(tmp_path), *own, code=Exit.USAGE)
     assert "--run" in said["message"]
 
 
 # record, without a cluster
 
 
-def test_a_success_is_recorded_once(store: Store, tmp_path: Path) -> None:
+def test_record_of_success_is_written_once(store: Store, tmp_path: Path) -> None:
     claim(store, "u1")
     assert record(store, "u1", outputs=tmp_path / "o")["outcome"] == "succeeded"
     assert (tmp_path / "o/outcome").read_text() == "succeeded"
@@ -181,7 +168,7 @@ def test_a_success_is_recorded_once(store: Store, tmp_path: Path) -> None:
     assert store.read(outcome_key(RUN)) == before
 
 
-def test_only_the_owner_records(store: Store, tmp_path: Path) -> None:
+def test_record_by_workflow_without_claim_is_ignored(store: Store, tmp_path: Path) -> None:
     said = record(store, "u1", outputs=tmp_path / "o")
     assert (said["outcome"], said["reason"]) == ("none", "it was never claimed")
     claim(store, "u1")
@@ -189,42 +176,30 @@ def test_only_the_owner_records(store: Store, tmp_path: Path) -> None:
     assert not store.exists(outcome_key(RUN))
 
 
-def test_a_failure_keeps_its_code_and_reason(store: Store) -> None:
+def test_record_of_failure_keeps_code_and_reason(store: Store) -> None:
     claim(store, "u1")
-    failures = [
-        {
-            "displayName": "convert",
-            "message": "Error (exit code 12): sb03.hdf5: expected",
-            "templateName": "convert",
-        }
-    ]
+    message = "Error (exit code 12): sb03.hdf5: expected"
+    failures = [{"displayName": "convert", "message": message, "templateName": "convert"}]
     record(store, "u1", "--failures", json.dumps(json.dumps(failures)), status="Failed")
+    reason = "convert: sb03.hdf5: expected"
     kept = json.loads(store.read(outcome_key(RUN)))
-    assert (kept["phase"], kept["blame"], kept["exit"], kept["reason"]) == (
-        "failed",
-        "data",
-        12,
-        "convert: sb03.hdf5: expected",
-    )
+    assert (kept["phase"], kept["blame"], kept["exit"]) == ("failed", "data", 12)
     row = group_row(store)
-    assert (row["state"], row["exit"], row["reason"]) == (
-        "failed",
-        12,
-        "convert: sb03.hdf5: expected",
-    )
+    assert (row["state"], row["exit"]) == ("failed", 12)
+    assert kept["reason"] == row["reason"] == reason
     assert [(one["task"], one["state"], one["exit"]) for one in stage_rows(store)] == [
         ("convert", "failed", 12)
     ]
 
 
-def test_a_workflow_that_claimed_by_itself_is_found_by_its_uid(store: Store) -> None:
+def test_record_finds_attempt_of_workflow_by_uid(store: Store) -> None:
     add(store, attempt=2)
     claim(store, "mine", run=f"{ID}-a2")
     assert record(store, "mine", "--group", ID, run="")["run"] == f"{ID}-a2"
     assert store.exists(outcome_key(f"{ID}-a2"))
 
 
-def test_a_workflow_that_is_no_attempt_leaves_its_stages_only(store: Store) -> None:
+def test_record_of_other_workflow_writes_stages_only(store: Store) -> None:
     said = record(store, "u9", "--pipeline", "epoch", "--group", ID, run="")
     assert (said["run"], said["outcome"]) == (WF, "succeeded")
     today = f"{datetime.now(UTC):%Y%m%d}"
@@ -232,7 +207,7 @@ def test_a_workflow_that_is_no_attempt_leaves_its_stages_only(store: Store) -> N
     assert not list(store.entries("runs/"))
 
 
-def test_a_record_that_was_cut_off_is_completed(store: Store) -> None:
+def test_record_again_completes_rows(store: Store) -> None:
     claim(store, "u1")
     record(store, "u1")
     store.delete(table_key("stage_runs", ID, RUN))
@@ -242,24 +217,17 @@ def test_a_record_that_was_cut_off_is_completed(store: Store) -> None:
     assert stage_rows(store) == []
 
 
-def test_a_run_that_is_not_there(store: Store) -> None:
+def test_record_of_unknown_attempt_is_refused(store: Store) -> None:
     said = record(store, "u", run=f"{ID}-a4", code=Exit.USAGE)
-    assert "expected the record of an attempt, found attempts 1" in said["message"]
+    assert "There is no record of this attempt; the group has attempts 1" in said["message"]
 
 
 @pytest.mark.parametrize("command", ["claim", "record"])
-def test_bad_places(
+def test_unusable_stores_are_named(
     command: str, tmp_path: Path, moto_root: str, s3_environment: pytest.MonkeyPatch
 ) -> None:
-    own = [
-        "--run",
-        RUN,
-        "--uid",
-        "u",
-        "--workflow",
-        "w",
-        *(["--status", "Succeeded"] if command == "record" else []),
-    ]
+    own = ["--run", RUN, "--uid", "u", "--workflow", "w"]
+    own += ["--status", "Succeeded"] if command == "record" else []
     assert moto_root
     gone = contimg(command, "--store", str(tmp_path / "gone"), *own, code=Exit.USAGE)["message"]
     assert "gone: The directory of the store is missing" in gone
@@ -272,7 +240,7 @@ def test_bad_places(
     assert "Could not connect" in down
 
 
-def test_wrong_credentials(rclone_root: str, s3_environment: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_named(rclone_root: str, s3_environment: pytest.MonkeyPatch) -> None:
     s3_environment.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     own = ["--run", RUN, "--uid", "u", "--workflow", "w"]
@@ -280,12 +248,12 @@ def test_wrong_credentials(rclone_root: str, s3_environment: pytest.MonkeyPatch)
     assert "S3 refused access" in said
 
 
-def test_a_claim_of_another_version_is_named(tmp_path: Path) -> None:
+def test_claim_of_other_version_is_named(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     add(store)
     store.put(claim_key(RUN), b'{"schema_version": 2}')
     said = claim(store, "u", code=Exit.BAD_INPUT)["message"]
-    assert f"runs/{RUN}/claim.json: expected a Claim of this version" in said
+    assert f"runs/{RUN}/claim.json: This is not a Claim of this version" in said
 
 
 # record, with the Kubernetes API
@@ -326,19 +294,14 @@ def pod(name: str, minute: int, uri: str = "", **more: Any) -> dict[str, Any]:
     return {**own, **times, "templateRef": {"name": f"contimg-{name}", "template": "main"}, **more}
 
 
-def test_time_and_memory_come_from_the_manifests(store: Store, listener: Listener) -> None:
+def test_record_takes_time_and_memory_from_manifests(store: Store, listener: Listener) -> None:
     claim(store, "u1")
     start = datetime(2026, 1, 26, 1, 0, tzinfo=UTC)
     usage = Usage(wall_s=90.0, cpu_s=170.5, peak_memory_bytes=3 << 30)
     made = artifact(store, "convert", start + timedelta(seconds=100), usage)
     old = artifact(store, "flag", start - timedelta(days=3), usage)
-    failed = pod(
-        "image",
-        12,
-        phase="Failed",
-        message="Error (exit code 17): noise",
-        outputs={"exitCode": "17"},
-    )
+    message = "Error (exit code 17): noise"
+    failed = pod("image", 12, phase="Failed", message=message, outputs={"exitCode": "17"})
     nodes = {one["id"]: one for one in (pod("convert", 0, made), pod("flag", 6, old), failed)}
     serve_workflows(
         listener, workflow(WF, "u1", nodes=nodes, workflowTemplateRef={"name": "contimg-group"})
@@ -346,91 +309,63 @@ def test_time_and_memory_come_from_the_manifests(store: Store, listener: Listene
     api = ("--api", listener.url, "--namespace", "radio")
     assert record(store, "u1", *api, status="Failed")["reason"] == "process-image: noise"
     convert, flag, image = stage_rows(store)
-    assert (
-        convert["queue_s"],
-        convert["wall_s"],
-        convert["cpu_s"],
-        convert["peak_memory_bytes"],
-    ) == (10.0, 90.0, 170.5, 3 << 30)
-    assert (convert["pipeline"], convert["group"], convert["attempt"], convert["retries"]) == (
-        "group",
-        ID,
-        1,
-        0,
-    )
+    assert (convert["queue_s"], convert["wall_s"], convert["cpu_s"]) == (10.0, 90.0, 170.5)
+    assert convert["peak_memory_bytes"] == 3 << 30
+    assert (convert["pipeline"], convert["group"]) == ("group", ID)
+    assert (convert["attempt"], convert["retries"]) == (1, 0)
     assert (flag["cached"], flag["wall_s"], flag["cpu_s"]) == (True, None, None)
-    assert (image["state"], image["exit"], image["reason"], image["artifact"]) == (
-        "failed",
-        17,
-        "noise",
-        None,
-    )
+    assert (image["state"], image["exit"], image["reason"]) == ("failed", 17, "noise")
+    assert image["artifact"] is None
     assert convert["mjd_ended"] - convert["mjd_started"] == pytest.approx(180 / 86400, abs=1e-8)
     assert group_row(store)["exit"] == 17
 
 
 @pytest.mark.parametrize("answer", [403, 404, 500])
-def test_a_cluster_that_does_not_tell_costs_details_only(
-    tmp_path: Path, listener: Listener, answer: int
+def test_record_without_answer_of_cluster_lacks_details_only(
+    disk: Store, listener: Listener, answer: int
 ) -> None:
-    store = open_store(str(tmp_path))
-    add(store)
-    claim(store, "u1")
-    listener.pages[f"/apis/argoproj.io/v1alpha1/namespaces/radio/workflows/{WF}"] = (answer, {})
-    assert (
-        record(store, "u1", "--api", listener.url, "--namespace", "radio")["outcome"] == "succeeded"
-    )
+    listener.pages[f"{WORKFLOWS}/{WF}"] = (answer, {})
+    api = ("--api", listener.url, "--namespace", "radio")
+    assert record(disk, "u1", *api)["outcome"] == "succeeded"
 
 
-def test_a_workflow_of_the_same_name_is_not_taken_for_it(
-    tmp_path: Path, listener: Listener
-) -> None:
-    store = open_store(str(tmp_path))
-    add(store)
-    claim(store, "u1")
+def test_record_ignores_other_workflow_of_same_name(disk: Store, listener: Listener) -> None:
     serve_workflows(listener, workflow(WF, "u2", nodes={"convert": pod("convert", 0)}))
-    record(store, "u1", "--api", listener.url, "--namespace", "radio")
-    assert stage_rows(store) == []
+    record(disk, "u1", "--api", listener.url, "--namespace", "radio")
+    assert stage_rows(disk) == []
 
 
-def test_an_artifact_that_is_gone_or_without_usage_costs_details_only(
-    tmp_path: Path, listener: Listener
+def test_record_of_missing_artifact_or_usage_lacks_details_only(
+    disk: Store, listener: Listener
 ) -> None:
-    store = open_store(str(tmp_path))
-    add(store)
-    claim(store, "u1")
-    bare = artifact(store, "flag", datetime(2026, 1, 26, 2, tzinfo=UTC), None)
-    nodes = {
-        one["id"]: one for one in (pod("convert", 0, f"{store.root}/gone"), pod("flag", 6, bare))
-    }
-    serve_workflows(listener, workflow(WF, "u1", nodes=nodes))
-    record(store, "u1", "--api", listener.url, "--namespace", "radio")
-    assert [(row["wall_s"], row["cpu_s"]) for row in stage_rows(store)] == [
-        (None, None),
-        (40.0, None),
-    ]
+    bare = artifact(disk, "flag", datetime(2026, 1, 26, 2, tzinfo=UTC), None)
+    pods = (pod("convert", 0, f"{disk.root}/gone"), pod("flag", 6, bare))
+    serve_workflows(listener, workflow(WF, "u1", nodes={one["id"]: one for one in pods}))
+    record(disk, "u1", "--api", listener.url, "--namespace", "radio")
+    found = [(row["wall_s"], row["cpu_s"]) for row in stage_rows(disk)]
+    assert found == [(None, None), (40.0, None)]
 
 
 # Finding the API in a pod
 
 
-def test_a_pod_finds_its_cluster(tmp_path: Path) -> None:
+def test_pod_finds_kubernetes_api(tmp_path: Path) -> None:
     env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
-    assert find_cluster(env, None, None, tmp_path) is None, "no token is mounted"
+    assert find_kubernetes_api(env, None, None, tmp_path) is None, "no token is mounted"
     (tmp_path / "token").write_text("one\n")
     (tmp_path / "namespace").write_text("radio")
-    found = find_cluster(env, None, None, tmp_path)
+    found = find_kubernetes_api(env, None, None, tmp_path)
     assert found is not None
     assert (found.url, found.namespace) == ("https://10.0.0.1:6443", "radio")
-    six = find_cluster({"KUBERNETES_SERVICE_HOST": "fd00::1"}, None, "other", tmp_path)
+    six = find_kubernetes_api({"KUBERNETES_SERVICE_HOST": "fd00::1"}, None, "other", tmp_path)
     assert six is not None
     assert (six.url, six.namespace) == ("https://[fd00::1]:443", "other")
-    assert find_cluster({}, None, None, tmp_path) is None
+    assert find_kubernetes_api({}, None, None, tmp_path) is None
 
 
-def test_a_claim_is_the_first_writer_s(tmp_path: Path) -> None:
+def test_claim_of_second_writer_is_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     one = Claim(run=RUN, uid="u", workflow=WF, at=T0)
-    assert Ledger(store).take(one)
-    assert not Ledger(store).take(one.model_copy(update={"uid": "v"}))
-    assert Ledger(store).claim(RUN) == one
+    assert AttemptStore(store).write(one)
+    assert not AttemptStore(store).write(one.model_copy(update={"uid": "v"}))
+    assert AttemptStore(store).read(Claim, RUN) == one

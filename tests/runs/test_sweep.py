@@ -1,4 +1,4 @@
-"""The sweep: each of its decisions by name, races that are too rare for chance, and the command against real HTTP."""
+"""The sweep: each decision, races too rare for random histories, and the command over HTTP."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from called import contimg
-from contimg.records.runs import Phase, claim_key
+from contimg.records.runs import Claim, Phase, claim_key
 from contimg.records.schemas.runs import GROUPS, GroupState
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
-from contimg_runs.attempt_store import Ledger, table_key
-from contimg_runs.decide import Act, Case, Decision, Rules, decide
-from contimg_runs.sweep import posted_key
+from contimg_runs.attempt_store import AttemptStore, table_key
+from contimg_runs.decide import Action, AttemptCase, Decision, SweepRules, decide
+from contimg_runs.sweep import Sweeper, posted_key
 from listener import WORKFLOWS, Listener, serve_workflows, workflow
 from watched_world import GRACE_S, LOG, T0, TTL_S, Group, World
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ID = "20260125t222605"
+CLAIM = b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}'
 A1, A2, A3 = (f"{ID}-a{n}" for n in (1, 2, 3))
 
 
 def world(coming: int = 16, **rules: Any) -> World:
     """A world whose one group has landed, was recorded and posted."""
-    made = World([Group(T0, list(range(coming)))], Rules(**rules))
+    made = World([Group(T0, list(range(coming)))], SweepRules(**rules))
     for _ in range(coming):
         made.land(0)
     made.wait(0 if coming == 16 else 901)
@@ -49,7 +50,7 @@ def state(made: World) -> object:
 # Each decision by name
 
 
-def test_an_attempt_that_nobody_took_is_posted_again_less_and_less_often() -> None:
+def test_unclaimed_attempt_is_posted_again_with_doubling_waits() -> None:
     made = world()
     gaps, last = [], made.now
     for _ in range(60):
@@ -63,7 +64,7 @@ def test_an_attempt_that_nobody_took_is_posted_again_less_and_less_often() -> No
     assert made.store.read(posted_key(A1)) == b'{"times":4}'
 
 
-def test_a_lost_workflow_is_closed_and_the_next_attempt_begins() -> None:
+def test_lost_workflow_is_closed_and_next_attempt_begins() -> None:
     made = world()
     made.start()
     made.vanish(0)
@@ -78,7 +79,7 @@ def test_a_lost_workflow_is_closed_and_the_next_attempt_begins() -> None:
     assert [record.retries for record, _ in made.attempts(0)] == [0, 1]
 
 
-def test_a_living_workflow_is_left_alone_however_long_it_takes() -> None:
+def test_running_workflow_is_left_alone() -> None:
     made = world()
     made.start()
     for _ in range(5):
@@ -87,7 +88,7 @@ def test_a_living_workflow_is_left_alone_however_long_it_takes() -> None:
     assert (made.swept.left, made.swept.lost, phases(made)) == (1, [], [None])
 
 
-def test_a_workflow_that_waits_for_its_turn_is_not_posted_again() -> None:
+def test_waiting_workflow_is_not_posted_again() -> None:
     made = world()
     made.deliver(0)
     made.wait(86400)
@@ -95,7 +96,7 @@ def test_a_workflow_that_waits_for_its_turn_is_not_posted_again() -> None:
     assert (made.swept.posted, made.swept.left) == ([], 1)
 
 
-def test_an_outcome_that_the_exit_handler_could_not_write_is_written() -> None:
+def test_outcome_missed_by_exit_handler_is_written() -> None:
     made = world()
     made.start()
     made.work(0)
@@ -106,13 +107,13 @@ def test_an_outcome_that_the_exit_handler_could_not_write_is_written() -> None:
     assert state(made) == GroupState.COMPLETED
 
 
-def test_a_workflow_that_ended_before_its_claim_gives_way_to_the_next_attempt() -> None:
+def test_workflow_ended_before_claim_is_lost_and_next_attempt_begins() -> None:
     made = world()
     made.deliver(0)
     made.flows[0].step, made.flows[0].phase, made.flows[0].ended = "over", "Error", made.now
     made.sweep()
     assert (made.swept.lost, made.swept.restarted) == ([A1], [A2])
-    assert Ledger(made.store).claim(A1) is not None
+    assert AttemptStore(made.store).read(Claim, A1) is not None
     made.flows[0].step = "claim"  # were it to come back, it would be refused
     made.start()
     assert made.flows[0].step == "record"
@@ -121,7 +122,7 @@ def test_a_workflow_that_ended_before_its_claim_gives_way_to_the_next_attempt() 
 @pytest.mark.parametrize(
     ("code", "again"), [(12, False), (70, False), (20, True), (137, True), (22, True)]
 )
-def test_only_what_the_world_ended_is_begun_anew(code: int, *, again: bool) -> None:
+def test_only_infrastructure_failures_are_restarted(code: int, *, again: bool) -> None:
     made = world()
     made.start()
     made.work(0, code)
@@ -132,7 +133,7 @@ def test_only_what_the_world_ended_is_begun_anew(code: int, *, again: bool) -> N
     assert state(made) == (GroupState.RESUMING if again else GroupState.FAILED)
 
 
-def test_there_is_an_end_to_trying_again() -> None:
+def test_restarts_end_after_given_number() -> None:
     made = world(retries=2)
     for _ in range(4):
         made.start()
@@ -140,11 +141,11 @@ def test_there_is_an_end_to_trying_again() -> None:
         made.work(0)
         made.sweep()
     assert phases(made) == [Phase.FAILED] * 3
-    assert made.swept.given_up == {A3: "it was begun anew 2 times"}
+    assert made.swept.given_up == {A3: "it was started again 2 times"}
     assert state(made) == GroupState.FAILED
 
 
-def test_a_late_subband_does_not_inherit_the_tries_of_the_partial_group() -> None:
+def test_late_subband_resets_number_of_retries() -> None:
     made = world(coming=15, retries=1)
     made.start()
     made.work(0, 20)
@@ -153,52 +154,44 @@ def test_a_late_subband_does_not_inherit_the_tries_of_the_partial_group() -> Non
     made.groups[0].coming = [15]
     made.land(0)
     made.look()
-    assert [(record.retries, record.complete) for record, _ in made.attempts(0)] == [
-        (0, False),
-        (1, False),
-        (0, True),
-    ]
+    found = [(record.retries, record.complete) for record, _ in made.attempts(0)]
+    assert found == [(0, False), (1, False), (0, True)]
     made.settle()
     assert phases(made) == [Phase.FAILED, Phase.SUPERSEDED, Phase.SUCCEEDED]
 
 
-def test_what_a_person_began_again_after_a_success_is_left_to_the_person() -> None:
+def test_lost_reprocessing_after_success_is_not_restarted() -> None:
     made = world()
     made.settle()
-    ledger = Ledger(made.store)
+    attempts = AttemptStore(made.store)
     (record, outcome) = made.attempts(0)[0]
     assert outcome is not None
-    ledger.add(record.model_copy(update={"attempt": 2}))
-    from contimg.records.runs import Claim
-
-    ledger.take(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
+    attempts.write(record.model_copy(update={"attempt": 2}))
+    attempts.write(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
     made.wait(GRACE_S)
     made.sweep()
     assert (made.swept.lost, made.swept.restarted) == ([A2], [])
     assert made.swept.given_up == {A2: "an earlier attempt at the same subbands succeeded"}
 
 
-def test_a_claim_without_a_record_is_not_the_sweep_s_business() -> None:
+def test_claim_without_record_is_ignored() -> None:
     made = world()
     made.store.put(claim_key(A2), b"{}")
     made.settle()
     assert phases(made) == [Phase.SUCCEEDED]
 
 
-def test_days_limit_the_look() -> None:
+def test_days_limit_decisions() -> None:
     made = world()
     made.wait(86400 * 40)
-    from contimg_runs.sweep import Sweeper
-
-    sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
-    assert sweeper.decisions(made.now, days=30) == []
-    assert [one.act for _, one in sweeper.decisions(made.now, days=50)] == [Act.POST]
+    sweeper = Sweeper(made.store, made, made.post, SweepRules(), LOG)
+    assert sweeper.decide_all(made.now, days=30) == []
+    assert [one.action for _, one in sweeper.decide_all(made.now, days=50)] == [Action.POST]
 
 
-def test_a_bus_that_is_down_stops_the_posts_but_nothing_else() -> None:
-    made = World(
-        [Group(T0 + n * timedelta(seconds=400), list(range(16))) for n in range(3)], Rules()
-    )
+def test_failed_post_stops_posts_of_this_pass_only() -> None:
+    starts = [T0 + n * timedelta(seconds=400) for n in range(3)]
+    made = World([Group(t0, list(range(16))) for t0 in starts], SweepRules())
     for number in range(3):
         for _ in range(16):
             made.land(number)
@@ -206,17 +199,15 @@ def test_a_bus_that_is_down_stops_the_posts_but_nothing_else() -> None:
     made.bus.clear()
     made.bus_up = False
     made.wait(GRACE_S)
-    from contimg_runs.sweep import Sweeper
-
-    sweeper = Sweeper(made.store, made, made.post, Rules(), LOG)
-    done = sweeper.once(made.now)
+    sweeper = Sweeper(made.store, made, made.post, SweepRules(), LOG)
+    done = sweeper.run_pass(made.now)
     assert (done.posted, sweeper.failure is not None) == ([], True)
     made.bus_up = True
-    assert len(sweeper.once(made.now).posted) == 3
+    assert len(sweeper.run_pass(made.now).posted) == 3
     assert sweeper.failure is None
 
 
-def test_a_row_that_fell_behind_is_written_anew() -> None:
+def test_missing_row_is_written_again() -> None:
     made = world()
     made.settle()
     made.store.objects.pop(table_key("groups", ID, ID))
@@ -227,7 +218,7 @@ def test_a_row_that_fell_behind_is_written_anew() -> None:
 # Races that chance hardly finds
 
 
-def test_an_old_event_does_not_run_after_a_later_attempt() -> None:
+def test_old_event_after_later_attempt_runs_nothing() -> None:
     made = world(coming=15)
     made.groups[0].coming = [15]
     made.land(0)
@@ -241,7 +232,7 @@ def test_an_old_event_does_not_run_after_a_later_attempt() -> None:
     assert made.flows[-1].step == "record"
 
 
-def test_a_claim_in_the_middle_of_a_sweep_keeps_the_attempt() -> None:
+def test_claim_during_sweep_keeps_attempt() -> None:
     made = world(coming=15)
     made.groups[0].coming = [15]
     made.land(0)
@@ -250,18 +241,14 @@ def test_a_claim_in_the_middle_of_a_sweep_keeps_the_attempt() -> None:
     old = made.bus[0]
 
     def claim_now() -> None:
-        made.store.put(
-            claim_key(old.name),
-            b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}'
-            % old.name.encode(),
-        )
+        made.store.put(claim_key(old.name), CLAIM % old.name.encode())
 
     made.disturbed(made.sweep, 2, claim_now)
     assert made.swept.superseded == []
     assert phases(made)[0] is None
 
 
-def test_a_workflow_that_began_while_the_sweep_read_is_not_lost() -> None:
+def test_workflow_started_during_sweep_is_not_lost() -> None:
     made = world(grace_s=0)
     made.disturbed(made.sweep, 1, made.start)
     assert made.swept.lost == []
@@ -269,7 +256,7 @@ def test_a_workflow_that_began_while_the_sweep_read_is_not_lost() -> None:
     assert phases(made) == [Phase.SUCCEEDED]
 
 
-def test_an_outcome_in_the_middle_of_a_sweep_stands() -> None:
+def test_outcome_during_sweep_stands() -> None:
     made = world()
     made.start()
     made.work(0)
@@ -280,7 +267,7 @@ def test_an_outcome_in_the_middle_of_a_sweep_stands() -> None:
     assert phases(made) == [Phase.SUCCEEDED]
 
 
-def test_a_fresh_claim_is_left_alone_though_its_workflow_is_gone() -> None:
+def test_fresh_claim_without_workflow_is_left_alone() -> None:
     made = world()
     made.wait(GRACE_S)
     made.start()
@@ -293,7 +280,7 @@ def test_a_fresh_claim_is_left_alone_though_its_workflow_is_gone() -> None:
     assert made.swept.lost == [A1]
 
 
-def test_a_next_attempt_that_watch_was_first_to_record_is_watch_s_to_post() -> None:
+def test_next_attempt_recorded_by_watch_is_posted_by_watch() -> None:
     made = world(coming=15)
     made.start()
     made.work(0, 20)
@@ -311,21 +298,23 @@ def test_of_two_watchers_one_posts() -> None:
     made = World([Group(T0, list(range(16)))])
     for _ in range(16):
         made.land(0)
-    made.disturbed(made.look, 1, lambda: made.new_watcher().once(made.now))
+    made.disturbed(made.look, 1, lambda: made.new_watcher().run_pass(made.now))
     assert [record.name for record in made.said] == [A1]
 
 
-def test_a_row_that_another_wrote_meanwhile_is_not_replaced_by_an_older_one() -> None:
+def test_newer_row_is_not_replaced_by_older() -> None:
     made = world()
     made.start()
     flow = made.flows[0]
     made.work(0)
     # While the row "in progress" is on its way, the run ends and is recorded.
-    made.disturbed(lambda: Ledger(made.store).refresh(ID), 1, lambda: made.record(flow, 0))
+    made.disturbed(
+        lambda: AttemptStore(made.store).refresh_row(ID), 1, lambda: made.record(flow, 0)
+    )
     assert state(made) == GroupState.COMPLETED
 
 
-def test_an_event_that_comes_again_after_the_workflow_was_cleared_away_runs_nothing() -> None:
+def test_event_repeated_after_cleanup_runs_nothing() -> None:
     made = world()
     made.deliver(0, keep=True)
     for _ in range(3):
@@ -338,10 +327,10 @@ def test_an_event_that_comes_again_after_the_workflow_was_cleared_away_runs_noth
     assert list(made.successes.values()) == [["uid1"]]
 
 
-def test_deciding_is_pure() -> None:
-    case = Case(run=A1, recorded=T0, latest=True)
-    assert decide(case, (), T0, Rules()) == Decision(Act.LEAVE)
-    assert decide(case, (), T0 + timedelta(days=1), Rules()).act is Act.POST
+def test_decide_posts_after_grace() -> None:
+    case = AttemptCase(run=A1, recorded=T0, latest=True)
+    assert decide(case, (), T0, SweepRules()) == Decision(Action.LEAVE)
+    assert decide(case, (), T0 + timedelta(days=1), SweepRules()).action is Action.POST
 
 
 # The command
@@ -362,7 +351,7 @@ def sweep(root: str, listener: Listener, *words: str, code: int = 0) -> dict[str
 
 @pytest.fixture(params=["directory", "moto"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store with one record that nobody took."""
+    """A store with one record that no workflow claimed."""
     chosen = (
         str(tmp_path / "store")
         if request.param == "directory"
@@ -374,101 +363,83 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return chosen
 
 
-def test_a_lost_event_is_posted_again_and_a_living_workflow_is_left(
-    root: str, listener: Listener
-) -> None:
+def test_sweep_posts_lost_event_and_leaves_running_workflow(root: str, listener: Listener) -> None:
     serve_workflows(listener)
     assert sweep(root, listener)["posted"] == [A1]
     name = f"contimg-{A1}"
     assert listener.heard == [{"group": ID, "attempt": 1, "run": A1, "name": name, "store": root}]
-    assert listener.asked[0][1]["Accept"].startswith(
-        "application/json;as=PartialObjectMetadataList"
-    )
+    accept = listener.asked[0][1]["Accept"]
+    assert accept.startswith("application/json;as=PartialObjectMetadataList")
     serve_workflows(listener, workflow(name, "u"))
     assert sweep(root, listener)["posted"] == []
 
 
-def test_a_run_that_is_gone_starts_the_next_attempt(root: str, listener: Listener) -> None:
-    open_store(root).put(
-        claim_key(A1),
-        b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}' % A1.encode(),
-    )
+def test_sweep_starts_next_attempt_of_lost_run(root: str, listener: Listener) -> None:
+    open_store(root).put(claim_key(A1), CLAIM % A1.encode())
     serve_workflows(listener, workflow("w", "another"))
     said = sweep(root, listener, "--dry-run")
-    assert said["would"] == {A1: "lose"}
+    assert said["would"] == {A1: "mark lost"}
     assert listener.heard == []
     said = sweep(root, listener)
-    assert (said["lost"], said["restarted"], [one["run"] for one in listener.heard]) == (
-        [A1],
-        [A2],
-        [A2],
-    )
-    assert (
-        json.loads(open_store(root).read(f"runs/{A1}/outcome.json"))["reason"]
-        == "workflow w (u) is gone and left no outcome"
-    )
+    assert (said["lost"], said["restarted"]) == ([A1], [A2])
+    assert [one["run"] for one in listener.heard] == [A2]
+    outcome = json.loads(open_store(root).read(f"runs/{A1}/outcome.json"))
+    assert outcome["reason"] == "workflow w (u) is gone and left no outcome"
 
 
-def test_pages_of_workflows_are_followed(root: str, listener: Listener) -> None:
+def test_sweep_reads_all_pages_of_workflows(root: str, listener: Listener) -> None:
     meta = {"name": f"contimg-{A1}", "uid": "u"}
-    listener.pages[f"{WORKFLOWS}?limit=500"] = (
-        200,
-        {"items": [], "metadata": {"continue": "more"}},
-    )
-    listener.pages[f"{WORKFLOWS}?limit=500&continue=more"] = (
-        200,
-        {"items": [{"metadata": meta}], "metadata": {}},
-    )
+    first, url = {"items": [], "metadata": {"continue": "more"}}, f"{WORKFLOWS}?limit=500"
+    listener.pages[url] = (200, first)
+    second = {"items": [{"metadata": meta}], "metadata": {}}
+    listener.pages[f"{url}&continue=more"] = (200, second)
     assert sweep(root, listener)["left"] == 1
 
 
 # Bad input: one clear message each
 
 
-def test_an_event_source_that_is_down(tmp_path: Path, listener: Listener) -> None:
+def test_sweep_with_event_source_down_fails(tmp_path: Path, listener: Listener) -> None:
     made = world()
     for key, (data, _) in made.store.objects.items():
         open_store(str(tmp_path)).put(key, data)
     listener.code = 503
     said = sweep(str(tmp_path), listener, "--workflows", "none", code=Exit.STORE_UNREACHABLE)
-    assert "/group: expected the event to be taken, found HTTP 503" in said["message"]
+    assert "/group: The event was refused with HTTP 503" in said["message"]
     assert "EventSource" in said["message"]
 
 
 @pytest.mark.parametrize(
     ("answer", "code", "words"),
     [
-        (403, Exit.USAGE, "expected leave to read workflows, found HTTP 403"),
-        (401, Exit.USAGE, "expected leave to read workflows, found HTTP 401"),
-        (404, Exit.USAGE, "expected namespace radio with Argo Workflows"),
-        (500, Exit.STORE_UNREACHABLE, "expected an answer from the Kubernetes API, found HTTP 500"),
+        (403, Exit.USAGE, "The token lacks the permission: HTTP 403"),
+        (401, Exit.USAGE, "The Kubernetes API does not accept the token: HTTP 401"),
+        (404, Exit.USAGE, "Install Argo Workflows in the namespace"),
+        (500, Exit.STORE_UNREACHABLE, "The Kubernetes API did not do this: HTTP 500"),
     ],
 )
-def test_a_cluster_that_does_not_tell(
+def test_sweep_without_answer_of_cluster_says_why(
     tmp_path: Path, listener: Listener, answer: int, code: int, words: str
 ) -> None:
     listener.pages[f"{WORKFLOWS}?limit=500"] = (answer, {})
     assert words in sweep(str(tmp_path), listener, code=code)["message"]
 
 
-def test_no_cluster_at_all(tmp_path: Path) -> None:
+def test_sweep_without_cluster_says_what_to_give(tmp_path: Path) -> None:
     own = ["--store", str(tmp_path), "--post", "http://127.0.0.1:9/group"]
     assert "--workflows none" in contimg("sweep", *own, code=Exit.USAGE)["message"]
-    assert (
-        "--namespace"
-        in contimg("sweep", *own, "--api", "http://127.0.0.1:9", code=Exit.USAGE)["message"]
-    )
+    api = ("--api", "http://127.0.0.1:9")
+    assert "--namespace" in contimg("sweep", *own, *api, code=Exit.USAGE)["message"]
 
 
-def test_a_store_that_is_not_there(tmp_path: Path, listener: Listener) -> None:
+def test_sweep_of_missing_store_is_refused(tmp_path: Path, listener: Listener) -> None:
     said = sweep(str(tmp_path / "gone"), listener, "--workflows", "none", code=Exit.USAGE)
     assert "gone: The directory of the store is missing" in said["message"]
 
 
-def test_a_url_that_is_none(tmp_path: Path) -> None:
+def test_sweep_without_post_url_is_refused(tmp_path: Path) -> None:
     said = contimg("sweep", "--store", str(tmp_path), code=Exit.USAGE)
-    assert "expected --post URL, by which groups are begun, found none" in said["message"]
-    said = contimg(
-        "sweep", "--store", str(tmp_path), "--post", "eventsource:12000", code=Exit.USAGE
-    )
+    assert "No --post URL is given" in said["message"]
+    own = ("--store", str(tmp_path), "--post", "eventsource:12000")
+    said = contimg("sweep", *own, code=Exit.USAGE)
     assert "--post: String should match pattern" in said["message"]

@@ -1,0 +1,492 @@
+"""begin, select and strips: what a reprocessing, a backfill and a night begin with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from called import contimg
+from contimg.records.groups import GroupRecord, Subband, group_id
+from contimg.records.runs import Claim, Outcome, Phase, TaskRun
+from contimg.runtime.errors import Exit, UsageError
+from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest
+from contimg.runtime.pipeline import Step
+from contimg.runtime.store import open_store
+from contimg_runs.attempt_store import AttemptStore
+from contimg_runs.begin import NextAttempt, begin_attempt, find_kept
+from contimg_runs.claim import claim_attempt
+from contimg_runs.options import CHUNK, BeginOptions, SelectOptions
+from contimg_runs.pipelines import PROCESS_GROUP
+from contimg_runs.select import list_strips, select_runs, split_into_chunks
+
+ID = "20260125t222605"
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+LINE = ("convert", "flag", "calibrate", "image", "photometry", "report")
+SIDE = replace(
+    PROCESS_GROUP,
+    steps=(
+        *PROCESS_GROUP.steps[:4],
+        Step("hello", inputs={"image": "image"}),
+        Step("spectra", inputs={"ms": "convert", "notes": "hello"}),
+        *PROCESS_GROUP.steps[4:],
+    ),
+)
+"""The graph with a side branch: image → hello → spectra, beside photometry."""
+INPUTS = {
+    "flag": {"ms": "convert"},
+    "calibrate": {"ms": "convert", "flags": "flag"},
+    "image": {"ms": "convert", "flags": "flag", "calibration": "calibrate"},
+    "photometry": {"image": "image"},
+    "hello": {"image": "image"},
+    "spectra": {"ms": "convert", "notes": "hello"},
+}
+
+
+def record(
+    group: str = ID, attempt: int = 1, subbands: int = 16, dec: float | None = 33.0
+) -> GroupRecord:
+    t0 = datetime.strptime(group, "%Y%m%dt%H%M%S").replace(tzinfo=UTC)
+    return GroupRecord(
+        id=group,
+        attempt=attempt,
+        t0=t0,
+        duration_s=309.0,
+        dec_deg=dec,
+        subbands=tuple(
+            Subband(index=n, uri=f"incoming/sb{n:02d}.hdf5", size=1, modified=t0)
+            for n in range(subbands)
+        ),
+        missing=tuple(range(subbands, 16)),
+    )
+
+
+def store_with(folder: Path, *records: GroupRecord) -> AttemptStore:
+    attempts = AttemptStore(open_store(str(folder)))
+    for one in records:
+        assert attempts.write(one)
+    return attempts
+
+
+def claim(number: int, uid: str) -> Claim:
+    run = f"{ID}-a{number}"
+    return Claim(run=run, uid=uid, workflow=f"contimg-{run}", at=NOW)
+
+
+def begin(attempts: AttemptStore, uid: str = "u1", first: str = "") -> NextAttempt:
+    options = BeginOptions(store="", uid=uid, workflow=f"re-{uid}", group=ID, first=first)
+    return begin_attempt(attempts, PROCESS_GROUP, options)
+
+
+def end(attempts: AttemptStore, number: int = 1, uid: str = "u0", **artifacts: str) -> None:
+    """Let an attempt be claimed and succeed with artifacts by stage."""
+    owned = claim(number, uid)
+    attempts.write(owned)
+    outcome = Outcome(
+        run=owned.run,
+        workflow=owned.workflow,
+        uid=uid,
+        phase=Phase.SUCCEEDED,
+        ended=NOW,
+        tasks=tuple(
+            TaskRun(task=stage, stage=stage, phase=Phase.SUCCEEDED, tries=1, artifact=uri)
+            for stage, uri in artifacts.items()
+        ),
+    )
+    assert attempts.write(outcome)
+
+
+def make_artifact(folder: Path, stage: str, key: str, day: int, **inputs: str) -> str:
+    path = folder / "products" / ID / stage / key
+    path.mkdir(parents=True)
+    manifest = Manifest(
+        stage=stage,
+        version="0",
+        key=key,
+        options={},
+        inputs=tuple(Input(name=name, uri=uri, digest="0") for name, uri in inputs.items()),
+        tools={},
+        outputs=(),
+        metrics={},
+        qa=QA(),
+        seconds={},
+        created=NOW + timedelta(days=day),
+    )
+    (path / MANIFEST).write_text(manifest.model_dump_json())
+    return str(path)
+
+
+def make_chain(
+    folder: Path, key: str, day: int = 1, steps: tuple[str, ...] = LINE[:-1]
+) -> dict[str, str]:
+    """Leave artifacts of steps, each made from those before it."""
+    made: dict[str, str] = {}
+    for step in steps:
+        inputs = {name: made[source] for name, source in INPUTS.get(step, {}).items()}
+        made[step] = make_artifact(folder, step, key, day, **inputs)
+    return made
+
+
+# begin
+
+
+def test_begin_claims_and_records_next_attempt(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    begun = begin(attempts)
+    assert (begun.number, dict(begun.kept)) == (2, {})
+    found = attempts.read_latest(ID)
+    assert found is not None
+    assert found.record == record(attempt=2)
+    assert found.claim is not None
+    assert (found.claim.uid, found.claim.workflow) == ("u1", "re-u1")
+
+
+def test_begin_by_retried_pod_gets_same_attempt(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    assert [begin(attempts).number for _ in range(3)] == [2, 2, 2]
+    assert attempts.list_attempts(ID) == [1, 2]
+
+
+def test_begin_after_kill_between_claim_and_record_resumes(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    attempts.write(claim(2, "u1"))
+    assert begin(attempts).number == 2
+    assert attempts.list_attempts(ID) == [1, 2]
+
+
+def test_begin_skips_number_claimed_by_another(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    attempts.write(claim(2, "other"))
+    assert begin(attempts).number == 3
+
+
+def test_begun_attempt_is_not_claimed_by_event(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    begin(attempts)
+    assert not claim_attempt(attempts, claim(2, "event")).claimed
+    assert claim_attempt(attempts, claim(2, "u1")).claimed
+
+
+def test_begin_refuses_attempt_in_progress(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    attempts.write(claim(1, "u0"))
+    with pytest.raises(UsageError, match=f"in progress: contimg-{ID}-a1 has it"):
+        begin(attempts)
+    assert attempts.list_attempts(ID) == [1]
+    assert attempts.read(Claim, f"{ID}-a2") is None
+
+
+def test_begin_refuses_unknown_group(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"groups/{ID}-a1.json: There is no record of this group"):
+        begin(store_with(tmp_path))
+
+
+def test_begin_keeps_artifacts_of_last_outcome(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    make_chain(tmp_path, "newer", day=9)
+    used = make_chain(tmp_path, "used")
+    end(attempts, **used)
+    kept = begin(attempts, first="image").kept
+    assert kept == {step: used[step] for step in ("convert", "flag", "calibrate")}
+
+
+@pytest.mark.parametrize("first", LINE)
+def test_without_outcome_newest_chain_is_kept(tmp_path: Path, first: str) -> None:
+    attempts = store_with(tmp_path, record())
+    make_chain(tmp_path, "old", day=1)
+    newest = make_chain(tmp_path, "new", day=2)
+    kept = find_kept(attempts, PROCESS_GROUP, ID, first)
+    assert kept == {step: newest[step] for step in LINE[: LINE.index(first)]}
+
+
+@pytest.mark.parametrize("by_outcome", [True, False], ids=["outcome", "newest chain"])
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("image", {"image", "hello", "spectra", "photometry", "report"}),
+        ("photometry", {"photometry", "report"}),
+        ("hello", {"hello", "spectra", "report"}),
+        ("spectra", {"spectra", "report"}),
+        ("report", {"report"}),
+    ],
+)
+def test_steps_after_first_run_again_and_other_branches_are_kept(
+    tmp_path: Path, first: str, again: set[str], *, by_outcome: bool
+) -> None:
+    attempts = store_with(tmp_path, record())
+    made = make_chain(tmp_path, "x", steps=(*LINE[:4], "hello", "spectra", "photometry"))
+    if by_outcome:
+        end(attempts, **made)
+    kept = find_kept(attempts, SIDE, ID, first)
+    assert kept == {step: uri for step, uri in made.items() if step not in again}
+
+
+def test_missing_side_branch_runs_again(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    line = make_chain(tmp_path, "x")
+    assert find_kept(attempts, SIDE, ID, "hello") == line
+    with pytest.raises(UsageError, match=r"Not all artifacts of .*hello.* exist"):
+        find_kept(attempts, SIDE, ID, "spectra")
+
+
+def test_side_branch_made_from_other_artifacts_is_not_kept(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    make_chain(tmp_path, "old", day=1, steps=(*LINE[:4], "hello"))
+    newest = make_chain(tmp_path, "new", day=2)
+    assert find_kept(attempts, SIDE, ID, "photometry") == {step: newest[step] for step in LINE[:4]}
+
+
+def test_begin_without_required_artifact_changes_nothing(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    uris = make_chain(tmp_path, "x")
+    make_artifact(tmp_path, "flag", "of another calibration", 1, ms=uris["convert"])
+    (Path(uris["flag"]) / MANIFEST).unlink()
+    with pytest.raises(UsageError, match="Not all artifacts of convert, flag, calibrate exist"):
+        begin(attempts, first="image")
+    assert attempts.list_attempts(ID) == [1]
+    assert attempts.read(Claim, f"{ID}-a2") is None
+
+
+def test_begin_from_unknown_step_changes_nothing(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    end(attempts)
+    with pytest.raises(UsageError, match="There is no step 'mosaic'; the steps are convert, flag"):
+        begin(attempts, first="mosaic")
+    assert attempts.read(Claim, f"{ID}-a2") is None
+
+
+@pytest.mark.parametrize("first", ["", "convert"])
+def test_begin_from_first_step_reads_no_outcome(tmp_path: Path, first: str) -> None:
+    attempts = store_with(tmp_path, record())
+    attempts.store.put(f"runs/{ID}-a1/outcome.json", b"of another version")
+    assert find_kept(attempts, PROCESS_GROUP, ID, first) == {}
+
+
+class _LateSubband(AttemptStore):
+    """Watch writes its record between our claim and our record."""
+
+    def write(self, value: GroupRecord | Claim | Outcome) -> bool:
+        taken = super().write(value)
+        if isinstance(value, Claim):
+            super().write(record(attempt=2, subbands=16))
+        return taken
+
+
+def test_begin_keeps_nothing_if_late_subband_came(tmp_path: Path) -> None:
+    end(store_with(tmp_path, record(subbands=15)))
+    make_chain(tmp_path, "x")
+    begun = begin(_LateSubband(open_store(str(tmp_path))), first="image")
+    assert (begun.number, dict(begun.kept)) == (2, {})
+    latest = AttemptStore(open_store(str(tmp_path))).read_latest(ID)
+    assert latest is not None
+    assert latest.record.complete
+
+
+MOVES = st.tuples(st.sampled_from(["begin", "again", "end", "event"]), st.integers(0, 3))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(moves=st.lists(MOVES, max_size=12))
+def test_in_any_order_one_workflow_has_an_attempt(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[str, int]]
+) -> None:
+    attempts = store_with(tmp_path_factory.mktemp("store"), record())
+    owners: dict[int, set[str]] = {}
+    for move, who in moves:
+        latest = attempts.read_latest(ID)
+        assert latest is not None
+        number, uid = latest.record.attempt, f"u{who}"
+        if move in {"begin", "again"}:
+            try:
+                owners.setdefault(begin(attempts, uid).number, set()).add(uid)
+            except UsageError:
+                assert latest.claim is not None
+                assert latest.outcome is None
+        elif move == "event":
+            if claim_attempt(attempts, claim(number, uid)).claimed:
+                owners.setdefault(number, set()).add(uid)
+        elif latest.claim is not None and latest.outcome is None:
+            end(attempts, number, latest.claim.uid)
+    assert all(len(uids) == 1 for uids in owners.values())
+    numbers = attempts.list_attempts(ID)
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+# The options of the run
+
+
+OWN = {
+    "claim": ("--run", f"{ID}-a1", "--uid", "u", "--workflow", "w"),
+    "begin": ("--group", ID, "--uid", "u", "--workflow", "w"),
+    "select": ("--first-day", ID, "--last-day", ID),
+    "strips": (),
+}
+
+
+@pytest.mark.parametrize("command", OWN)
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--options", "{mosaic: {a: 1}}"), "There is no stage 'mosaic'"),
+        (("--options", "{report: {teir: 1}}"), "report --teir"),
+        (("--options", "{report: {"), "This is not YAML"),
+        (("--options", "- report\n- x"), "A mapping of stages is expected"),
+        (("--profile", "fast"), "There is no profile of this name"),
+        (("--set", "teir=quicklook"), "has no shortcut 'teir'"),
+        (("--set", "report.teir=x"), "report --teir"),
+        (("--set", "tier"), "This is not a setting: 'tier'"),
+        (("--pipeline", "mosaics"), "There is no pipeline of this name"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_claimed(
+    tmp_path: Path, command: str, words: tuple[str, ...], problem: str
+) -> None:
+    attempts = store_with(tmp_path, record())
+    given = (*OWN[command], "--store", str(tmp_path), *words)
+    handed = tmp_path / "handed"
+    assert problem in contimg(command, *given, code=Exit.USAGE, outputs=handed)["message"]
+    assert [path.name for path in handed.glob("*")] == ["failure.json"]
+    assert not list(attempts.store.entries("runs/"))
+
+
+def test_claim_hands_over_profile_options_and_shortcuts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_with(tmp_path, record())
+    profile = "{deep: {image: {tier: high_precision}, calibrate: {solve: never}}}"
+    monkeypatch.setenv("CONTIMG_PROFILES", profile)
+    words = ("--profile", "deep", "--options", "{image: {tier: development}}")
+    shortcuts = ("--set", "tier=quicklook", "--set", "catalogue=")
+    own = (*OWN["claim"], "--store", str(tmp_path))
+    contimg("claim", *own, *words, *shortcuts, outputs=tmp_path / "handed")
+    handed = (tmp_path / "handed/options").read_text()
+    assert handed == '{"image":{"tier":"quicklook"},"calibrate":{"solve":"never"}}'
+
+
+def test_begin_hands_over_options_with_kept_artifacts(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    made = make_chain(tmp_path, "x")
+    end(attempts, **made)
+    own = (*OWN["begin"], "--store", str(tmp_path), "--first", "image")
+    words = ("--options", "image: {tier: quicklook}\nflag: {rfi: 'off'}")
+    contimg("begin", *own, *words, outputs=tmp_path / "handed")
+    assert (tmp_path / "handed/attempt").read_text() == "2"
+    assert json.loads((tmp_path / "handed/options").read_text()) == {
+        "image": {"tier": "quicklook"},
+        "flag": {"rfi": "off", "reuse": made["flag"]},
+        "convert": {"reuse": made["convert"]},
+        "calibrate": {"reuse": made["calibrate"]},
+    }
+
+
+# select and strips
+
+
+def wanted(attempts: AttemptStore, first: str, last: str, *, redo: bool = False) -> list[str]:
+    options = SelectOptions(store="x", first_day=first, last_day=last, redo=redo)
+    return select_runs(attempts.store, options)
+
+
+def test_select_lists_unclaimed_groups_of_days(tmp_path: Path) -> None:
+    ids = ["20260124t235959", "20260125t000000", ID, "20260126t235959", "20260127t000000"]
+    attempts = store_with(tmp_path, *(record(one) for one in ids), record(ID, 2))
+    runs = ["20260125t000000-a1", f"{ID}-a2", "20260126t235959-a1"]
+    assert wanted(attempts, "2026-01-25", "2026-01-26") == runs
+    assert wanted(attempts, ID, ID) == [f"{ID}-a2"]
+    assert wanted(attempts, "2026-01-25", ID) == ["20260125t000000-a1", f"{ID}-a2"]
+
+
+def test_select_skips_finished_unless_redo_and_running_always(tmp_path: Path) -> None:
+    running = "20260125t000000"
+    attempts = store_with(tmp_path, record(), record(running), record("20260125t100000"))
+    end(attempts)
+    attempts.write(claim(1, "u").model_copy(update={"run": f"{running}-a1"}))
+    assert wanted(attempts, "2026-01-25", "2026-01-25") == ["20260125t100000-a1"]
+    runs = ["20260125t100000-a1", f"{ID}-a1"]
+    assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == runs
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        ("2026-01-26", "2026-01-25", "The last day, 2026-01-25, is before the first, 2026-01-26"),
+        ("2026-02-30", "2026-03-01", "There is no day 2026-02-30"),
+    ],
+)
+def test_select_refuses_wrong_days(tmp_path: Path, first: str, last: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        wanted(store_with(tmp_path), first, last)
+
+
+@given(count=st.integers(0, 4 * CHUNK))
+def test_chunks_hold_each_group_once(count: int) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    ids = [f"{start + timedelta(seconds=309 * n):%Y%m%dt%H%M%S}" for n in range(count)]
+    made_of = split_into_chunks([f"{one}-a1" for one in ids])
+    spread = [[one for one in ids if chunk["first"] <= one <= chunk["last"]] for chunk in made_of]
+    assert [one for part in spread for one in part] == ids
+    assert all(1 <= len(part) <= CHUNK for part in spread)
+
+
+def test_strips_are_listed_once(tmp_path: Path) -> None:
+    old = record("20250101t000000", dec=-5.2)
+    others = [record("20260125t230000", dec=33.1), record("20260126t000000", dec=None)]
+    attempts = store_with(tmp_path, old, record(), *others)
+    assert list_strips(attempts.store, None) == [
+        {"strip": "-5.2", "epoch": "dec-m05.2"},
+        {"strip": "33.0", "epoch": "dec-p33.0"},
+    ]
+    since = list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))
+    assert [one["epoch"] for one in since] == ["dec-p33.0"]
+
+
+@pytest.mark.parametrize("step", [-1, 0, 499_999, 500_000])
+def test_strips_since_a_time_are_those_of_groups_observed_then(tmp_path: Path, step: int) -> None:
+    since = datetime(2026, 1, 25, 22, 26, 4, 500_000, tzinfo=UTC)
+    t0 = since + timedelta(microseconds=step)
+    attempts = store_with(tmp_path, record(group_id(t0)).model_copy(update={"t0": t0}))
+    assert len(list_strips(attempts.store, since)) == (step >= 0)
+
+
+def test_strips_of_a_night_read_no_old_records(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path, record())
+    attempts.store.put("groups/20250101t000000-a1.json", b"of another version")
+    assert len(list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
+
+
+def test_commands_hand_over_their_answers(tmp_path: Path) -> None:
+    attempts = store_with(tmp_path / "s", record())
+    end(attempts)
+
+    def run(command: str, *words: str) -> dict[str, str]:
+        handed = tmp_path / command
+        contimg(command, "--store", str(tmp_path / "s"), *words, outputs=handed)
+        files = [path for path in handed.iterdir() if path.name != "summary.json"]
+        return {path.name: path.read_text() for path in files}
+
+    assert run("begin", *OWN["begin"]) == {"attempt": "2", "options": "{}"}
+    end(attempts, 2, "u")
+    assert run("select", *OWN["select"]) == {"chunks": "[]", "new": "[]", "again": "[]"}
+    whole = json.dumps([{"first": ID, "last": ID}])
+    again = json.dumps([f"{ID}-a2"])
+    redone = run("select", *OWN["select"], "--redo", "true")
+    assert redone == {"chunks": whole, "new": "[]", "again": again}
+    assert json.loads(run("strips")["strips"]) == [{"strip": "33.0", "epoch": "dec-p33.0"}]
+
+
+def test_resolve_options_leaves_out_stages_of_other_pipelines(tmp_path: Path) -> None:
+    words = ("--pipeline", "epoch", "--options", "{image: {tier: quicklook}, normalize: {}}")
+    answer = contimg("resolve-options", *words, outputs=tmp_path)
+    assert answer["options"] == {"normalize": {}}
+    assert (tmp_path / "options").read_text() == '{"normalize":{}}'

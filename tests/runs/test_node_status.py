@@ -1,0 +1,388 @@
+"""What Argo's JSON says of a workflow's tasks, and what the end of a workflow means."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from argo_nodes import fnv, node, said, tried, workflow
+from contimg.records.runs import (
+    FailureCause,
+    Outcome,
+    Phase,
+    TaskRun,
+    failure_cause,
+    run_name,
+    workflow_name,
+)
+from contimg.runtime.errors import MEANING
+from contimg_runs.node_status import (
+    find_node,
+    judge_run,
+    pipeline_of,
+    pod_name,
+    read_failures,
+    read_run_state,
+    read_task_runs,
+)
+from contimg_runs.record import read_outcome
+from contimg_runs.state import Status
+from contimg_workflows.display import why
+
+RECORDED = Path(__file__).parent / "recorded"
+"""Workflows as Argo v4.1.2 gave them, without inputs."""
+CONVERT = {"name": "contimg-convert", "template": "main"}
+WF = "contimg-20260125t222605-a1"
+BAD = (
+    "Error (exit code 10): incoming/x_sb03.hdf5: expected 145348600 bytes, found 0. Send it again."
+)
+
+
+def recorded(name: str) -> Any:
+    return json.loads((RECORDED / f"{name}.json").read_text())
+
+
+# The state of a run
+
+
+def test_run_state_of_pending_workflow_has_reason_and_start() -> None:
+    waiting = read_run_state(workflow("w", "Pending", message="too many workflows are running"))
+    assert (waiting.status, waiting.tasks) == (Status.PENDING, {})
+    assert waiting.reason == "too many workflows are running"
+    unseen = read_run_state(workflow("w", ""))
+    assert (unseen.status, unseen.started.isoformat()) == (
+        Status.PENDING,
+        "2026-01-25T22:00:00+00:00",
+    )
+
+
+def test_run_state_of_finished_workflow_has_tasks_times_and_outputs() -> None:
+    cached = tried("w", "convert", "Succeeded", outputs=said("s3://b/convert/1", cached="true"))
+    retried = tried("w", "flag", "Failed", "Succeeded", outputs=said("s3://b/flag/2"))
+    nodes = [node("w", "", "DAG", "Succeeded"), *cached, *retried]
+    found = read_run_state(workflow("w", "Succeeded", *nodes))
+    assert (found.status, found.pipeline) == (Status.DONE, "contimg-process-group")
+    assert found.arguments == {"group": "20260125t220000"}
+    assert found.ended is not None
+    assert list(found.tasks) == ["convert", "flag"]
+    convert, flag = found.tasks["convert"], found.tasks["flag"]
+    assert (convert.status, convert.made_s) == (Status.CACHED, 12.5)
+    assert convert.outputs["artifact"] == "s3://b/convert/1"
+    assert (flag.status, flag.tries[1].exit, flag.reason) == (Status.DONE, 0, "")
+    assert [one.seconds for one in flag.tries] == [90.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    ("message", "shown", "reason", "code"),
+    [
+        (BAD, None, BAD.partition(": ")[2], 10),
+        (f"main: {BAD}", None, BAD.partition(": ")[2], 10),
+        ("Error (exit code 12): a: expected\n  baselines", None, "a: expected baselines", 12),
+        ("Error (exit code 2): USAGE: s3://x: no bucket", None, "s3://x: no bucket", 2),
+        (
+            "OOMKilled (exit code 137)",
+            "exit code 137: killed, probably out of memory",
+            "killed, probably out of memory",
+            137,
+        ),
+        ("Error (exit code 99)", "exit code 99: unknown exit code 99", "unknown exit code 99", 99),
+        ("pod deleted", None, "pod deleted", None),
+        ('ImagePullBackOff: pulling "x"', None, 'ImagePullBackOff: pulling "x"', None),
+        ("x" * 9000, None, "x" * 500, None),
+    ],
+)
+def test_argo_message_is_split_into_code_and_reason(
+    message: str, shown: str | None, reason: str, code: int | None
+) -> None:
+    nodes = tried("w", "convert", "Failed", message=message)
+    failed = workflow("w", "Failed", *nodes, message="child 'w-1' failed")
+    state = read_run_state(failed)
+    assert why(state) == f"convert: {shown or reason}"
+    assert state.tasks["convert"].tries[0].exit == code
+    (task,) = read_task_runs(failed)
+    assert (task.exit, task.reason) == (code, reason)
+    (failure,) = read_failures(json.dumps([{"displayName": "convert", "message": message}]))
+    assert (failure.exit, failure.reason) == (code, reason)
+
+
+def test_failure_without_task_has_reason_of_workflow() -> None:
+    message = 'workflowtemplates.argoproj.io "contimg-x" not found'
+    found = read_run_state(workflow("w", "Error", message=message))
+    assert (found.status, why(found)) == (Status.FAILED, message)
+
+
+def test_workflow_shut_down_by_person_is_stopped() -> None:
+    document = workflow("w", "Failed", message="Stopped with strategy 'Terminate'")
+    document["spec"]["shutdown"] = "Terminate"
+    assert read_run_state(document).status is Status.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("phase", "message", "status", "reason"),
+    [
+        ("Failed", "Error (exit code 20): s3: no answer", Status.WAITING, "s3: no answer"),
+        ("Pending", "Unschedulable: 0/1 nodes", Status.PENDING, "Unschedulable: 0/1 nodes"),
+    ],
+)
+def test_running_task_takes_status_and_reason_of_last_try(
+    phase: str, message: str, status: Status, reason: str
+) -> None:
+    tries = tried("w", "convert", phase, phase="Running", message=message)
+    task = read_run_state(workflow("w", "Running", *tries)).tasks["convert"]
+    assert (task.status, task.reason) == (status, reason)
+
+
+def test_task_with_false_condition_is_skipped() -> None:
+    skipped = node("w", "process", "Skipped", "Skipped", message="when 'false' evaluated false")
+    task = read_run_state(workflow("w", "Succeeded", skipped)).tasks["process"]
+    assert (task.status, task.tries) == (Status.SKIPPED, [])
+
+
+def test_recorded_failure_has_states_reason_and_pod() -> None:
+    found = read_run_state(recorded("failed"))
+    assert (found.name, found.pipeline, found.status) == (
+        "contimg-20260125t011431-a1",
+        "contimg-process-group",
+        Status.FAILED,
+    )
+    assert {name: task.status.value for name, task in found.tasks.items()} == {
+        "convert": "done",
+        "flag": "failed",
+        "calibrate": "skipped",
+        "image": "skipped",
+        "photometry": "skipped",
+        "report": "skipped",
+        "onExit-record": "done",
+    }
+    assert (
+        why(found)
+        == "flag: TypeError: TarFile.extract() got an unexpected keyword argument 'filter'"
+    )
+    convert, flag = found.tasks["convert"], found.tasks["flag"]
+    assert convert.outputs["artifact"].startswith(
+        "s3://contimg/c-cli/products/20260125t011431/convert/"
+    )
+    assert (convert.outputs["cached"], convert.made_s, convert.tries[0].exit) == ("false", 8.899, 0)
+    assert (flag.tries[0].exit, flag.tries[0].log) == (
+        70,
+        "contimg-20260125t011431-a1-main-983264536",
+    )
+
+
+def test_recorded_running_workflow_lists_tasks_to_come() -> None:
+    found = read_run_state(recorded("running"))
+    assert found.status is Status.RUNNING
+    steps = ("convert", "flag", "calibrate", "image", "photometry", "report")
+    assert {name: task.status.value for name, task in found.tasks.items()} == {
+        "begin": "done",
+        **{f"process-{step}": "pending" for step in steps},
+    }
+    assert found.tasks["begin"].outputs["attempt"].isdigit()
+
+
+def test_recorded_single_stage_has_all_tries() -> None:
+    found = read_run_state(recorded("retried"))
+    (task,) = found.tasks.values()
+    assert list(found.tasks) == ["main"]
+    assert (len(task.tries), {one.exit for one in task.tries}) == (4, {64})
+    missing = 'exec: "contimg-watch": executable file not found in $PATH'
+    assert why(found) == f"main: failed to find name in PATH: {missing}"
+    # As `kubectl get pods` had them.
+    for pod in ("contimg-watch-kxvw6-main-1499979672", "contimg-watch-kxvw6-main-3646970451"):
+        assert find_node(recorded("retried"), pod) is not None
+
+
+def test_pod_name_ends_in_hash_of_node() -> None:
+    assert fnv("foobar") == 0xBF9CF968  # the hash's own published example
+    document = workflow("contimg-1", "Running", *tried("contimg-1", "convert", "Running"))
+    (pod,) = [one for one in document["status"]["nodes"].values() if one["type"] == "Pod"]
+    name = pod_name("contimg-1", pod)
+    assert name == f"contimg-1-main-{fnv('contimg-1.convert(0)')}"
+    assert find_node(document, name) == pod
+    assert find_node(document, "contimg-1-main-1") is None
+
+
+# The tasks as they are recorded
+
+
+def pod(path: str, phase: str = "Succeeded", **more: Any) -> dict[str, Any]:
+    return node(WF, path, "Pod", phase, **{"templateRef": CONVERT, **more})
+
+
+def task_runs(*nodes: dict[str, Any]) -> tuple[TaskRun, ...]:
+    return read_task_runs(workflow(WF, "Failed", *nodes))
+
+
+def test_task_run_is_last_try_and_counts_all() -> None:
+    nodes = tried(
+        WF,
+        "process.convert",
+        "Failed",
+        "Succeeded",
+        outputs=said("s3://c/x"),
+        templateRef=CONVERT,
+        finishedAt="2026-01-25T22:05:00Z",
+    )
+    retry, *tries = nodes
+    retry["children"] = retry["children"][::-1]
+    (task,) = task_runs(node(WF, "process", "DAG", "Succeeded"), retry, *tries)
+    assert (task.task, task.stage, task.phase) == ("process-convert", "convert", Phase.SUCCEEDED)
+    assert (task.tries, task.exit, task.reason) == (2, 0, "")
+    assert (task.artifact, task.cached) == ("s3://c/x", False)
+    assert task.started == datetime(2026, 1, 25, 22, 0, tzinfo=UTC)
+    assert task.ended == datetime(2026, 1, 25, 22, 5, tzinfo=UTC)
+
+
+def test_task_runs_leave_out_what_did_not_run_and_exit_handler() -> None:
+    skipped = node(WF, "process", "Skipped", "Skipped")
+    others = [pod("image", "Omitted"), pod("report", "Pending"), pod("onExit")]
+    runs = task_runs(skipped, *others, pod("onExit.record(0)"), pod("claim"))
+    assert [run.task for run in runs] == ["claim"]
+
+
+def test_task_within_retried_dag_has_name_of_local_engine() -> None:
+    dag = node(WF, "(0)", "DAG", "Failed")
+    dag["name"] = f"{WF}(0)"
+    retry = node(WF, "", "Retry", "Failed", children=[dag["id"]])
+    inner = {**pod("x"), "name": f"{WF}(0).process(0).convert"}
+    assert [run.task for run in task_runs(retry, dag, inner)] == ["process-convert"]
+
+
+@pytest.mark.parametrize(
+    ("node_of_stage", "task", "stage"),
+    [
+        ({**pod("claim"), "templateRef": None, "templateName": "claim-it"}, "claim", "claim-it"),
+        ({**pod(""), "templateRef": None, "templateName": "main"}, WF, "process-group"),
+    ],
+    ids=["template of its own", "workflow of one stage"],
+)
+def test_task_without_reference_is_named_by_template(
+    node_of_stage: dict[str, Any], task: str, stage: str
+) -> None:
+    assert [(run.task, run.stage) for run in task_runs(node_of_stage)] == [(task, stage)]
+
+
+def test_task_runs_are_ordered_by_start() -> None:
+    late = pod("flag", startedAt="2026-01-26T02:00:00Z")
+    assert [run.task for run in task_runs(late, pod("convert"))] == ["convert", "flag"]
+
+
+def test_compressed_nodes_are_read() -> None:
+    document = workflow(WF, "Failed", pod("convert"))
+    packed = gzip.compress(json.dumps(document["status"].pop("nodes")).encode())
+    document["status"]["compressedNodes"] = base64.b64encode(packed).decode()
+    assert [run.task for run in read_task_runs(document)] == ["convert"]
+
+
+# What the end means
+
+
+def run(code: int | None, task: str = "t", phase: Phase = Phase.FAILED) -> TaskRun:
+    return TaskRun(task=task, stage=task, phase=phase, tries=1, exit=code, reason=f"why {task}")
+
+
+@pytest.mark.parametrize("code", [*MEANING, None, 1, 99])
+def test_failure_cause_follows_table_of_exit_codes(code: int | None) -> None:
+    expected = FailureCause.BUG
+    if code == 0:
+        expected = FailureCause.NONE
+    elif code is not None and 10 <= code <= 19:
+        expected = FailureCause.DATA
+    elif code is None or (code in MEANING and MEANING[code][1].limit):
+        expected = FailureCause.INFRASTRUCTURE
+    assert failure_cause(code) is expected
+
+
+def test_verdict_prefers_data_then_bug_then_infrastructure() -> None:
+    infrastructure, bug, data, killed = run(20, "w"), run(70, "b"), run(12, "d"), run(None, "gone")
+    verdict = judge_run("Failed", [infrastructure, bug, data, killed])
+    assert (verdict.phase, verdict.blame) == (Phase.FAILED, FailureCause.DATA)
+    assert (verdict.exit, verdict.reason) == (12, "d: why d")
+    assert judge_run("Failed", [infrastructure, bug]).blame is FailureCause.BUG
+    assert judge_run("Error", [infrastructure]).exit == 20
+    assert judge_run("Failed", [killed]).blame is FailureCause.INFRASTRUCTURE
+
+
+def test_verdict_of_success_ignores_failed_tries() -> None:
+    assert judge_run("Succeeded", [run(20)]).phase is Phase.SUCCEEDED
+
+
+def test_verdict_of_shutdown_is_stopped() -> None:
+    document = workflow(WF, "Failed", pod("convert", "Failed", message="exit code 143"))
+    document["spec"]["shutdown"] = "Terminate"
+    assert read_outcome("r", document, "Failed").phase is Phase.STOPPED
+    assert judge_run("Failed", [], "Stopped with strategy 'Stop'").phase is Phase.STOPPED
+    message = "workflow shutdown with strategy: Terminate"
+    assert task_runs(pod("convert", "Failed", message=message))[0].phase is Phase.STOPPED
+
+
+def test_verdict_of_exceeded_deadline_is_infrastructure() -> None:
+    slow = workflow(WF, "Failed", message="Max duration limit exceeded")
+    outcome = read_outcome("r", slow, "Failed")
+    assert outcome.blame is FailureCause.INFRASTRUCTURE
+    assert outcome.reason == "Max duration limit exceeded"
+    assert judge_run("Error", []).reason == "the workflow ended as Error"
+
+
+FAILURES = [
+    {"displayName": "main", "message": "", "finishedAt": "2026-01-26T01:03:00Z"},
+    {
+        "displayName": "convert",
+        "message": "No more retries left",
+        "finishedAt": "2026-01-26T01:03:00Z",
+    },
+    {
+        "displayName": "convert(1)",
+        "message": "Error (exit code 12): bad",
+        "finishedAt": "2026-01-26T01:02:00Z",
+    },
+    {
+        "displayName": "convert(0)",
+        "message": "OOMKilled (exit code 137)",
+        "finishedAt": "2026-01-26T01:01:00Z",
+    },
+]
+
+
+@pytest.mark.parametrize("text", [json.dumps(FAILURES), json.dumps(json.dumps(FAILURES))])
+def test_failures_are_read_with_and_without_quotes(text: str) -> None:
+    (task,) = read_failures(text)
+    assert (task.task, task.exit, task.reason) == ("convert", 12, "bad")
+
+
+@pytest.mark.parametrize("text", ["", "null", '"null"', "{{workflow.failures}}", "[3]", "{}"])
+def test_failures_without_content_are_empty(text: str) -> None:
+    assert read_failures(text) == ()
+
+
+def test_pipeline_is_named_by_reference_or_label() -> None:
+    document = workflow(WF, "")
+    assert pipeline_of(document) == "process-group"
+    del document["spec"]["workflowTemplateRef"]
+    assert pipeline_of(document) == ""
+    label = {"workflows.argoproj.io/workflow-template": "contimg-epoch"}
+    document["metadata"]["labels"] = label
+    assert pipeline_of(document) == "epoch"
+
+
+def test_only_infrastructure_failures_and_losses_are_tried_again() -> None:
+    def outcome(phase: Phase, blame: FailureCause = FailureCause.NONE) -> Outcome:
+        return Outcome(
+            run="r", workflow="w", uid="u", phase=phase, blame=blame, ended=datetime.now(UTC)
+        )
+
+    assert [phase for phase in Phase if outcome(phase).may_be_tried_again] == [Phase.LOST]
+    again = [c for c in FailureCause if outcome(Phase.FAILED, c).may_be_tried_again]
+    assert again == [FailureCause.INFRASTRUCTURE]
+
+
+def test_names_of_runs_and_workflows() -> None:
+    assert run_name("20260125t222605-a12") == ("20260125t222605", 12)
+    assert run_name("20260125t222605-a0") is None
+    assert workflow_name("20260125t222605-a1") == WF
