@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from contimg.records.groups import GROUPS, N_SUBBANDS, GroupRecord, mjd_of, list_records
+from contimg.records.groups import GROUPS, N_SUBBANDS, GroupRecord, list_records, mjd_of
 from contimg.records.runs import RUNS, Claim, Outcome, Phase, claim_key, outcome_key, run_name
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
 from contimg.records.schemas.runs import GroupState

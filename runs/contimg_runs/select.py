@@ -97,7 +97,9 @@ def list_strips(store: Store, since: datetime | None) -> list[dict[str, str]]:
     """Return the strips with groups since a time; UsageError if there are too many."""
     attempts = AttemptStore(store)
     first = group_id(since) if since else ""  # records of earlier groups need not be read
-    records = [attempts.read(GroupRecord, one.run) for one in list_latest(store) if one.group >= first]
+    records = [
+        attempts.read(GroupRecord, one.run) for one in list_latest(store) if one.group >= first
+    ]
     decs = strips(
         record for record in records if record is not None and (since is None or record.t0 >= since)
     )

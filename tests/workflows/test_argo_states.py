@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contimg_workflows.argo_states import archived_log, node_of, pod_name, run_state
 from hera.workflows.models import Workflow
 
 from argo_nodes import fnv, node, said, tried, workflow
-from contimg_workflows.argo_states import archived_log, node_of, pod_name, run_state
 from contimg_workflows.display import why
 from contimg_workflows.state import RunState, Status
 
