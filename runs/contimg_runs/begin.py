@@ -5,28 +5,31 @@ The claim comes before the record: once the record is there, anybody may want th
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from contimg.records.groups import GROUPS
 from contimg.records.runs import Claim, Phase
-from contimg.runtime.contract import command, hand_over, read_manifest_or_none
+from contimg.runtime.contract import hand_over, read_manifest_or_none
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import Ledger
-from contimg_runs.options import BeginOptions, First
+from contimg_runs.options import BeginOptions
+from contimg_runs.pipelines import find_pipeline
+from contimg_runs.resolve import resolve_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from contimg.records.groups import GroupRecord
     from contimg.runtime.console import Console
     from contimg.runtime.manifest import Manifest
     from contimg_runs.attempt_store import Attempt
 
-STAGES: tuple[str, ...] = get_args(First)
+STAGES = find_pipeline("process-group").order
 READ = {"ms": "convert", "flags": "flag", "calibration": "calibrate", "image": "image"}
 """Which stage made what an option of a later one names."""
 
@@ -40,20 +43,19 @@ class Begun:
     """URI of the artifact by stage, for the stages that do not work again."""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``contimg begin``."""
-    return command("contimg begin", BeginOptions, run, argv)
-
-
 def run(options: BeginOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Begin, and tell the engine."""
+    document = resolve_options(
+        find_pipeline(options.pipeline), options.options, options.profile, env
+    )
     store = open_store(options.store)
     store.check()
     begun = begin(Ledger(store), options)
     console.log.info("attempt %d at %s, from %s on", begun.attempt, options.group, options.first)
     hand_over(env, "attempt", str(begun.attempt))
-    for stage in STAGES[:-1]:
-        hand_over(env, stage, begun.kept.get(stage, ""))
+    for stage, artifact in begun.kept.items():
+        document.setdefault(stage, {})["reuse"] = artifact
+    hand_over(env, "options", json.dumps(document))
     return {
         "stage": "begin",
         "group": options.group,
@@ -84,7 +86,7 @@ def begin(ledger: Ledger, options: BeginOptions) -> Begun:
     )
     if not again:
         _refuse_running(ledger, latest)
-    kept = keep(ledger, options.group, options.first)
+    kept = keep(ledger, options.group, options.first or STAGES[0])
     number = latest.record.attempt if again else _claim(ledger, latest.record.attempt + 1, options)
     record = latest.record if again else _record(ledger, latest.record, number)
     ledger.refresh(options.group)

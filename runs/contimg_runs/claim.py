@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from contimg.records.groups import GROUPS
 from contimg.records.runs import Claim, run_name
-from contimg.runtime.contract import command, hand_over
+from contimg.runtime.contract import hand_over
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import Ledger
 from contimg_runs.options import ClaimOptions
+from contimg_runs.pipelines import find_pipeline
+from contimg_runs.resolve import resolve_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from contimg.runtime.console import Console
 
@@ -27,13 +30,12 @@ class Answer:
     reason: str = ""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``contimg claim``."""
-    return command("contimg claim", ClaimOptions, run, argv)
-
-
 def run(options: ClaimOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Claim, and tell the engine."""
+    document = resolve_options(
+        find_pipeline(options.pipeline), options.options, options.profile, env
+    )
+    hand_over(env, "options", json.dumps(document))
     store = open_store(options.store)
     store.check()
     wanted = Claim(

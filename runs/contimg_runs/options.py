@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contimg.runtime.options import Options
+from contimg.runtime.options import Lines, Options
 
 DAY_OR_GROUP = r"^(\d{4}-\d{2}-\d{2}|\d{8}t\d{6})$"
 URL = "^https?://[^/]+"
@@ -14,7 +14,6 @@ RUN = r"^\d{8}t\d{6}-a[1-9]\d*$"
 GROUP_ID = r"^\d{8}t\d{6}$"
 CHUNK = 80
 """Groups of one workflow, and chunks of one backfill: a workflow has fewer than 100 nodes."""
-First = Literal["convert", "flag", "calibrate", "image", "photometry", "report"]
 
 
 class RunOptions(Options):
@@ -28,7 +27,25 @@ class RunOptions(Options):
     """The workflow's name."""
 
 
-class ClaimOptions(RunOptions):
+class RequestOptions(Options):
+    """What was asked of a pipeline."""
+
+    pipeline: str = "process-group"
+    """Name of the pipeline that the options are for."""
+    options: str = ""
+    """Options of its stages as YAML, {stage: {option: value}}."""
+    profile: str = ""
+    """Name of a profile: options under a name, which `options` replace one by one."""
+
+
+class ResolveOptions(RequestOptions):
+    """Check the options of a pipeline's stages, and write them as one document."""
+
+    set: Lines = ()
+    """STAGE.OPTION=VALUE or SHORTCUT=VALUE, over the options; a line each."""
+
+
+class ClaimOptions(RunOptions, RequestOptions):
     """Claim an attempt at a group for one workflow; any other is told that it is done already."""
 
     run: str = Field(pattern=RUN)
@@ -78,16 +95,16 @@ class SweepOptions(ClusterOptions):
     """Only say what would be done."""
 
 
-class BeginOptions(RunOptions):
+class BeginOptions(RunOptions, RequestOptions):
     """Begin the next attempt at a group: claim it, write its record, and say which artifacts of the last one are kept."""
 
     group: str = Field(pattern=GROUP_ID)
     """Id of the group."""
-    first: First = "convert"
-    """First stage that works again; the artifacts of the stages before are kept as they are."""
+    first: str = ""
+    """First stage that runs again; the artifacts of the stages before it are reused. Default: all run."""
 
 
-class SelectOptions(Options):
+class SelectOptions(RequestOptions):
     """List the groups of some days that are to be processed, in chunks."""
 
     store: str
@@ -100,7 +117,7 @@ class SelectOptions(Options):
     """Also groups that were processed before, as their next attempts; else only those that nothing has begun."""
 
 
-class StripsOptions(Options):
+class StripsOptions(RequestOptions):
     """List the Declination strips of a store."""
 
     store: str

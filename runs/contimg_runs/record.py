@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from contimg.records.runs import Outcome, Phase, TaskRun, run_name
 from contimg.records.schemas.runs import STAGE_RUNS
-from contimg.runtime.contract import command, hand_over
+from contimg.runtime.contract import hand_over
 from contimg.runtime.errors import ContimgError, UsageError
 from contimg.runtime.manifest import read_manifest
 from contimg.runtime.store import open_store
@@ -18,7 +18,7 @@ from contimg_runs.node_status import failures_of, judge, judge_workflow, pipelin
 from contimg_runs.options import RecordOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from logging import Logger
 
     from contimg.runtime.console import Console
@@ -32,11 +32,6 @@ class Settled:
     phase: Phase | None
     """None: it was not ours to record."""
     reason: str = ""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``contimg record``."""
-    return command("contimg record", RecordOptions, run, argv)
 
 
 def run(options: RecordOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:

@@ -8,27 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from contimg.records.groups import group_id, latest
 from contimg.records.strips import strip_name, strips
-from contimg.runtime.contract import command, hand_over
+from contimg.runtime.contract import hand_over
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import Ledger
 from contimg_runs.options import CHUNK, SelectOptions, StripsOptions
+from contimg_runs.pipelines import find_pipeline
+from contimg_runs.resolve import resolve_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from contimg.runtime.console import Console
     from contimg.runtime.store import Store
-
-
-def select_main(argv: Sequence[str]) -> int:
-    """Run ``contimg select``."""
-    return command("contimg select", SelectOptions, _select, argv)
-
-
-def strips_main(argv: Sequence[str]) -> int:
-    """Run ``contimg strips``."""
-    return command("contimg strips", StripsOptions, _strips, argv)
 
 
 def select(store: Store, options: SelectOptions) -> list[str]:
@@ -95,7 +87,8 @@ def observed(store: Store, since: datetime | None) -> list[dict[str, str]]:
     return [{"strip": str(dec), "epoch": strip_name(dec)} for dec in decs]
 
 
-def _select(options: SelectOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+def run_select(options: SelectOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    resolve_options(find_pipeline(options.pipeline), options.options, options.profile, env)
     store = open_store(options.store)
     store.check()
     runs = select(store, options)
@@ -108,7 +101,8 @@ def _select(options: SelectOptions, console: Console, env: Mapping[str, str]) ->
     return {"stage": "select", "groups": len(runs), "chunks": len(chunks(runs))}
 
 
-def _strips(options: StripsOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+def run_strips(options: StripsOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    resolve_options(find_pipeline(options.pipeline), options.options, options.profile, env)
     store = open_store(options.store)
     store.check()
     since = datetime.now(UTC) - timedelta(days=options.days) if options.days else None

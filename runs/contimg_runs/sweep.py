@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 from contimg.records.groups import recorded
 from contimg.records.runs import RUNS, Claim, Outcome, Phase, claim_key, outcome_key, workflow_name
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
-from contimg.runtime.contract import command
 from contimg.runtime.errors import MissingError, StoreError, UsageError
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import Ledger, table_key
@@ -65,11 +64,6 @@ class Done:
     given_up: dict[str, str] = field(default_factory=dict)
     """Runs that are worth another try but had all of theirs, and why."""
     left: int = 0
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``contimg sweep``."""
-    return command("contimg sweep", SweepOptions, run, argv)
 
 
 def run(options: SweepOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from hera.workflows.models import SubmitOpts, WorkflowSubmitRequest
 from pydantic import ValidationError
 
 from contimg.runtime.errors import UsageError
-from contimg_workflows.argo import Parameter
 from contimg_workflows.argo_states import archived_log, node_of, run_state
-from contimg_workflows.logfile import said
+from contimg_workflows.forms import Form, FormField
+from contimg_workflows.logfile import readable_lines
 from contimg_workflows.service import EngineError, no_such_run
 from contimg_workflows.state import RunState, Status
 
@@ -59,21 +59,21 @@ class ArgoService:
             host=host, verify_ssl=verify, token=token, namespace=namespace, session=self._session
         )
 
-    def parameters(self, template: str) -> tuple[Parameter, ...]:
+    def form(self, template: str) -> Form:
         """Return the parameters of a WorkflowTemplate of the namespace."""
         with self._speaking(f"WorkflowTemplate {template}"):
             found = self._api.get_workflow_template(template)
         self._same_version(template, found)
         arguments = found.spec.arguments
-        return tuple(
-            Parameter(
+        return {
+            one.name: FormField(
                 name=one.name,
-                value=one.value,
+                default=one.value,
                 description=one.description or "",
-                enum=None if one.enum is None else tuple(one.enum),
+                choices=None if one.enum is None else tuple(one.enum),
             )
             for one in (arguments.parameters if arguments else None) or ()
-        )
+        }
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
         """Create the workflow."""
@@ -121,9 +121,9 @@ class ArgoService:
         workflow = self._workflow(state.name)
         node = node_of(workflow, pod)
         if node is not None and archived_log(node):
-            yield from said(self._archived(workflow, node.id))
+            yield from readable_lines(self._archived(workflow, node.id))
         else:
-            yield from said(self._stream(state.name, pod, follow=follow))
+            yield from readable_lines(self._stream(state.name, pod, follow=follow))
 
     # HTTP
 

@@ -6,17 +6,13 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from contimg.runtime.contract import command
+from contimg.runtime.console import Console
 from contimg.runtime.errors import ChildFailedError, ContimgError
-from contimg.runtime.options import Options
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from contimg.runtime.console import Console
+from contimg_workflows.options import DemoOptions
 
 SAME_DEG = 30 / 3600
 """A candidate within half a beam of a hidden source is that source."""
@@ -24,23 +20,8 @@ SETTINGS = ("watch.size=0", "watch.timeout_s=0", "image.tier=development")
 """Small subbands of any size, no waiting for late ones, and images of the demo's short groups."""
 
 
-class DemoOptions(Options):
-    """Simulate 26 epochs over 150 days, process them and compare what was found with the truth."""
-
-    folder: str = "demo"
-    """Folder of the demo's store."""
-    jobs: int = 2
-    """Processes side by side."""
-    epochs: int = 26
-    """How often the target field is observed; an ESE verdict needs more than 20."""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``contimg demo``."""
-    return command("contimg demo", DemoOptions, _work, argv)
-
-
-def _work(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    """Run the demo; ContimgError if the hidden event was not found, or another was."""
     store = Path(options.folder).absolute() / "store"
     say = console.log.info
     say("simulating %d epochs of a strip at Dec +33 into %s", options.epochs, store / "incoming")
@@ -120,7 +101,3 @@ def _same(source: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     turn = (source["ra_deg"] - row["ra"] + 180) % 360 - 180  # 359.999 and 0.001 are neighbours
     east = turn * math.cos(math.radians(source["dec_deg"]))
     return math.hypot(east, source["dec_deg"] - row["dec"]) < SAME_DEG
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,8 @@ import sys
 from importlib.metadata import entry_points, version
 from typing import NoReturn
 
-from contimg.runtime.contract import leave
+from contimg.runtime.command import Command
+from contimg.runtime.contract import leave, run_command
 
 
 def main() -> NoReturn:
@@ -26,7 +27,9 @@ def main() -> NoReturn:
         )
         sys.exit(2)
     try:
-        code = commands[name].load()(sys.argv[2:])
+        found = commands[name].load()
+        argv = sys.argv[2:]
+        code = run_command(found, argv) if isinstance(found, Command) else found(argv)
     except SystemExit as ended:
         code = ended.code
     leave(int(code or 0))
