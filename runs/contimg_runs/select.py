@@ -88,6 +88,7 @@ def observed(store: Store, since: datetime | None) -> list[dict[str, str]]:
 
 
 def run_select(options: SelectOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    """Hand over the list."""
     resolve_options(find_pipeline(options.pipeline), options.options, options.profile, env)
     store = open_store(options.store)
     store.check()
@@ -102,6 +103,7 @@ def run_select(options: SelectOptions, console: Console, env: Mapping[str, str])
 
 
 def run_strips(options: StripsOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    """Hand over the list."""
     resolve_options(find_pipeline(options.pipeline), options.options, options.profile, env)
     store = open_store(options.store)
     store.check()

@@ -40,7 +40,7 @@ LOGS = Command(
 LINT = Command(
     name="lint",
     options=options.LintOptions,
-    run="contimg_workflows.lint.documents:run",
+    run="contimg_workflows.lint:run",
     positional=("path",),
 )
 DEMO = Command(name="demo", options=options.DemoOptions, run="contimg_workflows.demo:run")

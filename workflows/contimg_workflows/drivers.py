@@ -34,8 +34,8 @@ from contimg_workflows.templates import (
     NAME,
     UID,
     VERSION,
-    annotations,
     command_task,
+    describe,
     exit_dag,
     form_parameters,
     inputs,
@@ -178,7 +178,7 @@ def all_crons() -> list[CronWorkflow]:
         CronWorkflow(
             name=PREFIX + name,
             labels=pods.labels(name, VERSION),
-            annotations=annotations(PREFIX + name, text),
+            annotations=describe(PREFIX + name, text),
             schedules=[schedule],
             timezone="Etc/UTC",
             concurrency_policy="Forbid",

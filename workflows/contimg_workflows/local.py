@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from contimg.runtime.console import Console
 from contimg.runtime.contract import command
 from contimg.runtime.errors import ContimgError, Exit, UsageError
 from contimg.runtime.options import Options, flag
+from contimg_runs.pipelines import PIPELINES
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
 from contimg_workflows.forms import DRIVERS, PREFIX, Form, find_form
@@ -32,7 +32,7 @@ from contimg_workflows.state import (
     all_runs,
     is_locked,
 )
-from contimg_workflows.tasks import PIPELINES, exit_arguments, template_workflow
+from contimg_workflows.tasks import exit_arguments, template_workflow
 
 RESUMABLE = {Status.INTERRUPTED, Status.STOPPED}
 """Runs that lost their engine may be submitted again under their name."""

@@ -12,7 +12,7 @@ from contimg.records.runs import Blame, blame_of
 from contimg.runtime.console import Console
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
-from contimg_runs.pipelines import find_pipeline
+from contimg_runs.pipelines import PIPELINES, find_pipeline
 from contimg_runs.resolve import read_settings
 from contimg_workflows import forms
 from contimg_workflows.arguments import engine_of, service_of, template_arguments
@@ -20,7 +20,7 @@ from contimg_workflows.display import failure_reason
 from contimg_workflows.options import EngineOptions, ReprocessOptions, SubmitOptions
 from contimg_workflows.service import EngineError, Service, poll_until_answered
 from contimg_workflows.state import GOOD, Status, TaskState
-from contimg_workflows.tasks import PIPELINES, has_attempts
+from contimg_workflows.tasks import has_attempts
 
 FAILED = 1
 """Exit code when a workflow failed; its own code and reason are in the summary."""
@@ -97,9 +97,9 @@ def workflow_name(template: str, values: Mapping[str, str]) -> str:
     pipeline = forms.pipeline_of(template)
     subject = values.get(pipeline.subject, "") if pipeline else ""
     is_plain = subject.isalnum() and subject.islower()
-    if template.removeprefix(forms.PREFIX) in PIPELINES and pipeline and has_attempts(pipeline):
-        if is_plain:
-            return f"{forms.PREFIX}{subject}-a{values['attempt']}"
+    name = template.removeprefix(forms.PREFIX)
+    if is_plain and name in PIPELINES and has_attempts(PIPELINES[name]):
+        return f"{forms.PREFIX}{subject}-a{values['attempt']}"
     new = "".join(secrets.choice(LETTERS) for _ in range(5))
     return "-".join([template, *([subject] if is_plain else []), new])
 

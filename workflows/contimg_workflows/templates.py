@@ -99,7 +99,7 @@ def _program_template(
         entrypoint=MAIN,
         arguments=form_parameters(form),
         labels=labels(name, VERSION),
-        annotations=annotations(PREFIX + name, options.__doc__ or ""),
+        annotations=describe(PREFIX + name, options.__doc__ or ""),
         **run_settings(),
     ) as template:
         Container(
@@ -205,7 +205,7 @@ def workflow_template(
         entrypoint=MAIN,
         arguments=form_parameters(form),
         labels=labels(name, VERSION),
-        annotations=annotations(f"{PREFIX}{name}: {title}", text),
+        annotations=describe(f"{PREFIX}{name}: {title}", text),
         workflow_metadata=WorkflowMetadata(
             labels={**labels(name, VERSION), "contimg/pipeline": name},
             annotations={"workflows.argoproj.io/title": f"{about}: {title}" if subject else title},
@@ -246,7 +246,7 @@ def run_settings(deadline_s: int = DAY_S) -> dict[str, Any]:
     }
 
 
-def annotations(title: str, text: str) -> dict[str, str]:
+def describe(title: str, text: str) -> dict[str, str]:
     """Return what the Argo UI shows beside a name."""
     return {
         "workflows.argoproj.io/title": title,
@@ -260,7 +260,7 @@ def form_parameters(form: Form) -> list[Parameter]:
 
 
 def _parameter(one: FormField) -> Parameter:
-    given = {} if one.default is None else {"value": one.default}
+    given: dict[str, Any] = {} if one.default is None else {"value": one.default}
     enum = None if one.choices is None else list(one.choices)
     return Parameter(name=one.name, description=one.description, enum=enum, **given)
 

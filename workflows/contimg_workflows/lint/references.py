@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import yaml
 
-from contimg_workflows.compiled import REFERENCE
+from contimg.runtime.stage import stage_specs
 from contimg_workflows.lint import schema
-from contimg_workflows.lint.library import names, template_of, texts
-from contimg_workflows.lint.variables import Scope, unresolved, variables
-from contimg_workflows.pods import KINDS, SEMAPHORES
+from contimg_workflows.lint.documents import Document, DocumentSet, parameters, template_of, texts
+from contimg_workflows.lint.variables import REFERENCE, Scope, unresolved, variables
+from contimg_workflows.pods import BACKFILL, SEMAPHORES
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from contimg_workflows.lint.library import Document, Library
-
-__all__ = ["problems"]
+_OWN_SEMAPHORES = {SEMAPHORES: {BACKFILL, *(spec.semaphore for spec in stage_specs().values())}}
 
 
 @dataclass(frozen=True)
@@ -27,46 +22,46 @@ class _Around:
     """Where a template stands."""
 
     document: Document
-    library: Library
+    among: DocumentSet
     exit: bool = False
     """Whether it is the exit handler, for which alone the workflow's own parameters and its end are known."""
-    dags: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def scope(self) -> Scope:
         asked = (
-            frozenset(names(self.document["spec"], "arguments")) if self.exit else frozenset[str]()
+            frozenset(parameters(self.document["spec"], "arguments"))
+            if self.exit
+            else frozenset[str]()
         )
         return Scope(arguments=asked, ended=self.exit)
 
 
-def problems(document: Document, library: Library) -> Iterator[str]:
+def find_problems(document: Document, among: DocumentSet) -> Iterator[str]:
     """Yield what leads nowhere."""
     kind = document["kind"]
     if kind == "CronWorkflow":
-        yield from workflow(document["spec"]["workflowSpec"], library)
+        yield from check_workflow(document["spec"]["workflowSpec"], among)
     elif kind in {"WorkflowTemplate", "Workflow"}:
-        yield from workflow(document["spec"], library)
-        yield from _templates(document, library)
-    yield from _accounts(document, library)
+        yield from check_workflow(document["spec"], among)
+        yield from _templates(document, among)
+    yield from _accounts(document, among)
 
 
-def workflow(spec: Document, library: Library) -> Iterator[str]:
+def check_workflow(spec: Document, among: DocumentSet) -> Iterator[str]:
     """Check what a workflow is made of: the WorkflowTemplate that it refers to, and the arguments for it."""
     reference = spec.get("workflowTemplateRef", {}).get("name")
     if reference is None:
         return
-    target = library.get("WorkflowTemplate", reference)
+    target = among.get("WorkflowTemplate", reference)
     if target is None:
         yield f"workflowTemplateRef {reference} is nowhere"
         return
-    given = {one["name"]: one for one in spec.get("arguments", {}).get("parameters", [])}
-    asked = {one["name"]: one for one in target["spec"].get("arguments", {}).get("parameters", [])}
+    given, asked = parameters(spec, "arguments"), parameters(target["spec"], "arguments")
     for name in sorted(given.keys() - asked.keys()):
         yield f"{reference} has no parameter {name}"
     for name, one in asked.items():
         lacks = name not in given or (
-            library.complete and "value" not in given[name] and "valueFrom" not in given[name]
+            among.complete and "value" not in given[name] and "valueFrom" not in given[name]
         )
         if lacks and "value" not in one:
             yield f"{reference} requires {name}"
@@ -75,7 +70,7 @@ def workflow(spec: Document, library: Library) -> Iterator[str]:
 # A document with templates
 
 
-def _templates(document: Document, library: Library) -> Iterator[str]:
+def _templates(document: Document, among: DocumentSet) -> Iterator[str]:
     spec = document["spec"]
     if "workflowTemplateRef" in spec:
         return
@@ -87,19 +82,19 @@ def _templates(document: Document, library: Library) -> Iterator[str]:
             yield f"{key} {spec[key]} is no template"
             return
     entry = template_of(document, spec["entrypoint"]) or {}
-    for name in names(entry, "inputs"):
-        if name not in names(spec, "arguments"):
+    for name, one in parameters(entry, "inputs").items():
+        if name not in parameters(spec, "arguments") and "default" not in one:
             yield f"the entrypoint's input {name} is no argument of the workflow"
     yield from _metadata(spec)
     for template in spec["templates"]:
         yield from _template(
-            template, _Around(document, library, exit=template["name"] == spec.get("onExit"))
+            template, _Around(document, among, exit=template["name"] == spec.get("onExit"))
         )
 
 
 def _metadata(spec: Document) -> Iterator[str]:
     """Check what labels and titles of runs refer to; the workflow's own parameters, and no more."""
-    scope = Scope(arguments=frozenset(names(spec, "arguments")))
+    scope = Scope(arguments=frozenset(parameters(spec, "arguments")))
     metadata = spec.get("workflowMetadata", {})
     for text in texts({key: part for key, part in metadata.items() if key != "labelsFrom"}):
         yield from unresolved(text, scope, "workflowMetadata")
@@ -112,7 +107,7 @@ def _metadata(spec: Document) -> Iterator[str]:
 
 
 def _template(template: Document, around: _Around) -> Iterator[str]:
-    where, inputs = template["name"], frozenset(names(template, "inputs"))
+    where, inputs = template["name"], frozenset(parameters(template, "inputs"))
     scope = replace(
         around.scope, inputs=inputs, retried="retryStrategy" in template, pod="dag" not in template
     )
@@ -128,34 +123,34 @@ def _template(template: Document, around: _Around) -> Iterator[str]:
     for name in variables(template.get("retryStrategy", {}).get("expression", "")):
         if not scope.knows(name):
             yield f"{where}: retryStrategy: {name} leads nowhere"
-    yield from _semaphores(template, around.library)
+    yield from _semaphores(template, around.among)
     if "resource" in template:
-        yield from _child(template["resource"]["manifest"], around.library, where)
+        yield from _child(template["resource"]["manifest"], around.among, where)
     tasks = {task["name"]: task for task in template.get("dag", {}).get("tasks", [])}
     for task in tasks.values():
         yield from _task(task, tasks, scope, around)
 
 
-def _semaphores(template: Document, library: Library) -> Iterator[str]:
+def _semaphores(template: Document, among: DocumentSet) -> Iterator[str]:
     """Check that each semaphore is in its ConfigMap; without one, that it is one of ours."""
     for one in template.get("synchronization", {}).get("semaphores", []):
         name, key = one["configMapKeyRef"]["name"], one["configMapKeyRef"]["key"]
-        there = library.get("ConfigMap", name)
-        known = set(there.get("data", {})) if there else set(KINDS) if name == SEMAPHORES else set()
+        there = among.get("ConfigMap", name)
+        known = set(there.get("data", {})) if there else _OWN_SEMAPHORES.get(name, set())
         if key not in known:
             yield f"{template['name']}: no semaphore {key} in the ConfigMap {name}"
         elif there and not re.fullmatch(r"[1-9]\d*", str(there["data"][key])):
             yield f"{template['name']}: semaphore {key} of the ConfigMap {name} is no number from 1 on"
 
 
-def _child(manifest: str, library: Library, where: str) -> Iterator[str]:
+def _child(manifest: str, among: DocumentSet, where: str) -> Iterator[str]:
     """Check the Workflow that a resource template creates."""
     try:
         document = yaml.safe_load(REFERENCE.sub("x", manifest))
     except yaml.YAMLError as error:
         yield f"{where}: the manifest is no YAML: {error}"
         return
-    found = [*schema.problems(document)] or [*workflow(document["spec"], library)]
+    found = [*schema.find_problems(document)] or [*check_workflow(document["spec"], among)]
     yield from (f"{where}: manifest: {problem}" for problem in found)
 
 
@@ -168,9 +163,9 @@ def _task(
     where = f"task {task['name']}"
     for name in _needs(task):
         if name not in tasks:
-            yield f"{where} depends on {name}, which is none"
+            yield f"{where} depends on {name}, which is not a task"
     outputs = {
-        name: frozenset(names(_target(tasks[name], around) or {}, "outputs"))
+        name: frozenset(parameters(_target(tasks[name], around) or {}, "outputs"))
         for name in _before(task, tasks)
     }
     loops = "withParam" in task or "withItems" in task
@@ -184,18 +179,22 @@ def _task(
     if target is None:
         yield f"{where} refers to {task.get('templateRef') or task.get('template')}, which is nowhere"
         return
-    given = set(names(task, "arguments"))
-    inputs = {one["name"]: one for one in target.get("inputs", {}).get("parameters", [])}
+    given, inputs = set(parameters(task, "arguments")), parameters(target, "inputs")
+    # Inputs of stages and commands have empty defaults; what they require stands in their form.
+    home = around.among.get("WorkflowTemplate", task.get("templateRef", {}).get("name", "")) or {}
+    is_entry = home.get("spec", {}).get("entrypoint") == target["name"] and "container" in target
+    form = parameters(home["spec"], "arguments") if is_entry else {}
     for name in sorted(given - inputs.keys()):
         yield f"{where} passes {name}, which its template does not take"
     for name, one in inputs.items():
-        if name not in given and "default" not in one and "value" not in one:
+        lacks = "value" not in form[name] if name in form else "default" not in one
+        if name not in given and lacks and "value" not in one:
             yield f"{where} does not pass {name}, which its template requires"
 
 
 def _target(task: Document, around: _Around) -> Document | None:
     if "templateRef" in task:
-        return around.library.template(task["templateRef"])
+        return around.among.template(task["templateRef"])
     return template_of(around.document, task.get("template", ""))
 
 
@@ -215,9 +214,9 @@ def _before(task: Document, tasks: Mapping[str, Document]) -> set[str]:
     return found
 
 
-def _accounts(document: Document, library: Library) -> Iterator[str]:
+def _accounts(document: Document, among: DocumentSet) -> Iterator[str]:
     """Check service accounts, where any are among the documents."""
-    known = library.names("ServiceAccount")
+    known = among.names("ServiceAccount")
     if not known:
         return
     for path, name in _named(document.get("spec", {}), "serviceAccountName"):

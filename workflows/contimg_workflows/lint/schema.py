@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
 
 import kubernetes_validate
 from hera.events.models import Amount, EventSource, Int64OrString, K8SResource, Sensor
 from hera.workflows.models import CronWorkflow, Workflow, WorkflowTemplate
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from contimg_workflows.lint.library import Document
+from contimg_workflows.lint.documents import Document
 
 KUBERNETES = "1.35"
 """Version whose schemas are taken."""
@@ -72,14 +70,14 @@ def has_schema(document: Document) -> bool:
     return True
 
 
-def problems(document: Document) -> Iterator[str]:
+def find_problems(document: Document) -> Iterator[str]:
     """Yield every unknown field and every value of the wrong kind."""
     model = MODELS.get(document.get("kind", "")) if document.get("apiVersion") == ARGO else None
     if model is None:
         yield from _core(document)
         return
-    told = as_hera(document, model) if model in EVENTS else document
-    found = list(unknown_fields(told, model)) + list(_invalid(told, model))
+    content = as_hera(document, model) if model in EVENTS else document
+    found = [*unknown_fields(content, model), *_invalid(content, model)]
     yield from found
     if not found and document["kind"] in {"WorkflowTemplate", "Workflow"}:
         for template in document["spec"].get("templates", []):

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from contimg_workflows.compiled import REFERENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
+REFERENCE = re.compile(r"\{\{(.*?)\}\}")
 ANYWHERE = frozenset(
     f"workflow.{name}"
     for name in ("name", "uid", "namespace", "creationTimestamp", "serviceAccountName")
