@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from contimg.runtime.errors import UsageError
 from contimg_runs.options import CHUNK
-from contimg_workflows.lint import checked, lint, problems_of
-from contimg_workflows.lint.cli import read
-from contimg_workflows.lint.library import Library
-from contimg_workflows.lint.nodes import MOST, nodes
+from contimg_workflows.lint import find_problems, lint, read_documents
+from contimg_workflows.lint.documents import DocumentSet
+from contimg_workflows.lint.rules import MAX_NODES, count_nodes
+from contimg_workflows.lint.schema import has_schema
 from contimg_workflows.lint.variables import Scope, unresolved, variables
-from contimg_workflows.render import rendered
+from contimg_workflows.render import render_all
 
 INSTALLED = """
 apiVersion: v1
@@ -75,7 +75,7 @@ spec:
               kind: Workflow
               metadata: {name: by-the-event, labels: {a: b}}
               spec:
-                workflowTemplateRef: {name: contimg-group}
+                workflowTemplateRef: {name: contimg-process-group}
                 arguments: {parameters: [{name: store, value: x}, {name: group, value: x}, {name: attempt, value: x}]}
           parameters:
             - {src: {dependencyName: group, dataKey: body.name}, dest: metadata.name}
@@ -86,7 +86,7 @@ spec:
 @cache
 def _documents() -> str:
     return json.dumps(
-        [*(yaml.safe_load(text) for text in rendered().values()), *yaml.safe_load_all(INSTALLED)]
+        [*(yaml.safe_load(text) for text in render_all().values()), *yaml.safe_load_all(INSTALLED)]
     )
 
 
@@ -106,21 +106,19 @@ def spoilt(kind: str, name: str, path: str, value: Any) -> list[str]:
         del part[key]
     else:
         part[key] = value
-    library = Library(found.values())
+    among = DocumentSet(found.values())
     # Others refer to a ConfigMap, and are wrong with it.
-    looked_at = [
-        one for one in library.documents if kind == "ConfigMap" or one is found[kind, name]
-    ]
-    return [problem for one in looked_at for problem in problems_of(one, library)]
+    looked_at = [one for one in among.documents if kind == "ConfigMap" or one is found[kind, name]]
+    return [problem for one in looked_at for problem in find_problems(one, among)]
 
 
 def test_what_we_render_and_install_is_clean() -> None:
     assert lint(documents().values()) == []
-    assert checked(documents().values()) == (len(documents()), [])
+    assert all(has_schema(one) for one in documents().values())
 
 
 TEMPLATE, POD = "WorkflowTemplate", "spec/templates/0"
-TASKS = "spec/templates/0/dag/tasks"
+TASKS = "spec/templates/1/dag/tasks"
 
 
 @pytest.mark.parametrize(
@@ -182,26 +180,26 @@ TASKS = "spec/templates/0/dag/tasks"
             "{{stat}} leads nowhere",
         ),
         (
-            "contimg-group",
+            "contimg-process-group",
             "spec/workflowMetadata/annotations/x",
             "{{workflow.parameters.nothing}}",
             "workflowMetadata: {{",
         ),
         (
-            "contimg-group",
+            "contimg-process-group",
             "spec/workflowMetadata/labelsFrom/x",
             {"expression": "workflow.parameters.no"},
             "labelsFrom.x: workflow",
         ),
         (
-            "contimg-group",
+            "contimg-process-group",
             "spec/synchronization/mutexes/0/name",
             "{{workflow.parameters.no}}",
             "synchronization: {{",
         ),
         (
-            "contimg-group",
-            "spec/templates/1/dag/tasks/0/arguments/parameters/0/value",
+            "contimg-process-group",
+            "spec/templates/2/dag/tasks/0/arguments/parameters/0/value",
             "{{workflow.parameters.no}}",
             "leads nowhere",
         ),
@@ -224,14 +222,19 @@ TASKS = "spec/templates/0/dag/tasks"
             "epoch: {{item}} leads nowhere",
         ),
         # What a workflow is made of.
-        ("contimg-group", "spec/onExit", "gone", "onExit gone is no template"),
+        ("contimg-process-group", "spec/onExit", "gone", "onExit gone is no template"),
         (
-            "contimg-group",
-            f"{TASKS}/1/when",
+            "contimg-process-group",
+            f"{TASKS}/0/when",
             "{{tasks.claim.outputs.parameters.claimd}} == true",
             "leads nowhere",
         ),
-        ("contimg-group", f"{TASKS}/1/templateRef/template", "other", "which is nowhere"),
+        (
+            "contimg-process-group",
+            "spec/templates/0/dag/tasks/1/templateRef/template",
+            "other",
+            "which is nowhere",
+        ),
         (
             "contimg-nightly",
             "spec/templates/1/dag/tasks/1/template",
@@ -245,7 +248,7 @@ TASKS = "spec/templates/0/dag/tasks"
             "no semaphore gpu in the ConfigMap",
         ),
         (
-            "contimg-group",
+            "contimg-process-group",
             "spec/serviceAccountName",
             "default",
             "there is no service account default",
@@ -265,19 +268,6 @@ TASKS = "spec/templates/0/dag/tasks"
         ),
         # How large it may become.
         ("contimg-process-group", "spec/templates/0/retryStrategy/limit", "3", "a run may have"),
-        # Programs.
-        (
-            "contimg-claim",
-            f"{POD}/container/command",
-            ["contimg", "clam"],
-            "there is no program contimg clam",
-        ),
-        (
-            "contimg-claim",
-            f"{POD}/container/args/0",
-            "--stor={{inputs.parameters.store}}",
-            "contimg claim takes no --stor=",
-        ),
     ],
 )
 def test_what_is_wrong_with_a_template_is_found(
@@ -396,7 +386,7 @@ RESOURCE = "spec/triggers/0/template/k8s/source/resource"
             "contimg",
             "spec/triggers/0/template/conditions",
             "group && other",
-            "condition other is no dependency",
+            "condition other is not a dependency",
         ),
         (
             "Sensor",
@@ -410,14 +400,14 @@ RESOURCE = "spec/triggers/0/template/k8s/source/resource"
             "contimg",
             f"{RESOURCE}/spec/arguments/parameters/1/name",
             "grup",
-            "contimg-group has no parameter grup",
+            "contimg-process-group has no parameter grup",
         ),
         (
             "Sensor",
             "contimg",
             f"{RESOURCE}/spec/arguments/parameters",
             [],
-            "contimg-group requires group",
+            "contimg-process-group requires group",
         ),
         ("Sensor", "contimg", f"{RESOURCE}/spec/entripoint", "x", "unknown field entripoint"),
         (
@@ -432,14 +422,14 @@ RESOURCE = "spec/triggers/0/template/k8s/source/resource"
             "contimg",
             "spec/triggers/0/template/k8s/parameters/0/src/dependencyName",
             "x",
-            "x is no dependency",
+            "x is not a dependency",
         ),
         (
             "Sensor",
             "contimg",
             "spec/triggers/0/template/k8s/parameters/1/dest",
             "spec.arguments.parameters.7.value",
-            "is no part of",
+            "is not a part of",
         ),
     ],
 )
@@ -452,7 +442,7 @@ def test_what_is_wrong_with_what_is_installed_is_found(
 
 def test_the_same_twice_is_found() -> None:
     every = [*documents().values(), documents()["ServiceAccount", "contimg-workflow"]]
-    assert lint(every) == ["ServiceAccount contimg-workflow: is there twice"]
+    assert lint(every) == ["ServiceAccount contimg-workflow: occurs twice"]
 
 
 def test_complete_means_that_no_value_is_missing() -> None:
@@ -470,26 +460,66 @@ def test_what_has_no_schema_is_told_and_not_passed_over() -> None:
         "metadata": {"name": "x"},
         "spec": {},
     }
-    assert checked([monitor]) == (0, ["PodMonitor"])
-    assert checked(
-        [{"apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisRun", "metadata": {}}]
-    ) == (0, ["AnalysisRun"])
+    assert not has_schema(monitor)
+    assert not has_schema(
+        {"apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisRun", "metadata": {}}
+    )
+
+
+# Options and profiles
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("{image: {tier: best}}", "image --tier: Input should be 'quicklook'"),
+        ("{imagee: {tier: quicklook}}", "There is no stage 'imagee'"),
+        ("{image: {teir: quicklook}}", "image --teir: there is no such option"),
+        ("{normalize: {strip: 3}, image: {size: 512}}", ""),
+        ("a: b: c", "This is not YAML"),
+    ],
+)
+def test_default_options_of_a_pipeline_are_checked(options: str, problem: str) -> None:
+    found = documents()
+    fields = found[TEMPLATE, "contimg-process-group"]["spec"]["arguments"]["parameters"]
+    (field,) = [one for one in fields if one["name"] == "options"]
+    field["value"] = options
+    problems = lint(found.values())
+    assert bool(problems) is bool(problem)
+    assert all(one.startswith("contimg-process-group: ") and problem in one for one in problems)
+
+
+@pytest.mark.parametrize(
+    ("profile", "problem"),
+    [
+        ({"image": {"tier": "quicklook"}, "normalize": {"min_references": 3}}, ""),
+        ({"image": {"tier": "best"}}, "profile deep: options: image --tier: Input should be"),
+        ({"imagee": {}}, "There is no stage 'imagee'"),
+    ],
+)
+def test_profiles_of_an_installation_are_checked(profile: dict[str, Any], problem: str) -> None:
+    text = json.dumps({"deep": profile, "empty": {}})
+    metadata = {"name": "contimg-profiles"}
+    found = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    problems = lint([{**found, "data": {"profiles": text}}])
+    assert len(problems) == bool(problem)
+    assert all(problem in one for one in problems)
 
 
 # How many nodes
 
 
 def test_no_workflow_may_have_a_hundred_nodes() -> None:
-    library = Library(documents().values())
+    among = DocumentSet(documents().values())
     counts = {
-        one["metadata"]["name"]: nodes(one, library)
-        for one in library.documents
+        one["metadata"]["name"]: count_nodes(one, among)
+        for one in among.documents
         if one["kind"] == TEMPLATE
     }
-    assert max(counts.values()) <= MOST < 100
-    # Worked out by hand: six stages of five nodes (a Retry and four tries), the DAG and its Retry, the exit handler and its record.
-    assert counts["contimg-process-group"] == 6 * 5 + 2 + 1 + 5
-    assert counts["contimg-group"] == counts["contimg-process-group"] + 5 + 2
+    assert max(counts.values()) <= MAX_NODES < 100
+    # By hand: six stages of five nodes (a Retry and four tries), the DAG of the steps and its Retry, the claim, the DAG
+    # around them and its Retry, the exit handler and its record.
+    assert counts["contimg-process-group"] == 6 * 5 + 2 + 5 + 2 + 1 + 5
     assert counts["contimg-backfill"] == 2 + 5 + 1 + CHUNK + 1 + 5
 
 
@@ -518,7 +548,7 @@ def test_nodes_are_counted_as_argo_makes_them(shape: list[tuple[int, int]]) -> N
     document = _dag([fan for fan, _ in shape], [limit for _, limit in shape])
     # The DAG; a group for each task; for each item a Retry and its pods.
     by_hand = 1 + sum(1 + fan * (1 + 1 + limit) for fan, limit in shape)
-    assert nodes(document, Library([document])) == by_hand
+    assert count_nodes(document, DocumentSet([document])) == by_hand
 
 
 # Expressions
@@ -564,7 +594,7 @@ def run(*words: str, given: str = "") -> tuple[int, dict[str, Any]]:
 
 def test_the_command_checks_what_is_rendered_by_default() -> None:
     code, said = run()
-    assert (code, said["problems"], said["documents"]) == (0, [], len(rendered()))
+    assert (code, said["problems"], said["documents"]) == (0, [], len(render_all()))
 
 
 def test_the_command_reads_a_folder_a_file_and_a_pipe(tmp_path: Path) -> None:
@@ -579,7 +609,7 @@ def test_the_command_reads_a_folder_a_file_and_a_pipe(tmp_path: Path) -> None:
     good.write_text("a: b: c")
     code, said = run(str(good))
     assert code == 2
-    assert "expected YAML" in said["said"]
+    assert "This is not YAML" in said["said"]
 
 
 LOOP = {
@@ -611,5 +641,5 @@ def test_what_leads_nowhere_or_back_to_itself_is_a_problem_and_no_bug(
 @pytest.mark.parametrize("text", ["- a\n- b\n", '"a word"\n', "3\n"])
 def test_yaml_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(UsageError, match=r"x\.yaml: expected documents of keys and values"):
-        read(str(tmp_path))
+    with pytest.raises(UsageError, match=r"x\.yaml: A document of keys and values"):
+        read_documents(str(tmp_path))

@@ -79,7 +79,7 @@ def test_it_finds_where_to_write_and_its_environment(
         'echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; echo out; echo err >&2'
     )
     assert end(one) == 0
-    assert one.outputs({"artifact": "artifact"}) == {"artifact": "hello"}
+    assert one.outputs(["artifact"]) == {"artifact": "hello"}
     assert one.progress() == "3/4"
     assert (tmp_path / "log").read_text() == "err\n"
 
@@ -88,7 +88,7 @@ def test_what_a_try_left_is_gone_for_the_next(start: Callable[..., Process]) -> 
     end(start("echo x > $CONTIMG_OUTPUTS/artifact"))
     one = start("true")
     assert end(one) == 0
-    assert one.outputs({"artifact": "artifact"}) is None
+    assert one.outputs(["artifact"]) is None
     assert one.progress() == ""
 
 

@@ -49,11 +49,8 @@ def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[
         say("look at %s", page)
     say("images: %s", f"{store}/products/*/image/*/thumbnail.png")
     if not verdict["right"]:
-        raise ContimgError(
-            str(store),
-            f"expected the hidden lens and nothing else, found {verdict['words']}.",
-            "contimg status tells what ran.",
-        )
+        problem = f"The hidden lens must be found and nothing else: {verdict['words']}."
+        raise ContimgError(str(store), problem, "contimg status tells what ran.")
     return {
         "store": str(store),
         "verdict": verdict,
@@ -67,11 +64,8 @@ def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     program = str(Path(sys.executable).parent / argv[0])
     done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
     if done.returncode != 0:
-        raise ChildFailedError(
-            " ".join(argv[:3]),
-            f"expected exit code 0, found {done.returncode!s}.",
-            "Its last words stand above.",
-        )
+        where = " ".join(argv[:3])
+        raise ChildFailedError(where, f"exit code {done.returncode}.", "Its log is above.")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -166,8 +166,15 @@ class Engine:
                 if task.status in {Status.PENDING, Status.WAITING}:
                     moved = self._set(run, name, Status.SKIPPED, reason)
         else:
-            for name in sorted(run.ready, key=list(run.workflow.tasks).index):
-                moved |= self._consider(run, run.workflow.tasks[name])
+            # What is found made lets the next task start at once, so that a cached run is open for a moment only.
+            position = list(run.workflow.tasks).index
+            while run.state.status is Status.RUNNING and any(
+                [
+                    self._consider(run, run.workflow.tasks[one])
+                    for one in sorted(run.ready, key=position)
+                ]
+            ):
+                moved = True
         if run.state.ended is None and not any(
             task.status in OPEN for task in run.state.tasks.values()
         ):
