@@ -46,7 +46,7 @@ class Begun:
 def run(options: BeginOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Begin, and tell the engine."""
     document = resolve_options(
-        find_pipeline(options.pipeline), options.options, options.profile, env
+        find_pipeline(options.pipeline), options.options, options.profile, env, options.set
     )
     store = open_store(options.store)
     store.check()

@@ -33,7 +33,7 @@ class Answer:
 def run(options: ClaimOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Claim, and tell the engine."""
     document = resolve_options(
-        find_pipeline(options.pipeline), options.options, options.profile, env
+        find_pipeline(options.pipeline), options.options, options.profile, env, options.set
     )
     hand_over(env, "options", json.dumps(document))
     store = open_store(options.store)

@@ -36,13 +36,12 @@ class RequestOptions(Options):
     """Options of its stages as YAML, {stage: {option: value}}."""
     profile: str = ""
     """Name of a profile: options under a name, which `options` replace one by one."""
+    set: Lines = ()
+    """STAGE.OPTION=VALUE or SHORTCUT=VALUE, over the options; a line each."""
 
 
 class ResolveOptions(RequestOptions):
     """Check the options of a pipeline's stages, and write them as one document."""
-
-    set: Lines = ()
-    """STAGE.OPTION=VALUE or SHORTCUT=VALUE, over the options; a line each."""
 
 
 class ClaimOptions(RunOptions, RequestOptions):

@@ -11,7 +11,7 @@ from hera.workflows.models import Workflow
 
 from argo_nodes import fnv, node, said, tried, workflow
 from contimg_workflows.argo_states import archived_log, node_of, pod_name, run_state
-from contimg_workflows.display import why
+from contimg_workflows.display import failure_reason
 from contimg_workflows.state import RunState, Status
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -24,7 +24,7 @@ def state(document: dict[str, Any]) -> RunState:
     return run_state(Workflow(**document))
 
 
-def test_a_workflow_that_has_not_begun_is_pending_and_says_why() -> None:
+def test_a_workflow_that_has_not_begun_is_pending_and_says_failure_reason() -> None:
     waiting = state(workflow("w", "Pending", message="too many workflows are running"))
     assert (waiting.status, waiting.reason, waiting.tasks) == (
         Status.PENDING,
@@ -98,7 +98,7 @@ def test_a_failure_is_told_in_the_words_of_the_stage(
             message="child 'w-1' failed",
         )
     )
-    assert why(found) == f"convert: {reason}"
+    assert failure_reason(found) == f"convert: {reason}"
     assert found.tasks["convert"].tries[0].exit == code
 
 
@@ -106,7 +106,7 @@ def test_a_failure_without_a_task_is_the_workflow_s_own() -> None:
     found = state(
         workflow("w", "Error", message='workflowtemplates.argoproj.io "contimg-x" not found')
     )
-    assert (found.status, why(found)) == (
+    assert (found.status, failure_reason(found)) == (
         Status.FAILED,
         'workflowtemplates.argoproj.io "contimg-x" not found',
     )
@@ -126,7 +126,7 @@ def test_between_two_tries_a_task_waits() -> None:
     assert (task.status, task.reason) == (Status.WAITING, "s3: no answer")
 
 
-def test_a_pod_that_cannot_begin_says_why() -> None:
+def test_a_pod_that_cannot_begin_says_failure_reason() -> None:
     tries = tried(
         "w", "convert", "Pending", phase="Running", message="Unschedulable: 0/1 nodes are available"
     )
@@ -169,7 +169,7 @@ def test_a_recorded_failure() -> None:
         "onExit-record": "done",
     }
     assert (
-        why(found)
+        failure_reason(found)
         == "flag: TypeError: TarFile.extract() got an unexpected keyword argument 'filter'"
     )
     convert, flag = found.tasks["convert"], found.tasks["flag"]
@@ -204,7 +204,7 @@ def test_a_recorded_stage_that_was_tried_again_and_again() -> None:
     assert list(found.tasks) == ["main"]
     assert (len(task.tries), {one.exit for one in task.tries}) == (4, {64})
     assert (
-        why(found)
+        failure_reason(found)
         == 'main: failed to find name in PATH: exec: "contimg-watch": executable file not found in $PATH'
     )
 

@@ -475,7 +475,7 @@ def test_what_has_no_schema_is_told_and_not_passed_over() -> None:
         ("{image: {tier: best}}", "image --tier: Input should be 'quicklook'"),
         ("{imagee: {tier: quicklook}}", "There is no stage 'imagee'"),
         ("{image: {teir: quicklook}}", "image --teir: there is no such option"),
-        ("{normalize: {strip: 3}, image: {size: 512}}", ""),
+        ("{variability: {min_epochs: 3}, image: {size: 512}}", ""),
         ("a: b: c", "This is not YAML"),
     ],
 )
@@ -492,7 +492,7 @@ def test_default_options_of_a_pipeline_are_checked(options: str, problem: str) -
 @pytest.mark.parametrize(
     ("profile", "problem"),
     [
-        ({"image": {"tier": "quicklook"}, "normalize": {"min_references": 3}}, ""),
+        ({"image": {"tier": "quicklook"}, "variability": {"min_epochs": 3}}, ""),
         ({"image": {"tier": "best"}}, "profile deep: options: image --tier: Input should be"),
         ({"imagee": {}}, "There is no stage 'imagee'"),
     ],

@@ -54,6 +54,7 @@ def test_process_group_claims_first_and_all_steps_wait_for_it() -> None:
         "--pipeline=process-group",
         "--options=",
         "--profile=deep",
+        "--set=tier=quicklook\ncatalogue=\ncalibrator=\nsolve=",
         f"--run={ID}-a2",
     ]
     assert made.tasks["process-convert"].needs == {"claim"}
@@ -88,6 +89,7 @@ def test_reprocess_takes_attempt_and_options_from_begin() -> None:
         "--pipeline=process-group",
         "--options=",
         "--profile=",
+        "--set=tier=quicklook\ncatalogue=\ncalibrator=\nsolve=",
         f"--group={ID}",
         "--first=image",
     ]

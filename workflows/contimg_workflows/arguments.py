@@ -122,12 +122,12 @@ def template_arguments(
             reasons = "; ".join(map(wrong, error.errors()))
             raise UsageError(template, f"{reasons}.", "Correct the value.") from error
         return given
-    document = merge_documents(
-        [read_document(named.get("options", "")), read_document(options.config), single]
-    )
     given = {**named, **({"profile": options.profile} if options.profile else {}), **own}
-    if document:
-        given["options"] = json.dumps(document)
+    if options.config or single:
+        # The chart may have set options of its own, which single ones replace.
+        before = given.get("options") or form["options"].default or ""
+        documents = [read_document(before), read_document(options.config), single]
+        given["options"] = json.dumps(merge_documents(documents))
     fill_form(template, form, given)
     pipeline.check_options(single, "--set")
     shortcuts = [f"{one.name}={given.get(one.name, '')}" for one in pipeline.shortcuts]

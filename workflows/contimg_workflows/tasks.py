@@ -141,6 +141,7 @@ def first_command(
         "pipeline": pipeline.name,
         "options": values["options"],
         "profile": values["profile"],
+        "set": "\n".join(f"{one.name}={values[one.name]}" for one in pipeline.shortcuts),
     }
     owner = {"store": values["store"], "uid": uid, "workflow": workflow}
     if template == REPROCESS:
@@ -149,8 +150,7 @@ def first_command(
     if has_attempts(pipeline):
         run = f"{values[pipeline.subject]}-a{values['attempt']}"
         return commands()["claim"], {**owner, **request, "run": run}
-    shortcuts = "\n".join(f"{one.name}={values[one.name]}" for one in pipeline.shortcuts)
-    return commands()["resolve-options"], {**request, "set": shortcuts}
+    return commands()["resolve-options"], request
 
 
 def exit_arguments(template: str, values: Mapping[str, str]) -> dict[str, str]:
@@ -165,7 +165,11 @@ def exit_arguments(template: str, values: Mapping[str, str]) -> dict[str, str]:
 
 
 def step_tasks(
-    pipeline: Pipeline, values: Mapping[str, str], *, prefix: str = "", first: str = ""
+    pipeline: Pipeline,
+    values: Mapping[str, str],
+    *,
+    prefix: str = "",
+    first: LocalTask | None = None,
 ) -> list[LocalTask]:
     """Return a task for each step of a pipeline.
 
@@ -174,12 +178,15 @@ def step_tasks(
     values
         Of the pipeline's parameters and `options`, its resolved document.
     first
-        A task that runs before all of them.
+        A task that runs before all of them; if it claims something, they run only if it succeeded in that.
     """
     made = []
+    condition = output_of(first.name, "claimed") if first and "claimed" in first.outputs else ""
     for stage in pipeline.order:
         spec = pipeline.specs[stage]
-        needs = {prefix + one for one in pipeline.needs[stage]} or ({first} - {""})
+        needs = {prefix + one for one in pipeline.needs[stage]} or (
+            {first.name} if first else set()
+        )
         made.append(
             LocalTask(
                 name=prefix + stage,
@@ -189,7 +196,7 @@ def step_tasks(
                 outputs=STAGE_OUTPUTS,
                 deadline_s=spec.resources.deadline_s,
                 stage=spec,
-                condition=output_of(first, "claimed") if first == "claim" else "",
+                condition=condition,
             )
         )
     return made
@@ -239,7 +246,7 @@ def template_workflow(name: str, template: str, given: Mapping[str, str]) -> Loc
             of_steps["attempt"] = output_of(first.name, "attempt")
         pipeline = find_pipeline(DRIVERS.get(short, short))
         prefix = f"{PROCESS}-"
-        tasks = [first, *step_tasks(pipeline, of_steps, prefix=prefix, first=first.name)]
+        tasks = [first, *step_tasks(pipeline, of_steps, prefix=prefix, first=first)]
     return LocalWorkflow(name, PREFIX + short, values, {one.name: one for one in tasks})
 
 

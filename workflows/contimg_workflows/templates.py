@@ -32,7 +32,6 @@ from contimg_workflows.tasks import (
     STEPS,
     exit_arguments,
     first_command,
-    has_attempts,
     output_of,
     step_arguments,
 )
@@ -144,7 +143,6 @@ def pipeline_template(pipeline: Pipeline) -> WorkflowTemplate:
         with DAG(name=MAIN, inputs=inputs(form), retry_strategy=pods.never_retried()):
             values = references(form)
             command, given = first_command(pipeline.name, values, uid=UID, workflow=NAME)
-            claimed = output_of(command.name, "claimed")
             process = Task(
                 name=PROCESS,
                 template=STEPS,
@@ -152,7 +150,9 @@ def pipeline_template(pipeline: Pipeline) -> WorkflowTemplate:
                     name: values[name] if name != "options" else output_of(command.name, name)
                     for name in step_inputs(form)
                 },
-                when=f"{claimed} == true" if has_attempts(pipeline) else None,
+                when=f"{output_of(command.name, 'claimed')} == true"
+                if "claimed" in command.outputs
+                else None,
             )
             command_task(command.name, given).next(process)
         exit_dag(pipeline.name, form)
