@@ -35,8 +35,7 @@ test-slow: $(VENV)/.made tools ## The long science tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube context, with the images of `make images`
-	$(BIN)/python -m pytest -p no:xdist -m cluster tests/e2e/cluster/test_chain.py # its figures want a quiet machine
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster --ignore tests/e2e/cluster/test_chain.py
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster
 
 lint: $(VENV)/.made ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check

@@ -149,7 +149,11 @@ def value(path: str, what: Any) -> dict[str, Any]:
             "value must be one of 'IfNotPresent', 'Always', 'Never'",
         ),
         ("images/pullSecrets", "one", "'/images/pullSecrets': got string, want array"),
-        ("stages/convrt", {}, "stages.convrt: there is no stage of this name; there are calibrate, convert"),
+        (
+            "stages/convrt",
+            {},
+            "stages.convrt: there is no stage of this name; there are calibrate, convert",
+        ),
         ("stages/convert/image/digest", "sha256:12", "'/stages/convert/image/digest'"),
         (
             "stages/convert/resources/limits/memory",

@@ -13,7 +13,7 @@ from cluster.site import Site
 
 pytestmark = pytest.mark.cluster
 AWAY_S = 60.0
-"""The issue's minute without S3."""
+"""How long the store is away, seconds."""
 
 
 def running(site: Site, name: str, stage: str) -> tuple[str, str] | None:
@@ -39,7 +39,7 @@ def gone(site: Site, name: str, uid: str) -> bool:
 
 def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> None:
     """First without a word (a lost node), then told to stop (a drained one): the third pod is left alone."""
-    name = site.anew(processed.id, image__tier="development", image__niter="300")
+    name = site.reprocess(processed.id, image={"tier": "development", "niter": "300"})
     killed = set()
     for grace_s in (0, 30):
         pod, uid = wait_until(
@@ -59,7 +59,7 @@ def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> 
 
 
 def test_a_minute_without_the_store_is_survived(site: Site, processed: Night) -> None:
-    name = site.anew(processed.id, image__tier="development", image__niter="301")
+    name = site.reprocess(processed.id, image={"tier": "development", "niter": "301"})
     wait_until("image at work", lambda: running(site, name, "image"), 300)
     site.shut_door()
     try:
@@ -76,7 +76,7 @@ def test_what_came_while_the_store_was_away_is_found(site: Site) -> None:
     site.shut_door()
     try:
         upload(site.store, night.files)
-        time.sleep(10)
+        time.sleep(10)  # watch looks every two seconds
     finally:
         site.open_door()
     assert site.outcome(f"{night.id}-a1", 300)["exit"] == WRONG_TELESCOPE

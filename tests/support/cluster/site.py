@@ -6,8 +6,10 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,13 +17,14 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 
 from cluster.argo import FINISHED, Argo, Workflow, messages, phase
+from cluster.groups import Night
 from cluster.images import load
 from cluster.kube import ROOT, Kube, KubeError, environment, run, wait_until
+from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import Store, open_store
+from contimg_runs.pipelines import PROCESS_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
 CHART = ROOT / "charts" / "contimg"
@@ -31,8 +34,8 @@ DOOR = "s3-door"
 """A Service of the namespace that leads to the S3 server, so that a test can shut it for this namespace alone."""
 SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "3Gi"}}
 """For a small group, on a node of two cores where several pods must find a place."""
-PROCESS_STAGES = ("convert", "flag", "calibrate", "image", "photometry", "report")
-STAGES = (*PROCESS_STAGES, "watch", "simulate", "normalize", "variability")
+STEPS = PROCESS_GROUP.order
+Figure = Callable[[str, str], None]
 WITHIN_S = 900.0
 """A small group takes a minute or two alone; several share two cores."""
 
@@ -85,8 +88,9 @@ class Site:
                 "existingSecret": "s3",
             },
             "images": {"registry": "localhost"},
-            "stages": {name: {"resources": SMALL} for name in STAGES},
-            "parameters": {"image-tier": "quicklook", "grace_s": "20", "days": "0"},
+            "stages": {name: {"resources": SMALL} for name in (*stage_specs(), "watch")},
+            "options": {"image": {"tier": "quicklook"}},
+            "parameters": {"grace_s": "20", "days": "0"},
             "watch": {"intervalSeconds": 2, "timeoutSeconds": 40, "subbandBytes": 0},
             "events": {
                 "eventBus": {
@@ -185,13 +189,11 @@ class Site:
         ]
         return bool(states) and all(states)
 
-    def anew(self, group: str, **options: str) -> str:
-        """Submit a group with other options (image__niter="300"), so that some stages must work; return the workflow's name."""
-        parameters = {
-            "group": group,
-            **{name.replace("__", "-"): value for name, value in options.items()},
-        }
-        return self.argo.submit("contimg-process-group", parameters)
+    def reprocess(self, group: str, **options: dict[str, str]) -> str:
+        """Submit the next attempt at a group with other options (image={"niter": "300"}); return the workflow's name."""
+        document = deep(self.values()["options"], options)
+        parameters = {"group": group, "options": json.dumps(document)}
+        return self.argo.submit("contimg-reprocess", parameters)
 
     def workflows(self) -> list[Workflow]:
         """Return the workflows of the namespace."""
@@ -306,6 +308,25 @@ class Site:
         )
         for entry in list(self.store.entries("")):
             self.store.delete(entry.key)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A group that went through by itself."""
+
+    site: Site
+    night: Night
+    workflow: Workflow
+
+    @property
+    def run(self) -> str:
+        """The attempt."""
+        return f"{self.night.id}-a1"
+
+    def products(self) -> dict[str, datetime]:
+        """Return when each object of its products was written."""
+        entries = self.site.store.entries(f"products/{self.night.id}/")
+        return {entry.key: entry.modified for entry in entries}
 
 
 def fresh(word: str, **changes: Any) -> Site:
