@@ -74,8 +74,8 @@ def test_a_finished_workflow_has_its_tasks_times_and_products() -> None:
     ("message", "reason", "code"),
     [
         (BAD, BAD.partition(": ")[2], 10),
-        ("Error (exit code 137)", "exit code 137: killed, most often for want of memory", 137),
-        ("OOMKilled (exit code 137)", "exit code 137: killed, most often for want of memory", 137),
+        ("Error (exit code 137)", "exit code 137: killed, probably out of memory", 137),
+        ("OOMKilled (exit code 137)", "exit code 137: killed, probably out of memory", 137),
         (f"main: {BAD}", BAD.partition(": ")[2], 10),
         ("Error (exit code 10): BAD_FILE: x_sb03.hdf5: is empty", "x_sb03.hdf5: is empty", 10),
         ("Error (exit code 99)", "exit code 99: unknown exit code 99", 99),

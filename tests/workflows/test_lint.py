@@ -18,9 +18,9 @@ from contimg.runtime.errors import UsageError
 from contimg_runs.options import CHUNK
 from contimg_workflows.lint import find_problems, lint, read_documents
 from contimg_workflows.lint.documents import DocumentSet
+from contimg_workflows.lint.references import ALWAYS, find_unresolved, find_variables
 from contimg_workflows.lint.rules import MAX_NODES, count_nodes
 from contimg_workflows.lint.schema import has_schema
-from contimg_workflows.lint.variables import Scope, unresolved, variables
 from contimg_workflows.render import render_all
 
 INSTALLED = """
@@ -258,7 +258,7 @@ TASKS = "spec/templates/1/dag/tasks"
             "contimg-nightly",
             "spec/templates/0/resource/manifest",
             "a: b: c",
-            "the manifest is no YAML",
+            "the manifest is not YAML",
         ),
         (
             "contimg-nightly",
@@ -568,17 +568,14 @@ def test_nodes_are_counted_as_argo_makes_them(shape: list[tuple[int, int]]) -> N
     ],
 )
 def test_the_variables_of_an_expression(expression: str, found: list[str]) -> None:
-    assert variables(expression) == found
+    assert find_variables(expression) == found
 
 
 def test_a_text_may_hold_many() -> None:
-    scope = Scope(inputs=frozenset({"a"}))
+    known = {*ALWAYS, "inputs.parameters.a"}
     assert list(
-        unresolved("{{inputs.parameters.a}}/{{ workflow.name }}/{{b}}{{=c}}", scope, "x")
-    ) == [
-        "x: {{b}} leads nowhere",
-        "x: {{=c}} leads nowhere: c",
-    ]
+        find_unresolved("{{inputs.parameters.a}}/{{ workflow.name }}/{{b}}{{=c}}", known, "x")
+    ) == ["x: {{b}} leads nowhere", "x: {{=c}} leads nowhere: c"]
 
 
 # The command

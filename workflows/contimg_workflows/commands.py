@@ -38,9 +38,6 @@ LOGS = Command(
     plain=True,
 )
 LINT = Command(
-    name="lint",
-    options=options.LintOptions,
-    run="contimg_workflows.lint:run",
-    positional=("path",),
+    name="lint", options=options.LintOptions, run="contimg_workflows.lint:run", positional=("path",)
 )
 DEMO = Command(name="demo", options=options.DemoOptions, run="contimg_workflows.demo:run")

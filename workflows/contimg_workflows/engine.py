@@ -166,14 +166,8 @@ class Engine:
                 if task.status in {Status.PENDING, Status.WAITING}:
                     moved = self._set(run, name, Status.SKIPPED, reason)
         else:
-            # What is found made lets the next task start at once, so that a cached run is open for a moment only.
-            position = list(run.workflow.tasks).index
-            while run.state.status is Status.RUNNING and any(
-                [
-                    self._consider(run, run.workflow.tasks[one])
-                    for one in sorted(run.ready, key=position)
-                ]
-            ):
+            # A cached task lets the next one start at once, so that a cached run is open for a moment only.
+            while self._consider_all(run):
                 moved = True
         if run.state.ended is None and not any(
             task.status in OPEN for task in run.state.tasks.values()
@@ -181,6 +175,13 @@ class Engine:
             run.end(Status.FAILED if run.state.failed else Status.DONE)
             moved = True
         return moved
+
+    def _consider_all(self, run: _Run) -> bool:
+        if run.state.status is not Status.RUNNING:
+            return False
+        names = [name for name in run.workflow.tasks if name in run.ready]
+        changed = [self._consider(run, run.workflow.tasks[name]) for name in names]
+        return any(changed)
 
     def _consider(self, run: _Run, task: LocalTask) -> bool:
         """Skip a ready task, find its artifact, start it, or leave it; return whether anything changed."""
@@ -192,9 +193,8 @@ class Engine:
             others = (self._runs[name].state for name in run.gate.workflows if name in self._runs)
             if any(other.tasks[task.name].status in OPEN for other in others):
                 return False
-        if time.monotonic() < run.due.get(task.name, 0.0):
-            return False
-        if sum(len(other.processes) for other in self._runs.values()) >= self._jobs:
+        busy = sum(len(other.processes) for other in self._runs.values())
+        if busy >= self._jobs or time.monotonic() < run.due.get(task.name, 0.0):
             return False
         if not run.begin():
             return True
@@ -265,18 +265,16 @@ class Engine:
 
     def _stop(self, runs: Sequence[_Run]) -> None:
         """Stop all processes, and leave a state that says so."""
-        for run in runs:
-            for process in run.processes.values():
-                process.stop()
+        for process in (one for run in runs for one in run.processes.values()):
+            process.stop()
         until = time.monotonic() + GRACE_S
         while any(run.processes for run in runs) and time.monotonic() < until:
-            for run in runs:
-                for name, process in list(run.processes.items()):
-                    code = process.poll()
-                    if code is not None:
-                        del run.processes[name]
-                        last = run.state.tasks[name].tries[-1]
-                        last.ended, last.exit, last.reason = datetime.now(UTC), code, "terminated"
+            for run, name in [(one, task) for one in runs for task in one.processes]:
+                code = run.processes[name].poll()
+                if code is not None:
+                    del run.processes[name]
+                    last = run.state.tasks[name].tries[-1]
+                    last.ended, last.exit, last.reason = datetime.now(UTC), code, "terminated"
             time.sleep(TICK_S)
         for run in runs:
             if run.state.status is Status.RUNNING:

@@ -178,9 +178,7 @@ def retry_strategy() -> RetryStrategy:
         retry_policy="Always",
         expression=retry.expression(),
         backoff=Backoff(
-            duration=f"{TRANSIENT.backoff_s:.0f}s",
-            factor=retry.FACTOR,
-            cap=f"{retry.CAP_S:.0f}s",
+            duration=f"{TRANSIENT.backoff_s:.0f}s", factor=retry.FACTOR, cap=f"{retry.CAP_S:.0f}s"
         ),
     )
 

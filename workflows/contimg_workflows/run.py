@@ -154,9 +154,7 @@ class Runner:
         gate = Gate(CALIBRATE, frozenset(f"contimg-{one.name}" for one in own))
         workflows = [
             self._workflow(
-                f"contimg-{one.name}",
-                PROCESS_GROUP,
-                {"group": one.id, "attempt": str(one.attempt)},
+                f"contimg-{one.name}", PROCESS_GROUP, {"group": one.id, "attempt": str(one.attempt)}
             )
             for one in [*own, *others]
         ]

@@ -19,7 +19,7 @@ from hera.workflows.models import (
 )
 
 from contimg.runtime.command import Command
-from contimg.runtime.options import Options, flag
+from contimg.runtime.options import flag
 from contimg.runtime.pipeline import Pipeline
 from contimg.runtime.stage import Resources, StageSpec
 from contimg_workflows import pods
@@ -48,15 +48,11 @@ UID, NAME = "{{workflow.uid}}", "{{workflow.name}}"
 def stage_template(spec: StageSpec) -> WorkflowTemplate:
     """Make the WorkflowTemplate of a stage; the form in the Argo UI is the stage's --help."""
     return _program_template(
-        name=spec.name,
-        options=spec.options,
+        spec,
+        spec.resources,
         command=[spec.program],
         image=spec.program,
-        config="config",
         outputs=STAGE_OUTPUTS,
-        resources=spec.resources,
-        views=spec.views,
-        semaphore=spec.semaphore,
     )
 
 
@@ -65,40 +61,36 @@ def command_template(command: Command) -> WorkflowTemplate:
     if command.resources is None:
         raise ValueError(command.name)
     return _program_template(
-        name=command.name,
-        options=command.options,
+        command,
+        command.resources,
         command=["contimg", command.name],
         image=COMMAND_IMAGE,
         outputs=command.outputs,
-        resources=command.resources,
     )
 
 
 def _program_template(
+    program: StageSpec | Command,
+    resources: Resources,
     *,
-    name: str,
-    options: type[Options],
     command: list[str],
     image: str,
     outputs: Iterable[str],
-    resources: Resources,
-    config: str = "",
-    views: tuple[str, ...] = (),
-    semaphore: str = "",
 ) -> WorkflowTemplate:
     """Make the template of one program.
 
     Every input's default is empty, which the program takes as not given, so that a task passes only what is wired and
     the program's own defaults hold.
     """
-    form = options_form(options)
-    inputs = [*form, *([config] if config else [])]
+    form, name = options_form(program.options), program.name
+    stage = program if isinstance(program, StageSpec) else None
+    inputs = [*form, *(["config"] if stage else [])]
     with WorkflowTemplate(
         name=PREFIX + name,
         entrypoint=MAIN,
         arguments=form_parameters(form),
         labels=labels(name, VERSION),
-        annotations=describe(PREFIX + name, options.__doc__ or ""),
+        annotations=describe(PREFIX + name, program.options.__doc__ or ""),
         **run_settings(),
     ) as template:
         Container(
@@ -113,14 +105,14 @@ def _program_template(
                     Parameter(name=one, value_from=ValueFrom(path=f"{OUTPUTS}/{one}"))
                     for one in outputs
                 ),
-                *pods.artifacts(views),
+                *pods.artifacts(stage.views if stage else ()),
             ],
             resources=pods.requests_and_limits(resources),
             volumes=pods.folders(resources),
             labels=labels(name, VERSION),
             retry_strategy=pods.retry_strategy(),
             pod_spec_patch=pods.memory_retry_patch(resources),
-            synchronization=pods.semaphore(semaphore) if semaphore else None,
+            synchronization=pods.semaphore(stage.semaphore) if stage and stage.semaphore else None,
             metrics=pods.metrics(name),
             active_deadline_seconds=resources.deadline_s,
             **pods.restricted_security_context(),
