@@ -59,14 +59,16 @@ class ClusterOptions(Options):
     namespace: str | None = None
     """Namespace of the workflows; default: the pod's own."""
     api: str | None = Field(default=None, pattern=URL)
-    """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own cluster."""
+    """URL of the Kubernetes API, such as that of a kubectl proxy; default: the pod's own cluster.
+    """
 
 
 class RecordOptions(RunOptions, ClusterOptions):
-    """Record how a workflow ended: its outcome, the time and memory of its stages, and where its group stands."""
+    """Record how a workflow ended: its outcome, its stages' time and memory, its group's state."""
 
     run: str | None = Field(default=None, pattern=RUN)
-    """The attempt, ID-aN; empty: the workflow is no attempt at a group, and only its stages are recorded."""
+    """The attempt, ID-aN; empty: the workflow is no attempt at a group, and only its stages are
+    recorded."""
     group: str | None = None
     """Id of the group, where the workflow is no attempt of its own but works on one."""
     pipeline: str | None = None
@@ -74,18 +76,21 @@ class RecordOptions(RunOptions, ClusterOptions):
     status: Literal["Succeeded", "Failed", "Error"]
     """The workflow's status, as Argo gives it."""
     failures: str = ""
-    """The workflow's failures, JSON as Argo gives it; used where the Kubernetes API cannot be asked."""
+    """The workflow's failures, JSON as Argo gives it; used where the Kubernetes API cannot be
+    asked."""
 
 
 class SweepOptions(ClusterOptions):
-    """Begin anew what events lost: post attempts that nobody took, close runs that are gone, start the next attempts."""
+    """Restart what events lost: post unclaimed attempts, close lost runs, start the next ones."""
 
     store: str
     """Root URI of the store."""
     post: str | None = Field(default=None, pattern=URL)
-    """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty where --workflows is none."""
+    """URL that each group is posted to as JSON, such as that of a webhook EventSource; may be empty
+    where --workflows is none."""
     grace_s: float = Field(default=600.0, ge=0)
-    """Leave alone what is younger, seconds; doubles with each time that an attempt was posted in vain."""
+    """Leave alone what is younger, seconds; doubles with each time that an attempt was posted in
+    vain."""
     retries: int = Field(default=3, ge=0)
     """How often the same subbands are begun anew after runs that the world ended."""
     days: int = Field(default=30, ge=0)
@@ -95,12 +100,13 @@ class SweepOptions(ClusterOptions):
 
 
 class BeginOptions(RunOptions, RequestOptions):
-    """Begin the next attempt at a group: claim it, write its record, and say which artifacts of the last one are kept."""
+    """Begin the next attempt at a group: claim it, write its record, and name what is reused."""
 
     group: str = Field(pattern=GROUP_ID)
     """Id of the group."""
     first: str = ""
-    """First stage that runs again; the artifacts of the stages before it are reused. Default: all run."""
+    """First stage that runs again; the artifacts of the stages before it are reused. Default: all
+    run."""
 
 
 class SelectOptions(RequestOptions):
@@ -113,7 +119,8 @@ class SelectOptions(RequestOptions):
     last_day: str = Field(pattern=DAY_OR_GROUP)
     """Groups observed up to and with this UTC day; or the id of the last."""
     redo: bool = False
-    """Also groups that were processed before, as their next attempts; else only those that nothing has begun."""
+    """Also groups that were processed before, as their next attempts; else only those that nothing
+    has begun."""
 
 
 class StripsOptions(RequestOptions):

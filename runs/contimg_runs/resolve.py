@@ -1,4 +1,4 @@
-"""``contimg resolve-options``: one checked document of a pipeline's options, before its first stage starts."""
+"""``contimg resolve-options``: one checked document of options, before the first stage starts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def resolve_options(
     env: Mapping[str, str] | None = None,
     settings: Iterable[str] = (),
 ) -> Document:
-    """Merge everything that a person set into one document: the profile, over it the text, over it the settings.
+    """Merge everything that a person set: the profile, over it the text, over it the settings.
 
     Parameters
     ----------
@@ -45,14 +45,16 @@ def resolve_options(
     Raises
     ------
     UsageError
-        If a stage, option, shortcut or profile is unknown, the text is not YAML, or a value is out of range.
+        If a stage, option, shortcut or profile is unknown, the text is not YAML, or a value is
+        out of range.
     """
     pipeline.check()
     single, shortcuts = read_settings(settings)
     known = [one.name for one in pipeline.shortcuts]
     for name in shortcuts:
         if name not in known:
-            problem = f"Pipeline {pipeline.name} has no shortcut {name!r}; it has {', '.join(known) or 'none'}."
+            there = ", ".join(known) or "none"
+            problem = f"Pipeline {pipeline.name} has no shortcut {name!r}; it has {there}."
             raise UsageError(f"--set {name}", problem, "Write STAGE.OPTION=VALUE.")
     # A profile, and the options of an installation, may serve several pipelines.
     shared = [
@@ -82,7 +84,7 @@ def select_stages(pipeline: Pipeline, document: Document, where: str) -> Documen
 
 
 def read_settings(texts: Iterable[str]) -> tuple[Document, dict[str, str]]:
-    """Read settings: STAGE.OPTION=VALUE into a document, NAME=VALUE of parameters and shortcuts by name.
+    """Read STAGE.OPTION=VALUE into a document, and NAME=VALUE of parameters and shortcuts.
 
     Raises
     ------

@@ -1,4 +1,5 @@
-"""From the event that watch posts to the workflow that starts: names, values and tries, as the Sensor will put them."""
+"""From the event that watch posts to the workflow that starts: names, values and tries, as the
+Sensor will put them."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def sensor(**changes: Any) -> Document:
 
 
 def created(trigger: Document, event: Document) -> Document:
-    """Apply an event's parameters to the Sensor's resource, as Argo Events does: every value becomes text."""
+    """Apply an event's parameters to the Sensor's resource, as Argo Events does: every value
+    becomes text."""
     resource: Document = yaml.safe_load(
         yaml.safe_dump(trigger["template"]["k8s"]["source"]["resource"])
     )

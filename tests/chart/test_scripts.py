@@ -1,4 +1,5 @@
-"""The programs that helm runs in the cluster: the question to the store after an install, and the group of `helm test`."""
+"""The programs that helm runs in the cluster: the question to the store after an install, and the
+group of `helm test`."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ class TestPreflight:
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A group of `helm test`, made by the first two containers' steps; in a directory, which is a store as well."""
+    """A group of `helm test`, made by the first two containers' steps; in a directory, which is a
+    store as well."""
     folder = tmp_path_factory.mktemp("selftest")
     for step in ("simulate", "watch"):
         done = script(

@@ -1,4 +1,5 @@
-"""The values: a closed schema that says what is wrong, a comment for each, a README that is made from them."""
+"""The values: a closed schema that says what is wrong, a comment for each, a README that is made
+from them."""
 
 from __future__ import annotations
 
@@ -206,7 +207,7 @@ def test_a_wrong_value_is_refused_by_its_name(path: str, wrong: Any, says: str) 
         ),
         (
             {"events": {"enabled": False}},
-            "sweep starts groups by an event, but events.enabled is false: set sweep.enabled=false, too",
+            "sweep starts groups by an event, but events.enabled is false: set sweep.enabled=false",
         ),
         (
             value("parameters", {"teir": "x"}),

@@ -204,8 +204,8 @@ def test_a_recorded_stage_that_was_tried_again_and_again() -> None:
     assert list(found.tasks) == ["main"]
     assert (len(task.tries), {one.exit for one in task.tries}) == (4, {64})
     assert (
-        failure_reason(found)
-        == 'main: failed to find name in PATH: exec: "contimg-watch": executable file not found in $PATH'
+        failure_reason(found) == 'main: failed to find name in PATH: exec: "contimg-watch": '
+        "executable file not found in $PATH"
     )
 
 

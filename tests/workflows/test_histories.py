@@ -1,4 +1,5 @@
-"""Random DAGs with random fates: what ran, when and how often is what the rules allow, whatever the timing was."""
+"""Random DAGs with random fates: what ran, when and how often is what the rules allow, whatever the
+timing was."""
 
 from __future__ import annotations
 

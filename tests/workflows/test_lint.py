@@ -76,10 +76,13 @@ spec:
               metadata: {name: by-the-event, labels: {a: b}}
               spec:
                 workflowTemplateRef: {name: contimg-process-group}
-                arguments: {parameters: [{name: store, value: x}, {name: group, value: x}, {name: attempt, value: x}]}
+                arguments:
+                  parameters:
+                    [{name: store, value: x}, {name: group, value: x}, {name: attempt, value: x}]
           parameters:
             - {src: {dependencyName: group, dataKey: body.name}, dest: metadata.name}
-            - {src: {dependencyName: group, dataKey: body.group}, dest: spec.arguments.parameters.1.value}
+            - src: {dependencyName: group, dataKey: body.group}
+              dest: spec.arguments.parameters.1.value
 """
 
 
@@ -475,7 +478,7 @@ def test_what_has_no_schema_is_told_and_not_passed_over() -> None:
         ("{image: {tier: best}}", "image --tier: Input should be 'quicklook'"),
         ("{imagee: {tier: quicklook}}", "There is no stage 'imagee'"),
         ("{image: {teir: quicklook}}", "image --teir: there is no such option"),
-        ("{variability: {min_epochs: 3}, image: {size: 512}}", ""),
+        ("{variability: {min_epochs: 30}, image: {size: 512}}", ""),
         ("a: b: c", "This is not YAML"),
     ],
 )
@@ -492,7 +495,7 @@ def test_default_options_of_a_pipeline_are_checked(options: str, problem: str) -
 @pytest.mark.parametrize(
     ("profile", "problem"),
     [
-        ({"image": {"tier": "quicklook"}, "variability": {"min_epochs": 3}}, ""),
+        ({"image": {"tier": "quicklook"}, "variability": {"min_epochs": 30}}, ""),
         ({"image": {"tier": "best"}}, "profile deep: options: image --tier: Input should be"),
         ({"imagee": {}}, "There is no stage 'imagee'"),
     ],
@@ -517,7 +520,8 @@ def test_no_workflow_may_have_a_hundred_nodes() -> None:
         if one["kind"] == TEMPLATE
     }
     assert max(counts.values()) <= MAX_NODES < 100
-    # By hand: six stages of five nodes (a Retry and four tries), the DAG of the steps and its Retry, the claim, the DAG
+    # By hand: six stages of five nodes (a Retry and four tries), the DAG of the steps and its
+    # Retry, the claim, the DAG
     # around them and its Retry, the exit handler and its record.
     assert counts["contimg-process-group"] == 6 * 5 + 2 + 5 + 2 + 1 + 5
     assert counts["contimg-backfill"] == 2 + 5 + 1 + CHUNK + 1 + 5

@@ -11,7 +11,10 @@ from contimg_workflows.logfile import follow_log, read_log, readable_lines
 if TYPE_CHECKING:
     from pathlib import Path
 
-JSON = '{"time": "2026-01-25T22:00:01.500+00:00", "level": "warning", "stage": "x", "message": "hm", "trace": "a\\nb"}'
+JSON = (
+    '{"time": "2026-01-25T22:00:01.500+00:00", "level": "warning", "stage": "x", '
+    '"message": "hm", "trace": "a\\nb"}'
+)
 
 
 def test_json_lines_become_words_and_others_stay() -> None:

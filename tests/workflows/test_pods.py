@@ -1,4 +1,5 @@
-"""What our pods are like: walled in, with more memory after they ran out of it, and with what a person wants to open."""
+"""What our pods are like: walled in, with more memory after they ran out of it, and with what a
+person wants to open."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from contimg_workflows.render import render_all
 
 ROOT = Path(__file__).parents[2]
 SUBBANDS, FULL_MS, CONVERT_PEAK = 16 * 145_348_600, 1_413_000_000, 760_000_000
-"""Bytes of a full-size group, of its MS, and of the largest that contimg-convert was, as its manifest says."""
+"""Bytes of a full-size group, of its MS, and of the largest that contimg-convert was, as its
+manifest says."""
 DOCUMENTS = [yaml.safe_load(text) for text in render_all().values()]
 TEMPLATES = [
     (one["metadata"]["name"], part)
@@ -143,7 +145,8 @@ def test_the_ramp_starts_at_the_limit() -> None:
 
 
 def test_a_full_size_group_is_converted_in_one_try() -> None:
-    """From a bucket, the 16 subbands lie in scratch beside the MS that they become; what memory is left is the process's."""
+    """From a bucket, the 16 subbands lie in scratch beside the MS that they become; what memory is
+    left is the process's."""
     resources = stage_specs()["convert"].resources
     scratch, memory = resources.scratch_mi << 20, resources.memory_mi << 20
     assert scratch >= SUBBANDS + FULL_MS

@@ -76,7 +76,8 @@ def test_it_finds_where_to_write_and_its_environment(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
     one = start(
-        'echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; echo out; echo err >&2'
+        'echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; '
+        "echo out; echo err >&2"
     )
     assert end(one) == 0
     assert one.outputs(["artifact"]) == {"artifact": "hello"}
@@ -145,7 +146,8 @@ def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys,time,pathlib; from contimg_workflows.process import Process\n"
         "p = pathlib.Path(sys.argv[1])\n"
-        "Process(['/bin/sh', '-c', f'trap \"echo told > {p}/told; exit\" TERM; echo $$ > {p}/pid; while :; do sleep 0.1; done'],"
+        "Process(['/bin/sh', '-c', f'trap \"echo told > {p}/told; exit\" TERM; echo $$ > {p}/pid; '"
+        "'while :; do sleep 0.1; done'],"
         " p / 'task', p / 'log', {'PATH': '/usr/bin:/bin'}, 60)\n"
         "time.sleep(60)"
     )

@@ -1,4 +1,5 @@
-"""The engine on the real stages: killed under CASA, interrupted under WSClean, and resumed; the bytes are what they always are."""
+"""The engine on the real stages: killed under CASA, interrupted under WSClean, and resumed; the
+bytes are what they always are."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ GROUP = ("convert", "flag", "calibrate", "image", "photometry", "report")
 
 
 class Site:
-    """A store with subbands and nothing else, and a scratch folder by which its processes are known."""
+    """A store with subbands and nothing else, and a scratch folder by which its processes are
+    known."""
 
     def __init__(self, folder: Path, incoming: Path) -> None:
         self.store, self.scratch = folder / "store", folder / "scratch"

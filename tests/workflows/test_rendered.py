@@ -1,4 +1,5 @@
-"""The committed YAML is what the code renders, and it says only what Argo and the stages understand."""
+"""The committed YAML is what the code renders, and it says only what Argo and the stages
+understand."""
 
 from __future__ import annotations
 

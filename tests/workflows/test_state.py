@@ -74,7 +74,8 @@ def test_running_without_an_engine_is_interrupted(tmp_path: Path) -> None:
 def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys,time,pathlib; from contimg_workflows.state import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1]), 'one').hold():\n  print('held', flush=True); time.sleep(60)"
+        "with RunFolder(pathlib.Path(sys.argv[1]), 'one').hold():\n"
+        "  print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True

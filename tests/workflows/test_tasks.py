@@ -1,4 +1,5 @@
-"""Tasks from pipelines: their arguments, what is found made without a process, claims, and the same on both engines."""
+"""Tasks from pipelines: their arguments, what is found made without a process, claims, and the same
+on both engines."""
 
 from __future__ import annotations
 
@@ -237,7 +238,8 @@ def test_a_stage_that_reuses_is_cached_without_a_process(bench: Bench) -> None:
 
 
 def walk(bench: Bench, values: dict[str, str], folder: Path) -> dict[str, str]:
-    """Run the steps as Argo would, from the rendered templates alone; return the artifact of each task."""
+    """Run the steps as Argo would, from the rendered templates alone; return the artifact of each
+    task."""
     form: Form = {**pipeline_form(bench.pipeline)}
     with WorkflowTemplate(name="x", entrypoint="steps", arguments=form_parameters(form)) as made:
         steps_dag(bench.pipeline, form)
@@ -357,7 +359,8 @@ def test_an_exit_handler_that_hangs_is_given_up(
 
 
 def argo_would_retry(code: int, retries: int) -> bool:
-    """Evaluate the expression as Argo's expr does, whose `&&`, `||` and `in` mean what Python's do."""
+    """Evaluate the expression as Argo's expr does, whose `&&`, `||` and `in` mean what Python's
+    do."""
     text = retry.expression().replace("&&", "and").replace("||", "or")
     names = {"asInt": int, "retries": str(retries), "exit_code": str(code)}
     text = text.replace("lastRetry.exitCode", "exit_code")

@@ -145,7 +145,8 @@ class ArgoService:
 
     def _archived(self, workflow: Workflow, node: str) -> Iterator[str]:
         name = workflow.metadata.name or ""
-        path = f"artifact-files/{self._namespace}/workflows/{quote(name)}/{quote(node)}/outputs/main-logs"
+        folder = f"artifact-files/{self._namespace}/workflows"
+        path = f"{folder}/{quote(name)}/{quote(node)}/outputs/main-logs"
         with self._answer(path, {}) as answer:
             yield from answer.content.decode(errors="replace").splitlines()
 
@@ -227,7 +228,8 @@ class ArgoService:
             if _message(error).startswith(("<", "404 page")):
                 raise EngineError(
                     place,
-                    f"expected an answer as the Argo Server gives it, found {_message(error)[:100]}.",
+                    "expected an answer as the Argo Server gives it, found "
+                    f"{_message(error)[:100]}.",
                     WHERE,
                 ) from error
             remedy = "Correct the name or --namespace, or install the chart there."

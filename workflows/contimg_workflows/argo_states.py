@@ -1,4 +1,4 @@
-"""Argo's account of a workflow as a RunState, so that what a person sees of it is what the local engine shows."""
+"""The status of an Argo workflow as a RunState, so that both engines are shown alike."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _awaited(workflow: Workflow, nodes: Mapping[str, NodeStatus]) -> dict[str, T
 
 
 def _template(workflow: Workflow, node: NodeStatus) -> Template | None:
-    """Return the template of a node, as Argo keeps it with the workflow; None if the server left it out."""
+    """Return the template of a node, as Argo keeps it with the workflow; None if left out."""
     status = workflow.status
     if status is None:
         return None
@@ -122,7 +122,7 @@ def _began(node: NodeStatus) -> float:
 
 
 def _name(node: NodeStatus, nodes: Mapping[str, NodeStatus]) -> str:
-    """Return the name of a task as the local engine has it: those of the DAGs around it, then its own."""
+    """Return a task's name as the local engine has it: those of its DAGs, then its own."""
     parts: list[str] = []
     around: NodeStatus | None = node
     while around is not None:
@@ -198,7 +198,7 @@ def _outputs(node: NodeStatus) -> dict[str, str]:
 
 
 def _words(message: str | None) -> str:
-    """Return a reason as the stage gave it, without Argo's frame; of a bare exit code its meaning."""
+    """Return a reason as the stage gave it, without Argo's; of an exit code its meaning."""
     match = EXIT.fullmatch(message or "")
     if match is None:
         return message or ""

@@ -1,4 +1,4 @@
-"""``make demo``: simulate months of a Declination strip, run the whole chain on them, and say whether it found what was hidden."""
+"""``contimg demo``: simulate months of a strip, run the chain, and compare with the truth."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def judge(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[
     seen = [source["name"] for source in hidden if any(_same(source, row) for row in found)]
     false = [row["source"] for row in found if not any(_same(source, row) for source in hidden)]
     right = len(seen) == len(hidden) and not false
-    words = f"{len(seen)} of {len(hidden)} hidden scattering events found, {len(false)} false candidates"
+    words = f"{len(seen)} of {len(hidden)} hidden scattering events found"
+    words += f", {len(false)} false candidates"
     return {"right": right, "found": seen, "false": false, "words": words}
 
 

@@ -1,4 +1,4 @@
-"""The display of a run: a live table on a terminal, a line per change elsewhere, a summary at the end."""
+"""The display of a run: a live table on a terminal, else a line per change; then a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The templates that start pipelines: reprocess, backfill and nightly. Each passes every option on."""
+"""The templates that start pipelines: reprocess, backfill, nightly; options are passed on."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ from contimg_workflows.templates import (
 )
 
 MAX_WORKFLOWS = 8
-"""Workflows that one backfill has running at a time; the semaphore limits those of all backfills."""
+"""Workflows that one backfill has running at a time; the semaphore limits those of all backfills.
+"""
 WEEK_S = 7 * DAY_S
-# Argo's init container writes the manifest to a /tmp that is missing where roots are read-only; main writes it again.
+# Argo's init container writes the manifest to a /tmp that is missing where roots are read-only;
+# main writes it again.
 TMP_PATCH = """\
 initContainers:
 - name: init
@@ -60,7 +62,7 @@ _MARK = "@@"
 
 
 def reprocess() -> WorkflowTemplate:
-    """Process one group again, as its next attempt, from a stage on, with other options; earlier artifacts are reused."""
+    """Process one group again from a stage on, with other options, as its next attempt."""
     form, pipeline = driver_form(REPROCESS), find_pipeline(DRIVERS[REPROCESS])
     with workflow_template(
         REPROCESS,
@@ -107,7 +109,7 @@ def backfill() -> WorkflowTemplate:
 
 
 def backfill_chunk() -> WorkflowTemplate:
-    """Process at most 80 groups, a workflow each. Backfill starts it for each chunk; a person may, too."""
+    """Process at most 80 groups, a workflow each. Backfill starts one for each chunk."""
     form = driver_form(BACKFILL_CHUNK)
     pipeline = find_pipeline(DRIVERS[BACKFILL_CHUNK])
     passed = [STORE.name, *request_form(pipeline)]
@@ -261,7 +263,7 @@ def _spawn(
 def child_manifest(
     template: str, prefix: str, given: Mapping[str, str | None], labels: Mapping[str, str]
 ) -> str:
-    """Return the manifest of a workflow of a template, as text in which each value is JSON, so that any text is safe.
+    """Return the manifest of a workflow as text; each value is JSON, so that any text is safe.
 
     Parameters
     ----------

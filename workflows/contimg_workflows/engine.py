@@ -1,4 +1,4 @@
-"""The local engine: runs workflows by processes, a few at a time; what was interrupted is taken up by the next engine."""
+"""The local engine: runs workflows by processes, a few at a time, and resumes interrupted ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRACE_S = 11.0
 
 @dataclass(frozen=True)
 class Gate:
-    """Tasks of one name wait until the tasks of that name in other workflows have ended, well or badly."""
+    """Tasks of one name wait until those of the same name in other workflows have ended."""
 
     task: str
     workflows: frozenset[str]
@@ -52,7 +52,7 @@ class _Run:
     begun: bool = False
 
     def begin(self) -> bool:
-        """Lock the run when its first task is considered, so that a thousand workflows keep few files open.
+        """Lock the run when its first task is considered: a thousand workflows keep few files open.
 
         Returns False if another engine has it by then; the run is left to that one.
         """
@@ -110,7 +110,8 @@ class Engine:
         Raises
         ------
         UsageError
-            If another engine runs one of them, or a stage is not installed. What another engine takes later is skipped.
+            If another engine runs one of them, or a stage is not installed. What another engine
+            takes later is skipped.
         Stopped
             After all processes have ended, if this process was terminated.
         """
@@ -155,7 +156,7 @@ class Engine:
         )
 
     def _advance(self, run: _Run) -> bool:
-        """Start or skip what can be; end the workflow when nothing is left; return whether anything changed."""
+        """Start or skip what can be, or end the workflow; return whether anything changed."""
         if run.state.status is not Status.RUNNING:
             return False
         moved = False
@@ -166,7 +167,8 @@ class Engine:
                 if task.status in {Status.PENDING, Status.WAITING}:
                     moved = self._set(run, name, Status.SKIPPED, reason)
         else:
-            # A cached task lets the next one start at once, so that a cached run is open for a moment only.
+            # A cached task lets the next one start at once, so that a cached run is open for a
+            # moment only.
             while self._consider_all(run):
                 moved = True
         if run.state.ended is None and not any(
@@ -184,7 +186,7 @@ class Engine:
         return any(changed)
 
     def _consider(self, run: _Run, task: LocalTask) -> bool:
-        """Skip a ready task, find its artifact, start it, or leave it; return whether anything changed."""
+        """Skip a ready task, find its artifact, start it, or leave it; return if it changed."""
         outputs = {name: one.outputs for name, one in run.state.tasks.items() if one.status in GOOD}
         if reason := task.skip_reason(outputs):
             self._set(run, task.name, Status.SKIPPED, reason)

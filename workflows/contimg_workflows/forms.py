@@ -1,4 +1,4 @@
-"""What may be asked of a template: its fields with defaults and choices, made from options models and pipelines."""
+"""The forms of templates: fields with defaults and choices, from options and pipelines."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def driver_form(name: str) -> Form:
     first = FormField(
         name="from",
         default=pipeline.order[0],
-        description="First stage that runs again; the artifacts of the stages before it are reused.",
+        description="First stage that runs again; earlier artifacts are reused.",
         choices=pipeline.order,
     )
     select = options_form(commands()["select"].options)
@@ -153,7 +153,7 @@ def template_commands() -> dict[str, Command]:
 
 
 def pipeline_of(template: str) -> Pipeline | None:
-    """Return the pipeline whose stages the options of a template are for; None for a stage or command."""
+    """Return the pipeline that a template's options are for; None for a stage or command."""
     name = template.removeprefix(PREFIX)
     name = DRIVERS.get(name, name)
     return PIPELINES.get(name)

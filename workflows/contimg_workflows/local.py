@@ -1,4 +1,4 @@
-"""The local engine as a service: submitted workflows wait in the folder of runs for a background process."""
+"""The local engine as a service: a background process runs what was submitted."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ class LocalService:
             (self._runs / BACKLOG).open("a") as lock,
             (self._runs / "backlog.log").open("ab") as log,
         ):
-            # The lock belongs to the open file, which the process inherits, so that it is held until that ends.
+            # The lock belongs to the open file, which the process inherits, so that it is held
+            # until that ends.
             fcntl.flock(lock, fcntl.LOCK_SH)
             subprocess.Popen(  # noqa: S603 - our own module
                 argv,
@@ -163,7 +164,7 @@ def run_backlog(
 
 
 def record_end(folder: RunFolder, state: RunState, env: Mapping[str, str]) -> int:
-    """Run `contimg record` for a pipeline that has ended, as Argo's exit handler does; return its exit code."""
+    """Run `contimg record` for a pipeline that has ended; return its exit code."""
     template = state.pipeline.removeprefix(PREFIX)
     if template not in {*PIPELINES, *DRIVERS}:
         return 0

@@ -36,7 +36,7 @@ def follow_log(path: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
 
 
 def readable_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Yield JSON lines of a log as text, with their tracebacks, and others as they are; Argo's executor is left out."""
+    """Yield a log's JSON lines as text, with tracebacks, and others as they are; not Argo's own."""
     for line in lines:
         if line.rstrip().endswith(EXECUTOR) or f"{EXECUTOR} " in line:
             continue

@@ -56,7 +56,7 @@ def read_tasks(service: Service, state: RunState, wanted: str | None) -> Iterato
 def follow_tasks(
     service: Service, state: RunState, wanted: str | None
 ) -> Iterator[tuple[str, str]]:
-    """Yield lines as they come, of all tries that run side by side, until the workflow has ended."""
+    """Yield the lines of all tries that run side by side, until the workflow has ended."""
     lines: Lines = queue.SimpleQueue()
     readers: dict[tuple[str, int], threading.Thread] = {}
 
@@ -94,7 +94,7 @@ def _read_try(
 def _drain(
     until: float, lines: Lines, readers: Sequence[threading.Thread], *, ended: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield lines until a moment of the monotonic clock; after the workflow's end, until its logs have ended."""
+    """Yield lines until a moment of the monotonic clock, or until an ended workflow's logs end."""
     while True:
         reading = any(reader.is_alive() for reader in readers)
         try:

@@ -13,39 +13,49 @@ class SettingOptions(Options):
     """How options of stages are set."""
 
     set: Lines = ()
-    """STAGE.OPTION=VALUE for any option of any stage, or NAME=VALUE for a parameter or shortcut of the pipeline; repeatable."""
+    """STAGE.OPTION=VALUE for any option of any stage, or NAME=VALUE for a parameter or shortcut of
+    the pipeline; repeatable."""
     config: str = ""
-    """Options of stages as YAML, {stage: {option: value}}: a file, a URI or the text itself. --set wins."""
+    """Options of stages as YAML, {stage: {option: value}}: a file, a URI or the text itself. --set
+    wins."""
     profile: str = ""
-    """Name of a profile, options under a name; --config and --set win. Profiles are defined by the chart, locally by $CONTIMG_PROFILES."""
+    """Name of a profile, options under a name; --config and --set win. Profiles are defined by the
+    chart, locally by $CONTIMG_PROFILES."""
 
 
 class PipelineRunOptions(SettingOptions):
     """Run a pipeline, or all of them, by processes of this machine."""
 
     pipeline: str
-    """process-group, epoch, or all: look for groups, process them, those with a calibrator first, then run the epoch of each strip."""
+    """process-group, epoch, or all: look for groups, process them, those with a calibrator first,
+    then run the epoch of each strip."""
     store: str
     """Root URI of the store."""
     group: Words = ()
-    """Of process-group: ids of the groups, with commas between them; the latest attempt at each is run."""
+    """Of process-group: ids of the groups, with commas between them; the latest attempt at each is
+    run."""
     strip: float | None = None
-    """Of epoch: pointing Declination, degrees; default: each strip that the store's groups point to."""
+    """Of epoch: pointing Declination, degrees; default: each strip that the store's groups point
+    to."""
     epoch: str | None = None
-    """Of epoch: name of the products' folder, STORE/products/epoch-NAME, for one strip; default: from the strip, as dec-p33.0."""
+    """Of epoch: name of the products' folder, STORE/products/epoch-NAME, for one strip; default:
+    from the strip, as dec-p33.0."""
     jobs: int = Field(default=2, ge=1)
     """Processes side by side."""
     runs: str | None = None
-    """Folder of states and logs; default: STORE/runs, or ./contimg-runs where the store is not a directory."""
+    """Folder of states and logs; default: STORE/runs, or ./contimg-runs where the store is not a
+    directory."""
 
 
 class EngineOptions(Options):
     """Where workflows run."""
 
     engine: Literal["local", "argo"] | None = None
-    """Processes of this machine, or Argo; default: Argo if --argo or ARGO_SERVER names a server and --runs no folder."""
+    """Processes of this machine, or Argo; default: Argo if --argo or ARGO_SERVER names a server and
+    --runs no folder."""
     argo: str | None = None
-    """URL of the Argo Server; default: ARGO_SERVER, with https if it names no scheme (http if ARGO_SECURE is false)."""
+    """URL of the Argo Server; default: ARGO_SERVER, with https if it names no scheme (http if
+    ARGO_SECURE is false)."""
     namespace: str | None = None
     """Namespace of the chart; default: ARGO_NAMESPACE, else contimg."""
     token: str | None = None
@@ -53,13 +63,14 @@ class EngineOptions(Options):
     store: str | None = None
     """Root URI of the store; on Argo the default is the chart's."""
     runs: str | None = None
-    """Folder of the local engine's states and logs; default: STORE/runs, or ./contimg-runs where the store is not a directory."""
+    """Folder of the local engine's states and logs; default: STORE/runs, or ./contimg-runs where
+    the store is not a directory."""
     jobs: int = Field(default=2, ge=1)
     """Processes side by side that the local engine starts."""
 
 
 class SubmitOptions(EngineOptions, SettingOptions):
-    """Start a pipeline or a stage by its template, and return. contimg status and contimg logs show its progress."""
+    """Start a pipeline or a stage, and return. contimg status and logs show its progress."""
 
     pipeline: str
     """Name of a pipeline or a stage: process-group, epoch, reprocess, backfill, image …"""

@@ -1,4 +1,4 @@
-"""What every pod has: its security context, folders and resources, retries, and more memory after it ran out of it."""
+"""What every pod has: security context, folders, resources, retries, more memory if it ran out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def labels(component: str, version: str) -> dict[str, str]:
 
 
 def restricted_security_context() -> dict[str, Any]:
-    """Return what Pod Security "restricted" asks of a pod and its container, with a read-only root."""
+    """Return what Pod Security "restricted" asks of a pod, with a read-only root."""
     return {
         "pod_security_context": PodSecurityContext(
             run_as_non_root=True,
@@ -110,7 +110,7 @@ def environment(version: str) -> list[Env]:
 
 
 def memory_retry_patch(resources: Resources) -> str:
-    """Return the patch that gives the second, third, … try two, three, … times the memory, if the one before ran out of it.
+    """Return the patch that gives try N, after one that ran out of memory, N times the memory.
 
     Only the limit grows: a pod that requests more than any node has would stay pending.
     """
@@ -153,7 +153,7 @@ def artifacts(views: tuple[str, ...]) -> list[S3Artifact]:
 
 
 def metrics(stage: str) -> Metrics:
-    """Return a stage's Prometheus metrics: counts of tries by status and exit code, and their seconds."""
+    """Return a stage's Prometheus metrics: tries by status and exit code, and their seconds."""
     named = [MetricLabel(key="stage", value=stage), MetricLabel(key="status", value="{{status}}")]
     coded = [*named, MetricLabel(key="exit", value="{{exitCode}}")]
     ended = Prometheus(

@@ -1,4 +1,4 @@
-"""One try of a task: a process with its own group, log, progress and outputs, that ends when the engine does."""
+"""One try of a task: a process with its own group, log and outputs, which ends with the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a failed task is tried again: the table of exit codes, as Argo and the local engine use it."""
+"""How a failed task is tried again, by the table of exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CAP_S = 120.0
 
 
 def expression() -> str:
-    """Return the condition under which Argo tries again; `retries` counts the further tries so far."""
+    """Return the condition under which Argo tries again; `retries` counts further tries."""
     retried = sorted((rule.limit, int(code)) for code, (_, rule) in MEANING.items() if rule.limit)
     terms = []
     for allowed, group in groupby(retried, key=lambda pair: pair[0]):

@@ -107,7 +107,8 @@ class Runner:
         own = {one.name for pipeline in pipelines for one in pipeline.parameters}
         for name in self._named:
             if name not in known | own:
-                problem = f"There is no parameter or shortcut {name!r}; there are {', '.join(sorted(known | own))}."
+                there = ", ".join(sorted(known | own))
+                problem = f"There is no parameter or shortcut {name!r}; there are {there}."
                 raise UsageError(f"--set {name}", problem, "Write STAGE.OPTION=VALUE.")
         # Everything is checked before anything runs.
         self._options = {
@@ -133,13 +134,14 @@ class Runner:
         return values
 
     def run_groups(self, ids: Iterable[str] | None) -> list[RunState]:
-        """Process the groups of these ids, or all; those that cannot calibrate themselves wait for the others' gains."""
+        """Process these groups, or all; those without a calibrator wait for the others' gains."""
         records = latest_records(self._store)
         if ids is not None:
             known = {record.id: record for record in records}
             for one in ids:
                 if one not in known:
-                    problem = f"There is no record of group {one}; there are {', '.join(known) or 'none'}."
+                    there = ", ".join(known) or "none"
+                    problem = f"There is no record of group {one}; there are {there}."
                     remedy = "Run contimg-watch, or correct --group."
                     raise UsageError(f"{self._store}/{GROUPS}", problem, remedy)
             records = [known[one] for one in ids]
@@ -202,7 +204,7 @@ class Runner:
         return steps_workflow(name, pipeline, given, json.dumps(document))
 
     def _group_artifacts(self, dec_deg: float) -> list[str]:
-        """Return the artifacts of a strip's groups for the page of an epoch, as far as this engine made them."""
+        """Return the artifacts of a strip's groups for an epoch's page, as far as made here."""
         shown = [
             step.stage
             for step in PROCESS_GROUP.steps
@@ -236,7 +238,7 @@ def latest_records(store: str) -> list[GroupRecord]:
 
 
 def can_solve(record: GroupRecord, standard_jy: float, other_jy: float) -> bool:
-    """Say whether a calibrator is bright enough in the beam for the group to be calibrated on itself.
+    """Say whether a calibrator in the beam is bright enough to calibrate the group on itself.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class Service(Protocol):
     """Where it runs them, for messages."""
 
     def form(self, template: str) -> Form:
-        """Return the parameters of a template; UsageError if it does not exist or is of another version."""
+        """Return a template's parameters; UsageError if it is missing or of another version."""
         ...
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class Service(Protocol):
     def lines(
         self, state: RunState, task: str, number: int, *, follow: bool = False
     ) -> Iterator[str]:
-        """Yield the readable lines of a try's log; to follow is to wait for more until the try has ended."""
+        """Yield the readable lines of a try's log; `follow`: wait for more until it has ended."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The state of a run: one JSON file per workflow, replaced as a whole at every change, which outlives the engine."""
+"""The state of a run: one JSON file per workflow, replaced as a whole at every change."""
 
 from __future__ import annotations
 

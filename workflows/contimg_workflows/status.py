@@ -35,7 +35,7 @@ def run(options: StatusOptions, _console: Console, env: Mapping[str, str]) -> di
 
 
 def failure_lines(service: Service, state: RunState, count: int) -> list[str]:
-    """Return the last lines of the log of each task that failed or may fail; a missing log's reason in its place."""
+    """Return the last lines of the log of each task that failed or may fail."""
     lines: list[str] = []
     for name, task in state.tasks.items():
         if not (task.tries and task.status in BAD and count):

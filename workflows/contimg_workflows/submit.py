@@ -1,4 +1,4 @@
-"""``contimg submit`` and ``contimg reprocess``: start a pipeline on the local engine or on Argo, and return."""
+"""``contimg submit`` and ``contimg reprocess``: start a pipeline on either engine, and return."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _start(
 
 
 def workflow_name(template: str, values: Mapping[str, str]) -> str:
-    """Return the name of a workflow: for an attempt the one that only one can have, else a new one."""
+    """Return a workflow's name: for an attempt its only one, else a new one."""
     pipeline = forms.pipeline_of(template)
     subject = values.get(pipeline.subject, "") if pipeline else ""
     is_plain = subject.isalnum() and subject.islower()
@@ -105,7 +105,7 @@ def workflow_name(template: str, values: Mapping[str, str]) -> str:
 
 
 def wait_for_attempt(service: Service, name: str) -> int | None:
-    """Return the number of the attempt that a reprocessing has begun; None if it has to wait for its turn.
+    """Return the number of the attempt that a reprocessing has begun; None if it has to wait.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def wait_for_attempt(service: Service, name: str) -> int | None:
 
 
 def _given_store(options: EngineOptions, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the store as an argument, absolute if it is a directory; on Argo it may be left to the chart."""
+    """Return the store as an argument, an absolute path locally; on Argo the chart may know it."""
     if options.store is None:
         return {}
     is_local = engine_of(options, env) == "local"

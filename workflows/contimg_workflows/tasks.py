@@ -1,4 +1,4 @@
-"""From a pipeline, which is data, to tasks with arguments: what Hera's templates say and what the local engine runs."""
+"""From pipeline data to tasks with arguments, for Hera's templates and the local engine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LocalTask:
         return "" if word == "true" else f"{match['task']}: {match['output']} is {word}"
 
     def values(self, outputs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-        """Return the value of each option, given the outputs of the tasks before by task and name."""
+        """Return the value of each option, given the outputs of earlier tasks by task and name."""
 
         def fill(match: re.Match[str]) -> str:
             return outputs.get(match["task"], {}).get(match["output"], match[0])
@@ -108,7 +108,7 @@ def has_attempts(pipeline: Pipeline) -> bool:
 def step_arguments(
     pipeline: Pipeline, stage: str, values: Mapping[str, str], *, prefix: str = ""
 ) -> dict[str, str]:
-    """Return what a step passes to its stage: places, artifacts of other steps, shortcuts and the options.
+    """Return what a step passes to its stage: places, artifacts, shortcuts, options.
 
     Parameters
     ----------
@@ -132,9 +132,10 @@ def step_arguments(
 def first_command(
     template: str, values: Mapping[str, str], *, uid: str, workflow: str
 ) -> tuple[Command, dict[str, str]]:
-    """Return the command that a workflow of a pipeline, or of reprocess, begins with, and its arguments.
+    """Return the command that a workflow of a pipeline begins with, and its arguments.
 
-    It checks the options and hands over the resolved document; an attempt at a group is claimed by it.
+    It checks the options and hands over the resolved document; it claims the attempt, if there
+    are attempts.
     """
     pipeline = find_pipeline(DRIVERS.get(template, template))
     request = {
@@ -178,7 +179,7 @@ def step_tasks(
     values
         Of the pipeline's parameters and `options`, its resolved document.
     first
-        A task that runs before all of them; if it claims something, they run only if it succeeded in that.
+        A task that runs before all of them; if it hands over `claimed`, they run if that is true.
     """
     made = []
     condition = output_of(first.name, "claimed") if first and "claimed" in first.outputs else ""
@@ -217,7 +218,7 @@ def template_workflow(name: str, template: str, given: Mapping[str, str]) -> Loc
     Raises
     ------
     UsageError
-        If there is no such template, it can run on Argo alone, or an argument is unknown or missing.
+        If there is no such template, only Argo can run it, or an argument is unknown or missing.
     """
     short = template.removeprefix(PREFIX)
     values = fill_form(template, find_form(template), given)

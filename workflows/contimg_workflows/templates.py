@@ -1,4 +1,4 @@
-"""Hera's templates of stages, commands and pipelines, all made from data: specs, options models, pipelines."""
+"""Hera's templates of stages, commands and pipelines, made from specs, options and pipelines."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _program_template(
 ) -> WorkflowTemplate:
     """Make the template of one program.
 
-    Every input's default is empty, which the program takes as not given, so that a task passes only what is wired and
-    the program's own defaults hold.
+    Every input's default is empty, which the program takes as not given, so that a task passes only
+    what is wired and the program's own defaults hold.
     """
     form, name = options_form(program.options), program.name
     stage = program if isinstance(program, StageSpec) else None
@@ -121,7 +121,7 @@ def _program_template(
 
 
 def pipeline_template(pipeline: Pipeline) -> WorkflowTemplate:
-    """Make the WorkflowTemplate of a pipeline: a command that checks the options, and the DAG of its steps."""
+    """Make the WorkflowTemplate of a pipeline: a command that checks options, then the steps."""
     form = pipeline_form(pipeline)
     with workflow_template(
         pipeline.name,
@@ -165,7 +165,7 @@ def steps_dag(pipeline: Pipeline, form: Form) -> None:
 
 
 def step_inputs(form: Form) -> list[str]:
-    """Return the inputs of a pipeline's steps: those of its form without the profile, which is resolved."""
+    """Return the inputs of a pipeline's steps: its form without the profile, which is resolved."""
     return [name for name in form if name != "profile"]
 
 
@@ -186,7 +186,7 @@ def workflow_template(
     subject
         The parameter that its runs are about.
     is_exclusive
-        No two workflows of one subject run at the same time, because their rows are in the same files.
+        No two workflows of one subject run at the same time: their rows are in the same files.
     """
     # The subject comes first, since Argo's list of workflows cuts titles after some twenty letters.
     about = f"{{{{workflow.parameters.{subject}}}}}"

@@ -27,7 +27,7 @@ class PreflightOptions(Options):
 
 
 def check(options: PreflightOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    """Check the options and every profile for every pipeline; then let 32 writers create one object: exactly one may win."""
+    """Check options and profiles for every pipeline; of 32 writers of one object one may win."""
     names = read_yaml(env.get(PROFILES_VARIABLE, "")) or {}
     for pipeline in PIPELINES.values():
         for name in ["", *names]:

@@ -1,4 +1,5 @@
-"""Times of one small group on a quiet cluster; pytest collects this file only if it is named (see README.md)."""
+"""Times of one small group on a quiet cluster; pytest collects this file only if it is named (see
+README.md)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ def gone(site: Site, name: str, uid: str) -> bool:
 
 
 def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> None:
-    """First without a word (a lost node), then told to stop (a drained one): the third pod is left alone."""
+    """First without a word (a lost node), then told to stop (a drained one): the third pod is left
+    alone."""
     name = site.reprocess(processed.id, image={"tier": "development", "niter": "300"})
     killed = set()
     for grace_s in (0, 30):
@@ -52,7 +53,8 @@ def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> 
         killed.add(uid)
     workflow = site.succeeded(name)
     assert len(killed) == 2
-    # A pod that vanished before Argo had seen it run is made anew as the same try, and with the same name.
+    # A pod that vanished before Argo had seen it run is made anew as the same try, and with the
+    # same name.
     assert len(tries(workflow, "image")) in {1, 2, 3}, exit_codes(workflow)
     assert [node["phase"] for node in tries(workflow, "image")][-1] == "Succeeded"
     assert site.half_written(processed.id) == []

@@ -1,4 +1,5 @@
-"""What is wrong in the values of a release: helm says it in one clear message, before anything runs or right after."""
+"""What is wrong in the values of a release: helm says it in one clear message, before anything runs
+or right after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The release in its life: changed at work, tested by helm, taken away and put back; the data are not touched."""
+"""The release in its life: changed at work, tested by helm, taken away and put back; the data are
+not touched."""
 
 from __future__ import annotations
 

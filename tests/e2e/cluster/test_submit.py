@@ -1,4 +1,5 @@
-"""Every pipeline by the Argo Server's REST API with parameters, as the UI submits it; and what is refused, with its reason."""
+"""Every pipeline by the Argo Server's REST API with parameters, as the UI submits it; and what is
+refused, with its reason."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def submitted(site: Site, processed: Night) -> Submitted:
 
 @pytest.mark.parametrize("name", ["sweep", "nightly"])
 def test_a_regular_job_by_hand(site: Site, submitted: Submitted, name: str) -> None:
-    """First of all: a CronWorkflow keeps its last three workflows, and in this cluster there is a sweep a minute."""
+    """First of all: a CronWorkflow keeps its last three workflows, and in this cluster there is a
+    sweep a minute."""
     site.succeeded(getattr(submitted, name))
 
 

@@ -1,1 +1,2 @@
-"""What the tests on a real cluster stand on: kubectl, an installation of the chart, simulated groups, trouble."""
+"""What the tests on a real cluster stand on: kubectl, an installation of the chart, simulated
+groups, trouble."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Chaos:
-    """Deletes one pod of a random choice, without grace, at random moments, while the ``with`` block runs."""
+    """Deletes one pod of a random choice, without grace, at random moments, while the ``with``
+    block runs."""
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
-"""Hooks: cluster tests run where a cluster can prove something; elsewhere one loud line says how many did not."""
+"""Hooks: cluster tests run where a cluster can prove something; elsewhere one loud line says how
+many did not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One installation of the chart: its namespace, its release, its store, and what the promise says of each run."""
+"""One installation of the chart: its namespace, its release, its store, and what the promise says
+of each run."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ CHART = ROOT / "charts" / "contimg"
 RELEASE = "contimg"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3")
 DOOR = "s3-door"
-"""A Service of the namespace that leads to the S3 server, so that a test can shut it for this namespace alone."""
+"""A Service of the namespace that leads to the S3 server, so that a test can shut it for this
+namespace alone."""
 SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "3Gi"}}
 """For a small group, on a node of two cores where several pods must find a place."""
 STEPS = PROCESS_GROUP.order
@@ -60,7 +62,8 @@ class Site:
     changes: dict[str, Any] = field(default_factory=dict)
     """Values over those that every test has."""
     checked: bool = False
-    """Whether helm has compared what it installs with the cluster's schemas, which costs two seconds of each processor."""
+    """Whether helm has compared what it installs with the cluster's schemas, which costs two
+    seconds of each processor."""
 
     @property
     def kube(self) -> Kube:
@@ -178,7 +181,8 @@ class Site:
             raise KubeError(f"{error}\n{self.describe()}") from error
 
     def hears(self) -> None:
-        """Wait until the webhook and the sensor are connected: an event before that is lost (and swept later)."""
+        """Wait until the webhook and the sensor are connected: an event before that is lost (and
+        swept later)."""
         for label in ("eventsource-name", "sensor-name"):
             wait_until(f"a ready pod with {label}", lambda label=label: self._ready(label), 120)  # type: ignore[misc]
 
@@ -190,7 +194,8 @@ class Site:
         return bool(states) and all(states)
 
     def reprocess(self, group: str, **options: dict[str, str]) -> str:
-        """Submit the next attempt at a group with other options (image={"niter": "300"}); return the workflow's name."""
+        """Submit the next attempt at a group with other options (image={"niter": "300"}); return
+        the workflow's name."""
         document = deep(self.values()["options"], options)
         parameters = {"group": group, "options": json.dumps(document)}
         return self.argo.submit("contimg-reprocess", parameters)
@@ -272,7 +277,8 @@ class Site:
         return found
 
     def half_written(self, unit: str) -> list[str]:
-        """Return what a manifest names that is not there with its size: nothing, whatever was killed."""
+        """Return what a manifest names that is not there with its size: nothing, whatever was
+        killed."""
         sizes = {entry.key: entry.size for entry in self.store.entries(f"products/{unit}/")}
         wrong = []
         for key in sizes:
@@ -337,7 +343,8 @@ def fresh(word: str, **changes: Any) -> Site:
 
 @contextmanager
 def installed(word: str, **changes: Any) -> Iterator[Site]:
-    """Install the chart with the images that `make images` made; take it away with its store (`CONTIMG_E2E_KEEP`: do not)."""
+    """Install the chart with the images that `make images` made; take it away with its store
+    (`CONTIMG_E2E_KEEP`: do not)."""
     load()
     made = fresh(word, **changes)
     try:

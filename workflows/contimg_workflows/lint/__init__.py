@@ -1,6 +1,7 @@
-"""``contimg lint``: check rendered YAML without a cluster: closed schemas, references, sensors, options, sizes.
+"""``contimg lint``: check rendered YAML without a cluster: schemas, references, options, sizes.
 
-Argo's own JSON schema and Hera's models accept unknown fields, so a misspelt field would be ignored silently.
+Argo's own JSON schema and Hera's models accept unknown fields, so that a misspelt field would be
+ignored silently.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FAILED = 1
 
 
 def run(options: LintOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
-    """Check the templates of this version, or whatever YAML is named, such as what a chart renders."""
+    """Check the templates of this version, or other YAML, such as what a chart renders."""
     documents = read_documents(options.path)
     problems = lint(documents, complete=options.complete)
     for problem in problems:

@@ -1,4 +1,4 @@
-"""Every reference resolves: templates, tasks, arguments, and each {{…}} in the place where Argo fills it in."""
+"""Every reference resolves: templates, tasks, arguments, and each {{…}} that Argo fills in."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def _templates(document: Document, among: DocumentSet) -> Iterator[str]:
     for name, one in parameters(template_of(document, spec["entrypoint"]) or {}, "inputs").items():
         if name not in asked and "default" not in one:
             yield f"the entrypoint's input {name} is no argument of the workflow"
-    # Labels, titles and locks may refer to the workflow's own parameters; of templates, only the exit handler may.
+    # Labels, titles and locks may refer to the workflow's own parameters; of templates, only the
+    # exit handler may.
     own = ALWAYS | {f"workflow.parameters.{name}" for name in asked}
     yield from _metadata(spec, own)
     for template in spec["templates"]:
@@ -159,7 +160,8 @@ def _semaphores(template: Document, among: DocumentSet) -> Iterator[str]:
         if key not in limits:
             yield f"{template['name']}: no semaphore {key} in the ConfigMap {name}"
         elif not re.fullmatch(r"[1-9]\d*", str(limits[key])):
-            yield f"{template['name']}: semaphore {key} of the ConfigMap {name} is no number from 1 on"
+            problem = f"semaphore {key} of the ConfigMap {name} is no number from 1 on"
+            yield f"{template['name']}: {problem}"
 
 
 def _child(manifest: str, among: DocumentSet) -> Iterator[str]:
@@ -197,7 +199,8 @@ def _task(
             )
     target = _target(task, document, among)
     if target is None:
-        yield f"{where} refers to {task.get('templateRef') or task.get('template')}, which is nowhere"
+        reference = task.get("templateRef") or task.get("template")
+        yield f"{where} refers to {reference}, which is nowhere"
         return
     given, inputs = parameters(task, "arguments"), parameters(target, "inputs")
     # Inputs of stages and commands have empty defaults; what they require is in their form.

@@ -1,4 +1,4 @@
-"""What references and schemas cannot say: sensors, options and profiles, and how many nodes a workflow may have."""
+"""Rules beyond schemas and references: sensors, options and profiles, numbers of nodes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _profiles(text: str) -> Iterator[str]:
 
 
 def _sensor(spec: Document, among: DocumentSet) -> Iterator[str]:
-    """Check a Sensor: its dependencies, what it takes from the event, and the Workflow that it creates."""
+    """Check a Sensor: its dependencies, its use of the event, the Workflow that it creates."""
     known = {one["name"] for one in spec["dependencies"]}
     for one in spec["dependencies"]:
         source, event = one["eventSourceName"], one["eventName"]
@@ -109,7 +109,7 @@ def _is_path(value: object, path: list[str]) -> bool:
 
 
 def count_nodes(document: Document, among: DocumentSet) -> int:
-    """Return the most nodes that a run of a template has: every task runs, each is tried as often as it may be."""
+    """Return the most nodes that a run may have: every task runs, as often as it may be tried."""
     spec = document["spec"]
     ends = [template_of(document, spec[key]) for key in ("entrypoint", "onExit") if key in spec]
     return sum(_count_template(one, document, among, frozenset()) for one in ends if one)

@@ -1,4 +1,4 @@
-"""Closed schemas: Hera's generated models for Argo's kinds, Kubernetes' own JSON schemas for core objects and for our pods."""
+"""Closed schemas: Hera's models for Argo's kinds, Kubernetes' own for core objects and pods."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def find_problems(document: Document) -> Iterator[str]:
 
 
 def as_hera(value: Any, annotation: Any) -> Any:  # noqa: ANN401 - any part of YAML
-    """Return a part of an events object as Hera's models have it, which follow Go's types and not their JSON."""
+    """Return a part of an events object as Hera's models have it, which follow Go's types."""
     model = _model_of(annotation)
     if model is K8SResource or (
         model in {Amount, Int64OrString} and isinstance(value, int | float | str)
