@@ -320,10 +320,8 @@ def test_a_failed_task_s_last_words_are_shown(
     nodes = tried("bad", "convert", "Failed", "Failed", message=BAD)
     api.workflows = {"bad": workflow("bad", "Failed", *nodes)}
     pod = f"bad-main-{nodes[-1]['id'].rpartition('-')[2]}"
-    lines = [
-        '{"time": "2026-01-25T22:00:01.5Z", "level": "error", '
-        '"message": "x.hdf5: expected 145 bytes"}'
-    ]
+    entry = {"time": "2026-01-25T22:00:01.5Z", "level": "error"}
+    lines = [json.dumps({**entry, "message": "x.hdf5: expected 145 bytes"})]
     api.logs = {
         pod: [
             "first",

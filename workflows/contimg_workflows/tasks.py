@@ -155,7 +155,7 @@ def first_command(
 
 
 def exit_arguments(template: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return what `contimg record` is told of a workflow, apart from how it ended."""
+    """Return the arguments of `contimg record` for a workflow, apart from how it ended."""
     pipeline = PIPELINES.get(template)
     run = group = ""
     if pipeline is not None and has_attempts(pipeline):

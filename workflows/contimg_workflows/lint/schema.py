@@ -153,7 +153,7 @@ def _invalid(document: Document, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _core(document: Document, where: str = "") -> Iterator[str]:
-    """Check a core object, closed; kinds of others are told by `has_schema`."""
+    """Check a core object, closed; `has_schema` tells which kinds are unknown here."""
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.SchemaNotFoundError:
