@@ -11,43 +11,21 @@ from hera.workflows.models import TemplateRef, WorkflowTemplateRef
 
 from contimg.runtime.command import commands
 from contimg_runs.pipelines import find_pipeline
-from contimg_workflows import pods
-from contimg_workflows.forms import (
-    BACKFILL,
-    BACKFILL_CHUNK,
-    DRIVERS,
-    NIGHTLY,
-    OPTIONS,
-    PREFIX,
-    PROFILE,
-    REPROCESS,
-    SELECTED,
-    STORE,
-    Form,
-    driver_form,
-    options_form,
-    request_form,
-)
+from contimg_workflows import forms, pods, templates
+from contimg_workflows.forms import BACKFILL, BACKFILL_CHUNK, DRIVERS, NIGHTLY, PREFIX, REPROCESS
 from contimg_workflows.tasks import MAIN, PROCESS, STEPS, first_command, output_of
 from contimg_workflows.templates import (
-    DAY_S,
-    NAME,
-    UID,
-    VERSION,
     command_task,
-    describe,
     exit_dag,
-    form_parameters,
     inputs,
     references,
-    step_inputs,
     workflow_template,
 )
 
 MAX_WORKFLOWS = 8
 """Workflows that one backfill has running at a time; the semaphore limits those of all backfills.
 """
-WEEK_S = 7 * DAY_S
+WEEK_S = 7 * templates.DAY_S
 # Argo's init container writes the manifest to a /tmp that is missing where roots are read-only;
 # main writes it again.
 TMP_PATCH = """\
@@ -63,7 +41,7 @@ _MARK = "@@"
 
 def reprocess() -> WorkflowTemplate:
     """Process one group again from a stage on, with other options, as its next attempt."""
-    form, pipeline = driver_form(REPROCESS), find_pipeline(DRIVERS[REPROCESS])
+    form, pipeline = forms.driver_form(REPROCESS), find_pipeline(DRIVERS[REPROCESS])
     with workflow_template(
         REPROCESS,
         "Process a group again",
@@ -73,8 +51,14 @@ def reprocess() -> WorkflowTemplate:
         is_exclusive=True,
     ) as template:
         with DAG(name=MAIN, inputs=inputs(form), retry_strategy=pods.never_retried()):
-            command, given = first_command(REPROCESS, references(form), uid=UID, workflow=NAME)
-            passed = [name for name in step_inputs(form) if name not in {"from", *command.outputs}]
+            command, given = first_command(
+                REPROCESS, references(form), uid=templates.UID, workflow=templates.NAME
+            )
+            passed = [
+                name
+                for name in templates.step_inputs(form)
+                if name not in {"from", *command.outputs}
+            ]
             process = Task(
                 name=PROCESS,
                 template_ref=TemplateRef(name=PREFIX + pipeline.name, template=STEPS),
@@ -90,13 +74,13 @@ def reprocess() -> WorkflowTemplate:
 
 def backfill() -> WorkflowTemplate:
     """Process the groups of some days, a workflow each, a few at a time."""
-    form = driver_form(BACKFILL)
+    form = forms.driver_form(BACKFILL)
     with workflow_template(
         BACKFILL,
         "Process the groups of some days",
         backfill.__doc__ or "",
         form,
-        subject=SELECTED[0],
+        subject=forms.SELECTED[0],
         deadline_s=4 * WEEK_S,
     ) as template:
         _spawn("chunk", PREFIX + BACKFILL_CHUNK, "contimg-backfill-", form)
@@ -110,16 +94,16 @@ def backfill() -> WorkflowTemplate:
 
 def backfill_chunk() -> WorkflowTemplate:
     """Process at most 80 groups, a workflow each. Backfill starts one for each chunk."""
-    form = driver_form(BACKFILL_CHUNK)
+    form = forms.driver_form(BACKFILL_CHUNK)
     pipeline = find_pipeline(DRIVERS[BACKFILL_CHUNK])
-    passed = [STORE.name, *request_form(pipeline)]
+    passed = [forms.STORE.name, *forms.request_form(pipeline)]
     subject, attempt = (f"{{{{=split(inputs.parameters.run, '-a')[{n}]}}}}" for n in (0, 1))
     with workflow_template(
         BACKFILL_CHUNK,
         "Process a few groups",
         backfill_chunk.__doc__ or "",
         form,
-        subject=SELECTED[0],
+        subject=forms.SELECTED[0],
         deadline_s=2 * WEEK_S,
     ) as template:
         _spawn(
@@ -150,15 +134,15 @@ def backfill_chunk() -> WorkflowTemplate:
 
 def nightly() -> WorkflowTemplate:
     """Run the epoch of every Declination strip, each as a workflow of its own."""
-    form, pipeline = driver_form(NIGHTLY), find_pipeline(DRIVERS[NIGHTLY])
-    passed = [STORE.name, *request_form(pipeline)]
+    form, pipeline = forms.driver_form(NIGHTLY), find_pipeline(DRIVERS[NIGHTLY])
+    passed = [forms.STORE.name, *forms.request_form(pipeline)]
     own = [one.name for one in pipeline.parameters]
     with workflow_template(
         NIGHTLY, "The epochs of all strips", nightly.__doc__ or "", form
     ) as template:
         _spawn("epoch", PREFIX + pipeline.name, "contimg-epoch-", [*passed, *own])
         with _fan_out(form, parallelism=2):
-            names = [STORE.name, "days", OPTIONS.name, PROFILE.name]
+            names = [forms.STORE.name, "days", forms.OPTIONS.name, forms.PROFILE.name]
             strips = command_task("strips", {**references(names), "pipeline": pipeline.name})
             items = {name: f"{{{{item.{name}}}}}" for name in own}
             _for_each(strips, "strips", "epoch", {**references(passed), **items})
@@ -173,14 +157,14 @@ def all_drivers() -> list[WorkflowTemplate]:
 
 def all_crons() -> list[CronWorkflow]:
     """Return what runs by the clock, never twice at a time."""
-    post = options_form(commands()["sweep"].options)["post"]
+    post = forms.options_form(commands()["sweep"].options)["post"]
     sweep = "Restart what events and accidents lost."
     night = "The light curves of all strips, when the Sun is up at the telescope."
     return [
         CronWorkflow(
             name=PREFIX + name,
-            labels=pods.labels(name, VERSION),
-            annotations=describe(PREFIX + name, text),
+            labels=pods.labels(name, templates.VERSION),
+            annotations=templates.describe(PREFIX + name, text),
             schedules=[schedule],
             timezone="Etc/UTC",
             concurrency_policy="Forbid",
@@ -188,16 +172,16 @@ def all_crons() -> list[CronWorkflow]:
             successful_jobs_history_limit=3,
             failed_jobs_history_limit=5,
             workflow_template_ref=WorkflowTemplateRef(name=PREFIX + name),
-            arguments=form_parameters({one.name: one for one in fields}),
+            arguments=templates.form_parameters({one.name: one for one in fields}),
         )
         for name, schedule, text, fields in (
-            ("sweep", "*/10 * * * *", sweep, [STORE, post]),
-            (NIGHTLY, "30 15 * * *", night, [STORE]),
+            ("sweep", "*/10 * * * *", sweep, [forms.STORE, post]),
+            (NIGHTLY, "30 15 * * *", night, [forms.STORE]),
         )
     ]
 
 
-def _fan_out(form: Form, parallelism: int) -> DAG:
+def _fan_out(form: forms.Form, parallelism: int) -> DAG:
     """Begin the DAG that starts a workflow per item; one that fails leaves the others alone."""
     return DAG(
         name=MAIN,
@@ -208,9 +192,9 @@ def _fan_out(form: Form, parallelism: int) -> DAG:
     )
 
 
-def _select(form: Form) -> Task:
+def _select(form: forms.Form) -> Task:
     """Add the task that lists groups."""
-    names = [STORE.name, *SELECTED, OPTIONS.name, PROFILE.name]
+    names = [forms.STORE.name, *forms.SELECTED, forms.OPTIONS.name, forms.PROFILE.name]
     given = references(name for name in names if name in form)
     return command_task("select", {**given, "pipeline": DRIVERS[BACKFILL]})
 
@@ -249,12 +233,12 @@ def _spawn(
         inputs=inputs(names),
         action="create",
         manifest=child_manifest(
-            template, prefix, {**passed, **(given or {})}, pods.labels(component, VERSION)
+            template, prefix, {**passed, **(given or {})}, pods.labels(component, templates.VERSION)
         ),
         success_condition="status.phase == Succeeded",
         failure_condition="status.phase in (Failed, Error)",
         synchronization=pods.semaphore(semaphore) if semaphore else None,
-        labels=pods.labels("spawn", VERSION),
+        labels=pods.labels("spawn", templates.VERSION),
         pod_security_context=pods.restricted_security_context()["pod_security_context"],
         pod_spec_patch=TMP_PATCH,
     )

@@ -104,10 +104,11 @@ class Runner:
             if stage != WATCH and not any(stage in one.order for one in pipelines):
                 pipelines[0].check_options({stage: single[stage]}, "--set")
         known = {one.name for pipeline in pipelines for one in pipeline.shortcuts}
-        own = {one.name for pipeline in pipelines for one in pipeline.parameters}
+        if options.pipeline not in {ALL, PROCESS_GROUP.name, EPOCH.name}:
+            known |= {one.name for one in pipelines[0].parameters}
         for name in self._named:
-            if name not in known | own:
-                there = ", ".join(sorted(known | own))
+            if name not in known:
+                there = ", ".join(sorted(known)) or "none"
                 problem = f"There is no parameter or shortcut {name!r}; there are {there}."
                 raise UsageError(f"--set {name}", problem, "Write STAGE.OPTION=VALUE.")
         # Everything is checked before anything runs.
