@@ -240,7 +240,7 @@ def test_strict_validation_refuses_a_misspelt_field() -> None:
 def test_a_bare_release_is_templates_and_configuration() -> None:
     kinds = Counter(document["kind"] for document in render("bare"))
     assert set(kinds) == {"WorkflowTemplate", "ConfigMap"}
-    assert kinds["ConfigMap"] == 3
+    assert kinds["ConfigMap"] == 4
 
 
 def test_everything_is_everything() -> None:

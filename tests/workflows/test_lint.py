@@ -122,155 +122,125 @@ def test_what_we_render_and_install_is_clean() -> None:
 
 TEMPLATE, POD = "WorkflowTemplate", "spec/templates/0"
 TASKS = "spec/templates/1/dag/tasks"
+IMAGE, NIGHTLY, KEY = "contimg-image", "contimg-nightly", f"{POD}/outputs/artifacts/0/s3/key"
+MAIN, GROUP, STEP = f"{POD}/container", "contimg-process-group", f"{POD}/dag/tasks/1"
+ARGUMENT = f"{STEP}/arguments/parameters/0"
 
 
 @pytest.mark.parametrize(
     ("name", "path", "value", "problem"),
     [
+        # Closed schemas.
+        ("contimg-flag", "spec/entrypont", "main", ".spec: unknown field entrypont"),
+        ("contimg-flag", f"{MAIN}/comand", ["x"], ".spec.templates[0].container: unknown field"),
+        ("contimg-flag", f"{POD}/retryStrategy/backoff/most", "1", "backoff: unknown field most"),
+        ("contimg-flag", f"{MAIN}/env/0/vale", "x", ".container.env[0]: unknown field vale"),
+        ("contimg-flag", f"{MAIN}/args", "no list", "valid list"),
+        ("contimg-flag", "spec/entrypoint", "other", "entrypoint other is no template"),
+        ("contimg-flag", f"{MAIN}/args/0", "--out={{inputs.parameters.no}}", "leads nowhere"),
+        # Steps.
+        (GROUP, f"{STEP}/templateRef/name", "contimg-flog", "which is nowhere"),
+        (GROUP, f"{STEP}/depends", "convret", "depends on convret, which is not a task"),
+        (GROUP, f"{STEP}/depends", "", "{{tasks.convert.outputs.parameters.artifact}} leads"),
+        (GROUP, f"{ARGUMENT}/name", "outt", "passes outt, which its template does not take"),
+        (GROUP, f"{ARGUMENT}/name", "outt", "does not pass out, which its template requires"),
+        (GROUP, f"{ARGUMENT}/value", "{{workflow.parameters.store}}", "leads nowhere"),
+        (GROUP, f"{ARGUMENT}/value", "{{tasks.convert.outputs.parameters.no}}", "leads nowhere"),
+        (GROUP, "spec/arguments/parameters", [], "the entrypoint's input store is no argument"),
         # Pods, by Kubernetes' own schema.
-        ("contimg-image", f"{POD}/container/resources/limits/memory", {"a": 1}, "memory"),
-        ("contimg-image", f"{POD}/container/env/0/value", 5, "env"),
+        (IMAGE, f"{MAIN}/resources/limits/memory", {"a": 1}, "memory"),
+        (IMAGE, f"{MAIN}/env/0/value", 5, "env"),
         (
-            "contimg-image",
+            IMAGE,
             f"{POD}/volumes/0/emptyDirr",
             {},
             ".spec.templates[0].volumes[0]: unknown field emptyDirr",
         ),
-        ("contimg-image", f"{POD}/securityContext/runAsUser", "root", "runAsUser"),
-        (
-            "contimg-image",
-            f"{POD}/metadata/labelz",
-            {},
-            ".spec.templates[0].metadata: unknown field labelz",
-        ),
+        (IMAGE, f"{POD}/securityContext/runAsUser", "root", "runAsUser"),
+        (IMAGE, f"{POD}/metadata/labelz", {}, ".spec.templates[0].metadata: unknown field labelz"),
         # Variables in their places.
         (
-            "contimg-image",
+            IMAGE,
             f"{POD}/podSpecPatch",
             "x: {{=lastRetri.exitCode}}",
             "{{=lastRetri.exitCode}} leads nowhere: lastRetri.exitCode",
         ),
-        ("contimg-image", f"{POD}/podSpecPatch", "x: {{=sprig.env('A')}}", "sprig.env()"),
-        ("contimg-image", f"{POD}/retryStrategy", None, "leads nowhere: retries"),
+        (IMAGE, f"{POD}/podSpecPatch", "x: {{=sprig.env('A')}}", "sprig.env()"),
+        (IMAGE, f"{POD}/retryStrategy", None, "leads nowhere: retries"),
         (
-            "contimg-image",
+            IMAGE,
             f"{POD}/retryStrategy/expression",
             "lastRetry.exitcode == '1'",
             "retryStrategy: lastRetry.exitcode leads",
         ),
+        (IMAGE, KEY, "{{workflow.nam}}/x", "{{workflow.nam}} leads nowhere"),
+        (IMAGE, KEY, "{{workflow.parameters.ms}}", "leads nowhere"),
+        (IMAGE, KEY, "{{workflow.status}}", "leads nowhere"),
+        (IMAGE, f"{POD}/metrics/prometheus/0/labels/1/value", "{{stat}}", "{{stat}} leads nowhere"),
         (
-            "contimg-image",
-            f"{POD}/outputs/artifacts/0/s3/key",
-            "{{workflow.nam}}/x",
-            "{{workflow.nam}} leads nowhere",
-        ),
-        (
-            "contimg-image",
-            f"{POD}/outputs/artifacts/0/s3/key",
-            "{{workflow.parameters.ms}}",
-            "leads nowhere",
-        ),
-        (
-            "contimg-image",
-            f"{POD}/outputs/artifacts/0/s3/key",
-            "{{workflow.status}}",
-            "leads nowhere",
-        ),
-        (
-            "contimg-image",
-            f"{POD}/metrics/prometheus/0/labels/1/value",
-            "{{stat}}",
-            "{{stat}} leads nowhere",
-        ),
-        (
-            "contimg-process-group",
+            GROUP,
             "spec/workflowMetadata/annotations/x",
             "{{workflow.parameters.nothing}}",
             "workflowMetadata: {{",
         ),
         (
-            "contimg-process-group",
+            GROUP,
             "spec/workflowMetadata/labelsFrom/x",
             {"expression": "workflow.parameters.no"},
             "labelsFrom.x: workflow",
         ),
         (
-            "contimg-process-group",
+            GROUP,
             "spec/synchronization/mutexes/0/name",
             "{{workflow.parameters.no}}",
             "synchronization: {{",
         ),
         (
-            "contimg-process-group",
+            GROUP,
             "spec/templates/2/dag/tasks/0/arguments/parameters/0/value",
             "{{workflow.parameters.no}}",
             "leads nowhere",
         ),
         (
-            "contimg-nightly",
-            "spec/templates/1/dag/tasks/0/arguments/parameters/0/value",
+            NIGHTLY,
+            f"{TASKS}/0/arguments/parameters/0/value",
             "{{item}}",
             "strips: {{item}} leads nowhere",
         ),
         (
-            "contimg-nightly",
-            "spec/templates/1/dag/tasks/1/withParam",
+            NIGHTLY,
+            f"{TASKS}/1/withParam",
             "{{tasks.strips.outputs.parameters.no}}",
             "leads nowhere",
         ),
-        (
-            "contimg-nightly",
-            "spec/templates/1/dag/tasks/1/withParam",
-            "{{item}}",
-            "epoch: {{item}} leads nowhere",
-        ),
+        (NIGHTLY, f"{TASKS}/1/withParam", "{{item}}", "epoch: {{item}} leads nowhere"),
         # What a workflow is made of.
-        ("contimg-process-group", "spec/onExit", "gone", "onExit gone is no template"),
+        (GROUP, "spec/onExit", "gone", "onExit gone is no template"),
         (
-            "contimg-process-group",
+            GROUP,
             f"{TASKS}/0/when",
             "{{tasks.claim.outputs.parameters.claimd}} == true",
             "leads nowhere",
         ),
+        (GROUP, f"{POD}/dag/tasks/1/templateRef/template", "other", "which is nowhere"),
+        (NIGHTLY, f"{TASKS}/1/template", "gone", "refers to gone, which is nowhere"),
         (
-            "contimg-process-group",
-            "spec/templates/0/dag/tasks/1/templateRef/template",
-            "other",
-            "which is nowhere",
-        ),
-        (
-            "contimg-nightly",
-            "spec/templates/1/dag/tasks/1/template",
-            "gone",
-            "refers to gone, which is nowhere",
-        ),
-        (
-            "contimg-image",
+            IMAGE,
             f"{POD}/synchronization/semaphores/0/configMapKeyRef/key",
             "gpu",
             "no semaphore gpu in the ConfigMap",
         ),
-        (
-            "contimg-process-group",
-            "spec/serviceAccountName",
-            "default",
-            "there is no service account default",
-        ),
+        (GROUP, "spec/serviceAccountName", "default", "there is no service account default"),
         # What a resource template creates.
+        (NIGHTLY, f"{POD}/resource/manifest", "a: b: c", "the manifest is not YAML"),
         (
-            "contimg-nightly",
-            "spec/templates/0/resource/manifest",
-            "a: b: c",
-            "the manifest is not YAML",
-        ),
-        (
-            "contimg-nightly",
-            "spec/templates/0/resource/manifest",
+            NIGHTLY,
+            f"{POD}/resource/manifest",
             "kind: Workflow\napiVersion: argoproj.io/v1alpha1\nspeck: {}",
             "unknown field speck",
         ),
         # How large it may become.
-        ("contimg-process-group", "spec/templates/0/retryStrategy/limit", "3", "a run may have"),
+        (GROUP, f"{POD}/retryStrategy/limit", "3", "a run may have"),
     ],
 )
 def test_what_is_wrong_with_a_template_is_found(
@@ -281,7 +251,7 @@ def test_what_is_wrong_with_a_template_is_found(
 
 
 def test_a_child_is_checked_as_what_it_refers_to() -> None:
-    text = documents()[TEMPLATE, "contimg-nightly"]["spec"]["templates"][0]["resource"]["manifest"]
+    text = documents()[TEMPLATE, NIGHTLY]["spec"]["templates"][0]["resource"]["manifest"]
     for old, new, problem in [
         (
             "name: contimg-epoch\n",
@@ -297,79 +267,70 @@ def test_a_child_is_checked_as_what_it_refers_to() -> None:
         ),
     ]:
         assert old in text
-        found = spoilt(
-            TEMPLATE,
-            "contimg-nightly",
-            "spec/templates/0/resource/manifest",
-            text.replace(old, new),
-        )
+        found = spoilt(TEMPLATE, NIGHTLY, f"{POD}/resource/manifest", text.replace(old, new))
         assert any(problem in one for one in found), (problem, found)
 
 
-RESOURCE = "spec/triggers/0/template/k8s/source/resource"
+CRON, TRIGGER, SPEC = "spec/workflowSpec", "spec/triggers/0", "spec/template/spec"
+LIMITS, SWEEP, WATCH = "contimg-semaphores", "contimg-sweep", "contimg-watch"
+RESOURCE = f"{TRIGGER}/template/k8s/source/resource"
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "path", "value", "problem"),
     [
-        ("CronWorkflow", "contimg-sweep", "spec/schedule", "* * * * *", "unknown field schedule"),
+        ("CronWorkflow", SWEEP, "spec/schedule", "* * * * *", "unknown field schedule"),
         (
             "CronWorkflow",
-            "contimg-sweep",
-            "spec/workflowSpec/workflowTemplateRef/name",
+            SWEEP,
+            f"{CRON}/workflowTemplateRef/name",
             "contimg-swoop",
             "contimg-swoop is nowhere",
         ),
         (
             "CronWorkflow",
-            "contimg-sweep",
-            "spec/workflowSpec/arguments/parameters/0/name",
+            SWEEP,
+            f"{CRON}/arguments/parameters/0/name",
             "stor",
             "contimg-sweep has no parameter stor",
         ),
         (
             "CronWorkflow",
-            "contimg-sweep",
-            "spec/workflowSpec/arguments/parameters/0/name",
+            SWEEP,
+            f"{CRON}/arguments/parameters/0/name",
             "stor",
             "contimg-sweep requires store",
         ),
         (
             "ConfigMap",
-            "contimg-semaphores",
+            LIMITS,
             "data/casa",
             "many",
             "semaphore casa of the ConfigMap contimg-semaphores is no number",
         ),
-        (
-            "ConfigMap",
-            "contimg-semaphores",
-            "data/casa",
-            None,
-            "no semaphore casa in the ConfigMap",
-        ),
-        ("ConfigMap", "contimg-semaphores", "dater", {}, "dater"),
-        ("Deployment", "contimg-watch", "spec/template/spec/containers/0/imag", "x", "imag"),
+        ("ConfigMap", LIMITS, "data/casa", None, "no semaphore casa in the ConfigMap"),
+        ("ConfigMap", LIMITS, "dater", {}, "dater"),
+        ("Deployment", WATCH, f"{SPEC}/containers/0/imag", "x", "imag"),
         (
             "Deployment",
-            "contimg-watch",
-            "spec/template/spec/containers/0/ports/0/containerPort",
+            WATCH,
+            f"{SPEC}/containers/0/ports/0/containerPort",
             "many",
             "containerPort",
         ),
         (
             "Deployment",
-            "contimg-watch",
-            "spec/template/spec/serviceAccountName",
+            WATCH,
+            f"{SPEC}/serviceAccountName",
             "gone",
             "there is no service account gone",
         ),
         ("EventBus", "default", "spec/jetstreamExotic/urll", "x", "urll"),
         ("EventSource", "contimg", "spec/webhook/group/prot", "1", "unknown field prot"),
         ("EventSource", "contimg", "spec/webhooks", {}, "unknown field webhooks"),
-        ("Sensor", "contimg", "spec/triggers/0/retryStrategy/stepz", 1, "unknown field stepz"),
-        ("Sensor", "contimg", "spec/triggers/0/retryStrategy/steps", "x", "steps"),
-        ("Sensor", "contimg", "spec/triggers/0/atLeast", True, "unknown field atLeast"),
+        ("Sensor", "contimg", f"{TRIGGER}/retryStrategy/stepz", 1, "unknown field stepz"),
+        ("Sensor", "contimg", f"{TRIGGER}/retryStrategy/steps", "x", "steps"),
+        ("Sensor", "contimg", f"{TRIGGER}/atLeast", True, "unknown field atLeast"),
         (
             "Sensor",
             "contimg",
@@ -387,7 +348,7 @@ RESOURCE = "spec/triggers/0/template/k8s/source/resource"
         (
             "Sensor",
             "contimg",
-            "spec/triggers/0/template/conditions",
+            f"{TRIGGER}/template/conditions",
             "group && other",
             "condition other is not a dependency",
         ),
@@ -416,21 +377,21 @@ RESOURCE = "spec/triggers/0/template/k8s/source/resource"
         (
             "Sensor",
             "contimg",
-            "spec/triggers/0/template/k8s/parameters/0/src/dataKey",
+            f"{TRIGGER}/template/k8s/parameters/0/src/dataKey",
             "body.nam",
             "no event has body.nam",
         ),
         (
             "Sensor",
             "contimg",
-            "spec/triggers/0/template/k8s/parameters/0/src/dependencyName",
+            f"{TRIGGER}/template/k8s/parameters/0/src/dependencyName",
             "x",
             "x is not a dependency",
         ),
         (
             "Sensor",
             "contimg",
-            "spec/triggers/0/template/k8s/parameters/1/dest",
+            f"{TRIGGER}/template/k8s/parameters/1/dest",
             "spec.arguments.parameters.7.value",
             "is not a part of",
         ),

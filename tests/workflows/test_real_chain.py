@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contimg.runtime.manifest import read_manifest
+from contimg_runs.pipelines import PROCESS_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.support.chain import Chain
 
 CONTIMG = Path(sys.executable).parent / "contimg"
-GROUP = ("convert", "flag", "calibrate", "image", "photometry", "report")
+GROUP = PROCESS_GROUP.order
 
 
 class Site:

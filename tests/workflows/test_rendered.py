@@ -17,8 +17,7 @@ from contimg.runtime.options import flag
 from contimg.runtime.stage import stage_specs
 from contimg_runs.pipelines import PIPELINES
 from contimg_workflows.forms import DRIVERS, option_field, template_commands, word_of
-from contimg_workflows.lint import find_problems, lint
-from contimg_workflows.lint.documents import DocumentSet
+from contimg_workflows.lint import lint
 from contimg_workflows.lint.schema import unknown_fields
 from contimg_workflows.render import main, render_all
 from contimg_workflows.templates import form_parameters
@@ -115,99 +114,6 @@ def test_defaults_and_choices_are_words() -> None:
     assert {one.name: one.value for one in form_parameters(fields)} == expected
     assert fields["required"].description == "Two lines."
     assert (fields["yes"].choices, fields["text"].choices) == (("true", "false"), None)
-
-
-# What lint must find
-
-
-def spoiled(name: str, *path: Any, value: Any = None, drop: bool = False) -> list[str]:
-    documents = copy.deepcopy(DOCUMENTS)
-    part: Any = documents[name]
-    for step in path[:-1]:
-        part = part[step]
-    if drop:
-        del part[path[-1]]
-    else:
-        part[path[-1]] = value
-    others = (one for one in EVERYTHING if one["kind"] != "WorkflowTemplate")
-    return find_problems(documents[name], DocumentSet([*documents.values(), *others]))
-
-
-TEMPLATE = ("spec", "templates", 0)
-TASK = (*TEMPLATE, "dag", "tasks", 1)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "problem"),
-    [
-        (("spec", "entrypont"), "main", ".spec: unknown field entrypont"),
-        (
-            (*TEMPLATE, "container", "comand"),
-            ["x"],
-            ".spec.templates[0].container: unknown field comand",
-        ),
-        (
-            (*TEMPLATE, "retryStrategy", "backoff", "maximum"),
-            "1",
-            ".spec.templates[0].retryStrategy.backoff: unknown field maximum",
-        ),
-        (
-            (*TEMPLATE, "container", "env", 0, "vale"),
-            "x",
-            ".spec.templates[0].container.env[0]: unknown field vale",
-        ),
-        ((*TEMPLATE, "container", "args"), "no list", "valid list"),
-        (("spec", "entrypoint"), "other", "entrypoint other is no template"),
-        (
-            (*TEMPLATE, "container", "args", 0),
-            "--out={{inputs.parameters.nowhere}}",
-            "{{inputs.parameters.nowhere}} leads nowhere",
-        ),
-    ],
-)
-def test_lint_finds_what_is_wrong_with_a_stage(
-    path: tuple[Any, ...], value: Any, problem: str
-) -> None:
-    assert any(
-        problem in one and one.startswith("contimg-flag: ")
-        for one in spoiled("contimg-flag", *path, value=value)
-    )
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "problem"),
-    [
-        ((*TASK, "templateRef", "name"), "contimg-flog", "which is nowhere"),
-        ((*TASK, "depends"), "convret", "depends on convret, which is not a task"),
-        ((*TASK, "depends"), "", "{{tasks.convert.outputs.parameters.artifact}} leads nowhere"),
-        (
-            (*TASK, "arguments", "parameters", 0, "name"),
-            "outt",
-            "passes outt, which its template does not take",
-        ),
-        (
-            (*TASK, "arguments", "parameters", 0, "name"),
-            "outt",
-            "does not pass out, which its template requires",
-        ),
-        (
-            (*TASK, "arguments", "parameters", 0, "value"),
-            "{{workflow.parameters.store}}",
-            "leads nowhere",
-        ),
-        (
-            (*TASK, "arguments", "parameters", 1, "value"),
-            "{{tasks.convert.outputs.parameters.nothing}}",
-            "leads nowhere",
-        ),
-        (("spec", "arguments", "parameters"), [], "the entrypoint's input store is no argument"),
-    ],
-)
-def test_lint_finds_what_is_wrong_with_a_pipeline(
-    path: tuple[Any, ...], value: Any, problem: str
-) -> None:
-    found = spoiled("contimg-process-group", *path, value=value)
-    assert any(problem in one for one in found), found
 
 
 def test_the_schema_is_closed_at_every_depth() -> None:
