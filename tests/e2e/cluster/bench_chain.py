@@ -1,5 +1,4 @@
-"""Times of one small group on a quiet cluster; pytest collects this file only if it is named (see
-README.md)."""
+"""Times of one small group on a quiet cluster; run by its name (README.md)."""
 
 from __future__ import annotations
 

@@ -56,8 +56,7 @@ def first() -> Night:
 
 @pytest.fixture(scope="session")
 def done(first: Night) -> Iterator[Done]:
-    """A group on an installation of its own, whose images are of a tier that gives the same bytes
-    each time."""
+    """A group on an installation of its own, of a tier that gives the same bytes each time."""
     with installed("chain", options={"image": {"tier": "development"}}) as site:
         upload(site.store, first.files)
         site.outcome(f"{first.id}-a1")

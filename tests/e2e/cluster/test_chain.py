@@ -1,5 +1,4 @@
-"""16 files copied into the bucket lead, with no further act, to an image, fluxes and a page, the
-same as on a laptop."""
+"""16 files in the bucket lead to an image, fluxes and a page, the same as on a laptop."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ def test_an_image_fluxes_and_a_page_are_in_the_bucket(done: Done) -> None:
 
 
 def test_the_brightest_source_has_its_true_flux(done: Done) -> None:
-    """3C48's own flux to 5 %: it set the scale, so that what is left is the clean and the beam at
-    the centre."""
+    """3C48's own flux to 5 %: it set the scale; the clean and the beam are left."""
     true = max(source["flux_mid_jy"] for source in done.night.truth["groups"][0]["sources"])
     measured = done.site.table("photometry", done.night.id)["flux_peak"].max() / 1e3
     assert abs(measured / true - 1) < 0.05
@@ -117,8 +115,7 @@ def digests(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_bytes_are_those_of_a_laptop_with_the_same_tools(done: Done, laptop: Path) -> None:
-    """Every data file of every stage; where the tools differ from the image's, the comparison would
-    prove nothing, so it fails."""
+    """Every data file of every stage; with other tools than the image's it fails."""
     there, here = done.site.manifests(done.night.id), made_locally(laptop, done.night.id)
     assert there.keys() == here.keys() == set(STEPS)
     # Rows name their image by its key, which holds the source: images of another source cannot give

@@ -44,8 +44,7 @@ class Said:
 
 
 def contimg(site: Site, command: str, *words: str, **env: str) -> Said:
-    """Run a command as a person does who was told the server and the namespace; in this process,
-    which is much faster."""
+    """Run a command with a server and a namespace, in this process."""
     told = {"ARGO_SERVER": site.argo.url, "ARGO_NAMESPACE": site.namespace, "ARGO_TOKEN": "", **env}
     out, err = io.StringIO(), io.StringIO()
     with mock.patch.dict(os.environ, told), redirect_stdout(out), redirect_stderr(err):

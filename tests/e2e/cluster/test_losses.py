@@ -38,8 +38,7 @@ def gone(site: Site, name: str, uid: str) -> bool:
 
 
 def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> None:
-    """First without a word (a lost node), then told to stop (a drained one): the third pod is left
-    alone."""
+    """First deleted (a lost node), then terminated (a drained one); the third is left alone."""
     name = site.reprocess(processed.id, image={"tier": "development", "niter": "300"})
     killed = set()
     for grace_s in (0, 30):

@@ -1,5 +1,4 @@
-"""What is wrong in the values of a release: helm says it in one clear message, before anything runs
-or right after."""
+"""Wrong values of a release: helm says it in one message, before anything runs."""
 
 from __future__ import annotations
 

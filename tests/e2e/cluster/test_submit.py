@@ -1,5 +1,4 @@
-"""Every pipeline by the Argo Server's REST API with parameters, as the UI submits it; and what is
-refused, with its reason."""
+"""Every pipeline by the Argo Server's REST API, as the UI submits it, and refusals."""
 
 from __future__ import annotations
 
@@ -78,8 +77,7 @@ def submitted(site: Site, processed: Night) -> Submitted:
 
 @pytest.mark.parametrize("name", ["sweep", "nightly"])
 def test_a_regular_job_by_hand(site: Site, submitted: Submitted, name: str) -> None:
-    """First of all: a CronWorkflow keeps its last three workflows, and in this cluster there is a
-    sweep a minute."""
+    """First: a CronWorkflow keeps its last three workflows, and a sweep runs every minute."""
     site.succeeded(getattr(submitted, name))
 
 

@@ -1,5 +1,4 @@
-"""The stages' images in the cluster: put there by the kit where it runs, else by whoever runs the
-tests."""
+"""The stages' images in the cluster: put there by the kit, or by whoever runs the tests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""One installation of the chart: its namespace, its release, its store, and what the promise says
-of each run."""
+"""One installation of the chart: namespace, release, store, and the state of each run."""
 
 from __future__ import annotations
 
@@ -109,18 +108,10 @@ class Site:
         """Make the namespace, its Secret and the door to S3."""
         env = environment()
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        place = Kube("default")
-        place.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": self.namespace, "labels": labels},
-            }
-        )
-        secret = {key: env[key] for key in KEYS[:2]}
-        self.kube.apply(
-            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": secret}
-        )
+        namespace = {"metadata": {"name": self.namespace, "labels": labels}}
+        Kube("default").apply({"apiVersion": "v1", "kind": "Namespace", **namespace})
+        secret = {"metadata": {"name": "s3"}, "stringData": {key: env[key] for key in KEYS[:2]}}
+        self.kube.apply({"apiVersion": "v1", "kind": "Secret", **secret})
         self.open_door()
 
     def open_door(self) -> None:
@@ -163,26 +154,16 @@ class Site:
             If that fails, with the state of the namespace.
         """
         try:
-            words = ("--disable-openapi-validation",) if self.checked else ()
-            self.helm(
-                "upgrade",
-                "--install",
-                RELEASE,
-                str(CHART),
-                "--wait",
-                "--timeout",
-                "5m",
-                *words,
-                values=True,
-            )
+            words = ["--disable-openapi-validation"] if self.checked else []
+            argv = ["upgrade", "--install", RELEASE, str(CHART), "--wait", "--timeout=5m", *words]
+            self.helm(*argv, values=True)
             self.checked = True
             self.hears()
         except (KubeError, TimeoutError) as error:
             raise KubeError(f"{error}\n{self.describe()}") from error
 
     def hears(self) -> None:
-        """Wait until the webhook and the sensor are connected: an event before that is lost (and
-        swept later)."""
+        """Wait until webhook and sensor are connected; events before that are lost."""
         for label in ("eventsource-name", "sensor-name"):
             wait_until(f"a ready pod with {label}", lambda label=label: self._ready(label), 120)  # type: ignore[misc]
 
@@ -194,8 +175,7 @@ class Site:
         return bool(states) and all(states)
 
     def reprocess(self, group: str, **options: dict[str, str]) -> str:
-        """Submit the next attempt at a group with other options (image={"niter": "300"}); return
-        the workflow's name."""
+        """Submit the next attempt with options of stages; return the workflow's name."""
         document = deep(self.values()["options"], options)
         parameters = {"group": group, "options": json.dumps(document)}
         return self.argo.submit("contimg-reprocess", parameters)
@@ -277,8 +257,7 @@ class Site:
         return found
 
     def half_written(self, unit: str) -> list[str]:
-        """Return what a manifest names that is not there with its size: nothing, whatever was
-        killed."""
+        """Return what manifests name that is missing or of another size: nothing."""
         sizes = {entry.key: entry.size for entry in self.store.entries(f"products/{unit}/")}
         wrong = []
         for key in sizes:
@@ -343,8 +322,7 @@ def fresh(word: str, **changes: Any) -> Site:
 
 @contextmanager
 def installed(word: str, **changes: Any) -> Iterator[Site]:
-    """Install the chart with the images that `make images` made; take it away with its store
-    (`CONTIMG_E2E_KEEP`: do not)."""
+    """Install the chart; take it away with its store, unless `CONTIMG_E2E_KEEP` is set."""
     load()
     made = fresh(word, **changes)
     try:
