@@ -17,7 +17,7 @@ from contimg.runtime.options import wrong
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
 from contimg_runs.resolve import read_settings, resolve_options
-from contimg_workflows.forms import PREFIX, Form, fill_form, pipeline_of
+from contimg_workflows.forms import PREFIX, Form, fill_form, pipeline_of, word_of
 from contimg_workflows.local import LocalService
 from contimg_workflows.options import EngineOptions, SettingOptions
 from contimg_workflows.service import Service
@@ -109,15 +109,17 @@ def template_arguments(
         name = template.removeprefix(PREFIX)
         section = read_document(options.config).get(name, {})
         settings = {**section, **single.pop(name, {}), **named}
-        given = {key.replace("-", "_"): str(value) for key, value in settings.items()}
+        given = {key.replace("-", "_"): word_of(value) for key, value in settings.items()}
         if single:
             problem = f"There is no stage {next(iter(single))!r} in {template}."
             raise UsageError("--set", problem, "Write NAME=VALUE.")
         given |= own
         values = fill_form(template, form, given)
-        model = (stage_specs()[name] if name in stage_specs() else commands()[name]).options
+        program = stage_specs().get(name) or commands().get(name)
         try:
-            model.model_validate({key: value for key, value in values.items() if value != ""})
+            if program is not None:
+                words = {key: value for key, value in values.items() if value != ""}
+                program.options.model_validate(words)
         except ValidationError as error:
             reasons = "; ".join(map(wrong, error.errors()))
             raise UsageError(template, f"{reasons}.", "Correct the value.") from error

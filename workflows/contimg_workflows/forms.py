@@ -68,7 +68,7 @@ def option_field(name: str, field: FieldInfo) -> FormField:
 
 def word_of(value: Any) -> str:  # noqa: ANN401 - any option's default
     """Return a value as a command line takes it; None and an empty list are the empty word."""
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return ",".join(word_of(part) for part in value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -24,6 +24,7 @@ from contimg_runs.resolve import read_settings, resolve_options
 from contimg_workflows.arguments import runs_folder
 from contimg_workflows.display import Display, failure_reason, summary_table
 from contimg_workflows.engine import Engine, Gate
+from contimg_workflows.forms import word_of
 from contimg_workflows.options import PipelineRunOptions
 from contimg_workflows.state import GOOD, RunFolder, RunState, Status
 from contimg_workflows.submit import FAILED, workflow_name
@@ -124,7 +125,7 @@ class Runner:
         }
 
     def _watch_settings(self, given: Mapping[str, Any]) -> dict[str, str]:
-        values = {key: str(value) for key, value in given.items()}
+        values = {key: word_of(value) for key, value in given.items()}
         try:
             commands()[WATCH].options.model_validate({"store": self._store, **values})
         except ValidationError as error:
