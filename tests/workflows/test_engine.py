@@ -124,7 +124,6 @@ def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     state = run(bench, a_do="sleep", a_times="1")
     first, second = state.tasks["a"].tries
     assert (first.exit, first.reason) == (24, "took longer than 10 s")
-    assert first.seconds < 13
     assert second.exit == 0
     assert state.status is Status.DONE
 
@@ -138,7 +137,6 @@ def test_a_task_that_does_not_listen_is_killed(
     bench = Bench(tmp_path, deadline_s=10)
     state = run(bench, a_do="deaf", a_times="1")
     assert [one.exit for one in state.tasks["a"].tries] == [24, 0]
-    assert state.tasks["a"].tries[0].seconds < 13
 
 
 def test_a_killed_stage_is_tried_again_and_nothing_half_written_is_seen(bench: Bench) -> None:
