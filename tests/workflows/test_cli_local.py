@@ -131,7 +131,7 @@ def test_to_wait_is_to_end_as_the_workflow_did(tmp_path: Path) -> None:
     assert "sb00.hdf5" in answer["reason"]
     code, answer, said = contimg(*words)
     assert (code, answer) == (2, {})
-    assert "expected no run of that name, found one that is failed." in said
+    assert f"Run contimg-{group}-a1 already exists (failed)." in said
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def _start(
     template = forms.PREFIX + pipeline.removeprefix(forms.PREFIX)
     form = service.form(template)
     here = env if engine_of(options, env) == "local" else None
+    own = {name: value for name, value in own.items() if name in form or name != "store"}
     given = template_arguments(template, form, options, own, here)
     name = workflow_name(template, {key: one.default or "" for key, one in form.items()} | given)
     service.submit(template, name, given)
