@@ -58,11 +58,12 @@ PROFILE = FormField(
 
 def option_field(name: str, field: FieldInfo) -> FormField:
     """Make the form's field of an option."""
+    words = ["true", "false"] if field.annotation is bool else choices(field)
     return FormField(
         name=name,
         default=None if field.is_required() else word_of(field.default),
         description=" ".join((field.description or "").split()),
-        choices=("true", "false") if field.annotation is bool else _tuple(choices(field)),
+        choices=tuple(words) if words else None,
     )
 
 
@@ -184,7 +185,3 @@ def fill_form(where: str, form: Form, given: Mapping[str, str]) -> dict[str, str
 
 def _by_name(fields: Iterable[FormField]) -> Form:
     return {one.name: one for one in fields}
-
-
-def _tuple(words: list[str] | None) -> tuple[str, ...] | None:
-    return None if words is None else tuple(words)

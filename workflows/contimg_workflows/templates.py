@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from hera.shared.serialization import MISSING
 from hera.workflows import DAG, Container, Parameter, Task, WorkflowTemplate
 from hera.workflows.models import (
     LabelValueFrom,
@@ -23,7 +24,7 @@ from contimg.runtime.options import flag
 from contimg.runtime.pipeline import Pipeline
 from contimg.runtime.stage import Resources, StageSpec
 from contimg_workflows import pods
-from contimg_workflows.forms import PREFIX, Form, FormField, options_form, pipeline_form
+from contimg_workflows.forms import PREFIX, Form, options_form, pipeline_form
 from contimg_workflows.pods import OUTPUTS, labels
 from contimg_workflows.tasks import (
     MAIN,
@@ -248,13 +249,15 @@ def describe(title: str, text: str) -> dict[str, str]:
 
 def form_parameters(form: Form) -> list[Parameter]:
     """Return the parameters of a form, each with its default and choices."""
-    return [_parameter(one) for one in form.values()]
-
-
-def _parameter(one: FormField) -> Parameter:
-    given: dict[str, Any] = {} if one.default is None else {"value": one.default}
-    enum = None if one.choices is None else list(one.choices)
-    return Parameter(name=one.name, description=one.description, enum=enum, **given)
+    return [
+        Parameter(
+            name=one.name,
+            description=one.description,
+            enum=None if one.choices is None else list(one.choices),
+            value=MISSING if one.default is None else one.default,
+        )
+        for one in form.values()
+    ]
 
 
 def inputs(names: Iterable[str]) -> list[Parameter]:

@@ -77,7 +77,12 @@ def find_problems(document: Document) -> Iterator[str]:
         yield from _core(document)
         return
     content = as_hera(document, model) if model in EVENTS else document
-    found = [*unknown_fields(content, model), *_invalid(content, model)]
+    found = list(unknown_fields(content, model))
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        places = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
+        found += [f"{place}: {problem}" for place, problem in places]
     yield from found
     if not found and document["kind"] in {"WorkflowTemplate", "Workflow"}:
         for template in document["spec"].get("templates", []):
@@ -142,14 +147,6 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typi
 def _item_of(annotation: Any) -> Any:  # noqa: ANN401 - typing's own
     bare = _bare(annotation)
     return get_args(bare)[0] if get_origin(bare) is list else None
-
-
-def _invalid(document: Document, model: type[BaseModel]) -> Iterator[str]:
-    try:
-        model.model_validate(document)
-    except ValidationError as error:
-        for item in error.errors():
-            yield f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
 
 
 def _core(document: Document, where: str = "") -> Iterator[str]:
