@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow e2e lint bench render chart kernels lock tools clean images test-images
+.PHONY: help demo test test-slow e2e lint bench render kernels lock tools clean images test-images
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ $(VENV)/.made: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	@touch $@
 
 demo: $(VENV)/.made tools ## Simulate a sky, run the whole chain on it, write images, light curves and a report
-	$(BIN)/python -m contimg_workflows.demo --folder demo
+	$(BIN)/contimg demo --folder demo
 
 test: $(VENV)/.made tools ## All tests but the slow ones
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not cluster and not images"
@@ -35,8 +35,7 @@ test-slow: $(VENV)/.made tools ## The long science tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube context, with the images of `make images`
-	$(BIN)/python -m pytest -p no:xdist -m cluster tests/e2e/cluster/test_chain.py # its figures want a quiet machine
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster --ignore tests/e2e/cluster/test_chain.py
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster
 
 lint: $(VENV)/.made ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check
@@ -45,14 +44,8 @@ lint: $(VENV)/.made ## ruff, mypy --strict, import layers
 	$(BIN)/mypy $(wildcard charts/*.py charts/contimg/files/*.py images/*.py)
 	$(BIN)/lint-imports
 
-render: $(VENV)/.made ## Write workflows/rendered/*.yaml; commit the difference
-	$(BIN)/python -m contimg_workflows.render workflows/rendered
-	$(MAKE) --no-print-directory chart
-
-chart: $(VENV)/.made ## Put workflows/rendered into the chart, and write its README from its values; commit the difference
-	mkdir -p charts/contimg/rendered
-	rm -f charts/contimg/rendered/*.yaml
-	cp workflows/rendered/*.yaml charts/contimg/rendered/
+render: $(VENV)/.made ## Write charts/contimg/rendered/*.yaml and the chart's README; commit the difference
+	$(BIN)/python -m contimg_workflows.render charts/contimg/rendered
 	$(BIN)/python charts/readme.py charts/contimg
 
 bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor and a peer; prints ratios

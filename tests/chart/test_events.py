@@ -1,4 +1,5 @@
-"""From the event that watch posts to the workflow that starts: names, values and tries, as the Sensor will put them."""
+"""From the event that watch posts to the workflow that starts: names, values and tries, as the
+Sensor will put them."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def sensor(**changes: Any) -> Document:
 
 
 def created(trigger: Document, event: Document) -> Document:
-    """Apply an event's parameters to the Sensor's resource, as Argo Events does: every value becomes text."""
+    """Apply an event's parameters to the Sensor's resource, as Argo Events does: every value
+    becomes text."""
     resource: Document = yaml.safe_load(
         yaml.safe_dump(trigger["template"]["k8s"]["source"]["resource"])
     )
@@ -49,7 +51,7 @@ def test_an_event_becomes_a_workflow_of_its_name() -> None:
     workflow = created(trigger, EVENT)
     assert workflow["metadata"]["name"] == "contimg-20260125t222605-a2"
     assert workflow["metadata"]["labels"]["contimg/run"] == "20260125t222605-a2"
-    assert workflow["spec"]["workflowTemplateRef"] == {"name": "contimg-group"}
+    assert workflow["spec"]["workflowTemplateRef"] == {"name": "contimg-process-group"}
     values = {one["name"]: one["value"] for one in workflow["spec"]["arguments"]["parameters"]}
     assert values == {"store": "s3://contimg/telescope", "group": "20260125t222605", "attempt": "2"}
     assert "set-by-the-event" not in yaml.safe_dump(workflow)
@@ -57,7 +59,7 @@ def test_an_event_becomes_a_workflow_of_its_name() -> None:
 
 def test_the_template_takes_what_the_event_brings() -> None:
     documents = render()
-    template = one(documents, "WorkflowTemplate", "contimg-group")
+    template = one(documents, "WorkflowTemplate", "contimg-process-group")
     asked = {one["name"]: "value" in one for one in template["spec"]["arguments"]["parameters"]}
     assert {"store", "group", "attempt"} <= asked.keys()
     assert [

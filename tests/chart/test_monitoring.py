@@ -1,4 +1,5 @@
-"""Alerts and dashboard ask for metrics that somebody tells, and each alert has its page in the operator's runbook."""
+"""Alerts and dashboard ask for metrics that somebody tells, and each alert has its page in the
+operator's runbook."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ ARGO_EVENTS = {
 ARGO_WORKFLOWS = {"argo_workflows_pods_gauge": {"phase"}}
 """What Argo Workflows 4.1 tells by itself (its docs/metrics.md)."""
 FOUND = {"le", "namespace"}
-"""Labels that Prometheus adds; to what Argo's controller tells it adds the controller's own namespace, which is not ours."""
+"""Labels that Prometheus adds; to what Argo's controller tells it adds the controller's own
+namespace, which is not ours."""
 
 
 def watch_metrics() -> dict[str, set[str]]:
@@ -94,7 +96,8 @@ def test_every_metric_and_label_that_is_asked_for_is_told_by_somebody() -> None:
 
 
 def test_only_counters_are_taken_for_counters() -> None:
-    # A gauge that falls would look like a counter that began anew: one file less of ten, and nine more had come.
+    # A gauge that falls would look like a counter that began anew: one file less of ten, and nine
+    # more had come.
     for expression in expressions():
         for asked, name in re.findall(r"(increase|i?rate|delta|deriv)\((\w+)", expression):
             counts = name.endswith(("_total", "_bucket", "_count", "_sum"))

@@ -1,4 +1,5 @@
-"""Every object that helm renders is one that the cluster takes: core objects by Kubernetes' own schemas, Argo's by closed models."""
+"""Every object that helm renders is one that the cluster takes: core objects by Kubernetes' own
+schemas, Argo's by closed models."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ WORKFLOWS: dict[str, type[BaseModel]] = {
 }
 EVENTS: dict[str, type[BaseModel]] = {"EventSource": EventSource, "Sensor": Sensor}
 WEBHOOK = {"port", "endpoint", "method"}
-"""Hera's model lacks the fields that a webhook has in common with others; and apiVersion and kind, and a Sensor's free resource."""
+"""Hera's model lacks the fields that a webhook has in common with others; and apiVersion and kind,
+and a Sensor's free resource."""
 EVENT_BUS = {
     "jetstreamExotic": {"url", "accessSecret", "streamConfig", "tls"},
     "jetstream": {
@@ -238,7 +240,7 @@ def test_strict_validation_refuses_a_misspelt_field() -> None:
 def test_a_bare_release_is_templates_and_configuration() -> None:
     kinds = Counter(document["kind"] for document in render("bare"))
     assert set(kinds) == {"WorkflowTemplate", "ConfigMap"}
-    assert kinds["ConfigMap"] == 3
+    assert kinds["ConfigMap"] == 4
 
 
 def test_everything_is_everything() -> None:

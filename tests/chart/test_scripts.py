@@ -1,4 +1,5 @@
-"""The programs that helm runs in the cluster: the question to the store after an install, and the group of `helm test`."""
+"""The programs that helm runs in the cluster: the question to the store after an install, and the
+group of `helm test`."""
 
 from __future__ import annotations
 
@@ -82,6 +83,22 @@ class TestPreflight:
         assert json.loads(done.stdout) == {"stage": "preflight", "store": moto_root}
         assert list(open_store(moto_root).entries()) == []
 
+    @pytest.mark.parametrize(
+        ("options", "profiles", "problem"),
+        [
+            ("{image: {tier: best}}", "{}", "image --tier: Input should be 'quicklook'"),
+            ("{imagee: {}}", "{}", "There is no stage 'imagee'"),
+            ("{}", "{deep: {convert: {max_zeros: 2}}}", "convert --max-zeros: Input should be"),
+        ],
+    )
+    def test_wrong_options_are_named_before_the_store_is_asked(
+        self, monkeypatch: pytest.MonkeyPatch, options: str, profiles: str, problem: str
+    ) -> None:
+        monkeypatch.setenv("CONTIMG_PROFILES", profiles)
+        done = script("preflight", "--store", "s3://no-such-bucket/x", "--options", options)
+        assert done.returncode == 2
+        assert problem in done.stderr
+
     def test_a_bucket_that_is_not_there_is_named(self, moto_root: str) -> None:
         assert moto_root
         done = script("preflight", "--store", "s3://no-such-bucket/x")
@@ -112,7 +129,8 @@ class TestPreflight:
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A group of `helm test`, made by the first two containers' steps; in a directory, which is a store as well."""
+    """A group of `helm test`, made by the first two containers' steps; in a directory, which is a
+    store as well."""
     folder = tmp_path_factory.mktemp("selftest")
     for step in ("simulate", "watch"):
         done = script(
@@ -287,7 +305,10 @@ class TestInTheCluster:
         assert data == {"selftest.py": (FILES / "selftest.py").read_text()}
 
     def test_helm_shows_why_a_question_to_the_store_failed(self) -> None:
-        job = one(render(), "Job", "contimg-preflight")
+        options = {"image": {"tier": "quicklook"}}
+        profiles = {"deep": {"image": {"tier": "standard"}}}
+        documents = render("minimal", options=options, profiles=profiles)
+        job = one(documents, "Job", "contimg-preflight")
         assert job["metadata"]["annotations"] == {
             "helm.sh/hook": "pre-install,pre-upgrade",
             "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
@@ -302,7 +323,11 @@ class TestInTheCluster:
             (FILES / "preflight.py").read_text(),
             "--store",
             "s3://contimg/telescope",
+            "--options",
+            json.dumps(options, separators=(",", ":")),
         ]
+        (given,) = [one["value"] for one in container["env"] if one["name"] == "CONTIMG_PROFILES"]
+        assert json.loads(given) == profiles
         assert {
             name for volume in job["spec"]["template"]["spec"]["volumes"] for name in volume
         } == {"name", "emptyDir"}

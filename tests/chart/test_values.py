@@ -1,4 +1,5 @@
-"""The values: a closed schema that says what is wrong, a comment for each, a README that is made from them."""
+"""The values: a closed schema that says what is wrong, a comment for each, a README that is made
+from them."""
 
 from __future__ import annotations
 
@@ -100,7 +101,7 @@ def test_the_readme_is_made_from_the_values() -> None:
         from readme import UndocumentedError, readme, rows
     finally:
         sys.path.pop(0)
-    assert (CHART / "README.md").read_text() == readme(CHART), "run make chart"
+    assert (CHART / "README.md").read_text() == readme(CHART), "run make render"
     found = {row.path: row for row in rows(TEXT)}
     assert found["store.uri"].text.endswith("Required.")
     assert found["watch.timeoutSeconds"].default == 900
@@ -149,7 +150,11 @@ def value(path: str, what: Any) -> dict[str, Any]:
             "value must be one of 'IfNotPresent', 'Always', 'Never'",
         ),
         ("images/pullSecrets", "one", "'/images/pullSecrets': got string, want array"),
-        ("stages/convrt", {}, "'convrt' not allowed"),
+        (
+            "stages/convrt",
+            {},
+            "stages.convrt: there is no stage of this name; there are calibrate, convert",
+        ),
         ("stages/convert/image/digest", "sha256:12", "'/stages/convert/image/digest'"),
         (
             "stages/convert/resources/limits/memory",
@@ -157,7 +162,10 @@ def value(path: str, what: Any) -> dict[str, Any]:
             "'/stages/convert/resources/limits/memory'",
         ),
         ("stages/convert/resources/limit", {}, "'limit' not allowed"),
-        ("parameters/image-size", [1], "'/parameters/image-size'"),
+        ("parameters/tier", [1], "'/parameters/tier'"),
+        ("options/image", 5, "'/options/image': got number, want object"),
+        ("options/image/size", {"a": 1}, "'/options/image/size': got object"),
+        ("profiles/deep/image", [], "'/profiles/deep/image': got array, want object"),
         ("semaphores/casa", 0, "'/semaphores/casa': minimum: got 0, want 1"),
         ("semaphores/casa", "many", "'/semaphores/casa': got string, want integer"),
         ("watch/gapSeconds", 500, "'/watch/gapSeconds': maximum"),
@@ -199,11 +207,27 @@ def test_a_wrong_value_is_refused_by_its_name(path: str, wrong: Any, says: str) 
         ),
         (
             {"events": {"enabled": False}},
-            "sweep starts groups by an event, but events.enabled is false: set sweep.enabled=false, too",
+            "sweep starts groups by an event, but events.enabled is false: set sweep.enabled=false",
         ),
         (
-            value("parameters", {"image-teir": "x"}),
-            "parameters.image-teir: no pipeline has a parameter of this name",
+            value("parameters", {"teir": "x"}),
+            "parameters.teir: no pipeline has a parameter of this name",
+        ),
+        (
+            value("options/imagee/tier", "quicklook"),
+            "options.imagee: there is no stage of this name; there are calibrate, convert",
+        ),
+        (
+            value("options/image/teir", "quicklook"),
+            "options.image.teir: contimg-image has no option of this name",
+        ),
+        (
+            value("profiles/deep/watch/size", 0),
+            "profiles.deep.watch: there is no stage of this name",
+        ),
+        (
+            value("profiles/deep/image/teir", 0),
+            "profiles.deep.image.teir: contimg-image has no option of this name",
         ),
         (
             value("images/tag", "0.2.0"),

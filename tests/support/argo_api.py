@@ -1,4 +1,5 @@
-"""An HTTP server that answers as the Argo Server does, as far as the client asks: templates, submit, workflows, logs.
+"""An HTTP server that answers as the Argo Server does, as far as the client asks: templates,
+submit, workflows, logs.
 
 It proves the client's words, not Argo: the tests marked `cluster` ask the real one.
 """
@@ -136,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _page(self, query: dict[str, list[str]]) -> None:
-        """Return a part of the workflows, as Kubernetes does: at most two, so that a client must ask again."""
+        """Return a part of the workflows, as Kubernetes does: at most two, so that a client must
+        ask again."""
         first = int(query.get("listOptions.continue", ["0"])[0] or 0)
         found = list(self.known.workflows.values())[first : first + 2]
         rest = str(first + 2) if first + 2 < len(self.known.workflows) else ""

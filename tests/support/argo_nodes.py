@@ -44,7 +44,8 @@ def node(workflow: str, path: str, kind: str, phase: str, **more: Any) -> dict[s
 def tried(
     workflow: str, path: str, *phases: str, phase: str | None = None, **more: Any
 ) -> list[dict[str, Any]]:
-    """Make a task that may be tried again: a Retry with a pod for each phase; what is more belongs to the last pod."""
+    """Make a task that may be tried again: a Retry with a pod for each phase; what is more belongs
+    to the last pod."""
     pods = [
         node(workflow, f"{path}({n})", "Pod", one, **(more if n == len(phases) - 1 else {}))
         for n, one in enumerate(phases)

@@ -1,4 +1,5 @@
-"""The chart as helm renders it; and hooks: without helm one loud line says how many of its tests did not run."""
+"""The chart as helm renders it; and hooks: without helm one loud line says how many of its tests
+did not run."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def helm(*words: str) -> str:
 def render(
     name: str = "minimal", *words: str, namespace: str = "night", **changes: Any
 ) -> list[Document]:
-    """Return all objects of the chart with a set of values and changes to it (keys with dots are paths)."""
+    """Return all objects of the chart with a set of values and changes to it (keys with dots are
+    paths)."""
     given = [f"--set-json={path}={json.dumps(value)}" for path, value in changes.items()]
     return list(_render(name, (*words, *given), namespace))
 
@@ -116,7 +118,8 @@ def of_kind(documents: list[Document], kind: str) -> dict[str, Document]:
 
 
 def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
-    """Yield where each pod of ours is described, and its spec: Deployments, Jobs, Pods and the containers of workflows."""
+    """Yield where each pod of ours is described, and its spec: Deployments, Jobs, Pods and the
+    containers of workflows."""
     for document in documents:
         kind, spec = document["kind"], document.get("spec", {})
         where = f"{kind} {document['metadata']['name']}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,9 @@ import pytest
 
 from commands import here
 from contimg.records.groups import GroupRecord, Subband
+from contimg.runtime.contract import run_command
 from contimg.runtime.store import open_store
-from contimg_workflows.cli.logs import main as logs
-from contimg_workflows.cli.reprocess import main as reprocess
-from contimg_workflows.cli.status import main as status
-from contimg_workflows.cli.submit import main as submit
+from contimg_workflows.commands import LOGS, REPROCESS, STATUS, SUBMIT
 from contimg_workflows.state import RunFolder, RunState, Status
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
     from tiny_bench import Bench
 
+submit, reprocess = partial(run_command, SUBMIT), partial(run_command, REPROCESS)
+status, logs = partial(run_command, STATUS), partial(run_command, LOGS)
 CONTIMG = Path(sys.executable).parent / "contimg"
 TINY = Path(__file__).parent / "packages/tiny_bench.py"
 PATIENCE_S = 60
@@ -130,32 +131,28 @@ def test_to_wait_is_to_end_as_the_workflow_did(tmp_path: Path) -> None:
     assert "sb00.hdf5" in answer["reason"]
     code, answer, said = contimg(*words)
     assert (code, answer) == (2, {})
-    assert "expected no run of that name, found one that is failed." in said
+    assert f"Run contimg-{group}-a1 already exists (failed)." in said
 
 
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["mosaic"], "contimg-mosaic: expected a pipeline, found none; there are "),
+        (["mosaic"], "mosaic: There is no pipeline or stage of this name; there are backfill"),
         (
             ["process-group"],
-            "contimg-process-group: expected a value of group, found none. Id of the group",
+            "contimg-process-group: Parameter 'group' is required. Id of the group",
         ),
         (
-            ["process-group", "--set", "group=x", "--set", "image.teir=1"],
-            "--set image.teir=1: expected STAGE.OPTION=VALUE, found image.",
+            ["flag", "--set", "ms=x", "--set", "out=y", "--set", "clip_sigma=many"],
+            "--clip-sigma: Input should be a valid number",
         ),
         (
-            ["process-group", "--set", "group=x", "--set", "image.tier=best"],
-            "expected one of quicklook, development",
-        ),
-        (
-            ["process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"],
-            "expected a valid number, found 'lots'",
+            ["flag", "--set", "ms=x", "--set", "image.tier=x"],
+            "There is no stage 'image' in contimg",
         ),
         (
             ["backfill", "--set", "first_day=2026-01-01", "--set", "last_day=2026-01-02"],
-            "Run it on Argo",
+            "starts other workflows, which the local engine does not do. Submit it to Argo.",
         ),
     ],
 )
@@ -171,7 +168,7 @@ def test_a_wrong_request_is_explained_and_leaves_nothing(
 
 def test_without_a_place_nothing_is_submitted(capfd: pytest.CaptureFixture[str]) -> None:
     assert here(submit, "watch") == 2
-    assert "expected --store or --runs, found neither" in capfd.readouterr().err
+    assert "Neither --store nor --runs is given." in capfd.readouterr().err
 
 
 # status
@@ -186,11 +183,11 @@ def waiting(bench: Bench, name: str = "new") -> None:
     folder.save(
         RunState(
             name=name,
-            pipeline=compiled.pipeline,
+            pipeline=compiled.template,
             arguments=dict(compiled.arguments),
             started="2026-01-25T22:00:00Z",
             status=Status.PENDING,
-            tasks={task: {} for task in compiled.jobs},
+            tasks={task: {} for task in compiled.tasks},
         )
     )
 
@@ -245,7 +242,7 @@ def engines(runs: Path) -> list[int]:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"contimg_workflows.backlog" in words and str(runs).encode() in words:
+        if b"contimg_workflows.local" in words and str(runs).encode() in words:
             found.append(int(path.parent.name))
     return found
 
@@ -310,7 +307,7 @@ def test_a_reader_that_leaves_is_no_error(bench: Bench) -> None:
     ("words", "found"),
     [
         (["two"], "There is no run two; there are one. Correct the name or the place"),
-        (["one", "z"], "expected a task z, found a, b, c, d."),
+        (["one", "z"], "There is no task z; the tasks are a, b, c, d."),
         ([], "--name"),
     ],
 )
@@ -360,7 +357,7 @@ def test_a_reprocessing_whose_engine_was_killed_is_closed_by_the_sweep(tmp_path:
     assert not (tmp_path / f"runs/{group}-a2/outcome.json").exists()
     code, _, said = contimg("reprocess", group, "--store", str(tmp_path))
     assert code == 2
-    assert f"in progress: {first['workflow']} has it" in said
+    assert f"found that {first['workflow']} has it and is not recorded as ended" in said
     sweep = (
         "sweep",
         "--store",
@@ -389,10 +386,12 @@ def test_a_reprocessing_whose_engine_was_killed_is_closed_by_the_sweep(tmp_path:
     [
         (
             ["20990101t000000"],
-            "groups/: expected a record of 20990101t000000, found 20260125t011431.",
+            "groups/: There is no record of group 20990101t000000; there are 20260125t011431.",
         ),
-        (["20260125t011431", "--from", "mosaic"], "--from"),
-        (["20260125t011431", "--set", "image.teir=1"], "image.teir=1: expected STAGE.OPTION=VALUE"),
+        (
+            ["20260125t011431", "--from", "mosaic"],
+            "There is no step 'mosaic'; the steps are convert",
+        ),
         ([], "--group"),
     ],
 )
@@ -420,7 +419,7 @@ def test_a_setting_without_effect_is_refused(
     )
     assert here(reprocess, *words) == 2
     assert (
-        "expected --from flag or earlier, found --from image, which keeps what flag made."
+        "The setting would have no effect: --from image reuses the artifact of flag."
         in capfd.readouterr().err
     )
 

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contimg.records.schemas.variability import ESE_CANDIDATES
+from contimg.runtime.command import commands
+from contimg.runtime.contract import run_command
 from contimg.runtime.errors import ChildFailedError, Exit
 from contimg.runtime.options import choices
+from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
 from contimg_simulate import demo as sky
 from contimg_simulate.options import SimulateOptions
 from contimg_workflows import demo
-from contimg_workflows.demo import SAME_DEG, SETTINGS, DemoOptions, candidates, judge
-from contimg_workflows.stages import NEEDS, options_of
+from contimg_workflows.commands import DEMO
+from contimg_workflows.demo import SAME_DEG, SETTINGS, candidates, judge
+from contimg_workflows.options import DemoOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +32,8 @@ ARCMIN = 1 / 60
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, Any]:
-    """Give the sources that the real simulator varies in its demo, as its truth.json lists them, and steady ones beside."""
+    """Give the sources that the real simulator varies in its demo, as its truth.json lists them,
+    and steady ones beside."""
     options = SimulateOptions(out="o", incoming="i", campaign="demo")
     made = [source.model_dump(mode="json") for source in sky.variables(options)]
     steady = [
@@ -161,14 +166,12 @@ class TestPrograms:
     ) -> None:
         (tmp_path / "a").mkdir()
         argv = ["contimg-flag", "--ms", str(tmp_path / "a"), "--out", str(tmp_path / "o")]
-        with pytest.raises(
-            ChildFailedError, match=r"contimg-flag --ms .*: The program ended with exit code 25"
-        ):
+        with pytest.raises(ChildFailedError, match=r"contimg-flag --ms .*: exit code 25"):
             demo._json(argv, os.environ)  # noqa: SLF001
         assert "an artifact" in json.loads(capfd.readouterr().err)["message"]
 
     def test_a_wrong_command_line_is_one_of_them(self) -> None:
-        with pytest.raises(ChildFailedError, match="found 2"):
+        with pytest.raises(ChildFailedError, match="exit code 2"):
             demo._json(["contimg", "run", "everything"], os.environ)  # noqa: SLF001
 
 
@@ -184,7 +187,8 @@ def _signals_are_given_back() -> Iterator[None]:
 def test_a_simulation_that_cannot_be_ends_the_demo(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert demo.main(["--folder", str(tmp_path), "--epochs", "0"]) == Exit.CHILD_FAILED
+    argv = ["--folder", str(tmp_path), "--epochs", "0"]
+    assert run_command(DEMO, argv) == Exit.CHILD_FAILED
     out, err = capfd.readouterr()
     assert out == ""
     assert "--epochs" in err, "the simulator's own words"
@@ -195,8 +199,8 @@ def test_its_settings_are_options_of_stages() -> None:
     for setting in SETTINGS:
         stage, _, rest = setting.partition(".")
         name, _, value = rest.partition("=")
-        assert stage in NEEDS
-        field = options_of(stage).model_fields[name]
+        options = (stage_specs() | commands())[stage].options
+        field = options.model_fields[name]
         words = choices(field)
         assert words is None or value in words
 

@@ -107,7 +107,7 @@ def test_retries_follow_the_table(
 
 def test_waits_grow_and_are_kept(bench: Bench) -> None:
     engine = bench.engine()
-    engine.patience = 0.03
+    engine.wait_factor = 0.03
     (state,) = engine.run([bench.workflow(a_do="world", a_times="2")])
     first, second, third = state.tasks["a"].tries
     assert first.ended is not None
@@ -124,7 +124,6 @@ def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     state = run(bench, a_do="sleep", a_times="1")
     first, second = state.tasks["a"].tries
     assert (first.exit, first.reason) == (24, "took longer than 10 s")
-    assert first.seconds < 13
     assert second.exit == 0
     assert state.status is Status.DONE
 
@@ -138,7 +137,6 @@ def test_a_task_that_does_not_listen_is_killed(
     bench = Bench(tmp_path, deadline_s=10)
     state = run(bench, a_do="deaf", a_times="1")
     assert [one.exit for one in state.tasks["a"].tries] == [24, 0]
-    assert state.tasks["a"].tries[0].seconds < 13
 
 
 def test_a_killed_stage_is_tried_again_and_nothing_half_written_is_seen(bench: Bench) -> None:
@@ -153,7 +151,7 @@ def test_a_killed_stage_is_tried_again_and_nothing_half_written_is_seen(bench: B
     state = run(bench, a_do="sleep", a_times="1")
     killer.join()
     assert [one.exit for one in state.tasks["a"].tries] == [137, 0]
-    assert "want of memory" in state.tasks["a"].tries[0].reason
+    assert "out of memory" in state.tasks["a"].tries[0].reason
     assert bench.word("d") == "a b a c d"
 
 
@@ -180,7 +178,10 @@ def test_a_gate_opens_when_the_others_fail(bench: Bench) -> None:
 
 
 def test_two_engines_do_not_run_the_same(bench: Bench) -> None:
-    with RunFolder(bench.runs, "one").hold(), pytest.raises(UsageError, match="no other engine"):
+    with (
+        RunFolder(bench.runs, "one").hold(),
+        pytest.raises(UsageError, match="Another engine runs this workflow"),
+    ):
         run(bench)
 
 
@@ -191,11 +192,11 @@ class Taker(Display):
         super().__init__(Console(file=StringIO()))
         self._folder, self._held, self._has = folder, held, False
 
-    def changed(self, state: RunState, task: str) -> None:
+    def show_change(self, state: RunState, task: str) -> None:
         if not self._has:
             self._held.enter_context(self._folder.hold())
             self._has = True
-        super().changed(state, task)
+        super().show_change(state, task)
 
 
 def test_a_run_that_another_engine_took_meanwhile_is_left_to_it(bench: Bench) -> None:
@@ -203,7 +204,7 @@ def test_a_run_that_another_engine_took_meanwhile_is_left_to_it(bench: Bench) ->
         engine = bench.engine(1, Taker(RunFolder(bench.runs, "two"), held))
         states = engine.run([bench.workflow("one"), bench.workflow("two"), bench.workflow("three")])
     assert [state.status for state in states] == [Status.DONE, Status.SKIPPED, Status.DONE]
-    assert "expected no other engine on this run, found one" in states[1].reason
+    assert "Another engine runs this workflow now." in states[1].reason
     assert bench.ran("two") == []
     assert not RunFolder(bench.runs, "two").exists()
 
@@ -236,21 +237,25 @@ def test_the_next_try_removes_the_scratch_of_a_killed_one(
 
 
 def test_a_stage_that_is_not_installed_is_named(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "bin" / "contimg-tiny").unlink()
-    with pytest.raises(UsageError, match="expected contimg-tiny, found none"):
+    (tmp_path / "bin" / "contimg-a").unlink()
+    with pytest.raises(UsageError, match="There is no program contimg-a"):
         run(bench)
 
 
-def test_linear_algebra_rounds_everywhere_alike(bench: Bench) -> None:
-    assert bench.workflow().jobs["a"].env == LINEAR_ALGEBRA
+def test_linear_algebra_settings_reach_every_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = bench.binaries / "contimg-a"
+    program.write_text("#!/bin/sh\nenv >&2\nexit 10\n")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    run(bench)
+    log = (bench.runs / "one" / "a.1.log").read_text().splitlines()
+    assert {f"{name}={value}" for name, value in LINEAR_ALGEBRA.items()} <= set(log)
 
 
 def test_many_workflows_keep_few_files_open(bench: Bench) -> None:
     run(bench)
-    works = [
-        bench.library.workflow(f"w{n}", "contimg-diamond", {"store": str(bench.store / "one")})
-        for n in range(100)
-    ]
+    works = [bench.workflow(f"w{n}", str(bench.store / "one")) for n in range(100)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, hard)

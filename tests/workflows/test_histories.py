@@ -1,4 +1,5 @@
-"""Random DAGs with random fates: what ran, when and how often is what the rules allow, whatever the timing was."""
+"""Random DAGs with random fates: what ran, when and how often is what the rules allow, whatever the
+timing was."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from contimg.runtime.errors import retry_of
-from contimg_workflows.compiled import Job, Workflow
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
 from contimg_workflows.state import RunState, Status, TaskState
+from contimg_workflows.tasks import LocalTask, LocalWorkflow
 
 SCRIPT = """#!/bin/sh
+NAME=$1 MARKS=$2 FATES=$3
 n=$(ls "$MARKS" | grep -c "^$NAME\\.")
 : > "$MARKS/$NAME.$n"
 set -- $FATES
@@ -67,7 +69,7 @@ def run(nodes: list[Node], jobs: int, folder: Path) -> RunState:
     program.chmod(0o755)
     marks = folder / "marks"
     marks.mkdir()
-    made = {node.name: _job(node, marks) for node in nodes}
+    made = {node.name: _task(node, marks) for node in nodes}
     engine = Engine(
         folder / "runs",
         folder,
@@ -75,22 +77,18 @@ def run(nodes: list[Node], jobs: int, folder: Path) -> RunState:
         Display(Console(file=io.StringIO())),
         jobs,
     )
-    engine.patience = 0.0
-    (state,) = engine.run([Workflow("one", "random", {}, made)])
+    engine.wait_factor = 0.0
+    (state,) = engine.run([LocalWorkflow("one", "random", {}, made)])
     return state
 
 
-def _job(node: Node, marks: Path) -> Job:
-    env = {"NAME": node.name, "MARKS": str(marks), "FATES": " ".join(map(str, node.fates))}
-    return Job(
-        node.name,
-        node.needs,
-        "contimg-shell",
-        {},
-        (),
-        {"artifact": "artifact"},
-        env,
-        retried=True,
+def _task(node: Node, marks: Path) -> LocalTask:
+    return LocalTask(
+        name=node.name,
+        needs=node.needs,
+        program=("contimg-shell", node.name, str(marks), " ".join(map(str, node.fates))),
+        arguments={},
+        outputs=("artifact",),
         deadline_s=30,
     )
 

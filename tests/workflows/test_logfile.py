@@ -6,16 +6,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from contimg_runs.state import readable_lines
-from contimg_workflows.cli.logs import LogsOptions
-from contimg_workflows.cli.status import StatusOptions
-from contimg_workflows.cli.words import flagged, joined
-from contimg_workflows.logfile import following, lines_of
+from contimg_workflows.logfile import follow_log, read_log, readable_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-JSON = '{"time": "2026-01-25T22:00:01.500+00:00", "level": "warning", "stage": "x", "message": "hm", "trace": "a\\nb"}'
+JSON = (
+    '{"time": "2026-01-25T22:00:01.500+00:00", "level": "warning", "stage": "x", '
+    '"message": "hm", "trace": "a\\nb"}'
+)
 
 
 def test_json_lines_become_words_and_others_stay() -> None:
@@ -37,9 +36,9 @@ def test_the_executor_s_lines_are_not_the_stage_s() -> None:
 
 def test_a_log_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    assert list(lines_of(path)) == []
+    assert list(read_log(path)) == []
     path.write_text("".join(f"{n}\n" for n in range(100_000)) + "no end")
-    found = list(lines_of(path))
+    found = list(read_log(path))
     assert (len(found), found[0], found[-1]) == (100_001, "0", "no end")
 
 
@@ -55,54 +54,5 @@ def test_a_line_that_grows_is_one_line(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert list(following(path, over.is_set)) == ["one", "two", "ä", "last"]
+    assert list(follow_log(path, over.is_set)) == ["one", "two", "ä", "last"]
     writer.join()
-
-
-def test_words_before_the_options_have_flags() -> None:
-    assert flagged(["NAME", "TASK", "--follow"], LogsOptions, "--name", "--task") == [
-        "--name=NAME",
-        "--task=TASK",
-        "--follow",
-    ]
-    assert flagged(["NAME", "--follow"], LogsOptions, "--name", "--task") == [
-        "--name=NAME",
-        "--follow",
-    ]
-    assert flagged(["--name", "x"], StatusOptions, "--name") == ["--name", "x"]
-    assert flagged(["a", "b", "c"], StatusOptions, "--name") == ["--name=a", "b", "c"]
-    assert flagged([], StatusOptions, "--name") == []
-
-
-def test_words_among_and_behind_the_options_have_flags() -> None:
-    assert flagged(["--engine", "argo", "NAME"], StatusOptions, "--name") == [
-        "--engine",
-        "argo",
-        "--name=NAME",
-    ]
-    assert flagged(["--engine=argo", "NAME", "--lines", "3"], StatusOptions, "--name") == [
-        "--engine=argo",
-        "--name=NAME",
-        "--lines",
-        "3",
-    ]
-    assert flagged(["--follow", "NAME"], LogsOptions, "--name", "--task") == [
-        "--follow",
-        "--name=NAME",
-    ]
-    assert flagged(["-h", "NAME", "--set", "a.b=1"], LogsOptions, "--name") == [
-        "-h",
-        "--name=NAME",
-        "--set",
-        "a.b=1",
-    ]
-    assert flagged(["--engine"], StatusOptions, "--name") == ["--engine"]
-
-
-def test_settings_are_gathered() -> None:
-    assert joined(["--set", "a.b=1,2", "--store", "s", "--set=c.d=x y"]) == [
-        "--store",
-        "s",
-        "--set=a.b=1,2\nc.d=x y",
-    ]
-    assert joined(["--store", "s"]) == ["--store", "s"]

@@ -76,10 +76,11 @@ def test_it_finds_where_to_write_and_its_environment(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
     one = start(
-        'echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; echo out; echo err >&2'
+        'echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; '
+        "echo out; echo err >&2"
     )
     assert end(one) == 0
-    assert one.outputs({"artifact": "artifact"}) == {"artifact": "hello"}
+    assert one.outputs(["artifact"]) == {"artifact": "hello"}
     assert one.progress() == "3/4"
     assert (tmp_path / "log").read_text() == "err\n"
 
@@ -88,7 +89,7 @@ def test_what_a_try_left_is_gone_for_the_next(start: Callable[..., Process]) -> 
     end(start("echo x > $CONTIMG_OUTPUTS/artifact"))
     one = start("true")
     assert end(one) == 0
-    assert one.outputs({"artifact": "artifact"}) is None
+    assert one.outputs(["artifact"]) is None
     assert one.progress() == ""
 
 
@@ -115,10 +116,8 @@ def test_seconds_are_the_stage_s(start: Callable[..., Process]) -> None:
 
 
 def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:
-    one = start("exec sleep 30", deadline_s=0.2)
-    begun = time.monotonic()
+    one = start("exec sleep 300", deadline_s=0.2)
     assert end(one) == 24
-    assert time.monotonic() - begun < 20  # long before its own end
     assert one.reason(24) == "took longer than 0 s"
 
 
@@ -126,12 +125,10 @@ def test_who_does_not_listen_is_killed(
     start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "GRACE_S", 0.3)
-    one = start("trap '' TERM; echo deaf >&2; sleep 30; sleep 30")
+    one = start("trap '' TERM; echo deaf >&2; sleep 300; sleep 300")
     wait_for((tmp_path / "log").read_text)
     one.stop()
-    begun = time.monotonic()
     assert end(one) == 137
-    assert 0.2 < time.monotonic() - begun < 20  # long before its own end
 
 
 def test_grandchildren_go_with_it(start: Callable[..., Process], tmp_path: Path) -> None:
@@ -145,7 +142,8 @@ def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys,time,pathlib; from contimg_workflows.process import Process\n"
         "p = pathlib.Path(sys.argv[1])\n"
-        "Process(['/bin/sh', '-c', f'trap \"echo told > {p}/told; exit\" TERM; echo $$ > {p}/pid; while :; do sleep 0.1; done'],"
+        "Process(['/bin/sh', '-c', f'trap \"echo told > {p}/told; exit\" TERM; echo $$ > {p}/pid; '"
+        "'while :; do sleep 0.1; done'],"
         " p / 'task', p / 'log', {'PATH': '/usr/bin:/bin'}, 60)\n"
         "time.sleep(60)"
     )

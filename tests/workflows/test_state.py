@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contimg.runtime.errors import UsageError
-from contimg_workflows.logfile import lines_of
+from contimg_workflows.logfile import read_log
 from contimg_workflows.state import RunFolder, RunState, Status, TaskState, Try, all_runs
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def test_running_without_an_engine_is_interrupted(tmp_path: Path) -> None:
 def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys,time,pathlib; from contimg_workflows.state import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1]), 'one').hold():\n  print('held', flush=True); time.sleep(60)"
+        "with RunFolder(pathlib.Path(sys.argv[1]), 'one').hold():\n"
+        "  print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -82,7 +83,7 @@ def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     folder = RunFolder(tmp_path, "one")
-    with pytest.raises(UsageError, match="no other engine on this run, found one"), folder.hold():
+    with pytest.raises(UsageError, match="Another engine runs this workflow now"), folder.hold():
         pass
     holder.kill()
     holder.wait(10)
@@ -123,7 +124,7 @@ def test_runs_are_listed_by_their_start(tmp_path: Path) -> None:
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    return list(lines_of(path))[-lines:]
+    return list(read_log(path))[-lines:]
 
 
 def line(message: str, **more: Any) -> str:

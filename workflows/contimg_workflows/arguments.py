@@ -1,125 +1,138 @@
-"""What is asked of a pipeline: names, values and types of its parameters, checked before anything begins."""
+"""From a command line to a service, a folder of runs, and the arguments of a template."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from contimg.runtime.command import commands
+from contimg.runtime.config import merge_documents, read_document
+from contimg.runtime.directory import DirectoryStore
 from contimg.runtime.errors import UsageError
-from contimg.runtime.options import is_optional
-from contimg_workflows.stages import NEEDS, options_of
+from contimg.runtime.options import wrong
+from contimg.runtime.stage import stage_specs
+from contimg.runtime.store import open_store
+from contimg_runs.resolve import read_settings, resolve_options
+from contimg_workflows.forms import PREFIX, Form, fill_form, pipeline_of, word_of
+from contimg_workflows.local import LocalService
+from contimg_workflows.options import EngineOptions, SettingOptions
+from contimg_workflows.service import Service
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from pydantic.fields import FieldInfo
-
-    from contimg_workflows.argo import Parameter
-
-
-def named(texts: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Read settings STAGE.OPTION=VALUE, or NAME=VALUE of a pipeline's own parameter, as parameters and their values.
-
-    Raises
-    ------
-    UsageError
-        If one is no such thing, or names a parameter that is not known.
-    """
-    values: dict[str, str] = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        name = parameter_name(path)
-        if not equals or name not in known:
-            raise UsageError(
-                f"--set {text}",
-                f"expected STAGE.OPTION=VALUE, found {_near(path, known)}.",
-                "contimg-STAGE --help lists options.",
-            )
-        values[name] = value
-    return values
+NAMESPACE = "contimg"
+FALSE = {"false", "0", "no"}
 
 
-def parameter_name(path: str) -> str:
-    """Return the parameter of STAGE.OPTION, however its words are joined."""
-    stage, dot, option = path.partition(".")
-    return f"{stage}-{option.replace('-', '_')}" if dot else path
+def engine_of(options: EngineOptions, env: Mapping[str, str]) -> Literal["local", "argo"]:
+    """Return which engine is meant."""
+    if options.engine is not None:
+        return options.engine
+    server = options.argo or (env.get("ARGO_SERVER") if options.runs is None else None)
+    return "argo" if server else "local"
 
 
-def settled(
-    where: str, parameters: Iterable[Parameter], given: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the value of every parameter of a pipeline.
+def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Service:
+    """Return the engine that is meant.
 
     Raises
     ------
     UsageError
-        If an argument is unknown, missing, or none of the few values that its parameter allows.
+        If its place is missing: a store or a folder of runs, or a server.
     """
-    asked = {one.name: one for one in parameters}
-    for name in given:
-        if name not in asked:
-            raise UsageError(
-                where,
-                f"expected one of {', '.join(asked)}, found {name}.",
-                "Correct the parameter's name.",
-            )
-    values: dict[str, str] = {}
-    for name, one in asked.items():
-        value = given.get(name, one.value)
-        if value is None:
-            raise UsageError(where, f"expected a value of {name}, found none.", one.description)
-        if one.enum and value not in one.enum:
-            raise UsageError(
-                f"{where}: {name}",
-                f"expected one of {', '.join(one.enum)}, found {value}.",
-                one.description,
-            )
-        values[name] = value
-    return values
+    if engine_of(options, env) == "local":
+        return LocalService(runs_folder(prog, options.store, options.runs), env, options.jobs)
+    from contimg_workflows.argo_server import ArgoService  # Hera is slow to import
 
-
-def typed(where: str, given: Mapping[str, str]) -> None:
-    """Check values against the options of the stages that they are meant for.
-
-    Raises
-    ------
-    UsageError
-        If a value is not of its option's type, or beyond its limits.
-    """
-    for name, value in given.items():
-        stage, _, option = name.partition("-")
-        field = options_of(stage).model_fields.get(option) if stage in NEEDS else None
-        if field is None:
-            continue
-        found = _problem(field, value)
-        if found:
-            raise UsageError(
-                f"{where}: {name}",
-                f"expected {found}, found {value!r}.",
-                " ".join((field.description or "").split()),
-            )
-
-
-def _problem(field: FieldInfo, value: str) -> str:
-    """Say what a value should have been; nothing if it is good."""
-    kind: Any = Annotated[(field.annotation, field.description, *field.metadata)]
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    try:
-        adapter.validate_python(None if value == "" and is_optional(field) else value)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        return (
-            message.removeprefix("Input should be ")
-            .removeprefix("Value error, ")
-            .partition(", unable")[0]
+    server = options.argo or env.get("ARGO_SERVER")
+    if not server:
+        problem = "No Argo Server is named, by --argo URL or by ARGO_SERVER."
+        raise UsageError(prog, problem, "Name it, such as https://argo.example:2746.")
+    if "://" not in server:  # the argo program's own variable holds host:port
+        secure = env.get("ARGO_SECURE", "").lower() not in FALSE
+        server = f"{'https' if secure else 'http'}://{server}"
+    if not server.startswith(("http://", "https://")):
+        problem = (
+            f"The URL of an Argo Server is http://HOST:PORT or https://HOST:PORT, not {server}."
         )
-    return ""
+        raise UsageError(prog, problem, "Correct --argo or ARGO_SERVER.")
+    namespace = options.namespace or env.get("ARGO_NAMESPACE") or NAMESPACE
+    token = options.token or env.get("ARGO_TOKEN") or None
+    verify = env.get("ARGO_INSECURE_SKIP_VERIFY", "").lower() not in {"true", "1", "yes"}
+    return ArgoService(server, namespace, token, verify=verify)
 
 
-def _near(path: str, known: Iterable[str]) -> str:
-    """Return the settings that may have been meant."""
-    stage, _, _ = path.replace("-", ".", 1).partition(".")
-    own = [name for name in known if "-" not in name]
-    options = [name.replace("-", ".", 1) for name in known if name.startswith(f"{stage}-")]
-    return ", ".join(options or own) or "no such stage"
+def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
+    """Return the folder of states and logs.
+
+    Raises
+    ------
+    UsageError
+        If neither a store nor a folder is named.
+    """
+    if runs is not None:
+        return Path(runs).absolute()
+    if store is None:
+        remedy = "Name the store that was run on; or an Argo Server, by --argo or ARGO_SERVER."
+        raise UsageError(prog, "Neither --store nor --runs is given.", remedy)
+    opened = open_store(store)
+    is_directory = isinstance(opened, DirectoryStore)
+    return Path(opened.root) / "runs" if is_directory else Path("contimg-runs").absolute()
+
+
+def template_arguments(
+    template: str,
+    form: Form,
+    options: SettingOptions,
+    own: Mapping[str, str],
+    env: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """Return the arguments of a template that a command line gives, checked before anything starts.
+
+    Parameters
+    ----------
+    own
+        Arguments that the command sets itself.
+    env
+        Where profiles are defined; None: elsewhere, so that their names cannot be checked here.
+
+    Raises
+    ------
+    UsageError
+        If a parameter, stage, option or profile is unknown, or a value is missing or out of range.
+    """
+    single, named = read_settings(options.set)
+    pipeline = pipeline_of(template)
+    if pipeline is None:
+        name = template.removeprefix(PREFIX)
+        section = read_document(options.config).get(name, {})
+        settings = {**section, **single.pop(name, {}), **named}
+        given = {key.replace("-", "_"): word_of(value) for key, value in settings.items()}
+        if single:
+            problem = f"There is no stage {next(iter(single))!r} in {template}."
+            raise UsageError("--set", problem, "Write NAME=VALUE.")
+        given |= own
+        values = fill_form(template, form, given)
+        program = stage_specs().get(name) or commands().get(name)
+        try:
+            if program is not None:
+                words = {key: value for key, value in values.items() if value != ""}
+                program.options.model_validate(words)
+        except ValidationError as error:
+            reasons = "; ".join(map(wrong, error.errors()))
+            raise UsageError(template, f"{reasons}.", "Correct the value.") from error
+        return given
+    given = {**named, **({"profile": options.profile} if options.profile else {}), **own}
+    if options.config or single:
+        # The chart may have set options of its own, which single ones replace.
+        before = given.get("options") or form["options"].default or ""
+        documents = [read_document(before), read_document(options.config), single]
+        given["options"] = json.dumps(merge_documents(documents))
+    fill_form(template, form, given)
+    pipeline.check_options(single, "--set")
+    shortcuts = [f"{one.name}={given.get(one.name, '')}" for one in pipeline.shortcuts]
+    profile = given.get("profile", "") if env is not None else ""
+    resolve_options(pipeline, given.get("options", ""), profile, env, shortcuts)
+    return given

@@ -1,4 +1,4 @@
-"""``make demo``: simulate months of a Declination strip, run the whole chain on them, and say whether it found what was hidden."""
+"""``contimg demo``: simulate months of a strip, run the chain, and compare with the truth."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from contimg.runtime.contract import command
+from contimg.runtime.console import Console
 from contimg.runtime.errors import ChildFailedError, ContimgError
-from contimg.runtime.options import Options
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from contimg.runtime.console import Console
+from contimg_workflows.options import DemoOptions
 
 SAME_DEG = 30 / 3600
 """A candidate within half a beam of a hidden source is that source."""
@@ -24,23 +20,8 @@ SETTINGS = ("watch.size=0", "watch.timeout_s=0", "image.tier=development")
 """Small subbands of any size, no waiting for late ones, and images of the demo's short groups."""
 
 
-class DemoOptions(Options):
-    """Simulate 26 epochs over 150 days, process them and compare what was found with the truth."""
-
-    folder: str = "demo"
-    """Folder of the demo's store."""
-    jobs: int = 2
-    """Processes side by side."""
-    epochs: int = 26
-    """How often the target field is observed; an ESE verdict needs more than 20."""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``contimg demo``."""
-    return command("contimg demo", DemoOptions, _work, argv)
-
-
-def _work(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    """Run the demo; ContimgError if the hidden event was not found, or another was."""
     store = Path(options.folder).absolute() / "store"
     say = console.log.info
     say("simulating %d epochs of a strip at Dec +33 into %s", options.epochs, store / "incoming")
@@ -68,11 +49,8 @@ def _work(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dic
         say("look at %s", page)
     say("images: %s", f"{store}/products/*/image/*/thumbnail.png")
     if not verdict["right"]:
-        raise ContimgError(
-            str(store),
-            f"expected the hidden lens and nothing else, found {verdict['words']}.",
-            "contimg status tells what ran.",
-        )
+        problem = f"The hidden lens must be found and nothing else: {verdict['words']}."
+        raise ContimgError(str(store), problem, "contimg status tells what ran.")
     return {
         "store": str(store),
         "verdict": verdict,
@@ -86,11 +64,8 @@ def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     program = str(Path(sys.executable).parent / argv[0])
     done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
     if done.returncode != 0:
-        raise ChildFailedError(
-            " ".join(argv[:3]),
-            f"expected exit code 0, found {done.returncode!s}.",
-            "Its last words stand above.",
-        )
+        where = " ".join(argv[:3])
+        raise ChildFailedError(where, f"exit code {done.returncode}.", "Its log is above.")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
@@ -112,7 +87,8 @@ def judge(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[
     seen = [source["name"] for source in hidden if any(_same(source, row) for row in found)]
     false = [row["source"] for row in found if not any(_same(source, row) for source in hidden)]
     right = len(seen) == len(hidden) and not false
-    words = f"{len(seen)} of {len(hidden)} hidden scattering events found, {len(false)} false candidates"
+    words = f"{len(seen)} of {len(hidden)} hidden scattering events found"
+    words += f", {len(false)} false candidates"
     return {"right": right, "found": seen, "false": false, "words": words}
 
 
@@ -120,7 +96,3 @@ def _same(source: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     turn = (source["ra_deg"] - row["ra"] + 180) % 360 - 180  # 359.999 and 0.001 are neighbours
     east = turn * math.cos(math.radians(source["dec_deg"]))
     return math.hypot(east, source["dec_deg"] - row["dec"]) < SAME_DEG
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

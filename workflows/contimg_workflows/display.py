@@ -1,11 +1,13 @@
-"""What a person sees of a run: a live table on a terminal, a line at every change elsewhere, a summary at the end."""
+"""The display of a run: a live table on a terminal, else a line per change; then a summary."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self, TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -14,15 +16,11 @@ from rich.text import Text
 
 from contimg_workflows.state import GOOD, OPEN, RunState, Status, TaskState
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import TracebackType
-
-SHOWN = 20
-"""Workflows that the live table has room for."""
-EVERY_S = 0.25
-WIDE = 400
-"""Columns where nobody looks."""
+LIVE_ROWS = 20
+"""Workflows in the live table."""
+REFRESH_S = 0.25
+FILE_WIDTH = 400
+"""Columns of a table that goes to a file."""
 SIGNS = {
     Status.PENDING: ("·", "dim"),
     Status.RUNNING: ("▶", "cyan"),
@@ -37,10 +35,10 @@ SIGNS = {
 
 
 class Display:
-    """Shows the states that it is given; by itself it knows nothing."""
+    """Shows the states of running workflows."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or _console(sys.stderr)
+        self._console = console or console_on(sys.stderr)
         self._live: Live | None = None
         self._shown = 0.0
 
@@ -65,7 +63,7 @@ class Display:
 
     def show(self, states: Sequence[RunState]) -> None:
         """Draw the live table, a few times a second."""
-        if self._live is not None and time.monotonic() - self._shown > EVERY_S:
+        if self._live is not None and time.monotonic() - self._shown > REFRESH_S:
             self._shown = time.monotonic()
             self._live.update(_live_table(states), refresh=True)
 
@@ -73,38 +71,38 @@ class Display:
         """Print a table below everything else."""
         self._console.print(table)
 
-    def changed(self, state: RunState, task: str) -> None:
-        """Write a line, where there is no table; failures always."""
+    def show_change(self, state: RunState, task: str) -> None:
+        """Write a line where there is no live table; failures always."""
         now = state.tasks[task]
         if self._live is not None and now.status not in {Status.FAILED, Status.WAITING}:
             return
         if now.status in {Status.CACHED, Status.SKIPPED} and self._live is None and not now.tries:
             words = now.status.value
         else:
-            words = " ".join(
-                filter(
-                    None,
-                    [now.status.value, _duration(now) if now.tries[-1].ended else "", now.reason],
-                )
-            )
+            wall = _duration(now) if now.tries[-1].ended else ""
+            words = " ".join(filter(None, [now.status.value, wall, now.reason]))
         line = f"{datetime.now(UTC):%H:%M:%S} {state.name} {task}: {words}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def summary(states: Sequence[RunState]) -> Table:
+def summary_table(states: Sequence[RunState]) -> Table:
     """Return the table of what happened: a row a workflow."""
     table = Table(box=None, pad_edge=False)
     for title in ("workflow", "status", "tasks", "wall", "why"):
         table.add_column(title, overflow="fold")
     for state in states:
         sign, style = SIGNS[state.status]
-        wall = "" if state.status is Status.PENDING else _seconds(_wall_s(state))
+        wall_s = ((state.ended or datetime.now(UTC)) - state.started).total_seconds()
+        wall = "" if state.status is Status.PENDING else _seconds(wall_s)
         status = Text(f"{sign} {state.status.value}", style=style)
-        table.add_row(state.name, status, _counts(state), wall, why(state))
+        done = sum(task.status in GOOD for task in state.tasks.values())
+        cached = sum(task.status is Status.CACHED for task in state.tasks.values())
+        counts = f"{done}/{len(state.tasks)}" + (f" ({cached} cached)" if cached else "")
+        table.add_row(state.name, status, counts, wall, failure_reason(state))
     return table
 
 
-def tasks(state: RunState) -> Table:
+def task_table(state: RunState) -> Table:
     """Return the table of one workflow: a row a task."""
     table = Table(box=None, pad_edge=False)
     for title in ("task", "status", "tries", "wall", "work", "why"):
@@ -118,56 +116,39 @@ def tasks(state: RunState) -> Table:
     return table
 
 
-def why(state: RunState) -> str:
-    """Return the reason of a workflow's failure, or why it or one of its tasks waits, in one line."""
+def failure_reason(state: RunState) -> str:
+    """Return why a workflow failed, or why it or one of its tasks waits, in one line."""
     failed = "; ".join(f"{name}: {state.tasks[name].reason}" for name in state.failed)
-    return failed or state.reason or "; ".join(_waits(state))
-
-
-def _waits(state: RunState) -> Iterator[str]:
-    """Say what the tasks wait for that have begun and do not run, such as a node with room for their pod."""
-    for name, task in state.tasks.items():
-        if state.status in OPEN and task.status in OPEN and task.reason and task.tries:
-            yield f"{name}: {task.reason}"
+    # A started task that does not run waits for something, such as a node with room for its pod.
+    waits = [
+        f"{name}: {task.reason}"
+        for name, task in state.tasks.items()
+        if state.status in OPEN and task.status in OPEN and task.reason and task.tries
+    ]
+    return failed or state.reason or "; ".join(waits)
 
 
 def _live_table(states: Sequence[RunState]) -> Table:
-    """Draw the workflows that move, the failed ones, and what the others sum up to."""
+    """Draw the running workflows, and the counts of ended and failed ones."""
     table = Table(box=None, pad_edge=False, show_header=False)
     moving = [
         state
         for state in states
         if any(task.tries for task in state.tasks.values()) and state.status is Status.RUNNING
     ]
-    for state in moving[:SHOWN]:
-        table.add_row(state.name, *[_cell(name, task) for name, task in state.tasks.items()])
+    for state in moving[:LIVE_ROWS]:
+        cells = []
+        for name, task in state.tasks.items():
+            sign, style = SIGNS[task.status]
+            runs = task.status is Status.RUNNING
+            words = [sign, name, *([task.progress, _duration(task)] if runs else [])]
+            cells.append(Text(" ".join(filter(None, words)), style=style))
+        table.add_row(state.name, *cells)
     ended = sum(state.status is not Status.RUNNING for state in states)
     failed = sum(state.status is Status.FAILED for state in states)
-    table.add_row(
-        Text(
-            f"{ended} of {len(states)} done" + (f", {failed} failed" if failed else ""),
-            style="bold",
-        )
-    )
+    counts = f"{ended} of {len(states)} done" + (f", {failed} failed" if failed else "")
+    table.add_row(Text(counts, style="bold"))
     return table
-
-
-def _cell(name: str, task: TaskState) -> Text:
-    sign, style = SIGNS[task.status]
-    words = [sign, name]
-    if task.status is Status.RUNNING:
-        words += [task.progress, _duration(task)]
-    return Text(" ".join(filter(None, words)), style=style)
-
-
-def _wall_s(state: RunState) -> float:
-    return ((state.ended or datetime.now(UTC)) - state.started).total_seconds()
-
-
-def _counts(state: RunState) -> str:
-    done = sum(task.status in GOOD for task in state.tasks.values())
-    cached = sum(task.status is Status.CACHED for task in state.tasks.values())
-    return f"{done}/{len(state.tasks)}" + (f" ({cached} cached)" if cached else "")
 
 
 def _duration(task: TaskState) -> str:
@@ -185,11 +166,6 @@ def _seconds(value: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{value:.1f} s"
 
 
-def stdout() -> Console:
-    """Return the console for what was asked for."""
-    return _console(sys.stdout)
-
-
-def _console(stream: TextIO) -> Console:
-    """Return a console that folds lines for a person, and leaves them whole for a file."""
-    return Console(file=stream, width=None if stream.isatty() else WIDE)
+def console_on(stream: TextIO) -> Console:
+    """Return a console that folds lines on a terminal, and leaves them whole in a file."""
+    return Console(file=stream, width=None if stream.isatty() else FILE_WIDTH)

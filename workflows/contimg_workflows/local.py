@@ -1,28 +1,47 @@
-"""The local engine as a service: what is submitted waits in the folder of runs, and a process of its own works it off."""
+"""The local engine as a service: a background process runs what was submitted."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from contimg.runtime.errors import UsageError
-from contimg_runs.argo import no_such_run
-from contimg_workflows.compiled import Library
-from contimg_workflows.logfile import following, lines_of
-from contimg_workflows.render import all_templates
-from contimg_workflows.state import BACKLOG, RunFolder, RunState, Status, TaskState, all_runs
+from contimg.runtime.console import Console
+from contimg.runtime.contract import command
+from contimg.runtime.errors import ContimgError, Exit, UsageError
+from contimg.runtime.options import Options, flag
+from contimg_runs.pipelines import PIPELINES
+from contimg_workflows.display import Display
+from contimg_workflows.engine import Engine
+from contimg_workflows.forms import DRIVERS, PREFIX, Form, find_form
+from contimg_workflows.logfile import follow_log, read_log
+from contimg_workflows.service import no_such_run
+from contimg_workflows.state import (
+    BACKLOG,
+    LOCK,
+    RunFolder,
+    RunState,
+    Status,
+    TaskState,
+    all_runs,
+    is_locked,
+)
+from contimg_workflows.tasks import exit_arguments, template_workflow
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from contimg_workflows.argo import Parameter
-
-AGAIN = {Status.INTERRUPTED, Status.STOPPED}
-"""Runs that lost their engine may be submitted again under their name; any other has its fate."""
+RESUMABLE = {Status.INTERRUPTED, Status.STOPPED}
+"""Runs that lost their engine may be submitted again under their name."""
+TURN = ".turn"
+"""Lock of a folder of runs: its holder runs what was submitted."""
+EXIT_LOG = "exit.log"
+RECORD_TIMEOUT_S = 300.0
+PHASES = {Status.DONE: "Succeeded", Status.FAILED: "Failed", Status.STOPPED: "Failed"}
+TICK_S = 0.5
 
 
 class LocalService:
@@ -32,32 +51,28 @@ class LocalService:
         self.place = str(runs)
         self._runs, self._env, self._jobs = runs, env, jobs
 
-    def parameters(self, template: str) -> tuple[Parameter, ...]:
+    def form(self, template: str) -> Form:
         """Return the parameters of a template."""
-        return library()[template].spec.arguments.parameters
+        return find_form(template)
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
-        """Leave a workflow in the folder, and a process that begins it when those before it have ended."""
-        workflow = library().workflow(name, template, arguments)
+        """Save a pending workflow, and start a process that runs it after those before it."""
+        workflow = template_workflow(name, template, arguments)
         folder = RunFolder(self._runs, name)
         with folder.hold():
-            if folder.exists() and (before := folder.load().status) not in AGAIN:
-                raise UsageError(
-                    str(folder.path),
-                    f"expected no run of that name, found one that is {before.value}.",
-                    "See contimg status.",
-                )
-            tasks = {task: TaskState() for task in workflow.jobs}
+            if folder.exists() and (before := folder.load().status) not in RESUMABLE:
+                problem = f"Run {name} already exists ({before.value})."
+                raise UsageError(str(folder.path), problem, "See contimg status.")
             state = RunState(
                 name=name,
                 pipeline=template,
                 arguments=dict(workflow.arguments),
                 started=datetime.now(UTC),
                 status=Status.PENDING,
-                tasks=tasks,
+                tasks={task: TaskState() for task in workflow.tasks},
             )
             folder.save(state)
-        self._begin()
+        self._start_backlog()
 
     def states(self) -> list[RunState]:
         """Read the states of all runs."""
@@ -72,39 +87,29 @@ class LocalService:
 
     def source(self, state: RunState, task: str, number: int) -> str:
         """Return the log's file."""
-        return str(self._log(state, task, number))
+        return str(self._runs / state.name / state.tasks[task].tries[number].log)
 
     def lines(
         self, state: RunState, task: str, number: int, *, follow: bool = False
     ) -> Iterator[str]:
         """Read a log."""
-        path = self._log(state, task, number)
-        if follow:
-            yield from following(
-                path, lambda: self.state(state.name).tasks[task].tries[number].ended is not None
-            )
-        else:
-            yield from lines_of(path)
+        path = Path(self.source(state, task, number))
+        if not follow:
+            return read_log(path)
+        return follow_log(
+            path, lambda: self.state(state.name).tasks[task].tries[number].ended is not None
+        )
 
-    def _log(self, state: RunState, task: str, number: int) -> Path:
-        return self._runs / state.name / state.tasks[task].tries[number].log
-
-    def _begin(self) -> None:
-        """Start a process that outlives this one; until it ends, what waits has an engine."""
-        argv = [
-            sys.executable,
-            "-m",
-            "contimg_workflows.backlog",
-            "--runs",
-            str(self._runs),
-            "--jobs",
-            str(self._jobs),
-        ]
+    def _start_backlog(self) -> None:
+        """Start a process that outlives this one; until it ends, pending runs have an engine."""
+        argv = [sys.executable, "-m", "contimg_workflows.local"]
+        argv += ["--runs", str(self._runs), "--jobs", str(self._jobs)]
         with (
             (self._runs / BACKLOG).open("a") as lock,
             (self._runs / "backlog.log").open("ab") as log,
         ):
-            # The lock belongs to the open file, which the process inherits: it is held from now to the process's end.
+            # The lock belongs to the open file, which the process inherits, so that it is held
+            # until that ends.
             fcntl.flock(lock, fcntl.LOCK_SH)
             subprocess.Popen(  # noqa: S603 - our own module
                 argv,
@@ -117,6 +122,90 @@ class LocalService:
             )
 
 
-def library() -> Library:
-    """Return all templates that this program has."""
-    return Library(template.to_dict() for template in all_templates())
+class BacklogOptions(Options):
+    """Run what was submitted to a folder of runs, then exit."""
+
+    runs: str
+    """Folder of states and logs."""
+    jobs: int = 2
+    """Processes side by side."""
+
+
+def run_backlog(
+    options: BacklogOptions, console: Console, env: Mapping[str, str]
+) -> dict[str, Any]:
+    """Wait for the turn, then run everything that was submitted meanwhile."""
+    runs, count = Path(options.runs), 0
+    with (runs / TURN).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        while waiting := [one for one in all_runs(runs) if one.load().status is Status.PENDING]:
+            workflows = []
+            for folder in waiting:
+                if is_locked(folder.path / LOCK):
+                    continue  # another engine took it
+                state = folder.load()
+                try:
+                    workflows.append(template_workflow(state.name, state.pipeline, state.arguments))
+                except ContimgError as error:  # submitted by another version
+                    state.status, state.reason = Status.FAILED, str(error)
+                    state.ended = datetime.now(UTC)
+                    folder.save(state)
+            engine = Engine(runs, Path(sys.executable).parent, env, Display(), options.jobs)
+            for state in engine.run(workflows):
+                if state.status is Status.SKIPPED:
+                    continue
+                if code := record_end(RunFolder(runs, state.name), state, env):
+                    text = "%s: its outcome could not be recorded, exit code %d"
+                    console.log.warning(text, state.name, code)
+            count += len(workflows)
+            if not workflows:
+                time.sleep(TICK_S)
+    return {"ran": count}
+
+
+def record_end(folder: RunFolder, state: RunState, env: Mapping[str, str]) -> int:
+    """Run `contimg record` for a pipeline that has ended; return its exit code."""
+    template = state.pipeline.removeprefix(PREFIX)
+    if template not in {*PIPELINES, *DRIVERS}:
+        return 0
+    failures = []
+    for name in state.failed:
+        task = state.tasks[name]
+        last = task.tries[-1] if task.tries else None
+        code = f"Error (exit code {last.exit}): " if last and last.exit is not None else ""
+        failures.append(
+            {
+                "displayName": name,
+                "templateName": name,
+                "message": f"{code}{task.reason}",
+                "finishedAt": f"{last.ended:%Y-%m-%dT%H:%M:%SZ}" if last and last.ended else None,
+            }
+        )
+    given = {
+        **exit_arguments(template, state.arguments),
+        "uid": f"local-{state.name}",
+        "workflow": state.name,
+        "status": PHASES.get(state.status, "Error"),
+        "failures": json.dumps(failures),
+        "workflows": "none",  # a cluster may be reachable, but this workflow is not there
+    }
+    argv = [str(Path(sys.executable).parent / "contimg"), "record"]
+    argv += [f"{flag(name)}={value}" for name, value in given.items()]
+    with (folder.path / EXIT_LOG).open("wb") as log:
+        try:
+            done = subprocess.run(  # noqa: S603 - never through a shell
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(env),
+                timeout=RECORD_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:  # an unreachable store must not hold up the other runs
+            return Exit.CHILD_TIMED_OUT
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(command("contimg backlog", BacklogOptions, run_backlog))

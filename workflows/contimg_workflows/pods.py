@@ -1,12 +1,13 @@
-"""What every pod of ours has: its walls, its folders, what it may take, and more memory after it ran out of it."""
+"""What every pod has: security context, folders, resources, retries, more memory if it ran out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from hera.workflows import EmptyDirVolume, Env, NoneArchiveStrategy, Resources, S3Artifact
+from hera.workflows import EmptyDirVolume, Env, NoneArchiveStrategy, RetryStrategy, S3Artifact
+from hera.workflows import Resources as PodResources
 from hera.workflows.models import (
+    Backoff,
     Capabilities,
     ConfigMapKeySelector,
     Counter,
@@ -23,15 +24,17 @@ from hera.workflows.models import (
 from hera.workflows.models.io.k8s.apimachinery.pkg.api.resource import Quantity
 
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
-from contimg.runtime.errors import Exit
+from contimg.runtime.errors import MEANING, TRANSIENT, Exit
+from contimg.runtime.stage import Resources
+from contimg_workflows import retry
 
 USER = 10001
 TMP, SCRATCH = "/tmp", "/scratch"  # noqa: S108 - in a pod of its own
 OUTPUTS = f"{TMP}/outputs"
 SEMAPHORES = "contimg-semaphores"
-"""ConfigMap that says how many pods of a kind run at a time."""
-KINDS = ("casa", "wsclean", "backfill")
-"""Its keys."""
+"""ConfigMap with the limits on how many pods of a kind run at a time."""
+BACKFILL = "backfill"
+"""Its key for the workflows that backfills start."""
 OUT_OF_MEMORY = (int(Exit.NO_ROOM), 137)
 """After these exit codes the next try has more memory."""
 POD_ENVIRONMENT = {
@@ -42,24 +45,7 @@ POD_ENVIRONMENT = {
 ENVIRONMENT = {**POD_ENVIRONMENT, **LINEAR_ALGEBRA}
 VERSION_VARIABLE = "CONTIMG_TEMPLATE_VERSION"
 SECONDS = (1.0, 5.0, 20.0, 60.0, 180.0, 600.0, 1800.0)
-"""Borders of the histogram of a stage's time."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a stage may take, for a full-size group."""
-
-    deadline_s: int
-    """A try that runs longer is ended."""
-    memory_mi: int
-    """Limit, MiB; files in memory scratch count, too."""
-    scratch_mi: int = 64
-    """How much of it scratch may take, MiB."""
-    cpu: str = "1"
-    semaphore: str = ""
-    """One of `KINDS`, for pods that only a few of may run at a time."""
-    views: tuple[str, ...] = ()
-    """Files of the artifact that a person opens in the UI."""
+"""Bucket borders of the histogram of a stage's time."""
 
 
 def labels(component: str, version: str) -> dict[str, str]:
@@ -72,8 +58,8 @@ def labels(component: str, version: str) -> dict[str, str]:
     }
 
 
-def walls() -> dict[str, Any]:
-    """Return what Pod Security "restricted" asks of a pod and its container, and a root that nobody writes to."""
+def restricted_security_context() -> dict[str, Any]:
+    """Return what Pod Security "restricted" asks of a pod, with a read-only root."""
     return {
         "pod_security_context": PodSecurityContext(
             run_as_non_root=True,
@@ -91,7 +77,7 @@ def walls() -> dict[str, Any]:
     }
 
 
-def folders(needs: Needs) -> list[EmptyDirVolume]:
+def folders(resources: Resources) -> list[EmptyDirVolume]:
     """Return the only places that can be written to; scratch is memory."""
     return [
         EmptyDirVolume(name="tmp", mount_path=TMP, size_limit=Quantity("1Gi")),
@@ -99,17 +85,17 @@ def folders(needs: Needs) -> list[EmptyDirVolume]:
             name="scratch",
             mount_path=SCRATCH,
             medium="Memory",
-            size_limit=Quantity(f"{needs.scratch_mi}Mi"),
+            size_limit=Quantity(f"{resources.scratch_mi}Mi"),
         ),
     ]
 
 
-def resources(needs: Needs) -> Resources:
-    """Return what a pod is promised and what it may not exceed."""
-    return Resources(
-        cpu_request=needs.cpu,
-        memory_request=f"{needs.memory_mi}Mi",
-        memory_limit=f"{needs.memory_mi}Mi",
+def requests_and_limits(resources: Resources) -> PodResources:
+    """Return a pod's requests and limits."""
+    return PodResources(
+        cpu_request=resources.cpu,
+        memory_request=f"{resources.memory_mi}Mi",
+        memory_limit=f"{resources.memory_mi}Mi",
         ephemeral_request="256Mi",
         ephemeral_limit="2Gi",
     )
@@ -123,10 +109,10 @@ def environment(version: str) -> list[Env]:
     ]
 
 
-def ramp(needs: Needs) -> str:
-    """Return the patch that gives the second, third, … try two, three, … times the memory, if the one before ran out of it.
+def memory_retry_patch(resources: Resources) -> str:
+    """Return the patch that gives try N, after one that ran out of memory, N times the memory.
 
-    The limit alone grows: a pod that asked for more than any node has would wait for ever.
+    Only the limit grows: a pod that requests more than any node has would stay pending.
     """
     codes = ", ".join(f"'{code}'" for code in OUT_OF_MEMORY)
     factor = f"(lastRetry.exitCode in [{codes}] ? 1 + asInt(retries) : 1)"
@@ -136,24 +122,24 @@ def ramp(needs: Needs) -> str:
             "- name: main",
             "  resources:",
             "    limits:",
-            f'      memory: "{{{{={needs.memory_mi} * {factor}}}}}Mi"',
+            f'      memory: "{{{{={resources.memory_mi} * {factor}}}}}Mi"',
             "volumes:",
             "- name: scratch",
             "  emptyDir:",
-            f'    sizeLimit: "{{{{={factor} * {needs.scratch_mi}}}}}Mi"',
+            f'    sizeLimit: "{{{{={factor} * {resources.scratch_mi}}}}}Mi"',
             "",
         ]
     )
 
 
 def semaphore(kind: str) -> Synchronization:
-    """Let only so many pods of a kind run at a time as the ConfigMap says."""
+    """Limit how many pods of a kind run at a time by the ConfigMap."""
     key = ConfigMapKeySelector(name=SEMAPHORES, key=kind)
     return Synchronization(semaphores=[SemaphoreRef(config_map_key_ref=key)])
 
 
-def artifacts(needs: Needs) -> list[S3Artifact]:
-    """Return what the Argo UI shows: the summary and the pictures and pages that the contract hands over."""
+def artifacts(views: tuple[str, ...]) -> list[S3Artifact]:
+    """Return the files that the Argo UI shows: the summary, and the stage's pictures and pages."""
     return [
         S3Artifact(
             name=name.partition(".")[0],
@@ -162,12 +148,12 @@ def artifacts(needs: Needs) -> list[S3Artifact]:
             archive=NoneArchiveStrategy(),
             optional=True,
         )
-        for name in ("summary.json", *needs.views)
+        for name in ("summary.json", *views)
     ]
 
 
 def metrics(stage: str) -> Metrics:
-    """Return what Prometheus may ask the controller about a stage: how often it ended how, and its time."""
+    """Return a stage's Prometheus metrics: tries by status and exit code, and their seconds."""
     named = [MetricLabel(key="stage", value=stage), MetricLabel(key="status", value="{{status}}")]
     coded = [*named, MetricLabel(key="exit", value="{{exitCode}}")]
     ended = Prometheus(
@@ -183,3 +169,20 @@ def metrics(stage: str) -> Metrics:
         histogram=Histogram(value="{{duration}}", buckets=list(SECONDS)),
     )
     return Metrics(prometheus=[ended, timed])
+
+
+def retry_strategy() -> RetryStrategy:
+    """Return the retry strategy of every stage and command."""
+    return RetryStrategy(
+        limit=str(max(rule.limit for _, rule in MEANING.values())),
+        retry_policy="Always",
+        expression=retry.expression(),
+        backoff=Backoff(
+            duration=f"{TRANSIENT.backoff_s:.0f}s", factor=retry.FACTOR, cap=f"{retry.CAP_S:.0f}s"
+        ),
+    )
+
+
+def never_retried() -> RetryStrategy:
+    """Return the strategy of an entrypoint: its tasks are tried again, it is not."""
+    return RetryStrategy(limit="0", expression="false")

@@ -1,4 +1,4 @@
-"""One try of a task: a process with its own group, log, progress and outputs, that ends when the engine does."""
+"""One try of a task: a process with its own group, log and outputs, which ends with the engine."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from contimg.runtime.errors import Exit, meaning_of
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 PR_SET_PDEATHSIG = 1
 GRACE_S = 10.0
-"""A stage that was told to stop has so long."""
+"""Time between SIGTERM and SIGKILL, seconds."""
 
 
 class Process:
-    """A running stage."""
+    """A running process of a task."""
 
     def __init__(
         self,
@@ -39,7 +36,7 @@ class Process:
         self._deadline_s, self._ends = deadline_s, time.monotonic() + deadline_s
         self._kill_at: float | None = None
         self._timed_out = False
-        mine = {
+        own = {
             "CONTIMG_OUTPUTS": str(self._outputs),
             "CONTIMG_LOG_JSON": "1",
             "ARGO_PROGRESS_FILE": str(self._progress),
@@ -50,18 +47,18 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
-                env={**env, **mine},
+                env={**env, **own},
                 start_new_session=True,
                 preexec_fn=_stop_with_parent,  # noqa: PLW1509 - the engine has one thread
             )
 
     def poll(self) -> int | None:
-        """Return the exit code as a shell counts it, None while it runs; enforce the deadline."""
+        """Return the exit code as a shell gives it, None while it runs; enforce the deadline."""
         if self._child.returncode is None and os.waitid(
             os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
         ):
-            # What it left behind goes before its id can be given to another.
-            self._sweep()
+            # Its children are killed before its id can be reused.
+            self._kill_group()
             self._child.wait()
         code = self._child.returncode
         if code is not None:
@@ -73,7 +70,7 @@ class Process:
             self._timed_out = True
             self.stop()
         if self._kill_at is not None and now > self._kill_at:
-            self._sweep()
+            self._kill_group()
         return None
 
     def stop(self) -> None:
@@ -81,34 +78,29 @@ class Process:
         if self._kill_at is None:
             self._kill_at = time.monotonic() + GRACE_S
             if self._child.returncode is None:
-                # Not `send_signal`: that takes the exit code of one that has just ended, and `poll` would find no child.
+                # `send_signal` would reap a child that has just ended, and `poll` would miss it.
                 os.kill(self._child.pid, signal.SIGTERM)
 
     def reason(self, code: int) -> str:
-        """Say why it failed: its own words, or the meaning of its exit code."""
+        """Return why it failed: its own reason, or the meaning of its exit code."""
         if self._timed_out:
             return f"took longer than {self._deadline_s:.0f} s"
         try:
             return str(json.loads((self._outputs / "failure.json").read_text())["reason"])
-        except (
-            FileNotFoundError,
-            ValueError,
-        ):  # not said, or not to its end: the disk was full, or it was killed
+        except (FileNotFoundError, ValueError):  # missing or cut off: a full disk, or a kill
             return f"exit code {code}: {meaning_of(code)}"
 
-    def outputs(self, files: Mapping[str, str]) -> dict[str, str] | None:
-        """Return the output parameters; None if one was not written."""
+    def outputs(self, names: Iterable[str]) -> dict[str, str] | None:
+        """Return what was handed over, by name; None if one was not written."""
         try:
-            return {
-                name: (self._outputs / file).read_text().strip() for name, file in files.items()
-            }
+            return {name: (self._outputs / name).read_text().strip() for name in names}
         except FileNotFoundError:
             return None
 
     def made_s(self) -> float | None:
-        """Return the seconds that the stage says it spent."""
-        told = self._outputs / "summary.json"
-        return json.loads(told.read_text()).get("seconds") if told.exists() else None
+        """Return the seconds that the stage reports."""
+        summary = self._outputs / "summary.json"
+        return json.loads(summary.read_text()).get("seconds") if summary.exists() else None
 
     def progress(self) -> str:
         """Return the ``N/M`` that the stage wrote last."""
@@ -117,7 +109,7 @@ class Process:
         except FileNotFoundError:
             return ""
 
-    def _sweep(self) -> None:
+    def _kill_group(self) -> None:
         """Kill what is left of the process group."""
         try:
             os.killpg(self._child.pid, signal.SIGKILL)

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hera.workflows import WorkflowTemplate
+
+from contimg.runtime.stage import stage_specs
+from contimg_runs.pipelines import PIPELINES
 from contimg_workflows.drivers import all_crons, all_drivers
-from contimg_workflows.pipelines import epoch, process_group
-from contimg_workflows.runs import VERSION
-from contimg_workflows.stages import COMMAND_NEEDS, COMMANDS, NEEDS, options_of, stage_template
+from contimg_workflows.forms import template_commands
+from contimg_workflows.templates import command_template, pipeline_template, stage_template
 
-if TYPE_CHECKING:
-    from hera.workflows import WorkflowTemplate
-
-HEADER = "# Written by `make render` from workflows/contimg_workflows and the stages' options; do not edit.\n"
+HEADER = "# Written by `make render` from specs, options and pipelines; do not edit.\n"
 
 
 def all_templates() -> list[WorkflowTemplate]:
-    """Return every template: the stages', the commands' and the pipelines'."""
-    needs = {**NEEDS, **dict.fromkeys(COMMANDS, COMMAND_NEEDS)}
-    programs = [
-        stage_template(name, options_of(name), VERSION, needs) for name, needs in needs.items()
+    """Return every template: of the stages, the commands and the pipelines."""
+    for pipeline in PIPELINES.values():
+        pipeline.check()
+    return [
+        *map(stage_template, stage_specs().values()),
+        *map(command_template, template_commands().values()),
+        *map(pipeline_template, PIPELINES.values()),
+        *all_drivers(),
     ]
-    return [*programs, process_group(), epoch(), *all_drivers()]
 
 
-def rendered() -> dict[str, str]:
+def render_all() -> dict[str, str]:
     """Return the YAML of every template by its file name."""
-    templates = {
-        f"{template.name}.yaml": HEADER + template.to_yaml() for template in all_templates()
-    }
+    templates = {f"{one.name}.yaml": HEADER + one.to_yaml() for one in all_templates()}
     return templates | {f"{one.name}-cron.yaml": HEADER + one.to_yaml() for one in all_crons()}
 
 
 def main(folder: Path) -> None:
     """Write the files, and remove those of templates that are gone."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = rendered()
+    files = render_all()
     for name, text in files.items():
         (folder / name).write_text(text)
     for path in folder.glob("*.yaml"):

@@ -1,26 +1,18 @@
-"""How a failed stage is tried again: lib's one table, as Argo reads it."""
+"""How a failed task is tried again, by the table of exit codes."""
 
 from __future__ import annotations
 
 from itertools import groupby
 
-from hera.workflows import RetryStrategy
-from hera.workflows.models import Backoff
-
 from contimg.runtime.errors import MEANING, TRANSIENT
 
 FACTOR = 2
 CAP_S = 120.0
-"""No wait is longer, seconds."""
-
-
-def limit() -> int:
-    """Return how many further tries any exit code may have."""
-    return max(rule.limit for _, rule in MEANING.values())
+"""Longest wait before another try, seconds."""
 
 
 def expression() -> str:
-    """Return the condition under which Argo tries again; `retries` counts the further tries so far."""
+    """Return the condition under which Argo tries again; `retries` counts further tries."""
     retried = sorted((rule.limit, int(code)) for code, (_, rule) in MEANING.items() if rule.limit)
     terms = []
     for allowed, group in groupby(retried, key=lambda pair: pair[0]):
@@ -32,11 +24,3 @@ def expression() -> str:
 def backoff_s(tries: int) -> float:
     """Return the wait after so many tries, seconds."""
     return min(TRANSIENT.backoff_s * float(FACTOR ** (tries - 1)), CAP_S)
-
-
-def strategy() -> RetryStrategy:
-    """Return the retry strategy of every stage."""
-    backoff = Backoff(duration=f"{TRANSIENT.backoff_s:.0f}s", factor=FACTOR, cap=f"{CAP_S:.0f}s")
-    return RetryStrategy(
-        limit=str(limit()), retry_policy="Always", expression=expression(), backoff=backoff
-    )

@@ -1,64 +1,66 @@
-"""What may be asked of an engine, the local one or Argo, in the same words."""
+"""What every engine offers, the local one and Argo, in the same words."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
-from contimg_runs.argo import EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from contimg_workflows.argo import Parameter
-    from contimg_workflows.state import RunState
-
+from contimg.runtime.errors import ContimgError, Exit, UsageError
+from contimg_workflows.forms import Form
+from contimg_workflows.state import RunState
 
 PATIENCE_S = 60.0
-"""So long a command that waits for a workflow bears an engine that does not answer."""
+"""How long to keep retrying an unreachable engine."""
 TICK_S = 1.0
 
 
+class EngineError(ContimgError):
+    """The engine does not answer, or its answer cannot be read."""
+
+    exit = Exit.STORE_UNREACHABLE
+
+
 class Service(Protocol):
-    """Runs workflows of our templates, and says what became of them."""
+    """Runs workflows of our templates, and knows their states."""
 
     place: str
     """Where it runs them, for messages."""
 
-    def parameters(self, template: str) -> tuple[Parameter, ...]:
-        """Return the parameters of a template; UsageError if there is none, or if it is of another version than this program."""
+    def form(self, template: str) -> Form:
+        """Return a template's parameters; UsageError if it is missing or of another version."""
         ...
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
-        """Let a workflow run under a name; UsageError if there is one of that name."""
+        """Start a workflow under a name; UsageError if the name is taken."""
         ...
 
     def states(self) -> list[RunState]:
-        """Return what all workflows have come to, the earliest start first."""
+        """Return the states of all workflows, the earliest start first."""
         ...
 
     def state(self, name: str) -> RunState:
-        """Return what one workflow has come to; UsageError if there is none of that name."""
+        """Return the state of one workflow; UsageError if it does not exist."""
         ...
 
     def source(self, state: RunState, task: str, number: int) -> str:
-        """Say where the log of a task's try lies; tries count from 0."""
+        """Return where the log of a task's try is; tries count from 0."""
         ...
 
     def lines(
         self, state: RunState, task: str, number: int, *, follow: bool = False
     ) -> Iterator[str]:
-        """Yield the lines of the log of a task's try in plain words; to follow is to wait for more until the try has ended."""
+        """Yield the readable lines of a try's log; `follow`: wait for more until it has ended."""
         ...
 
 
-def patiently(service: Service, name: str, patience_s: float = PATIENCE_S) -> RunState:
-    """Return what a workflow has come to; an engine that does not answer is given time to come back.
+def poll_until_answered(service: Service, name: str, patience_s: float = PATIENCE_S) -> RunState:
+    """Return the state of a workflow; an unreachable engine is asked again for some time.
 
     Raises
     ------
     EngineError
-        If it does not.
+        If it does not answer in that time.
     """
     until = time.monotonic() + patience_s
     while True:
@@ -68,3 +70,10 @@ def patiently(service: Service, name: str, patience_s: float = PATIENCE_S) -> Ru
             if time.monotonic() > until:
                 raise
         time.sleep(TICK_S)
+
+
+def no_such_run(place: str, name: str | None, there: Iterable[str]) -> UsageError:
+    """Return the error that there is no run, or none of a name."""
+    known = ", ".join(there)
+    problem = f"There is no run {name}; there are {known}." if known else "There is no run here."
+    return UsageError(place, problem, "Correct the name or the place; contimg status lists runs.")

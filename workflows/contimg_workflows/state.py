@@ -1,34 +1,106 @@
-"""What a run has come to: one JSON file a workflow, written whole at every change, that outlives the engine."""
+"""The state of a run: one JSON file per workflow, replaced as a whole at every change."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from contimg.runtime.errors import UsageError
-from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState, Try
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["GOOD", "OPEN", "RunState", "Status", "TaskState", "Try"]
 STATE = "state.json"
 LOCK = ".lock"
 BACKLOG = ".backlog"
-"""Lock of a folder of runs, shared by all processes that have yet to begin what was submitted."""
+"""Lock of a folder of runs, shared by all processes that will run what was submitted."""
+
+
+class Status(StrEnum):
+    """The status of a task or a workflow."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting to try again"
+    DONE = "done"
+    CACHED = "cached"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+
+
+GOOD = {Status.DONE, Status.CACHED}
+OPEN = {Status.PENDING, Status.RUNNING, Status.WAITING}
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Try(_State):
+    """One process."""
+
+    started: datetime
+    ended: datetime | None = None
+    exit: int | None = None
+    reason: str = ""
+    """Why it failed."""
+    log: str
+    """File name below the run's folder."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, 0 while it runs."""
+        return (self.ended - self.started).total_seconds() if self.ended else 0.0
+
+
+class TaskState(_State):
+    """One task."""
+
+    status: Status = Status.PENDING
+    tries: list[Try] = []
+    outputs: dict[str, str] = {}
+    """Its output parameters."""
+    progress: str = ""
+    """``N/M``, as the stage reports."""
+    made_s: float | None = None
+    """Seconds that the stage spent on the artifact, also when it was found cached."""
+    reason: str = ""
+    """Why it failed or was skipped."""
+
+
+class RunState(_State):
+    """One workflow."""
+
+    name: str
+    pipeline: str
+    arguments: dict[str, str]
+    started: datetime
+    ended: datetime | None = None
+    status: Status = Status.RUNNING
+    reason: str = ""
+    """Why it waits or failed, if that is no task's reason."""
+    tasks: dict[str, TaskState]
+
+    @property
+    def failed(self) -> list[str]:
+        """The tasks that failed."""
+        return [name for name, task in self.tasks.items() if task.status is Status.FAILED]
 
 
 class RunFolder:
-    """Where a run keeps its state and its logs."""
+    """The folder of a run's state and logs."""
 
     def __init__(self, runs: Path, name: str) -> None:
         self.path = runs / name
 
     def exists(self) -> bool:
-        """Say whether it was ever begun."""
+        """Say whether it has a state."""
         return (self.path / STATE).exists()
 
     def save(self, state: RunState) -> None:
@@ -38,26 +110,33 @@ class RunFolder:
         part.replace(self.path / STATE)
 
     def load(self) -> RunState:
-        """Read the state; a run that says it goes on but has no engine was interrupted."""
+        """Read the state; an open run without an engine was interrupted."""
         state = self._read()
         if state.status in {Status.RUNNING, Status.PENDING} and not self._has_engine(state):
-            state = self._read()  # the engine may have ended well in between
+            state = self._read()  # the engine may have ended in between
             if not self._has_engine(state):
-                _interrupt(state)
+                if state.status is Status.PENDING:
+                    state.reason = "no engine is left to begin it; submit it again"
+                for task in state.tasks.values():
+                    if task.status in {Status.RUNNING, Status.WAITING}:
+                        task.status, task.reason = Status.INTERRUPTED, "the engine was killed"
+                state.status = Status.INTERRUPTED
         return state
 
     def _read(self) -> RunState:
         return RunState.model_validate_json((self.path / STATE).read_text())
 
     def _has_engine(self, state: RunState) -> bool:
-        """Say whether a process has the run in hand, or will have; one that has ended needs none."""
-        waits = state.status is Status.PENDING and held(self.path.parent / BACKLOG, fcntl.LOCK_EX)
-        runs = state.status in {Status.RUNNING, Status.PENDING} and held(self.path / LOCK)
+        """Say whether a process runs it, or will; a run that has ended needs none."""
+        waits = state.status is Status.PENDING and is_locked(
+            self.path.parent / BACKLOG, fcntl.LOCK_EX
+        )
+        runs = state.status in {Status.RUNNING, Status.PENDING} and is_locked(self.path / LOCK)
         return waits or runs or state.status not in {Status.RUNNING, Status.PENDING}
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other engines from the same run; the kernel lets go when this process ends in whatever way.
+        """Lock the run; the kernel unlocks it however this process ends.
 
         Raises
         ------
@@ -70,23 +149,13 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 remedy = "Wait for it, or stop it; contimg status shows it."
-                raise UsageError(
-                    str(self.path), "expected no other engine on this run, found one.", remedy
-                ) from error
+                problem = "Another engine runs this workflow now."
+                raise UsageError(str(self.path), problem, remedy) from error
             yield
 
 
-def _interrupt(state: RunState) -> None:
-    if state.status is Status.PENDING:
-        state.reason = "no engine is left to begin it; submit it again"
-    for task in state.tasks.values():
-        if task.status in {Status.RUNNING, Status.WAITING}:
-            task.status, task.reason = Status.INTERRUPTED, "the engine ended without a word"
-    state.status = Status.INTERRUPTED
-
-
-def held(lock: Path, mode: int = fcntl.LOCK_SH) -> bool:
-    """Say whether a living process holds a lock that keeps this mode out."""
+def is_locked(lock: Path, mode: int = fcntl.LOCK_SH) -> bool:
+    """Say whether a living process holds a lock that excludes this mode."""
     try:
         with lock.open("r") as file:
             fcntl.flock(file, mode | fcntl.LOCK_NB)

@@ -1,31 +1,37 @@
 # ruff: noqa: INP001 - a script, in no package
-"""Ask the store whether bucket, keys and conditional puts are as they must be; helm runs this before each install."""
+"""Check the store and the options of an installation; helm runs this before each install."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from contimg.runtime.config import PROFILES_VARIABLE, read_yaml
+from contimg.runtime.console import Console
 from contimg.runtime.contract import command
 from contimg.runtime.options import Options
 from contimg.runtime.store import open_store
+from contimg_runs.pipelines import PIPELINES
+from contimg_runs.resolve import resolve_options
 from contimg_watch.probe import probe
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from contimg.runtime.console import Console
 
 
 class PreflightOptions(Options):
-    """Check a store before anything rests on it."""
+    """Check a store, and options of stages, before anything depends on them."""
 
     store: str
     """Root URI of the store."""
+    options: str = ""
+    """Options of the stages for all pipelines, YAML."""
 
 
-def check(options: PreflightOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
-    """Let 32 writers create one object; exactly one may win."""
+def check(options: PreflightOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    """Check options and profiles for every pipeline; of 32 writers of one object one may win."""
+    names = read_yaml(env.get(PROFILES_VARIABLE, "")) or {}
+    for pipeline in PIPELINES.values():
+        for name in ["", *names]:
+            resolve_options(pipeline, options.options, name, env)
     store = open_store(options.store)
     probe(store)
     console.log.info("%s: reached, and exactly one of many writers wins", store.root)

@@ -1,8 +1,9 @@
 # ruff: noqa: INP001 - a script, in no package
-"""What `helm test` runs: a small simulated group goes through everything, and its fluxes are compared with the truth.
+"""What `helm test` runs: a small simulated group, whose fluxes are compared with the truth.
 
-Three steps in three containers of one pod: `simulate` writes subbands, `watch` makes the record, `check` posts the event as the
-watch service does, waits for the outcome, compares, and removes what the test made. They hand on to each other by files in a folder.
+Three steps in three containers of one pod: `simulate` writes subbands, `watch` makes the record,
+`check` posts the event as the watch service does, waits for the outcome, compares, and removes what
+the test made. They hand on to each other by files in a folder.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ POST_AGAIN_S = 30.0
 BRIGHT_SNR = 20.0
 """Sources whose fluxes are compared; fainter ones scatter."""
 TOLERANCE = 0.05
-"""For the median of the bright sources and for the brightest alone: a small group has an eighth of the channels and a sixth of the time,
+"""For the median of the bright sources and for the brightest alone: a small group has an eighth of
+the channels and a sixth of the time,
 for whose full size 1 and 3 % hold."""
 NEAR_DEG = 20 / 3600
 """A row of photometry belongs to the source within 20 arcsec, a quarter of the beam."""

@@ -1,6 +1,7 @@
 {{/* What helm can see before anything is made. Each message says what to do. */}}
 {{- define "contimg.checks" -}}
 {{- include "contimg.store" . | trunc 0 -}}
+{{- include "contimg.checks.stages" . -}}
 {{- $bus := .Values.events.eventBus -}}
 {{- if and .Values.events.enabled $bus.create (eq $bus.kind "exotic") (not $bus.exotic.url) -}}
 {{- fail "events.eventBus.kind is exotic, but events.eventBus.exotic.url is empty: name the NATS server, such as nats://nats.nats.svc:4222, or take kind jetstream" -}}

@@ -31,7 +31,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* Image of a stage; (dict "root" $ "stage" NAME). */}}
 {{- define "contimg.image" -}}
 {{- $images := .root.Values.images -}}
-{{- $image := (index .root.Values.stages .stage).image -}}
+{{- $image := (get .root.Values.stages .stage | default dict).image | default dict -}}
 {{- $name := $image.repository | default (printf "contimg-%s" .stage) -}}
 {{- with $image.registry | default $images.registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{- if $image.digest -}}

@@ -46,6 +46,7 @@ They never pass through tpl: Argo's braces are not ours. Each helper here change
 {{- define "contimg.merge.parameters" -}}
 {{- $values := .root.Values -}}
 {{- $given := dict "store" (include "contimg.store" .root) "post" (include "contimg.events.url" .root) -}}
+{{- with $values.options }}{{ $given = merge $given (dict "options" (toJson .)) }}{{ end -}}
 {{- if eq .name "contimg-sweep" }}{{ $given = merge $given (dict "grace_s" $values.sweep.graceSeconds "retries" $values.sweep.retries "days" $values.sweep.days) }}{{ end -}}
 {{- if eq .name "contimg-nightly" }}{{ $given = merge $given (dict "days" $values.nightly.days) }}{{ end -}}
 {{- $given = mergeOverwrite $given $values.parameters -}}
@@ -64,9 +65,7 @@ They never pass through tpl: Argo's braces are not ours. Each helper here change
 {{- $root := .root -}}{{- $template := .template -}}
 {{- $names := $root.Values.serviceAccounts.names -}}
 {{- with $template.container -}}
-{{- $stage := regexFind "contimg-[a-z]+" .image | trimPrefix "contimg-" -}}
-{{- if not (hasKey $root.Values.stages $stage) }}{{ fail (printf "the chart knows no image %s" .image) }}{{ end -}}
-{{- include "contimg.merge.container" (dict "root" $root "container" . "stage" $stage) -}}
+{{- include "contimg.merge.container" (dict "root" $root "container" . "stage" (include "contimg.stage.of" .)) -}}
 {{- include "contimg.merge.memory" (dict "template" $template) -}}
 {{- if or (has "record" .command) (has "sweep" .command) }}{{ $_ := set $template "serviceAccountName" $names.control }}{{ end -}}
 {{- with include "contimg.volumes" $root | fromYamlArray }}{{ $_ := set $template "volumes" (concat ($template.volumes | default list) .) }}{{ end -}}
@@ -91,12 +90,65 @@ They never pass through tpl: Argo's braces are not ours. Each helper here change
 {{- $container := .container -}}{{- $values := .root.Values -}}
 {{- $_ := set $container "image" (include "contimg.image" (dict "root" .root "stage" .stage)) -}}
 {{- $_ := set $container "imagePullPolicy" $values.images.pullPolicy -}}
-{{- with (index $values.stages .stage).resources }}{{ $_ := set $container "resources" (mergeOverwrite (deepCopy ($container.resources | default dict)) .) }}{{ end -}}
+{{- with (get $values.stages .stage | default dict).resources }}{{ $_ := set $container "resources" (mergeOverwrite (deepCopy ($container.resources | default dict)) .) }}{{ end -}}
 {{- $env := $container.env | default list -}}
 {{- $known := dict -}}
 {{- range $env }}{{ $_ := set $known .name true }}{{ end -}}
 {{- range include "contimg.env" .root | fromYamlArray }}{{ if not (hasKey $known .name) }}{{ $env = append $env . }}{{ end }}{{ end -}}
+{{- if has "--profile={{inputs.parameters.profile}}" $container.args -}}
+{{- $env = append $env (dict "name" "CONTIMG_PROFILES" "valueFrom" (dict "configMapKeyRef" (dict "name" "contimg-profiles" "key" "profiles"))) -}}
+{{- end -}}
 {{- $_ := set $container "env" $env -}}
 {{- $mounts := include "contimg.mounts" .root | fromYamlArray -}}
 {{- with $mounts }}{{ $_ := set $container "volumeMounts" (concat ($container.volumeMounts | default list) .) }}{{ end -}}
+{{- end }}
+
+{{/* The stage of a container's image. */}}
+{{- define "contimg.stage.of" -}}
+{{- regexFind "contimg-[-a-z0-9]+" .image | trimPrefix "contimg-" -}}
+{{- end }}
+
+{{/* The rendered stages, each with its options: {stage: {option: true}}; and all images: {image: true}. */}}
+{{- define "contimg.known" -}}
+{{- $stages := dict -}}{{- $images := dict -}}
+{{- range $path, $_ := .Files.Glob "rendered/*.yaml" -}}
+{{- $document := $.Files.Get $path | fromYaml -}}
+{{- range (($document.spec).templates) -}}{{- with .container -}}
+{{- $stage := include "contimg.stage.of" . -}}
+{{- $_ := set $images $stage true -}}
+{{- if has "--config={{inputs.parameters.config}}" .args -}}
+{{- $options := dict -}}
+{{- range $document.spec.arguments.parameters }}{{ $_ := set $options .name true }}{{ end -}}
+{{- $_ := set $stages $stage $options -}}
+{{- end -}}
+{{- end -}}{{- end -}}
+{{- end -}}
+{{- toJson (dict "stages" $stages "images" $images) -}}
+{{- end }}
+
+{{/* Refuse names of stages and options that no rendered template has. */}}
+{{- define "contimg.checks.stages" -}}
+{{- $known := include "contimg.known" . | fromJson -}}
+{{- range $stage, $_ := .Values.stages -}}
+{{- if not (hasKey $known.images $stage) -}}
+{{- fail (printf "stages.%s: there is no stage of this name; there are %s" $stage (keys $known.images | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- include "contimg.checks.options" (dict "stages" $known.stages "where" "options" "options" .Values.options) -}}
+{{- range $name, $options := .Values.profiles -}}
+{{- include "contimg.checks.options" (dict "stages" $known.stages "where" (printf "profiles.%s" $name) "options" $options) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "contimg.checks.options" -}}
+{{- range $stage, $options := .options -}}
+{{- if not (hasKey $.stages $stage) -}}
+{{- fail (printf "%s.%s: there is no stage of this name; there are %s" $.where $stage (keys $.stages | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- range $option, $_ := $options -}}
+{{- if not (hasKey (get $.stages $stage) (replace "-" "_" $option)) -}}
+{{- fail (printf "%s.%s.%s: contimg-%s has no option of this name" $.where $stage $option $stage) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end }}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from cluster.groups import Night, upload
-from cluster.site import Site, installed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+from cluster.site import Done, Figure, Site, installed
 
 HERE = Path(__file__).parent
-ORDER = ("chain", "losses", "night", "submit", "release", "trouble", "cli", "refusals")
+ORDER = (
+    "bench_chain",
+    "chain",
+    "losses",
+    "night",
+    "submit",
+    "release",
+    "trouble",
+    "cli",
+    "refusals",
+)
 """The longest first, so that workers end together."""
 
 
@@ -35,7 +43,7 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def figure(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+def figure(record_property: Callable[[str, object], None]) -> Figure:
     """Note a measured number; the run's last lines tell it."""
     return lambda name, value: record_property(f"figure: {name}", value)
 
@@ -44,6 +52,15 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str, str
 def first() -> Night:
     """The group that most tests look at."""
     return Night("2026-01-25")
+
+
+@pytest.fixture(scope="session")
+def done(first: Night) -> Iterator[Done]:
+    """A group on an installation of its own, of a tier that gives the same bytes each time."""
+    with installed("chain", options={"image": {"tier": "development"}}) as site:
+        upload(site.store, first.files)
+        site.outcome(f"{first.id}-a1")
+        yield Done(site, first, site.succeeded(f"contimg-{first.id}-a1"))
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +77,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Add the state of the namespace to a failure."""
     outcome = yield
     report = outcome.get_result()
-    site = getattr(item, "funcargs", {}).get("site")
+    given = getattr(item, "funcargs", {})
+    site = given["done"].site if "done" in given else given.get("site")
     if report.failed and isinstance(site, Site):
         report.sections.append(("The namespace", site.describe()))

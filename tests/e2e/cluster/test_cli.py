@@ -10,6 +10,7 @@ import socket
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -19,20 +20,17 @@ from cluster.argo import phase
 from cluster.groups import Night
 from cluster.images import version
 from cluster.kube import environment, wait_until
-from cluster.site import Site
+from cluster.site import STEPS, Site
 from commands import here
-from contimg_runs.argo import ArgoServer
-from contimg_workflows.cli.logs import main as logs
-from contimg_workflows.cli.reprocess import main as reprocess
-from contimg_workflows.cli.status import main as status
-from contimg_workflows.cli.submit import main as submit
+from contimg.runtime.command import commands
+from contimg.runtime.contract import run_command
+from contimg_workflows.argo_server import ArgoService
 from contimg_workflows.state import GOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.cluster
-COMMANDS = {"submit": submit, "status": status, "logs": logs, "reprocess": reprocess}
 COLUMNS = ["workflow", "status", "tasks", "wall", "why"]
 
 
@@ -46,11 +44,11 @@ class Said:
 
 
 def contimg(site: Site, command: str, *words: str, **env: str) -> Said:
-    """Run a command as a person does who was told the server and the namespace; in this process, which is much faster."""
+    """Run a command with a server and a namespace, in this process."""
     told = {"ARGO_SERVER": site.argo.url, "ARGO_NAMESPACE": site.namespace, "ARGO_TOKEN": "", **env}
     out, err = io.StringIO(), io.StringIO()
     with mock.patch.dict(os.environ, told), redirect_stdout(out), redirect_stderr(err):
-        code = here(COMMANDS[command], *words)
+        code = here(partial(run_command, commands()[command]), *words)
     return Said(code, out.getvalue(), err.getvalue())
 
 
@@ -81,8 +79,7 @@ def test_what_the_sensor_started_is_shown_with_its_tasks(site: Site, processed: 
     tasks = {
         line.split()[0]: line.split()[2] for line in shown.stdout.splitlines()[3:] if line.strip()
     }
-    stages = ("convert", "flag", "calibrate", "image", "photometry", "report")
-    assert {f"process-{stage}" for stage in stages} <= tasks.keys()
+    assert {f"process-{stage}" for stage in STEPS} <= tasks.keys()
     assert set(tasks.values()) <= {"done", "cached"}
 
 
@@ -93,7 +90,7 @@ def test_a_stage_by_its_template_with_a_log_that_is_followed(site: Site) -> None
     # It ended because the workflow had.
     assert '"stage": "watch"' in said.stdout
     assert all(line.startswith("main | ") for line in said.stdout.splitlines())
-    state = ArgoServer(site.argo.url, site.namespace, None).state(name)
+    state = ArgoService(site.argo.url, site.namespace, None).state(name)
     assert state.status in GOOD
     # Afterwards it is what Argo kept; two streams may be woven in another way.
     kept = contimg(site, "logs", name, "main").stdout.splitlines()
@@ -177,25 +174,25 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
     ("words", "found"),
     [
         (["submit", "mosaic"], 'workflowtemplates.argoproj.io "contimg-mosaic" not found'),
-        (["submit", "process-group"], "expected a value of group, found none. Id of the group"),
+        (["submit", "process-group"], "Parameter 'group' is required. Id of the group"),
         (
             ["submit", "process-group", "--set", "group=x", "--set", "image.teir=1"],
-            "expected STAGE.OPTION=VALUE, found image.",
+            "image --teir: there is no such option",
         ),
         (
             ["submit", "process-group", "--set", "group=x", "--set", "image.tier=best"],
-            "expected one of quicklook, development",
+            "image --tier: Input should be 'quicklook', 'development'",
         ),
         (
             ["submit", "process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"],
-            "expected a valid number, found 'lots'",
+            "convert --max-zeros: Input should be a valid number",
         ),
         (
             ["submit", "watch", "--namespace", "nowhere"],
             "Correct the name or --namespace, or install the chart there.",
         ),
-        (["status", "nothing"], "There is no run nothing"),
-        (["logs", "nothing"], "There is no run nothing"),
+        (["status", "nothing"], "There is no run nothing; there are "),
+        (["logs", "nothing"], "There is no run nothing; there are "),
     ],
 )
 def test_a_wrong_request_is_explained_and_not_sent(

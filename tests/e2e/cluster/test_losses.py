@@ -13,7 +13,7 @@ from cluster.site import Site
 
 pytestmark = pytest.mark.cluster
 AWAY_S = 60.0
-"""The issue's minute without S3."""
+"""How long the store is away, seconds."""
 
 
 def running(site: Site, name: str, stage: str) -> tuple[str, str] | None:
@@ -38,8 +38,8 @@ def gone(site: Site, name: str, uid: str) -> bool:
 
 
 def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> None:
-    """First without a word (a lost node), then told to stop (a drained one): the third pod is left alone."""
-    name = site.anew(processed.id, image__tier="development", image__niter="300")
+    """First deleted (a lost node), then terminated (a drained one); the third is left alone."""
+    name = site.reprocess(processed.id, image={"tier": "development", "niter": "300"})
     killed = set()
     for grace_s in (0, 30):
         pod, uid = wait_until(
@@ -52,14 +52,15 @@ def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> 
         killed.add(uid)
     workflow = site.succeeded(name)
     assert len(killed) == 2
-    # A pod that vanished before Argo had seen it run is made anew as the same try, and with the same name.
+    # A pod that vanished before Argo had seen it run is made anew as the same try, and with the
+    # same name.
     assert len(tries(workflow, "image")) in {1, 2, 3}, exit_codes(workflow)
     assert [node["phase"] for node in tries(workflow, "image")][-1] == "Succeeded"
     assert site.half_written(processed.id) == []
 
 
 def test_a_minute_without_the_store_is_survived(site: Site, processed: Night) -> None:
-    name = site.anew(processed.id, image__tier="development", image__niter="301")
+    name = site.reprocess(processed.id, image={"tier": "development", "niter": "301"})
     wait_until("image at work", lambda: running(site, name, "image"), 300)
     site.shut_door()
     try:
@@ -76,7 +77,7 @@ def test_what_came_while_the_store_was_away_is_found(site: Site) -> None:
     site.shut_door()
     try:
         upload(site.store, night.files)
-        time.sleep(10)
+        time.sleep(10)  # watch looks every two seconds
     finally:
         site.open_door()
     assert site.outcome(f"{night.id}-a1", 300)["exit"] == WRONG_TELESCOPE

@@ -1,4 +1,4 @@
-"""Four groups in random order, with duplicates, a late file and pods that die: exactly one successful run each, nothing lost."""
+"""Random order, duplicates, a late file, dying pods: one successful run per group."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_every_group_has_exactly_one_successful_run_with_all_its_subbands(story:
 
 
 def test_no_attempt_was_run_twice(story: Story) -> None:
-    """One workflow with the claim's uid did the work; nobody else's tasks went on after their claim."""
+    """One workflow with the claim's uid did the work; no other went on after its claim."""
     for name in story.site.runs():
         claim, outcome = (
             story.site.document(f"runs/{name}/{what}.json") for what in ("claim", "outcome")

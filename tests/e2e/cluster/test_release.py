@@ -1,4 +1,4 @@
-"""The release in its life: changed at work, tested by helm, taken away and put back; the data are not touched."""
+"""A release is changed at work, tested, removed and put back; the data stay."""
 
 from __future__ import annotations
 

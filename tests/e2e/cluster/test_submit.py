@@ -1,4 +1,4 @@
-"""Every pipeline by the Argo Server's REST API with parameters, as the UI submits it; and what is refused, with its reason."""
+"""Every pipeline by the Argo Server's REST API, as the UI submits it, and refusals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from cluster.argo import messages, nodes, phase
 from cluster.groups import Night
 from cluster.site import Site
+from contimg_runs.pipelines import PIPELINES
+from contimg_workflows.forms import DRIVERS
 
 pytestmark = pytest.mark.cluster
 
@@ -21,13 +23,7 @@ def test_every_pipeline_has_a_form_with_words(site: Site) -> None:
         one["metadata"]["name"]: one["spec"]["arguments"].get("parameters", [])
         for one in said["items"]
     }
-    pipelines = {
-        "contimg-process-group",
-        "contimg-epoch",
-        "contimg-reprocess",
-        "contimg-backfill",
-        "contimg-group",
-    }
+    pipelines = {f"contimg-{name}" for name in (*PIPELINES, *DRIVERS)}
     assert pipelines <= forms.keys()
     assert [
         (name, one["name"])
@@ -50,6 +46,7 @@ class Submitted:
     nightly: str
     unknown_group: str
     wrong_type: str
+    unknown_profile: str
     no_choice: tuple[int, dict[str, Any]]
 
 
@@ -59,25 +56,28 @@ def submitted(site: Site, processed: Night) -> Submitted:
     day = f"{group[:4]}-{group[4:6]}-{group[6:8]}"
     submit = site.argo.submit
     # So high that rows change: a table of the same bytes would leave the report as it is.
-    again = {"group": group, "from": "photometry", "photometry-detection_snr": "100"}
+    again = {"group": group, "from": "photometry"}
+
+    def detection(snr: str) -> dict[str, str]:
+        return {**again, "options": f"photometry: {{detection_snr: {snr}}}\n"}
+
     return Submitted(
         before={stage: len(made) for stage, made in site.manifests(group).items()},
-        reprocess=submit("contimg-reprocess", again),
+        reprocess=submit("contimg-reprocess", detection("100")),
         epoch=submit("contimg-epoch", {"strip": "33.0", "epoch": "rest"}),
         backfill=submit("contimg-backfill", {"first_day": day, "last_day": day}),
         sweep=submit("contimg-sweep", {}, kind="CronWorkflow"),
         nightly=submit("contimg-nightly", {}, kind="CronWorkflow"),
         unknown_group=submit("contimg-process-group", {"group": "20200101t000000"}),
-        wrong_type=submit("contimg-reprocess", {**again, "photometry-detection_snr": "wide"}),
-        no_choice=submit_raw(
-            site, "contimg-process-group", [f"group={group}", "image-tier=splendid"]
-        ),
+        wrong_type=submit("contimg-reprocess", detection("wide")),
+        unknown_profile=submit("contimg-epoch", {"strip": "33", "epoch": "x", "profile": "no"}),
+        no_choice=submit_raw(site, "contimg-reprocess", [f"group={group}", "tier=splendid"]),
     )
 
 
 @pytest.mark.parametrize("name", ["sweep", "nightly"])
 def test_a_regular_job_by_hand(site: Site, submitted: Submitted, name: str) -> None:
-    """First of all: a CronWorkflow keeps its last three workflows, and in this cluster there is a sweep a minute."""
+    """First: a CronWorkflow keeps its last three workflows, and a sweep runs every minute."""
     site.succeeded(getattr(submitted, name))
 
 
@@ -114,12 +114,17 @@ def test_a_value_of_the_wrong_type_is_named(site: Site, submitted: Submitted) ->
     assert "wide" in messages(workflow)
 
 
+def test_wrong_options_end_a_workflow_at_its_first_task(site: Site, submitted: Submitted) -> None:
+    for name in (submitted.wrong_type, submitted.unknown_profile):
+        stages = {node["displayName"] for node in nodes(site.finished(name), "Pod")}
+        assert not any(stage.startswith("process") for stage in stages), stages
+    assert "There is no profile of this name" in messages(site.finished(submitted.unknown_profile))
+
+
 def test_a_word_that_is_no_choice_is_refused(site: Site, submitted: Submitted) -> None:
     status, said = submitted.no_choice
     assert status == 200 or "splendid" in said["message"], said
-    if (
-        status == 200
-    ):  # Argo's server does not check choices; the stage does, and the UI shows its words.
+    if status == 200:  # Argo's server does not check choices; the first task does
         workflow = site.finished(said["metadata"]["name"])
         assert phase(workflow) in {"Failed", "Error"}
         assert "splendid" in messages(workflow)

@@ -18,9 +18,9 @@ from contimg.astro.coordinates import direction_cosines
 from contimg.records.ms import MeasurementSet
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import read_manifest
+from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store, put_file
 from contimg.runtime.tar import unpack
-from contimg_workflows.stages import NEEDS
 
 GIB = 1 << 30
 C = 299792458.0
@@ -118,7 +118,7 @@ def test_full_group_from_bucket_fits_in_scratch_of_its_pod(
         put_file(store, path.relative_to(full_chain.store).as_posix(), path)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    walled = f'mount -t tmpfs -o size={NEEDS["convert"].scratch_mi}m none {scratch} && exec "$@"'
+    walled = f'mount -t tmpfs -o size={stage_specs()["convert"].resources.scratch_mi}m none {scratch} && exec "$@"'
     words = argv(f"{rclone_root}/groups/{record.name}", f"{rclone_root}/out")
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", walled, "sh", *words],

@@ -1,1 +1,1 @@
-"""What the tests on a real cluster stand on: kubectl, an installation of the chart, simulated groups, trouble."""
+"""kubectl, an installation, simulated groups and trouble for tests on a real cluster."""

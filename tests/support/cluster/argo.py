@@ -47,7 +47,7 @@ class Argo:
     def submit(
         self, template: str, parameters: Mapping[str, str], *, kind: str = "WorkflowTemplate"
     ) -> str:
-        """Submit a template with parameters, as the form of the UI does it; return the workflow's name."""
+        """Submit a template with parameters, as the UI does; return the workflow's name."""
         options = {"parameters": [f"{name}={value}" for name, value in parameters.items()]}
         body = {
             "namespace": self.namespace,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Chaos:
-    """Deletes one pod of a random choice, without grace, at random moments, while the ``with`` block runs."""
+    """Deletes a random pod, without grace, at random moments, while the block runs."""
 
     def __init__(
         self,

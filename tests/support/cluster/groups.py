@@ -1,4 +1,4 @@
-"""Small simulated groups, made once and kept under .cache/cluster, and ways to bring their files into a bucket."""
+"""Small simulated groups, kept under .cache/cluster, and their way into a bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages' images in the cluster: put there by the kit where it runs, else by whoever runs the tests."""
+"""The stages' images in the cluster: put there by the kit, or by whoever runs the tests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def cluster_id() -> str:
 
 
 def load() -> None:
-    """Put the images into the kit's cluster, those that it has not yet; elsewhere they must be there already.
+    """Put the images into the kit's cluster, those that it has not yet; elsewhere they must be
+    there already.
 
     Raises
     ------

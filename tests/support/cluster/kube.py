@@ -39,7 +39,7 @@ class KubeError(AssertionError):
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Return the environment of every program that asks the cluster: the kit's where a cluster of it runs, else our own."""
+    """Return the environment of programs that ask the cluster: the kit's if it runs, else ours."""
     ours = dict(os.environ)
     if "KUBECONFIG" in ours or not (KIT / "env").is_file():
         return ours
@@ -95,7 +95,7 @@ def run(
 
 @functools.cache
 def _proxy() -> str:
-    """Return the address of a way to the API server: kubectl takes a tenth of a second of a processor a call, and tests look often."""
+    """Return the address of a proxy to the API server: kubectl takes 0.1 s a call."""
     program = subprocess.Popen(
         ["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True, env=environment()
     )

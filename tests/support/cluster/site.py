@@ -1,4 +1,4 @@
-"""One installation of the chart: its namespace, its release, its store, and what the promise says of each run."""
+"""One installation of the chart: namespace, release, store, and the state of each run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,24 +17,26 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 
 from cluster.argo import FINISHED, Argo, Workflow, messages, phase
+from cluster.groups import Night
 from cluster.images import load
 from cluster.kube import ROOT, Kube, KubeError, environment, run, wait_until
+from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import Store, open_store
+from contimg_runs.pipelines import PROCESS_GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
 CHART = ROOT / "charts" / "contimg"
 RELEASE = "contimg"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3")
 DOOR = "s3-door"
-"""A Service of the namespace that leads to the S3 server, so that a test can shut it for this namespace alone."""
+"""A Service of the namespace that leads to the S3 server, so that a test can shut it for this
+namespace alone."""
 SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "3Gi"}}
 """For a small group, on a node of two cores where several pods must find a place."""
-PROCESS_STAGES = ("convert", "flag", "calibrate", "image", "photometry", "report")
-STAGES = (*PROCESS_STAGES, "watch", "simulate", "normalize", "variability")
+STEPS = PROCESS_GROUP.order
+Figure = Callable[[str, str], None]
 WITHIN_S = 900.0
 """A small group takes a minute or two alone; several share two cores."""
 
@@ -57,7 +61,8 @@ class Site:
     changes: dict[str, Any] = field(default_factory=dict)
     """Values over those that every test has."""
     checked: bool = False
-    """Whether helm has compared what it installs with the cluster's schemas, which costs two seconds of each processor."""
+    """Whether helm has compared what it installs with the cluster's schemas, which costs two
+    seconds of each processor."""
 
     @property
     def kube(self) -> Kube:
@@ -85,8 +90,9 @@ class Site:
                 "existingSecret": "s3",
             },
             "images": {"registry": "localhost"},
-            "stages": {name: {"resources": SMALL} for name in STAGES},
-            "parameters": {"image-tier": "quicklook", "grace_s": "20", "days": "0"},
+            "stages": {name: {"resources": SMALL} for name in (*stage_specs(), "watch")},
+            "options": {"image": {"tier": "quicklook"}},
+            "parameters": {"grace_s": "20", "days": "0"},
             "watch": {"intervalSeconds": 2, "timeoutSeconds": 40, "subbandBytes": 0},
             "events": {
                 "eventBus": {
@@ -102,18 +108,10 @@ class Site:
         """Make the namespace, its Secret and the door to S3."""
         env = environment()
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        place = Kube("default")
-        place.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": self.namespace, "labels": labels},
-            }
-        )
-        secret = {key: env[key] for key in KEYS[:2]}
-        self.kube.apply(
-            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": secret}
-        )
+        namespace = {"metadata": {"name": self.namespace, "labels": labels}}
+        Kube("default").apply({"apiVersion": "v1", "kind": "Namespace", **namespace})
+        secret = {"metadata": {"name": "s3"}, "stringData": {key: env[key] for key in KEYS[:2]}}
+        self.kube.apply({"apiVersion": "v1", "kind": "Secret", **secret})
         self.open_door()
 
     def open_door(self) -> None:
@@ -156,25 +154,16 @@ class Site:
             If that fails, with the state of the namespace.
         """
         try:
-            words = ("--disable-openapi-validation",) if self.checked else ()
-            self.helm(
-                "upgrade",
-                "--install",
-                RELEASE,
-                str(CHART),
-                "--wait",
-                "--timeout",
-                "5m",
-                *words,
-                values=True,
-            )
+            words = ["--disable-openapi-validation"] if self.checked else []
+            argv = ["upgrade", "--install", RELEASE, str(CHART), "--wait", "--timeout=5m", *words]
+            self.helm(*argv, values=True)
             self.checked = True
             self.hears()
         except (KubeError, TimeoutError) as error:
             raise KubeError(f"{error}\n{self.describe()}") from error
 
     def hears(self) -> None:
-        """Wait until the webhook and the sensor are connected: an event before that is lost (and swept later)."""
+        """Wait until webhook and sensor are connected; events before that are lost."""
         for label in ("eventsource-name", "sensor-name"):
             wait_until(f"a ready pod with {label}", lambda label=label: self._ready(label), 120)  # type: ignore[misc]
 
@@ -185,13 +174,11 @@ class Site:
         ]
         return bool(states) and all(states)
 
-    def anew(self, group: str, **options: str) -> str:
-        """Submit a group with other options (image__niter="300"), so that some stages must work; return the workflow's name."""
-        parameters = {
-            "group": group,
-            **{name.replace("__", "-"): value for name, value in options.items()},
-        }
-        return self.argo.submit("contimg-process-group", parameters)
+    def reprocess(self, group: str, **options: dict[str, str]) -> str:
+        """Submit the next attempt with options of stages; return the workflow's name."""
+        document = deep(self.values()["options"], options)
+        parameters = {"group": group, "options": json.dumps(document)}
+        return self.argo.submit("contimg-reprocess", parameters)
 
     def workflows(self) -> list[Workflow]:
         """Return the workflows of the namespace."""
@@ -270,7 +257,7 @@ class Site:
         return found
 
     def half_written(self, unit: str) -> list[str]:
-        """Return what a manifest names that is not there with its size: nothing, whatever was killed."""
+        """Return what manifests name that is missing or of another size: nothing."""
         sizes = {entry.key: entry.size for entry in self.store.entries(f"products/{unit}/")}
         wrong = []
         for key in sizes:
@@ -308,6 +295,25 @@ class Site:
             self.store.delete(entry.key)
 
 
+@dataclass(frozen=True)
+class Done:
+    """A group that went through by itself."""
+
+    site: Site
+    night: Night
+    workflow: Workflow
+
+    @property
+    def run(self) -> str:
+        """The attempt."""
+        return f"{self.night.id}-a1"
+
+    def products(self) -> dict[str, datetime]:
+        """Return when each object of its products was written."""
+        entries = self.site.store.entries(f"products/{self.night.id}/")
+        return {entry.key: entry.modified for entry in entries}
+
+
 def fresh(word: str, **changes: Any) -> Site:
     """Return a new site; its names hold this process, so that two test runs do not meet."""
     name = f"contimg-{word}-{os.getpid()}"
@@ -316,7 +322,7 @@ def fresh(word: str, **changes: Any) -> Site:
 
 @contextmanager
 def installed(word: str, **changes: Any) -> Iterator[Site]:
-    """Install the chart with the images that `make images` made; take it away with its store (`CONTIMG_E2E_KEEP`: do not)."""
+    """Install the chart; take it away with its store, unless `CONTIMG_E2E_KEEP` is set."""
     load()
     made = fresh(word, **changes)
     try:

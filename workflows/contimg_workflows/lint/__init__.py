@@ -1,21 +1,48 @@
-"""Check rendered YAML without a cluster: closed schemas, references that lead somewhere, arguments that programs take.
+"""``contimg lint``: check rendered YAML without a cluster: schemas, references, options, sizes.
 
-Argo's own JSON schema and Hera's models accept unknown fields, so a misspelt one would be lost without a word.
+Argo's own JSON schema and Hera's models accept unknown fields, so that a misspelt field would be
+ignored silently.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-from contimg_workflows.lint import events, nodes, programs, references, schema
-from contimg_workflows.lint.library import Library, title
+import yaml
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from contimg.runtime.console import Console
+from contimg.runtime.errors import UsageError
+from contimg_workflows.lint import references, rules, schema
+from contimg_workflows.lint.documents import Document, DocumentSet, title
+from contimg_workflows.options import LintOptions
+from contimg_workflows.render import render_all
 
-    from contimg_workflows.lint.library import Document
+__all__ = ["find_problems", "lint", "run"]
+FAILED = 1
+"""Exit code when something is wrong."""
 
-__all__ = ["checked", "lint", "problems_of"]
+
+def run(options: LintOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
+    """Check the templates of this version, or other YAML, such as what a chart renders."""
+    documents = read_documents(options.path)
+    problems = lint(documents, complete=options.complete)
+    for problem in problems:
+        console.log.error("%s", problem)
+    known = [schema.has_schema(document) for document in documents]
+    pairs = zip(documents, known, strict=True)
+    unchecked = sorted({str(document.get("kind")) for document, has in pairs if not has})
+    if unchecked:
+        console.log.warning("NOT CHECKED, no schema here: %s", ", ".join(unchecked))
+    return {
+        "documents": len(documents),
+        "checked": sum(known),
+        "unchecked": unchecked,
+        "problems": problems,
+        **({"exit": FAILED} if problems else {}),
+    }
 
 
 def lint(documents: Iterable[Document], *, complete: bool = False) -> list[str]:
@@ -24,26 +51,48 @@ def lint(documents: Iterable[Document], *, complete: bool = False) -> list[str]:
     Parameters
     ----------
     complete
-        Nothing is left for the chart: every required argument must have its value, too.
+        Nothing is left for the chart: every required argument must have its value.
     """
-    library = Library(documents, complete=complete)
-    return [one for document in library.documents for one in problems_of(document, library)] + list(
-        library.twice()
-    )
+    among = DocumentSet(documents, complete=complete)
+    found = [one for document in among.documents for one in find_problems(document, among)]
+    return [*found, *among.duplicates()]
 
 
-def problems_of(document: Document, library: Library) -> list[str]:
+def find_problems(document: Document, among: DocumentSet) -> list[str]:
     """Return what is wrong with one document among others."""
-    problems = list(schema.problems(document))
+    problems = list(schema.find_problems(document))
     if not problems:
-        for check in (references, programs, nodes, events):
-            problems += check.problems(document, library)
+        for check in (references, rules):
+            problems += check.find_problems(document, among)
     return [f"{title(document)}: {problem}" for problem in problems]
 
 
-def checked(documents: Iterable[dict[str, Any]]) -> tuple[int, list[str]]:
-    """Return how many documents have a schema here, and the kinds of those that have none."""
-    kinds = [(document, schema.has_schema(document)) for document in documents]
-    return sum(known for _, known in kinds), sorted(
-        {str(document.get("kind")) for document, known in kinds if not known}
-    )
+def read_documents(path: str | None) -> list[Document]:
+    """Read the documents of a file, of a folder, of stdin (-), or the templates of this version.
+
+    Raises
+    ------
+    UsageError
+        If there are none, or one is not YAML.
+    """
+    if path is None:
+        sources = render_all()
+    elif path == "-":
+        sources = {"stdin": sys.stdin.read()}
+    else:
+        files = sorted(Path(path).rglob("*.y*ml")) if Path(path).is_dir() else [Path(path)]
+        sources = {str(file): file.read_text() for file in files if file.exists()}
+    found: list[Document] = []
+    for name, text in sources.items():
+        try:
+            documents = [document for document in yaml.safe_load_all(text) if document]
+        except yaml.YAMLError as error:
+            raise UsageError(name, f"This is not YAML: {error}.", "Correct the file.") from error
+        for document in documents:
+            if not isinstance(document, dict):
+                problem = f"A document of keys and values is expected, not {str(document)[:40]}."
+                raise UsageError(name, problem, "Name what kubectl would take.")
+        found += documents
+    if not found:
+        raise UsageError(str(path), "There are no YAML documents.", "Name a file, a folder or -.")
+    return found

@@ -1,81 +1,96 @@
-"""Every reference leads somewhere: templates, tasks, arguments, and each {{…}} in the place where Argo fills it in."""
+"""Every reference resolves: templates, tasks, arguments, and each {{…}} that Argo fills in."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 import yaml
 
-from contimg_workflows.compiled import REFERENCE
+from contimg.runtime.stage import stage_specs
 from contimg_workflows.lint import schema
-from contimg_workflows.lint.library import names, template_of, texts
-from contimg_workflows.lint.variables import Scope, unresolved, variables
-from contimg_workflows.pods import KINDS, SEMAPHORES
+from contimg_workflows.lint.documents import Document, DocumentSet, parameters, template_of, texts
+from contimg_workflows.pods import BACKFILL, SEMAPHORES
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from contimg_workflows.lint.library import Document, Library
-
-__all__ = ["problems"]
-
-
-@dataclass(frozen=True)
-class _Around:
-    """Where a template stands."""
-
-    document: Document
-    library: Library
-    exit: bool = False
-    """Whether it is the exit handler, for which alone the workflow's own parameters and its end are known."""
-    dags: frozenset[str] = field(default_factory=frozenset)
-
-    @property
-    def scope(self) -> Scope:
-        asked = (
-            frozenset(names(self.document["spec"], "arguments")) if self.exit else frozenset[str]()
-        )
-        return Scope(arguments=asked, ended=self.exit)
+REFERENCE = re.compile(r"\{\{(.*?)\}\}")
+ALWAYS = {
+    f"workflow.{name}"
+    for name in ("name", "uid", "namespace", "creationTimestamp", "serviceAccountName")
+}
+ENDED = {f"workflow.{name}" for name in ("status", "failures", "duration")}
+RETRIED = {"retries", *(f"lastRetry.{n}" for n in ("exitCode", "status", "duration", "message"))}
+MEASURED = {"status", "duration", "exitCode"}
+FUNCTIONS = {"asInt", "asFloat", "string", "toJson", "split", "jsonpath"}
+KEYWORDS = {"in", "not", "and", "or", "true", "false", "nil"}
+_OWN_SEMAPHORES = {SEMAPHORES: {BACKFILL, *(spec.semaphore for spec in stage_specs().values())}}
+_INDEX = re.compile(r"\[\s*'([^']*)'\s*\]")
+_LITERAL = re.compile(r"'[^']*'|\"[^\"]*\"")
+_NAME = re.compile(r"(?<![\w.])[A-Za-z_][-\w]*(?:\.[-\w]+)*(?P<call>\s*\()?")
 
 
-def problems(document: Document, library: Library) -> Iterator[str]:
-    """Yield what leads nowhere."""
-    kind = document["kind"]
+def find_problems(document: Document, among: DocumentSet) -> Iterator[str]:
+    """Yield what does not resolve."""
+    kind, spec = document["kind"], document.get("spec", {})
     if kind == "CronWorkflow":
-        yield from workflow(document["spec"]["workflowSpec"], library)
+        yield from check_workflow(spec["workflowSpec"], among)
     elif kind in {"WorkflowTemplate", "Workflow"}:
-        yield from workflow(document["spec"], library)
-        yield from _templates(document, library)
-    yield from _accounts(document, library)
+        yield from check_workflow(spec, among)
+        yield from _templates(document, among)
+    accounts = among.names("ServiceAccount")
+    for path, name in _find_key(spec, "serviceAccountName", "spec"):
+        if accounts and name not in accounts:
+            yield f"{path}: there is no service account {name}"
 
 
-def workflow(spec: Document, library: Library) -> Iterator[str]:
-    """Check what a workflow is made of: the WorkflowTemplate that it refers to, and the arguments for it."""
+def check_workflow(spec: Document, among: DocumentSet) -> Iterator[str]:
+    """Check the WorkflowTemplate that a workflow refers to, and the arguments for it."""
     reference = spec.get("workflowTemplateRef", {}).get("name")
     if reference is None:
         return
-    target = library.get("WorkflowTemplate", reference)
+    target = among.get("WorkflowTemplate", reference)
     if target is None:
         yield f"workflowTemplateRef {reference} is nowhere"
         return
-    given = {one["name"]: one for one in spec.get("arguments", {}).get("parameters", [])}
-    asked = {one["name"]: one for one in target["spec"].get("arguments", {}).get("parameters", [])}
+    given, asked = parameters(spec, "arguments"), parameters(target["spec"], "arguments")
     for name in sorted(given.keys() - asked.keys()):
         yield f"{reference} has no parameter {name}"
     for name, one in asked.items():
         lacks = name not in given or (
-            library.complete and "value" not in given[name] and "valueFrom" not in given[name]
+            among.complete and not {"value", "valueFrom"} & {*given[name]}
         )
         if lacks and "value" not in one:
             yield f"{reference} requires {name}"
 
 
-# A document with templates
+def find_variables(expression: str) -> list[str]:
+    """Return the variables of an expression, and the functions that we do not use."""
+    plain = _LITERAL.sub("''", _INDEX.sub(r".\1", expression))
+    found = []
+    for match in _NAME.finditer(plain):
+        call = match["call"]
+        name = match[0].removesuffix(call) if call else match[0]
+        if name not in KEYWORDS and not (call and name in FUNCTIONS):
+            found.append(f"{name}()" if call else name)
+    return found
 
 
-def _templates(document: Document, library: Library) -> Iterator[str]:
+def find_unresolved(text: str, known: AbstractSet[str], where: str) -> Iterator[str]:
+    """Yield each {{…}} of a text that Argo would not fill in; `item` stands for all its parts."""
+    for reference in REFERENCE.findall(text):
+        inner = reference.strip()
+        for name in find_variables(inner[1:]) if inner.startswith("=") else [inner]:
+            if not _is_known(name, known):
+                rest = f": {name}" if name != inner else ""
+                yield f"{where}: {{{{{reference}}}}} leads nowhere{rest}"
+
+
+def _is_known(name: str, known: AbstractSet[str]) -> bool:
+    return name in known or ("item" in known and name.partition(".")[0] == "item")
+
+
+def _templates(document: Document, among: DocumentSet) -> Iterator[str]:
+    """Check a document with templates of its own."""
     spec = document["spec"]
     if "workflowTemplateRef" in spec:
         return
@@ -86,117 +101,123 @@ def _templates(document: Document, library: Library) -> Iterator[str]:
         if key in spec and template_of(document, spec[key]) is None:
             yield f"{key} {spec[key]} is no template"
             return
-    entry = template_of(document, spec["entrypoint"]) or {}
-    for name in names(entry, "inputs"):
-        if name not in names(spec, "arguments"):
+    asked = parameters(spec, "arguments")
+    for name, one in parameters(template_of(document, spec["entrypoint"]) or {}, "inputs").items():
+        if name not in asked and "default" not in one:
             yield f"the entrypoint's input {name} is no argument of the workflow"
-    yield from _metadata(spec)
+    # Labels, titles and locks may refer to the workflow's own parameters; of templates, only the
+    # exit handler may.
+    own = ALWAYS | {f"workflow.parameters.{name}" for name in asked}
+    yield from _metadata(spec, own)
     for template in spec["templates"]:
-        yield from _template(
-            template, _Around(document, library, exit=template["name"] == spec.get("onExit"))
-        )
+        is_exit = template["name"] == spec.get("onExit")
+        yield from _template(template, document, among, own | ENDED if is_exit else ALWAYS)
 
 
-def _metadata(spec: Document) -> Iterator[str]:
-    """Check what labels and titles of runs refer to; the workflow's own parameters, and no more."""
-    scope = Scope(arguments=frozenset(names(spec, "arguments")))
-    metadata = spec.get("workflowMetadata", {})
-    for text in texts({key: part for key, part in metadata.items() if key != "labelsFrom"}):
-        yield from unresolved(text, scope, "workflowMetadata")
-    for text in texts(spec.get("synchronization", {})):
-        yield from unresolved(text, scope, "synchronization")
-    for label, source in metadata.get("labelsFrom", {}).items():
-        for name in variables(source["expression"]):
-            if not scope.knows(name):
+def _metadata(spec: Document, known: AbstractSet[str]) -> Iterator[str]:
+    """Check the labels, titles and locks of a workflow."""
+    metadata = dict(spec.get("workflowMetadata", {}))
+    for label, source in metadata.pop("labelsFrom", {}).items():
+        for name in find_variables(source["expression"]):
+            if name not in known:
                 yield f"workflowMetadata.labelsFrom.{label}: {name} leads nowhere"
+    locks = spec.get("synchronization", {})
+    for where, part in (("workflowMetadata", metadata), ("synchronization", locks)):
+        for text in texts(part):
+            yield from find_unresolved(text, known, where)
 
 
-def _template(template: Document, around: _Around) -> Iterator[str]:
-    where, inputs = template["name"], frozenset(names(template, "inputs"))
-    scope = replace(
-        around.scope, inputs=inputs, retried="retryStrategy" in template, pod="dag" not in template
-    )
-    rest = {
-        key: part
-        for key, part in template.items()
-        if key not in {"dag", "metrics", "retryStrategy"}
-    }
-    for text in texts(rest):
-        yield from unresolved(text, scope, where)
+def _template(
+    template: Document, document: Document, among: DocumentSet, around: AbstractSet[str]
+) -> Iterator[str]:
+    where = template["name"]
+    known = around | {f"inputs.parameters.{name}" for name in parameters(template, "inputs")}
+    known |= RETRIED if "retryStrategy" in template else set()
+    known |= set() if "dag" in template else {"pod.name"}
+    apart = {"dag", "metrics", "retryStrategy"}
+    for text in texts({key: part for key, part in template.items() if key not in apart}):
+        yield from find_unresolved(text, known, where)
     for text in texts(template.get("metrics", {})):
-        yield from unresolved(text, replace(scope, measured=True), where)
-    for name in variables(template.get("retryStrategy", {}).get("expression", "")):
-        if not scope.knows(name):
+        yield from find_unresolved(text, known | MEASURED, where)
+    for name in find_variables(template.get("retryStrategy", {}).get("expression", "")):
+        if not _is_known(name, known):
             yield f"{where}: retryStrategy: {name} leads nowhere"
-    yield from _semaphores(template, around.library)
+    yield from _semaphores(template, among)
     if "resource" in template:
-        yield from _child(template["resource"]["manifest"], around.library, where)
+        for problem in _child(template["resource"]["manifest"], among):
+            yield f"{where}: {problem}"
     tasks = {task["name"]: task for task in template.get("dag", {}).get("tasks", [])}
     for task in tasks.values():
-        yield from _task(task, tasks, scope, around)
+        yield from _task(task, tasks, document, among, known)
 
 
-def _semaphores(template: Document, library: Library) -> Iterator[str]:
+def _semaphores(template: Document, among: DocumentSet) -> Iterator[str]:
     """Check that each semaphore is in its ConfigMap; without one, that it is one of ours."""
     for one in template.get("synchronization", {}).get("semaphores", []):
         name, key = one["configMapKeyRef"]["name"], one["configMapKeyRef"]["key"]
-        there = library.get("ConfigMap", name)
-        known = set(there.get("data", {})) if there else set(KINDS) if name == SEMAPHORES else set()
-        if key not in known:
+        there = among.get("ConfigMap", name)
+        limits = there.get("data", {}) if there else dict.fromkeys(_OWN_SEMAPHORES.get(name, ()), 1)
+        if key not in limits:
             yield f"{template['name']}: no semaphore {key} in the ConfigMap {name}"
-        elif there and not re.fullmatch(r"[1-9]\d*", str(there["data"][key])):
-            yield f"{template['name']}: semaphore {key} of the ConfigMap {name} is no number from 1 on"
+        elif not re.fullmatch(r"[1-9]\d*", str(limits[key])):
+            problem = f"semaphore {key} of the ConfigMap {name} is no number from 1 on"
+            yield f"{template['name']}: {problem}"
 
 
-def _child(manifest: str, library: Library, where: str) -> Iterator[str]:
+def _child(manifest: str, among: DocumentSet) -> Iterator[str]:
     """Check the Workflow that a resource template creates."""
     try:
         document = yaml.safe_load(REFERENCE.sub("x", manifest))
     except yaml.YAMLError as error:
-        yield f"{where}: the manifest is no YAML: {error}"
+        yield f"the manifest is not YAML: {error}"
         return
-    found = [*schema.problems(document)] or [*workflow(document["spec"], library)]
-    yield from (f"{where}: manifest: {problem}" for problem in found)
-
-
-# Tasks
+    found = [*schema.find_problems(document)] or [*check_workflow(document["spec"], among)]
+    yield from (f"manifest: {problem}" for problem in found)
 
 
 def _task(
-    task: Document, tasks: Mapping[str, Document], scope: Scope, around: _Around
+    task: Document,
+    tasks: Mapping[str, Document],
+    document: Document,
+    among: DocumentSet,
+    known: AbstractSet[str],
 ) -> Iterator[str]:
     where = f"task {task['name']}"
     for name in _needs(task):
         if name not in tasks:
-            yield f"{where} depends on {name}, which is none"
-    outputs = {
-        name: frozenset(names(_target(tasks[name], around) or {}, "outputs"))
+            yield f"{where} depends on {name}, which is not a task"
+    inner = known | {
+        f"tasks.{name}.outputs.parameters.{output}"
         for name in _before(task, tasks)
+        for output in parameters(_target(tasks[name], document, among) or {}, "outputs")
     }
-    loops = "withParam" in task or "withItems" in task
-    inner = replace(scope, outputs=outputs, item=loops)
+    item = {"item"} if {"withParam", "withItems"} & task.keys() else set()
     for key, part in task.items():
         for text in texts(part):
-            yield from unresolved(
-                text, replace(inner, item=False) if key == "withParam" else inner, task["name"]
+            yield from find_unresolved(
+                text, inner if key == "withParam" else inner | item, task["name"]
             )
-    target = _target(task, around)
+    target = _target(task, document, among)
     if target is None:
-        yield f"{where} refers to {task.get('templateRef') or task.get('template')}, which is nowhere"
+        reference = task.get("templateRef") or task.get("template")
+        yield f"{where} refers to {reference}, which is nowhere"
         return
-    given = set(names(task, "arguments"))
-    inputs = {one["name"]: one for one in target.get("inputs", {}).get("parameters", [])}
-    for name in sorted(given - inputs.keys()):
+    given, inputs = parameters(task, "arguments"), parameters(target, "inputs")
+    # Inputs of stages and commands have empty defaults; what they require is in their form.
+    home = among.get("WorkflowTemplate", task.get("templateRef", {}).get("name", "")) or {}
+    form = parameters(home["spec"], "arguments") if home and "container" in target else {}
+    for name in sorted(given.keys() - inputs.keys()):
         yield f"{where} passes {name}, which its template does not take"
     for name, one in inputs.items():
-        if name not in given and "default" not in one and "value" not in one:
+        lacks = "value" not in form[name] if name in form else not {"default", "value"} & {*one}
+        if name not in given and lacks:
             yield f"{where} does not pass {name}, which its template requires"
 
 
-def _target(task: Document, around: _Around) -> Document | None:
+def _target(task: Document, document: Document, among: DocumentSet) -> Document | None:
     if "templateRef" in task:
-        return around.library.template(task["templateRef"])
-    return template_of(around.document, task.get("template", ""))
+        return among.template(task["templateRef"])
+    return template_of(document, task.get("template", ""))
 
 
 def _needs(task: Document) -> list[str]:
@@ -215,26 +236,17 @@ def _before(task: Document, tasks: Mapping[str, Document]) -> set[str]:
     return found
 
 
-def _accounts(document: Document, library: Library) -> Iterator[str]:
-    """Check service accounts, where any are among the documents."""
-    known = library.names("ServiceAccount")
-    if not known:
-        return
-    for path, name in _named(document.get("spec", {}), "serviceAccountName"):
-        if name not in known:
-            yield f"{path}: there is no service account {name}"
-
-
-def _named(value: object, key: str, path: str = "spec") -> Iterator[tuple[str, str]]:
-    parts = (
+def _find_key(value: object, key: str, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of every part of a name."""
+    pairs = (
         value.items()
         if isinstance(value, dict)
         else enumerate(value)
         if isinstance(value, list)
         else ()
     )
-    for name, part in parts:
+    for name, part in pairs:
         if name == key and isinstance(part, str):
             yield f"{path}.{name}", part
         else:
-            yield from _named(part, key, f"{path}.{name}")
+            yield from _find_key(part, key, f"{path}.{name}")

@@ -1,19 +1,17 @@
-"""Closed schemas: Hera's generated models for Argo's kinds, Kubernetes' own JSON schemas for core objects and for our pods."""
+"""Closed schemas: Hera's models for Argo's kinds, Kubernetes' own for core objects and pods."""
 
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
 
 import kubernetes_validate
 from hera.events.models import Amount, EventSource, Int64OrString, K8SResource, Sensor
 from hera.workflows.models import CronWorkflow, Workflow, WorkflowTemplate
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from contimg_workflows.lint.library import Document
+from contimg_workflows.lint.documents import Document
 
 KUBERNETES = "1.35"
 """Version whose schemas are taken."""
@@ -72,14 +70,19 @@ def has_schema(document: Document) -> bool:
     return True
 
 
-def problems(document: Document) -> Iterator[str]:
+def find_problems(document: Document) -> Iterator[str]:
     """Yield every unknown field and every value of the wrong kind."""
     model = MODELS.get(document.get("kind", "")) if document.get("apiVersion") == ARGO else None
     if model is None:
         yield from _core(document)
         return
-    told = as_hera(document, model) if model in EVENTS else document
-    found = list(unknown_fields(told, model)) + list(_invalid(told, model))
+    content = as_hera(document, model) if model in EVENTS else document
+    found = list(unknown_fields(content, model))
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        places = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
+        found += [f"{place}: {problem}" for place, problem in places]
     yield from found
     if not found and document["kind"] in {"WorkflowTemplate", "Workflow"}:
         for template in document["spec"].get("templates", []):
@@ -87,7 +90,7 @@ def problems(document: Document) -> Iterator[str]:
 
 
 def as_hera(value: Any, annotation: Any) -> Any:  # noqa: ANN401 - any part of YAML
-    """Return a part of an events object as Hera's models have it, which follow Go's types and not their JSON."""
+    """Return a part of an events object as Hera's models have it, which follow Go's types."""
     model = _model_of(annotation)
     if model is K8SResource or (
         model in {Amount, Int64OrString} and isinstance(value, int | float | str)
@@ -146,16 +149,8 @@ def _item_of(annotation: Any) -> Any:  # noqa: ANN401 - typing's own
     return get_args(bare)[0] if get_origin(bare) is list else None
 
 
-def _invalid(document: Document, model: type[BaseModel]) -> Iterator[str]:
-    try:
-        model.model_validate(document)
-    except ValidationError as error:
-        for item in error.errors():
-            yield f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-
-
 def _core(document: Document, where: str = "") -> Iterator[str]:
-    """Check a core object, closed; kinds of others are told by `has_schema`."""
+    """Check a core object, closed; `has_schema` tells which kinds are unknown here."""
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.SchemaNotFoundError:

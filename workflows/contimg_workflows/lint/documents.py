@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 Document = dict[str, Any]
 
 
-class Library:
+class DocumentSet:
     """Documents by kind and name."""
 
     def __init__(self, documents: Iterable[Document], *, complete: bool = False) -> None:
@@ -31,13 +29,13 @@ class Library:
         document = self.get("WorkflowTemplate", reference.get("name", "")) or {}
         return template_of(document, reference.get("template", ""))
 
-    def twice(self) -> Iterator[str]:
-        """Yield what is there more than once."""
+    def duplicates(self) -> Iterator[str]:
+        """Yield each document that occurs more than once."""
         seen: set[tuple[str, str]] = set()
         for document in self.documents:
             key = (document.get("kind", ""), name_of(document))
             if key in seen:
-                yield f"{title(document)}: is there twice"
+                yield f"{title(document)}: occurs twice"
             seen.add(key)
 
 
@@ -48,7 +46,7 @@ def name_of(document: Document) -> str:
 
 
 def title(document: Document) -> str:
-    """Return how a document is called in what is said of it."""
+    """Return what a document is called in messages."""
     kind = document.get("kind", "?")
     return name_of(document) if kind == "WorkflowTemplate" else f"{kind} {name_of(document)}"
 
@@ -59,9 +57,9 @@ def template_of(document: Document, name: str) -> Document | None:
     return next((template for template in templates if template["name"] == name), None)
 
 
-def names(part: Document, kind: str) -> list[str]:
-    """Return the names of the parameters among inputs, outputs or arguments."""
-    return [one["name"] for one in part.get(kind, {}).get("parameters", [])]
+def parameters(part: Document, kind: str) -> dict[str, Document]:
+    """Return the parameters among inputs, outputs or arguments, by name."""
+    return {one["name"]: one for one in part.get(kind, {}).get("parameters", [])}
 
 
 def texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - any part of YAML

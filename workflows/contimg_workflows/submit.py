@@ -1,0 +1,152 @@
+"""``contimg submit`` and ``contimg reprocess``: start a pipeline on either engine, and return."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from contimg.records.groups import GROUPS, recorded
+from contimg.records.runs import Blame, blame_of
+from contimg.runtime.console import Console
+from contimg.runtime.errors import UsageError
+from contimg.runtime.store import open_store
+from contimg_runs.pipelines import PIPELINES, find_pipeline
+from contimg_runs.resolve import read_settings
+from contimg_workflows import forms
+from contimg_workflows.arguments import engine_of, service_of, template_arguments
+from contimg_workflows.display import failure_reason
+from contimg_workflows.options import EngineOptions, ReprocessOptions, SubmitOptions
+from contimg_workflows.service import EngineError, Service, poll_until_answered
+from contimg_workflows.state import GOOD, Status, TaskState
+from contimg_workflows.tasks import has_attempts
+
+FAILED = 1
+"""Exit code when a workflow failed; its own code and reason are in the summary."""
+LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Those of Kubernetes' generated names, which form no words."""
+OPEN = {Status.PENDING, Status.RUNNING}
+POLL_S = 1.0
+BEGIN = "begin"
+"""The task that claims the next attempt."""
+BEGIN_POLL_S = 0.5
+BEGIN_TIMEOUT_S = 60.0
+"""How long to wait for the number of the next attempt."""
+MAX_LISTED_IDS = 20
+
+
+def run_submit(options: SubmitOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
+    """Start a pipeline or a stage."""
+    service = service_of("contimg submit", options, env)
+    own = _given_store(options, env)
+    return _start(service, options.pipeline, options, own, console, env)
+
+
+def run_reprocess(
+    options: ReprocessOptions, console: Console, env: Mapping[str, str]
+) -> dict[str, Any]:
+    """Start the next attempt at a group, and tell its number."""
+    service = service_of("contimg reprocess", options, env)
+    pipeline = find_pipeline(forms.DRIVERS[forms.REPROCESS])
+    first = pipeline.step(options.from_ or pipeline.order[0]).stage
+    kept = [stage for stage in pipeline.order if stage not in pipeline.after(first)]
+    for stage in read_settings(options.set)[0]:
+        if stage in kept:
+            problem = (
+                f"The setting would have no effect: --from {first} reuses the artifact of {stage}."
+            )
+            raise UsageError(f"--set {stage}", problem, f"Say --from {stage}, or leave it out.")
+    own = {pipeline.subject: options.group, "from": first, **_given_store(options, env)}
+    if engine_of(options, env) == "local":
+        # On Argo the first task looks, because the store may not be reachable from here.
+        _require_group(own.get("store"), options.group)
+    return _start(service, forms.REPROCESS, options, own, console, env)
+
+
+def _start(
+    service: Service,
+    pipeline: str,
+    options: SubmitOptions | ReprocessOptions,
+    own: Mapping[str, str],
+    console: Console,
+    env: Mapping[str, str],
+) -> dict[str, Any]:
+    """Check the request, submit it, and wait for its end if that is asked for."""
+    template = forms.PREFIX + pipeline.removeprefix(forms.PREFIX)
+    form = service.form(template)
+    here = env if engine_of(options, env) == "local" else None
+    own = {name: value for name, value in own.items() if name in form or name != "store"}
+    given = template_arguments(template, form, options, own, here)
+    name = workflow_name(template, {key: one.default or "" for key, one in form.items()} | given)
+    service.submit(template, name, given)
+    answer: dict[str, Any] = {"workflow": name, "place": service.place}
+    if pipeline == forms.REPROCESS and isinstance(options, ReprocessOptions):
+        answer["attempt"] = wait_for_attempt(service, name)
+    console.log.info("submitted %s to %s; contimg logs %s --follow", name, service.place, name)
+    if options.wait:
+        while (state := poll_until_answered(service, name)).status in OPEN:
+            time.sleep(POLL_S)
+        answer |= {"status": state.status.value, "reason": failure_reason(state)}
+        if state.status is not Status.DONE:
+            answer["exit"] = FAILED
+    return answer
+
+
+def workflow_name(template: str, values: Mapping[str, str]) -> str:
+    """Return a workflow's name: for an attempt its only one, else a new one."""
+    pipeline = forms.pipeline_of(template)
+    subject = values.get(pipeline.subject, "") if pipeline else ""
+    is_plain = subject.isalnum() and subject.islower()
+    name = template.removeprefix(forms.PREFIX)
+    if is_plain and name in PIPELINES and has_attempts(PIPELINES[name]):
+        return f"{forms.PREFIX}{subject}-a{values['attempt']}"
+    new = "".join(secrets.choice(LETTERS) for _ in range(5))
+    return "-".join([template, *([subject] if is_plain else []), new])
+
+
+def wait_for_attempt(service: Service, name: str) -> int | None:
+    """Return the number of the attempt that a reprocessing has begun; None if it has to wait.
+
+    Raises
+    ------
+    UsageError
+        If it cannot begin, with the reason of the task that tried.
+    EngineError
+        If that was an infrastructure failure.
+    """
+    until = time.monotonic() + BEGIN_TIMEOUT_S
+    while time.monotonic() < until:
+        state = poll_until_answered(service, name)
+        begin = state.tasks.get(BEGIN, TaskState())
+        if begin.status in GOOD:
+            return int(begin.outputs["attempt"])
+        if begin.status is Status.FAILED or state.status not in OPEN:
+            code = begin.tries[-1].exit if begin.tries else None
+            kind = UsageError if blame_of(code) is not Blame.WORLD else EngineError
+            why = begin.reason or state.reason or f"The workflow is {state.status.value}"
+            where = f"{service.place}: {name}: The next attempt did not begin"
+            raise kind(where, f"{why.rstrip('.')}.", f"contimg logs {name} tells more.")
+        time.sleep(BEGIN_POLL_S)
+    return None
+
+
+def _given_store(options: EngineOptions, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the store as an argument, an absolute path locally; on Argo the chart may know it."""
+    if options.store is None:
+        return {}
+    is_local = engine_of(options, env) == "local"
+    return {"store": open_store(options.store).root if is_local else options.store.rstrip("/")}
+
+
+def _require_group(store: str | None, group: str) -> None:
+    """Refuse a group that the store has no record of; UsageError says which groups it has."""
+    if store is None:
+        raise UsageError("contimg reprocess", "--store is required.", "Name the group's store.")
+    if any(recorded(open_store(store), f"{group}-a")):
+        return
+    ids = sorted({one.group for one in recorded(open_store(store))})
+    rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
+    there = ", ".join(ids[:MAX_LISTED_IDS]) + rest or "none"
+    problem = f"There is no record of group {group}; there are {there}."
+    raise UsageError(f"{store}/{GROUPS}", problem, "Correct the id, or run contimg-watch.")

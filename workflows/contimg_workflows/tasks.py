@@ -1,0 +1,262 @@
+"""From pipeline data to tasks with arguments, for Hera's templates and the local engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from contimg.runtime.command import Command, commands
+from contimg.runtime.config import read_document
+from contimg.runtime.contract import find_existing
+from contimg.runtime.errors import ContimgError, UsageError
+from contimg.runtime.options import flag
+from contimg.runtime.pipeline import Pipeline
+from contimg.runtime.stage import StageSpec, stage_specs
+from contimg_runs.pipelines import PIPELINES, find_pipeline
+from contimg_workflows.forms import DRIVERS, PREFIX, REPROCESS, fill_form, find_form
+
+STAGE_OUTPUTS = ("artifact", "cached", "seconds")
+"""What every stage hands over."""
+MAIN, STEPS, PROCESS = "main", "steps", "process"
+"""Names of the templates of a pipeline, and of the task that runs its steps."""
+_REFERENCE = re.compile(r"\{\{tasks\.(?P<task>[-\w]+)\.outputs\.parameters\.(?P<output>[-\w]+)\}\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalTask:
+    """One task of a workflow: a process."""
+
+    name: str
+    program: tuple[str, ...]
+    arguments: Mapping[str, str]
+    """Value of each option; it may refer to what tasks before it hand over."""
+    needs: frozenset[str] = frozenset()
+    """Tasks that must have succeeded."""
+    outputs: tuple[str, ...]
+    """Files that it hands over."""
+    deadline_s: float
+    stage: StageSpec | None = None
+    """None: a command, which makes no artifact."""
+    condition: str = ""
+    """A reference that must come to ``true``, or the task is skipped."""
+
+    def skip_reason(self, outputs: Mapping[str, Mapping[str, str]]) -> str:
+        """Say why the task is skipped; empty if it is not, or that is not decided yet."""
+        match = _REFERENCE.fullmatch(self.condition)
+        if match is None or match["task"] not in outputs:
+            return ""
+        word = outputs[match["task"]].get(match["output"], "true")
+        return "" if word == "true" else f"{match['task']}: {match['output']} is {word}"
+
+    def values(self, outputs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Return the value of each option, given the outputs of earlier tasks by task and name."""
+
+        def fill(match: re.Match[str]) -> str:
+            return outputs.get(match["task"], {}).get(match["output"], match[0])
+
+        return {name: _REFERENCE.sub(fill, text) for name, text in self.arguments.items()}
+
+    def command(self, values: Mapping[str, str]) -> list[str]:
+        """Return the command line for values of the options."""
+        return [*self.program, *(f"{flag(name)}={value}" for name, value in values.items())]
+
+    def find_made(self, values: Mapping[str, str]) -> dict[str, str] | None:
+        """Return what the task would hand over if its artifact exists, without starting it.
+
+        None if it does not exist, and where only the stage itself can say what is wrong.
+        """
+        if self.stage is None:
+            return None
+        given = {name: value for name, value in values.items() if value != ""}
+        try:
+            section = read_document(given.pop("config", "")).get(self.stage.name, {})
+            chosen = {name: value for name, value in section.items() if value not in ("", None)}
+            options = self.stage.options.model_validate({**chosen, **given})
+            inputs = () if options.reuse else self.stage.inputs(options)
+            artifact, manifest = find_existing(self.stage, options, inputs)
+        except (ContimgError, ValidationError):
+            return None
+        if manifest is None:
+            return None
+        seconds = round(sum(manifest.seconds.values()), 3)
+        return {"artifact": artifact, "cached": "true", "seconds": str(seconds)}
+
+
+@dataclass(frozen=True)
+class LocalWorkflow:
+    """Tasks under the name of a run."""
+
+    name: str
+    template: str
+    arguments: Mapping[str, str]
+    tasks: Mapping[str, LocalTask]
+
+
+def output_of(task: str, output: str) -> str:
+    """Refer to what another task hands over, as Argo writes it."""
+    return f"{{{{tasks.{task}.outputs.parameters.{output}}}}}"
+
+
+def has_attempts(pipeline: Pipeline) -> bool:
+    """Say whether the runs of a pipeline are numbered attempts, each claimed by one workflow."""
+    return any(one.name == "attempt" for one in pipeline.parameters)
+
+
+def step_arguments(
+    pipeline: Pipeline, stage: str, values: Mapping[str, str], *, prefix: str = ""
+) -> dict[str, str]:
+    """Return what a step passes to its stage: places, artifacts, shortcuts, options.
+
+    Parameters
+    ----------
+    values
+        Of the pipeline's parameters, shortcuts and `options`: values, or references to them.
+    prefix
+        Of the names of the other steps' tasks.
+    """
+    given = pipeline.wired(stage, values)
+    for option in pipeline.step(stage).inputs:
+        sources = pipeline.sources(stage, option)
+        given[option] = ",".join(output_of(prefix + one, "artifact") for one in sources)
+    for shortcut in pipeline.shortcuts:
+        for path in shortcut.sets:
+            owner, _, option = path.partition(".")
+            if owner == stage and shortcut.name in values:
+                given[option] = values[shortcut.name]
+    return {**given, "config": values["options"]}
+
+
+def first_command(
+    template: str, values: Mapping[str, str], *, uid: str, workflow: str
+) -> tuple[Command, dict[str, str]]:
+    """Return the command that a workflow of a pipeline begins with, and its arguments.
+
+    It checks the options and hands over the resolved document; it claims the attempt, if there
+    are attempts.
+    """
+    pipeline = find_pipeline(DRIVERS.get(template, template))
+    request = {
+        "pipeline": pipeline.name,
+        "options": values["options"],
+        "profile": values["profile"],
+        "set": "\n".join(f"{one.name}={values[one.name]}" for one in pipeline.shortcuts),
+    }
+    owner = {"store": values["store"], "uid": uid, "workflow": workflow}
+    if template == REPROCESS:
+        subject = {pipeline.subject: values[pipeline.subject], "first": values["from"]}
+        return commands()["begin"], {**owner, **request, **subject}
+    if has_attempts(pipeline):
+        run = f"{values[pipeline.subject]}-a{values['attempt']}"
+        return commands()["claim"], {**owner, **request, "run": run}
+    return commands()["resolve-options"], request
+
+
+def exit_arguments(template: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the arguments of `contimg record` for a workflow, apart from how it ended."""
+    pipeline = PIPELINES.get(template)
+    run = group = ""
+    if pipeline is not None and has_attempts(pipeline):
+        run = f"{values[pipeline.subject]}-a{values['attempt']}"
+    elif template == REPROCESS:
+        group = values[find_pipeline(DRIVERS[REPROCESS]).subject]
+    return {"store": values["store"], "run": run, "group": group, "pipeline": template}
+
+
+def step_tasks(
+    pipeline: Pipeline,
+    values: Mapping[str, str],
+    *,
+    prefix: str = "",
+    first: LocalTask | None = None,
+) -> list[LocalTask]:
+    """Return a task for each step of a pipeline.
+
+    Parameters
+    ----------
+    values
+        Of the pipeline's parameters and `options`, its resolved document.
+    first
+        A task that runs before all of them; if it hands over `claimed`, they run if that is true.
+    """
+    made = []
+    condition = output_of(first.name, "claimed") if first and "claimed" in first.outputs else ""
+    for stage in pipeline.order:
+        spec = pipeline.specs[stage]
+        needs = {prefix + one for one in pipeline.needs[stage]} or (
+            {first.name} if first else set()
+        )
+        made.append(
+            LocalTask(
+                name=prefix + stage,
+                program=(spec.program,),
+                arguments=step_arguments(pipeline, stage, values, prefix=prefix),
+                needs=frozenset(needs),
+                outputs=STAGE_OUTPUTS,
+                deadline_s=spec.resources.deadline_s,
+                stage=spec,
+                condition=condition,
+            )
+        )
+    return made
+
+
+def steps_workflow(
+    name: str, pipeline: Pipeline, values: Mapping[str, str], options: str
+) -> LocalWorkflow:
+    """Make a workflow of the steps alone, with the resolved document of options as JSON."""
+    given = {**values, "options": options}
+    tasks = {one.name: one for one in step_tasks(pipeline, given)}
+    return LocalWorkflow(name, PREFIX + pipeline.name, given, tasks)
+
+
+def template_workflow(name: str, template: str, given: Mapping[str, str]) -> LocalWorkflow:
+    """Make a workflow of a template as Argo would run it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such template, only Argo can run it, or an argument is unknown or missing.
+    """
+    short = template.removeprefix(PREFIX)
+    values = fill_form(template, find_form(template), given)
+    if short in stage_specs():
+        spec = stage_specs()[short]
+        tasks = [
+            LocalTask(
+                name=MAIN,
+                program=(spec.program,),
+                arguments=values,
+                outputs=STAGE_OUTPUTS,
+                deadline_s=spec.resources.deadline_s,
+                stage=spec,
+            )
+        ]
+    elif short not in PIPELINES and short != REPROCESS:
+        if short in DRIVERS:
+            problem = f"{template} starts other workflows, which the local engine does not do."
+            raise UsageError(template, problem, "Submit it to Argo.")
+        tasks = [command_task(MAIN, commands()[short], values)]
+    else:
+        command, arguments = first_command(short, values, uid=f"local-{name}", workflow=name)
+        first = command_task(command.name, command, arguments)
+        of_steps = {**values, "options": output_of(first.name, "options")}
+        if short == REPROCESS:
+            of_steps["attempt"] = output_of(first.name, "attempt")
+        pipeline = find_pipeline(DRIVERS.get(short, short))
+        prefix = f"{PROCESS}-"
+        tasks = [first, *step_tasks(pipeline, of_steps, prefix=prefix, first=first)]
+    return LocalWorkflow(name, PREFIX + short, values, {one.name: one for one in tasks})
+
+
+def command_task(name: str, command: Command, arguments: Mapping[str, str]) -> LocalTask:
+    """Return the task of a command."""
+    return LocalTask(
+        name=name,
+        program=("contimg", command.name),
+        arguments=arguments,
+        outputs=command.outputs,
+        deadline_s=command.resources.deadline_s if command.resources else 86400,
+    )
