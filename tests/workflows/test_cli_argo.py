@@ -15,9 +15,9 @@ from argo_api import ArgoApi
 from argo_nodes import node, said, tried, workflow
 from commands import here
 from contimg.runtime.contract import run_command
+from contimg_runs.argo import ArgoServer
+from contimg_runs.node_status import read_run_state
 from contimg_runs.pipelines import PROCESS_GROUP
-from contimg_workflows.argo_server import ArgoService
-from contimg_workflows.argo_states import run_state
 from contimg_workflows.commands import LOGS, REPROCESS, STATUS, SUBMIT
 from contimg_workflows.render import all_templates
 from contimg_workflows.service import EngineError, poll_until_answered
@@ -370,13 +370,15 @@ def test_who_waits_bears_a_server_that_is_away(
     monkeypatch.setattr("contimg_workflows.service.TICK_S", 0.05)
     asked = []
 
-    def answer(self: ArgoService, name: str) -> Any:
+    def answer(self: ArgoServer, name: str) -> Any:
         asked.append(name)
         if len(asked) in {2, 3}:
             raise EngineError(self.place, "expected an answer, found none.", "Wait.")
-        return run_state(Workflow(**workflow(name, "Running" if len(asked) < 5 else "Succeeded")))
+        return read_run_state(
+            Workflow(**workflow(name, "Running" if len(asked) < 5 else "Succeeded"))
+        )
 
-    monkeypatch.setattr(ArgoService, "state", answer)
+    monkeypatch.setattr(ArgoServer, "state", answer)
     assert here(submit, "watch", "--wait") == 0
     assert json.loads(capfd.readouterr().out)["status"] == "done"
     assert len(asked) == 5

@@ -18,8 +18,9 @@ from commands import here
 from contimg.records.groups import GroupRecord, Subband
 from contimg.runtime.contract import run_command
 from contimg.runtime.store import open_store
+from contimg_runs.state import RunState, Status
 from contimg_workflows.commands import LOGS, REPROCESS, STATUS, SUBMIT
-from contimg_workflows.state import RunFolder, RunState, Status
+from contimg_workflows.state import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.errors import UsageError
+from contimg_runs.state import Status
 from contimg_workflows import process
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Gate
-from contimg_workflows.state import RunFolder, Status
+from contimg_workflows.state import RunFolder
 
 if TYPE_CHECKING:
     from tiny_bench import Bench

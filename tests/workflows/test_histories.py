@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from contimg.runtime.errors import retry_of
+from contimg_runs.state import RunState, Status, TaskState
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
-from contimg_workflows.state import RunState, Status, TaskState
 from contimg_workflows.tasks import LocalTask, LocalWorkflow
 
 SCRIPT = """#!/bin/sh

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contimg_workflows.state import RunFolder, Status
+from contimg_runs.state import Status
+from contimg_workflows.state import RunFolder
 from waiting import alive, wait_for
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from contimg_workflows.logfile import follow_log, read_log, readable_lines
+from contimg_runs.state import readable_lines
+from contimg_workflows.logfile import follow_log, read_log
 
 if TYPE_CHECKING:
     from pathlib import Path

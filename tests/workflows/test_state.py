@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contimg.runtime.errors import UsageError
+from contimg_runs.state import RunState, Status, TaskState, Try
 from contimg_workflows.logfile import read_log
-from contimg_workflows.state import RunFolder, RunState, Status, TaskState, Try, all_runs
+from contimg_workflows.state import RunFolder, all_runs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,12 +22,13 @@ from contimg.runtime.pipeline import Pipeline, Step
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
 from contimg_runs.pipelines import EPOCH, PROCESS_GROUP
+from contimg_runs.state import RunState, Status
 from contimg_workflows import local, pods, retry
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
 from contimg_workflows.forms import Form, find_form, pipeline_form, request_form
 from contimg_workflows.local import record_end
-from contimg_workflows.state import RunFolder, RunState, Status
+from contimg_workflows.state import RunFolder
 from contimg_workflows.tasks import LocalTask, steps_workflow, template_workflow
 from contimg_workflows.templates import form_parameters, stage_template, steps_dag
 

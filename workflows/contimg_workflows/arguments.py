@@ -13,7 +13,7 @@ from contimg.runtime.command import commands
 from contimg.runtime.config import merge_documents, read_document
 from contimg.runtime.directory import DirectoryStore
 from contimg.runtime.errors import UsageError
-from contimg.runtime.options import wrong
+from contimg.runtime.options import describe_error
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
 from contimg_runs.resolve import read_settings, resolve_options
@@ -44,7 +44,7 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
     """
     if engine_of(options, env) == "local":
         return LocalService(runs_folder(prog, options.store, options.runs), env, options.jobs)
-    from contimg_workflows.argo_server import ArgoService  # Hera is slow to import
+    from contimg_runs.argo import ArgoServer  # Hera is slow to import
 
     server = options.argo or env.get("ARGO_SERVER")
     if not server:
@@ -61,7 +61,7 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
     namespace = options.namespace or env.get("ARGO_NAMESPACE") or NAMESPACE
     token = options.token or env.get("ARGO_TOKEN") or None
     verify = env.get("ARGO_INSECURE_SKIP_VERIFY", "").lower() not in {"true", "1", "yes"}
-    return ArgoService(server, namespace, token, verify=verify)
+    return ArgoServer(server, namespace, token, verify=verify)
 
 
 def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
@@ -121,7 +121,7 @@ def template_arguments(
                 words = {key: value for key, value in values.items() if value != ""}
                 program.options.model_validate(words)
         except ValidationError as error:
-            reasons = "; ".join(map(wrong, error.errors()))
+            reasons = "; ".join(map(describe_error, error.errors()))
             raise UsageError(template, f"{reasons}.", "Correct the value.") from error
         return given
     given = {**named, **({"profile": options.profile} if options.profile else {}), **own}

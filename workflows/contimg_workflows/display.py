@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from contimg_workflows.state import GOOD, OPEN, RunState, Status, TaskState
+from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState
 
 LIVE_ROWS = 20
 """Workflows in the live table."""

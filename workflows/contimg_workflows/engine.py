@@ -12,10 +12,11 @@ from pathlib import Path
 
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.errors import Exit, UsageError, retry_of
+from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState, Try
 from contimg_workflows import retry
 from contimg_workflows.display import Display
 from contimg_workflows.process import Process
-from contimg_workflows.state import GOOD, OPEN, RunFolder, RunState, Status, TaskState, Try
+from contimg_workflows.state import RunFolder
 from contimg_workflows.tasks import LocalTask, LocalWorkflow
 
 TICK_S = 0.05

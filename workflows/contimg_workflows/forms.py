@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -13,6 +12,7 @@ from contimg.runtime.errors import UsageError
 from contimg.runtime.options import Options, choices
 from contimg.runtime.pipeline import Pipeline
 from contimg.runtime.stage import stage_specs
+from contimg_runs.argo import FormField
 from contimg_runs.pipelines import PIPELINES, find_pipeline
 
 PREFIX = "contimg-"
@@ -26,18 +26,6 @@ DRIVERS = {
 """The templates that start a pipeline, and which."""
 SELECTED = ("first_day", "last_day", "redo")
 """Options of `contimg select` that a person sets."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FormField:
-    """One field of a form."""
-
-    name: str
-    default: str | None = None
-    """None: a value is required."""
-    description: str = ""
-    choices: tuple[str, ...] | None = None
-    """None: any text."""
 
 
 Form = dict[str, FormField]

@@ -12,26 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from contimg.runtime.command import Command
 from contimg.runtime.console import Console
-from contimg.runtime.contract import command
+from contimg.runtime.contract import run_command
 from contimg.runtime.errors import ContimgError, Exit, UsageError
 from contimg.runtime.options import Options, flag
+from contimg_runs.argo import no_such_run
 from contimg_runs.pipelines import PIPELINES
+from contimg_runs.state import RunState, Status, TaskState
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
 from contimg_workflows.forms import DRIVERS, PREFIX, Form, find_form
 from contimg_workflows.logfile import follow_log, read_log
-from contimg_workflows.service import no_such_run
-from contimg_workflows.state import (
-    BACKLOG,
-    LOCK,
-    RunFolder,
-    RunState,
-    Status,
-    TaskState,
-    all_runs,
-    is_locked,
-)
+from contimg_workflows.state import BACKLOG, LOCK, RunFolder, all_runs, is_locked
 from contimg_workflows.tasks import exit_arguments, template_workflow
 
 RESUMABLE = {Status.INTERRUPTED, Status.STOPPED}
@@ -208,4 +201,10 @@ def record_end(folder: RunFolder, state: RunState, env: Mapping[str, str]) -> in
 
 
 if __name__ == "__main__":
-    sys.exit(command("contimg backlog", BacklogOptions, run_backlog))
+    sys.exit(
+        run_command(
+            Command(
+                name="backlog", options=BacklogOptions, run="contimg_workflows.local:run_backlog"
+            )
+        )
+    )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from contimg_runs.state import readable_lines
+
 TICK_S = 0.2
-EXECUTOR = " argo=true"
-"""Ends or stands within the lines of Argo's executor, which are not the stage's."""
 
 
 def read_log(path: Path) -> Iterator[str]:
@@ -33,17 +32,3 @@ def follow_log(path: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
             time.sleep(TICK_S)
     if rest:
         yield from readable_lines([rest.decode(errors="replace")])
-
-
-def readable_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Yield a log's JSON lines as text, with tracebacks, and others as they are; not Argo's own."""
-    for line in lines:
-        if line.rstrip().endswith(EXECUTOR) or f"{EXECUTOR} " in line:
-            continue
-        try:
-            entry = json.loads(line)
-            yield f"{entry['time'][11:19]} {entry['level']}: {entry['message']}"
-        except (ValueError, KeyError, TypeError):
-            yield line.rstrip("\r\n")
-        else:
-            yield from str(entry.get("trace", "")).splitlines()

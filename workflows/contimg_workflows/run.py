@@ -10,23 +10,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from contimg.records.groups import GROUPS, GroupRecord, group_record, latest
+from contimg.records.groups import GROUPS, GroupRecord, group_record, list_latest
 from contimg.records.strips import STRIP_GAP_DEG, strip_name, strips
 from contimg.runtime.command import commands
 from contimg.runtime.config import merge_documents, read_document
 from contimg.runtime.console import Console
 from contimg.runtime.errors import UsageError
-from contimg.runtime.options import wrong
+from contimg.runtime.options import describe_error
 from contimg.runtime.pipeline import ALL_OTHERS, Pipeline
 from contimg.runtime.store import open_store
 from contimg_runs.pipelines import EPOCH, PIPELINES, PROCESS_GROUP, find_pipeline
 from contimg_runs.resolve import read_settings, resolve_options
+from contimg_runs.state import GOOD, RunState, Status
 from contimg_workflows.arguments import runs_folder
 from contimg_workflows.display import Display, failure_reason, summary_table
 from contimg_workflows.engine import Engine, Gate
 from contimg_workflows.forms import word_of
 from contimg_workflows.options import PipelineRunOptions
-from contimg_workflows.state import GOOD, RunFolder, RunState, Status
+from contimg_workflows.state import RunFolder
 from contimg_workflows.submit import FAILED, workflow_name
 from contimg_workflows.tasks import PROCESS, LocalWorkflow, steps_workflow, template_workflow
 
@@ -129,7 +130,7 @@ class Runner:
         try:
             commands()[WATCH].options.model_validate({"store": self._store, **values})
         except ValidationError as error:
-            reasons = "; ".join(f"{WATCH} {wrong(item)}" for item in error.errors())
+            reasons = "; ".join(f"{WATCH} {describe_error(item)}" for item in error.errors())
             raise UsageError(
                 "options", f"{reasons}.", "contimg watch --help lists them."
             ) from error
@@ -235,7 +236,7 @@ def latest_records(store: str) -> list[GroupRecord]:
         If a record cannot be read.
     """
     root = open_store(store)
-    keys = [one.entry.key for one in latest(root)]
+    keys = [one.entry.key for one in list_latest(root)]
     return [group_record(root.read(key), f"{root.root}/{key}") for key in keys]
 
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from contimg.runtime.errors import ContimgError, Exit, UsageError
+from contimg_runs.argo import EngineError
+from contimg_runs.state import RunState
 from contimg_workflows.forms import Form
-from contimg_workflows.state import RunState
 
 PATIENCE_S = 60.0
 """How long to keep retrying an unreachable engine."""
 TICK_S = 1.0
-
-
-class EngineError(ContimgError):
-    """The engine does not answer, or its answer cannot be read."""
-
-    exit = Exit.STORE_UNREACHABLE
 
 
 class Service(Protocol):
@@ -70,10 +64,3 @@ def poll_until_answered(service: Service, name: str, patience_s: float = PATIENC
             if time.monotonic() > until:
                 raise
         time.sleep(TICK_S)
-
-
-def no_such_run(place: str, name: str | None, there: Iterable[str]) -> UsageError:
-    """Return the error that there is no run, or none of a name."""
-    known = ", ".join(there)
-    problem = f"There is no run {name}; there are {known}." if known else "There is no run here."
-    return UsageError(place, problem, "Correct the name or the place; contimg status lists runs.")

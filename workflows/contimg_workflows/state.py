@@ -6,91 +6,15 @@ import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from contimg.runtime.errors import UsageError
+from contimg_runs.state import RunState, Status
 
 STATE = "state.json"
 LOCK = ".lock"
 BACKLOG = ".backlog"
 """Lock of a folder of runs, shared by all processes that will run what was submitted."""
-
-
-class Status(StrEnum):
-    """The status of a task or a workflow."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    WAITING = "waiting to try again"
-    DONE = "done"
-    CACHED = "cached"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    STOPPED = "stopped"
-    INTERRUPTED = "interrupted"
-
-
-GOOD = {Status.DONE, Status.CACHED}
-OPEN = {Status.PENDING, Status.RUNNING, Status.WAITING}
-
-
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Try(_State):
-    """One process."""
-
-    started: datetime
-    ended: datetime | None = None
-    exit: int | None = None
-    reason: str = ""
-    """Why it failed."""
-    log: str
-    """File name below the run's folder."""
-
-    @property
-    def seconds(self) -> float:
-        """Wall time, 0 while it runs."""
-        return (self.ended - self.started).total_seconds() if self.ended else 0.0
-
-
-class TaskState(_State):
-    """One task."""
-
-    status: Status = Status.PENDING
-    tries: list[Try] = []
-    outputs: dict[str, str] = {}
-    """Its output parameters."""
-    progress: str = ""
-    """``N/M``, as the stage reports."""
-    made_s: float | None = None
-    """Seconds that the stage spent on the artifact, also when it was found cached."""
-    reason: str = ""
-    """Why it failed or was skipped."""
-
-
-class RunState(_State):
-    """One workflow."""
-
-    name: str
-    pipeline: str
-    arguments: dict[str, str]
-    started: datetime
-    ended: datetime | None = None
-    status: Status = Status.RUNNING
-    reason: str = ""
-    """Why it waits or failed, if that is no task's reason."""
-    tasks: dict[str, TaskState]
-
-    @property
-    def failed(self) -> list[str]:
-        """The tasks that failed."""
-        return [name for name, task in self.tasks.items() if task.status is Status.FAILED]
 
 
 class RunFolder:

@@ -9,11 +9,12 @@ from typing import Any
 
 from contimg.runtime.console import Console
 from contimg.runtime.errors import ContimgError
+from contimg_runs.argo import no_such_run
+from contimg_runs.state import RunState, Status
 from contimg_workflows.arguments import service_of
 from contimg_workflows.display import console_on, summary_table, task_table
 from contimg_workflows.options import StatusOptions
-from contimg_workflows.service import Service, no_such_run
-from contimg_workflows.state import RunState, Status
+from contimg_workflows.service import Service
 
 BAD = {Status.FAILED, Status.WAITING, Status.STOPPED, Status.INTERRUPTED}
 

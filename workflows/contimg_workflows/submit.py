@@ -7,19 +7,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from contimg.records.groups import GROUPS, recorded
-from contimg.records.runs import Blame, blame_of
+from contimg.records.groups import GROUPS, list_records
+from contimg.records.runs import FailureCause, failure_cause
 from contimg.runtime.console import Console
 from contimg.runtime.errors import UsageError
 from contimg.runtime.store import open_store
+from contimg_runs.argo import EngineError
 from contimg_runs.pipelines import PIPELINES, find_pipeline
 from contimg_runs.resolve import read_settings
+from contimg_runs.state import GOOD, Status, TaskState
 from contimg_workflows import forms
 from contimg_workflows.arguments import engine_of, service_of, template_arguments
 from contimg_workflows.display import failure_reason
 from contimg_workflows.options import EngineOptions, ReprocessOptions, SubmitOptions
-from contimg_workflows.service import EngineError, Service, poll_until_answered
-from contimg_workflows.state import GOOD, Status, TaskState
+from contimg_workflows.service import Service, poll_until_answered
 from contimg_workflows.tasks import has_attempts
 
 FAILED = 1
@@ -123,7 +124,11 @@ def wait_for_attempt(service: Service, name: str) -> int | None:
             return int(begin.outputs["attempt"])
         if begin.status is Status.FAILED or state.status not in OPEN:
             code = begin.tries[-1].exit if begin.tries else None
-            kind = UsageError if blame_of(code) is not Blame.WORLD else EngineError
+            kind = (
+                UsageError
+                if failure_cause(code) is not FailureCause.INFRASTRUCTURE
+                else EngineError
+            )
             why = begin.reason or state.reason or f"The workflow is {state.status.value}"
             where = f"{service.place}: {name}: The next attempt did not begin"
             raise kind(where, f"{why.rstrip('.')}.", f"contimg logs {name} tells more.")
@@ -143,9 +148,9 @@ def _require_group(store: str | None, group: str) -> None:
     """Refuse a group that the store has no record of; UsageError says which groups it has."""
     if store is None:
         raise UsageError("contimg reprocess", "--store is required.", "Name the group's store.")
-    if any(recorded(open_store(store), f"{group}-a")):
+    if any(list_records(open_store(store), f"{group}-a")):
         return
-    ids = sorted({one.group for one in recorded(open_store(store))})
+    ids = sorted({one.group for one in list_records(open_store(store))})
     rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
     there = ", ".join(ids[:MAX_LISTED_IDS]) + rest or "none"
     problem = f"There is no record of group {group}; there are {there}."

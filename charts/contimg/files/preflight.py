@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from contimg.runtime.command import Command
 from contimg.runtime.config import PROFILES_VARIABLE, read_yaml
 from contimg.runtime.console import Console
-from contimg.runtime.contract import command
+from contimg.runtime.contract import run_command
 from contimg.runtime.options import Options
 from contimg.runtime.store import open_store
 from contimg_runs.pipelines import PIPELINES
@@ -39,4 +40,4 @@ def check(options: PreflightOptions, console: Console, env: Mapping[str, str]) -
 
 
 if __name__ == "__main__":
-    sys.exit(command("contimg preflight", PreflightOptions, check))
+    sys.exit(run_command(Command(name="preflight", options=PreflightOptions, run="__main__:check")))

@@ -24,7 +24,8 @@ from pyarrow import BufferReader
 from pydantic import Field
 
 from contimg.records.groups import list_records, record_name
-from contimg.runtime.contract import command
+from contimg.runtime.command import Command
+from contimg.runtime.contract import run_command
 from contimg.runtime.errors import BadInputError, MissingError, StoreError
 from contimg.runtime.options import Options
 from contimg.runtime.store import open_store
@@ -229,4 +230,4 @@ def program(*argv: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(command("contimg selftest", SelftestOptions, run))
+    sys.exit(run_command(Command(name="selftest", options=SelftestOptions, run="__main__:run")))

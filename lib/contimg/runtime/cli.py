@@ -10,7 +10,6 @@ from contimg.runtime import contract
 from contimg.runtime.command import Command, command_points
 from contimg.runtime.errors import Exit
 from contimg.runtime.options import first_sentence
-from contimg.runtime.stage import StageSpec
 from contimg.runtime.versions import tool_version
 
 USAGE = "usage: contimg COMMAND [--help]"
@@ -41,10 +40,8 @@ def main() -> NoReturn:
     try:
         if isinstance(command, Command):
             code = contract.run_command(command, words)
-        elif isinstance(command, StageSpec):
+        else:
             contract.main(command, words)
-        else:  # MERGE: entry points that are still functions; delete with the last of them
-            code = command(words)
     except SystemExit as ended:
         contract.leave(int(ended.code or 0))
     contract.leave(int(code))
@@ -57,7 +54,5 @@ def _help_text() -> str:
     width = max(map(len, points))
     for name, point in points.items():
         command = point.load()
-        # MERGE: the last case is for entry points that are still functions.
-        text = first_sentence(command.options) if isinstance(command, Command | StageSpec) else ""
-        lines.append(f"  {name:{width}}  {text}".rstrip())
+        lines.append(f"  {name:{width}}  {first_sentence(command.options)}")
     return "\n".join([*lines, "", "contimg COMMAND --help describes a command's options."])

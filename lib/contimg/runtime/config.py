@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,20 @@ PROFILES_VARIABLE = "CONTIMG_PROFILES"
 """Environment variable with the named profiles, YAML: a mapping of names to documents."""
 MAX_NAME_LENGTH = 80
 """Longer sources are not repeated in messages."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads only true and false as booleans, as YAML 1.2 does: `off` is a choice of options."""
+
+
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _BOOLEAN, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 REMEDY = "Write options as {stage: {option: value}}."
 
 
@@ -47,7 +62,7 @@ def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
             text = store.read(key).decode()
         else:
             text = Path(source).read_text(encoding="utf-8")
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError, ContimgError) as error:
         problem = f"The file cannot be read: {error}."
         raise UsageError(where, problem, "Correct its name.") from error

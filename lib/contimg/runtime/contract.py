@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.child import collect_seldom
-from contimg.runtime.command import Command, Work
+from contimg.runtime.command import Command
 from contimg.runtime.console import Console
 from contimg.runtime.context import Context, available_memory
 from contimg.runtime.errors import ContimgError, Exit, MissingError, Stopped, UsageError
@@ -88,44 +88,18 @@ def run_command(
     program
         Name of the executable, if the command has one of its own.
     """
-    prog = program or f"contimg {command.name}"
-    return _run_work(
-        prog,
-        command.options,
-        command.load,
-        argv,
-        positional=command.positional,
-        summary=not command.plain,
-    )
-
-
-def command(
-    prog: str,
-    model: type[Model],
-    work: Callable[[Model, Console, Mapping[str, str]], dict[str, Any]],
-    argv: Sequence[str] | None = None,
-    *,
-    tell: bool = True,
-) -> int:
-    """MERGE: for entry points that are still functions; delete with the last of them."""
-    return _run_work(prog, model, lambda: work, argv, positional=(), summary=tell)
-
-
-def _run_work(
-    prog: str,
-    model: type[Options],
-    load: Callable[[], Work],
-    argv: Sequence[str] | None,
-    *,
-    positional: Sequence[str],
-    summary: bool,
-) -> int:
-    env = dict(os.environ)
+    env, prog = dict(os.environ), program or f"contimg {command.name}"
     options = _parse_or_report(
-        model, argv, prog, tool_version("contimg"), env, positional=positional
+        command.options,
+        argv,
+        prog,
+        tool_version("contimg"),
+        env,
+        positional=command.positional,
     )
-    console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=not summary)
-    return guard(lambda: load()(options, console, env), console, env, summary=summary)
+    console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=command.plain)
+    work = lambda: command.load()(options, console, env)  # noqa: E731 - imports inside the guard
+    return guard(work, console, env, summary=not command.plain)
 
 
 def guard(
@@ -135,12 +109,16 @@ def guard(
     *,
     summary: bool = True,
 ) -> int:
-    """Do the work, print its summary to stdout, and turn any error into an exit code."""
+    """Do the work, print its summary to stdout, and turn any error into an exit code.
+
+    A summary may hold the exit code itself, as `exit`: then it is 0 only without one.
+    """
     signals = _Signals()
     try:
         try:
             check_template(env)
             result = work()
+            code = int(result.pop("exit", Exit.DONE))
             hand_over(env, "summary.json", json.dumps(result, indent=1))
             for name in SUMMARY_PARAMETERS & result.keys():
                 value = result[name]
@@ -154,7 +132,7 @@ def guard(
         console.fail(code, reason, trace=trace)
         _report_failure(env, code, reason)
         return code
-    return Exit.DONE
+    return code
 
 
 def _exit_of(error: BaseException, *, stopped: bool) -> tuple[Exit, str, bool]:

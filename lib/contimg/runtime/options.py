@@ -40,7 +40,10 @@ def _split(value: object) -> object:
 
 
 def _lines(value: object) -> object:
-    return tuple(value.splitlines()) if isinstance(value, str) else value
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, list):
+        return tuple(line for text in texts for line in str(text).splitlines() if line)
+    return value
 
 
 ArtifactURI = Annotated[str, InputKind("artifact", artifact_input)]

@@ -24,8 +24,8 @@ from cluster.site import STEPS, Site
 from commands import here
 from contimg.runtime.command import commands
 from contimg.runtime.contract import run_command
-from contimg_workflows.argo_server import ArgoService
-from contimg_workflows.state import GOOD
+from contimg_runs.argo import ArgoServer
+from contimg_runs.state import GOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_a_stage_by_its_template_with_a_log_that_is_followed(site: Site) -> None
     # It ended because the workflow had.
     assert '"stage": "watch"' in said.stdout
     assert all(line.startswith("main | ") for line in said.stdout.splitlines())
-    state = ArgoService(site.argo.url, site.namespace, None).state(name)
+    state = ArgoServer(site.argo.url, site.namespace, None).state(name)
     assert state.status in GOOD
     # Afterwards it is what Argo kept; two streams may be woven in another way.
     kept = contimg(site, "logs", name, "main").stdout.splitlines()
