@@ -76,7 +76,7 @@ kernels: $(VENV)/.made tools ## Note what images compile beforehand, images/kern
 lock: ## Resolve what the packages ask for into requirements.lock (UPGRADE=--upgrade for newer versions)
 	$(UV) pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header $(foreach p,$(PACKAGES),--no-emit-package contimg$(if $(filter-out lib,$(notdir $(p))),-$(notdir $(p)))) \
-	  --all-extras pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) --group dev -o requirements.lock
+	  --all-extras pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) --group dev --group docs -o requirements.lock
 
 clean: ## Remove the virtual environment and what demo and tests wrote
 	rm -rf $(VENV) demo .cache
