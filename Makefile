@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAGES := $(notdir $(wildcard stages/*))
-PACKAGES := lib runs $(addprefix stages/,$(STAGES)) workflows
+STAGES := $(patsubst stages/%/pyproject.toml,%,$(wildcard stages/*/pyproject.toml))
+PACKAGES := lib runs $(addprefix stages/,$(STAGES)) $(wildcard workflows service)
+CODE := $(foreach p,$(PACKAGES),$(wildcard $(p)/contimg*))
 # On cp312, casatools has a wheel for a newer glibc whose bundled OpenSSL does not load on Debian 12.
 PLATFORM := $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),--python-platform x86_64-manylinux_2_28,)
 UV = $(if $(shell command -v uv),uv,$(BIN)/uv)
@@ -41,9 +42,11 @@ e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube c
 lint: $(VENV)/.made ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy lib/contimg runs/contimg_runs workflows/contimg_workflows $(foreach s,$(STAGES),stages/$(s)/contimg_$(s))
-	$(BIN)/mypy $(wildcard charts/*.py charts/contimg/files/*.py images/*.py)
-	$(BIN)/lint-imports
+	$(BIN)/mypy $(CODE)
+	$(BIN)/mypy scripts docs/generate.py images $(wildcard charts/*.py charts/contimg/files/*.py)
+	@mkdir -p .cache
+	$(BIN)/python scripts/imports.py >.cache/importlinter.toml
+	$(BIN)/lint-imports --config .cache/importlinter.toml
 
 render: $(VENV)/.made ## Write workflows/rendered/*.yaml; commit the difference
 	$(BIN)/python -m contimg_workflows.render workflows/rendered
@@ -61,8 +64,8 @@ bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor a
 tools: ## Install WSClean and AOFlagger from Debian's packages, where this may be done
 	@sh tests/support/debian-tools.sh
 
-images: ## Build one image a stage by docker, podman or buildah (BUILD= BASE= INDEX= VERSION= REGISTRY= ONLY="flag image")
-	@BUILD="$(BUILD)" BASE="$(BASE)" INDEX="$(INDEX)" VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" sh images/build $(ONLY)
+images: $(VENV)/.made ## Build one image a stage by docker, podman or buildah (BUILD= BASE= INDEX= VERSION= REGISTRY= ONLY="flag image")
+	@BUILD="$(BUILD)" BASE="$(BASE)" INDEX="$(INDEX)" VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" PYTHON=$(BIN)/python sh images/build $(ONLY)
 
 test-images: $(VENV)/.made ## Run each image walled in as a pod: what it holds, one real job, its size
 	$(BIN)/python -m pytest -n 2 --dist loadfile -rsfEP tests/images
