@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow e2e lint bench render chart kernels lock tools clean images test-images
+.PHONY: help demo test test-slow e2e lint bench render chart kernels lock tools clean images test-images new-stage docs docs-serve
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,15 @@ chart: $(VENV)/.made ## Put workflows/rendered into the chart, and write its REA
 	rm -f charts/contimg/rendered/*.yaml
 	cp workflows/rendered/*.yaml charts/contimg/rendered/
 	$(BIN)/python charts/readme.py charts/contimg
+
+new-stage: ## Make a stage from the starter: make new-stage NAME=hello
+	@$(PYTHON) scripts/new_stage.py "$(NAME)"
+
+docs: $(VENV)/.made ## Build the documentation site into .cache/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .cache/site
+
+docs-serve: $(VENV)/.made ## Serve the documentation site on this machine, and build it again whenever a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor and a peer; prints ratios
 	$(BIN)/python -m tests.bench

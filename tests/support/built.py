@@ -1,4 +1,4 @@
-"""Hooks: tests of the images run where the images are; elsewhere one loud line says how many did not."""
+"""Hooks: tests of the images run where the images are; elsewhere one line says how many did not run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from containers import find_engine
+from specs import find_images, make_recipe
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
 MARK = "images"
 ROOT = Path(__file__).parents[2]
-TABLE = {
-    row[0]: row[1:]
-    for row in (line.split() for line in (ROOT / "images/stages.txt").read_text().splitlines())
-    if row[0] != "#"
-}
-"""Stage: level and Debian packages."""
+RECIPES = {name: make_recipe(name) for name in find_images()}
 
 
 def image_name(stage: str) -> str:
@@ -35,7 +31,7 @@ def missing() -> str:
     engine = find_engine()
     if engine is None:
         return "nothing here runs containers (docker, podman, or buildah and runc as root)"
-    absent = [stage for stage in TABLE if engine.inspect(image_name(stage)) is None]
+    absent = [stage for stage in RECIPES if engine.inspect(image_name(stage)) is None]
     return f"not built: {', '.join(absent)}; `make images` builds them" if absent else ""
 
 
