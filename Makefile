@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow e2e lint bench render chart kernels lock tools clean images test-images new-stage docs docs-serve
+.PHONY: help demo test test-slow e2e lint bench render chart kernels lock tools clean images test-images new-stage docs docs-serve imports
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,11 +39,13 @@ e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube c
 	$(BIN)/python -m pytest -p no:xdist -m cluster tests/e2e/cluster/test_chain.py # its figures want a quiet machine
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster --ignore tests/e2e/cluster/test_chain.py
 
-lint: $(VENV)/.made ## ruff, mypy --strict, import layers
+lint: $(VENV)/.made imports ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
 	$(BIN)/mypy scripts docs/generate.py images $(wildcard charts/*.py charts/contimg/files/*.py)
+
+imports: $(VENV)/.made ## Check that imports point down only, and that no stage imports a stage
 	@mkdir -p .cache
 	$(BIN)/python scripts/imports.py >.cache/importlinter.toml
 	$(BIN)/lint-imports --config .cache/importlinter.toml

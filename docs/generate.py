@@ -51,9 +51,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Append its options to the page of a stage, and lead links out of docs/ to the repository."""
+    """Append its options to the page of a stage, and stages that the overview does not mention to the overview."""
     del config, files
     folder, _, name = page.file.src_uri.removesuffix(".md").rpartition("/")
+    if page.file.src_uri == "stages/index.md":
+        new = [one for one in stage_specs().values() if f"({one.name}.md)" not in markdown]
+        rows = [(f"[{one.name}]({one.name}.md)", _first_sentence(one.options)) for one in new]
+        markdown += f"\n\n{table(('other stages', 'does'), rows)}\n" if rows else ""
     if folder == "stages" and name in stage_specs():
         markdown += f"\n\n## Options\n\n{stage_options(stage_specs()[name])}"
     return markdown
@@ -83,7 +87,9 @@ def generated_pages() -> dict[str, str]:
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Return a table in Markdown; pipes in cells are escaped."""
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in lines)
+    return "\n".join(
+        f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in lines
+    )
 
 
 def options_table(model: type[Options]) -> str:
@@ -113,7 +119,15 @@ def _type_name(field: Any) -> str:  # noqa: ANN401 - a FieldInfo, or a stand-in
 
 
 def _default(value: object) -> str:
-    return "" if value in (None, ()) else f"`{str(value).lower() if value in (True, False) else value}`"
+    return (
+        ""
+        if value in (None, ())
+        else f"`{str(value).lower() if value in (True, False) else value}`"
+    )
+
+
+def _first_sentence(model: type[Options]) -> str:
+    return " ".join((model.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
 
 
 def stage_options(spec: StageSpec) -> str:
@@ -143,7 +157,12 @@ def commands_page() -> str:
         words = " ".join(name.upper() for name in one.positional)
         usage = f"contimg {one.name} {words}".strip()
         text = " ".join((one.options.__doc__ or "").split())
-        parts += [f"## contimg {one.name}", f"`{usage} [options]`", text, options_table(one.options)]
+        parts += [
+            f"## contimg {one.name}",
+            f"`{usage} [options]`",
+            text,
+            options_table(one.options),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -209,7 +228,11 @@ def pipelines_page() -> str:
     ]
     for pipeline in PIPELINES.values():
         parameters = [
-            (f"`{one.name}`", "required" if one.default is None else f"`{one.default}`", one.description)
+            (
+                f"`{one.name}`",
+                "required" if one.default is None else f"`{one.default}`",
+                one.description,
+            )
             for one in pipeline.parameters
         ]
         shortcuts = [

@@ -1,0 +1,178 @@
+"""Rules about the source that ruff does not know; each is about what a reader must be able to rely on."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted(chain(ROOT.glob("*/contimg*/"), ROOT.glob("stages/*/contimg*/")))
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+    for package in PACKAGES
+    for path in sorted(package.rglob("*.py"))
+}
+STAGES = sorted(path.parent.name for path in ROOT.glob("stages/*/pyproject.toml"))
+CONTRACT = "lib/contimg/runtime/contract.py"
+MAX_DUPLICATE_CLASSES = 3
+ADJECTIVES = {"MANY", "FEW", "ENOUGH", "MOST", "WORST", "BEST", "LEAST", "AGAIN", "RIGHT", "WRONG"}
+"""Words that say nothing about a constant without a noun."""
+BANNED = (
+    r"(?:which|that|it) is none\b|nobody|anew|\blest\b|blame|nouns|\brooms\b|\bminds\b|\bbears?\b"
+)
+"""Words and phrases that readers had to decode."""
+
+
+def nodes(kind: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    for path, tree in SOURCES.items():
+        yield from ((path, node) for node in ast.walk(tree) if isinstance(node, kind))
+
+
+def tracked() -> list[Path]:
+    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_class_names_are_unique() -> None:
+    files = defaultdict(set)
+    for path, node in nodes(ast.ClassDef):
+        assert isinstance(node, ast.ClassDef)
+        files[node.name].add(path)
+    twice = {name: sorted(paths) for name, paths in files.items() if len(paths) > 1}
+    assert len(twice) <= MAX_DUPLICATE_CLASSES, twice
+
+
+def constants() -> Iterator[tuple[str, str, object]]:
+    """Yield file, name and value of every module-level constant; None if it is not a literal."""
+    for path, tree in SOURCES.items():
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", 0)]
+            value = getattr(getattr(node, "value", None), "value", None)
+            for target in targets:
+                if isinstance(target, ast.Name) and target.id.isupper():
+                    yield path, target.id, value
+
+
+def test_constants_are_nouns() -> None:
+    found = [(path, name) for path, name, _ in constants() if name.strip("_") in ADJECTIVES]
+    assert found == []
+
+
+def test_physical_constants_are_defined_once() -> None:
+    # Four significant digits or more: two such numbers are not equal by chance. The simulator shares no constants with what it tests.
+    places = defaultdict(set)
+    for path, name, value in constants():
+        if isinstance(value, float) and not path.startswith("stages/simulate/"):
+            if len(f"{value:.15g}".partition("e")[0].replace(".", "").strip("0")) >= 4:
+                places[value].add(f"{path}:{name}")
+    twice = [sorted(found) for found in places.values() if len(found) > 1]
+    assert twice == []
+
+
+def test_one_place_catches_every_exception() -> None:
+    found = []
+    for path, node in nodes(ast.ExceptHandler):
+        assert isinstance(node, ast.ExceptHandler)
+        caught = (
+            {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
+            if node.type
+            else {"Exception"}
+        )
+        raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+        if "Exception" in caught or ("BaseException" in caught and not raises):
+            found.append(path)
+    assert found == [CONTRACT]
+
+
+def test_one_module_reads_the_environment() -> None:
+    found = {
+        path
+        for path, node in nodes(ast.Attribute)
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+    }
+    assert found <= {CONTRACT}
+
+
+def test_modules_are_nouns() -> None:
+    names = {Path(path).stem for path in SOURCES}
+    assert names & {"utils", "helpers", "misc", "common"} == set()
+    assert [name for name in names if name.endswith("_v2")] == []
+
+
+def test_texts_are_plain() -> None:
+    # Docstrings and messages; the names of variables in a message's braces are not part of it.
+    found = [
+        (path, match.group())
+        for path, node in nodes(ast.Constant)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for match in re.finditer(BANNED, node.value, re.IGNORECASE)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_pages_are_plain(path: Path) -> None:
+    assert re.findall(BANNED, path.read_text(), re.IGNORECASE) == []
+
+
+LISTS_ALLOWED = r"stages/|docs/|README\.md|CHANGELOG\.md|runs/contimg_runs/pipelines\.py|charts/contimg/rendered/"
+WINDOW = 6
+"""Lines within which five names of stages are a list."""
+HERE = Path(__file__).relative_to(ROOT).as_posix()
+
+
+def quoted_stages(text: str) -> set[str]:
+    """Return the stages that a text names as data: in quotes, as keys of YAML, or in a list of words."""
+    names = "|".join(STAGES)
+    return set(re.findall(rf"(?<=[\"'`,|({{ /])(?:contimg[-_])?({names})(?=[\"'`,|)}}:])", text))
+
+
+def test_list_of_stages_exists_once() -> None:
+    copies = []
+    for path in tracked():
+        name = path.relative_to(ROOT).as_posix()
+        if re.match(LISTS_ALLOWED, name) or path.suffix in {".png", ".parquet", ".lock", ".json"}:
+            continue
+        lines = path.read_text(errors="ignore").splitlines()
+        for start in range(len(lines)):
+            found = quoted_stages("\n".join(lines[start : start + WINDOW]))
+            if len(found) >= 5:
+                copies.append(f"{name}:{start + 1} {sorted(found)}")
+                break
+    assert copies == []
+
+
+OUTSIDE = r"\.\./shared|(?<![\w.])/work/|/home/(?!ubuntu/data)\w|/root/|architecture\.md §|science\.md|measured\.md|house\.md|conventions\.md"
+OUTSIDE_ALLOWED = {".ci/run", "images/build", HERE}
+"""They use what lies beside the repository if it is there."""
+
+
+def test_no_text_names_files_outside_the_repository() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number} {line.strip()[:80]}"
+        for path in tracked()
+        if path.suffix not in {".png", ".parquet", ".lock"}
+        and path.relative_to(ROOT).as_posix() not in OUTSIDE_ALLOWED
+        for number, line in enumerate(path.read_text(errors="ignore").splitlines(), 1)
+        if re.search(OUTSIDE, line)
+    ]
+    assert found == []
+
+
+def test_comments_name_existing_pages() -> None:
+    found = [
+        (path.relative_to(ROOT).as_posix(), page)
+        for path in tracked()
+        if path.suffix in {".py", ".md", ".yaml", ".tpl", ".sh", ".toml"}
+        for page in re.findall(r"(?<!its )\bdocs/[a-z/-]+\.md", path.read_text())
+        if not (ROOT / page).exists() and not page.endswith("hello.md")
+    ]
+    assert found == []
