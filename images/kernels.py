@@ -11,9 +11,12 @@ import importlib
 import importlib.util
 import json
 import pickle
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
+
+import contimg
 
 LIST = Path(__file__).with_name("kernels.json")
 Spelled = str | list[Any] | dict[str, Any]
@@ -62,8 +65,13 @@ def meant(word: Spelled) -> object:
 def signatures(cache: Path) -> dict[str, list[Spelled]]:
     """Return the types of each function of ours that a cache of numba's holds compiled."""
     found: dict[str, list[Spelled]] = {}
-    for index in cache.glob("contimg*/*.nbi"):
-        package, function = index.parent.name.rpartition("_")[0], index.name.split("-")[0]
+    # numba names the folder of a module by the last part of its package.
+    lib = {item.name: f"contimg.{item.name}" for item in pkgutil.iter_modules(contimg.__path__)}
+    for index in cache.glob("*/*.nbi"):
+        folder, function = index.parent.name.rpartition("_")[0], index.name.split("-")[0]
+        package = lib.get(folder, folder)
+        if not package.startswith("contimg"):
+            continue
         with index.open("rb") as file:
             pickle.load(file)  # noqa: S301 - numba's version; numba itself has just written it
             _stamp, overloads = pickle.loads(file.read())  # noqa: S301 - as above

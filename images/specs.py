@@ -10,9 +10,8 @@ import tomllib
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from requirements import direct, normal
-
 from contimg.runtime.stage import stage_specs
+from requirements import direct, normal
 
 ROOT = Path(__file__).parents[1]
 OWN_LICENSE = "BSD-3-Clause"

@@ -69,16 +69,10 @@ def run_group(chain: Chain, store: Path, *, solve: bool) -> list[Measured]:
     photometry = measure(
         "photometry", out=out / "photometry", image=image.artifact, tables=out / "tables"
     )
-    report = measure(
-        "report",
-        out=out / "report",
-        convert=convert.artifact,
-        flag=flag.artifact,
-        calibrate=calibrate.artifact,
-        image=image.artifact,
-        photometry=photometry.artifact,
-    )
-    return [convert, flag, calibrate, image, photometry, report]
+    made = [convert, flag, calibrate, image, photometry]
+    artifacts = ",".join(stage.artifact for stage in made)
+    report = measure("report", out=out / "report", artifacts=artifacts)
+    return [*made, report]
 
 
 def show(title: str, stages: list[Measured], limit_s: float) -> None:

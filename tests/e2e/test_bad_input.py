@@ -1,4 +1,4 @@
-"""Every bad input, as a person meets it: simulated subbands on disk, the real executables, an exit code and one last line on stderr."""
+"""Every bad input, by the real executables on simulated subbands: an exit code, and one last line on stderr."""
 
 from __future__ import annotations
 
@@ -24,44 +24,38 @@ from contimg.runtime.manifest import read_manifest
 
 SPOILT = 7
 """The subband that is spoilt."""
-SENTENCE = re.compile(
-    r"(?P<file>.+?): expected (?P<expected>.+), found (?P<found>.+?)\. (?P<remedy>[A-Z].+)",
-    re.DOTALL,
-)
+MESSAGE = re.compile(r"(?P<where>.+?): (?P<problem>.+)\. (?P<remedy>[A-Z].+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Said:
+class Ended:
     """How a program ended."""
 
     code: int
     last: dict[str, Any]
     """The last line of stderr."""
 
-    def blames(self, name: str, where: str, found: str) -> None:
-        """Check the exit code's name, and that the message has file, expectation, finding and remedy."""
-        assert (self.last["code"], self.last["exit"], self.code) == (
-            name,
-            Exit[name],
-            Exit[name],
-        ), self.last
-        parts = SENTENCE.fullmatch(self.last["message"])
+    def check(self, name: str, where: str, found: str) -> None:
+        """Check the exit code's name, and that the message says where, what was found, and what to do."""
+        said = (self.last["code"], self.last["exit"], self.code)
+        assert said == (name, Exit[name], Exit[name]), self.last
+        parts = MESSAGE.fullmatch(self.last["message"])
         assert parts, self.last["message"]
-        assert where in parts["file"]
-        assert re.search(found, parts["found"]), parts["found"]
+        assert where in parts["where"]
+        assert re.search(found, parts["problem"]), parts["problem"]
         assert "trace" not in self.last
 
 
 def fails(
     program: str, *wrapper: str, env: dict[str, str] | None = None, **options: object
-) -> Said:
+) -> Ended:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     argv = [*wrapper, str(BIN / f"contimg-{program}"), *words]
     done = subprocess.run(
         argv, capture_output=True, text=True, env=ENVIRONMENT | (env or {}), check=False, cwd=ROOT
     )
     assert done.stdout == "", "stdout is for summaries"
-    return Said(done.returncode, json.loads(done.stderr.splitlines()[-1]))
+    return Ended(done.returncode, json.loads(done.stderr.splitlines()[-1]))
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Site:
     def convert(self) -> dict[str, Any]:
         return contimg("convert", group=self.record, out=self.out)
 
-    def holds_nothing_half_made(self) -> None:
+    def assert_no_partial_files(self) -> None:
         products = [path for path in (self.store / "products").rglob("*") if not path.is_dir()]
         assert products == []
         assert list(self.store.rglob(".part-*")) == []
@@ -161,7 +155,7 @@ CHANGED_AFTER_WATCH = [
     (truncated, "BAD_FILE", r"\d+ bytes"),
     (empty, "BAD_FILE", r"0 bytes|empty"),
     (wrong_size, "BAD_FILE", r"\d+ bytes"),
-    (not_hdf5, "BAD_FILE", "no HDF5 file"),
+    (not_hdf5, "BAD_FILE", "HDF5"),
     (duplicate, "INCONSISTENT_GROUP", "MHz"),
     (wrong_telescope, "WRONG_TELESCOPE", "HERA"),
     (mixed_declinations, "INCONSISTENT_GROUP", r"33\.01"),
@@ -174,13 +168,13 @@ CHANGED_AFTER_WATCH = [
     CHANGED_AFTER_WATCH,
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_convert_refuses_what_changed_after_watch(
+def test_convert_refuses_file_changed_after_watch(
     site: Site, spoil: Callable[[Site], None], name: str, found: str
 ) -> None:
     site.watch()
     spoil(site)
-    fails("convert", group=site.record, out=site.out).blames(name, f"_sb{SPOILT:02d}.hdf5", found)
-    site.holds_nothing_half_made()
+    fails("convert", group=site.record, out=site.out).check(name, f"_sb{SPOILT:02d}.hdf5", found)
+    site.assert_no_partial_files()
 
 
 def second_copy(site: Site) -> None:
@@ -189,10 +183,10 @@ def second_copy(site: Site) -> None:
 
 
 QUARANTINED = [
-    (truncated, r"expected \d+ bytes|truncated"),
-    (empty, r"is empty \(0 bytes\)"),
-    (wrong_size, r"expected \d+ bytes .*, found \d+"),
-    (not_hdf5, "expected a UVH5 file"),
+    (truncated, r"\d+ bytes|truncated"),
+    (empty, r"empty|\b0 bytes"),
+    (wrong_size, r"\d+.* bytes"),
+    (not_hdf5, "UVH5|HDF5"),
     (second_copy, r"_sb07\.hdf5"),
 ]
 
@@ -200,7 +194,7 @@ QUARANTINED = [
 @pytest.mark.parametrize(
     ("spoil", "reason"), QUARANTINED, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_watch_leaves_out_what_it_can_see_and_says_why(
+def test_watch_quarantines_bad_file_with_reason(
     site: Site, spoil: Callable[[Site], None], reason: str
 ) -> None:
     spoil(site)
@@ -211,7 +205,7 @@ def test_watch_leaves_out_what_it_can_see_and_says_why(
     assert missing == ([] if spoil is second_copy else [SPOILT])
 
 
-def test_fifteen_subbands_work_with_a_warning(site: Site) -> None:
+def test_fifteen_subbands_give_a_warning(site: Site) -> None:
     site.subband().unlink()
     site.watch()
     said = site.convert()
@@ -220,19 +214,10 @@ def test_fifteen_subbands_work_with_a_warning(site: Site) -> None:
     assert "7" in " ".join(said["qa"]["reasons"])
 
 
-def test_the_local_engine_hands_the_reason_on(site: Site) -> None:
+def test_local_runner_shows_the_reason(site: Site) -> None:
     wrong_telescope(site)
-    argv = [
-        BIN / "contimg",
-        "run",
-        "all",
-        "--store",
-        site.store,
-        "--set",
-        "watch.size=0",
-        "--set",
-        "watch.timeout_s=0",
-    ]
+    argv = [BIN / "contimg", "run", "all", "--store", site.store]
+    argv += ["--set", "watch.size=0", "--set", "watch.timeout_s=0"]
     done = subprocess.run(
         argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=site.store.parent
     )
@@ -245,33 +230,33 @@ def test_the_local_engine_hands_the_reason_on(site: Site) -> None:
         check=False,
     )
     for words in (done.stdout + done.stderr, status.stdout + status.stderr):
-        assert "expected telescope OVRO_MMA, instrument DSA, found HERA, DSA. Bring data" in words
+        assert re.search("OVRO_MMA.*HERA", words)
     (state,) = site.store.glob("runs/contimg-*/state.json")
     (only,) = json.loads(state.read_text())["tasks"]["convert"]["tries"]
     assert only["exit"] == Exit.WRONG_TELESCOPE
-    site.holds_nothing_half_made()
+    site.assert_no_partial_files()
 
 
-# The world's fault: each is tried again later, so each has a code of its own.
+# Failures of the infrastructure: each is retried, so each has a code of its own.
 
 
-def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
+def test_silent_store_is_unreachable(tmp_path: Path) -> None:
     keys = {
         "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
     }
-    said = fails(
+    ended = fails(
         "convert",
         group="s3://none/groups/x-a1.json",
         out=tmp_path / "out",
         env={**keys, "AWS_DEFAULT_REGION": "us-east-1"},
     )
-    said.blames("STORE_UNREACHABLE", "s3://none/groups/x-a1.json", "connect")
+    ended.check("STORE_UNREACHABLE", "s3://none/groups/x-a1.json", "connect")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_store_that_may_not_be_read(site: Site) -> None:
+def test_unreadable_store_is_unreachable(site: Site) -> None:
     """Root reads everything but without its capabilities."""
     as_anyone = (
         ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -286,18 +271,18 @@ def test_a_store_that_may_not_be_read(site: Site) -> None:
     ):
         folder.chmod(0)
         try:
-            said = fails(program, *as_anyone, **options)
+            ended = fails(program, *as_anyone, **options)
         finally:
             folder.chmod(0o755)
-        said.blames("STORE_UNREACHABLE", str(folder), "Permission denied")
-    site.holds_nothing_half_made()
+        ended.check("STORE_UNREACHABLE", str(folder), "Permission denied")
+    site.assert_no_partial_files()
 
 
-def test_a_store_that_is_no_directory(site: Site, tmp_path: Path) -> None:
+def test_store_that_is_a_file_is_refused(site: Site, tmp_path: Path) -> None:
     site.watch()
     (tmp_path / "file").write_text("no directory")
-    fails("watch", store=tmp_path / "file").blames("USAGE", "file", "a file")
-    fails("convert", group=site.record, out=tmp_path / "file/out").blames(
+    fails("watch", store=tmp_path / "file").check("USAGE", "file", "a file")
+    fails("convert", group=site.record, out=tmp_path / "file/out").check(
         "STORE_UNREACHABLE", "file/out", "Not a directory"
     )
 
@@ -307,28 +292,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Eight MB, a tenth of what a small group needs."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    argv = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk(site: Site, small_disk: Path) -> None:
+def test_full_disk_is_no_room(site: Site, small_disk: Path) -> None:
     site.watch()
-    said = fails("convert", group=site.record, out=small_disk / "out")
-    said.blames("NO_ROOM", str(small_disk / "out"), "No space left")
+    ended = fails("convert", group=site.record, out=small_disk / "out")
+    ended.check("NO_ROOM", str(small_disk / "out"), "No space left")
     assert [path for path in small_disk.rglob("*") if path.is_file()] == []
     scratch = {"CONTIMG_SCRATCH": str(small_disk / "scratch")}
-    fails("convert", group=site.record, out=site.out, env=scratch).blames(
+    fails("convert", group=site.record, out=site.out, env=scratch).check(
         "NO_ROOM", str(small_disk / "scratch"), "8 MB"
     )
-    site.holds_nothing_half_made()
+    site.assert_no_partial_files()
     assert [path for path in small_disk.rglob("*") if path.is_file()] == []
 
 
@@ -353,8 +334,10 @@ def until(what: Callable[[], Any], seconds: float = 60.0) -> None:
 
 
 @pytest.mark.parametrize("stage", ["convert", "flag"])
-def test_killed_and_run_again(small_chain: Chain, tmp_path: Path, stage: str) -> None:
-    """Nobody can catch SIGKILL: what it was writing does not count, its children go, the next run makes the same bytes."""
+def test_killed_stage_is_made_again_with_the_same_bytes(
+    small_chain: Chain, tmp_path: Path, stage: str
+) -> None:
+    """After SIGKILL there is no artifact and no child process, and the next run makes the same bytes."""
     whole = {"convert": small_chain.ms, "flag": small_chain.flags}[stage]
     inputs = {"group": small_chain.record} if stage == "convert" else {"ms": small_chain.ms}
     out, scratch = tmp_path / "out", tmp_path / "scratch"
@@ -381,7 +364,7 @@ def test_killed_and_run_again(small_chain: Chain, tmp_path: Path, stage: str) ->
     again = json.loads(done.stdout)
     assert again["cached"] is False
     assert outputs_of(again["artifact"]) == outputs_of(whole)
-    assert list(scratch.iterdir()) == [], "what the killed one left is swept"
+    assert list(scratch.iterdir()) == [], "the next run removes what the killed one left"
 
 
 def outputs_of(artifact: str) -> dict[str, str]:
@@ -391,7 +374,7 @@ def outputs_of(artifact: str) -> dict[str, str]:
 # What is whole and consistent, and still cannot be used.
 
 
-def test_all_flagged(site: Site) -> None:
+def test_flagged_data_end_with_all_flagged(site: Site) -> None:
     for index in range(16):
         with h5py.File(site.own(index), "r+") as file:
             file["Data/flags"][...] = np.ones(
@@ -399,17 +382,17 @@ def test_all_flagged(site: Site) -> None:
             )  # h5py spreads a scalar row by row, very slowly
     site.watch()
     ms = site.convert()["artifact"]
-    said = fails("flag", ms=ms, out=site.store / "products/flag")
-    said.blames("ALL_FLAGGED", "", r"100\.0%")
+    ended = fails("flag", ms=ms, out=site.store / "products/flag")
+    ended.check("ALL_FLAGGED", "", r"100\.0%")
     assert not list((site.store / "products/flag").rglob("*.*"))
 
 
-def test_no_calibrator_and_no_set(tmp_path: Path) -> None:
+def test_group_without_calibrator_or_set_is_refused(tmp_path: Path) -> None:
     far = Chain("small", seed=1, tier="quicklook", sky={"ra_deg": 38.9}, name="e2e-no-calibrator")
     options = {
         "ms": far.ms,
         "store": tmp_path / "store",
         "out": tmp_path / "store/products/calibrate",
     }
-    fails("calibrate", **options).blames("NO_CALIBRATION", far.group_id, "neither")
+    fails("calibrate", **options).check("NO_CALIBRATION", far.group_id, "neither")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

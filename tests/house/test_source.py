@@ -70,9 +70,13 @@ def test_physical_constants_are_defined_once() -> None:
     # Four significant digits or more: two such numbers are not equal by chance. The simulator shares no constants with what it tests.
     places = defaultdict(set)
     for path, name, value in constants():
-        if isinstance(value, float) and not path.startswith("stages/simulate/"):
-            if len(f"{value:.15g}".partition("e")[0].replace(".", "").strip("0")) >= 4:
-                places[value].add(f"{path}:{name}")
+        digits = (
+            f"{value:.15g}".partition("e")[0].replace(".", "").strip("0")
+            if isinstance(value, float)
+            else ""
+        )
+        if len(digits) >= 4 and not path.startswith("stages/simulate/"):
+            places[value].add(f"{path}:{name}")
     twice = [sorted(found) for found in places.values() if len(found) > 1]
     assert twice == []
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from chain import Chain, contimg
-from containers import USER
+from containers import USER, Engine, Image
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from containers import Engine, Image
-    from contimg.runtime.stage import Stage
+from contimg.runtime.stage import stage_spec
+from contimg_runs.pipelines import PROCESS_GROUP
 
 pytestmark = pytest.mark.images
 
-STAGES = ("convert", "flag", "calibrate", "image", "photometry")
+STAGES = [name for name in PROCESS_GROUP.order if name != "report"]
 EPOCHS, SOURCES = 8, 8
 AND_KERNELS = (
     '"$@" || exit; [ ! -d /tmp/numba ] || { cd /tmp/numba && find . -name "*.nbc" >"$0"; }'
@@ -65,17 +62,12 @@ class ImageChain(Chain):
 
     @cached_property
     def report(self) -> str:
-        made = {stage: getattr(self, attribute) for stage, attribute in ARTIFACT.items()}
-        return self._make("report", **made)
+        return self._make("report", artifacts=",".join(map(self.artifact, STAGES)))
 
-
-ARTIFACT = {
-    "convert": "ms",
-    "flag": "flags",
-    "calibrate": "calibration",
-    "image": "image",
-    "photometry": "photometry",
-}
+    def artifact(self, stage: str) -> str:
+        """Return the artifact that a stage made of the group."""
+        made = {"convert": self.ms, "flag": self.flags, "calibrate": self.calibration}
+        return made.get(stage) or str(getattr(self, stage))
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +102,8 @@ def test_the_page_of_the_group(chain: ImageChain) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_key_and_bytes_are_those_of_the_host(chain: ImageChain, stage: str, tmp_path: Path) -> None:
     """The host has the image's sources; with the same tools, too, the same work has the same key here and makes the same bytes."""
-    inside = read_manifest(getattr(chain, ARTIFACT[stage]))
-    definition: Stage = importlib.import_module(f"contimg_{stage}.options").STAGE
-    if (here := definition.tool_versions()) != inside.tools:
+    inside = read_manifest(chain.artifact(stage))
+    if (here := stage_spec(stage).tool_versions()) != inside.tools:
         pytest.skip(f"the host has other tools: {here}, the image {inside.tools}")
     inputs = {
         name: inside.options[name]
@@ -129,7 +120,7 @@ def test_key_and_bytes_are_those_of_the_host(chain: ImageChain, stage: str, tmp_
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_image_brings_all_compiled_functions(chain: ImageChain, stage: str) -> None:
     """Where this fails, functions or their types changed: `make kernels`."""
-    assert getattr(chain, ARTIFACT[stage])
+    assert chain.artifact(stage)
     had = set(chain.kernels(stage).read_text().split())
     brought = chain.engine.run(
         chain.images[stage], ("/bin/sh", "-c", 'cd /app/kernels && find . -name "*.nbc"')
@@ -149,8 +140,7 @@ def test_epochs_of_a_strip(chain: ImageChain) -> None:
     assert stats["eta_peak"].between(0.05, 4).all()  # steady sources
     page = chain.contimg(
         "report",
-        normalize=scaled["artifact"],
-        variability=judged["artifact"],
+        artifacts=f"{scaled['artifact']},{judged['artifact']}",
         out=chain.store / "strip/out",
     )
     assert (Path(page["artifact"]) / "report.html").stat().st_size > 50_000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import re
@@ -18,65 +16,70 @@ from typing import Any
 import numpy as np
 import pytest
 
-from built import TABLE
+import kernels
+import strip
+from built import RECIPES
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.stage import stage_specs
 from contimg.runtime.versions import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "images/requirements.py"
 LOCK = ROOT / "requirements.lock"
-
-
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"images/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-strip, kernels = script("strip"), script("kernels")
+CASA = [name for name, recipe in RECIPES.items() if recipe.level == "casa"]
 
 
 def ask(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "images/requirements.py", *arguments]
+    return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def build(*names: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Call images/build with a builder that prints its arguments, unless `env` has another."""
+    known = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "BUILD": "echo"}
+    argv = ["sh", "images/build", *names]
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
+        argv, capture_output=True, text=True, check=False, cwd=ROOT, env=known | env
     )
 
 
-def asked(stage: str) -> list[str]:
-    items: list[str] = tomllib.loads((ROOT / "stages" / stage / "pyproject.toml").read_text())[
-        "project"
-    ]["dependencies"]
-    return items
+def asked(stage: str) -> set[str]:
+    text = (ROOT / "stages" / stage / "pyproject.toml").read_text()
+    return set(tomllib.loads(text)["project"]["dependencies"])
 
 
-def test_every_stage_has_an_image() -> None:
-    assert sorted(TABLE) == sorted(
-        path.parent.name for path in ROOT.glob("stages/*/pyproject.toml")
-    )
+def test_every_folder_of_stages_has_an_image() -> None:
+    folders = sorted(path.parent.name for path in ROOT.glob("stages/*/pyproject.toml"))
+    assert sorted(RECIPES) == folders
+    assert len(build().stdout.splitlines()) == len(folders)
 
 
-@pytest.mark.parametrize(
-    ("stage", "level", "packages"),
-    [(stage, level, set(packages)) for stage, (level, *packages) in TABLE.items()],
-)
-def test_the_table_says_what_the_stage_says(stage: str, level: str, packages: set[str]) -> None:
-    definition = getattr(importlib.import_module(f"contimg_{stage}.options"), "STAGE", None)
-    assert packages == PROGRAMS & set(definition.tools if definition else ())
-    assert (level == "casa") == any(item.startswith("casatools") for item in asked(stage))
+def test_spec_names_the_programs_and_the_level_that_a_stage_needs() -> None:
+    for name, spec in stage_specs().items():
+        assert set(spec.debian_packages) == PROGRAMS & set(spec.tools)
+        needs_casa = any(item.startswith("casatools") for item in asked(name))
+        assert (spec.image_level == "casa") == needs_casa
 
 
-@pytest.mark.parametrize("stage", [stage for stage, row in TABLE.items() if row[0] == "casa"])
-def test_the_casa_level_holds_nothing_that_one_of_its_stages_does_not_ask_for(stage: str) -> None:
+@pytest.mark.parametrize("stage", CASA)
+def test_casa_level_holds_nothing_that_one_of_its_stages_does_not_need(stage: str) -> None:
     # The level is what flag asks for.
-    assert set(asked("flag")) <= set(asked(stage))
+    assert asked("flag") <= asked(stage)
+
+
+def test_watch_holds_runs_and_the_specs_of_all_stages() -> None:
+    watch = RECIPES["watch"]
+    assert watch.projects.split() == ["lib", "runs", "stages/watch"]
+    assert watch.specs.split() == [f"stages/{name}" for name in stage_specs()]
+    assert {recipe.specs for name, recipe in RECIPES.items() if name != "watch"} == {""}
+
+
+def test_licenses_name_what_is_under_the_gpl() -> None:
+    for name, recipe in RECIPES.items():
+        expected = name in CASA or "wsclean" in recipe.packages or "aoflagger" in recipe.packages
+        assert (" GPL-" in recipe.licenses) == expected
+        assert recipe.licenses.startswith("BSD-3-Clause")
+    assert "GPL-3.0-or-later" in RECIPES["image"].licenses
+    assert RECIPES["convert"].licenses == "BSD-3-Clause AND LGPL-3.0-or-later"
 
 
 def test_direct_requirements_are_those_of_others_with_the_extras_of_lib() -> None:
@@ -101,38 +104,51 @@ def test_a_dependency_that_is_not_locked_stops_the_build() -> None:
     assert done.stderr.strip() == "requirements.lock lacks left-pad: run `make lock`."
 
 
-def test_an_unknown_image_is_refused() -> None:
-    done = subprocess.run(
-        ["sh", str(ROOT / "images/build"), "dish"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "BUILD": "false"},
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip() == "No image is named dish: see images/stages.txt."
+def test_unknown_image_is_refused() -> None:
+    done = build("dish")
+    assert done.returncode == 1
+    assert done.stderr.startswith("There is no image 'dish'. The images are calibrate, convert, ")
 
 
-def test_what_the_program_is_given() -> None:
+@pytest.mark.parametrize(
+    ("registry", "prefix"),
+    [
+        ("", ""),
+        ("registry.example.org/contimg", "registry.example.org/contimg/"),
+        ("registry.example.org/contimg/", "registry.example.org/contimg/"),
+    ],
+)
+def test_registry_goes_before_the_name(registry: str, prefix: str) -> None:
+    argv = ["make", "--no-print-directory", "images", "ONLY=watch", "VERSION=7", "BUILD=echo"]
     done = subprocess.run(
-        ["sh", str(ROOT / "images/build"), "flag"],
+        [*argv, f"REGISTRY={registry}", f"BIN={Path(sys.executable).parent}", "-o", ".venv/.made"],
         capture_output=True,
         text=True,
         check=True,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "BUILD": "echo",
-            "BASE": "debian@sha256:1",
-            "REGISTRY": "here/",
-        },
+        cwd=ROOT,
     )
-    told = done.stdout
-    assert told.startswith(". -f images/Containerfile -t here/contimg-flag:")
-    assert "--build-arg BASE=debian@sha256:1 " in told
-    assert "--build-arg STAGE=flag --build-arg LEVEL=casa --build-arg PACKAGES=aoflagger " in told
-    assert "INDEX" not in told
-    assert " --label org.opencontainers.image.title=contimg-flag " in told
-    assert re.search(r" --label org.opencontainers.image.revision=([0-9a-f]{40}|unknown) ", told)
+    assert f" -t {prefix}contimg-watch:7 " in done.stdout
+
+
+def test_builder_gets_base_arguments_and_labels() -> None:
+    done = build("flag", BASE="debian@sha256:1")
+    words = done.stdout
+    assert words.startswith(". -f images/Containerfile -t contimg-flag:")
+    assert "--build-arg BASE=debian@sha256:1 " in words
+    assert (
+        "--build-arg STAGE=flag --build-arg LEVEL=casa --build-arg PROJECTS=lib stages/flag "
+        in words
+    )
+    assert "--build-arg PACKAGES=aoflagger " in words
+    assert "INDEX" not in words
+    label = "--label org.opencontainers.image"
+    assert f" {label}.title=contimg-flag " in words
+    assert f" {label}.licenses=BSD-3-Clause AND GPL-2.0-or-later AND GPL-3.0-or-later " in words
+    assert re.search(rf" {label}.revision=([0-9a-f]{{40}}|unknown) ", words)
+
+
+def test_failed_build_fails() -> None:
+    assert build("flag", BUILD="false").returncode != 0
 
 
 @pytest.mark.parametrize(
@@ -140,7 +156,7 @@ def test_what_the_program_is_given() -> None:
     [*sorted(p for p in (ROOT / "images").iterdir() if p.is_file()), ROOT / ".dockerignore"],
     ids=lambda path: path.name,
 )
-def test_no_registry_is_named(path: Path) -> None:
+def test_no_registry_is_named_in(path: Path) -> None:
     text = path.read_text()
     assert "://" not in text
     assert not re.search(r"\b(docker|quay|ghcr|pypi|pythonhosted)\.(io|org)\b", text)
