@@ -1,4 +1,4 @@
-# The project's own virtual environment; every target makes what it needs.
+# Everything runs in .venv; every target makes what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow e2e lint bench render chart kernels lock tools clean images test-images new-stage docs docs-serve imports
+.PHONY: help demo test test-slow e2e lint bench render kernels lock tools clean images test-images new-stage docs docs-serve imports
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ test-slow: $(VENV)/.made tools ## The long science tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube context, with the images of `make images`
-	$(BIN)/python -m pytest -p no:xdist -m cluster tests/e2e/cluster/test_chain.py # its figures want a quiet machine
+	$(BIN)/python -m pytest -p no:xdist -m cluster tests/e2e/cluster/test_chain.py # its figures need a quiet machine
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster --ignore tests/e2e/cluster/test_chain.py
 
 lint: $(VENV)/.made imports ## ruff, mypy --strict, import layers
@@ -50,14 +50,8 @@ imports: $(VENV)/.made ## Check that imports point down only, and that no stage 
 	$(BIN)/python scripts/imports.py >.cache/importlinter.toml
 	$(BIN)/lint-imports --config .cache/importlinter.toml
 
-render: $(VENV)/.made ## Write workflows/rendered/*.yaml; commit the difference
-	$(BIN)/python -m contimg_workflows.render workflows/rendered
-	$(MAKE) --no-print-directory chart
-
-chart: $(VENV)/.made ## Put workflows/rendered into the chart, and write its README from its values; commit the difference
-	mkdir -p charts/contimg/rendered
-	rm -f charts/contimg/rendered/*.yaml
-	cp workflows/rendered/*.yaml charts/contimg/rendered/
+render: $(VENV)/.made ## Write the templates into the chart, and its README from its values; commit the difference
+	$(BIN)/python -m contimg_workflows.render charts/contimg/rendered
 	$(BIN)/python charts/readme.py charts/contimg
 
 new-stage: ## Make a stage from the starter: make new-stage NAME=hello
@@ -72,22 +66,22 @@ docs-serve: $(VENV)/.made ## Serve the documentation site on this machine, and b
 bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor and a peer; prints ratios
 	$(BIN)/python -m tests.bench
 
-tools: ## Install WSClean and AOFlagger from Debian's packages, where this may be done
+tools: ## Install WSClean and AOFlagger from Debian's packages, if this is permitted
 	@sh tests/support/debian-tools.sh
 
 images: $(VENV)/.made ## Build one image a stage by docker, podman or buildah (BUILD= BASE= INDEX= VERSION= REGISTRY= ONLY="flag image")
 	@BUILD="$(BUILD)" BASE="$(BASE)" INDEX="$(INDEX)" VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" PYTHON=$(BIN)/python sh images/build $(ONLY)
 
-test-images: $(VENV)/.made ## Run each image walled in as a pod: what it holds, one real job, its size
+test-images: $(VENV)/.made ## Run each image restricted like a pod: its contents, one real job, its size
 	$(BIN)/python -m pytest -n 2 --dist loadfile -rsfEP tests/images
 
-kernels: $(VENV)/.made tools ## Note what images compile beforehand, images/kernels.json, by a run of the chain; commit the difference
+kernels: $(VENV)/.made tools ## Write images/kernels.json, the functions that images compile, by a run of the chain; commit the difference
 	rm -rf .cache/kernels .cache/chain/kernels
 	NUMBA_CACHE_DIR=$(CURDIR)/.cache/kernels $(BIN)/python tests/support/chain.py kernels
 	$(BIN)/python images/kernels.py record .cache/kernels
 	rm -rf .cache/kernels .cache/chain/kernels
 
-lock: ## Resolve what the packages ask for into requirements.lock (UPGRADE=--upgrade for newer versions)
+lock: ## Resolve the dependencies into requirements.lock (UPGRADE=--upgrade for newer versions)
 	$(UV) pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header $(foreach p,$(PACKAGES),--no-emit-package contimg$(if $(filter-out lib,$(notdir $(p))),-$(notdir $(p)))) \
 	  --all-extras pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) --group dev --group docs -o requirements.lock
