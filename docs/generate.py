@@ -1,7 +1,7 @@
-"""MkDocs hook: the navigation and the reference are computed from the code and from the files that are there.
+"""MkDocs hook: computes the navigation and the reference from the code and the files.
 
-A stage's page gets the table of its options; `reference/` gets pages on options, commands, tables, exit codes, pipelines,
-the chart and the Python API. Nothing generated is committed.
+A stage's page gets the table of its options. `reference/` gets pages on commands, tables,
+exit codes, pipelines, the chart and the Python API. Nothing generated is committed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import html
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ SECTIONS = {
     "reference": "Reference",
     "explanation": "Explanation",
 }
-"""Folders of docs/ in the order of the navigation; pages of a folder are in alphabetical order of their titles."""
+"""Folders of docs/ in the order of the navigation; pages are in alphabetical order."""
 API = ("runtime", "astro", "records")
 """Packages of lib whose modules have a page of the Python API."""
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 110, 34, 46, 18
@@ -51,7 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Append its options to the page of a stage, and stages that the overview does not mention to the overview."""
+    """Append options to a stage's page, and to the overview stages that it lacks."""
     del config, files
     folder, _, name = page.file.src_uri.removesuffix(".md").rpartition("/")
     if page.file.src_uri == "stages/index.md":
@@ -84,7 +84,7 @@ def generated_pages() -> dict[str, str]:
     return pages
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a table in Markdown; pipes in cells are escaped."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(
@@ -149,8 +149,10 @@ def commands_page() -> str:
     rows = [(f"[`contimg {one.name}`](#contimg-{one.name})", one.summary) for one in found]
     parts = [
         "# Commands",
-        "`contimg NAME --help` prints the same. Every stage is a program of its own, `contimg-NAME`; "
-        "its options are on [its page](../stages/index.md).",
+        (
+            "`contimg NAME --help` prints the same. Every stage is a program, `contimg-NAME`; "
+            "its options are on [its page](../stages/index.md)."
+        ),
         table(("command", "does"), rows),
     ]
     for one in found:
@@ -176,8 +178,10 @@ def tables_page() -> str:
                 found[value.name] = value
     parts = [
         "# Columns of the tables",
-        "Where the files are, and how to read and join them: [Query the tables](../how-to/query-tables.md). "
-        "Units are VOUnits, UCDs are UCD1+. Rows are sorted by the columns in *italics*.",
+        (
+            "How to read and join them: [Query the tables](../how-to/query-tables.md). "
+            "Units are VOUnits, UCDs are UCD1+. Rows are sorted by the columns in *italics*."
+        ),
     ]
     for schema in sorted(found.values(), key=lambda schema: schema.name):
         rows = [
@@ -212,8 +216,9 @@ def exit_codes_page() -> str:
     ]
     return (
         "# Exit codes\n\n"
-        "The local runner and Argo's retry rules are both made from `contimg.runtime.errors.MEANING`. "
-        "Codes 10–19 mean unusable input data. Codes 20–29 mean that the infrastructure failed; these are retried.\n\n"
+        "The local runner and Argo's retry rules are made from `contimg.runtime.errors.MEANING`. "
+        "Codes 10–19 mean unusable input data. Codes 20–29 mean that the infrastructure "
+        "failed; these are retried.\n\n"
         + table(("code", "name", "meaning", "retried"), rows)
         + "\n"
     )
@@ -223,8 +228,10 @@ def pipelines_page() -> str:
     """Return the page on the pipelines: a graph, parameters and steps of each."""
     parts = [
         "# Pipelines",
-        "They are defined in `runs/contimg_runs/pipelines.py`. The local runner and the templates for Argo "
-        "are made from these definitions.",
+        (
+            "They are defined in `runs/contimg_runs/pipelines.py`. The local runner and the "
+            "templates for Argo are made from these definitions."
+        ),
     ]
     for pipeline in PIPELINES.values():
         parameters = [
@@ -275,13 +282,14 @@ def draw_pipeline(pipeline: Pipeline) -> str:
     top = -GAP_Y * max(column.values())
     label = f"{pipeline.name}: {' → '.join(pipeline.order)}"
     return (
-        f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 {top} {width} {height - top}" '
+        f'<svg role="img" aria-label="{html.escape(label)}" '
+        f'viewBox="0 {top} {width} {height - top}" '
         f'style="max-width:{width}px;width:100%">{"".join(shapes)}</svg>'
     )
 
 
 def chart_page() -> str:
-    """Return the page on the values of the Helm chart, from its README, which `make render` writes."""
+    """Return the page on the values of the Helm chart, from its README."""
     text = (ROOT / "charts/contimg/README.md").read_text(encoding="utf-8")
     return (
         "# Values of the chart\n\n`charts/contimg` installs everything into one namespace: "

@@ -1,8 +1,8 @@
-"""Machine code that a stage's image brings along, so that no pod spends its first seconds on numba's compiler.
+"""Compiled functions that an image brings along, so that pods need not compile them.
 
-kernels.py record CACHE    write kernels.json: each function in the cache of numba that a run of the chain left, and its types
+kernels.py record CACHE    write kernels.json: the functions and types in numba's cache after a run
 kernels.py compile STAGE   compile those of STAGE, and lib's, into NUMBA_CACHE_DIR
-Code serves processors like the one that it was compiled on; on others, and for other types, numba compiles as ever.
+The code serves processors like the one that compiled it; on others, numba compiles as usual.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import contimg
 
 LIST = Path(__file__).with_name("kernels.json")
 Spelled = str | list[Any] | dict[str, Any]
-"""A type: "float64"; "float32 2C", an array with its dimensions and layout; a list, the tuple of these; {class: list}, a named one."""
+"""A type: "float64"; "float32 2C", an array with dimensions and layout; a list, a tuple of these;
+{class: list}, a named tuple."""
 
 
 def types() -> Any:  # noqa: ANN401 - its annotations lack half of it
@@ -34,7 +35,7 @@ def spell(kind: object) -> Spelled:
     Raises
     ------
     TypeError
-        If it is none of those that the list has words for.
+        If the list has no word for it.
     """
     known = types()
     if isinstance(kind, known.Array) and kind.mutable and kind.aligned:

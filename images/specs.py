@@ -1,6 +1,6 @@
 """What each image is made from, by the specs of the stages and the pyproject.toml of every package.
 
-specs.py [NAME…]    one line an image, for images/build: NAME|LEVEL|PROJECTS|SPECS|PACKAGES|LICENSES|DESCRIPTION
+specs.py [NAME…]    for images/build, one line per image, the fields of `Recipe` with | between them
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def read_project(folder: str) -> dict[str, object]:
 def make_recipe(name: str) -> Recipe:
     """Return the recipe of an image.
 
-    A folder in stages/ without a `StageSpec` is a service, such as watch. It checks the options of all stages, so it
-    holds their specs, which import lib alone.
+    A folder in stages/ without a `StageSpec` is a service, such as watch. It checks the options of
+    all stages, so it holds their specs, which import lib alone.
     """
     spec = stage_specs().get(name)
     project = read_project(f"stages/{name}")

@@ -15,7 +15,7 @@ STARTER = "starter"
 NEXT_STEPS = """\
 Stage {name} was made:
 
-  stages/{name}/                 its package: options.py has the options and the spec, stage.py the work
+  stages/{name}/                 its package: options and spec in options.py, work in stage.py
   tests/stages/test_{name}.py    its tests
   docs/stages/{name}.md          its page
 

@@ -1,4 +1,4 @@
-"""What several rooms test with: real S3 servers over HTTP."""
+"""Fixtures that several packages share: real S3 servers over HTTP, simulated groups."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _root(endpoint: str, environment: pytest.MonkeyPatch, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def small_chain() -> Chain:
-    """A small simulated group on 3C48; its artifacts are made by the real executables when first asked for."""
+    """A small simulated group on 3C48; the executables make its artifacts when needed."""
     return small_calibrator()
 
 

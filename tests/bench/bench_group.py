@@ -1,4 +1,4 @@
-"""A full-size group from subbands to report: seconds and peak memory of every stage, against the telescope's cadence."""
+"""A full-size group from subbands to report: seconds and peak memory of every stage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def measure(stage: str, **options: object) -> Measured:
 
 
 def run_group(chain: Chain, store: Path, *, solve: bool) -> list[Measured]:
-    """Process the group in a store; without a solve, with the caltables that a solve left in that store before."""
+    """Process the group in a store; without a solve, with caltables that a solve left there."""
     out = store / ("solve" if solve else "select")
     convert = measure("convert", out=out / "convert", group=chain.record)
     flag = measure("flag", out=out / "flag", ms=convert.artifact)
@@ -82,7 +82,8 @@ def show(title: str, stages: list[Measured], limit_s: float) -> None:
         print(f"  {stage.stage:<20}{stage.wall_s:8.1f}{stage.cpu_s:8.1f}{stage.peak_gib:6.2f}")
     total = sum(stage.wall_s for stage in stages)
     print(
-        f"  {'whole group':<20}{total:8.1f}   {total / limit_s:.2f} × its limit of {limit_s:.0f} s, {total / CADENCE_S:.2f} × the cadence"
+        f"  {'whole group':<20}{total:8.1f}   {total / limit_s:.2f} × its limit of "
+        f"{limit_s:.0f} s, {total / CADENCE_S:.2f} × the cadence"
     )
 
 

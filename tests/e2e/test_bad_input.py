@@ -1,4 +1,4 @@
-"""Every bad input, by the real executables on simulated subbands: an exit code, and one last line on stderr."""
+"""Every bad input gives an exit code and one clear line on stderr, by the real executables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Ended:
     """The last line of stderr."""
 
     def check(self, name: str, where: str, found: str) -> None:
-        """Check the exit code's name, and that the message says where, what was found, and what to do."""
+        """Check the code's name; the message must say where, what is wrong, and what to do."""
         said = (self.last["code"], self.last["exit"], self.code)
         assert said == (name, Exit[name], Exit[name]), self.last
         parts = MESSAGE.fullmatch(self.last["message"])
@@ -60,7 +60,7 @@ def fails(
 
 @dataclass(frozen=True)
 class Site:
-    """A store that holds one good group; its subbands are links, so that spoiling one costs one copy."""
+    """A store with one good group; its subbands are links, so spoiling one costs one copy."""
 
     store: Path
 
@@ -337,7 +337,7 @@ def until(what: Callable[[], Any], seconds: float = 60.0) -> None:
 def test_killed_stage_is_made_again_with_the_same_bytes(
     small_chain: Chain, tmp_path: Path, stage: str
 ) -> None:
-    """After SIGKILL there is no artifact and no child process, and the next run makes the same bytes."""
+    """After SIGKILL: no artifact, no child process; the next run makes the same bytes."""
     whole = {"convert": small_chain.ms, "flag": small_chain.flags}[stage]
     inputs = {"group": small_chain.record} if stage == "convert" else {"ms": small_chain.ms}
     out, scratch = tmp_path / "out", tmp_path / "scratch"

@@ -1,6 +1,6 @@
-"""The whole demo: 26 epochs of a strip through the real chain, the verdict, the numbers against the truth, and a second run from what is there.
+"""The whole demo: 26 epochs through the real chain, numbers against the truth, and a second run.
 
-CONTIMG_DEMO names a folder with a finished demo: then only what it holds is judged.
+CONTIMG_DEMO names a folder with a finished demo: then only that is judged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GROUPS = 33
 SAME_DEG = 20 / 3600
 PREDICTED = 1.15
 SCATTER = 0.02
-"""Limits for steady sources with S/N ≥ 100: scatter over what the errors predict, and relative scatter."""
+"""Limits for steady sources of S/N ≥ 100: scatter over predicted scatter, and scatter."""
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_page_of_the_run_names_the_lens(demo: Demo) -> None:
 
 
 def test_steady_sources_scatter_as_their_errors_predict(demo: Demo) -> None:
-    """Detections only, sample standard deviation; predicted: the rms of flux_err, which holds noise and the factor's error."""
+    """Detections only, sample standard deviation; predicted is the rms of flux_err."""
     fluxes = demo.table("normalized")
     rows = []
     for (source, field), one in fluxes[~fluxes["upper_limit"]].groupby(["source", "field"]):
@@ -127,7 +127,7 @@ def test_steady_sources_scatter_as_their_errors_predict(demo: Demo) -> None:
     steady = pd.DataFrame(rows, columns=["source", "field", "n", "scatter", "ratio"])
     assert len(steady) >= 8, "the strip has that many sources so bright"
     assert steady["scatter"].max() <= SCATTER, steady
-    # Of all together, weighted by degrees of freedom: one source of 26 epochs knows its scatter to 14 % only.
+    # All together, weighted by degrees of freedom: 26 epochs determine a scatter to 14 % only.
     freedom = steady["n"] - 1
     assert np.sqrt((freedom * steady["ratio"] ** 2).sum() / freedom.sum()) <= PREDICTED, steady
     # And each within the limit and three of its own sampling errors.
@@ -135,10 +135,10 @@ def test_steady_sources_scatter_as_their_errors_predict(demo: Demo) -> None:
 
 
 def test_fluxes_of_a_target_group_are_those_of_the_truth(demo: Demo) -> None:
-    """The first target group, an hour after its calibrator; its true flux-scale error is divided out.
+    """The first target group, an hour after its calibrator, without its flux-scale error.
 
-    Median: 1 % as at full size, and a little for the noise of 45 sources (0.5 %). Each: 3 % + 3σ of the image's noise, but for
-    one in twenty: four integrations see the sky on one short track, whose sidelobes are no Gaussian noise; all within 3 % + 5σ.
+    Median: 1 % as at full size, and 0.5 % for the noise of 45 sources. Each: 3 % + 3σ, except one in
+    twenty, since the sidelobes of a short track are not Gaussian noise; all: 3 % + 5σ.
     """
     group = next(one for one in demo.truth["groups"] if one["role"] == "target")
     measured = demo.table("photometry", group["id"])

@@ -1,4 +1,4 @@
-"""The same group in two folders, on one processor and on two: the same bytes, and nothing is made twice."""
+"""The same group in two folders, on one processor and on two, gives the same bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Run:
     store: Path
     processors: str
     litter: int
-    """Value that glibc fills allocated memory with, so that uninitialised bytes differ between two runs."""
+    """What glibc fills memory with, so that uninitialised bytes differ between two runs."""
 
     def stage(self, name: str, **options: object) -> dict[str, Any]:
         """Run a stage and return its summary."""

@@ -1,4 +1,4 @@
-"""Commands in the docs run: every block marked `sh`, page by page, the tutorial first, in one folder.
+"""Commands in the docs run: each block marked `sh`, in one folder, the tutorial first.
 
 A block ``{ .sh .REASON }`` is not run; `REASONS` says which reasons there are.
 """

@@ -1,4 +1,4 @@
-"""What README and docs name exists: files, make targets, programs, commands, options, tests, modules."""
+"""What README and docs name exists: files, make targets, programs, commands, modules."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STAGES = {path.parent.name for path in ROOT.glob("stages/*/pyproject.toml")}
 COMMANDS = {point.name for point in entry_points(group="contimg.commands")}
 PLACEHOLDERS = {"NAME", "COMMAND", "PIPELINE", "hello"}
 NOT_PROGRAMS = {"runs", "ID-aN", "NAMESPACE", "preflight", "reprocess", "backfill", "UID"}
-"""What follows `contimg-` in the names of a distribution, folder, object of a cluster or template."""
+"""What follows `contimg-` in the names of distributions, objects and templates."""
 RUNNABLE = {*PIPELINES, "all", "quicklook"}
 """`quicklook` is the example of a new pipeline."""
 GENERATED = "docs/reference/"
-"""Pages that docs/generate.py makes when the site is built; `mkdocs --strict` checks links to them."""
+"""Pages that docs/generate.py makes; `make docs` checks links to them."""
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""A new stage, as a newcomer makes it: from the starter, in a copy of the repository, with nothing but the documented steps."""
+"""A new stage, made in a copy of the repository by the documented steps."""
 
 from __future__ import annotations
 

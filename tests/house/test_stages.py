@@ -1,4 +1,4 @@
-"""All stages are alike: a distribution, a program that answers at once, options that explain themselves, a page, tests."""
+"""All stages are alike: a distribution, a program, documented options, a page, tests."""
 
 from __future__ import annotations
 

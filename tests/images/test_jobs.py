@@ -1,4 +1,4 @@
-"""Real small jobs in the images, walled in: one group from subbands to its page, and a strip's epochs; then the same on the host."""
+"""Real small jobs in the restricted images, a group and a strip; then the same on the host."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AND_KERNELS = (
 
 
 class ImageChain(Chain):
-    """The chain whose programs run in their images; the store lies at the same path inside and outside."""
+    """The chain with programs in their images; the store has the same path inside and outside."""
 
     def __init__(self, engine: Engine, images: dict[str, Image], folder: Path) -> None:
         super().__init__("small", seed=1, tier="development")
@@ -101,7 +101,7 @@ def test_the_page_of_the_group(chain: ImageChain) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_key_and_bytes_are_those_of_the_host(chain: ImageChain, stage: str, tmp_path: Path) -> None:
-    """The host has the image's sources; with the same tools, too, the same work has the same key here and makes the same bytes."""
+    """With the same source and tools, host and image make the same key and the same bytes."""
     inside = read_manifest(chain.artifact(stage))
     if (here := stage_spec(stage).tool_versions()) != inside.tools:
         pytest.skip(f"the host has other tools: {here}, the image {inside.tools}")

@@ -205,7 +205,7 @@ def test_functions_to_compile_are_there_and_their_types_are_understood(
 
 
 def test_what_was_compiled_is_listed_and_serves_without_compiling_again(tmp_path: Path) -> None:
-    """Record, compile for one stage, and call with such arguments: nothing is added to the cache."""
+    """Compile for one stage, then call with such arguments: the cache stays the same."""
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     argv = [sys.executable, str(ROOT / "images/kernels.py"), "compile", "flag"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
@@ -215,7 +215,8 @@ def test_what_was_compiled_is_listed_and_serves_without_compiling_again(tmp_path
     assert found == {name: listed[name] for name in found}
     assert kernels.text(listed) == kernels.LIST.read_text()
     before = sorted(tmp_path.rglob("*.nbc"))
-    work = "import numpy as np; from contimg_flag.steps import flag_zeros; flag_zeros(np.ones((1, 2, 2), 'c8'), np.zeros((1, 2, 2), bool))"
+    work = "import numpy as np; from contimg_flag.steps import flag_zeros; "
+    work += "flag_zeros(np.ones((1, 2, 2), 'c8'), np.zeros((1, 2, 2), bool))"
     subprocess.run([sys.executable, "-c", work], env=env, check=True)
     assert sorted(tmp_path.rglob("*.nbc")) == before != []
 

@@ -1,4 +1,4 @@
-"""Hooks: tests of the images run where the images are; elsewhere one line says how many did not run."""
+"""Hooks: tests of the images run where they are built; else a line says how many did not."""
 
 from __future__ import annotations
 

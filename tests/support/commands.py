@@ -1,4 +1,4 @@
-"""Commands of ``contimg`` in the process of the test, which is much faster than one of their own."""
+"""Commands of ``contimg`` in the process of the test, which is faster than another process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and containers as a cluster restricts them: read-only root, uid 10001, no capability, no network.
+"""Images and containers, restricted like pods: read-only root, uid 10001, no network.
 
 By docker or podman, else by buildah and runc (which needs root). Nothing is pulled.
 """
@@ -23,7 +23,7 @@ TMPFS_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Image:
-    """What an image says of itself."""
+    """The configuration of an image."""
 
     name: str
     user: str
@@ -41,7 +41,7 @@ class Engine(Protocol):
     def run(
         self, image: Image, argv: Sequence[str], data: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of an image to its end; the folder `data` is mounted at its own path and may be written."""
+        """Run a program of an image; the folder `data` is mounted, writable, at its own path."""
 
 
 def find_engine() -> Engine | None:
@@ -150,7 +150,7 @@ class BuildahRunc:
 def specification(
     image: Image, argv: Sequence[str], root: str, data: Path | None
 ) -> dict[str, Any]:
-    """Return an OCI runtime specification: runc's own, walled in."""
+    """Return an OCI runtime specification: runc's default, restricted."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["runc", "spec", "--bundle", folder], check=True)
         spec: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())

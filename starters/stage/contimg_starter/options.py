@@ -1,4 +1,4 @@
-"""Options of the starter stage, and its spec. This module is imported by everyone: it imports lib alone."""
+"""Options of the starter stage, and its spec. It imports lib alone."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ def run(options: StarterOptions, context: Context) -> StageResult:
 
 
 def measure_peak(pixels: Pixels | FloatArray, where: str) -> tuple[float, float]:
-    """Return the largest value of an image, and its noise by the median absolute deviation; units of the pixels.
+    """Return the largest value of an image and its noise, in the unit of the pixels.
+
+    The noise is the median absolute deviation, scaled to a standard deviation.
 
     Raises
     ------
