@@ -98,10 +98,8 @@ def test_every_group_is_good(demo: Demo) -> None:
 def test_only_the_lens_is_a_candidate(demo: Demo) -> None:
     found = demo.table("ese_candidates")
     (hidden,) = [source for source in demo.truth["sources"] if source["curve"]["kind"] == "lens"]
-    match = [
-        nearest(ra, dec, demo.truth["sources"])
-        for ra, dec in zip(found["ra"], found["dec"], strict=True)
-    ]
+    places = zip(found["ra"], found["dec"], strict=True)
+    match = [nearest(ra, dec, demo.truth["sources"]) for ra, dec in places]
     assert [source and source["name"] for source in match] == [hidden["name"]]
 
 
@@ -137,8 +135,8 @@ def test_steady_sources_scatter_as_their_errors_predict(demo: Demo) -> None:
 def test_fluxes_of_a_target_group_are_those_of_the_truth(demo: Demo) -> None:
     """The first target group, an hour after its calibrator, without its flux-scale error.
 
-    Median: 1 % as at full size, and 0.5 % for the noise of 45 sources. Each: 3 % + 3σ, except one in
-    twenty, since the sidelobes of a short track are not Gaussian noise; all: 3 % + 5σ.
+    Median: 1 % as at full size, and 0.5 % for the noise of 45 sources. Each: 3 % + 3σ, except one
+    in twenty, since the sidelobes of a short track are not Gaussian noise; all: 3 % + 5σ.
     """
     group = next(one for one in demo.truth["groups"] if one["role"] == "target")
     measured = demo.table("photometry", group["id"])
@@ -157,20 +155,15 @@ def test_fluxes_of_a_target_group_are_those_of_the_truth(demo: Demo) -> None:
 
 @pytest.mark.skipif("CONTIMG_DEMO" in os.environ, reason="a demo that is only looked at is not run")
 def test_second_demo_makes_nothing(demo: Demo) -> None:
-    logs = {
-        path: path.stat().st_mtime_ns
-        for path in demo.store.glob("runs/*/*.log")
-        if path.parent.name != "watch"
-    }
+    def read_logs() -> dict[Path, int]:
+        logs = [path for path in demo.store.glob("runs/*/*.log") if path.parent.name != "watch"]
+        return {path: path.stat().st_mtime_ns for path in logs}
+
+    logs = read_logs()
     made = sorted(demo.store.glob("products/*/*/*/manifest.json"))
     said = run(demo.folder)
     assert said["verdict"]["right"]
     # All but the watch pass, which looks for new subbands each time.
     assert said["run"]["cached"] == said["run"]["tasks"] - 1
     assert sorted(demo.store.glob("products/*/*/*/manifest.json")) == made
-    again = {
-        path: path.stat().st_mtime_ns
-        for path in demo.store.glob("runs/*/*.log")
-        if path.parent.name != "watch"
-    }
-    assert again == logs, "no process of a stage was started: each writes a log"
+    assert read_logs() == logs, "no process of a stage was started: each writes a log"

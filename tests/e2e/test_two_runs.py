@@ -47,13 +47,13 @@ class Run:
 
     def chain(self, record: Path) -> dict[str, dict[str, Any]]:
         made = {"convert": self.stage("convert", group=record)}
-        ms = made["convert"]["artifact"]
-        made["flag"] = self.stage("flag", ms=ms)
-        flags = made["flag"]["artifact"]
+        inputs = {"ms": made["convert"]["artifact"]}
+        made["flag"] = self.stage("flag", **inputs)
+        inputs["flags"] = made["flag"]["artifact"]
         # Its own table of sets, so that both runs solve.
-        made["calibrate"] = self.stage("calibrate", ms=ms, flags=flags, store=self.store)
-        calibration = made["calibrate"]["artifact"]
-        made["image"] = self.stage("image", ms=ms, flags=flags, calibration=calibration, tier=TIER)
+        made["calibrate"] = self.stage("calibrate", **inputs, store=self.store)
+        inputs["calibration"] = made["calibrate"]["artifact"]
+        made["image"] = self.stage("image", **inputs, tier=TIER)
         return made
 
 
@@ -87,11 +87,6 @@ def test_bytes_do_not_depend_on_folder_or_processors(small_chain: Chain, tmp_pat
 
         assert all(said["cached"] for said in run.chain(record).values())
     first, second = found
-    assert {
-        "convert/ms.tar",
-        "flag/flags.bin",
-        "calibrate/bandpass.tar",
-        "calibrate/gain.tar",
-        "image/image.fits",
-    } <= first.keys()
+    assert {"convert/ms.tar", "flag/flags.bin", "calibrate/gain.tar"} <= first.keys()
+    assert {"calibrate/bandpass.tar", "image/image.fits"} <= first.keys()
     assert {name for name in first if first[name] != second[name]} == set()

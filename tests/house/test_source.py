@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(chain(ROOT.glob("*/contimg*/"), ROOT.glob("stages/*/contimg*/")))
 SOURCES = {
@@ -19,6 +17,7 @@ SOURCES = {
     for package in PACKAGES
     for path in sorted(package.rglob("*.py"))
 }
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 STAGES = sorted(path.parent.name for path in ROOT.glob("stages/*/pyproject.toml"))
 CONTRACT = "lib/contimg/runtime/contract.py"
 MAX_DUPLICATE_CLASSES = 3
@@ -54,11 +53,11 @@ def constants() -> Iterator[tuple[str, str, object]]:
     """Yield file, name and value of every module-level constant; None if it is not a literal."""
     for path, tree in SOURCES.items():
         for node in tree.body:
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", 0)]
-            value = getattr(getattr(node, "value", None), "value", None)
-            for target in targets:
-                if isinstance(target, ast.Name) and target.id.isupper():
-                    yield path, target.id, value
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [one.id for one in targets if isinstance(one, ast.Name)]
+                value = getattr(node.value, "value", None)
+                yield from ((path, name, value) for name in names if name.isupper())
 
 
 def test_constants_are_nouns() -> None:
@@ -112,19 +111,12 @@ def test_modules_are_nouns() -> None:
 
 
 def test_texts_are_plain() -> None:
-    # Docstrings and messages; the names of variables in a message's braces are not part of it.
-    found = [
-        (path, match.group())
-        for path, node in nodes(ast.Constant)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        for match in re.finditer(BANNED, node.value, re.IGNORECASE)
-    ]
-    assert found == []
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
-def test_pages_are_plain(path: Path) -> None:
-    assert re.findall(BANNED, path.read_text(), re.IGNORECASE) == []
+    texts = [(path.relative_to(ROOT).as_posix(), path.read_text()) for path in PAGES]
+    for path, node in nodes(ast.Constant):  # docstrings and messages
+        value = getattr(node, "value", None)
+        texts += [(path, value)] if isinstance(value, str) else []
+    found = [(path, re.findall(BANNED, text, re.IGNORECASE)) for path, text in texts]
+    assert [item for item in found if item[1]] == []
 
 
 LISTS_ALLOWED = ("stages/", "docs/", "README.md", "CHANGELOG.md", "charts/contimg/rendered/")

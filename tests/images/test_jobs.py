@@ -41,17 +41,11 @@ class ImageChain(Chain):
         return self.folder
 
     def contimg(self, program: str, **options: object) -> dict[str, Any]:
-        words = [
-            f"--{name.replace('_', '-')}={value}"
-            for name, value in options.items()
-            if value is not None
-        ]
+        given = {name: value for name, value in options.items() if value is not None}
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         image = self.images[program]
-        done = self.engine.run(
-            image,
-            ("/bin/sh", "-c", AND_KERNELS, str(self.kernels(program)), *image.entrypoint, *words),
-            self.folder,
-        )
+        shell = ("/bin/sh", "-c", AND_KERNELS, str(self.kernels(program)))
+        done = self.engine.run(image, (*shell, *image.entrypoint, *words), self.folder)
         assert done.returncode == 0, f"{program} {words}\n{done.stderr[-4000:]}"
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
