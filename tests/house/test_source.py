@@ -126,24 +126,19 @@ WINDOW = 6
 HERE = Path(__file__).relative_to(ROOT).as_posix()
 
 
-def quoted_stages(text: str) -> set[str]:
-    """Return the stages that a text names as data: in quotes, as keys, or in a list."""
-    names = "|".join(STAGES)
-    return set(re.findall(rf"(?<=[\"'`,|({{ /])(?:contimg[-_])?({names})(?=[\"'`,|)}}:])", text))
-
-
 def test_list_of_stages_exists_once() -> None:
+    # As data: in quotes, as keys, or in a list of words.
+    names = "|".join(STAGES)
+    named = re.compile(rf"(?<=[\"'`,|({{ /])(?:contimg[-_])?({names})(?=[\"'`,|)}}:])")
     copies = []
     for path in tracked():
         name = path.relative_to(ROOT).as_posix()
         if name.startswith(LISTS_ALLOWED) or path.suffix in {".png", ".parquet", ".lock", ".json"}:
             continue
-        lines = path.read_text(errors="ignore").splitlines()
-        for start in range(len(lines)):
-            found = quoted_stages("\n".join(lines[start : start + WINDOW]))
-            if len(found) >= 5:
-                copies.append(f"{name}:{start + 1} {sorted(found)}")
-                break
+        lines = [set(named.findall(line)) for line in path.read_text(errors="ignore").splitlines()]
+        windows = (set().union(*lines[start : start + WINDOW]) for start in range(len(lines)))
+        found = next((window for window in windows if len(window) >= 5), None)
+        copies += [(name, sorted(found))] if found else []
     assert copies == []
 
 
