@@ -265,15 +265,19 @@ def draw_pipeline(pipeline: Pipeline) -> str:
         place[name] = (column[name] * (BOX_WIDTH + GAP_X), row * (BOX_HEIGHT + GAP_Y) + GAP_Y)
     width = max(x for x, _ in place.values()) + BOX_WIDTH + 2
     height = max(y for _, y in place.values()) + BOX_HEIGHT + GAP_Y
-    shapes = []
+    lines, boxes = [], []
     for name, (x, y) in place.items():
         for need in pipeline.needs[name]:
-            from_x, from_y = place[need][0] + BOX_WIDTH, place[need][1] + BOX_HEIGHT // 2
-            to_y, far = y + BOX_HEIGHT // 2, column[name] - column[need] > 1
-            bend = (from_y + to_y) // 2 - (GAP_Y * (column[name] - column[need]) if far else 0)
-            path = f"M{from_x} {from_y} Q{(from_x + x) // 2} {bend} {x} {to_y}"
-            shapes.append(f'<path d="{path}" fill="none" stroke="currentColor" opacity=".4"/>')
-        shapes.append(
+            (from_x, from_y), steps = place[need], column[name] - column[need]
+            if steps > 1:  # an arc from top to top, above the boxes between
+                start, end = (from_x + BOX_WIDTH // 2, from_y), (x + BOX_WIDTH // 2, y)
+            else:
+                middle = BOX_HEIGHT // 2
+                start, end = (from_x + BOX_WIDTH, from_y + middle), (x, y + middle)
+            bend = (start[1] + end[1]) // 2 - (2 * GAP_Y * (steps - 1))
+            path = f"M{start[0]} {start[1]} Q{(start[0] + end[0]) // 2} {bend} {end[0]} {end[1]}"
+            lines.append(f'<path d="{path}" fill="none" stroke="currentColor" opacity=".4"/>')
+        boxes.append(
             f'<rect x="{x + 1}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" '
             f'fill="none" stroke="currentColor"/>'
             f'<text x="{x + 1 + BOX_WIDTH // 2}" y="{y + BOX_HEIGHT // 2 + 5}" '
@@ -284,7 +288,7 @@ def draw_pipeline(pipeline: Pipeline) -> str:
     return (
         f'<svg role="img" aria-label="{html.escape(label)}" '
         f'viewBox="0 {top} {width} {height - top}" '
-        f'style="max-width:{width}px;width:100%">{"".join(shapes)}</svg>'
+        f'style="max-width:{width}px;width:100%">{"".join(lines + boxes)}</svg>'
     )
 
 
