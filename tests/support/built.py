@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from containers import find_engine
 from specs import find_images, make_recipe
-
-if TYPE_CHECKING:
-    from _pytest.terminal import TerminalReporter
 
 MARK = "images"
 ROOT = Path(__file__).parents[2]
