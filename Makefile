@@ -27,7 +27,7 @@ $(VENV)/.made: requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	@touch $@
 
 demo: $(VENV)/.made tools ## Simulate a sky, run the whole chain on it, write images, light curves and a report
-	$(BIN)/python -m contimg_workflows.demo --folder demo
+	$(BIN)/contimg demo --folder demo
 
 test: $(VENV)/.made tools ## All tests but the slow ones
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not cluster and not images"
@@ -36,8 +36,7 @@ test-slow: $(VENV)/.made tools ## The long science tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube context, with the images of `make images`
-	$(BIN)/python -m pytest -p no:xdist -m cluster tests/e2e/cluster/test_chain.py # its figures need a quiet machine
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster --ignore tests/e2e/cluster/test_chain.py
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster
 
 lint: $(VENV)/.made imports ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check
@@ -50,7 +49,7 @@ imports: $(VENV)/.made ## Check that imports point down only, and that no stage 
 	$(BIN)/python scripts/imports.py >.cache/importlinter.toml
 	$(BIN)/lint-imports --config .cache/importlinter.toml
 
-render: $(VENV)/.made ## Write the templates into the chart, and its README from its values; commit the difference
+render: $(VENV)/.made ## Write charts/contimg/rendered/*.yaml and the chart's README; commit the difference
 	$(BIN)/python -m contimg_workflows.render charts/contimg/rendered
 	$(BIN)/python charts/readme.py charts/contimg
 

@@ -60,7 +60,7 @@ def _rows(node: yaml.Node, values: Any, lines: list[str], path: str) -> Iterator
 
 
 def comment(lines: list[str], line: int) -> str:
-    """Return the text of the ``# --`` comment that ends just above a line, or nothing."""
+    """Return the text of the ``# --`` comment just above a line; empty if there is none."""
     found: list[str] = []
     while line > 0 and lines[line - 1].lstrip().startswith("#"):
         line -= 1
