@@ -1,8 +1,8 @@
-"""Machine code that a stage's image brings along, so that no pod spends its first seconds on numba's compiler.
+"""Compiled functions that an image brings along, so that pods need not compile them.
 
-kernels.py record CACHE    write kernels.json: each function in the cache of numba that a run of the chain left, and its types
+kernels.py record CACHE    write kernels.json: the functions and types in numba's cache after a run
 kernels.py compile STAGE   compile those of STAGE, and lib's, into NUMBA_CACHE_DIR
-Code serves processors like the one that it was compiled on; on others, and for other types, numba compiles as ever.
+The code serves processors like the one that compiled it; on others, numba compiles as usual.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import importlib
 import importlib.util
 import json
 import pickle
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import contimg
+
 LIST = Path(__file__).with_name("kernels.json")
 Spelled = str | list[Any] | dict[str, Any]
-"""A type: "float64"; "float32 2C", an array with its dimensions and layout; a list, the tuple of these; {class: list}, a named one."""
+"""A type: "float64"; "float32 2C", an array with dimensions and layout; a list, a tuple of these;
+{class: list}, a named tuple."""
 
 
 def types() -> Any:  # noqa: ANN401 - its annotations lack half of it
@@ -31,7 +35,7 @@ def spell(kind: object) -> Spelled:
     Raises
     ------
     TypeError
-        If it is none of those that the list has words for.
+        If the list has no word for it.
     """
     known = types()
     if isinstance(kind, known.Array) and kind.mutable and kind.aligned:
@@ -62,8 +66,13 @@ def meant(word: Spelled) -> object:
 def signatures(cache: Path) -> dict[str, list[Spelled]]:
     """Return the types of each function of ours that a cache of numba's holds compiled."""
     found: dict[str, list[Spelled]] = {}
-    for index in cache.glob("contimg*/*.nbi"):
-        package, function = index.parent.name.rpartition("_")[0], index.name.split("-")[0]
+    # numba names the folder of a module by the last part of its package.
+    lib = {item.name: f"contimg.{item.name}" for item in pkgutil.iter_modules(contimg.__path__)}
+    for index in cache.glob("*/*.nbi"):
+        folder, function = index.parent.name.rpartition("_")[0], index.name.split("-")[0]
+        package = lib.get(folder, folder)
+        if not package.startswith("contimg"):
+            continue
         with index.open("rb") as file:
             pickle.load(file)  # noqa: S301 - numba's version; numba itself has just written it
             _stamp, overloads = pickle.loads(file.read())  # noqa: S301 - as above

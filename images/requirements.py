@@ -1,4 +1,4 @@
-"""What of requirements.lock one distribution of ours needs. Standard library only: it runs before anything is installed.
+"""Which entries of requirements.lock a package of ours needs. Standard library only.
 
 requirements.py direct FOLDER…   what their pyproject.toml ask for, of others
 requirements.py locked LOCK      the lines of LOCK, with their hashes, for the names on stdin
@@ -16,7 +16,7 @@ EXTRA = re.compile(r"contimg\[(\w+)\]")
 
 
 def direct(folders: list[Path]) -> list[str]:
-    """Return what projects depend on besides each other; the extras of lib that they name are resolved here."""
+    """Return the dependencies of projects besides each other, including those of lib's extras."""
     projects = {
         data["name"]: data
         for data in (tomllib.loads((f / "pyproject.toml").read_text())["project"] for f in folders)

@@ -1,9 +1,9 @@
-"""Takes out of shared libraries what only a debugger reads, where that leaves them loadable. Standard library only.
+"""Remove debug symbols from shared libraries that still load without. Standard library only.
 
 strip.py FILE…
 
-GNU strip misplaces segments of many libraries that auditwheel has put into wheels (the loader then says "not page-aligned"),
-so each result is looked at and the original kept if it is not sound.
+GNU strip misplaces segments of many libraries that auditwheel has put into wheels (the loader then
+says "not page-aligned"), so each result is checked, and the original is kept if it is not sound.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ LOAD = 1
 
 
 def sound(elf: bytes) -> bool:
-    """Say whether every segment of a 64-bit little-endian ELF file can be mapped: offset and address agree within a page."""
+    """Say whether every segment of an ELF file can be mapped: offset and address agree in a page.
+
+    The file is 64-bit and little-endian.
+    """
     (start,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     for at in range(start, start + size * count, size):

@@ -1,4 +1,4 @@
-"""What several rooms test with: real S3 servers over HTTP."""
+"""Fixtures that several packages share: real S3 servers over HTTP, simulated groups."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,9 +19,6 @@ from chain import Chain, full_calibrator, small_calibrator
 from cluster.loud import pytest_collection_modifyitems, pytest_terminal_summary
 
 __all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary"]
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytest_plugins = ["built", "charted"]
 BIN = Path(sys.executable).parent
@@ -83,18 +80,8 @@ def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("rclone")
     keys = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
     program = shutil.which("rclone", path=str(BIN)) or str(BIN / "rclone")
-    argv = [
-        program,
-        "serve",
-        "s3",
-        "--addr",
-        f"127.0.0.1:{port}",
-        "--auth-key",
-        keys,
-        "--vfs-cache-mode",
-        "off",
-        str(folder),
-    ]
+    argv = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys]
+    argv += ["--vfs-cache-mode", "off", str(folder)]
     server = _serve(argv, url, folder.parent / "rclone.log")
     yield url
     server.terminate()
@@ -104,9 +91,8 @@ def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Credentials by boto3's own chain."""
-    monkeypatch.delenv(
-        "AWS_ENDPOINT_URL_S3", raising=False
-    )  # it would win over the test's own server
+    # It would win over the test's own server.
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
@@ -141,7 +127,7 @@ def _root(endpoint: str, environment: pytest.MonkeyPatch, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def small_chain() -> Chain:
-    """A small simulated group on 3C48; its artifacts are made by the real executables when first asked for."""
+    """A small simulated group on 3C48; the executables make its artifacts when needed."""
     return small_calibrator()
 
 

@@ -1,4 +1,4 @@
-"""A full-size group from subbands to report: seconds and peak memory of every stage, against the telescope's cadence."""
+"""A full-size group from subbands to report: seconds and peak memory of every stage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chain import BIN, ENVIRONMENT, Chain, full_calibrator
+from contimg_runs.pipelines import PROCESS_GROUP
 
 CADENCE_S = 309.24
 SOLVE_LIMIT_S = 400.0
@@ -45,40 +46,24 @@ def measure(stage: str, **options: object) -> Measured:
 
 
 def run_group(chain: Chain, store: Path, *, solve: bool) -> list[Measured]:
-    """Process the group in a store; without a solve, with the caltables that a solve left in that store before."""
+    """Process the group in a store; without a solve, with caltables that a solve left there."""
     out = store / ("solve" if solve else "select")
-    convert = measure("convert", out=out / "convert", group=chain.record)
-    flag = measure("flag", out=out / "flag", ms=convert.artifact)
-    known = {} if solve else {"solve": "never"}
-    calibrate = measure(
-        "calibrate",
-        out=out / "calibrate",
-        ms=convert.artifact,
-        flags=flag.artifact,
-        store=store,
-        **known,
-    )
-    image = measure(
-        "image",
-        out=out / "image",
-        ms=convert.artifact,
-        flags=flag.artifact,
-        calibration=calibrate.artifact,
-        tier=chain.tier,
-    )
-    photometry = measure(
-        "photometry", out=out / "photometry", image=image.artifact, tables=out / "tables"
-    )
-    report = measure(
-        "report",
-        out=out / "report",
-        convert=convert.artifact,
-        flag=flag.artifact,
-        calibrate=calibrate.artifact,
-        image=image.artifact,
-        photometry=photometry.artifact,
-    )
-    return [convert, flag, calibrate, image, photometry, report]
+    further: dict[str, dict[str, object]] = {
+        "convert": {"group": chain.record},
+        "calibrate": {"store": store, **({} if solve else {"solve": "never"})},
+        "image": {"tier": chain.tier},
+        "photometry": {"tables": out / "tables"},
+    }
+    made: dict[str, Measured] = {}
+    for name in PROCESS_GROUP.order:
+        inputs = {
+            option: ",".join(
+                made[source].artifact for source in PROCESS_GROUP.sources(name, option)
+            )
+            for option in PROCESS_GROUP.step(name).inputs
+        }
+        made[name] = measure(name, out=out / name, **inputs, **further.get(name, {}))
+    return list(made.values())
 
 
 def show(title: str, stages: list[Measured], limit_s: float) -> None:
@@ -88,7 +73,8 @@ def show(title: str, stages: list[Measured], limit_s: float) -> None:
         print(f"  {stage.stage:<20}{stage.wall_s:8.1f}{stage.cpu_s:8.1f}{stage.peak_gib:6.2f}")
     total = sum(stage.wall_s for stage in stages)
     print(
-        f"  {'whole group':<20}{total:8.1f}   {total / limit_s:.2f} × its limit of {limit_s:.0f} s, {total / CADENCE_S:.2f} × the cadence"
+        f"  {'whole group':<20}{total:8.1f}   {total / limit_s:.2f} × its limit of "
+        f"{limit_s:.0f} s, {total / CADENCE_S:.2f} × the cadence"
     )
 
 

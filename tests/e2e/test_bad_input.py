@@ -1,4 +1,4 @@
-"""Every bad input, as a person meets it: simulated subbands on disk, the real executables, an exit code and one last line on stderr."""
+"""Every bad input gives an exit code and one clear line on stderr, by the real executables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,52 +20,47 @@ import pytest
 from chain import BIN, ENVIRONMENT, ROOT, Chain, contimg
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import read_manifest
+from waiting import wait_for
 
 SPOILT = 7
 """The subband that is spoilt."""
-SENTENCE = re.compile(
-    r"(?P<file>.+?): expected (?P<expected>.+), found (?P<found>.+?)\. (?P<remedy>[A-Z].+)",
-    re.DOTALL,
-)
+MESSAGE = re.compile(r"(?P<where>.+?): (?P<problem>.+)\. (?P<remedy>[A-Z].+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Said:
+class Ended:
     """How a program ended."""
 
     code: int
     last: dict[str, Any]
     """The last line of stderr."""
 
-    def blames(self, name: str, where: str, found: str) -> None:
-        """Check the exit code's name, and that the message has file, expectation, finding and remedy."""
-        assert (self.last["code"], self.last["exit"], self.code) == (
-            name,
-            Exit[name],
-            Exit[name],
-        ), self.last
-        parts = SENTENCE.fullmatch(self.last["message"])
+    def check(self, name: str, where: str, found: str) -> None:
+        """Check the code's name; the message must say where, what is wrong, and what to do."""
+        said = (self.last["code"], self.last["exit"], self.code)
+        assert said == (name, Exit[name], Exit[name]), self.last
+        parts = MESSAGE.fullmatch(self.last["message"])
         assert parts, self.last["message"]
-        assert where in parts["file"]
-        assert re.search(found, parts["found"]), parts["found"]
+        assert where in parts["where"]
+        assert re.search(found, parts["problem"]), parts["problem"]
         assert "trace" not in self.last
 
 
 def fails(
     program: str, *wrapper: str, env: dict[str, str] | None = None, **options: object
-) -> Said:
+) -> Ended:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     argv = [*wrapper, str(BIN / f"contimg-{program}"), *words]
     done = subprocess.run(
         argv, capture_output=True, text=True, env=ENVIRONMENT | (env or {}), check=False, cwd=ROOT
     )
     assert done.stdout == "", "stdout is for summaries"
-    return Said(done.returncode, json.loads(done.stderr.splitlines()[-1]))
+    return Ended(done.returncode, json.loads(done.stderr.splitlines()[-1]))
 
 
 @dataclass(frozen=True)
 class Site:
-    """A store that holds one good group; its subbands are links, so that spoiling one costs one copy."""
+    """A store with one good group; its subbands are links, so spoiling one costs one copy."""
 
     store: Path
 
@@ -98,7 +92,7 @@ class Site:
     def convert(self) -> dict[str, Any]:
         return contimg("convert", group=self.record, out=self.out)
 
-    def holds_nothing_half_made(self) -> None:
+    def assert_no_partial_files(self) -> None:
         products = [path for path in (self.store / "products").rglob("*") if not path.is_dir()]
         assert products == []
         assert list(self.store.rglob(".part-*")) == []
@@ -115,103 +109,79 @@ def site(small_chain: Chain, tmp_path: Path) -> Site:
     return Site(tmp_path / "store")
 
 
-def truncated(site: Site) -> None:
-    path = site.own()
-    os.truncate(path, path.stat().st_size * 9 // 10)
-
-
-def empty(site: Site) -> None:
-    os.truncate(site.own(), 0)
-
-
-def wrong_size(site: Site) -> None:
-    with site.own().open("ab") as stream:
-        stream.write(b"more")
-
-
-def not_hdf5(site: Site) -> None:
-    path = site.own()
-    path.write_bytes(b"\x55" * path.stat().st_size)
-
-
-def duplicate(site: Site) -> None:
-    shutil.copyfile(site.subband(SPOILT - 1), site.own())
-
-
-def header(site: Site, name: str, change: Callable[[Any], Any]) -> None:
-    with h5py.File(site.own(), "r+") as file:
+def change_header(path: Path, name: str, change: Callable[[Any], Any]) -> None:
+    with h5py.File(path, "r+") as file:
         value = change(file[f"Header/{name}"][()])
         del file[f"Header/{name}"]
         file[f"Header/{name}"] = value
 
 
-def wrong_telescope(site: Site) -> None:
-    header(site, "telescope_name", lambda _: np.bytes_(b"HERA"))
-
-
-def mixed_declinations(site: Site) -> None:
-    header(site, "extra_keywords/phase_center_dec", lambda dec: dec + np.radians(0.01))
-
-
-def mixed_time_axes(site: Site) -> None:
-    header(site, "time_array", lambda jd: jd + 12.884902 / 86400)
-
-
-CHANGED_AFTER_WATCH = [
-    (truncated, "BAD_FILE", r"\d+ bytes"),
-    (empty, "BAD_FILE", r"0 bytes|empty"),
-    (wrong_size, "BAD_FILE", r"\d+ bytes"),
-    (not_hdf5, "BAD_FILE", "not an HDF5 file"),
-    (duplicate, "INCONSISTENT_GROUP", "MHz"),
-    (wrong_telescope, "WRONG_TELESCOPE", "HERA"),
-    (mixed_declinations, "INCONSISTENT_GROUP", r"33\.01"),
-    (mixed_time_axes, "INCONSISTENT_GROUP", ""),
-]
+SPOIL: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size * 9 // 10),
+    "empty": lambda path: os.truncate(path, 0),
+    "wrong_size": lambda path: path.write_bytes(path.read_bytes() + b"more"),
+    "not_hdf5": lambda path: path.write_bytes(b"\x55" * path.stat().st_size),
+    "duplicate": lambda path: shutil.copyfile(
+        next(path.parent.glob(f"*_sb{SPOILT - 1:02d}.hdf5")), path
+    ),
+    "second_copy": lambda path: shutil.copyfile(
+        path, path.with_name(f"2026-01-25T01:14:29_sb{SPOILT:02d}.hdf5")
+    ),
+    "wrong_telescope": lambda path: change_header(
+        path, "telescope_name", lambda _: np.bytes_(b"HERA")
+    ),
+    "mixed_declinations": lambda path: change_header(
+        path, "extra_keywords/phase_center_dec", lambda dec: dec + np.radians(0.01)
+    ),
+    "mixed_time_axes": lambda path: change_header(
+        path, "time_array", lambda jd: jd + 12.884902 / 86400
+    ),
+}
+"""What may be wrong with a subband."""
 
 
 @pytest.mark.parametrize(
     ("spoil", "name", "found"),
-    CHANGED_AFTER_WATCH,
-    ids=lambda value: getattr(value, "__name__", ""),
+    [
+        ("truncated", "BAD_FILE", r"\d+ bytes"),
+        ("empty", "BAD_FILE", r"0 bytes|empty"),
+        ("wrong_size", "BAD_FILE", r"\d+ bytes"),
+        ("not_hdf5", "BAD_FILE", "HDF5"),
+        ("duplicate", "INCONSISTENT_GROUP", "MHz"),
+        ("wrong_telescope", "WRONG_TELESCOPE", "HERA"),
+        ("mixed_declinations", "INCONSISTENT_GROUP", r"33\.01"),
+        ("mixed_time_axes", "INCONSISTENT_GROUP", ""),
+    ],
 )
-def test_convert_refuses_what_changed_after_watch(
-    site: Site, spoil: Callable[[Site], None], name: str, found: str
+def test_convert_refuses_file_changed_after_watch(
+    site: Site, spoil: str, name: str, found: str
 ) -> None:
     site.watch()
-    spoil(site)
-    fails("convert", group=site.record, out=site.out).blames(name, f"_sb{SPOILT:02d}.hdf5", found)
-    site.holds_nothing_half_made()
-
-
-def second_copy(site: Site) -> None:
-    path = site.subband()
-    path.with_name(f"2026-01-25T01:14:29_sb{SPOILT:02d}.hdf5").symlink_to(path.readlink())
-
-
-QUARANTINED = [
-    (truncated, r"expected \d+ bytes|truncated"),
-    (empty, r"is empty \(0 bytes\)"),
-    (wrong_size, r"expected \d+ bytes .*, found \d+"),
-    (not_hdf5, "expected a UVH5 file"),
-    (second_copy, r"_sb07\.hdf5"),
-]
+    SPOIL[spoil](site.own())
+    fails("convert", group=site.record, out=site.out).check(name, f"_sb{SPOILT:02d}.hdf5", found)
+    site.assert_no_partial_files()
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"), QUARANTINED, ids=lambda value: getattr(value, "__name__", "")
+    ("spoil", "reason"),
+    [
+        ("truncated", r"\d+ bytes|truncated"),
+        ("empty", r"empty|\b0 bytes"),
+        ("wrong_size", r"\d+.* bytes"),
+        ("not_hdf5", "UVH5|HDF5"),
+        ("second_copy", r"_sb07\.hdf5"),
+    ],
 )
-def test_watch_leaves_out_what_it_can_see_and_says_why(
-    site: Site, spoil: Callable[[Site], None], reason: str
-) -> None:
-    spoil(site)
+def test_watch_quarantines_bad_file_with_reason(site: Site, spoil: str, reason: str) -> None:
+    SPOIL[spoil](site.own())
     ((key, why),) = site.watch()["quarantined"].items()
     assert key.endswith(f"_sb{SPOILT:02d}.hdf5")
     assert re.search(reason, why), why
     missing = json.loads(site.record.read_text())["missing"]
-    assert missing == ([] if spoil is second_copy else [SPOILT])
+    assert missing == ([] if spoil == "second_copy" else [SPOILT])
 
 
-def test_fifteen_subbands_work_with_a_warning(site: Site) -> None:
+def test_fifteen_subbands_give_a_warning(site: Site) -> None:
     site.subband().unlink()
     site.watch()
     said = site.convert()
@@ -220,62 +190,39 @@ def test_fifteen_subbands_work_with_a_warning(site: Site) -> None:
     assert "7" in " ".join(said["qa"]["reasons"])
 
 
-def test_the_local_engine_hands_the_reason_on(site: Site) -> None:
-    wrong_telescope(site)
-    argv = [
-        BIN / "contimg",
-        "run",
-        "all",
-        "--store",
-        site.store,
-        "--set",
-        "watch.size=0",
-        "--set",
-        "watch.timeout_s=0",
-    ]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=site.store.parent
-    )
-    assert done.returncode != 0
-    status = subprocess.run(
-        [BIN / "contimg", "status", "--store", site.store],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=False,
-    )
-    for words in (done.stdout + done.stderr, status.stdout + status.stderr):
-        assert "expected telescope OVRO_MMA, instrument DSA, found HERA, DSA. Bring data" in words
+def test_local_runner_shows_the_reason(site: Site) -> None:
+    SPOIL["wrong_telescope"](site.own())
+    argv = [BIN / "contimg", "run", "all", "--store", site.store]
+    argv += ["--set", "watch.size=0", "--set", "watch.timeout_s=0"]
+    asked = [BIN / "contimg", "status", "--store", site.store]
+    for command in (argv, asked):
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=site.store
+        )
+        assert command is asked or done.returncode != 0
+        assert re.search("OVRO_MMA.*HERA", done.stdout + done.stderr)
     (state,) = site.store.glob("runs/contimg-*/state.json")
     (only,) = json.loads(state.read_text())["tasks"]["convert"]["tries"]
     assert only["exit"] == Exit.WRONG_TELESCOPE
-    site.holds_nothing_half_made()
+    site.assert_no_partial_files()
 
 
-# The world's fault: each is tried again later, so each has a code of its own.
+# Failures of the infrastructure: each is retried, so each has a code of its own.
 
 
-def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
-    keys = {
-        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-    }
-    said = fails(
-        "convert",
-        group="s3://none/groups/x-a1.json",
-        out=tmp_path / "out",
-        env={**keys, "AWS_DEFAULT_REGION": "us-east-1"},
-    )
-    said.blames("STORE_UNREACHABLE", "s3://none/groups/x-a1.json", "connect")
+def test_silent_store_is_unreachable(tmp_path: Path) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    keys |= {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_DEFAULT_REGION": "us-east-1"}
+    group = "s3://none/groups/x-a1.json"
+    ended = fails("convert", group=group, out=tmp_path / "out", env=keys)
+    ended.check("STORE_UNREACHABLE", group, "connect")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_store_that_may_not_be_read(site: Site) -> None:
+def test_unreadable_store_is_unreachable(site: Site) -> None:
     """Root reads everything but without its capabilities."""
-    as_anyone = (
-        ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    )
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    as_anyone = drop if os.geteuid() == 0 else []
     if as_anyone and shutil.which("setpriv") is None:
         pytest.skip("root without setpriv (util-linux) can read every store")
     site.watch()
@@ -286,18 +233,18 @@ def test_a_store_that_may_not_be_read(site: Site) -> None:
     ):
         folder.chmod(0)
         try:
-            said = fails(program, *as_anyone, **options)
+            ended = fails(program, *as_anyone, **options)
         finally:
             folder.chmod(0o755)
-        said.blames("STORE_UNREACHABLE", str(folder), "Permission denied")
-    site.holds_nothing_half_made()
+        ended.check("STORE_UNREACHABLE", str(folder), "Permission denied")
+    site.assert_no_partial_files()
 
 
-def test_a_store_that_is_no_directory(site: Site, tmp_path: Path) -> None:
+def test_store_that_is_a_file_is_refused(site: Site, tmp_path: Path) -> None:
     site.watch()
     (tmp_path / "file").write_text("no directory")
-    fails("watch", store=tmp_path / "file").blames("USAGE", "file", "a file")
-    fails("convert", group=site.record, out=tmp_path / "file/out").blames(
+    fails("watch", store=tmp_path / "file").check("USAGE", "file", "file")
+    fails("convert", group=site.record, out=tmp_path / "file/out").check(
         "STORE_UNREACHABLE", "file/out", "Not a directory"
     )
 
@@ -307,28 +254,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Eight MB, a tenth of what a small group needs."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    argv = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk(site: Site, small_disk: Path) -> None:
+def test_full_disk_is_no_room(site: Site, small_disk: Path) -> None:
     site.watch()
-    said = fails("convert", group=site.record, out=small_disk / "out")
-    said.blames("NO_ROOM", str(small_disk / "out"), "No space left")
+    ended = fails("convert", group=site.record, out=small_disk / "out")
+    ended.check("NO_ROOM", str(small_disk / "out"), "No space left")
     assert [path for path in small_disk.rglob("*") if path.is_file()] == []
     scratch = {"CONTIMG_SCRATCH": str(small_disk / "scratch")}
-    fails("convert", group=site.record, out=site.out, env=scratch).blames(
+    fails("convert", group=site.record, out=site.out, env=scratch).check(
         "NO_ROOM", str(small_disk / "scratch"), "8 MB"
     )
-    site.holds_nothing_half_made()
+    site.assert_no_partial_files()
     assert [path for path in small_disk.rglob("*") if path.is_file()] == []
 
 
@@ -345,16 +288,11 @@ def working_below(folder: Path) -> dict[int, str]:
     return found
 
 
-def until(what: Callable[[], Any], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("stage", ["convert", "flag"])
-def test_killed_and_run_again(small_chain: Chain, tmp_path: Path, stage: str) -> None:
-    """Nobody can catch SIGKILL: what it was writing does not count, its children go, the next run makes the same bytes."""
+def test_killed_stage_is_made_again_with_the_same_bytes(
+    small_chain: Chain, tmp_path: Path, stage: str
+) -> None:
+    """After SIGKILL: no artifact, no child process; the next run makes the same bytes."""
     whole = {"convert": small_chain.ms, "flag": small_chain.flags}[stage]
     inputs = {"group": small_chain.record} if stage == "convert" else {"ms": small_chain.ms}
     out, scratch = tmp_path / "out", tmp_path / "scratch"
@@ -368,20 +306,19 @@ def test_killed_and_run_again(small_chain: Chain, tmp_path: Path, stage: str) ->
     if stage == "convert":
         assert any(json.loads(line)["message"] == "convert" for line in child.stderr)
     else:
-        until(lambda: any("aoflagger" in words for words in working_below(scratch).values()))
+        wait_for(lambda: any("aoflagger" in words for words in working_below(scratch).values()))
     child.send_signal(signal.SIGKILL)
     child.wait(10)
     child.stderr.close()
-    until(lambda: not working_below(scratch), 15)
-    assert [
-        path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".part-")
-    ] == []
+    wait_for(lambda: not working_below(scratch))
+    left = [path for path in out.rglob("*") if path.is_file()]
+    assert [path for path in left if not path.name.startswith(".part-")] == []
 
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
     again = json.loads(done.stdout)
     assert again["cached"] is False
     assert outputs_of(again["artifact"]) == outputs_of(whole)
-    assert list(scratch.iterdir()) == [], "what the killed one left is swept"
+    assert list(scratch.iterdir()) == [], "the next run removes what the killed one left"
 
 
 def outputs_of(artifact: str) -> dict[str, str]:
@@ -391,25 +328,21 @@ def outputs_of(artifact: str) -> dict[str, str]:
 # What is whole and consistent, and still cannot be used.
 
 
-def test_all_flagged(site: Site) -> None:
+def test_flagged_data_end_with_all_flagged(site: Site) -> None:
     for index in range(16):
         with h5py.File(site.own(index), "r+") as file:
-            file["Data/flags"][...] = np.ones(
-                file["Data/flags"].shape, bool
-            )  # h5py spreads a scalar row by row, very slowly
+            flags = file["Data/flags"]
+            flags[...] = np.ones(flags.shape, bool)  # h5py writes a scalar row by row, slowly
     site.watch()
     ms = site.convert()["artifact"]
-    said = fails("flag", ms=ms, out=site.store / "products/flag")
-    said.blames("ALL_FLAGGED", "", r"100\.0%")
+    ended = fails("flag", ms=ms, out=site.store / "products/flag")
+    ended.check("ALL_FLAGGED", "", r"100\.0%")
     assert not list((site.store / "products/flag").rglob("*.*"))
 
 
-def test_no_calibrator_and_no_set(tmp_path: Path) -> None:
+def test_group_without_calibrator_or_set_is_refused(tmp_path: Path) -> None:
     far = Chain("small", seed=1, tier="quicklook", sky={"ra_deg": 38.9}, name="e2e-no-calibrator")
-    options = {
-        "ms": far.ms,
-        "store": tmp_path / "store",
-        "out": tmp_path / "store/products/calibrate",
-    }
-    fails("calibrate", **options).blames("NO_CALIBRATION", far.group_id, "neither")
+    fails("calibrate", ms=far.ms, store=tmp_path / "store", out=tmp_path / "store/products").check(
+        "NO_CALIBRATION", far.group_id, ""
+    )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from built import TABLE, image_name
+from built import RECIPES, image_name
 from containers import Engine, Image, find_engine
 
 
@@ -18,5 +18,5 @@ def engine() -> Engine:
 @pytest.fixture(scope="session")
 def images(engine: Engine) -> dict[str, Image]:
     """Every stage's image."""
-    found = {stage: engine.inspect(image_name(stage)) for stage in TABLE}
+    found = {stage: engine.inspect(image_name(stage)) for stage in RECIPES}
     return {stage: image for stage, image in found.items() if image is not None}

@@ -1,30 +1,27 @@
-"""Real small jobs in the images, walled in: one group from subbands to its page, and a strip's epochs; then the same on the host."""
+"""Real small jobs in the restricted images, a group and a strip; then the same on the host."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from chain import Chain, contimg
-from containers import USER
+from containers import USER, Engine, Image
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from containers import Engine, Image
-    from contimg.runtime.stage import Stage
+from contimg.runtime.stage import stage_spec
+from contimg_runs.pipelines import PROCESS_GROUP
 
 pytestmark = pytest.mark.images
 
-STAGES = ("convert", "flag", "calibrate", "image", "photometry")
+STAGES = [name for name in PROCESS_GROUP.order if name != "report"]
 EPOCHS, SOURCES = 8, 8
 AND_KERNELS = (
     '"$@" || exit; [ ! -d /tmp/numba ] || { cd /tmp/numba && find . -name "*.nbc" >"$0"; }'
@@ -33,7 +30,7 @@ AND_KERNELS = (
 
 
 class ImageChain(Chain):
-    """The chain whose programs run in their images; the store lies at the same path inside and outside."""
+    """The chain with programs in their images; the store has the same path inside and outside."""
 
     def __init__(self, engine: Engine, images: dict[str, Image], folder: Path) -> None:
         super().__init__("small", seed=1, tier="development")
@@ -44,17 +41,11 @@ class ImageChain(Chain):
         return self.folder
 
     def contimg(self, program: str, **options: object) -> dict[str, Any]:
-        words = [
-            f"--{name.replace('_', '-')}={value}"
-            for name, value in options.items()
-            if value is not None
-        ]
+        given = {name: value for name, value in options.items() if value is not None}
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         image = self.images[program]
-        done = self.engine.run(
-            image,
-            ("/bin/sh", "-c", AND_KERNELS, str(self.kernels(program)), *image.entrypoint, *words),
-            self.folder,
-        )
+        shell = ("/bin/sh", "-c", AND_KERNELS, str(self.kernels(program)))
+        done = self.engine.run(image, (*shell, *image.entrypoint, *words), self.folder)
         assert done.returncode == 0, f"{program} {words}\n{done.stderr[-4000:]}"
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
@@ -65,17 +56,12 @@ class ImageChain(Chain):
 
     @cached_property
     def report(self) -> str:
-        made = {stage: getattr(self, attribute) for stage, attribute in ARTIFACT.items()}
-        return self._make("report", **made)
+        return self._make("report", artifacts=",".join(map(self.artifact, STAGES)))
 
-
-ARTIFACT = {
-    "convert": "ms",
-    "flag": "flags",
-    "calibrate": "calibration",
-    "image": "image",
-    "photometry": "photometry",
-}
+    def artifact(self, stage: str) -> str:
+        """Return the artifact that a stage made of the group."""
+        made = {"convert": self.ms, "flag": self.flags, "calibrate": self.calibration}
+        return made.get(stage) or str(getattr(self, stage))
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +95,9 @@ def test_the_page_of_the_group(chain: ImageChain) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_key_and_bytes_are_those_of_the_host(chain: ImageChain, stage: str, tmp_path: Path) -> None:
-    """The host has the image's sources; with the same tools, too, the same work has the same key here and makes the same bytes."""
-    inside = read_manifest(getattr(chain, ARTIFACT[stage]))
-    definition: Stage = importlib.import_module(f"contimg_{stage}.options").STAGE
-    if (here := definition.tool_versions()) != inside.tools:
+    """With the same source and tools, host and image make the same key and the same bytes."""
+    inside = read_manifest(chain.artifact(stage))
+    if (here := stage_spec(stage).tool_versions()) != inside.tools:
         pytest.skip(f"the host has other tools: {here}, the image {inside.tools}")
     inputs = {
         name: inside.options[name]
@@ -129,7 +114,7 @@ def test_key_and_bytes_are_those_of_the_host(chain: ImageChain, stage: str, tmp_
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_image_brings_all_compiled_functions(chain: ImageChain, stage: str) -> None:
     """Where this fails, functions or their types changed: `make kernels`."""
-    assert getattr(chain, ARTIFACT[stage])
+    assert chain.artifact(stage)
     had = set(chain.kernels(stage).read_text().split())
     brought = chain.engine.run(
         chain.images[stage], ("/bin/sh", "-c", 'cd /app/kernels && find . -name "*.nbc"')
@@ -149,8 +134,7 @@ def test_epochs_of_a_strip(chain: ImageChain) -> None:
     assert stats["eta_peak"].between(0.05, 4).all()  # steady sources
     page = chain.contimg(
         "report",
-        normalize=scaled["artifact"],
-        variability=judged["artifact"],
+        artifacts=f"{scaled['artifact']},{judged['artifact']}",
         out=chain.store / "strip/out",
     )
     assert (Path(page["artifact"]) / "report.html").stat().st_size > 50_000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import re
@@ -13,70 +11,74 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from built import TABLE
+import kernels
+import strip
+from built import RECIPES
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.stage import stage_specs
 from contimg.runtime.versions import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "images/requirements.py"
 LOCK = ROOT / "requirements.lock"
-
-
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"images/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-strip, kernels = script("strip"), script("kernels")
+CASA = [name for name, recipe in RECIPES.items() if recipe.level == "casa"]
 
 
 def ask(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "images/requirements.py", *arguments]
+    return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def build(*names: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Call images/build with a builder that prints its arguments, unless `env` has another."""
+    known = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "BUILD": "echo"}
+    argv = ["sh", "images/build", *names]
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
+        argv, capture_output=True, text=True, check=False, cwd=ROOT, env=known | env
     )
 
 
-def asked(stage: str) -> list[str]:
-    items: list[str] = tomllib.loads((ROOT / "stages" / stage / "pyproject.toml").read_text())[
-        "project"
-    ]["dependencies"]
-    return items
+def asked(stage: str) -> set[str]:
+    text = (ROOT / "stages" / stage / "pyproject.toml").read_text()
+    return set(tomllib.loads(text)["project"]["dependencies"])
 
 
-def test_every_stage_has_an_image() -> None:
-    assert sorted(TABLE) == sorted(
-        path.parent.name for path in ROOT.glob("stages/*/pyproject.toml")
-    )
+def test_every_folder_of_stages_has_an_image() -> None:
+    folders = sorted(path.parent.name for path in ROOT.glob("stages/*/pyproject.toml"))
+    assert sorted(RECIPES) == folders
+    assert len(build().stdout.splitlines()) == len(folders)
 
 
-@pytest.mark.parametrize(
-    ("stage", "level", "packages"),
-    [(stage, level, set(packages)) for stage, (level, *packages) in TABLE.items()],
-)
-def test_the_table_says_what_the_stage_says(stage: str, level: str, packages: set[str]) -> None:
-    definition = getattr(importlib.import_module(f"contimg_{stage}.options"), "STAGE", None)
-    assert packages == PROGRAMS & set(definition.tools if definition else ())
-    assert (level == "casa") == any(item.startswith("casatools") for item in asked(stage))
+def test_spec_names_the_programs_and_the_level_that_a_stage_needs() -> None:
+    for name, spec in stage_specs().items():
+        assert set(spec.debian_packages) == PROGRAMS & set(spec.tools)
+        needs_casa = any(item.startswith("casatools") for item in asked(name))
+        assert (spec.image_level == "casa") == needs_casa
 
 
-@pytest.mark.parametrize("stage", [stage for stage, row in TABLE.items() if row[0] == "casa"])
-def test_the_casa_level_holds_nothing_that_one_of_its_stages_does_not_ask_for(stage: str) -> None:
+@pytest.mark.parametrize("stage", CASA)
+def test_casa_level_holds_nothing_that_one_of_its_stages_does_not_need(stage: str) -> None:
     # The level is what flag asks for.
-    assert set(asked("flag")) <= set(asked(stage))
+    assert asked("flag") <= asked(stage)
+
+
+def test_watch_holds_runs_and_the_specs_of_all_stages() -> None:
+    watch = RECIPES["watch"]
+    assert watch.projects.split() == ["lib", "runs", "stages/watch"]
+    assert watch.specs.split() == [f"stages/{name}" for name in stage_specs()]
+    assert {recipe.specs for name, recipe in RECIPES.items() if name != "watch"} == {""}
+
+
+def test_licenses_name_what_is_under_the_gpl() -> None:
+    for name, recipe in RECIPES.items():
+        expected = name in CASA or "wsclean" in recipe.packages or "aoflagger" in recipe.packages
+        assert (" GPL-" in recipe.licenses) == expected
+        assert recipe.licenses.startswith("BSD-3-Clause")
+    assert "GPL-3.0-or-later" in RECIPES["image"].licenses
+    assert RECIPES["convert"].licenses == "BSD-3-Clause AND LGPL-3.0-or-later"
 
 
 def test_direct_requirements_are_those_of_others_with_the_extras_of_lib() -> None:
@@ -95,55 +97,64 @@ def test_locked_entries_keep_pin_marker_and_hashes() -> None:
     assert told.count("--hash=sha256:") >= 3
 
 
-def test_a_dependency_that_is_not_locked_stops_the_build() -> None:
+def test_dependency_that_is_not_locked_stops_the_build() -> None:
     done = ask("locked", str(LOCK), stdin="numpy\nleft-pad\n")
     assert done.returncode == 1
     assert done.stderr.strip() == "requirements.lock lacks left-pad: run `make lock`."
 
 
-def test_an_unknown_image_is_refused() -> None:
-    done = subprocess.run(
-        ["sh", str(ROOT / "images/build"), "dish"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": "/usr/bin:/bin", "BUILD": "false"},
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip() == "No image is named dish: see images/stages.txt."
-
-
-def test_what_the_program_is_given() -> None:
-    done = subprocess.run(
-        ["sh", str(ROOT / "images/build"), "flag"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "BUILD": "echo",
-            "BASE": "debian@sha256:1",
-            "REGISTRY": "here/",
-        },
-    )
-    told = done.stdout
-    assert told.startswith(". -f images/Containerfile -t here/contimg-flag:")
-    assert "--build-arg BASE=debian@sha256:1 " in told
-    assert "--build-arg STAGE=flag --build-arg LEVEL=casa --build-arg PACKAGES=aoflagger " in told
-    assert "INDEX" not in told
-    assert " --label org.opencontainers.image.title=contimg-flag " in told
-    assert re.search(r" --label org.opencontainers.image.revision=([0-9a-f]{40}|unknown) ", told)
+def test_unknown_image_is_refused() -> None:
+    done = build("dish")
+    assert done.returncode == 1
+    assert done.stderr.startswith("There is no image 'dish'. The images are calibrate, convert, ")
 
 
 @pytest.mark.parametrize(
-    "path",
-    [*sorted(p for p in (ROOT / "images").iterdir() if p.is_file()), ROOT / ".dockerignore"],
-    ids=lambda path: path.name,
+    ("registry", "prefix"),
+    [
+        ("", ""),
+        ("registry.example.org/contimg", "registry.example.org/contimg/"),
+        ("registry.example.org/contimg/", "registry.example.org/contimg/"),
+    ],
 )
-def test_no_registry_is_named(path: Path) -> None:
-    text = path.read_text()
-    assert "://" not in text
-    assert not re.search(r"\b(docker|quay|ghcr|pypi|pythonhosted)\.(io|org)\b", text)
+def test_registry_goes_before_the_name(registry: str, prefix: str) -> None:
+    argv = ["make", "--no-print-directory", "images", "ONLY=watch", "VERSION=7", "BUILD=echo"]
+    done = subprocess.run(
+        [*argv, f"REGISTRY={registry}", f"BIN={Path(sys.executable).parent}", "-o", ".venv/.made"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert f" -t {prefix}contimg-watch:7 " in done.stdout
+
+
+def test_builder_gets_base_arguments_and_labels() -> None:
+    done = build("flag", BASE="debian@sha256:1")
+    words = done.stdout
+    assert words.startswith(". -f images/Containerfile -t contimg-flag:")
+    assert "--build-arg BASE=debian@sha256:1 " in words
+    assert (
+        "--build-arg STAGE=flag --build-arg LEVEL=casa --build-arg PROJECTS=lib stages/flag "
+        in words
+    )
+    assert "--build-arg PACKAGES=aoflagger " in words
+    assert "INDEX" not in words
+    label = "--label org.opencontainers.image"
+    assert f" {label}.title=contimg-flag " in words
+    assert f" {label}.licenses=BSD-3-Clause AND GPL-2.0-or-later AND GPL-3.0-or-later " in words
+    assert re.search(rf" {label}.revision=([0-9a-f]{{40}}|unknown) ", words)
+
+
+def test_failed_build_fails() -> None:
+    assert build("flag", BUILD="false").returncode != 0
+
+
+def test_no_registry_is_named() -> None:
+    for path in [*(p for p in (ROOT / "images").iterdir() if p.is_file()), ROOT / ".dockerignore"]:
+        text = path.read_text()
+        assert "://" not in text
+        assert not re.search(r"\b(docker|quay|ghcr|pypi|pythonhosted)\.(io|org)\b", text)
 
 
 def elf(*segments: tuple[int, int, int, int]) -> bytes:
@@ -159,37 +170,23 @@ def elf(*segments: tuple[int, int, int, int]) -> bytes:
     return bytes(head) + b"".join(rows)
 
 
-@pytest.mark.parametrize(
-    ("segments", "loads"),
-    [
-        ([(1, 0, 0, 0x1000), (1, 0x2E10, 0x403E10, 0x1000)], True),
-        (
-            [(1, 0, 0, 0x1000), (1, 0x2E10, 0x403E18, 0x1000)],
-            False,
-        ),  # what the loader calls not page-aligned
-        ([(1, 0x1000, 0x1000, 0)], True),
-        ([(4, 0x10, 0x403E18, 0x1000)], True),  # a note is not mapped
-    ],
-)
-def test_a_library_is_sound_if_its_segments_can_be_mapped(
-    segments: list[tuple[int, int, int, int]],
-    loads: bool,  # noqa: FBT001
-) -> None:
-    assert strip.sound(elf(*segments)) == loads
+def test_library_is_sound_if_its_segments_can_be_mapped() -> None:
+    text = (1, 0, 0, 0x1000)
+    assert strip.sound(elf(text, (1, 0x2E10, 0x403E10, 0x1000)))
+    assert not strip.sound(elf(text, (1, 0x2E10, 0x403E18, 0x1000)))  # "not page-aligned"
+    assert strip.sound(elf((1, 0x1000, 0x1000, 0)))
+    assert strip.sound(elf((4, 0x10, 0x403E18, 0x1000)))  # a note is not mapped
 
 
-@pytest.mark.parametrize(("name", "signatures"), json.loads(kernels.LIST.read_text()).items())
-def test_functions_to_compile_are_there_and_their_types_are_understood(
-    name: str, signatures: list[Any]
-) -> None:
-    assert kernels.named(name).py_func.__name__ == name.rsplit(".", 1)[-1]
-    assert [
-        [kernels.spell(kernels.meant(word)) for word in words] for words in signatures
-    ] == signatures
+def test_functions_to_compile_exist_with_known_types() -> None:
+    for name, signatures in json.loads(kernels.LIST.read_text()).items():
+        assert kernels.named(name).py_func.__name__ == name.rsplit(".", 1)[-1]
+        read = [[kernels.spell(kernels.meant(word)) for word in words] for words in signatures]
+        assert read == signatures
 
 
-def test_what_was_compiled_is_listed_and_serves_without_compiling_again(tmp_path: Path) -> None:
-    """Record, compile for one stage, and call with such arguments: nothing is added to the cache."""
+def test_compiled_functions_are_listed_and_used(tmp_path: Path) -> None:
+    """Compile for one stage, then call with such arguments: the cache stays the same."""
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     argv = [sys.executable, str(ROOT / "images/kernels.py"), "compile", "flag"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
@@ -199,21 +196,19 @@ def test_what_was_compiled_is_listed_and_serves_without_compiling_again(tmp_path
     assert found == {name: listed[name] for name in found}
     assert kernels.text(listed) == kernels.LIST.read_text()
     before = sorted(tmp_path.rglob("*.nbc"))
-    work = "import numpy as np; from contimg_flag.steps import flag_zeros; flag_zeros(np.ones((1, 2, 2), 'c8'), np.zeros((1, 2, 2), bool))"
+    work = "import numpy as np; from contimg_flag.steps import flag_zeros; "
+    work += "flag_zeros(np.ones((1, 2, 2), 'c8'), np.zeros((1, 2, 2), bool))"
     subprocess.run([sys.executable, "-c", work], env=env, check=True)
     assert sorted(tmp_path.rglob("*.nbc")) == before != []
 
 
-def test_linear_algebra_in_an_image_rounds_as_elsewhere() -> None:
+def test_linear_algebra_rounds_in_an_image_as_elsewhere() -> None:
     recipe = (ROOT / "images/Containerfile").read_text()
-    assert {
-        name: value
-        for name in LINEAR_ALGEBRA
-        for value in re.findall(rf"^    {name}=(\S+)", recipe, re.MULTILINE)
-    } == LINEAR_ALGEBRA
+    found = dict(re.findall(r"^    (\w+)=(\S+)", recipe, re.MULTILINE))
+    assert {name: found.get(name) for name in LINEAR_ALGEBRA} == LINEAR_ALGEBRA
 
 
-def test_a_type_without_a_word_is_named() -> None:
+def test_unknown_type_is_named_in_the_error() -> None:
     from numba import types
 
     with pytest.raises(TypeError, match="unicode_type"):
@@ -222,21 +217,15 @@ def test_a_type_without_a_word_is_named() -> None:
 
 @pytest.mark.skipif(not shutil.which("strip"), reason="needs binutils")
 @pytest.mark.parametrize("pattern", ["kiwisolver/_cext*.so", "numpy.libs/libscipy_openblas*.so"])
-def test_a_stripped_library_still_loads(tmp_path: Path, pattern: str) -> None:
+def test_stripped_library_still_loads(tmp_path: Path, pattern: str) -> None:
     original = next(Path(np.__file__).parents[1].glob(pattern))
     copy = Path(shutil.copy(original, tmp_path))
     saved = strip.strip(copy)
     assert copy.stat().st_size + saved == original.stat().st_size
     assert os.access(copy, os.X_OK) == os.access(original, os.X_OK)
     assert list(tmp_path.iterdir()) == [copy]
-    loaded = subprocess.run(
-        ["ldd", str(copy)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"LD_LIBRARY_PATH": str(original.parent)},
-    )
+    env = {"LD_LIBRARY_PATH": str(original.parent)}
+    loaded = subprocess.run(["ldd", copy], capture_output=True, text=True, check=True, env=env)
     assert "not found" not in loaded.stdout
-    assert (saved > 1_000_000) == pattern.startswith(
-        "kiwi"
-    )  # auditwheel's libraries stay as they are
+    # auditwheel's libraries stay as they are.
+    assert (saved > 1_000_000) == pattern.startswith("kiwi")

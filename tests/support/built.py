@@ -1,27 +1,20 @@
-"""Hooks: tests of the images run where the images are; elsewhere one loud line says how many did not."""
+"""Hooks: tests of the images run where they are built; else a line says how many did not."""
 
 from __future__ import annotations
 
 import functools
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from containers import find_engine
-
-if TYPE_CHECKING:
-    from _pytest.terminal import TerminalReporter
+from specs import find_images, make_recipe
 
 MARK = "images"
 ROOT = Path(__file__).parents[2]
-TABLE = {
-    row[0]: row[1:]
-    for row in (line.split() for line in (ROOT / "images/stages.txt").read_text().splitlines())
-    if row[0] != "#"
-}
-"""Stage: level and Debian packages."""
+RECIPES = {name: make_recipe(name) for name in find_images()}
 
 
 def image_name(stage: str) -> str:
@@ -35,7 +28,7 @@ def missing() -> str:
     engine = find_engine()
     if engine is None:
         return "nothing here runs containers (docker, podman, or buildah and runc as root)"
-    absent = [stage for stage in TABLE if engine.inspect(image_name(stage)) is None]
+    absent = [stage for stage in RECIPES if engine.inspect(image_name(stage)) is None]
     return f"not built: {', '.join(absent)}; `make images` builds them" if absent else ""
 
 

@@ -1,12 +1,9 @@
-"""Commands of ``contimg`` in the process of the test, which is much faster than one of their own."""
+"""Commands of ``contimg`` in the process of the test, which is faster than another process."""
 
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 
 def here(command: Callable[[Sequence[str]], int], *words: str) -> int:

@@ -1,4 +1,4 @@
-"""Images and containers as a cluster restricts them: read-only root, uid 10001, no capability, no network.
+"""Images and containers, restricted like pods: read-only root, uid 10001, no network.
 
 By docker or podman, else by buildah and runc (which needs root). Nothing is pulled.
 """
@@ -9,13 +9,11 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 USER = 10001
 TMPFS_BYTES = 2 << 30
@@ -23,7 +21,7 @@ TMPFS_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Image:
-    """What an image says of itself."""
+    """The configuration of an image."""
 
     name: str
     user: str
@@ -41,7 +39,7 @@ class Engine(Protocol):
     def run(
         self, image: Image, argv: Sequence[str], data: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of an image to its end; the folder `data` is mounted at its own path and may be written."""
+        """Run a program of an image; the folder `data` is mounted, writable, at its own path."""
 
 
 def find_engine() -> Engine | None:
@@ -64,14 +62,13 @@ def _read(argv: Sequence[str]) -> Any:
 
 
 def _image(name: str, config: Mapping[str, Any], layers: Sequence[str]) -> Image:
-    env = dict(item.split("=", 1) for item in config.get("Env") or ())
     return Image(
-        name,
-        config.get("User") or "",
-        tuple(config.get("Entrypoint") or ()),
-        env,
-        config.get("Labels") or {},
-        tuple(layers),
+        name=name,
+        user=config.get("User") or "",
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        env=dict(item.split("=", 1) for item in config.get("Env") or ()),
+        labels=config.get("Labels") or {},
+        layers=tuple(layers),
     )
 
 
@@ -86,71 +83,50 @@ class DockerLike:
     def run(
         self, image: Image, argv: Sequence[str], data: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        walls = [
-            "--rm",
-            "--pull=never",
-            "--read-only",
-            "--network=none",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
-        ]
-        room = [f"--user={USER}:{USER}", f"--tmpfs=/tmp:rw,mode=1777,size={TMPFS_BYTES}"]
-        bind = [f"--volume={data}:{data}"] if data else []
-        whole = [
-            self.program,
-            "run",
-            *walls,
-            *room,
-            *bind,
-            f"--entrypoint={argv[0]}",
-            image.name,
-            *argv[1:],
-        ]
+        whole = [self.program, "run", "--rm", "--pull=never", "--read-only", "--network=none"]
+        whole += ["--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={USER}:{USER}"]
+        whole += [f"--tmpfs=/tmp:rw,mode=1777,size={TMPFS_BYTES}"]
+        whole += [f"--volume={data}:{data}"] if data else []
+        whole += [f"--entrypoint={argv[0]}", image.name, *argv[1:]]
         return subprocess.run(whole, capture_output=True, text=True, check=False)
 
 
 class BuildahRunc:
     def inspect(self, name: str) -> Image | None:
         found = _read(["buildah", "inspect", "--type", "image", name])
-        return (
-            _image(name, found["OCIv1"]["config"], found["OCIv1"]["rootfs"]["diff_ids"])
-            if found
-            else None
-        )
+        if not found:
+            return None
+        image = found["OCIv1"]
+        return _image(name, image["config"], image["rootfs"]["diff_ids"])
 
     def run(
         self, image: Image, argv: Sequence[str], data: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         with self._mounted(image.name) as root, tempfile.TemporaryDirectory() as bundle:
-            (Path(bundle) / "config.json").write_text(
-                json.dumps(specification(image, argv, root, data))
-            )
+            text = json.dumps(specification(image, argv, root, data))
+            (Path(bundle) / "config.json").write_text(text)
             name = f"contimg-test-{Path(bundle).name}"
-            # runc looks for no user in the image's files: the numbers stand in the specification.
-            return subprocess.run(
-                ["runc", "run", "--bundle", bundle, name],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            # runc does not look for the user in the image: the numbers are in the specification.
+            command = ["runc", "run", "--bundle", bundle, name]
+            return subprocess.run(command, capture_output=True, text=True, check=False)
 
     @contextmanager
     def _mounted(self, name: str) -> Iterator[str]:
-        container = subprocess.run(
-            ["buildah", "from", "--pull-never", name], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        def ask(*argv: str) -> str:
+            done = subprocess.run(["buildah", *argv], capture_output=True, text=True, check=True)
+            return done.stdout.strip()
+
+        container = ask("from", "--pull-never", name)
         try:
-            yield subprocess.run(
-                ["buildah", "mount", container], capture_output=True, text=True, check=True
-            ).stdout.strip()
+            yield ask("mount", container)
         finally:
-            subprocess.run(["buildah", "rm", container], capture_output=True, check=True)
+            ask("rm", container)
 
 
 def specification(
     image: Image, argv: Sequence[str], root: str, data: Path | None
 ) -> dict[str, Any]:
-    """Return an OCI runtime specification: runc's own, walled in."""
+    """Return an OCI runtime specification: runc's default, restricted."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["runc", "spec", "--bundle", folder], check=True)
         spec: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
@@ -164,17 +140,9 @@ def specification(
         "capabilities": {},
         "noNewPrivileges": True,
     }
-    options = ["nosuid", "nodev", "mode=1777", f"size={TMPFS_BYTES}"]
-    spec["mounts"].append(
-        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": options}
-    )
-    if data:
-        spec["mounts"].append(
-            {
-                "destination": str(data),
-                "type": "bind",
-                "source": str(data),
-                "options": ["rbind", "rw"],
-            }
-        )
+    tmp = ["nosuid", "nodev", "mode=1777", f"size={TMPFS_BYTES}"]
+    mounts = [("/tmp", "tmpfs", "tmpfs", tmp)]
+    mounts += [(str(data), "bind", str(data), ["rbind", "rw"])] if data else []
+    names = ("destination", "type", "source", "options")
+    spec["mounts"] += [dict(zip(names, mount, strict=True)) for mount in mounts]
     return spec

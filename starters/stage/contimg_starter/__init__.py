@@ -1,0 +1,1 @@
+"""The starter stage: the brightest pixel of an image."""
