@@ -18,13 +18,6 @@ NOT_IN_LIB = ("casatools", "casatasks", "hera", "pyuvdata")
 NOT_IN_SIMULATOR = tuple(
     f"contimg.astro.{name}" for name in ("coordinates", "predict", "gains", "measures")
 )
-LAZY = (
-    # Inside functions: only some callers have numba or casadata.
-    "contimg.runtime.context -> contimg.astro.measures",
-    "contimg.records.calibration -> contimg.astro.gains",
-    # An annotation.
-    "contimg.runtime.context -> contimg.records.tables",
-)
 
 
 def find_packages(root: Path) -> list[str]:
@@ -50,8 +43,6 @@ def write_config(root: Path) -> str:
             "name": "Imports point down only, and a stage never imports a stage",
             "type": "layers",
             "layers": layers,
-            "ignore_imports": LAZY,
-            "unmatched_ignore_imports_alerting": "none",
         },
         {
             "name": "lib imports no CASA, no Hera and no pyuvdata",
