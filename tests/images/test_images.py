@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from built import TABLE
-from contimg.runtime.versions import source_digest
+from contimg.runtime.versions import code_digest
 
 if TYPE_CHECKING:
     import subprocess
@@ -152,10 +152,10 @@ class TestEveryImage:
     def test_the_source_is_that_of_this_checkout(
         self, stage: str, engine: Engine, images: dict[str, Image]
     ) -> None:
-        code = f"from contimg.runtime.versions import source_digest; print(source_digest('contimg', 'contimg_{stage}'))"
-        assert run(engine, images[stage], "python", "-c", code).stdout.strip() == source_digest(
-            "contimg", f"contimg_{stage}"
-        )
+        module = f"contimg_{stage}.stage"
+        code = f"from contimg.runtime.versions import code_digest; print(code_digest({module!r}))"
+        found = run(engine, images[stage], "python", "-c", code).stdout.strip()
+        assert found == code_digest(module)
 
     def test_size(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
         done = engine.run(
