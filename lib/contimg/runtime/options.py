@@ -39,17 +39,16 @@ def _split(value: object) -> object:
     return value
 
 
-def _lines(value: object) -> object:
-    return tuple(value.splitlines()) if isinstance(value, str) else value
-
-
 ArtifactURI = Annotated[str, InputKind("artifact", artifact_input)]
 """URI of an artifact: a folder that ends in its key and holds a manifest.json."""
 ObjectURI = Annotated[str, InputKind("object", object_input)]
 """URI of one small object, digested whole."""
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A list; on the command line one word with commas, or the flag several times."""
-Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
+Lines = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: value.splitlines() if isinstance(value, str) else value),
+]
 """A list of texts with commas; on the command line the flag several times, in Argo a line each."""
 ArtifactURIs = Annotated[
     tuple[str, ...], BeforeValidator(_split), InputKind("artifact", artifact_input)
@@ -78,7 +77,7 @@ def flag(name: str) -> str:
 
 
 def is_optional(field: FieldInfo) -> bool:
-    """Say whether None is a value of the field."""
+    """Return whether None is a value of the field."""
     is_union = get_origin(field.annotation) in {Union, types.UnionType}
     return is_union and type(None) in get_args(field.annotation)
 
@@ -113,11 +112,6 @@ def input_mark(field: FieldInfo) -> InputKind | None:
         mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())
     ]
     return next((mark for mark in [*field.metadata, *inner] if isinstance(mark, InputKind)), None)
-
-
-def is_list(field: FieldInfo) -> bool:
-    """Say whether a field takes several values."""
-    return get_origin(field.annotation) is tuple
 
 
 class CommandLineError(SystemExit):
@@ -174,7 +168,7 @@ def parse(
         if field.annotation is bool:
             how |= {"nargs": "?", "const": "true", "metavar": "true|false"}
         else:
-            how |= {"action": "append" if is_list(field) else "store"}
+            how |= {"action": "append" if get_origin(field.annotation) is tuple else "store"}
             how |= {"metavar": "|".join(choices(field) or [name.upper()])}
         parser.add_argument(flag(name), **how)
     given = vars(parser.parse_intermixed_args(argv))

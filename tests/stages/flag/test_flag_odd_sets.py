@@ -220,7 +220,10 @@ def test_an_artifact_that_is_no_conversion_is_refused(tmp_path: Path, moment: da
     (tmp_path / "ms" / "manifest.json").write_text(manifest.model_dump_json())
     done = flag(str(tmp_path / "ms"), tmp_path / "out")
     assert done.returncode == 19
-    assert "There is no ms.tar, it has no outputs" in json.loads(done.stderr.splitlines()[-1])["message"]
+    assert (
+        "There is no ms.tar, it has no outputs"
+        in json.loads(done.stderr.splitlines()[-1])["message"]
+    )
 
 
 def test_a_missing_artifact_is_not_found(tmp_path: Path) -> None:
