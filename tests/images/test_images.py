@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from built import RECIPES
 from containers import Engine, Image
 from contimg.runtime.stage import stage_specs
-from contimg.runtime.versions import source_digest
+from contimg.runtime.versions import code_digest
 
 pytestmark = pytest.mark.images
 
@@ -139,10 +139,10 @@ class TestEveryImage:
         assert run(engine, images[stage], "python", "-c", LOAD).stdout == ""
 
     def test_source_is_this_one(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
-        names = ("contimg", f"contimg_{stage}")
-        code = f"from contimg.runtime.versions import source_digest as d; print(d(*{names}))"
+        module = f"contimg_{stage}.stage"
+        code = f"from contimg.runtime.versions import code_digest; print(code_digest({module!r}))"
         done = run(engine, images[stage], "python", "-c", code)
-        assert done.stdout.strip() == source_digest(*names)
+        assert done.stdout.strip() == code_digest(module)
 
     def test_size(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
         done = engine.run(

@@ -85,6 +85,27 @@ def test_a_wrong_option_ends_with_2_and_nothing_on_stdout(name: str) -> None:
     assert "usage:" in done.stderr
 
 
+def test_a_stage_spec_runs_as_a_command(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom types import SimpleNamespace\nfrom contimg.runtime import cli\n"
+        "from toy.options import STAGE\n"
+        "cli.command_points = lambda: {'toy': SimpleNamespace(load=lambda: STAGE)}\n"
+        "sys.argv = ['contimg', 'toy', *sys.argv[1:]]\ncli.main()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support" / "packages")}
+    for words, exit_code in ((["--out", str(tmp_path)], 0), (["--do", "bug"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == exit_code, done.stderr
+        assert not done.stdout or json.loads(done.stdout)["stage"] == "toy"
+
+
 class TestCompletion:
     @pytest.mark.parametrize(
         ("line", "candidates"),

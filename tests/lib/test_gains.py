@@ -250,7 +250,9 @@ def test_tables_of_different_arrays_are_refused() -> None:
     gains = Gains(
         (table("G", np.ones((1, 3, 1, 2), complex)), table("G", np.ones((1, 4, 1, 2), complex)))
     )
-    with pytest.raises(BadInputError, match="It has 3 antennas"):
+    with pytest.raises(
+        BadInputError, match="It has 4 antennas and 2 polarizations, the first table has 3 and 2"
+    ):
         gains.evaluate([0.0], FREQ)
 
 

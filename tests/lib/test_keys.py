@@ -199,6 +199,7 @@ class TestReach:
             ("typed.py", False),
             ("other.py", False),
             ("__pycache__/near.pyc", False),
+            ("sub/data/.table.csv.swp", False),
         ],
     )
     def test_reached_files_count(self, package: Path, file: str, *, counts: bool) -> None:

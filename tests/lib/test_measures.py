@@ -247,8 +247,8 @@ class TestFolder:
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = measures_folder(root).name
-        monkeypatch.setattr(measures, "RECIPE", 999)
-        monkeypatch.setattr(measures, "_build_aside", lambda folder: folder.mkdir())
+        monkeypatch.setattr(measures, "RECIPE_VERSION", 999)
+        monkeypatch.setattr(measures, "_build", lambda part, _final: part.mkdir())
         assert measures_folder(root).name != before
 
     def test_concurrent_builds_make_one_folder(self, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ class TestFolder:
     def test_without_room_it_is_not_begun(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(measures, "ROOM", 1 << 60)
+        monkeypatch.setattr(measures, "FOLDER_BYTES", 1 << 60)
         with pytest.raises(NoRoomError, match="MB are free"):
             measures_folder(tmp_path)
         assert list(tmp_path.iterdir()) == []

@@ -223,33 +223,8 @@ def _subtables(header: MSHeader, rows: Rows) -> dict[str, dict[str, Any]]:
     product = np.repeat(np.arange(correlations, dtype=np.int32)[:, None], 2, axis=1)
     # A centre is a polynomial of order 0: shape (rows, 1, 2).
     centre = np.array([[[header.ra_rad, header.dec_rad]]])
-    names, count = list(header.antennas.names), len(header.antennas.names)
-    zero, none, both = (np.full(count, value, np.int32) for value in (0, -1, 2))
     return {
-        "ANTENNA": {
-            "NAME": names,
-            "STATION": names,
-            "TYPE": ["GROUND-BASED"] * count,
-            "MOUNT": ["ALT-AZ"] * count,
-            "POSITION": header.antennas.positions_m,
-            "OFFSET": np.zeros((count, 3)),
-            "DISH_DIAMETER": header.antennas.diameters_m,
-            "FLAG_ROW": np.zeros(count, bool),
-        },
-        "FEED": {
-            "ANTENNA_ID": np.arange(count, dtype=np.int32),
-            "FEED_ID": zero,
-            "SPECTRAL_WINDOW_ID": none,
-            "TIME": np.full(count, (start + end) / 2),
-            "INTERVAL": np.full(count, FEED_INTERVAL_S),
-            "NUM_RECEPTORS": both,
-            "BEAM_ID": none,
-            "BEAM_OFFSET": np.zeros((count, 2, 2)),
-            "POLARIZATION_TYPE": [["X", "Y"]] * count,
-            "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (count, 1, 1)),
-            "POSITION": np.zeros((count, 3)),
-            "RECEPTOR_ANGLE": np.zeros((count, 2)),
-        },
+        **_antenna_subtables(header.antennas, (start + end) / 2),
         "FIELD": {
             "NAME": [header.field],
             "CODE": [""],
@@ -310,6 +285,38 @@ def _subtables(header: MSHeader, rows: Rows) -> dict[str, dict[str, Any]]:
             "TYPE_ID": [-1],
             "MODE_ID": [-1],
             "FLAG_ROW": [False],
+        },
+    }
+
+
+def _antenna_subtables(antennas: Antennas, middle_s: float) -> dict[str, dict[str, Any]]:
+    """Return the columns of ANTENNA and FEED."""
+    names, count = list(antennas.names), len(antennas.names)
+    zero, none, both = (np.full(count, value, np.int32) for value in (0, -1, 2))
+    return {
+        "ANTENNA": {
+            "NAME": names,
+            "STATION": names,
+            "TYPE": ["GROUND-BASED"] * count,
+            "MOUNT": ["ALT-AZ"] * count,
+            "POSITION": antennas.positions_m,
+            "OFFSET": np.zeros((count, 3)),
+            "DISH_DIAMETER": antennas.diameters_m,
+            "FLAG_ROW": np.zeros(count, bool),
+        },
+        "FEED": {
+            "ANTENNA_ID": np.arange(count, dtype=np.int32),
+            "FEED_ID": zero,
+            "SPECTRAL_WINDOW_ID": none,
+            "TIME": np.full(count, middle_s),
+            "INTERVAL": np.full(count, FEED_INTERVAL_S),
+            "NUM_RECEPTORS": both,
+            "BEAM_ID": none,
+            "BEAM_OFFSET": np.zeros((count, 2, 2)),
+            "POLARIZATION_TYPE": [["X", "Y"]] * count,
+            "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (count, 1, 1)),
+            "POSITION": np.zeros((count, 3)),
+            "RECEPTOR_ANGLE": np.zeros((count, 2)),
         },
     }
 

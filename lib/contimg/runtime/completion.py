@@ -75,7 +75,7 @@ def complete_words(words: Sequence[str]) -> list[str]:
         The line up to the cursor, the program first; the last word may be empty. bash gives
         ``--tier=`` as two words.
     """
-    program, *given = words
+    program, *given = words or ["contimg"]
     if given and given[-1] == "=":
         given.append("")
     given = [word for word in given if word != "="] or [""]

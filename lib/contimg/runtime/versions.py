@@ -136,6 +136,8 @@ def _data_digests(package: str, folder: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue  # an editor's or a system's
         if path.is_file() and path.suffix not in {".py", ".pyc"}:
             found[f"{package}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").exists():
