@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.astro.catalogues import nvss, standard_flux_jy
+from contimg.astro.catalogues import nvss
 from contimg.astro.coordinates import separation_rad
 from contimg.astro.gains import CalTable, Factors
 from contimg.astro.predict import PointSources, SkyModel, power_law
+from contimg.astro.standards import standard_flux_jy
 from contimg.astro.telescope import SITE, band_hz
 from contimg.records.calibration import AppliedTable, Calibration, read_calibration
 from contimg.records.ms import MeasurementSet

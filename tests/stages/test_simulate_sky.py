@@ -69,7 +69,7 @@ def test_standards_match_perley_butler_2017() -> None:
 
 def test_standards_match_those_of_the_stages() -> None:
     """The table was copied twice, independently; a slip in either shows here."""
-    from contimg.astro.catalogues import standard_flux_jy
+    from contimg.astro.standards import standard_flux_jy
 
     frequency = np.array([1.31e9, 1.405e9, 1.499e9])
     for source in standards():

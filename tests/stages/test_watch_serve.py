@@ -181,7 +181,7 @@ def test_service_waits_for_unreachable_store(
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3_environment.setenv("AWS_MAX_ATTEMPTS", "1")
     service = serve(moto_root, "--interval-s", "0.2")
-    wait_for(lambda: "expected an answer from S3" in service.said())
+    wait_for(lambda: "S3 does not answer" in service.said())
     wait_for(lambda: "probed" not in service.ask("/readyz")[1])
     assert service.ask("/readyz") == (503, "the store does not answer; the log has the reason\n")
     assert service.ask("/healthz")[0] == 200
@@ -192,8 +192,8 @@ def test_service_waits_for_unreachable_store(
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("s3://no-such-bucket/x", "expected a bucket no-such-bucket, found NoSuchBucket"),
-        ("/nowhere/at/all", "/nowhere/at/all: expected the directory of a store, found none"),
+        ("s3://no-such-bucket/x", "There is no bucket no-such-bucket (NoSuchBucket)"),
+        ("/nowhere/at/all", "/nowhere/at/all: The directory of the store is missing"),
     ],
 )
 def test_service_ends_if_store_does_not_exist(
@@ -215,7 +215,7 @@ def test_service_ends_with_wrong_credentials(
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     service = serve(rclone_root)
     assert service.process.wait(30) == Exit.USAGE
-    assert "expected credentials that S3 accepts" in service.said()
+    assert "S3 refused access" in service.said()
 
 
 def test_service_ends_if_store_lacks_conditional_puts(

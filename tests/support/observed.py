@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contimg.astro.catalogues import standard_flux_jy
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import (
     apparent_hadec,
@@ -21,10 +20,11 @@ from contimg.astro.coordinates import (
     icrs_of_hadec,
     separation_rad,
 )
-from contimg.astro.gains import Factors
+from contimg.astro.gains import Factors, load_gains
 from contimg.astro.predict import PointSources
+from contimg.astro.standards import standard_flux_jy
 from contimg.astro.telescope import SITE, primary_beam, stations
-from contimg.records.calibration import Calibration, load_gains
+from contimg.records.calibration import Calibration
 from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime import contract
 from contimg.runtime.console import Console

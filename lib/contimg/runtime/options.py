@@ -39,7 +39,8 @@ def _split(value: object) -> object:
     return value
 
 
-def _lines(value: object) -> object:
+def _split_lines(value: object) -> object:
+    """Read a list from a text with line breaks, or from several such texts."""
     texts = [value] if isinstance(value, str) else value
     if isinstance(texts, list):
         return tuple(line for text in texts for line in str(text).splitlines() if line)
@@ -52,7 +53,10 @@ ObjectURI = Annotated[str, InputKind("object", object_input)]
 """URI of one small object, digested whole."""
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """A list; on the command line one word with commas, or the flag several times."""
-Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
+Lines = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_split_lines),
+]
 """A list of texts with commas; on the command line the flag several times, in Argo a line each."""
 ArtifactURIs = Annotated[
     tuple[str, ...], BeforeValidator(_split), InputKind("artifact", artifact_input)
@@ -81,7 +85,7 @@ def flag(name: str) -> str:
 
 
 def is_optional(field: FieldInfo) -> bool:
-    """Say whether None is a value of the field."""
+    """Return whether None is a value of the field."""
     is_union = get_origin(field.annotation) in {Union, types.UnionType}
     return is_union and type(None) in get_args(field.annotation)
 
@@ -116,11 +120,6 @@ def input_mark(field: FieldInfo) -> InputKind | None:
         mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())
     ]
     return next((mark for mark in [*field.metadata, *inner] if isinstance(mark, InputKind)), None)
-
-
-def is_list(field: FieldInfo) -> bool:
-    """Say whether a field takes several values."""
-    return get_origin(field.annotation) is tuple
 
 
 class CommandLineError(SystemExit):
@@ -177,7 +176,7 @@ def parse(
         if field.annotation is bool:
             how |= {"nargs": "?", "const": "true", "metavar": "true|false"}
         else:
-            how |= {"action": "append" if is_list(field) else "store"}
+            how |= {"action": "append" if get_origin(field.annotation) is tuple else "store"}
             how |= {"metavar": "|".join(choices(field) or [name.upper()])}
         parser.add_argument(flag(name), **how)
     given = vars(parser.parse_intermixed_args(argv))
