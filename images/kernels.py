@@ -24,12 +24,12 @@ Spelled = str | list[Any] | dict[str, Any]
 {class: list}, a named tuple."""
 
 
-def types() -> Any:  # noqa: ANN401 - its annotations lack half of it
+def import_types() -> Any:  # noqa: ANN401 - its annotations lack half of it
     """Return numba's types; the import takes a second."""
     return importlib.import_module("numba.core.types")
 
 
-def spell(kind: object) -> Spelled:
+def write_type(kind: object) -> Spelled:
     """Return a type of numba's as the list has it.
 
     Raises
@@ -37,33 +37,33 @@ def spell(kind: object) -> Spelled:
     TypeError
         If the list has no word for it.
     """
-    known = types()
+    known = import_types()
     if isinstance(kind, known.Array) and kind.mutable and kind.aligned:
         return f"{kind.dtype} {kind.ndim}{kind.layout}"
     if isinstance(kind, known.NamedTuple):
         made = kind.instance_class
-        return {f"{made.__module__}.{made.__qualname__}": [spell(part) for part in kind.types]}
+        return {f"{made.__module__}.{made.__qualname__}": [write_type(part) for part in kind.types]}
     if isinstance(kind, known.BaseTuple):
-        return [spell(part) for part in kind.types]
+        return [write_type(part) for part in kind.types]
     if isinstance(kind, known.Number | known.Boolean):
         return str(kind)
     raise TypeError(f"images/kernels.py has no word for numba's type {kind!r}: add one")
 
 
-def meant(word: Spelled) -> object:
-    """Return the type that `spell` wrote."""
-    known = types()
+def read_type(word: Spelled) -> object:
+    """Return the type that `write_type` wrote."""
+    known = import_types()
     if isinstance(word, list):
-        return known.BaseTuple.from_types([meant(part) for part in word])
+        return known.BaseTuple.from_types([read_type(part) for part in word])
     if isinstance(word, dict):
         ((name, parts),) = word.items()
-        return known.NamedTuple([meant(part) for part in parts], named(name))
+        return known.NamedTuple([read_type(part) for part in parts], import_name(name))
     name, _, shape = word.partition(" ")
     scalar = known.boolean if name == "bool" else getattr(known, name)
     return known.Array(scalar, int(shape[:-1]), shape[-1]) if shape else scalar
 
 
-def signatures(cache: Path) -> dict[str, list[Spelled]]:
+def read_signatures(cache: Path) -> dict[str, list[Spelled]]:
     """Return the types of each function of ours that a cache of numba's holds compiled."""
     found: dict[str, list[Spelled]] = {}
     # numba names the folder of a module by the last part of its package.
@@ -77,18 +77,18 @@ def signatures(cache: Path) -> dict[str, list[Spelled]]:
             pickle.load(file)  # noqa: S301 - numba's version; numba itself has just written it
             _stamp, overloads = pickle.loads(file.read())  # noqa: S301 - as above
         found.setdefault(f"{package}.{function}", []).extend(
-            [spell(kind) for kind in key[0]] for key in overloads
+            [write_type(kind) for kind in key[0]] for key in overloads
         )
     return {name: sorted(found[name], key=str) for name in sorted(found)}
 
 
-def named(name: str) -> Any:  # noqa: ANN401 - a function or a class
+def import_name(name: str) -> Any:  # noqa: ANN401 - a function or a class
     """Return what a module holds, by its full name."""
     module, _, inside = name.rpartition(".")
     return getattr(importlib.import_module(module), inside)
 
 
-def text(found: dict[str, list[Spelled]]) -> str:
+def format_list(found: dict[str, list[Spelled]]) -> str:
     """Write the list, with the types of one function in a line."""
     lines = (f" {json.dumps(name)}: {json.dumps(found[name])}" for name in found)
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -109,12 +109,12 @@ def compile_for(stage: str) -> int:
         return 0
     for name, kinds in listed.items():
         for arguments in kinds:
-            named(name).compile(tuple(map(meant, arguments)))
+            import_name(name).compile(tuple(map(read_type, arguments)))
     return len(listed)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "record":
-        LIST.write_text(text(signatures(Path(sys.argv[2]))))
+        LIST.write_text(format_list(read_signatures(Path(sys.argv[2]))))
     else:
         print(f"{compile_for(sys.argv[2])} functions compiled")  # noqa: T201

@@ -15,7 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 EXTRA = re.compile(r"contimg\[(\w+)\]")
 
 
-def direct(folders: list[Path]) -> list[str]:
+def find_direct(folders: list[Path]) -> list[str]:
     """Return the dependencies of projects besides each other, including those of lib's extras."""
     projects = {
         data["name"]: data
@@ -26,10 +26,10 @@ def direct(folders: list[Path]) -> list[str]:
     asked += [
         item for extra in extras for item in projects["contimg"]["optional-dependencies"][extra]
     ]
-    return sorted({item for item in asked if normal(item) not in projects})
+    return sorted({item for item in asked if normalize_name(item) not in projects})
 
 
-def locked(lock: str, names: set[str]) -> list[str]:
+def find_locked(lock: str, names: set[str]) -> list[str]:
     """Return the entries of a lock file for `names`.
 
     Raises
@@ -38,13 +38,13 @@ def locked(lock: str, names: set[str]) -> list[str]:
         If a name is not in it.
     """
     entries = re.findall(r"^\S.*(?:\n[ \t].*)*", lock, re.MULTILINE)
-    missing = names - {normal(entry) for entry in entries}
+    missing = names - {normalize_name(entry) for entry in entries}
     if missing:
         sys.exit(f"requirements.lock lacks {', '.join(sorted(missing))}: run `make lock`.")
-    return [entry for entry in entries if normal(entry) in names]
+    return [entry for entry in entries if normalize_name(entry) in names]
 
 
-def normal(requirement: str) -> str:
+def normalize_name(requirement: str) -> str:
     """Return the normalised name that a requirement begins with."""
     found = NAME.match(requirement)
     return re.sub(r"[-_.]+", "-", found.group()).lower() if found else ""
@@ -53,9 +53,11 @@ def normal(requirement: str) -> str:
 def main(what: str, *arguments: str) -> None:
     """Print the answer, one requirement after the other."""
     if what == "direct":
-        lines = direct([Path(argument) for argument in arguments])
+        lines = find_direct([Path(argument) for argument in arguments])
     else:
-        lines = locked(Path(arguments[0]).read_text(), {normal(line) for line in sys.stdin} - {""})
+        lines = find_locked(
+            Path(arguments[0]).read_text(), {normalize_name(line) for line in sys.stdin} - {""}
+        )
     print("\n".join(lines))  # noqa: T201
 
 

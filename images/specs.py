@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from contimg.runtime.stage import stage_specs
-from requirements import direct, normal
+from requirements import find_direct, normalize_name
 
 ROOT = Path(__file__).parents[1]
 OWN_LICENSE = "BSD-3-Clause"
@@ -59,10 +59,10 @@ def make_recipe(name: str) -> Recipe:
     """
     spec = stage_specs().get(name)
     project = read_project(f"stages/{name}")
-    needs = {normal(item) for item in list(project["dependencies"])}  # type: ignore[call-overload]
+    needs = {normalize_name(item) for item in list(project["dependencies"])}  # type: ignore[call-overload]
     projects = ["lib", *(["runs"] if "contimg-runs" in needs else []), f"stages/{name}"]
     packages = spec.debian_packages if spec else ()
-    held = {normal(item) for item in direct([ROOT / folder for folder in projects])}
+    held = {normalize_name(item) for item in find_direct([ROOT / folder for folder in projects])}
     copyleft = {LICENSES[item] for item in held | set(packages) if item in LICENSES}
     return Recipe(
         name=name,

@@ -18,7 +18,7 @@ LOAD = 1
 """Type of a segment that is mapped into memory."""
 
 
-def sound(elf: bytes) -> bool:
+def is_loadable(elf: bytes) -> bool:
     """Say whether every segment of an ELF file can be mapped: offset and address agree in a page.
 
     The file is 64-bit and little-endian.
@@ -34,7 +34,7 @@ def sound(elf: bytes) -> bool:
     return True
 
 
-def strip(path: Path) -> int:
+def strip_file(path: Path) -> int:
     """Strip one file in place; return the bytes saved."""
     part = path.with_name(f".{path.name}.stripped")
     done = subprocess.run(  # noqa: S603
@@ -43,7 +43,7 @@ def strip(path: Path) -> int:
         check=False,
     )
     before = path.stat().st_size
-    if done.returncode == 0 and part.stat().st_size < before and sound(part.read_bytes()):
+    if done.returncode == 0 and part.stat().st_size < before and is_loadable(part.read_bytes()):
         part.chmod(path.stat().st_mode)
         part.replace(path)
     part.unlink(missing_ok=True)
@@ -53,7 +53,7 @@ def strip(path: Path) -> int:
 def main(*files: str) -> None:
     """Strip them, and say how much that saved."""
     found = [path for path in map(Path, files) if path.read_bytes()[:6] == LITTLE_64]
-    print(f"symbols taken out: {sum(map(strip, found)) / 1e6:.0f} MB")  # noqa: T201
+    print(f"symbols taken out: {sum(map(strip_file, found)) / 1e6:.0f} MB")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -172,16 +172,18 @@ def elf(*segments: tuple[int, int, int, int]) -> bytes:
 
 def test_library_is_sound_if_its_segments_can_be_mapped() -> None:
     text = (1, 0, 0, 0x1000)
-    assert strip.sound(elf(text, (1, 0x2E10, 0x403E10, 0x1000)))
-    assert not strip.sound(elf(text, (1, 0x2E10, 0x403E18, 0x1000)))  # "not page-aligned"
-    assert strip.sound(elf((1, 0x1000, 0x1000, 0)))
-    assert strip.sound(elf((4, 0x10, 0x403E18, 0x1000)))  # a note is not mapped
+    assert strip.is_loadable(elf(text, (1, 0x2E10, 0x403E10, 0x1000)))
+    assert not strip.is_loadable(elf(text, (1, 0x2E10, 0x403E18, 0x1000)))  # "not page-aligned"
+    assert strip.is_loadable(elf((1, 0x1000, 0x1000, 0)))
+    assert strip.is_loadable(elf((4, 0x10, 0x403E18, 0x1000)))  # a note is not mapped
 
 
 def test_functions_to_compile_exist_with_known_types() -> None:
     for name, signatures in json.loads(kernels.LIST.read_text()).items():
-        assert kernels.named(name).py_func.__name__ == name.rsplit(".", 1)[-1]
-        read = [[kernels.spell(kernels.meant(word)) for word in words] for words in signatures]
+        assert kernels.import_name(name).py_func.__name__ == name.rsplit(".", 1)[-1]
+        read = [
+            [kernels.write_type(kernels.read_type(word)) for word in words] for words in signatures
+        ]
         assert read == signatures
 
 
@@ -190,11 +192,11 @@ def test_compiled_functions_are_listed_and_used(tmp_path: Path) -> None:
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     argv = [sys.executable, str(ROOT / "images/kernels.py"), "compile", "flag"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
-    found = kernels.signatures(tmp_path)
+    found = kernels.read_signatures(tmp_path)
     assert done.stdout == f"{len(found)} functions compiled\n"
     listed = json.loads(kernels.LIST.read_text())
     assert found == {name: listed[name] for name in found}
-    assert kernels.text(listed) == kernels.LIST.read_text()
+    assert kernels.format_list(listed) == kernels.LIST.read_text()
     before = sorted(tmp_path.rglob("*.nbc"))
     work = "import numpy as np; from contimg_flag.steps import flag_zeros; "
     work += "flag_zeros(np.ones((1, 2, 2), 'c8'), np.zeros((1, 2, 2), bool))"
@@ -212,7 +214,7 @@ def test_unknown_type_is_named_in_the_error() -> None:
     from numba import types
 
     with pytest.raises(TypeError, match="unicode_type"):
-        kernels.spell(types.unicode_type)
+        kernels.write_type(types.unicode_type)
 
 
 @pytest.mark.skipif(not shutil.which("strip"), reason="needs binutils")
@@ -220,7 +222,7 @@ def test_unknown_type_is_named_in_the_error() -> None:
 def test_stripped_library_still_loads(tmp_path: Path, pattern: str) -> None:
     original = next(Path(np.__file__).parents[1].glob(pattern))
     copy = Path(shutil.copy(original, tmp_path))
-    saved = strip.strip(copy)
+    saved = strip.strip_file(copy)
     assert copy.stat().st_size + saved == original.stat().st_size
     assert os.access(copy, os.X_OK) == os.access(original, os.X_OK)
     assert list(tmp_path.iterdir()) == [copy]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# WSClean and AOFlagger (and what else is named) come from Debian's packages; say plainly what is missing where they cannot be installed.
+# Installs WSClean, AOFlagger and the named programs from Debian's packages, or says what to install.
 set -eu
 missing=""
 for program in wsclean aoflagger "$@"; do command -v "$program" >/dev/null || missing="$missing $program"; done
