@@ -15,7 +15,7 @@ from charted import ROOT, Document, of_kind, one, render
 
 pytestmark = pytest.mark.helm
 
-RUNBOOK = (ROOT / "docs" / "operator.md").read_text()
+RUNBOOK = (ROOT / "docs/how-to/operate.md").read_text()
 METRIC = re.compile(r"\b((?:contimg|argo)_[a-z_]+)(\{[^}]*\})?")
 LABEL = re.compile(r"([a-z_]+)(?:=~|!=|!~|=)\"")
 ARGO_EVENTS = {

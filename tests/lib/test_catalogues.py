@@ -289,7 +289,7 @@ class TestInBeam:
             assert all(c.beam >= MIN_BEAM and c.flux_jy > 0 for c in found)
 
     def test_strips_without_a_standard_have_none(self) -> None:
-        # science.md: +65.7 and +71.6 have none, +54.6 has 3C295 far out in the beam.
+        # +65.7 and +71.6 have none, +54.6 has 3C295 far out in the beam.
         start = 61065.0
 
         def anchors(dec: float) -> dict[str, float]:

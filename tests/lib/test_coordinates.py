@@ -113,7 +113,7 @@ class TestApparent:
     def test_meridian_in_icrs_is_not_the_sidereal_time(self) -> None:
         # 26 years of precession in RA, m + n sin(ra) tan(dec) = 46.1" + 20.0" sin tan a year, and
         # at most 20.5" of aberration
-        # and 17" of nutation: the 1200" of science.md.
+        # and 17" of nutation: the 1200".
         mjd, dec = 61065.93, np.radians(33.0)
         lst = float(local_sidereal_time_rad(mjd, SITE))
         ra, _ = icrs_of_hadec(0.0, dec, mjd, SITE)

@@ -48,7 +48,7 @@ class TestBand:
         band = band_hz()
         assert band.size == N_CHANNELS == 768
         assert np.all(np.diff(band) > 0)
-        # science.md gives the outer edges to 1 kHz.
+        # The telescope's description gives the outer edges to 1 kHz.
         assert band[0] - CHANNEL_WIDTH_HZ / 2 == pytest.approx(1311.265e6, abs=500)
         assert band[-1] + CHANNEL_WIDTH_HZ / 2 == pytest.approx(1498.765e6, abs=500)
 
@@ -162,7 +162,7 @@ class TestBeam:
         at = [
             np.degrees(radius[np.argmax(primary_beam(radius, f) < 0.2)]) for f in (1.405e9, 1.311e9)
         ]
-        assert at == pytest.approx([1.98, 2.12], abs=0.006)  # science.md, to 0.01 deg
+        assert at == pytest.approx([1.98, 2.12], abs=0.006)  # to 0.01 deg
 
     def test_small_arguments_join_smoothly(self) -> None:
         around = np.array([0.99e-4, 1.01e-4]) * SPEED_OF_LIGHT_M_S / (np.pi * DISH_M * MIDDLE_HZ)

@@ -176,7 +176,7 @@ def test_false_alarms_are_rare(kind: str, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     alarms = sum(judge_noisy(*simulate_source(kind, rng), rng).candidate for _ in range(count))
     # None in 120: with 90 % confidence the rate is below 2 %. The larger simulation of
-    # docs/variability.md found fewer than one in a hundred.
+    # docs/stages/variability.md found fewer than one in a hundred.
     assert alarms == 0
 
 

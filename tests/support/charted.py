@@ -36,7 +36,7 @@ class HelmError(Exception):
 
 @functools.cache
 def program() -> str | None:
-    """Return the path of helm, from PATH or as ../shared/cluster built it."""
+    """Return the path of helm, from PATH or as the cluster kit built it."""
     found = shutil.which("helm")
     if found is None and KIT.is_file():
         script = f'eval "$({KIT})" && command -v helm'

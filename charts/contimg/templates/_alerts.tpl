@@ -1,5 +1,5 @@
 {{/*
-Alerts; docs/operator.md has a section of each name. What Argo's controllers tell of templates and sensors bears no namespace of ours
+Alerts; docs/how-to/operate.md has a section of each name. What Argo's controllers tell of templates and sensors bears no namespace of ours
 (Prometheus adds that of the controller): the names alone are ours.
 */}}
 {{- define "contimg.alerts" -}}
@@ -40,6 +40,6 @@ groups:
         labels: {{- merge (dict "severity" .severity) $labels | toYaml | nindent 10 }}
         annotations:
           summary: {{ .summary | quote }}
-          runbook: docs/operator.md#{{ lower .alert }}
+          runbook: docs/how-to/operate.md#{{ lower .alert }}
       {{- end }}
 {{- end }}

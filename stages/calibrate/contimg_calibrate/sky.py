@@ -26,7 +26,7 @@ BEAM_NULL = 1.22
 MIN_FLUX_FRACTION = 5e-4
 """Field sources with a smaller fraction of the calibrator's apparent flux are left out of a model.
 One on a grating lobe of the calibrator (1.4 deg north or south) looks like the calibrator to the
-gains, which then take 7 % of its flux from it (docs/calibrate.md)."""
+gains, which then take 7 % of its flux from it (docs/stages/calibrate.md)."""
 MIN_FIELD_JY = 0.01
 """Without a calibrator, sources of a lower apparent flux are left out."""
 

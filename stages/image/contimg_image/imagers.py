@@ -1,7 +1,7 @@
 """The imagers: WSClean, and CASA's tclean with w-projection to compare it with.
 
 WSClean always uses its w-gridder: the default gridder of WSClean 3.1, w-stacking, loses 4 % of a
-source at 1.1 deg (docs/image.md).
+source at 1.1 deg (docs/stages/image.md).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ MAX_EXCESS_SCATTER = 2.0
 MIN_EPOCHS_FOR_SCATTER = 5
 """Fewer epochs do not show whether a source is stable."""
 DEFAULT_SYSTEMATIC = 0.01
-"""Fraction assumed if there are too few epochs to measure it; see docs/normalize.md."""
+"""Fraction assumed if there are too few epochs to measure it; see docs/stages/normalize.md."""
 
 
 def find_candidates(curves: LightCurves, min_snr: float) -> Bools:

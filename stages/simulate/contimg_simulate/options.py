@@ -50,7 +50,7 @@ class SimulateOptions(StageOptions):
     """Fill the sky with the NVSS sources of the beam, and with the flux standards of Perley and
     Butler (2017)."""
     sources: ObjectURI = ""
-    """URI of your own list of sources, JSON or CSV (docs/simulate.md)."""
+    """URI of your own list of sources, JSON or CSV (docs/stages/simulate.md)."""
     faintest_jy: float = Field(default=0.004, ge=0)
     """Leave out sources whose flux, seen through the beam, is below this in every group, Jy."""
     beam: Literal["airy", "uniform"] = "airy"

@@ -125,5 +125,5 @@ def read_sources(data: bytes, uri: str) -> list[SkySource]:
             "This is no JSON list or CSV of sources (name, ra_deg, dec_deg, flux_jy[, alpha,"
             f" curve]): {error!s}."
         )
-        remedy = "Correct the list; docs/simulate.md has an example."
+        remedy = "Correct the list; docs/stages/simulate.md has an example."
         raise BadInputError(uri, problem, remedy) from error
