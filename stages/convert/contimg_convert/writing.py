@@ -227,12 +227,10 @@ class Block:
         sums, channels = self._sums[subband.header.index], len(subband.header.frequencies_hz)
         chunks = subband.samples.read_block(*self._window, space)
         values = chunks[0].view(np.float32)
+        if values.min() != values.max():  # perhaps only by the padding of chunks at the edges
+            values = subband.samples.assemble(chunks, *self._window)
         lowest, highest = values.min(), values.max()
-        if lowest == highest and 0 <= lowest <= MAX_SAMPLES:
-            sums[:] = float(lowest) * channels
-            return
-        values = subband.samples.assemble(chunks, *self._window)
-        if not (values.min() >= 0 and values.max() <= MAX_SAMPLES):  # also if one is NaN
+        if not (lowest >= 0 and highest <= MAX_SAMPLES):  # also if one is NaN
             impossible = values[~((values >= 0) & (values <= MAX_SAMPLES))]
             problem = (
                 f"nsamples must be 0 to {MAX_SAMPLES:.0e}; found {impossible[0]:g}"
@@ -240,7 +238,10 @@ class Block:
             )
             remedy = "The correlator failed: leave this group out."
             raise NoSignalError(subband.header.uri, problem, remedy)
-        sums[self._rows[: len(values)]] = values.sum(axis=1, dtype=np.float64)
+        if lowest == highest:
+            sums[:] = float(lowest) * channels
+        else:
+            sums[self._rows[: len(values)]] = values.sum(axis=1, dtype=np.float64)
 
     def weights(self, rows: int) -> npt.NDArray[np.float32]:
         """Return the mean nsamples over the channels that exist, shape (rows, polarizations)."""

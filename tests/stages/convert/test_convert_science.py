@@ -33,7 +33,7 @@ C = 299792458.0
 def oracle(
     group: Path, converted: Any, two_sources: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return pyuvdata's MS of the group, with the fringes stopped at the meridian, not the zenith."""
+    """Return pyuvdata's MS of the group, with fringes stopped at the meridian, not the zenith."""
     files = sorted((group.parent.parent / "incoming").rglob("*.hdf5"))
     parts = [
         UVData.from_file(
