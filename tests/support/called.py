@@ -11,10 +11,8 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from contimg.runtime.command import ENTRY_POINTS
-from contimg.runtime.console import Console
-from contimg.runtime.contract import guarded
-from contimg.runtime.options import parse
+from contimg.runtime.command import Command
+from contimg.runtime.contract import run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,26 +22,25 @@ def contimg(
     command: str, *words: str, code: int = 0, outputs: Path | None = None
 ) -> dict[str, Any]:
     """Return a command's summary; if it fails the last line of its log or argparse's message."""
-    (point,) = entry_points(group=ENTRY_POINTS, name=command)
-    spec = point.load()
+    (point,) = entry_points(group="contimg.commands", name=command)
     out, err = io.StringIO(), io.StringIO()
     handed = {"CONTIMG_OUTPUTS": str(outputs)} if outputs else {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with redirect_stdout(out), redirect_stderr(err), mock.patch.dict(os.environ, handed):
-            env, prog = dict(os.environ), f"contimg {command}"
-            options = parse(spec.options, words, prog, "0", positional=spec.positional)
-            console = Console(command, env)
-            ended = guarded(lambda: spec.load()(options, console, env), console, env)
+            found = point.load()
+            is_command = isinstance(found, Command)
+            ended = run_command(found, words) if is_command else found(list(words))
     except SystemExit as error:
-        ended = int(str(error.code))
+        ended = error.code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert ended == code, err.getvalue()
-    text = out.getvalue() if code == 0 else err.getvalue().splitlines()[-1]
     try:
-        answer: dict[str, Any] = json.loads(text)
+        said: dict[str, Any] = json.loads(
+            out.getvalue() if code == 0 else err.getvalue().splitlines()[-1]
+        )
     except ValueError:
         return {"message": err.getvalue()}
-    return answer
+    return said

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import entry_points, version
 from typing import NoReturn
 
 from contimg.runtime.command import Command
-from contimg.runtime.console import Console
-from contimg.runtime.contract import guarded, leave
-from contimg.runtime.options import parse
+from contimg.runtime.contract import leave, run_command
 
 
 def main() -> NoReturn:
@@ -30,22 +27,9 @@ def main() -> NoReturn:
         )
         sys.exit(2)
     try:
-        entry = commands[name].load()
-        if isinstance(entry, Command):
-            options = parse(
-                entry.options,
-                sys.argv[2:],
-                f"contimg {name}",
-                version("contimg"),
-                positional=entry.positional,
-            )
-            env = dict(os.environ)
-            console = Console(name, env, plain=entry.plain)
-            code = guarded(
-                lambda: entry.load()(options, console, env), console, env, tell=not entry.plain
-            )
-        else:
-            code = entry(sys.argv[2:])
+        found = commands[name].load()
+        argv = sys.argv[2:]
+        code = run_command(found, argv) if isinstance(found, Command) else found(argv)
     except SystemExit as ended:
         code = ended.code
     leave(int(code or 0))

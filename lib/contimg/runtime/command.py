@@ -54,4 +54,5 @@ class Command:
 def commands() -> Mapping[str, Command]:
     """Return all installed commands by name, in alphabetical order."""
     points = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
-    return {point.name: point.load() for point in points}
+    found = {point.name: point.load() for point in points}
+    return {name: one for name, one in found.items() if isinstance(one, Command)}

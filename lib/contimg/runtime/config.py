@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,20 @@ Document = dict[str, dict[str, Any]]
 """Values of options by stage and option."""
 PROFILES_VARIABLE = "CONTIMG_PROFILES"
 """Environment variable with the named profiles: a mapping of names to documents, as `read_yaml` takes it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads only `true` and `false` as booleans, as YAML 1.2 does: `off` is a choice of some options."""
+
+
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _BOOLEAN, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
@@ -47,7 +62,7 @@ def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
             text = store.read(key).decode()
         else:
             text = Path(source).read_text(encoding="utf-8")
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError, ContimgError) as error:
         raise UsageError(
             where, f"The file cannot be read: {error}.", "Correct its name."
@@ -159,11 +174,9 @@ def check_document(
         try:
             spec.options.model_validate({**wired[stage], **options})
         except ValidationError as error:
-            # What stands for a value of the pipeline's need not be of its type.
-            found = [
-                item for item in error.errors() if not {*item["loc"][:1]} & wired[stage].keys()
-            ]
-            if found:
-                reasons = "; ".join(f"{stage} {wrong(item)}" for item in found)
+            # What the pipeline sets has its real value only in a run.
+            errors = [e for e in error.errors() if not e["loc"] or e["loc"][0] not in wired[stage]]
+            if errors:
+                reasons = "; ".join(f"{stage} {wrong(item)}" for item in errors)
                 remedy = f"contimg-{stage} --help lists the options."
                 raise UsageError(where, f"{reasons}.", remedy) from error

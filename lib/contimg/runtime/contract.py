@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
+    from contimg.runtime.command import Command
     from contimg.runtime.manifest import Input
     from contimg.runtime.options import StageOptions
     from contimg.runtime.stage import StageSpec
@@ -61,7 +62,7 @@ def main(stage: StageSpec, argv: Sequence[str] | None = None) -> NoReturn:
     ) in LINEAR_ALGEBRA.items():  # before anything loads such a library, which reads them once
         os.environ.setdefault(name, value)
     env = dict(os.environ)
-    options = _parsed(stage.options, argv, stage.program, stage.version, env)
+    options = _parsed(stage.options, argv, stage.program, stage.version, env, section=stage.name)
     console = Console(stage.name, env)
     code = guarded(lambda: run(stage, options, env, console), console, env)
     if argv is not None:
@@ -97,6 +98,27 @@ def command(
     options = _parsed(model, argv, prog, tool_version("contimg"), env)
     console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=not tell)
     return guarded(lambda: work(options, console, env), console, env, tell=tell)
+
+
+def run_command(spec: Command, argv: Sequence[str] | None = None) -> int:
+    """Run a `Command`; return its exit code: that of an error, else the `exit` of its summary, else 0."""
+    env, ended = dict(os.environ), [0]
+    options = _parsed(
+        spec.options,
+        argv,
+        f"contimg {spec.name}",
+        tool_version("contimg"),
+        env,
+        positional=spec.positional,
+    )
+    console = Console(spec.name, env, plain=spec.plain)
+
+    def work() -> dict[str, Any]:
+        summary = spec.load()(options, console, env)
+        ended[0] = summary.pop("exit", 0)
+        return summary
+
+    return guarded(work, console, env, tell=not spec.plain) or ended[0]
 
 
 def guarded(
@@ -302,11 +324,19 @@ def check_template(env: Mapping[str, str]) -> None:
 
 
 def _parsed(
-    model: type[Model], argv: Sequence[str] | None, prog: str, version: str, env: Mapping[str, str]
+    model: type[Model],
+    argv: Sequence[str] | None,
+    prog: str,
+    version: str,
+    env: Mapping[str, str],
+    *,
+    positional: Sequence[str] = (),
+    section: str = "",
 ) -> Model:
     """Read the command line; what is wrong with it is told to the engine, too."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        return parse(model, sys.argv[1:] if argv is None else argv, prog, version)
+        return parse(model, words, prog, version, positional=positional, section=section)
     except CommandLineError as error:
         _tell(env, Exit.USAGE, error.reason)
         raise

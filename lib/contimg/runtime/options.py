@@ -52,7 +52,10 @@ def _split(value: object) -> object:
 
 
 def _lines(value: object) -> object:
-    return tuple(value.splitlines()) if isinstance(value, str) else value
+    words = [value] if isinstance(value, str) else value
+    if isinstance(words, list):
+        return tuple(line for word in words for line in str(word).splitlines() if line)
+    return value
 
 
 ArtifactURI = Annotated[str, InputKind("artifact", artifact_input)]
@@ -178,12 +181,13 @@ def parse(
     if len(words) > len(positional):
         parser.error(f"unrecognized arguments: {' '.join(words[len(positional) :])}")
     given = {name: value for name, value in given.items() if value not in ("", [""])}
-    config = given.pop("config", None)
+    config = given.pop("config", None) if section else None
     if config is not None:
         from contimg.runtime.config import read_document  # yaml is slow to import
 
         try:
-            given = {**read_document(config).get(section, {}), **given}
+            document = read_document(config).get(section, {})
+            given = {**{k: v for k, v in document.items() if v not in ("", None)}, **given}
         except UsageError as error:
             parser.error(str(error))
     try:
