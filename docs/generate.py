@@ -12,7 +12,7 @@ import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -20,9 +20,9 @@ from mkdocs.structure.pages import Page
 
 import contimg.records.schemas
 from contimg.records.tables import Schema
-from contimg.runtime.command import Command, commands
+from contimg.runtime.command import commands
 from contimg.runtime.errors import MEANING, Exit
-from contimg.runtime.options import Options, choices, flag, is_list
+from contimg.runtime.options import Options, choices, flag
 from contimg.runtime.pipeline import Pipeline
 from contimg.runtime.stage import StageSpec, stage_specs
 from contimg_runs.pipelines import PIPELINES
@@ -104,7 +104,7 @@ def options_table(model: type[Options]) -> str:
 
 
 def _type_name(field: Any) -> str:  # noqa: ANN401 - a FieldInfo, or a stand-in
-    if is_list(field):
+    if get_origin(field.annotation) is tuple:
         return "list, with commas"
     kinds = {"int": "integer", "float": "number", "bool": "`true`, `false`"}
     found = next((kinds[n] for n in kinds if re.search(rf"\b{n}\b", str(field.annotation))), "text")
@@ -145,7 +145,7 @@ def stage_options(spec: StageSpec) -> str:
 
 def commands_page() -> str:
     """Return the page on the commands ``contimg NAME``."""
-    found = [command for command in commands().values() if isinstance(command, Command)]
+    found = list(commands().values())
     rows = [(f"[`contimg {one.name}`](#contimg-{one.name})", one.summary) for one in found]
     parts = [
         "# Commands",

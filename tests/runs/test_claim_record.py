@@ -120,8 +120,8 @@ def test_claim_of_many_processes_at_once_is_given_to_one(tmp_path: Path) -> None
         subprocess.Popen([*argv, f"u{n}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         for n in range(4)
     ]
-    said = [json.loads(one.communicate(timeout=60)[0])["claimed"] for one in claims]
-    assert sorted(said) == [False, False, False, True]
+    answer = [json.loads(one.communicate(timeout=60)[0])["claimed"] for one in claims]
+    assert sorted(answer) == [False, False, False, True]
 
 
 def test_claim_after_outcome_is_refused(store: Store) -> None:
@@ -137,22 +137,23 @@ def test_claim_of_replaced_attempt_is_refused(store: Store) -> None:
 
 
 def test_claim_of_unknown_attempt_names_those_that_exist(store: Store) -> None:
-    said = claim(store, "u", run="20260101t000000-a1", code=Exit.USAGE)["message"]
+    answer = claim(store, "u", run="20260101t000000-a1", code=Exit.USAGE)["message"]
     assert (
         "groups/20260101t000000-a1.json: There is no record of this attempt; the group has no"
-        in said
+        in answer
     )
-    said = claim(store, "u", run=f"{ID}-a7", code=Exit.USAGE)["message"]
+    answer = claim(store, "u", run=f"{ID}-a7", code=Exit.USAGE)["message"]
     assert (
-        f"groups/{ID}-a7.json: There is no record of this attempt; the group has attempts 1" in said
+        f"groups/{ID}-a7.json: There is no record of this attempt; the group has attempts 1"
+        in answer
     )
 
 
 @pytest.mark.parametrize("run", ["", "x", ID, f"{ID}-a0", f"../{RUN}"])
 def test_claim_refuses_what_is_not_an_attempt(tmp_path: Path, run: str) -> None:
     own = ("--run", run, "--uid", "u", "--workflow", "w")
-    said = contimg("claim", "--store", str(tmp_path), *own, code=Exit.USAGE)
-    assert "--run" in said["message"]
+    answer = contimg("claim", "--store", str(tmp_path), *own, code=Exit.USAGE)
+    assert "--run" in answer["message"]
 
 
 # record, without a cluster
@@ -169,8 +170,8 @@ def test_record_of_success_is_written_once(store: Store, tmp_path: Path) -> None
 
 
 def test_record_by_workflow_without_claim_is_ignored(store: Store, tmp_path: Path) -> None:
-    said = record(store, "u1", outputs=tmp_path / "o")
-    assert (said["outcome"], said["reason"]) == ("none", "it was never claimed")
+    answer = record(store, "u1", outputs=tmp_path / "o")
+    assert (answer["outcome"], answer["reason"]) == ("none", "it was never claimed")
     claim(store, "u1")
     assert record(store, "u2")["reason"] == f"{WF} (u1) has it"
     assert not store.exists(outcome_key(RUN))
@@ -200,8 +201,8 @@ def test_record_finds_attempt_of_workflow_by_uid(store: Store) -> None:
 
 
 def test_record_of_other_workflow_writes_stages_only(store: Store) -> None:
-    said = record(store, "u9", "--pipeline", "epoch", "--group", ID, run="")
-    assert (said["run"], said["outcome"]) == (WF, "succeeded")
+    answer = record(store, "u9", "--pipeline", "epoch", "--group", ID, run="")
+    assert (answer["run"], answer["outcome"]) == (WF, "succeeded")
     today = f"{datetime.now(UTC):%Y%m%d}"
     assert stage_rows(store, WF, today) == []
     assert not list(store.entries("runs/"))
@@ -218,8 +219,8 @@ def test_record_again_completes_rows(store: Store) -> None:
 
 
 def test_record_of_unknown_attempt_is_refused(store: Store) -> None:
-    said = record(store, "u", run=f"{ID}-a4", code=Exit.USAGE)
-    assert "There is no record of this attempt; the group has attempts 1" in said["message"]
+    answer = record(store, "u", run=f"{ID}-a4", code=Exit.USAGE)
+    assert "There is no record of this attempt; the group has attempts 1" in answer["message"]
 
 
 @pytest.mark.parametrize("command", ["claim", "record"])
@@ -244,16 +245,16 @@ def test_wrong_credentials_are_named(rclone_root: str, s3_environment: pytest.Mo
     s3_environment.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     own = ["--run", RUN, "--uid", "u", "--workflow", "w"]
-    said = contimg("claim", "--store", rclone_root, *own, code=Exit.USAGE)["message"]
-    assert "S3 refused access" in said
+    answer = contimg("claim", "--store", rclone_root, *own, code=Exit.USAGE)["message"]
+    assert "S3 refused access" in answer
 
 
 def test_claim_of_other_version_is_named(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     add(store)
     store.put(claim_key(RUN), b'{"schema_version": 2}')
-    said = claim(store, "u", code=Exit.BAD_INPUT)["message"]
-    assert f"runs/{RUN}/claim.json: This is not a Claim of this version" in said
+    answer = claim(store, "u", code=Exit.BAD_INPUT)["message"]
+    assert f"runs/{RUN}/claim.json: This is not a Claim of this version" in answer
 
 
 # record, with the Kubernetes API

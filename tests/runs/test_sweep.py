@@ -290,7 +290,7 @@ def test_next_attempt_recorded_by_watch_is_posted_by_watch() -> None:
     # The sweep's workflows are known, and it is about to record the second attempt.
     made.disturbed(made.sweep, 2, made.look)
     assert made.swept.restarted == []
-    assert [record.name for record in made.said] == [A1, A2]
+    assert [record.name for record in made.events] == [A1, A2]
     assert [record.complete for record, _ in made.attempts(0)] == [False, True]
 
 
@@ -299,7 +299,7 @@ def test_of_two_watchers_one_posts() -> None:
     for _ in range(16):
         made.land(0)
     made.disturbed(made.look, 1, lambda: made.new_watcher().run_pass(made.now))
-    assert [record.name for record in made.said] == [A1]
+    assert [record.name for record in made.events] == [A1]
 
 
 def test_newer_row_is_not_replaced_by_older() -> None:
@@ -377,11 +377,11 @@ def test_sweep_posts_lost_event_and_leaves_running_workflow(root: str, listener:
 def test_sweep_starts_next_attempt_of_lost_run(root: str, listener: Listener) -> None:
     open_store(root).put(claim_key(A1), CLAIM % A1.encode())
     serve_workflows(listener, workflow("w", "another"))
-    said = sweep(root, listener, "--dry-run")
-    assert said["would"] == {A1: "mark lost"}
+    answer = sweep(root, listener, "--dry-run")
+    assert answer["would"] == {A1: "mark lost"}
     assert listener.heard == []
-    said = sweep(root, listener)
-    assert (said["lost"], said["restarted"]) == ([A1], [A2])
+    answer = sweep(root, listener)
+    assert (answer["lost"], answer["restarted"]) == ([A1], [A2])
     assert [one["run"] for one in listener.heard] == [A2]
     outcome = json.loads(open_store(root).read(f"runs/{A1}/outcome.json"))
     assert outcome["reason"] == "workflow w (u) is gone and left no outcome"
@@ -404,9 +404,9 @@ def test_sweep_with_event_source_down_fails(tmp_path: Path, listener: Listener) 
     for key, (data, _) in made.store.objects.items():
         open_store(str(tmp_path)).put(key, data)
     listener.code = 503
-    said = sweep(str(tmp_path), listener, "--workflows", "none", code=Exit.STORE_UNREACHABLE)
-    assert "/group: The event was refused with HTTP 503" in said["message"]
-    assert "EventSource" in said["message"]
+    answer = sweep(str(tmp_path), listener, "--workflows", "none", code=Exit.STORE_UNREACHABLE)
+    assert "/group: The event was refused with HTTP 503" in answer["message"]
+    assert "EventSource" in answer["message"]
 
 
 @pytest.mark.parametrize(
@@ -433,13 +433,13 @@ def test_sweep_without_cluster_says_what_to_give(tmp_path: Path) -> None:
 
 
 def test_sweep_of_missing_store_is_refused(tmp_path: Path, listener: Listener) -> None:
-    said = sweep(str(tmp_path / "gone"), listener, "--workflows", "none", code=Exit.USAGE)
-    assert "gone: The directory of the store is missing" in said["message"]
+    answer = sweep(str(tmp_path / "gone"), listener, "--workflows", "none", code=Exit.USAGE)
+    assert "gone: The directory of the store is missing" in answer["message"]
 
 
 def test_sweep_without_post_url_is_refused(tmp_path: Path) -> None:
-    said = contimg("sweep", "--store", str(tmp_path), code=Exit.USAGE)
-    assert "No --post URL is given" in said["message"]
+    answer = contimg("sweep", "--store", str(tmp_path), code=Exit.USAGE)
+    assert "No --post URL is given" in answer["message"]
     own = ("--store", str(tmp_path), "--post", "eventsource:12000")
-    said = contimg("sweep", *own, code=Exit.USAGE)
-    assert "--post: String should match pattern" in said["message"]
+    answer = contimg("sweep", *own, code=Exit.USAGE)
+    assert "--post: String should match pattern" in answer["message"]

@@ -54,7 +54,7 @@ def upload(disk: Path, store: Store, *words: str) -> subprocess.CompletedProcess
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
-def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def read_summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -66,7 +66,7 @@ def uploader(disk: Path, store: Store, **options: Any) -> Uploader:
 
 def test_upload_copies_finished_subbands_to_their_day(disk: Path, store: Store) -> None:
     counts = {"copied": 2, "bytes": 11000, "already": 0}
-    assert said(upload(disk, store)) == {"stage": "upload", **counts}
+    assert read_summary(upload(disk, store)) == {"stage": "upload", **counts}
     assert [entry.key for entry in store.entries()] == [
         f"incoming/2026-01-25/{FIRST}",
         f"incoming/2026-01-26/{SECOND}",
@@ -159,7 +159,7 @@ def test_killed_upload_leaves_no_partial_copy(disk: Path, tmp_path: Path) -> Non
     copier.kill()
     copier.wait(10)
     assert not store.exists(f"incoming/2026-01-25/{FIRST}")
-    assert said(upload(disk, store))["copied"] >= 1
+    assert read_summary(upload(disk, store))["copied"] >= 1
     assert (tmp_path / "store/incoming/2026-01-25" / FIRST).stat().st_size == 300 << 20
     assert not list((tmp_path / "store").rglob(".part-*"))
 

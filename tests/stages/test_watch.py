@@ -41,8 +41,8 @@ def process(store: Store, *words: str, code: int) -> dict[str, Any]:
     argv = [str(WATCH), "--store", store.root, "--size", "0", *words]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout if code == 0 else done.stderr.splitlines()[-1])
-    return said
+    answer: dict[str, Any] = json.loads(done.stdout if code == 0 else done.stderr.splitlines()[-1])
+    return answer
 
 
 @pytest.fixture(params=["directory", "moto"])
@@ -89,8 +89,8 @@ def test_broken_files_are_quarantined_with_reasons(store: Store, tmp_path: Path)
     store.put(f"incoming/{name(4, T0, 1)}", whole[:-700])
     store.put(f"incoming/{name(5, T0, 2)}", b"x" * len(whole))
     store.put("incoming/2026-01-25/2026-01-25T22:26:09_sb06_incomplete.hdf5", whole[:10])
-    said = watch(store, timeout_s=0)
-    reasons = {key[-9:-5]: reason for key, reason in said["quarantined"].items()}
+    answer = watch(store, timeout_s=0)
+    reasons = {key[-9:-5]: reason for key, reason in answer["quarantined"].items()}
     assert reasons["sb03"] == "is empty (0 bytes)"
     assert f"({len(whole) - 700} bytes)" in reasons["sb04"]
     assert "truncated" in reasons["sb04"]
@@ -154,8 +154,8 @@ def test_dates_limit_pass_but_not_group_around_midnight(disk: Store, tmp_path: P
     fill(store, tmp_path, T0)
     assert watch(store, dates=("2026-01-26",), timeout_s=0)["written"] == ["20260126t000001-a1"]
     assert watch(store, dates=("2026-01-25",), timeout_s=0)["written"] == ["20260125t222605-a1"]
-    said = process(store, "--dates", "25.1.2026", code=Exit.USAGE)
-    assert "YYYY-MM-DD" in said["message"]
+    answer = process(store, "--dates", "25.1.2026", code=Exit.USAGE)
+    assert "YYYY-MM-DD" in answer["message"]
 
 
 def test_follow_records_new_group_and_stops_on_sigterm(disk: Store, tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_two_watchers_write_one_record(disk: Store, tmp_path: Path) -> None:
 def test_store_without_conditional_puts_is_refused(rclone_root: str, tmp_path: Path) -> None:
     store = open_store(rclone_root)
     fill(store, tmp_path)
-    said = process(store, code=Exit.USAGE)
-    assert f"of {N_WRITERS} concurrent conditional puts won" in said["message"]
-    assert "If-None-Match" in said["message"]
+    answer = process(store, code=Exit.USAGE)
+    assert f"of {N_WRITERS} concurrent conditional puts won" in answer["message"]
+    assert "If-None-Match" in answer["message"]
     assert not list(store.entries("groups/"))
 
 
@@ -205,8 +205,8 @@ def test_unreachable_store_exits_with_code_20(
     s3_environment: pytest.MonkeyPatch,
 ) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    said = process(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
-    assert said["code"] == "STORE_UNREACHABLE"
+    answer = process(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
+    assert answer["code"] == "STORE_UNREACHABLE"
 
 
 # Reading a header by ranges

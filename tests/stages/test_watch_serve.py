@@ -52,11 +52,11 @@ class Service:
         self._log = log
         with log.open("w") as sink:
             self.process = subprocess.Popen(argv, stderr=sink, stdout=subprocess.DEVNULL)
-        wait_for(lambda: "listening" in self.said() or self.process.poll() is not None)
-        found = re.search(r"listening at http://127.0.0.1:(\d+)", self.said())
+        wait_for(lambda: "listening" in self.read_log() or self.process.poll() is not None)
+        found = re.search(r"listening at http://127.0.0.1:(\d+)", self.read_log())
         self.url = f"http://127.0.0.1:{found[1]}" if found else ""
 
-    def said(self) -> str:
+    def read_log(self) -> str:
         return self._log.read_text()
 
     def ask(self, path: str, data: bytes | None = None) -> tuple[int, str]:
@@ -144,7 +144,7 @@ def test_refused_post_is_tried_again_until_accepted_once(
     fill(open_store(str(root)), tmp_path)
     listener.code = 503
     service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "0.2")
-    wait_for(lambda: "The event was refused with HTTP 503" in service.said())
+    wait_for(lambda: "The event was refused with HTTP 503" in service.read_log())
     wait_for(lambda: service.metric("contimg_watch_unposted") == 1)
     wait_for(lambda: service.ask("/readyz")[0] == 200)
     listener.code = 200
@@ -162,7 +162,7 @@ def test_sweep_posts_what_killed_service_did_not(
     fill(open_store(str(root)), tmp_path)
     listener.code = 503
     service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "0.2")
-    wait_for(lambda: "HTTP 503" in service.said())
+    wait_for(lambda: "HTTP 503" in service.read_log())
     service.process.kill()
     service.process.wait(10)
     listener.code = 200
@@ -181,7 +181,7 @@ def test_service_waits_for_unreachable_store(
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3_environment.setenv("AWS_MAX_ATTEMPTS", "1")
     service = serve(moto_root, "--interval-s", "0.2")
-    wait_for(lambda: "S3 does not answer" in service.said())
+    wait_for(lambda: "S3 does not answer" in service.read_log())
     wait_for(lambda: "probed" not in service.ask("/readyz")[1])
     assert service.ask("/readyz") == (503, "the store does not answer; the log has the reason\n")
     assert service.ask("/healthz")[0] == 200
@@ -202,7 +202,7 @@ def test_service_ends_if_store_does_not_exist(
     assert moto_root
     service = serve(uri)
     assert service.process.wait(30) == Exit.USAGE
-    assert words in service.said()
+    assert words in service.read_log()
     argv = [BIN / "contimg-watch", "--store", uri]
     folder = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert (folder.returncode, words in folder.stderr) == (Exit.USAGE, True)
@@ -215,7 +215,7 @@ def test_service_ends_with_wrong_credentials(
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     service = serve(rclone_root)
     assert service.process.wait(30) == Exit.USAGE
-    assert "S3 refused access" in service.said()
+    assert "S3 refused access" in service.read_log()
 
 
 def test_service_ends_if_store_lacks_conditional_puts(
@@ -224,7 +224,7 @@ def test_service_ends_if_store_lacks_conditional_puts(
     open_store(rclone_root).put("k", b"")
     service = serve(rclone_root)
     assert service.process.wait(60) == Exit.USAGE
-    assert "concurrent conditional puts won" in service.said()
+    assert "concurrent conditional puts won" in service.read_log()
 
 
 def test_service_ends_if_port_is_taken(
@@ -232,7 +232,10 @@ def test_service_ends_if_port_is_taken(
 ) -> None:
     service = serve(str(tmp_path), "--port", str(listener.port))
     assert service.process.wait(30) == Exit.USAGE
-    assert f"127.0.0.1:{listener.port}: The service cannot listen at this address" in service.said()
+    assert (
+        f"127.0.0.1:{listener.port}: The service cannot listen at this address"
+        in service.read_log()
+    )
 
 
 def test_one_pass_fails_after_retries_of_post(tmp_path: Path, listener: Listener) -> None:

@@ -1,4 +1,4 @@
-"""Call a ``contimg`` command in this process, as its program does: argument list in, exit code and what it said out."""
+"""Call a ``contimg`` command in this process: arguments in, exit code and summary out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def contimg(
     command: str, *words: str, code: int = 0, outputs: Path | None = None
 ) -> dict[str, Any]:
-    """Return the summary of a command; of one that fails the last line of its log, or what argparse said."""
+    """Return a command's summary; if it fails the last line of its log or argparse's message."""
     (point,) = entry_points(group="contimg.commands", name=command)
     out, err = io.StringIO(), io.StringIO()
     handed = {"CONTIMG_OUTPUTS": str(outputs)} if outputs else {}

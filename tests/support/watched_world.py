@@ -140,7 +140,7 @@ class World:
         self.store = MemoryStore(lambda: self.now)
         self.rules = rules or SweepRules(grace_s=GRACE_S, retries=MANY_RETRIES)
         self.bus: list[GroupRecord] = []
-        self.said: list[GroupRecord] = []
+        self.events: list[GroupRecord] = []
         """All that was ever on the bus, which may deliver it again at any time."""
         self.bus_up = True
         self.flows: list[Flow] = []
@@ -222,12 +222,12 @@ class World:
         if not self.bus_up:
             raise StoreError("bus", "The event could not be posted.", "")
         self.bus.append(record)
-        self.said.append(record)
+        self.events.append(record)
 
     def redeliver(self, which: int) -> None:
         """Let the bus deliver an old event again."""
-        if self.said:
-            self.bus.append(self.said[which % len(self.said)])
+        if self.events:
+            self.bus.append(self.events[which % len(self.events)])
 
     def deliver(self, which: int, *, keep: bool = False) -> None:
         """Let the sensor have an event, not always the oldest; once more later, if it is kept."""
@@ -334,7 +334,7 @@ class World:
             before = self._sign()
             self.look()
             self.sweep()
-            self.bus += self.said
+            self.bus += self.events
             while self.bus:
                 self.deliver(0)
             while any(flow.step != "over" for flow in self.flows):

@@ -228,7 +228,7 @@ class TestNoAnswer:
         api.token = RIGHT
         code, words = self.said(command, capfd, "--token", "wrong")
         assert code == 2
-        assert "expected a token that the server knows, found Unauthorized." in words
+        assert "does not accept the token: Unauthorized." in words
         assert "Correct --token or ARGO_TOKEN." in words
         assert "wrong" not in words  # a secret is not repeated
 
@@ -272,8 +272,8 @@ def test_templates_of_another_version_are_refused(
     assert here(submit, "epoch", "--set", "strip=33.0", "--set", "epoch=mine") == 2
     said = capfd.readouterr().err
     assert (
-        "WorkflowTemplate contimg-epoch: expected contimg 0.1.0, which this program is, "
-        "found 9.9.9." in said
+        "WorkflowTemplate contimg-epoch: The template is from contimg 9.9.9, "
+        "but this program is contimg 0.1.0." in said
     )
     assert "Upgrade the chart to 0.1.0" in said
     assert not api.workflows

@@ -115,10 +115,7 @@ def test_reprocessing_from_a_stage_on_is_the_next_attempt(site: Site, processed:
 def test_a_group_that_does_not_exist(site: Site) -> None:
     done = contimg(site, "reprocess", "20990101t000000")
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        "groups/20990101t000000-a1.json: expected a group that watch has recorded, found none."
-        in done.stderr
-    )
+    assert "groups/20990101t000000-a1.json: There is no record of this group." in done.stderr
     name = next(
         name for name in rows(contimg(site, "status", "--lines", "0")) if "20990101t000000" in name
     )
