@@ -11,7 +11,6 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from contimg.runtime.command import Command
 from contimg.runtime.contract import run_command
 
 if TYPE_CHECKING:
@@ -28,9 +27,7 @@ def contimg(
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with redirect_stdout(out), redirect_stderr(err), mock.patch.dict(os.environ, handed):
-            found = point.load()
-            is_command = isinstance(found, Command)
-            ended = run_command(found, words) if is_command else found(list(words))
+            ended = run_command(point.load(), words)
     except SystemExit as error:
         ended = error.code
     finally:
