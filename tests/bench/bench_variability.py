@@ -1,7 +1,7 @@
 """How often the search for lenses is right, and its processor time, on simulated sources.
 
-``python -m tests.bench.bench_variability 200`` makes the table of docs/stages/variability.md; `make bench`
-takes fewer of each kind.
+``python -m tests.bench.bench_variability 200`` makes the table of docs/stages/variability.md;
+`make bench` takes fewer of each kind.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from contimg_runs.select import list_strips, select_runs, split_into_chunks
 
 ID = "20260125t222605"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
-LINE = ("convert", "flag", "calibrate", "image", "photometry", "report")
+LINE = PROCESS_GROUP.order
 SIDE = replace(
     PROCESS_GROUP,
     steps=(
@@ -39,12 +39,7 @@ SIDE = replace(
 )
 """The graph with a side branch: image → hello → spectra, beside photometry."""
 INPUTS = {
-    "flag": {"ms": "convert"},
-    "calibrate": {"ms": "convert", "flags": "flag"},
-    "image": {"ms": "convert", "flags": "flag", "calibration": "calibrate"},
-    "photometry": {"image": "image"},
-    "hello": {"image": "image"},
-    "spectra": {"ms": "convert", "notes": "hello"},
+    step.stage: dict(step.inputs) for step in SIDE.steps if step.stage not in {LINE[0], LINE[-1]}
 }
 
 

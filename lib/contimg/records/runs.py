@@ -1,7 +1,7 @@
-"""Runs of attempts at groups: who has one, what became of it, and whether it is worth another try.
+"""Runs of attempts at groups: the claim, the outcome, and whether another try may help.
 
-``STORE/runs/ID-aN/claim.json`` says which workflow has the attempt, ``outcome.json`` how it ended; each is written once,
-by a conditional put.
+``STORE/runs/ID-aN/claim.json`` names the workflow that has the attempt, ``outcome.json`` how it
+ended; each is written once, by a conditional put.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Phase(StrEnum):
     STOPPED = "stopped"
     """By a person."""
     LOST = "lost"
-    """Its workflow is gone without a word."""
+    """Its workflow vanished without an outcome."""
     SUPERSEDED = "superseded"
-    """Nobody had begun it when the next attempt was recorded."""
+    """It had not begun when the next attempt was recorded."""
 
 
 class FailureCause(StrEnum):
-    """What made a run fail, which decides whether another try may help; the values are those in the store."""
+    """What made a run fail, which decides whether another try may help; the values are stored."""
 
     NONE = ""
     DATA = "data"
@@ -138,7 +138,7 @@ def run_name(run: str) -> tuple[str, int] | None:
 
 
 def failure_cause(code: int | None) -> FailureCause:
-    """Return the cause that an exit code stands for; without a code the program was killed: infrastructure."""
+    """Return the cause that an exit code stands for; None, of a killed program: infrastructure."""
     if code == 0:
         return FailureCause.NONE
     if code in DATA_EXITS:

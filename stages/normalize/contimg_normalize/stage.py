@@ -26,7 +26,7 @@ MIN_RELIABLE_REFERENCES = 10
 MAX_SYSTEMATIC = 0.02
 MAX_FACTOR_OFFSET = 0.3
 BRIGHT_SNR = 100.0
-"""The metric of scatter is that of the references with at least this S/N; see docs/stages/normalize.md."""
+"""The metric of scatter is of the references with this S/N; see docs/stages/normalize.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

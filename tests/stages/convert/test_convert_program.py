@@ -118,7 +118,8 @@ def test_full_group_from_bucket_fits_in_scratch_of_its_pod(
         put_file(store, path.relative_to(full_chain.store).as_posix(), path)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    walled = f'mount -t tmpfs -o size={stage_specs()["convert"].resources.scratch_mi}m none {scratch} && exec "$@"'
+    size = f"{stage_specs()['convert'].resources.scratch_mi}m"
+    walled = f'mount -t tmpfs -o size={size} none {scratch} && exec "$@"'
     words = argv(f"{rclone_root}/groups/{record.name}", f"{rclone_root}/out")
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", walled, "sh", *words],

@@ -12,6 +12,7 @@ import pytest
 
 from chain import Chain, contimg
 from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.runtime.manifest import read_manifest
 from contimg.runtime.store import open_store
 from contimg_report.figure import STYLE
 from contimg_simulate.lightcurves import Flare, Lens
@@ -85,13 +86,9 @@ def epochs(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def group(small_chain: Chain) -> dict[str, str]:
     """The artifacts of a small simulated group by stage."""
-    return {
-        "convert": small_chain.ms,
-        "flag": small_chain.flags,
-        "calibrate": small_chain.calibration,
-        "image": small_chain.image,
-        "photometry": small_chain.photometry,
-    }
+    chain = small_chain
+    uris = [chain.ms, chain.flags, chain.calibration, chain.image, chain.photometry]
+    return {read_manifest(uri).stage: uri for uri in uris}
 
 
 @pytest.fixture(scope="session")
