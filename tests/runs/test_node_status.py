@@ -34,7 +34,7 @@ from contimg_runs.node_status import (
 from contimg_runs.pipelines import PROCESS_GROUP
 from contimg_runs.record import read_outcome
 from contimg_runs.state import Status
-from contimg_workflows.display import why
+from contimg_workflows.display import failure_reason
 
 RECORDED = Path(__file__).parent / "recorded"
 """Workflows as Argo v4.1.2 gave them, without inputs."""
@@ -104,7 +104,7 @@ def test_argo_message_is_split_into_code_and_reason(
     nodes = tried("w", "convert", "Failed", message=message)
     failed = workflow("w", "Failed", *nodes, message="child 'w-1' failed")
     state = read_run_state(failed)
-    assert why(state) == f"convert: {shown or reason}"
+    assert failure_reason(state) == f"convert: {shown or reason}"
     assert state.tasks["convert"].tries[0].exit == code
     (task,) = read_task_runs(failed)
     assert (task.exit, task.reason) == (code, reason)
@@ -115,7 +115,7 @@ def test_argo_message_is_split_into_code_and_reason(
 def test_failure_without_task_has_reason_of_workflow() -> None:
     message = 'workflowtemplates.argoproj.io "contimg-x" not found'
     found = read_run_state(workflow("w", "Error", message=message))
-    assert (found.status, why(found)) == (Status.FAILED, message)
+    assert (found.status, failure_reason(found)) == (Status.FAILED, message)
 
 
 def test_workflow_shut_down_by_person_is_stopped() -> None:
@@ -160,7 +160,7 @@ def test_recorded_failure_has_states_reason_and_pod() -> None:
         "onExit-record": "done",
     }
     assert (
-        why(found)
+        failure_reason(found)
         == "flag: TypeError: TarFile.extract() got an unexpected keyword argument 'filter'"
     )
     convert, flag = found.tasks["convert"], found.tasks["flag"]
@@ -190,7 +190,7 @@ def test_recorded_single_stage_has_all_tries() -> None:
     assert list(found.tasks) == ["main"]
     assert (len(task.tries), {one.exit for one in task.tries}) == (4, {64})
     missing = 'exec: "contimg-watch": executable file not found in $PATH'
-    assert why(found) == f"main: failed to find name in PATH: {missing}"
+    assert failure_reason(found) == f"main: failed to find name in PATH: {missing}"
     # As `kubectl get pods` had them.
     for pod in ("contimg-watch-kxvw6-main-1499979672", "contimg-watch-kxvw6-main-3646970451"):
         assert find_node(recorded("retried"), pod) is not None
