@@ -200,7 +200,7 @@ def test_local_runner_shows_the_reason(site: Site) -> None:
             command, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=site.store
         )
         assert command is asked or done.returncode != 0
-        assert re.search("OVRO_MMA.*HERA", done.stdout + done.stderr)
+        assert re.search("telescope HERA.*not the DSA-110", done.stdout + done.stderr)
     (state,) = site.store.glob("runs/contimg-*/state.json")
     (only,) = json.loads(state.read_text())["tasks"]["convert"]["tries"]
     assert only["exit"] == Exit.WRONG_TELESCOPE

@@ -208,7 +208,7 @@ WRONG_OPTIONS = [
     (["--config", "a: b: c"], "This is not YAML"),
     (["--config", "[1, 2]\n"], "A mapping of stages is expected"),
     (["--config", "/nowhere.yaml"], "The file cannot be read"),
-    (["--profile", "deeep"], "There is no profile of this name; there are deep, broken."),
+    (["--profile", "deeep"], "There is no profile of this name; defined are: deep, broken."),
     (["--profile", "broken"], "There is no stage 'imagee'"),
 ]
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hera.workflows.models import Workflow, WorkflowSubmitRequest
+from hera.workflows.models import WorkflowSubmitRequest
 
 from argo_api import ArgoApi
 from argo_nodes import node, said, tried, workflow
@@ -374,9 +374,7 @@ def test_who_waits_bears_a_server_that_is_away(
         asked.append(name)
         if len(asked) in {2, 3}:
             raise EngineError(self.place, "expected an answer, found none.", "Wait.")
-        return read_run_state(
-            Workflow(**workflow(name, "Running" if len(asked) < 5 else "Succeeded"))
-        )
+        return read_run_state(workflow(name, "Running" if len(asked) < 5 else "Succeeded"))
 
     monkeypatch.setattr(ArgoServer, "state", answer)
     assert here(submit, "watch", "--wait") == 0

@@ -168,7 +168,7 @@ class TestPrograms:
         argv = ["contimg-flag", "--ms", str(tmp_path / "a"), "--out", str(tmp_path / "o")]
         with pytest.raises(ChildFailedError, match=r"contimg-flag --ms .*: exit code 25"):
             demo._json(argv, os.environ)  # noqa: SLF001
-        assert "an artifact" in json.loads(capfd.readouterr().err)["message"]
+        assert "There is no artifact here" in json.loads(capfd.readouterr().err)["message"]
 
     def test_a_wrong_command_line_is_one_of_them(self) -> None:
         with pytest.raises(ChildFailedError, match="exit code 2"):

@@ -322,7 +322,7 @@ def test_real_commands_claim_an_attempt_once(tmp_path: Path) -> None:
         (state,) = engine.run([template_workflow(name, "contimg-process-group", given)])
         states.append(state.tasks)
     # A record without subbands is bad data for convert; what follows does not begin.
-    options = '{"flag": {"rfi": "off"}}'
+    options = '{"flag":{"rfi":"off"}}'
     assert states[0]["claim"].outputs == {"claimed": "true", "options": options}
     assert states[0]["process-convert"].status is Status.FAILED
     assert states[1]["claim"].outputs == {"claimed": "false", "options": options}
@@ -346,7 +346,7 @@ def ended_run(store: Path) -> tuple[RunFolder, RunState]:
 def test_the_exit_code_of_the_exit_handler_is_returned(tmp_path: Path) -> None:
     folder, state = ended_run(tmp_path)
     assert record_end(folder, state, os.environ) == Exit.USAGE
-    assert "the record of an attempt" in (folder.path / local.EXIT_LOG).read_text()
+    assert "There is no record of this attempt" in (folder.path / local.EXIT_LOG).read_text()
 
 
 def test_an_exit_handler_that_hangs_is_given_up(

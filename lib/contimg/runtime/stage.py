@@ -65,11 +65,14 @@ class StageSpec:
     def __post_init__(self) -> None:
         if not self.package:
             object.__setattr__(self, "package", f"contimg_{self.name}")
-        if not self.module:
-            object.__setattr__(self, "module", f"{self.package}.stage")
         if self.resolver and ":" not in self.resolver:
             problem = f"The resolver {self.resolver!r} is not written module:function."
             raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
+
+    @property
+    def run_module(self) -> str:
+        """The name of the module with the function `run`."""
+        return self.module or f"{self.package}.stage"
 
     @property
     def program(self) -> str:
@@ -83,7 +86,7 @@ class StageSpec:
 
     def load(self) -> Callable[[Any, Context], StageResult]:
         """Import the stage's code, and with it the heavy libraries."""
-        module = importlib.import_module(self.module)
+        module = importlib.import_module(self.run_module)
         run: Callable[[Any, Context], StageResult] = module.run
         return run
 
@@ -121,7 +124,7 @@ class StageSpec:
 
     def code_digest(self) -> str:
         """Return the digest of the code that the stage can reach."""
-        modules = {self.module, self.options.__module__, *ALWAYS_REACHED}
+        modules = {self.run_module, self.options.__module__, *ALWAYS_REACHED}
         if self.resolver:
             modules.add(self.resolver.partition(":")[0])
         return versions.code_digest(*sorted(modules))

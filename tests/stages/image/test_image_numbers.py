@@ -17,7 +17,7 @@ from contimg.records.flagfile import pack_flags
 from contimg.records.ms import MeasurementSet
 from contimg.runtime import contract
 from contimg.runtime.console import Console
-from contimg_calibrate.foreign import pick_field
+from contimg_calibrate.foreign import copy_field
 from contimg_image.options import STAGE, ImageOptions
 from image_truth import check_sources, compare, metrics, plane
 from observed import packed, write_artifact
@@ -99,7 +99,7 @@ def vla(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]
     """3C286 of casadata's NGC5921.fits through contimg-calibrate and contimg-image."""
     folder = tmp_path_factory.mktemp("vla")
     run_casa(IMPORT, folder)
-    field = pick_field(folder / "vla.ms", FIELD, folder / "field.ms")
+    field = copy_field(folder / "vla.ms", FIELD, folder / "field.ms")
     with MeasurementSet(field) as ms:
         flags = ms.read("FLAG")
     artifact = folder / "imported" / "0123456789abcdef"

@@ -12,7 +12,8 @@ from typing import Any
 from contimg_tiny.options import spec
 from rich.console import Console
 
-from contimg.runtime.contract import command
+from contimg.runtime.command import Command
+from contimg.runtime.contract import run_command
 from contimg.runtime.options import Options
 from contimg.runtime.pipeline import Pipeline, Step
 from contimg_workflows.display import Display
@@ -123,4 +124,4 @@ def drive(options: DriveOptions, _console: Any, _env: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(command("drive", DriveOptions, drive))
+    sys.exit(run_command(Command(name="drive", options=DriveOptions, run="__main__:drive")))
