@@ -105,16 +105,16 @@ def run_page(epochs: Run, group: dict[str, str], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def hello_page(group: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def spectra_page(group: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a group with a stage that the report does not know."""
-    folder = tmp_path_factory.mktemp("hello")
+    folder = tmp_path_factory.mktemp("spectra")
     metrics: dict[str, Any] = {"mjd": 61065.05, "peak_jy": 0.0123, "used_fraction": 0.93}
     files = {
-        "hello.json": b'{\n "greeting": "<b>hello</b>"\n}',
+        "spectra.json": b'{\n "greeting": "<b>spectra</b>"\n}',
         "large.json": b"[" + b"1," * 9000 + b"1]",
         "plot.png": png(np.arange(6000, dtype=np.uint8).reshape(60, 100)),
-        "view.html": b"<p>hello</p>",
+        "view.html": b"<p>spectra</p>",
         "data.bin": b"0" * 2_000_000,
     }
-    hello = write_artifact(folder, "hello", metrics, files, "the peak is <i>low</i>")
-    return make_report(folder / "report", hello, group["convert"], group["flag"])
+    spectra = write_artifact(folder, "spectra", metrics, files, "the peak is <i>low</i>")
+    return make_report(folder / "report", spectra, group["convert"], group["flag"])

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-PAGES = ["group_page", "run_page", "hello_page"]
+PAGES = ["group_page", "run_page", "spectra_page"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 

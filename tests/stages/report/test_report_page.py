@@ -52,14 +52,14 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-@pytest.mark.parametrize("name", ["group_page", "run_page", "hello_page"])
+@pytest.mark.parametrize("name", ["group_page", "run_page", "spectra_page"])
 def test_page_is_valid_and_self_contained(name: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(name)
     page = Page(path)
     assert page.open == []
     assert len(set(page.identifiers)) == len(page.identifiers)
     outside = [link for link in page.links if not link.startswith(("#", "data:"))]
-    assert [Path(link).name for link in outside] == ["view.html"] * (name == "hello_page")
+    assert [Path(link).name for link in outside] == ["view.html"] * (name == "spectra_page")
     assert all(link[1:] in page.identifiers for link in page.links if link.startswith("#"))
     assert page.images
     assert all(len(i.get("aria-label") or i.get("alt") or "") > 20 for i in page.images)
@@ -127,25 +127,25 @@ def test_run_page_lists_its_groups_with_their_numbers(
     assert text.count(f" {name} ") == 1
 
 
-def test_unknown_stage_is_in_navigation_tiles_sections_and_steps(hello_page: Path) -> None:
-    html, page = hello_page.read_text(), Page(hello_page)
-    assert "#stage-hello" in page.links
+def test_unknown_stage_is_in_navigation_tiles_sections_and_steps(spectra_page: Path) -> None:
+    html, page = spectra_page.read_text(), Page(spectra_page)
+    assert "#stage-spectra" in page.links
     tiles = html[html.index('class="tiles"') : html.index('id="came"')]
-    assert re.search(r"Hello</span><span[^>]*>12.3 mJy</span><span[^>]*>Peak", tiles)
-    section = html[html.index('id="stage-hello"') : html.index('id="steps"')]
+    assert re.search(r"Spectra</span><span[^>]*>12.3 mJy</span><span[^>]*>Peak", tiles)
+    section = html[html.index('id="stage-spectra"') : html.index('id="steps"')]
     assert '<span class="badge warning">warning</span> the peak is &lt;i&gt;low' in section
     for label, text in (("Peak", "12.3 mJy"), ("Used fraction", "93.0 %")):
         assert f'<th scope="row">{label}</th><td class="words">{text}</td>' in section
     assert "2026-01-25 01:12:00" in section
     assert '<img src="data:image/png;base64,' in section
-    assert "&lt;b&gt;hello&lt;/b&gt;" in section
+    assert "&lt;b&gt;spectra&lt;/b&gt;" in section
     assert "data.bin (2.0 MB)" in section
     assert "large.json (18.0 kB)" in section
     assert "1,1,1" not in section
     (link,) = (link for link in page.links if link.endswith("view.html"))
-    assert (hello_page.parent / link).read_text() == "<p>hello</p>"
-    assert "convert → flag → hello." in page.text
-    assert '<th scope="row">Hello</th>' in html[html.index('id="steps"') :]
+    assert (spectra_page.parent / link).read_text() == "<p>spectra</p>"
+    assert "convert → flag → spectra." in page.text
+    assert '<th scope="row">Spectra</th>' in html[html.index('id="steps"') :]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_unknown_stage_is_in_navigation_tiles_sections_and_steps(hello_page: Pat
         (["convert", "convert"], None, 19, "There are two artifacts of convert"),
         (["convert"], "normalize", 19, "of a group (convert) and some of a run over epochs (norm"),
         (["flag"], "variability", 19, "of a group (flag) and some of a run over epochs (varia"),
-        (["convert"], "hello", 19, "of different groups: "),
+        (["convert"], "spectra", 19, "of different groups: "),
         (["convert", "missing"], None, 25, "/missing"),
     ],
 )
@@ -170,7 +170,7 @@ def test_artifacts_that_make_no_page_are_refused(
 ) -> None:
     uris = [group.get(stage, f"{tmp_path}/{stage}") for stage in stages]
     if extra is not None:
-        metrics = {"group": "another"} if extra == "hello" else {}
+        metrics = {"group": "another"} if extra == "spectra" else {}
         uris.append(write_artifact(tmp_path, extra, metrics, {}))
     argv = [str(BIN / "contimg-report"), f"--artifacts={','.join(uris)}", f"--out={tmp_path}/out"]
     done = subprocess.run(argv, capture_output=True, text=True, env=ENVIRONMENT, check=False)

@@ -218,15 +218,15 @@ def test_upper_limits_are_counted() -> None:
 @pytest.mark.parametrize(
     ("uri", "page_uri", "link"),
     [
-        ("/s/p/g/hello/k", "/s/p/g/report/r", "../../hello/k/v%20w.html"),
-        ("file:///s/p/hello/k", "/s/p/report/r", "../../hello/k/v%20w.html"),
-        ("s3://bucket/p/hello/k", "s3://bucket/p/report/r", "../../hello/k/v%20w.html"),
-        ("s3://other/p/hello/k", "s3://bucket/p/report/r", "s3://other/p/hello/k/v%20w.html"),
+        ("/s/p/g/spectra/k", "/s/p/g/report/r", "../../spectra/k/v%20w.html"),
+        ("file:///s/p/spectra/k", "/s/p/report/r", "../../spectra/k/v%20w.html"),
+        ("s3://bucket/p/spectra/k", "s3://bucket/p/report/r", "../../spectra/k/v%20w.html"),
+        ("s3://other/p/spectra/k", "s3://bucket/p/report/r", "s3://other/p/spectra/k/v%20w.html"),
     ],
 )
 def test_link_is_relative_within_a_store(uri: str, page_uri: str, link: str) -> None:
     class Context:
         artifact = page_uri
 
-    one = ReportArtifact(uri, artifact("hello", {}).manifest, Context())  # type: ignore[arg-type]
+    one = ReportArtifact(uri, artifact("spectra", {}).manifest, Context())  # type: ignore[arg-type]
     assert one.link("v w.html") == link

@@ -65,9 +65,9 @@ def test_summary_says_what_the_page_says(tmp_path: Path) -> None:
 def test_markup_in_names_and_reasons_is_text() -> None:
     manifest = read_manifest(SICK.ms)
     evil = '<script>alert("x")</script>'
-    changed = {"outputs": (), "metrics": {**manifest.metrics, "group": evil, "hello": evil}}
+    changed = {"outputs": (), "metrics": {**manifest.metrics, "group": evil, "spectra": evil}}
     warned = manifest.model_copy(update={**changed, "qa": QA(verdict="warning", reasons=(evil,))})
-    other = warned.model_copy(update={"stage": "hello"})
+    other = warned.model_copy(update={"stage": "spectra"})
     artifacts = {
         one.stage: ReportArtifact(SICK.ms, one, context=None)  # type: ignore[arg-type]
         for one in (warned, other)
