@@ -31,10 +31,6 @@ CHANNEL_WIDTH_HZ = 244140.625
 TOP_HZ = 1498.643188e6
 """Centre of the highest channel, the first one of subband 0."""
 INTEGRATION_S = 12.884902000427246
-INTEGRATIONS = 24
-"""Integrations of one group."""
-GROUP_CADENCE_S = 309.24
-"""Seconds from one group to the next."""
 SEFD_JY = 6000.0
 """System equivalent flux density of one antenna and polarization; measured: 5800 to 6500 Jy."""
 

@@ -21,6 +21,7 @@ PROFILES_VARIABLE = "CONTIMG_PROFILES"
 """Environment variable with the named profiles, YAML: a mapping of names to documents."""
 MAX_NAME_LENGTH = 80
 """Longer sources are not repeated in messages."""
+REMEDY = "Write options as {stage: {option: value}}."
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,7 +36,6 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     _BOOLEAN, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-REMEDY = "Write options as {stage: {option: value}}."
 
 
 def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
