@@ -289,7 +289,7 @@ def working_below(folder: Path) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("stage", ["convert", "flag"])
-def test_killed_stage_is_made_again_with_the_same_bytes(
+def test_killed_stage_gives_same_bytes_again(
     small_chain: Chain, tmp_path: Path, stage: str
 ) -> None:
     """After SIGKILL: no artifact, no child process; the next run makes the same bytes."""
@@ -340,7 +340,7 @@ def test_flagged_data_end_with_all_flagged(site: Site) -> None:
     assert not list((site.store / "products/flag").rglob("*.*"))
 
 
-def test_group_without_calibrator_or_set_is_refused(tmp_path: Path) -> None:
+def test_group_without_calibration_is_refused(tmp_path: Path) -> None:
     far = Chain("small", seed=1, tier="quicklook", sky={"ra_deg": 38.9}, name="e2e-no-calibrator")
     fails("calibrate", ms=far.ms, store=tmp_path / "store", out=tmp_path / "store/products").check(
         "NO_CALIBRATION", far.group_id, ""

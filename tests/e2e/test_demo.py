@@ -132,7 +132,7 @@ def test_steady_sources_scatter_as_their_errors_predict(demo: Demo) -> None:
     assert (steady["ratio"] <= PREDICTED * (1 + 3 / np.sqrt(2 * freedom))).all(), steady
 
 
-def test_fluxes_of_a_target_group_are_those_of_the_truth(demo: Demo) -> None:
+def test_target_group_has_true_fluxes(demo: Demo) -> None:
     """The first target group, an hour after its calibrator, without its flux-scale error.
 
     Median: 1 % as at full size, and 0.5 % for the noise of 45 sources. Each: 3 % + 3σ, except one

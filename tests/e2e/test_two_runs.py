@@ -72,7 +72,7 @@ def outputs(made: dict[str, dict[str, Any]]) -> dict[str, str]:
     shutil.which("taskset") is None or len(os.sched_getaffinity(0)) < 2,
     reason="needs taskset and two processors",
 )
-def test_bytes_do_not_depend_on_folder_or_processors(small_chain: Chain, tmp_path: Path) -> None:
+def test_bytes_are_independent_of_folder_and_processors(small_chain: Chain, tmp_path: Path) -> None:
     assert small_chain.truth_artifact
     one, two, *_ = sorted(os.sched_getaffinity(0))
     found = []

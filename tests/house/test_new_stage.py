@@ -126,7 +126,7 @@ class TestHello:
         succeed("make", "docs", cwd=copy)
         assert "--min-snr" in (copy / f".cache/site/stages/{NAME}.html").read_text()
 
-    def test_group_runs_with_it_and_reprocess_starts_from_it(
+    def test_group_runs_and_reprocess_starts_from_it(
         self, copy: Path, small_chain: Chain, tmp_path: Path
     ) -> None:
         store, group = tmp_path / "store", small_chain.group_id

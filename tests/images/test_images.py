@@ -126,7 +126,7 @@ class TestEveryImage:
         assert re.fullmatch(r"[0-9a-f]{40}", label["revision"])
         assert re.match(r"\d{4}-\d\d-\d\dT", label["created"])
 
-    def test_contents(self, stage: str, seen: dict[str, dict[str, Any]]) -> None:
+    def test_contents_are_expected(self, stage: str, seen: dict[str, dict[str, Any]]) -> None:
         found: set[tuple[str, frozenset[str]]] = set()
         closure(f"contimg-{stage}", frozenset(), found)
         specs = {f"contimg-{Path(folder).name}" for folder in RECIPES[stage].specs.split()}
@@ -144,7 +144,7 @@ class TestEveryImage:
         done = run(engine, images[stage], "python", "-c", code)
         assert done.stdout.strip() == code_digest(module)
 
-    def test_size(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
+    def test_size_is_within_limit(self, stage: str, engine: Engine, images: dict[str, Image]) -> None:
         done = engine.run(
             images[stage], ("du", "-sxb", "/")
         )  # it cannot look into root's own folders

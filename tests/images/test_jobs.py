@@ -76,7 +76,7 @@ def chain(
     return ImageChain(engine, images, folder)
 
 
-def test_the_flux_of_3c48(chain: ImageChain) -> None:
+def test_flux_of_3c48_is_true(chain: ImageChain) -> None:
     rows = pq.read_table(Path(chain.photometry) / "photometry.parquet").to_pandas()
     truth = max(chain.truth["groups"][0]["sources"], key=lambda source: source["flux_mid_jy"])
     offset = np.hypot(
@@ -87,7 +87,7 @@ def test_the_flux_of_3c48(chain: ImageChain) -> None:
     assert found["flux_forced"] / 1000 == pytest.approx(truth["flux_mid_jy"], rel=0.03)
 
 
-def test_the_page_of_the_group(chain: ImageChain) -> None:
+def test_page_of_group_exists(chain: ImageChain) -> None:
     page = (Path(chain.report) / "report.html").read_text()
     assert chain.group_id in page
     assert page.count("data:image/png;base64,") >= 3
@@ -112,7 +112,7 @@ def test_key_and_bytes_are_those_of_the_host(chain: ImageChain, stage: str, tmp_
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_image_brings_all_compiled_functions(chain: ImageChain, stage: str) -> None:
+def test_image_brings_compiled_functions(chain: ImageChain, stage: str) -> None:
     """Where this fails, functions or their types changed: `make kernels`."""
     assert chain.artifact(stage)
     had = set(chain.kernels(stage).read_text().split())
@@ -126,7 +126,7 @@ def test_the_image_brings_all_compiled_functions(chain: ImageChain, stage: str) 
     assert own <= {Path(name).name.partition(".")[2].partition("-")[0] for name in had}
 
 
-def test_epochs_of_a_strip(chain: ImageChain) -> None:
+def test_epoch_of_strip_is_made(chain: ImageChain) -> None:
     write_tables(chain.store / "strip/tables")
     options = {"tables": chain.store / "strip/tables", "out": chain.store / "strip/out"}
     scaled = chain.contimg("normalize", strip=33.0, **options)

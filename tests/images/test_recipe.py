@@ -52,7 +52,7 @@ def test_every_folder_of_stages_has_an_image() -> None:
     assert len(build().stdout.splitlines()) == len(folders)
 
 
-def test_spec_names_the_programs_and_the_level_that_a_stage_needs() -> None:
+def test_spec_names_programs_and_level() -> None:
     for name, spec in stage_specs().items():
         assert set(spec.debian_packages) == PROGRAMS & set(spec.tools)
         needs_casa = any(item.startswith("casatools") for item in asked(name))
@@ -60,7 +60,7 @@ def test_spec_names_the_programs_and_the_level_that_a_stage_needs() -> None:
 
 
 @pytest.mark.parametrize("stage", CASA)
-def test_casa_level_holds_nothing_that_one_of_its_stages_does_not_need(stage: str) -> None:
+def test_casa_level_holds_only_what_stages_need(stage: str) -> None:
     # The level is what flag asks for.
     assert asked("flag") <= asked(stage)
 
@@ -81,7 +81,7 @@ def test_licenses_name_what_is_under_the_gpl() -> None:
     assert RECIPES["convert"].licenses == "BSD-3-Clause AND LGPL-3.0-or-later"
 
 
-def test_direct_requirements_are_those_of_others_with_the_extras_of_lib() -> None:
+def test_direct_requirements_include_extras_of_lib() -> None:
     told = ask("direct", "lib", "stages/convert").stdout.split()
     assert "h5py>=3.11" in told
     assert "python-casacore>=3.7" in told
@@ -97,7 +97,7 @@ def test_locked_entries_keep_pin_marker_and_hashes() -> None:
     assert told.count("--hash=sha256:") >= 3
 
 
-def test_dependency_that_is_not_locked_stops_the_build() -> None:
+def test_unlocked_dependency_stops_build() -> None:
     done = ask("locked", str(LOCK), stdin="numpy\nleft-pad\n")
     assert done.returncode == 1
     assert done.stderr.strip() == "requirements.lock lacks left-pad: run `make lock`."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 import pytest
 
-from cluster.argo import seconds, when
 from cluster.groups import key_of
 from cluster.site import Done, Figure
 
@@ -12,15 +14,16 @@ pytestmark = pytest.mark.cluster
 MAX_START_S, MAX_OVERHEAD_S, MAX_CACHED_S = 10.0, 60.0, 60.0
 
 
-def test_it_starts_at_once(done: Done, figure: Figure) -> None:
+def wall_seconds(status: dict[str, Any]) -> float:
+    ended, begun = (datetime.fromisoformat(status[name]) for name in ("finishedAt", "startedAt"))
+    return (ended - begun).total_seconds()
+
+
+def test_workflow_starts_within_limit(done: Done, figure: Figure) -> None:
     keys = {key_of(path) for path in done.night.files}
     last = max(e.modified for e in done.site.store.entries("incoming/") if e.key in keys)
-    record = next(
-        entry
-        for entry in done.site.store.entries("groups/")
-        if entry.key.endswith(f"{done.run}.json")
-    )
-    begun = when(done.workflow["status"]["startedAt"])
+    (record,) = done.site.store.entries(f"groups/{done.run}.json")
+    begun = datetime.fromisoformat(done.workflow["status"]["startedAt"])
     waited_s = (begun - record.modified).total_seconds()
     limit = f"limit {MAX_START_S:.0f} s, clock of 1 s"
     figure("record in the store to workflow start", f"{waited_s:.1f} s ({limit})")
@@ -28,7 +31,7 @@ def test_it_starts_at_once(done: Done, figure: Figure) -> None:
     assert waited_s <= MAX_START_S
 
 
-def test_argo_adds_little(done: Done, figure: Figure) -> None:
+def test_overhead_of_argo_is_within_limit(done: Done, figure: Figure) -> None:
     """The group's wall time without the seconds in which the stages worked, by their own clocks."""
     manifests = done.site.manifests(done.night.id)
     own = {stage: made[0]["usage"]["wall_s"] for stage, made in manifests.items()}
@@ -38,7 +41,7 @@ def test_argo_adds_little(done: Done, figure: Figure) -> None:
         for step, value in made[0]["seconds"].items()
         if step in {"fetch", "store", "bring subbands", "read"}
     )
-    wall_s = seconds(done.workflow["status"])
+    wall_s = wall_seconds(done.workflow["status"])
     overhead_s = wall_s - sum(own.values())
     stages = f"stages {sum(own.values()):.0f} s {dict(sorted(own.items()))}"
     figure("one small group, wall", f"{wall_s:.0f} s, {stages}")
@@ -47,8 +50,8 @@ def test_argo_adds_little(done: Done, figure: Figure) -> None:
     assert overhead_s <= MAX_OVERHEAD_S
 
 
-def test_a_second_attempt_is_fast(done: Done, figure: Figure) -> None:
+def test_cached_attempt_is_within_limit(done: Done, figure: Figure) -> None:
     workflow = done.site.succeeded(done.site.reprocess(done.night.id))
-    wall_s = seconds(workflow["status"])
+    wall_s = wall_seconds(workflow["status"])
     figure("the same group again (cached)", f"{wall_s:.0f} s (limit {MAX_CACHED_S:.0f} s)")
     assert wall_s <= MAX_CACHED_S

@@ -1,4 +1,4 @@
-"""An installation for the tests on a cluster, and what a person would look at when one fails."""
+"""Installations for the tests on a cluster; a failure shows the state of the namespace."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ ORDER = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bring the files of this folder into their order, behind all others."""
+    stems = {HERE / f"{name}.py": place for place, name in enumerate(ORDER, 1)}
     items.sort(
-        key=lambda item: (
-            item.path.parent == HERE and 1 + ORDER.index(item.path.stem.removeprefix("test_"))
-        )
+        key=lambda item: stems.get(item.path.with_stem(item.path.stem.removeprefix("test_")), 0)
     )
 
 

@@ -8,17 +8,18 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from cluster.argo import phase
 from cluster.groups import Night
-from cluster.images import version
 from cluster.kube import environment, wait_until
 from cluster.site import STEPS, Site
 from commands import here
@@ -27,39 +28,38 @@ from contimg.runtime.contract import run_command
 from contimg_runs.argo import ArgoServer
 from contimg_runs.state import GOOD
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.cluster
 COLUMNS = ["workflow", "status", "tasks", "wall", "why"]
+GROUP_X = ["submit", "process-group", "--set", "group=x", "--set"]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command said, and its exit code."""
+class CommandOutput:
+    """Output and exit code of a command."""
 
     returncode: int
     stdout: str
     stderr: str
 
 
-def contimg(site: Site, command: str, *words: str, **env: str) -> Said:
+def contimg(site: Site, command: str, *words: str, **env: str) -> CommandOutput:
     """Run a command with a server and a namespace, in this process."""
     told = {"ARGO_SERVER": site.argo.url, "ARGO_NAMESPACE": site.namespace, "ARGO_TOKEN": "", **env}
     out, err = io.StringIO(), io.StringIO()
     with mock.patch.dict(os.environ, told), redirect_stdout(out), redirect_stderr(err):
         code = here(partial(run_command, commands()[command]), *words)
-    return Said(code, out.getvalue(), err.getvalue())
+    return CommandOutput(code, out.getvalue(), err.getvalue())
 
 
-def answer(done: Said) -> dict[str, Any]:
+def answer(done: CommandOutput) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def rows(done: Said) -> dict[str, list[str]]:
+def show_all(site: Site, **env: str) -> dict[str, list[str]]:
     """Return the words of each row of status, by the workflow's name."""
+    done = contimg(site, "status", "--lines", "0", **env)
     assert done.returncode == 0, done.stderr
     header, *lines = done.stdout.splitlines()
     assert header.split() == COLUMNS
@@ -72,9 +72,9 @@ def submitted(site: Site) -> set[str]:
     return {name for name in names if "sweep" not in name}
 
 
-def test_what_the_sensor_started_is_shown_with_its_tasks(site: Site, processed: Night) -> None:
+def test_status_shows_workflow_of_the_sensor(site: Site, processed: Night) -> None:
     name = f"contimg-{processed.id}-a1"
-    assert rows(contimg(site, "status", "--lines", "0"))[name][:2] == ["✓", "done"]
+    assert show_all(site)[name][:2] == ["✓", "done"]
     shown = contimg(site, "status", name)
     tasks = {
         line.split()[0]: line.split()[2] for line in shown.stdout.splitlines()[3:] if line.strip()
@@ -83,7 +83,7 @@ def test_what_the_sensor_started_is_shown_with_its_tasks(site: Site, processed: 
     assert set(tasks.values()) <= {"done", "cached"}
 
 
-def test_a_stage_by_its_template_with_a_log_that_is_followed(site: Site) -> None:
+def test_logs_follow_ends_with_the_workflow(site: Site) -> None:
     name = answer(contimg(site, "submit", "watch", "--set", "size=0"))["workflow"]
     said = contimg(site, "logs", name, "--follow")
     assert said.returncode == 0, said.stderr
@@ -97,7 +97,7 @@ def test_a_stage_by_its_template_with_a_log_that_is_followed(site: Site) -> None
     assert sorted(kept) == sorted(line.removeprefix("main | ") for line in said.stdout.splitlines())
 
 
-def test_reprocessing_from_a_stage_on_is_the_next_attempt(site: Site, processed: Night) -> None:
+def test_reprocess_from_stage_is_next_attempt(site: Site, processed: Night) -> None:
     before = {stage: len(made) for stage, made in site.manifests(processed.id).items()}
     settings = ("--from", "photometry", "--set", "photometry.detection_snr=7.5")
     found = answer(contimg(site, "reprocess", processed.id, *settings, "--wait"))
@@ -112,52 +112,33 @@ def test_reprocessing_from_a_stage_on_is_the_next_attempt(site: Site, processed:
     assert {"photometry"} <= changed <= {"photometry", "report"}
 
 
-def test_a_group_that_does_not_exist(site: Site) -> None:
+def test_reprocess_of_unknown_group_is_refused(site: Site) -> None:
     done = contimg(site, "reprocess", "20990101t000000")
     assert (done.returncode, done.stdout) == (2, "")
     assert "groups/20990101t000000-a1.json: There is no record of this group." in done.stderr
-    name = next(
-        name for name in rows(contimg(site, "status", "--lines", "0")) if "20990101t000000" in name
-    )
+    name = next(name for name in show_all(site) if "20990101t000000" in name)
     shown = contimg(site, "status", name)
     assert "begin: s3://" in shown.stdout.splitlines()[1]
     assert " ends:" in shown.stdout  # the last lines of the task's log
     assert "error: s3://" in shown.stdout
 
 
-def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
+def test_status_shows_pending_workflows(site: Site) -> None:
     """The first workflow holds a lock and is suspended, so that the second has to wait for it."""
     names = ["contimg-cli-first", "contimg-cli-second"]
     lock = {"mutexes": [{"name": "contimg-cli-test"}]}
     for name in names:
-        spec = {
-            "workflowTemplateRef": {"name": "contimg-watch"},
-            "synchronization": lock,
-            "suspend": name == names[0],
-        }
-        site.kube.apply(
-            {
-                "apiVersion": "argoproj.io/v1alpha1",
-                "kind": "Workflow",
-                "metadata": {"name": name},
-                "spec": spec,
-            }
-        )
+        template = {"workflowTemplateRef": {"name": "contimg-watch"}}
+        spec = {**template, "synchronization": lock, "suspend": name == names[0]}
+        kind = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow"}
+        site.kube.apply({**kind, "metadata": {"name": name}, "spec": spec})
         wait_until(
-            f"a phase of {name}",
-            lambda name=name: phase(site.kube.get("workflows", name)) or None,
-            60,
-        )  # type: ignore[misc]
+            f"a phase of {name}", partial(lambda n: phase(site.kube.get("workflows", n)), name), 60
+        )
     try:
         # The controller first says that it is pending, and then why.
-        wait_until(
-            "a reason",
-            lambda: (
-                "Waiting for" in " ".join(rows(contimg(site, "status", "--lines", "0"))[names[1]])
-            ),
-            60,
-        )
-        found = rows(contimg(site, "status", "--lines", "0"))
+        wait_until("a reason", lambda: "Waiting for" in " ".join(show_all(site)[names[1]]), 60)
+        found = show_all(site)
         assert found[names[0]][:2] == ["▶", "running"]
         assert found[names[1]][:2] == ["·", "pending"]
     finally:
@@ -172,18 +153,9 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
     [
         (["submit", "mosaic"], 'workflowtemplates.argoproj.io "contimg-mosaic" not found'),
         (["submit", "process-group"], "Parameter 'group' is required. Id of the group"),
-        (
-            ["submit", "process-group", "--set", "group=x", "--set", "image.teir=1"],
-            "image --teir: there is no such option",
-        ),
-        (
-            ["submit", "process-group", "--set", "group=x", "--set", "image.tier=best"],
-            "image --tier: Input should be 'quicklook', 'development'",
-        ),
-        (
-            ["submit", "process-group", "--set", "group=x", "--set", "convert.max_zeros=lots"],
-            "convert --max-zeros: Input should be a valid number",
-        ),
+        ([*GROUP_X, "image.teir=1"], "image --teir: there is no such option"),
+        ([*GROUP_X, "image.tier=best"], "image --tier: Input should be 'quicklook', 'development'"),
+        ([*GROUP_X, "convert.max_zeros=lots"], "convert --max-zeros: Input should be a valid numb"),
         (
             ["submit", "watch", "--namespace", "nowhere"],
             "Correct the name or --namespace, or install the chart there.",
@@ -192,9 +164,7 @@ def test_what_is_submitted_and_not_begun_is_shown(site: Site) -> None:
         (["logs", "nothing"], "There is no run nothing; there are "),
     ],
 )
-def test_a_wrong_request_is_explained_and_not_sent(
-    site: Site, words: list[str], found: str
-) -> None:
+def test_wrong_request_is_not_submitted(site: Site, words: list[str], found: str) -> None:
     before = submitted(site)
     done = contimg(site, *words)
     assert (done.returncode, done.stdout) == (2, "")
@@ -202,13 +172,13 @@ def test_a_wrong_request_is_explained_and_not_sent(
     assert submitted(site) == before
 
 
-def test_an_attempt_is_submitted_once(site: Site, processed: Night) -> None:
+def test_submit_of_existing_attempt_is_refused(site: Site, processed: Night) -> None:
     done = contimg(site, "submit", "process-group", "--set", f"group={processed.id}")
     assert done.returncode == 2
     assert "An object of this name already exists." in done.stderr
 
 
-def test_templates_of_another_version(site: Site) -> None:
+def test_submit_refuses_template_of_another_version(site: Site) -> None:
     document = site.kube.get("workflowtemplates", "contimg-watch")
     assert document is not None
     labels = {**document["metadata"]["labels"], "app.kubernetes.io/version": "9.9.9"}
@@ -217,12 +187,12 @@ def test_templates_of_another_version(site: Site) -> None:
         done = contimg(site, "submit", "old")
         assert done.returncode == 2
         assert "The template is from contimg 9.9.9, but this program is" in done.stderr
-        assert f"contimg {version()}. Upgrade the chart" in done.stderr
+        assert f"contimg {version('contimg')}. Upgrade the chart" in done.stderr
     finally:
         site.kube.ctl("delete", "workflowtemplate", "contimg-old")
 
 
-def test_a_server_that_is_down_and_one_of_another_kind(site: Site) -> None:
+def test_unreachable_or_foreign_server_is_named(site: Site) -> None:
     done = contimg(site, "status", ARGO_SERVER="http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (20, "")
     assert (
@@ -243,20 +213,9 @@ def locked_server(site: Site) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    argv = [
-        program,
-        "server",
-        "--namespace",
-        "argo",
-        "--auth-mode",
-        "client",
-        "--secure=false",
-        "--port",
-        str(port),
-    ]
-    server = subprocess.Popen(
-        argv, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    options = ["--namespace=argo", "--auth-mode=client", "--secure=false", f"--port={port}"]
+    silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen([program, "server", *options], env=environment(), **silent)
     url = f"http://127.0.0.1:{port}"
     token = site.kube.ctl("create", "token", "contimg-control").strip()
     # Just begun it lists nothing: it has yet to fill its cache.
@@ -270,7 +229,7 @@ def locked_server(site: Site) -> Iterator[str]:
     server.wait(30)
 
 
-def test_tokens(site: Site, locked_server: str) -> None:
+def test_token_is_checked_and_not_printed(site: Site, locked_server: str) -> None:
     for token in ("", "wrong"):
         done = contimg(site, "status", ARGO_SERVER=locked_server, ARGO_TOKEN=token)
         assert (done.returncode, done.stdout) == (2, "")
@@ -282,13 +241,4 @@ def test_tokens(site: Site, locked_server: str) -> None:
     assert "The token lacks the permission: Permission denied" in done.stderr
     assert weak not in done.stderr
     control = site.kube.ctl("create", "token", "contimg-control").strip()
-    assert rows(
-        contimg(
-            site,
-            "status",
-            "--lines",
-            "0",
-            ARGO_SERVER=locked_server,
-            ARGO_TOKEN=f"Bearer {control}",
-        )
-    )
+    assert show_all(site, ARGO_SERVER=locked_server, ARGO_TOKEN=f"Bearer {control}")

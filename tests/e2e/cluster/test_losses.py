@@ -1,4 +1,4 @@
-"""What is lost while a group is on its way: the pod of a stage, and the store for a minute."""
+"""Losses while a group is processed: the pod of a stage, and the store for a minute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster.argo import exit_codes, tries
+from cluster.argo import nodes, tries
 from cluster.groups import WRONG_TELESCOPE, Night, upload
 from cluster.kube import wait_until
 from cluster.site import Site
@@ -31,13 +31,13 @@ def running(site: Site, name: str, stage: str) -> tuple[str, str] | None:
     return None
 
 
-def gone(site: Site, name: str, uid: str) -> bool:
-    """Say whether a pod is gone; another one may have its name."""
+def is_gone(site: Site, name: str, uid: str) -> bool:
+    """Return whether a pod is gone; another pod may have its name."""
     pod = site.kube.get("pods", name)
     return pod is None or pod["metadata"]["uid"] != uid
 
 
-def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> None:
+def test_killed_pod_is_retried(site: Site, processed: Night) -> None:
     """First deleted (a lost node), then terminated (a drained one); the third is left alone."""
     name = site.reprocess(processed.id, image={"tier": "development", "niter": "300"})
     killed = set()
@@ -47,19 +47,19 @@ def test_a_stage_whose_pod_dies_is_tried_again(site: Site, processed: Night) -> 
         )
         time.sleep(1)
         site.kube.kill(pod, grace_s=grace_s)
-        wait_until("the pod's end", lambda pod=pod, uid=uid: gone(site, pod, uid), 60)  # type: ignore[misc]
+        wait_until("the pod's end", lambda pod=pod, uid=uid: is_gone(site, pod, uid), 60)  # type: ignore[misc]
         assert site.half_written(processed.id) == []
         killed.add(uid)
     workflow = site.succeeded(name)
     assert len(killed) == 2
-    # A pod that vanished before Argo had seen it run is made anew as the same try, and with the
-    # same name.
-    assert len(tries(workflow, "image")) in {1, 2, 3}, exit_codes(workflow)
+    # Argo makes a pod that vanished before it was seen running again under the same name, as the
+    # same try.
+    assert len(tries(workflow, "image")) in {1, 2, 3}, nodes(workflow, "Pod")
     assert [node["phase"] for node in tries(workflow, "image")][-1] == "Succeeded"
     assert site.half_written(processed.id) == []
 
 
-def test_a_minute_without_the_store_is_survived(site: Site, processed: Night) -> None:
+def test_workflow_survives_store_outage(site: Site, processed: Night) -> None:
     name = site.reprocess(processed.id, image={"tier": "development", "niter": "301"})
     wait_until("image at work", lambda: running(site, name, "image"), 300)
     site.shut_door()
@@ -71,7 +71,7 @@ def test_a_minute_without_the_store_is_survived(site: Site, processed: Night) ->
     assert site.half_written(processed.id) == []
 
 
-def test_what_came_while_the_store_was_away_is_found(site: Site) -> None:
+def test_watch_finds_files_after_store_outage(site: Site) -> None:
     """Watch itself is away from the store, too; afterwards it sees what came."""
     night = Night("2026-01-31", telescope="HERA")
     site.shut_door()

@@ -1,4 +1,4 @@
-"""Wrong values of a release: helm says it in one message, before anything runs."""
+"""Wrong values of a release: helm refuses them with one message, before anything runs."""
 
 from __future__ import annotations
 
@@ -50,15 +50,6 @@ def refusal(site: Site, changes: dict[str, Any]) -> str:
         ({"profiles": {"deep": {"imagee": {}}}}, ["profiles.deep.imagee"]),
         ({"images": {"registry": "localhost", "tag": "9.9.9"}}, ["9.9.9", "version"]),
     ],
-    ids=[
-        "wrong type",
-        "unknown value",
-        "no store",
-        "unknown parameter",
-        "unknown option",
-        "unknown stage in a profile",
-        "template and image of two versions",
-    ],
 )
 def test_helm_refuses_values(empty: Site, changes: dict[str, Any], words: list[str]) -> None:
     said = refusal(empty, changes)
@@ -66,15 +57,14 @@ def test_helm_refuses_values(empty: Site, changes: dict[str, Any], words: list[s
     assert empty.kube.get("deployments", "contimg-watch") is None
 
 
-def test_helm_names_a_secret_that_is_missing(empty: Site) -> None:
-    said = refusal(
-        empty, {"s3": {"endpoint": "http://s3.invalid:9000", "existingSecret": "absent"}}
-    )
-    assert "absent" in said
-    assert "kubectl" in said, "it says what to do"
+def test_helm_names_missing_secret(empty: Site) -> None:
+    s3 = {"endpoint": "http://s3.invalid:9000", "existingSecret": "absent"}
+    message = refusal(empty, {"s3": s3})
+    assert "absent" in message
+    assert "kubectl" in message, "it says what to do"
 
 
-def test_a_value_out_of_range_is_named(empty: Site) -> None:
+def test_preflight_names_value_out_of_range(empty: Site) -> None:
     """By the preflight, which knows the stages' types."""
     said = refusal(empty, {"profiles": {"deep": {"convert": {"max_zeros": 2}}}})
     assert "convert --max-zeros" in said, said
@@ -85,30 +75,27 @@ def s3(site: Site, **changes: Any) -> dict[str, Any]:
     return {"s3": {**site.values()["s3"], **changes}, "preflight": {"timeoutSeconds": 90}}
 
 
-def test_a_bucket_that_does_not_exist_is_named(empty: Site) -> None:
+def test_preflight_names_missing_bucket(empty: Site) -> None:
     said = refusal(empty, {**s3(empty), "store": {"uri": "s3://no-such-bucket-here/x"}})
     assert "no-such-bucket-here" in said
 
 
-def test_wrong_credentials_are_named(empty: Site) -> None:
+def test_preflight_names_wrong_credentials(empty: Site) -> None:
     wrong = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "guess"}
-    empty.kube.apply(
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "stringData": wrong}
-    )
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}}
+    empty.kube.apply({**secret, "stringData": wrong})
     said = refusal(empty, s3(empty, existingSecret="wrong"))
     assert "credentials" in said, said
 
 
-def test_an_endpoint_that_is_down_is_named(empty: Site) -> None:
+def test_preflight_names_unreachable_endpoint(empty: Site) -> None:
     where = f"http://nowhere.{empty.namespace}.svc:9000"
     said = refusal(empty, s3(empty, endpoint=where))
     assert where in said, said
     assert DOOR not in said
 
 
-def test_nothing_is_left_behind(empty: Site) -> None:
+def test_refused_release_leaves_no_object(empty: Site) -> None:
+    kinds = "deployments,configmaps,services,sensors,eventsources"
     release = ("-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name")
-    left = Kube(empty.namespace).ctl(
-        "get", "deployments,configmaps,services,sensors,eventsources", *release
-    )
-    assert left.split() == []
+    assert Kube(empty.namespace).ctl("get", kinds, *release).split() == []

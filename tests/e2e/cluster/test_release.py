@@ -22,7 +22,7 @@ def objects(site: Site) -> dict[str, tuple[int, object]]:
     }
 
 
-def test_an_upgrade_while_a_group_is_processed(site: Site) -> None:
+def test_upgrade_keeps_running_workflow(site: Site) -> None:
     night = Night("2026-02-01")
     upload(site.store, night.files)
     name = f"contimg-{night.id}-a1"
@@ -38,12 +38,12 @@ def test_an_upgrade_while_a_group_is_processed(site: Site) -> None:
     assert site.outcome(f"{night.id}-a1")["phase"] == "succeeded"
 
 
-def test_helm_test_processes_a_group_and_finds_its_flux(site: Site) -> None:
+def test_helm_test_succeeds(site: Site) -> None:
     said = site.helm("test", RELEASE, "--timeout", "15m", timeout_s=1000)
     assert "Succeeded" in said
 
 
-def test_uninstall_and_reinstall_find_all_data(site: Site) -> None:
+def test_reinstall_keeps_all_data(site: Site) -> None:
     wait_until(
         "the end of all workflows",
         lambda: not [w for w in site.workflows() if phase(w) in {"", "Running"}],

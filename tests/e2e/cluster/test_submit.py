@@ -16,7 +16,7 @@ from contimg_workflows.forms import DRIVERS
 pytestmark = pytest.mark.cluster
 
 
-def test_every_pipeline_has_a_form_with_words(site: Site) -> None:
+def test_every_form_has_descriptions(site: Site) -> None:
     status, said = site.argo.ask("GET", f"workflow-templates/{site.namespace}")
     assert status == 200
     forms = {
@@ -25,12 +25,8 @@ def test_every_pipeline_has_a_form_with_words(site: Site) -> None:
     }
     pipelines = {f"contimg-{name}" for name in (*PIPELINES, *DRIVERS)}
     assert pipelines <= forms.keys()
-    assert [
-        (name, one["name"])
-        for name in pipelines
-        for one in forms[name]
-        if not one.get("description")
-    ] == []
+    fields = [(name, one) for name in pipelines for one in forms[name]]
+    assert [(name, one["name"]) for name, one in fields if not one.get("description")] == []
 
 
 @dataclass(frozen=True)
@@ -39,15 +35,10 @@ class Submitted:
 
     before: dict[str, int]
     """Number of artifacts of each stage of the group."""
-    reprocess: str
-    epoch: str
-    backfill: str
-    sweep: str
-    nightly: str
-    unknown_group: str
-    wrong_type: str
-    unknown_profile: str
-    no_choice: tuple[int, dict[str, Any]]
+    names: dict[str, str]
+    """Name of the workflow that each request gave."""
+    invalid_choice: tuple[int, dict[str, Any]]
+    """Status and answer of a request with an invalid choice."""
 
 
 @pytest.fixture(scope="module")
@@ -61,79 +52,77 @@ def submitted(site: Site, processed: Night) -> Submitted:
     def detection(snr: str) -> dict[str, str]:
         return {**again, "options": f"photometry: {{detection_snr: {snr}}}\n"}
 
-    return Submitted(
-        before={stage: len(made) for stage, made in site.manifests(group).items()},
-        reprocess=submit("contimg-reprocess", detection("100")),
-        epoch=submit("contimg-epoch", {"strip": "33.0", "epoch": "rest"}),
-        backfill=submit("contimg-backfill", {"first_day": day, "last_day": day}),
-        sweep=submit("contimg-sweep", {}, kind="CronWorkflow"),
-        nightly=submit("contimg-nightly", {}, kind="CronWorkflow"),
-        unknown_group=submit("contimg-process-group", {"group": "20200101t000000"}),
-        wrong_type=submit("contimg-reprocess", detection("wide")),
-        unknown_profile=submit("contimg-epoch", {"strip": "33", "epoch": "x", "profile": "no"}),
-        no_choice=submit_raw(site, "contimg-reprocess", [f"group={group}", "tier=splendid"]),
-    )
+    body = {
+        "resourceKind": "WorkflowTemplate",
+        "resourceName": "contimg-reprocess",
+        "submitOptions": {"parameters": [f"group={group}", "tier=splendid"]},
+    }
+    before = {stage: len(manifests) for stage, manifests in site.manifests(group).items()}
+    names = {
+        "reprocess": submit("contimg-reprocess", detection("100")),
+        "epoch": submit("contimg-epoch", {"strip": "33.0", "epoch": "rest"}),
+        "backfill": submit("contimg-backfill", {"first_day": day, "last_day": day}),
+        "sweep": submit("contimg-sweep", {}, kind="CronWorkflow"),
+        "nightly": submit("contimg-nightly", {}, kind="CronWorkflow"),
+        "unknown group": submit("contimg-process-group", {"group": "20200101t000000"}),
+        "wrong type": submit("contimg-reprocess", detection("wide")),
+        "unknown profile": submit("contimg-epoch", {"strip": "33", "epoch": "x", "profile": "no"}),
+    }
+    answer = site.argo.ask("POST", f"workflows/{site.namespace}/submit", body)
+    return Submitted(before, names, answer)
 
 
 @pytest.mark.parametrize("name", ["sweep", "nightly"])
-def test_a_regular_job_by_hand(site: Site, submitted: Submitted, name: str) -> None:
+def test_cron_workflow_runs_by_hand(site: Site, submitted: Submitted, name: str) -> None:
     """First: a CronWorkflow keeps its last three workflows, and a sweep runs every minute."""
-    site.succeeded(getattr(submitted, name))
+    site.succeeded(submitted.names[name])
 
 
-def test_reprocess_from_a_stage_on_with_an_override(
+def test_reprocess_with_option_remakes_later_stages(
     site: Site, processed: Night, submitted: Submitted
 ) -> None:
-    workflow = site.succeeded(submitted.reprocess)
+    workflow = site.succeeded(submitted.names["reprocess"])
     after = {stage: len(made) for stage, made in site.manifests(processed.id).items()}
     changed = {stage for stage in after if after[stage] != submitted.before[stage]}
     assert changed == {"photometry", "report"}, nodes(workflow)
 
 
-def test_an_epoch(site: Site, submitted: Submitted) -> None:
-    workflow = site.succeeded(submitted.epoch)
+def test_epoch_makes_its_products(site: Site, submitted: Submitted) -> None:
+    workflow = site.succeeded(submitted.names["epoch"])
     assert {"normalize", "variability", "report"} <= site.manifests("epoch-rest").keys(), messages(
         workflow
     )
 
 
-def test_a_backfill_of_a_date(site: Site, submitted: Submitted) -> None:
-    assert len(nodes(site.succeeded(submitted.backfill))) < 100
+def test_backfill_of_one_date_succeeds(site: Site, submitted: Submitted) -> None:
+    assert len(nodes(site.succeeded(submitted.names["backfill"]))) < 100
 
 
-def test_a_group_that_does_not_exist_is_named(site: Site, submitted: Submitted) -> None:
-    workflow = site.finished(submitted.unknown_group)
+def test_unknown_group_fails_with_its_name(site: Site, submitted: Submitted) -> None:
+    workflow = site.finished(submitted.names["unknown group"])
     assert phase(workflow) == "Failed"
     assert "20200101t000000" in messages(workflow)
 
 
-def test_a_value_of_the_wrong_type_is_named(site: Site, submitted: Submitted) -> None:
-    workflow = site.finished(submitted.wrong_type)
+def test_wrong_type_fails_with_option_name(site: Site, submitted: Submitted) -> None:
+    workflow = site.finished(submitted.names["wrong type"])
     assert phase(workflow) == "Failed"
     assert "--detection-snr" in messages(workflow)
     assert "wide" in messages(workflow)
 
 
-def test_wrong_options_end_a_workflow_at_its_first_task(site: Site, submitted: Submitted) -> None:
-    for name in (submitted.wrong_type, submitted.unknown_profile):
-        stages = {node["displayName"] for node in nodes(site.finished(name), "Pod")}
+def test_wrong_options_fail_at_first_task(site: Site, submitted: Submitted) -> None:
+    for name in ("wrong type", "unknown profile"):
+        workflow = site.finished(submitted.names[name])
+        stages = {node["displayName"] for node in nodes(workflow, "Pod")}
         assert not any(stage.startswith("process") for stage in stages), stages
-    assert "There is no profile of this name" in messages(site.finished(submitted.unknown_profile))
+    assert "There is no profile of this name" in messages(workflow)
 
 
-def test_a_word_that_is_no_choice_is_refused(site: Site, submitted: Submitted) -> None:
-    status, said = submitted.no_choice
+def test_invalid_choice_is_refused(site: Site, submitted: Submitted) -> None:
+    status, said = submitted.invalid_choice
     assert status == 200 or "splendid" in said["message"], said
     if status == 200:  # Argo's server does not check choices; the first task does
         workflow = site.finished(said["metadata"]["name"])
         assert phase(workflow) in {"Failed", "Error"}
         assert "splendid" in messages(workflow)
-
-
-def submit_raw(site: Site, template: str, parameters: list[str]) -> tuple[int, dict[str, Any]]:
-    body = {
-        "resourceKind": "WorkflowTemplate",
-        "resourceName": template,
-        "submitOptions": {"parameters": parameters},
-    }
-    return site.argo.ask("POST", f"workflows/{site.namespace}/submit", body)

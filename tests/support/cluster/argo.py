@@ -1,18 +1,15 @@
-"""Argo's REST API, as the UI uses it, and what a finished workflow's nodes tell."""
+"""Argo's REST API, as its UI uses it, and the nodes of a finished workflow."""
 
 from __future__ import annotations
 
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.kube import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Workflow = dict[str, Any]
 FINISHED = frozenset({"Succeeded", "Failed", "Error"})
@@ -49,39 +46,21 @@ class Argo:
     ) -> str:
         """Submit a template with parameters, as the UI does; return the workflow's name."""
         options = {"parameters": [f"{name}={value}" for name, value in parameters.items()]}
-        body = {
-            "namespace": self.namespace,
-            "resourceKind": kind,
-            "resourceName": template,
-            "submitOptions": options,
-        }
+        body = {"resourceKind": kind, "resourceName": template, "submitOptions": options}
         status, said = self.ask("POST", f"workflows/{self.namespace}/submit", body)
         assert status == 200, said
         return str(said["metadata"]["name"])
 
 
-def when(stamp: str) -> datetime:
-    """Read a time as Kubernetes writes it."""
-    return datetime.fromisoformat(stamp)
-
-
-def seconds(node: Mapping[str, Any]) -> float:
-    """Return how long a finished node or workflow took, s."""
-    return (when(node["finishedAt"]) - when(node["startedAt"])).total_seconds()
-
-
 def nodes(workflow: Workflow, kind: str = "") -> list[dict[str, Any]]:
-    """Return a workflow's nodes of a type, all by default, as they began."""
-    found = [
-        node
-        for node in workflow.get("status", {}).get("nodes", {}).values()
-        if kind in {"", node["type"]}
-    ]
-    return sorted(found, key=lambda node: str(node["startedAt"]))
+    """Return a workflow's nodes of a type, all by default, in order of their start."""
+    found = workflow.get("status", {}).get("nodes", {}).values()
+    ours = [node for node in found if kind in {"", node["type"]}]
+    return sorted(ours, key=lambda node: str(node["startedAt"]))
 
 
 def tries(workflow: Workflow, stage: str) -> list[dict[str, Any]]:
-    """Return the pods of a stage, as they began."""
+    """Return the pods of a stage in order of their start."""
     return [node for node in nodes(workflow, "Pod") if f".{stage}" in node["name"]]
 
 
@@ -92,13 +71,5 @@ def phase(workflow: Workflow | None) -> str:
 
 def messages(workflow: Workflow) -> str:
     """Return everything that the UI shows as a reason."""
-    said = [
-        workflow["status"].get("message", ""),
-        *(node.get("message", "") for node in nodes(workflow)),
-    ]
-    return "\n".join(dict.fromkeys(text for text in said if text))
-
-
-def exit_codes(workflow: Workflow) -> list[str]:
-    """Return the exit code of every pod in the order in which they began."""
-    return [str(pod.get("outputs", {}).get("exitCode", "")) for pod in nodes(workflow, "Pod")]
+    found = [one.get("message", "") for one in (workflow["status"], *nodes(workflow))]
+    return "\n".join(dict.fromkeys(filter(None, found)))

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 KIT = ROOT.parent / "shared" / "cluster"
-"""Scripts that bring up a cluster on one machine; where they are and run one, it is meant."""
+"""Scripts that bring up a cluster on one machine, where they exist."""
 WORKFLOWS = "workflows.argoproj.io"
 APIS = {
-    **dict.fromkeys(("pods", "configmaps"), "api/v1"),
-    **dict.fromkeys(("deployments",), "apis/apps/v1"),
-    **dict.fromkeys(("workflows", "workflowtemplates"), "apis/argoproj.io/v1alpha1"),
+    "pods": "api/v1",
+    "configmaps": "api/v1",
+    "deployments": "apis/apps/v1",
+    "workflows": "apis/argoproj.io/v1alpha1",
+    "workflowtemplates": "apis/argoproj.io/v1alpha1",
 }
 """Where the API server has the kinds that tests look at."""
 Answer = TypeVar("Answer")
@@ -39,7 +41,7 @@ class KubeError(AssertionError):
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Return the environment of programs that ask the cluster: the kit's if it runs, else ours."""
+    """Return the environment for kubectl and helm: the kit's if its cluster runs, else ours."""
     ours = dict(os.environ)
     if "KUBECONFIG" in ours or not (KIT / "env").is_file():
         return ours
@@ -53,7 +55,7 @@ def environment() -> dict[str, str]:
 
 @functools.cache
 def missing() -> str:
-    """Say why nothing can be proven here; empty: a cluster with Argo Workflows answers."""
+    """Return why the cluster tests cannot run; empty if a cluster with Argo Workflows answers."""
     env = environment()
     for program in ("kubectl", "helm"):
         if shutil.which(program, path=env.get("PATH")) is None:
@@ -157,15 +159,8 @@ class Kube:
         self, *words: str, stdin: str | None = None, check: bool = True, timeout_s: float = 120
     ) -> str:
         """Run kubectl in the namespace."""
-        return run(
-            "kubectl",
-            "--namespace",
-            self.namespace,
-            *words,
-            stdin=stdin,
-            check=check,
-            timeout_s=timeout_s,
-        )
+        argv = ["kubectl", "--namespace", self.namespace, *words]
+        return run(*argv, stdin=stdin, check=check, timeout_s=timeout_s)
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return an object, or None if it does not exist."""
@@ -191,38 +186,19 @@ class Kube:
 
     def kill(self, pod: str, *, grace_s: int = 0) -> None:
         """Delete a pod, at once by default; one that is gone already is no error."""
-        force = ("--force",) if grace_s == 0 else ()
-        self.ctl(
-            "delete",
-            "pod",
-            pod,
-            f"--grace-period={grace_s}",
-            *force,
-            "--wait=false",
-            "--ignore-not-found",
-        )
+        options = ["--wait=false", "--ignore-not-found", *(["--force"] if grace_s == 0 else [])]
+        self.ctl("delete", "pod", pod, f"--grace-period={grace_s}", *options)
 
     def pods(self, selector: str, phase: str = "") -> list[str]:
         """Return the names of the pods with these labels that are not being deleted."""
-        living = [
-            pod for pod in self.all("pods", selector) if "deletionTimestamp" not in pod["metadata"]
-        ]
         return [
             str(pod["metadata"]["name"])
-            for pod in living
-            if phase in {"", pod["status"].get("phase")}
+            for pod in self.all("pods", selector)
+            if "deletionTimestamp" not in pod["metadata"]
+            and phase in {"", pod["status"].get("phase")}
         ]
-
-    def logs(self, pod: str, container: str = "main") -> str:
-        """Return what a pod said so far."""
-        return self.ctl("logs", pod, "-c", container, check=False)
 
     def rolled_out(self, deployment: str, within_s: float = 120) -> None:
         """Wait until a deployment is ready."""
-        self.ctl(
-            "rollout",
-            "status",
-            f"deployment/{deployment}",
-            f"--timeout={within_s:.0f}s",
-            timeout_s=within_s + 30,
-        )
+        words = ["rollout", "status", f"deployment/{deployment}", f"--timeout={within_s:.0f}s"]
+        self.ctl(*words, timeout_s=within_s + 30)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,9 +47,8 @@ def deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = (
-            deep(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = deep(old, value) if both else value
     return merged
 
 
@@ -83,6 +83,7 @@ class Site:
     def values(self) -> dict[str, Any]:
         """Return the values of the release: defaults, but for what is small here."""
         outside = urlsplit(environment()["CONTIMG_S3_ENDPOINT_IN_CLUSTER"])
+        bus = environment()["CONTIMG_NATS_IN_CLUSTER"]
         ours = {
             "store": {"uri": self.uri},
             "s3": {
@@ -94,12 +95,7 @@ class Site:
             "options": {"image": {"tier": "quicklook"}},
             "parameters": {"grace_s": "20", "days": "0"},
             "watch": {"intervalSeconds": 2, "timeoutSeconds": 40, "subbandBytes": 0},
-            "events": {
-                "eventBus": {
-                    "kind": "exotic",
-                    "exotic": {"url": environment()["CONTIMG_NATS_IN_CLUSTER"]},
-                }
-            },
+            "events": {"eventBus": {"kind": "exotic", "exotic": {"url": bus}}},
             "sweep": {"schedules": ["*/2 * * * *"]},
         }
         return deep(ours, self.changes)
@@ -119,12 +115,11 @@ class Site:
         host = urlsplit(environment()["CONTIMG_S3_ENDPOINT_IN_CLUSTER"]).hostname or ""
         full = f"{host}.cluster.local" if host.endswith(".svc") else host
         spec = {"type": "ExternalName", "externalName": full}
-        self.kube.apply(
-            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": DOOR}, "spec": spec}
-        )
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": DOOR}}
+        self.kube.apply({**service, "spec": spec})
 
     def shut_door(self) -> None:
-        """Let nobody reach S3 from the namespace; connections that are open stay so."""
+        """Cut the namespace off from S3; open connections stay open."""
         self.kube.ctl("delete", "service", DOOR)
 
     def helm(
@@ -135,15 +130,8 @@ class Site:
             json.dump(self.values(), file)
             file.flush()
             given = ("-f", file.name) if values else ()
-            return run(
-                "helm",
-                "--namespace",
-                self.namespace,
-                *words,
-                *given,
-                check=check,
-                timeout_s=timeout_s,
-            )
+            argv = ["helm", "--namespace", self.namespace, *words, *given]
+            return run(*argv, check=check, timeout_s=timeout_s)
 
     def install(self) -> None:
         """Install the chart or change the release to the present values.
@@ -202,7 +190,7 @@ class Site:
         return wait_until(f"the end of {name}", ask, within_s)
 
     def succeeded(self, name: str, within_s: float = WITHIN_S) -> Workflow:
-        """Wait for a workflow's end, which must be a good one."""
+        """Wait for a workflow to end, and check that it succeeded."""
         workflow = self.finished(name, within_s)
         assert phase(workflow) == "Succeeded", f"{name}: {messages(workflow)}"
         return workflow
@@ -216,44 +204,32 @@ class Site:
 
     def outcome(self, run: str, within_s: float = WITHIN_S) -> dict[str, Any]:
         """Wait until the run of an attempt, ID-aN, has an outcome."""
-        return wait_until(
-            f"an outcome of {run}",
-            lambda: self.document(f"runs/{run}/outcome.json"),
-            within_s,
-            every_s=1,
-        )
+        key = f"runs/{run}/outcome.json"
+        return wait_until(f"an outcome of {run}", lambda: self.document(key), within_s)
 
     def runs(self) -> list[str]:
         """Return the attempts, ID-aN, that have a record."""
-        return [
-            entry.key.removeprefix("groups/").removesuffix(".json")
-            for entry in self.store.entries("groups/")
-        ]
+        keys = [entry.key for entry in self.store.entries("groups/")]
+        return [key.removeprefix("groups/").removesuffix(".json") for key in keys]
 
     def table(self, name: str, unit: str = "") -> pd.DataFrame:
         """Return the rows of a table, all units by default."""
         import pandas as pd
 
-        keys = [
-            entry.key
-            for entry in self.store.entries(f"tables/{name}/")
-            if entry.key.endswith(f"/{unit or ''}{'.parquet'}") or not unit
-        ]
+        keys = [entry.key for entry in self.store.entries(f"tables/{name}/")]
         frames = [
             pq.read_table(io.BytesIO(self.store.read(key))).to_pandas()
             for key in keys
-            if key.endswith(".parquet")
+            if key.endswith(f"/{unit}.parquet" if unit else ".parquet")
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def manifests(self, unit: str) -> dict[str, list[dict[str, Any]]]:
         """Return the manifests of a group's or epoch's products, by stage."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        found = defaultdict(list)
         for entry in self.store.entries(f"products/{unit}/"):
             if entry.key.endswith("/manifest.json"):
-                found.setdefault(entry.key.split("/")[2], []).append(
-                    json.loads(self.store.read(entry.key))
-                )
+                found[entry.key.split("/")[2]].append(json.loads(self.store.read(entry.key)))
         return found
 
     def half_written(self, unit: str) -> list[str]:
@@ -264,33 +240,23 @@ class Site:
             folder, _, name = key.rpartition("/")
             if name == "manifest.json":
                 outputs = json.loads(self.store.read(key))["outputs"]
-                wrong += [
-                    f"{folder}/{one['name']}"
-                    for one in outputs
-                    if sizes.get(f"{folder}/{one['name']}") != one["bytes"]
-                ]
+                expected = {f"{folder}/{one['name']}": one["bytes"] for one in outputs}
+                wrong += [name for name, size in expected.items() if sizes.get(name) != size]
         return wrong
 
     def describe(self) -> str:
         """Return what a person would look at first."""
-        looks = (
-            ("get", "pods,workflows,deployments", "-o", "wide"),
-            ("get", "events", "--sort-by=.lastTimestamp"),
-        )
-        said = [self.kube.ctl(*words, check=False)[-6000:] for words in looks]
-        reasons = [
-            f"{workflow['metadata']['name']}: {messages(workflow)}"
-            for workflow in self.workflows()
-            if workflow.get("status")
-        ]
-        return "\n".join([*said, *reasons])
+        pods = self.kube.ctl("get", "pods,workflows,deployments", "-o", "wide", check=False)
+        events = self.kube.ctl("get", "events", "--sort-by=.lastTimestamp", check=False)
+        started = [workflow for workflow in self.workflows() if workflow.get("status")]
+        reasons = [f"{one['metadata']['name']}: {messages(one)}" for one in started]
+        return "\n".join([pods[-6000:], events[-6000:], *reasons])
 
     def remove(self) -> None:
-        """Take everything away: release, namespace, objects of the store."""
+        """Remove release, namespace and the objects of the store."""
         self.helm("uninstall", RELEASE, "--wait", check=False)
-        Kube("default").ctl(
-            "delete", "namespace", self.namespace, "--timeout=120s", check=False, timeout_s=150
-        )
+        words = ["delete", "namespace", self.namespace, "--timeout=120s"]
+        Kube("default").ctl(*words, check=False, timeout_s=150)
         for entry in list(self.store.entries("")):
             self.store.delete(entry.key)
 
@@ -322,7 +288,7 @@ def fresh(word: str, **changes: Any) -> Site:
 
 @contextmanager
 def installed(word: str, **changes: Any) -> Iterator[Site]:
-    """Install the chart; take it away with its store, unless `CONTIMG_E2E_KEEP` is set."""
+    """Install the chart; remove it with its store unless `CONTIMG_E2E_KEEP` is set."""
     load()
     made = fresh(word, **changes)
     try:
