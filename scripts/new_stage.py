@@ -12,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STARTER = "starter"
 """The word that the name replaces, in files and in their names."""
+MAX_LENGTH = 20
+"""Letters of a name; Argo makes names of pods from it."""
 NEXT_STEPS = """\
 Stage {name} was made:
 
@@ -33,8 +35,11 @@ def check_name(name: str, root: Path) -> str:
     """Return why a stage may not have this name; nothing if it may."""
     if not re.fullmatch(r"[a-z][a-z0-9]*", name):
         return "A stage's name has lower-case letters and digits only, and begins with a letter."
+    if len(name) > MAX_LENGTH:
+        return f"A stage's name has at most {MAX_LENGTH} letters, because names of pods contain it."
     taken = [*root.glob(f"contimg_{name}"), *root.glob(f"*/contimg_{name}"), root / "stages" / name]
     taken += [root / f"tests/stages/test_{name}.py", root / f"docs/stages/{name}.md"]
+    taken += [root / f"charts/contimg/rendered/contimg-{name}{end}.yaml" for end in ("", "-cron")]
     found = [path for path in taken if path.exists()]
     if found or name == STARTER:
         there = found[0].relative_to(root) if found else "starters/stage"

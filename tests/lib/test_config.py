@@ -34,6 +34,7 @@ class TestSources:
         [
             ("{image: [", "options: This is not YAML: "),
             ("image: quicklook", "A mapping of options is expected, not 'quicklook'."),
+            ("[1]", "[1]: A mapping of stages is expected, not [1]."),
             ("- image\n- flag\n", "A mapping of stages is expected, not ['image', 'flag']."),
             ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
             ("file:///no/such/file.yaml", "file:///no/such/file.yaml: The file cannot be read: "),
@@ -59,7 +60,7 @@ class TestProfiles:
 
     @pytest.mark.parametrize(
         ("env", "names"),
-        [(ENV, "fast, empty"), ({}, "none"), ({PROFILES_VARIABLE: "- fast\n"}, "none")],
+        [(ENV, "fast, empty"), ({}, "none"), ({PROFILES_VARIABLE: "{}"}, "none")],
     )
     def test_an_unknown_profile_is_told_the_known_ones(
         self, env: dict[str, str], names: str
@@ -68,6 +69,10 @@ class TestProfiles:
             read_profile("slow", env)
         problem = f"There is no profile of this name; defined are: {names}."
         assert f"profile slow: {problem}" in str(caught.value)
+
+    def test_profiles_must_be_a_mapping(self) -> None:
+        with pytest.raises(UsageError, match=r"\$CONTIMG_PROFILES: A mapping of names"):
+            read_profile("fast", {PROFILES_VARIABLE: "[1]"})
 
     def test_a_profile_must_be_a_document(self) -> None:
         with pytest.raises(UsageError, match="profile fast: image: A mapping of options"):

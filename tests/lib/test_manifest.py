@@ -15,6 +15,7 @@ from contimg.runtime.manifest import (
     Manifest,
     Output,
     artifact_input,
+    manifest_input,
     object_input,
     read_manifest,
     work_key,
@@ -107,6 +108,18 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(BadInputError, match="not a manifest"):
         read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize("change", [{"metrics": {"n": 1}}, {"qa": QA(verdict="warning")}])
+def test_metrics_and_verdict_count_where_the_manifest_is_read(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    found = []
+    for made in (manifest(), manifest(seconds={"x": 1.0}), manifest(**change)):
+        (tmp_path / MANIFEST).write_text(made.model_dump_json())
+        found.append(manifest_input("artifacts", str(tmp_path)).digest)
+    assert found[0] == found[1] != found[2]
+    assert artifact_input("artifacts", str(tmp_path)).digest == manifest().digest
 
 
 def test_inputs_are_described_by_digest(tmp_path: Path) -> None:

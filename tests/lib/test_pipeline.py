@@ -123,6 +123,8 @@ class TestGraph:
         ((*STEPS, STEPS[1]), "There are two steps 'left'."),
         ((STEPS[0], Step("left", {"image": "first"})), "Step 'left' has no option 'image'."),
         ((STEPS[0], Step("left", {"words": "first"})), "Option 'words' of step 'left' takes no"),
+        ((STEPS[0], Step("left", {"ms": "first"}, {"ms": "x"})), "'ms' .* is in its inputs and"),
+        ((STEPS[0], Step("left", {"ms": "first"}, {"tier": "{x}"})), "fixes 'tier' by {x}, no"),
     ],
 )
 def test_a_wrong_pipeline_is_refused(steps: tuple[Step, ...], problem: str) -> None:
@@ -145,6 +147,7 @@ class TestOptions:
         [
             ({"middle": {}}, "There is no stage 'middle' in this pipeline; its stages are first,"),
             ({"left": {"colour": 1}}, "left --colour: there is no such option"),
+            ({"left": {"colour": None}}, "left --colour: there is no such option"),
             ({"first": {"size": "many"}}, "first --size: Input should be a valid integer"),
             ({"left": {"ms": "elsewhere"}}, "The pipeline sets left.ms itself."),
             ({"right": {"tier": "deep"}}, "The pipeline sets right.tier itself."),

@@ -147,6 +147,10 @@ class TestInputs:
         open_store(str(tmp_path)).delete("rows/2")
         assert key(ASKING, tables=str(tmp_path)) == one
 
+    def test_options_of_another_kind_are_refused(self) -> None:
+        with pytest.raises(UsageError, match="not a subclass of StageOptions"):
+            replace(PLAIN, options=dict)
+
     def test_a_resolver_without_a_function_is_refused(self) -> None:
         with pytest.raises(UsageError, match="is not written module:function"):
             replace(PLAIN, resolver="contimg.runtime.stage")

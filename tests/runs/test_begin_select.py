@@ -27,14 +27,17 @@ from contimg_runs.select import list_strips, select_runs, split_into_chunks
 
 ID = "20260125t222605"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
-LINE = PROCESS_GROUP.order
+LAST = ("photometry", "report")
+LINE = (*(s for s in PROCESS_GROUP.order if s in PROCESS_GROUP.before(LAST[0])), *LAST)
+GROUP = replace(PROCESS_GROUP, steps=tuple(map(PROCESS_GROUP.step, LINE)))
+"""The pipeline without the side branches that it may have."""
 SIDE = replace(
-    PROCESS_GROUP,
+    GROUP,
     steps=(
-        *PROCESS_GROUP.steps[:4],
+        *GROUP.steps[:4],
         Step("hello", inputs={"image": "image"}),
         Step("spectra", inputs={"ms": "convert", "notes": "hello"}),
-        *PROCESS_GROUP.steps[4:],
+        *GROUP.steps[4:],
     ),
 )
 """The graph with a side branch: image → hello → spectra, beside photometry."""
@@ -75,7 +78,7 @@ def claim(number: int, uid: str) -> Claim:
 
 def begin(attempts: AttemptStore, uid: str = "u1", first: str = "") -> NextAttempt:
     options = BeginOptions(store="", uid=uid, workflow=f"re-{uid}", group=ID, first=first)
-    return begin_attempt(attempts, PROCESS_GROUP, options)
+    return begin_attempt(attempts, GROUP, options)
 
 
 def end(attempts: AttemptStore, number: int = 1, uid: str = "u0", **artifacts: str) -> None:
@@ -200,7 +203,7 @@ def test_without_outcome_newest_chain_is_kept(tmp_path: Path, first: str) -> Non
     attempts = store_with(tmp_path, record())
     make_chain(tmp_path, "old", day=1)
     newest = make_chain(tmp_path, "new", day=2)
-    kept = find_kept(attempts, PROCESS_GROUP, ID, first)
+    kept = find_kept(attempts, GROUP, ID, first)
     assert kept == {step: newest[step] for step in LINE[: LINE.index(first)]}
 
 
@@ -265,7 +268,7 @@ def test_begin_from_unknown_step_changes_nothing(tmp_path: Path) -> None:
 def test_begin_from_first_step_reads_no_outcome(tmp_path: Path, first: str) -> None:
     attempts = store_with(tmp_path, record())
     attempts.store.put(f"runs/{ID}-a1/outcome.json", b"of another version")
-    assert find_kept(attempts, PROCESS_GROUP, ID, first) == {}
+    assert find_kept(attempts, GROUP, ID, first) == {}
 
 
 class _LateSubband(AttemptStore):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from contimg.runtime.errors import UsageError
 from contimg_runs.options import CHUNK
+from contimg_runs.pipelines import PROCESS_GROUP
 from contimg_workflows.lint import find_problems, lint, read_documents
 from contimg_workflows.lint.documents import DocumentSet
 from contimg_workflows.lint.references import ALWAYS, find_unresolved, find_variables
@@ -481,10 +482,9 @@ def test_no_workflow_may_have_a_hundred_nodes() -> None:
         if one["kind"] == TEMPLATE
     }
     assert max(counts.values()) <= MAX_NODES < 100
-    # By hand: six stages of five nodes (a Retry and four tries), the DAG of the steps and its
-    # Retry, the claim, the DAG
-    # around them and its Retry, the exit handler and its record.
-    assert counts["contimg-process-group"] == 6 * 5 + 2 + 5 + 2 + 1 + 5
+    # By hand: stages of five nodes (a Retry and four tries), the DAG of the steps and its
+    # Retry, the claim, the DAG around them and its Retry, the exit handler and its record.
+    assert counts["contimg-process-group"] == len(PROCESS_GROUP.steps) * 5 + 2 + 5 + 2 + 1 + 5
     assert counts["contimg-backfill"] == 2 + 5 + 1 + CHUNK + 1 + 5
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hera.workflows import WorkflowTemplate
 
+from contimg.runtime.errors import ContimgError
 from contimg.runtime.stage import stage_specs
 from contimg_runs.pipelines import PIPELINES
 from contimg_workflows.drivers import all_crons, all_drivers
@@ -46,4 +47,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except ContimgError as error:
+        sys.exit(str(error))

@@ -38,22 +38,24 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
+def read_yaml(source: str, what: str = "options") -> Any:  # noqa: ANN401 - YAML
     """Read YAML from text, a URI or a file.
 
     Parameters
     ----------
     source
-        Text with a line break, a colon followed by a space, or a brace at its start; anything else
-        is the URI or path of a file.
+        Text with a line break, a colon followed by a space, or a bracket at its start; anything
+        else is the URI or path of a file.
+    what
+        What a text is called in messages.
 
     Raises
     ------
     UsageError
         If the file cannot be read, or is not YAML.
     """
-    is_text = "\n" in source or ": " in source or source.strip()[:1] in {"", "{"}
-    where = "options" if is_text else source
+    is_text = "\n" in source or ": " in source or source.strip()[:1] in {"", "{", "["}
+    where = what if is_text else source
     try:
         if is_text:
             text = source
@@ -65,7 +67,7 @@ def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError, ContimgError) as error:
         problem = f"The file cannot be read: {error}."
-        raise UsageError(where, problem, "Correct its name.") from error
+        raise UsageError(where, problem, "Correct its name, or write YAML.") from error
     except yaml.YAMLError as error:
         problem = f"This is not YAML: {' '.join(str(error).split())}."
         raise UsageError(where, problem, REMEDY) from error
@@ -109,9 +111,13 @@ def read_profile(name: str, env: Mapping[str, str]) -> Document:
     if not name:
         return {}
     source = env.get(PROFILES_VARIABLE, "")
-    profiles = read_yaml(source) or {}
-    if not isinstance(profiles, Mapping) or name not in profiles:
-        names = ", ".join(map(str, profiles)) if isinstance(profiles, Mapping) else ""
+    profiles = read_yaml(source, f"${PROFILES_VARIABLE}") or {}
+    if not isinstance(profiles, Mapping):
+        problem = f"A mapping of names to documents of options is expected, not {profiles!r}."
+        remedy = "Write {name: {stage: {option: value}}}."
+        raise UsageError(f"${PROFILES_VARIABLE}", problem, remedy)
+    if name not in profiles:
+        names = ", ".join(map(str, profiles))
         problem = f"There is no profile of this name; defined are: {names or 'none'}."
         remedy = f"Correct the name, or define it in ${PROFILES_VARIABLE}."
         raise UsageError(f"profile {name}", problem, remedy)
@@ -163,7 +169,9 @@ def check_document(
                 raise UsageError(where, problem, "Remove it from the options.")
     for stage, spec in specs.items():
         given = document.get(stage, {}).items()
-        options = {name: value for name, value in given if value not in ("", None)}
+        fields = spec.options.model_fields
+        # An empty value is not given; an unknown option is unknown whatever its value.
+        options = {n: value for n, value in given if value not in ("", None) or n not in fields}
         try:
             spec.options.model_validate({**wired[stage], **options})
         except ValidationError as error:

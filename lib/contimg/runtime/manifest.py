@@ -161,6 +161,13 @@ def artifact_input(name: str, uri: str) -> Input:
     return Input(name=name, uri=uri, digest=read_manifest(uri).digest)
 
 
+def manifest_input(name: str, uri: str) -> Input:
+    """Describe an artifact whose manifest is read, too: its key, metrics and verdict count."""
+    found = read_manifest(uri)
+    said = [found.key, found.digest, found.metrics, found.qa.model_dump(mode="json")]
+    return Input(name=name, uri=uri, digest=digest_json(said))
+
+
 def object_input(name: str, uri: str) -> Input:
     """Describe one small object as an input; it is read whole to digest it."""
     store, key = split(uri)

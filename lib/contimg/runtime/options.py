@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from contimg.runtime.errors import UsageError
-from contimg.runtime.manifest import Input, artifact_input, object_input
+from contimg.runtime.manifest import Input, artifact_input, manifest_input, object_input
 
 T = TypeVar("T", bound="Options")
 
@@ -62,12 +62,18 @@ ArtifactURIs = Annotated[
     tuple[str, ...], BeforeValidator(_split), InputKind("artifact", artifact_input)
 ]
 """URIs of artifacts, with commas between them."""
+ManifestURIs = Annotated[
+    tuple[str, ...], BeforeValidator(_split), InputKind("artifact", manifest_input)
+]
+"""URIs of artifacts of which the stage shows the manifests: metrics and verdicts are in the key."""
 
 
 class Options(BaseModel):
     """Options of a command: frozen, no extras; the docstring under a field is its help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
 
 
 class StageOptions(Options):
@@ -191,7 +197,9 @@ def parse(
             from contimg.runtime.config import read_document  # yaml is slow to import
 
             options = read_document(config).get(section, {}).items()
-            given = {**{name: value for name, value in options if value not in ("", None)}, **given}
+            known = model.model_fields
+            kept = {n: value for n, value in options if value not in ("", None) or n not in known}
+            given = {**kept, **given}
         return model.model_validate(given)
     except UsageError as error:
         parser.error(str(error))

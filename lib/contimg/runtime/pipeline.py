@@ -5,6 +5,7 @@ Hera's templates, the local runner and `contimg begin` are all made from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -185,6 +186,7 @@ class Pipeline:
                     problem = f"Option {option!r} of step {step.stage!r} takes no artifact."
                     remedy = f"Name the option by which it reads the artifact of {source!r}."
                     raise UsageError(where, problem, remedy)
+            self._check_fixed(step, values)
             given = {*step.inputs, *self.wired(step.stage, values)}
             missing = sorted(n for n, one in fields.items() if one.is_required() and n not in given)
             if missing:
@@ -196,6 +198,18 @@ class Pipeline:
                 if option not in self.specs[self.step(stage).stage].options.model_fields:
                     problem = f"Shortcut {shortcut.name!r} sets {path!r}, which is not an option."
                     raise UsageError(where, problem, f"contimg-{stage} --help lists them.")
+
+    def _check_fixed(self, step: Step, values: Mapping[str, str]) -> None:
+        """Refuse an option that is fixed twice, or by what is no parameter."""
+        where, texts = f"pipeline {self.name}", self.wired(step.stage, values)
+        for option in step.fixed:
+            if option in step.inputs:
+                problem = f"Option {option!r} of step {step.stage!r} is in its inputs and fixed."
+                raise UsageError(where, problem, "Remove it from one of them.")
+            unknown = re.findall(r"\{\w+\}", texts[option])
+            if unknown:
+                problem = f"Step {step.stage!r} fixes {option!r} by {unknown[0]}, no parameter."
+                raise UsageError(where, problem, f"There are {', '.join(values)}.")
 
     def check_options(self, document: Document, where: str = "options") -> None:
         """Refuse options that the stages of this pipeline do not take: UsageError says why."""

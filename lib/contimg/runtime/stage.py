@@ -65,6 +65,9 @@ class StageSpec:
     def __post_init__(self) -> None:
         if not self.package:
             object.__setattr__(self, "package", f"contimg_{self.name}")
+        if not (isinstance(self.options, type) and issubclass(self.options, StageOptions)):
+            problem = f"Its options are {self.options!r}, not a subclass of StageOptions."
+            raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
         if self.resolver and ":" not in self.resolver:
             problem = f"The resolver {self.resolver!r} is not written module:function."
             raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
@@ -144,7 +147,11 @@ def stage_specs() -> Mapping[str, StageSpec]:
         where = f"entry point {ENTRY_POINTS}: {point.name} = {point.value}"
         try:
             spec = point.load()
-        except TypeError as error:  # a field of the spec is missing or unknown
+        except ModuleNotFoundError as error:  # another branch, or a folder that was removed
+            problem = f"The stage is installed, but its code is not there: {error}."
+            remedy = f"If its folder was removed: pip uninstall contimg-{point.name}."
+            raise UsageError(where, problem, remedy) from error
+        except (AttributeError, TypeError) as error:  # a field of the spec is missing or unknown
             problem = f"The stage's spec is incomplete or wrong: {error}."
             raise UsageError(where, problem, "Correct the fields of the StageSpec.") from error
         if not isinstance(spec, StageSpec):

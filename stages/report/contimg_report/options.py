@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contimg.runtime.options import ArtifactURIs, StageOptions
+from contimg.runtime.options import ManifestURIs, StageOptions
 from contimg.runtime.stage import Resources, StageSpec
 
 
 class ReportOptions(StageOptions):
     """Make one self-contained HTML page of a group, or of a run over epochs."""
 
-    artifacts: ArtifactURIs = Field(min_length=1)
+    artifacts: ManifestURIs = Field(min_length=1)
     """URIs of the artifacts of one group, or of one run over epochs; of any stages."""
-    groups: ArtifactURIs = ()
+    groups: ManifestURIs = ()
     """URIs of artifacts of a run's groups, of any stage, for the table of groups."""
 
 

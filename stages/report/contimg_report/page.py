@@ -87,7 +87,7 @@ def judge(artifacts: Mapping[str, ReportArtifact], kind: Literal["group", "run"]
         count = "1 thing" if len(reasons) == 1 else f"{len(reasons)} things"
         headline = "Good" if good else f"Look at {count}" if reasons else "Look at this"
         state = "No step has warnings" if good else "The products exist, but with warnings"
-        return Banner(good, headline, f"{state}: {' → '.join(artifacts)}.", reasons)
+        return Banner(good, headline, f"{state}: {', '.join(artifacts)}.", reasons)
     found, names = "No search for scattering events", []
     if "variability" in artifacts:
         metrics = artifacts["variability"].metrics
