@@ -13,15 +13,14 @@ from pathlib import Path
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.errors import Exit, UsageError, retry_of
 from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState, Try
-from contimg_workflows import retry
 from contimg_workflows.display import Display
 from contimg_workflows.process import Process
 from contimg_workflows.state import RunFolder
-from contimg_workflows.tasks import LocalTask, LocalWorkflow
+from contimg_workflows.tasks import LocalTask, LocalWorkflow, backoff_s
 
 TICK_S = 0.05
 PROGRESS_SAVE_S = 2.0
-"""Progress is saved no more often than this."""
+"""Progress is saved no more often than this, because only `contimg status` reads it."""
 GRACE_S = 11.0
 """After this time no process is left: `Process` has killed those that ignored the signal."""
 
@@ -81,13 +80,6 @@ class _Run:
     def save(self) -> None:
         self.folder.save(self.state)
         self.saved = time.monotonic()
-
-    def note_progress(self, task: str, progress: str) -> None:
-        """Keep a task's progress; it is saved seldom, because only `contimg status` reads it."""
-        if self.state.tasks[task].progress != progress:
-            self.state.tasks[task].progress = progress
-            if time.monotonic() - self.saved > PROGRESS_SAVE_S:
-                self.save()
 
 
 class Engine:
@@ -170,7 +162,11 @@ class Engine:
         else:
             # A cached task lets the next one start at once, so that a cached run is open for a
             # moment only.
-            while self._consider_all(run):
+            while run.state.status is Status.RUNNING:
+                ready = [task for name, task in run.workflow.tasks.items() if name in run.ready]
+                changed = [self._consider(run, task) for task in ready]
+                if not any(changed):
+                    break
                 moved = True
         if run.state.ended is None and not any(
             task.status in OPEN for task in run.state.tasks.values()
@@ -178,13 +174,6 @@ class Engine:
             run.end(Status.FAILED if run.state.failed else Status.DONE)
             moved = True
         return moved
-
-    def _consider_all(self, run: _Run) -> bool:
-        if run.state.status is not Status.RUNNING:
-            return False
-        names = [name for name in run.workflow.tasks if name in run.ready]
-        changed = [self._consider(run, run.workflow.tasks[name]) for name in names]
-        return any(changed)
 
     def _consider(self, run: _Run, task: LocalTask) -> bool:
         """Skip a ready task, find its artifact, start it, or leave it; return if it changed."""
@@ -228,36 +217,34 @@ class Engine:
         return True
 
     def _reap(self, run: _Run) -> bool:
-        """Look after the processes of a workflow; return whether one ended."""
+        """Note how the tries of a workflow go; return whether one ended."""
         ended = False
         for name, process in list(run.processes.items()):
-            code = process.poll()
-            run.note_progress(name, process.progress())
-            if code is not None:
-                del run.processes[name]
-                self._finish(run, run.workflow.tasks[name], process, code)
-                ended = True
+            code, progress, state = process.poll(), process.progress(), run.state.tasks[name]
+            if state.progress != progress:
+                state.progress = progress
+                if time.monotonic() - run.saved > PROGRESS_SAVE_S:
+                    run.save()
+            if code is None:
+                continue
+            ended = True
+            del run.processes[name]
+            last = state.tries[-1]
+            last.ended, last.exit = datetime.now(UTC), code
+            outputs = process.outputs(run.workflow.tasks[name].outputs)
+            if code == Exit.DONE and outputs is not None:
+                state.outputs, state.made_s = outputs, process.made_s()
+                self._set(run, name, Status.DONE)
+                self._release(run, name)
+                continue
+            last.reason = process.reason(code) if code else "It exited with 0 but left no outputs."
+            status = Status.FAILED
+            if len(state.tries) <= retry_of(code).limit:
+                status, wait_s = Status.WAITING, self.wait_factor * backoff_s(len(state.tries))
+                run.due[name] = time.monotonic() + wait_s
+                run.ready.append(name)
+            self._set(run, name, status, last.reason)
         return ended
-
-    def _finish(self, run: _Run, task: LocalTask, process: Process, code: int) -> None:
-        """Note how a try ended, and whether there is another."""
-        state = run.state.tasks[task.name]
-        last = state.tries[-1]
-        last.ended, last.exit = datetime.now(UTC), code
-        outputs = process.outputs(task.outputs) if code == Exit.DONE else None
-        if outputs is not None:
-            state.outputs, state.made_s = outputs, process.made_s()
-            self._set(run, task.name, Status.DONE)
-            self._release(run, task.name)
-            return
-        last.reason = process.reason(code) if code else "It exited with 0 but left no outputs."
-        if len(state.tries) <= retry_of(code).limit:
-            wait_s = self.wait_factor * retry.backoff_s(len(state.tries))
-            run.due[task.name] = time.monotonic() + wait_s
-            run.ready.append(task.name)
-            self._set(run, task.name, Status.WAITING, last.reason)
-        else:
-            self._set(run, task.name, Status.FAILED, last.reason)
 
     def _set(self, run: _Run, name: str, status: Status, reason: str = "") -> bool:
         task = run.state.tasks[name]

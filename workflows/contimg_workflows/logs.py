@@ -13,9 +13,8 @@ from typing import Any
 from contimg.runtime.console import Console
 from contimg.runtime.errors import ContimgError, UsageError
 from contimg_runs.state import RunState
-from contimg_workflows.arguments import service_of
+from contimg_workflows.arguments import Service, poll_until_answered, service_of
 from contimg_workflows.options import LogsOptions
-from contimg_workflows.service import Service, poll_until_answered
 from contimg_workflows.submit import OPEN
 
 TICK_S = 0.2
