@@ -14,13 +14,13 @@ RUN = Command(
 SUBMIT = Command(
     name="submit",
     options=options.SubmitOptions,
-    run="contimg_workflows.submit:run_submit",
+    run="contimg_workflows.submit:run",
     positional=("pipeline",),
 )
 REPROCESS = Command(
     name="reprocess",
     options=options.ReprocessOptions,
-    run="contimg_workflows.submit:run_reprocess",
+    run="contimg_workflows.submit:run",
     positional=("group",),
 )
 STATUS = Command(

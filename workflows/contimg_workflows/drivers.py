@@ -13,7 +13,7 @@ from contimg.runtime.command import commands
 from contimg_runs.pipelines import find_pipeline
 from contimg_workflows import forms, pods, templates
 from contimg_workflows.forms import BACKFILL, BACKFILL_CHUNK, DRIVERS, NIGHTLY, PREFIX, REPROCESS
-from contimg_workflows.tasks import MAIN, PROCESS, STEPS, first_command, output_of
+from contimg_workflows.tasks import DAY_S, MAIN, PROCESS, STEPS, first_command, output_of
 from contimg_workflows.templates import (
     command_task,
     exit_dag,
@@ -25,7 +25,7 @@ from contimg_workflows.templates import (
 MAX_WORKFLOWS = 8
 """Workflows that one backfill has running at a time; the semaphore limits those of all backfills.
 """
-WEEK_S = 7 * templates.DAY_S
+WEEK_S = 7 * DAY_S
 # Argo's init container writes the manifest to a /tmp that is missing where roots are read-only;
 # main writes it again.
 TMP_PATCH = """\
@@ -52,8 +52,8 @@ def reprocess() -> WorkflowTemplate:
             command, given = first_command(
                 REPROCESS, references(form), uid=templates.UID, workflow=templates.NAME
             )
-            own = {"from", *command.outputs}
-            passed = references(n for n in templates.step_inputs(form) if n not in own)
+            own = {"from", "profile", *command.outputs}
+            passed = references(name for name in form if name not in own)
             handed_over = {name: output_of(command.name, name) for name in command.outputs}
             process = Task(
                 name=PROCESS,

@@ -179,8 +179,7 @@ class Engine:
         """Skip a ready task, find its artifact, start it, or leave it; return if it changed."""
         outputs = {name: one.outputs for name, one in run.state.tasks.items() if one.status in GOOD}
         if reason := task.skip_reason(outputs):
-            self._set(run, task.name, Status.SKIPPED, reason)
-            return self._release(run, task.name)
+            return self._set(run, task.name, Status.SKIPPED, reason, release=True)
         if run.gate is not None and run.gate.task == task.name:
             others = (self._runs[name].state for name in run.gate.workflows if name in self._runs)
             if any(other.tasks[task.name].status in OPEN for other in others):
@@ -193,8 +192,7 @@ class Engine:
         state, values = run.state.tasks[task.name], task.values(outputs)
         if made := task.find_made(values):
             state.outputs, state.made_s = made, float(made["seconds"])
-            self._set(run, task.name, Status.CACHED)
-            return self._release(run, task.name)
+            return self._set(run, task.name, Status.CACHED, release=True)
         run.ready.remove(task.name)
         log = f"{task.name}.{len(state.tries) + 1}.log"
         argv = task.command(values)
@@ -207,14 +205,6 @@ class Engine:
         )
         state.tries.append(Try(started=datetime.now(UTC), log=log))
         return self._set(run, task.name, Status.RUNNING)
-
-    def _release(self, run: _Run, name: str) -> bool:
-        """Let the tasks start that wait for this one alone."""
-        if name in run.ready:
-            run.ready.remove(name)
-        run.sorter.done(name)
-        run.ready += run.sorter.get_ready()
-        return True
 
     def _reap(self, run: _Run) -> bool:
         """Note how the tries of a workflow go; return whether one ended."""
@@ -231,11 +221,10 @@ class Engine:
             del run.processes[name]
             last = state.tries[-1]
             last.ended, last.exit = datetime.now(UTC), code
-            outputs = process.outputs(run.workflow.tasks[name].outputs)
-            if code == Exit.DONE and outputs is not None:
-                state.outputs, state.made_s = outputs, process.made_s()
-                self._set(run, name, Status.DONE)
-                self._release(run, name)
+            results = process.outputs(run.workflow.tasks[name].outputs)
+            if code == Exit.DONE and results is not None:
+                state.outputs, state.made_s = results
+                self._set(run, name, Status.DONE, release=True)
                 continue
             last.reason = process.reason(code) if code else "It exited with 0 but left no outputs."
             status = Status.FAILED
@@ -246,11 +235,18 @@ class Engine:
             self._set(run, name, status, last.reason)
         return ended
 
-    def _set(self, run: _Run, name: str, status: Status, reason: str = "") -> bool:
+    def _set(
+        self, run: _Run, name: str, status: Status, reason: str = "", *, release: bool = False
+    ) -> bool:
+        """Note a task's status; `release` lets the tasks start that wait for it alone."""
         task = run.state.tasks[name]
         task.status, task.reason = status, reason
         run.save()
         self._display.show_change(run.state, name)
+        if release:
+            run.ready = [one for one in run.ready if one != name]
+            run.sorter.done(name)
+            run.ready += run.sorter.get_ready()
         return True
 
     def _stop(self, runs: Sequence[_Run]) -> None:

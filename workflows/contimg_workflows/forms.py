@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic.fields import FieldInfo
-
 from contimg.runtime.command import Command, commands
 from contimg.runtime.errors import UsageError
 from contimg.runtime.options import Options, choices
@@ -40,17 +38,6 @@ PROFILE = FormField(
 )
 
 
-def option_field(name: str, field: FieldInfo) -> FormField:
-    """Make the form's field of an option."""
-    words = ["true", "false"] if field.annotation is bool else choices(field)
-    return FormField(
-        name=name,
-        default=None if field.is_required() else word_of(field.default),
-        description=" ".join((field.description or "").split()),
-        choices=tuple(words) if words else None,
-    )
-
-
 def word_of(value: Any) -> str:  # noqa: ANN401 - any option's default
     """Return a value as a command line takes it; None and an empty list are the empty word."""
     if isinstance(value, list | tuple):
@@ -60,7 +47,16 @@ def word_of(value: Any) -> str:  # noqa: ANN401 - any option's default
 
 def options_form(model: type[Options]) -> Form:
     """Return the form of a stage or command: the options of its command line."""
-    return {name: option_field(name, field) for name, field in model.model_fields.items()}
+    form = {}
+    for name, field in model.model_fields.items():
+        words = ["true", "false"] if field.annotation is bool else choices(field)
+        form[name] = FormField(
+            name=name,
+            default=None if field.is_required() else word_of(field.default),
+            description=" ".join((field.description or "").split()),
+            choices=tuple(words) if words else None,
+        )
+    return form
 
 
 def pipeline_form(pipeline: Pipeline) -> Form:
@@ -77,7 +73,7 @@ def request_form(pipeline: Pipeline) -> Form:
     form = {OPTIONS.name: OPTIONS, PROFILE.name: PROFILE}
     for shortcut in pipeline.shortcuts:
         stage, _, option = shortcut.sets[0].partition(".")
-        field = option_field(option, pipeline.specs[stage].options.model_fields[option])
+        field = options_form(pipeline.specs[stage].options)[option]
         form[shortcut.name] = FormField(
             name=shortcut.name,
             default="",

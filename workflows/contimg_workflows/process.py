@@ -86,17 +86,17 @@ class Process:
         except (FileNotFoundError, ValueError):  # missing or cut off: a full disk, or a kill
             return f"exit code {code}: {meaning_of(code)}"
 
-    def outputs(self, names: Iterable[str]) -> dict[str, str] | None:
-        """Return what was handed over, by name; None if one was not written."""
-        try:
-            return {name: (self._outputs / name).read_text().strip() for name in names}
-        except FileNotFoundError:
-            return None
+    def outputs(self, names: Iterable[str]) -> tuple[dict[str, str], float | None] | None:
+        """Return what was handed over, by name, and the seconds that the stage reports.
 
-    def made_s(self) -> float | None:
-        """Return the seconds that the stage reports."""
+        None if a file of these names was not written.
+        """
+        paths = {name: self._outputs / name for name in names}
+        if not all(path.exists() for path in paths.values()):
+            return None
         summary = self._outputs / "summary.json"
-        return json.loads(summary.read_text()).get("seconds") if summary.exists() else None
+        seconds = json.loads(summary.read_text()).get("seconds") if summary.exists() else None
+        return {name: path.read_text().strip() for name, path in paths.items()}, seconds
 
     def progress(self) -> str:
         """Return the ``N/M`` that the stage wrote last."""

@@ -42,49 +42,16 @@ BEGIN_TIMEOUT_S = 60.0
 MAX_LISTED_IDS = 20
 
 
-def run_submit(options: SubmitOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    """Start a pipeline or a stage."""
-    service = service_of("contimg submit", options, env)
-    return _start(service, options.pipeline, options, {}, console, env)
-
-
-def run_reprocess(
-    options: ReprocessOptions, console: Console, env: Mapping[str, str]
+def run(
+    options: SubmitOptions | ReprocessOptions, console: Console, env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Start the next attempt at a group, and tell its number."""
-    service = service_of("contimg reprocess", options, env)
-    pipeline = find_pipeline(forms.DRIVERS[forms.REPROCESS])
-    first = pipeline.step(options.from_ or pipeline.order[0]).stage
-    for stage in read_settings(options.set)[0]:
-        if stage in pipeline.order and stage not in pipeline.after(first):
-            why = f"--from {first} reuses the artifact of {stage}"
-            problem = f"The setting would have no effect: {why}."
-            raise UsageError(f"--set {stage}", problem, f"Say --from {stage}, or leave it out.")
-    own = {pipeline.subject: options.group, "from": first}
-    if isinstance(service, LocalService):
-        # On Argo the first task looks, because the store may not be reachable from here.
-        if options.store is None:
-            raise UsageError("contimg reprocess", "--store is required.", "Name the group's store.")
-        store = open_store(options.store)
-        if not any(list_records(store, f"{options.group}-a")):
-            ids = sorted({one.group for one in list_records(store)})
-            rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
-            there = ", ".join(ids[:MAX_LISTED_IDS]) + rest or "none"
-            problem = f"There is no record of group {options.group}; there are {there}."
-            remedy = "Correct the id, or run contimg-watch."
-            raise UsageError(f"{store.root}/{GROUPS}", problem, remedy)
-    return _start(service, forms.REPROCESS, options, own, console, env)
-
-
-def _start(
-    service: Service,
-    pipeline: str,
-    options: SubmitOptions | ReprocessOptions,
-    own: dict[str, str],
-    console: Console,
-    env: Mapping[str, str],
-) -> dict[str, Any]:
-    """Check the request, submit it, and wait for its end if that is asked for."""
+    """Start a pipeline or a stage, or the next attempt at a group; wait for it if asked to."""
+    if isinstance(options, ReprocessOptions):
+        service, pipeline = service_of("contimg reprocess", options, env), forms.REPROCESS
+        own = check_reprocess(options, service)
+    else:
+        service, pipeline = service_of("contimg submit", options, env), options.pipeline
+        own = {}
     template = forms.PREFIX + pipeline.removeprefix(forms.PREFIX)
     form, is_local = service.form(template), isinstance(service, LocalService)
     if options.store is not None and "store" in form:  # on Argo the chart may know it
@@ -103,6 +70,30 @@ def _start(
         if state.status is not Status.DONE:
             answer["exit"] = FAILED
     return answer
+
+
+def check_reprocess(options: ReprocessOptions, service: Service) -> dict[str, str]:
+    """Return the group and the first stage as arguments; UsageError if that cannot be run again."""
+    pipeline = find_pipeline(forms.DRIVERS[forms.REPROCESS])
+    first = pipeline.step(options.from_ or pipeline.order[0]).stage
+    for stage in read_settings(options.set)[0]:
+        if stage in pipeline.order and stage not in pipeline.after(first):
+            why = f"--from {first} reuses the artifact of {stage}"
+            problem = f"The setting would have no effect: {why}."
+            raise UsageError(f"--set {stage}", problem, f"Say --from {stage}, or leave it out.")
+    if isinstance(service, LocalService):
+        # On Argo the first task looks, because the store may not be reachable from here.
+        if options.store is None:
+            raise UsageError("contimg reprocess", "--store is required.", "Name the group's store.")
+        store = open_store(options.store)
+        if not any(list_records(store, f"{options.group}-a")):
+            ids = sorted({one.group for one in list_records(store)})
+            rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
+            there = ", ".join(ids[:MAX_LISTED_IDS]) + rest or "none"
+            problem = f"There is no record of group {options.group}; there are {there}."
+            remedy = "Correct the id, or run contimg-watch."
+            raise UsageError(f"{store.root}/{GROUPS}", problem, remedy)
+    return {pipeline.subject: options.group, "from": first}
 
 
 def workflow_name(template: str, values: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from contimg_workflows.forms import DRIVERS, PREFIX, REPROCESS, fill_form, find_
 
 STAGE_OUTPUTS = ("artifact", "cached", "seconds")
 """What every stage hands over."""
+DAY_S = 86400
 MAIN, STEPS, PROCESS = "main", "steps", "process"
 """Names of the templates of a pipeline, and of the task that runs its steps."""
 RETRY_FACTOR = 2
@@ -56,11 +57,12 @@ class LocalTask:
 
     def values(self, outputs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Return the value of each option, given the outputs of earlier tasks by task and name."""
-
-        def fill(match: re.Match[str]) -> str:
-            return outputs.get(match["task"], {}).get(match["output"], match[0])
-
-        return {name: _REFERENCE.sub(fill, text) for name, text in self.arguments.items()}
+        return {
+            name: _REFERENCE.sub(
+                lambda found: outputs.get(found["task"], {}).get(found["output"], found[0]), text
+            )
+            for name, text in self.arguments.items()
+        }
 
     def command(self, values: Mapping[str, str]) -> list[str]:
         """Return the command line for values of the options."""
@@ -173,22 +175,23 @@ def exit_arguments(template: str, values: Mapping[str, str]) -> dict[str, str]:
     return {"store": values["store"], "run": run, "group": group, "pipeline": template}
 
 
-def stage_task(
+def program_task(
     name: str,
-    spec: StageSpec,
+    program: StageSpec | Command,
     arguments: Mapping[str, str],
     needs: Iterable[str] = (),
     condition: str = "",
 ) -> LocalTask:
-    """Return the task of a stage."""
+    """Return the task of a stage or a command."""
+    stage = program if isinstance(program, StageSpec) else None
     return LocalTask(
         name=name,
-        program=(spec.program,),
+        program=(stage.program,) if stage else ("contimg", program.name),
         arguments=arguments,
         needs=frozenset(needs),
-        outputs=STAGE_OUTPUTS,
-        deadline_s=spec.resources.deadline_s,
-        stage=spec,
+        outputs=program.outputs if isinstance(program, Command) else STAGE_OUTPUTS,
+        deadline_s=program.resources.deadline_s if program.resources else DAY_S,
+        stage=stage,
         condition=condition,
     )
 
@@ -201,7 +204,7 @@ def steps_workflow(
     tasks = {}
     for stage in pipeline.order:
         arguments = step_arguments(pipeline, stage, given)
-        tasks[stage] = stage_task(stage, pipeline.specs[stage], arguments, pipeline.needs[stage])
+        tasks[stage] = program_task(stage, pipeline.specs[stage], arguments, pipeline.needs[stage])
     return LocalWorkflow(name, PREFIX + pipeline.name, given, tasks)
 
 
@@ -216,15 +219,15 @@ def template_workflow(name: str, template: str, given: Mapping[str, str]) -> Loc
     short = template.removeprefix(PREFIX)
     values = fill_form(template, find_form(template), given)
     if short in stage_specs():
-        tasks = [stage_task(MAIN, stage_specs()[short], values)]
+        tasks = [program_task(MAIN, stage_specs()[short], values)]
     elif short not in PIPELINES and short != REPROCESS:
         if short in DRIVERS:
             problem = f"{template} starts other workflows, which the local engine does not do."
             raise UsageError(template, problem, "Submit it to Argo.")
-        tasks = [command_task(MAIN, commands()[short], values)]
+        tasks = [program_task(MAIN, commands()[short], values)]
     else:
         command, arguments = first_command(short, values, uid=f"local-{name}", workflow=name)
-        first = command_task(command.name, command, arguments)
+        first = program_task(command.name, command, arguments)
         tasks, handed_over = [first], {"options": output_of(first.name, "options")}
         if short == REPROCESS:
             handed_over["attempt"] = output_of(first.name, "attempt")
@@ -234,16 +237,5 @@ def template_workflow(name: str, template: str, given: Mapping[str, str]) -> Loc
             passed = step_arguments(pipeline, stage, {**values, **handed_over}, prefix=prefix)
             needs = [prefix + one for one in pipeline.needs[stage]] or [first.name]
             spec = pipeline.specs[stage]
-            tasks.append(stage_task(prefix + stage, spec, passed, needs, condition))
+            tasks.append(program_task(prefix + stage, spec, passed, needs, condition))
     return LocalWorkflow(name, PREFIX + short, values, {one.name: one for one in tasks})
-
-
-def command_task(name: str, command: Command, arguments: Mapping[str, str]) -> LocalTask:
-    """Return the task of a command."""
-    return LocalTask(
-        name=name,
-        program=("contimg", command.name),
-        arguments=arguments,
-        outputs=command.outputs,
-        deadline_s=command.resources.deadline_s if command.resources else 86400,
-    )

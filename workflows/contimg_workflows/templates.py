@@ -16,9 +16,8 @@ from contimg.runtime.stage import StageSpec
 from contimg_workflows import pods, tasks
 from contimg_workflows.forms import PREFIX, Form, options_form, pipeline_form
 from contimg_workflows.pods import NEVER_RETRIED, OUTPUTS, VERSION, labels
-from contimg_workflows.tasks import MAIN, PROCESS, STEPS, output_of
+from contimg_workflows.tasks import DAY_S, MAIN, PROCESS, STEPS, output_of
 
-DAY_S = 86400
 EXIT = "exit"
 """The template that Argo runs last, however a workflow ends."""
 COMMAND_IMAGE = "contimg-watch"
@@ -106,7 +105,7 @@ def pipeline_template(pipeline: Pipeline) -> WorkflowTemplate:
             process = Task(
                 name=PROCESS,
                 template=STEPS,
-                arguments={one: passed[one] for one in step_inputs(form)},
+                arguments={one: passed[one] for one in form if one != "profile"},
                 when=condition if "claimed" in command.outputs else None,
             )
             command_task(command.name, given).next(process)
@@ -115,9 +114,9 @@ def pipeline_template(pipeline: Pipeline) -> WorkflowTemplate:
 
 
 def steps_dag(pipeline: Pipeline, form: Form) -> None:
-    """Add the DAG of a pipeline's steps; `options` is the resolved document."""
-    values = references(form)
-    with DAG(name=STEPS, inputs=inputs(step_inputs(form)), retry_strategy=NEVER_RETRIED):
+    """Add the DAG of a pipeline's steps; `options` is resolved, the profile with it."""
+    values, names = references(form), [name for name in form if name != "profile"]
+    with DAG(name=STEPS, inputs=inputs(names), retry_strategy=NEVER_RETRIED):
         for stage in pipeline.order:
             Task(
                 name=stage,
@@ -125,11 +124,6 @@ def steps_dag(pipeline: Pipeline, form: Form) -> None:
                 arguments=tasks.step_arguments(pipeline, stage, values),
                 depends=" && ".join(pipeline.needs[stage]) or None,
             )
-
-
-def step_inputs(form: Form) -> list[str]:
-    """Return the inputs of a pipeline's steps: its form without the profile, which is resolved."""
-    return [name for name in form if name != "profile"]
 
 
 def workflow_template(
