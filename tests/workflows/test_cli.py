@@ -133,7 +133,8 @@ def test_without_a_terminal_each_change_is_a_line(bench: Bench) -> None:
 def test_on_a_terminal_a_table_moves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contimg_workflows.display.REFRESH_S", 0.02)
     screen = io.StringIO()
-    with Display(Console(file=screen, force_terminal=True, width=160)) as display:
+    display = Display(Console(file=screen, force_terminal=True, width=160))
+    with display.live():
         bench.engine(display=display).run(
             [bench.workflow("one", a_nap_s="0.6"), bench.workflow("two", a_do="data")]
         )

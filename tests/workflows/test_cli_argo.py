@@ -9,18 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from hera.workflows.models import WorkflowSubmitRequest
 
 from argo_api import ArgoApi
 from argo_nodes import node, said, tried, workflow
 from commands import here
 from contimg.runtime.contract import run_command
-from contimg_runs.argo import ArgoServer
+from contimg_runs.argo import ArgoServer, EngineError
 from contimg_runs.node_status import read_run_state
 from contimg_runs.pipelines import PROCESS_GROUP
 from contimg_workflows.commands import LOGS, REPROCESS, STATUS, SUBMIT
-from contimg_workflows.render import all_templates
-from contimg_workflows.service import EngineError, poll_until_answered
+from contimg_workflows.render import render_all
+from contimg_workflows.arguments import poll_until_answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,8 @@ NO_ROOM = "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."
 @pytest.fixture(scope="module")
 def templates() -> dict[str, dict[str, Any]]:
     """Our templates, as the chart leaves them: it knows the store."""
-    found = {template.name: template.to_dict() for template in all_templates()}
+    documents = [yaml.safe_load(text) for text in render_all().values()]
+    found = {one["metadata"]["name"]: one for one in documents if one["kind"] == "WorkflowTemplate"}
     for document in found.values():
         for one in document["spec"].get("arguments", {}).get("parameters", []):
             if one["name"] == "store":
@@ -367,7 +369,7 @@ def test_status_of_no_workflow_names_those_that_are(
 def test_who_waits_bears_a_server_that_is_away(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("contimg_workflows.service.TICK_S", 0.05)
+    monkeypatch.setattr("contimg_workflows.arguments.TICK_S", 0.05)
     asked = []
 
     def answer(self: ArgoServer, name: str) -> Any:

@@ -90,7 +90,7 @@ def bad_group(store: Path) -> str:
 
 
 def ended(store: Path, name: str) -> RunState:
-    folder = RunFolder(store / "runs", name)
+    folder = RunFolder(store / "runs" / name)
     wait_for(lambda: folder.load().ended)
     return folder.load()
 
@@ -177,7 +177,7 @@ def test_without_a_place_nothing_is_submitted(capfd: pytest.CaptureFixture[str])
 
 def waiting(bench: Bench, name: str = "new") -> None:
     """Leave a workflow as submit leaves it."""
-    folder = RunFolder(bench.runs, name)
+    folder = RunFolder(bench.runs / name)
     folder.path.mkdir(parents=True, exist_ok=True)
     (bench.runs / ".backlog").touch()
     compiled = bench.workflow(name)
@@ -202,7 +202,7 @@ def test_status_shows_what_is_submitted_and_not_begun(
         ["flock", "--shared", str(bench.runs / ".backlog"), "sleep", "60"], start_new_session=True
     )
     try:
-        wait_for(lambda: RunFolder(bench.runs, "new").load().status is Status.PENDING)
+        wait_for(lambda: RunFolder(bench.runs / "new").load().status is Status.PENDING)
         assert here(status, "--runs", str(bench.runs)) == 0
         header, row = capsys.readouterr().out.splitlines()
         assert header.split() == ["workflow", "status", "tasks", "wall", "why"]
@@ -226,7 +226,7 @@ def test_an_engine_that_is_killed_leaves_work_that_the_next_takes_up(tmp_path: P
     (tmp_path / "incoming").mkdir()
     assert here(submit, "watch", "--store", str(tmp_path), "--set", "size=0") == 0
     (first,) = tmp_path.glob("runs/*/state.json")
-    folder = RunFolder(tmp_path / "runs", first.parent.name)
+    folder = RunFolder(tmp_path / "runs" / first.parent.name)
     for pid in wait_for(lambda: engines(tmp_path / "runs")):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: folder.load().status is Status.INTERRUPTED)
@@ -279,8 +279,8 @@ def test_logs_are_followed_while_they_are_written(
     )
     wait_for(
         lambda: (
-            RunFolder(bench.runs, "one").exists()
-            and RunFolder(bench.runs, "one").load().tasks["b"].tries
+            RunFolder(bench.runs / "one").exists()
+            and RunFolder(bench.runs / "one").load().tasks["b"].tries
         )
     )
     argv = [str(CONTIMG), "logs", *words, "--runs", str(bench.runs)]
@@ -353,7 +353,7 @@ def test_a_reprocessing_whose_engine_was_killed_is_closed_by_the_sweep(tmp_path:
     for pid in engines(tmp_path / "runs"):
         os.kill(pid, signal.SIGKILL)
     wait_for(
-        lambda: RunFolder(tmp_path / "runs", first["workflow"]).load().status is Status.INTERRUPTED
+        lambda: RunFolder(tmp_path / "runs" / first["workflow"]).load().status is Status.INTERRUPTED
     )
     assert not (tmp_path / f"runs/{group}-a2/outcome.json").exists()
     code, _, said = contimg("reprocess", group, "--store", str(tmp_path))

@@ -180,7 +180,7 @@ def test_a_gate_opens_when_the_others_fail(bench: Bench) -> None:
 
 def test_two_engines_do_not_run_the_same(bench: Bench) -> None:
     with (
-        RunFolder(bench.runs, "one").hold(),
+        RunFolder(bench.runs / "one").hold(),
         pytest.raises(UsageError, match="Another engine runs this workflow"),
     ):
         run(bench)
@@ -202,12 +202,12 @@ class Taker(Display):
 
 def test_a_run_that_another_engine_took_meanwhile_is_left_to_it(bench: Bench) -> None:
     with ExitStack() as held:
-        engine = bench.engine(1, Taker(RunFolder(bench.runs, "two"), held))
+        engine = bench.engine(1, Taker(RunFolder(bench.runs / "two"), held))
         states = engine.run([bench.workflow("one"), bench.workflow("two"), bench.workflow("three")])
     assert [state.status for state in states] == [Status.DONE, Status.SKIPPED, Status.DONE]
     assert "Another engine runs this workflow now." in states[1].reason
     assert bench.ran("two") == []
-    assert not RunFolder(bench.runs, "two").exists()
+    assert not RunFolder(bench.runs / "two").exists()
 
 
 def test_a_stage_that_cannot_be_read_by_the_engine_speaks_for_itself(bench: Bench) -> None:

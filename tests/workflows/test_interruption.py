@@ -47,7 +47,7 @@ def test_told_to_stop_it_stops_everything_and_says_so(
     assert engine.wait(60) == 21
     assert not any(alive(pid) for pid in bench.pids())
     assert "b" not in bench.made()
-    state = RunFolder(bench.runs, "one").load()
+    state = RunFolder(bench.runs / "one").load()
     assert state.status is Status.STOPPED
     assert state.tasks["b"].tries[-1].exit == 21
     again(bench, tmp_path)
@@ -56,12 +56,12 @@ def test_told_to_stop_it_stops_everything_and_says_so(
 def test_killed_it_takes_its_processes_along_and_resumes(bench: Bench, tmp_path: Path) -> None:
     engine = drive(tmp_path, b_do="sleep", b_times="1")
     wait_for(lambda: "b" in bench.ran())
-    assert RunFolder(bench.runs, "one").load().status is Status.RUNNING
+    assert RunFolder(bench.runs / "one").load().status is Status.RUNNING
     engine.kill()
     engine.wait(10)
     wait_for(lambda: not any(alive(pid) for pid in bench.pids()))
     assert "b" not in bench.made()
-    state = RunFolder(bench.runs, "one").load()
+    state = RunFolder(bench.runs / "one").load()
     assert state.status is Status.INTERRUPTED
     assert state.tasks["b"].status is Status.INTERRUPTED
     again(bench, tmp_path)
@@ -85,7 +85,7 @@ def test_killed_at_any_moment_the_state_is_whole(bench: Bench, tmp_path: Path) -
         os.kill(engine.pid, signal.SIGKILL)
         engine.wait(10)
         if (bench.runs / "one" / "state.json").exists():
-            assert RunFolder(bench.runs, "one").load().status in {Status.INTERRUPTED, Status.DONE}
+            assert RunFolder(bench.runs / "one").load().status in {Status.INTERRUPTED, Status.DONE}
     engine = drive(tmp_path)
     assert engine.wait(120) == 0
     assert bench.word("d") == "a b a c d"

@@ -171,7 +171,7 @@ ARGUMENT = f"{STEP}/arguments/parameters/0"
             IMAGE,
             f"{POD}/retryStrategy/expression",
             "lastRetry.exitcode == '1'",
-            "retryStrategy: lastRetry.exitcode leads",
+            "retryStrategy: {{=lastRetry.exitcode == '1'}} leads",
         ),
         (IMAGE, KEY, "{{workflow.nam}}/x", "{{workflow.nam}} leads nowhere"),
         (IMAGE, KEY, "{{workflow.parameters.ms}}", "leads nowhere"),
@@ -187,7 +187,7 @@ ARGUMENT = f"{STEP}/arguments/parameters/0"
             GROUP,
             "spec/workflowMetadata/labelsFrom/x",
             {"expression": "workflow.parameters.no"},
-            "labelsFrom.x: workflow",
+            "labelsFrom.x: {{=workflow.parameters.no}} leads",
         ),
         (
             GROUP,

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from contimg_runs.state import readable_lines
-from contimg_workflows.logfile import follow_log, read_log
+from contimg_workflows.state import read_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,5 +55,5 @@ def test_a_line_that_grows_is_one_line(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert list(follow_log(path, over.is_set)) == ["one", "two", "ä", "last"]
+    assert list(read_log(path, over.is_set)) == ["one", "two", "ä", "last"]
     writer.join()

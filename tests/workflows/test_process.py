@@ -80,7 +80,7 @@ def test_it_finds_where_to_write_and_its_environment(
         "echo out; echo err >&2"
     )
     assert end(one) == 0
-    assert one.outputs(["artifact"]) == {"artifact": "hello"}
+    assert one.outputs(["artifact"]) == ({"artifact": "hello"}, None)
     assert one.progress() == "3/4"
     assert (tmp_path / "log").read_text() == "err\n"
 
@@ -109,10 +109,10 @@ def test_the_reason_is_its_own_or_the_table_s(start: Callable[..., Process]) -> 
 def test_seconds_are_the_stage_s(start: Callable[..., Process]) -> None:
     one = start("""echo '{"seconds": 12.5}' > $CONTIMG_OUTPUTS/summary.json""")
     end(one)
-    assert one.made_s() == 12.5
+    assert one.outputs([]) == ({}, 12.5)
     one = start("true")
     end(one)
-    assert one.made_s() is None
+    assert one.outputs([]) == ({}, None)
 
 
 def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import pytest
 import yaml
 from hera.workflows.models import CronWorkflow, WorkflowTemplate
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from contimg.runtime.command import commands
-from contimg.runtime.options import flag
+from contimg.runtime.options import Options, flag
 from contimg.runtime.stage import stage_specs
 from contimg_runs.pipelines import PIPELINES
-from contimg_workflows.forms import DRIVERS, option_field, template_commands, word_of
+from contimg_workflows.forms import DRIVERS, options_form, template_commands, word_of
 from contimg_workflows.lint import lint
 from contimg_workflows.lint.schema import unknown_fields
 from contimg_workflows.render import main, render_all
@@ -85,7 +85,7 @@ def _read(field: Any, word: str) -> Any:
     ).validate_python(word)
 
 
-class Model(BaseModel):
+class Model(Options):
     """Every kind of default."""
 
     text: str = "x"
@@ -99,7 +99,7 @@ class Model(BaseModel):
 
 
 def test_defaults_and_choices_are_words() -> None:
-    fields = {name: option_field(name, field) for name, field in Model.model_fields.items()}
+    fields = options_form(Model)
     expected = {
         "text": "x",
         "number": "0.05",

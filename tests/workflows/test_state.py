@@ -13,8 +13,7 @@ import pytest
 
 from contimg.runtime.errors import UsageError
 from contimg_runs.state import RunState, Status, TaskState, Try
-from contimg_workflows.logfile import read_log
-from contimg_workflows.state import RunFolder, all_runs
+from contimg_workflows.state import RunFolder, all_runs, read_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +36,7 @@ def state(
 
 
 def saved(runs: Path, given: RunState) -> RunFolder:
-    folder = RunFolder(runs, given.name)
+    folder = RunFolder(runs / given.name)
     with folder.hold():
         folder.save(given)
     return folder
@@ -75,7 +74,7 @@ def test_running_without_an_engine_is_interrupted(tmp_path: Path) -> None:
 def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys,time,pathlib; from contimg_workflows.state import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1]), 'one').hold():\n"
+        "with RunFolder(pathlib.Path(sys.argv[1]) / 'one').hold():\n"
         "  print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
@@ -83,7 +82,7 @@ def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    folder = RunFolder(tmp_path, "one")
+    folder = RunFolder(tmp_path / "one")
     with pytest.raises(UsageError, match="Another engine runs this workflow now"), folder.hold():
         pass
     holder.kill()

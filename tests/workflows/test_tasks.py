@@ -23,14 +23,14 @@ from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
 from contimg_runs.pipelines import EPOCH, PROCESS_GROUP
 from contimg_runs.state import RunState, Status
-from contimg_workflows import local, pods, retry
+from contimg_workflows import local, pods
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
 from contimg_workflows.forms import Form, find_form, pipeline_form, request_form
 from contimg_workflows.local import record_end
 from contimg_workflows.state import RunFolder
-from contimg_workflows.tasks import LocalTask, steps_workflow, template_workflow
-from contimg_workflows.templates import form_parameters, stage_template, steps_dag
+from contimg_workflows.tasks import LocalTask, backoff_s, steps_workflow, template_workflow
+from contimg_workflows.templates import form_parameters, program_template, steps_dag
 
 if TYPE_CHECKING:
     from tiny_bench import Bench
@@ -262,7 +262,7 @@ def walk(bench: Bench, values: dict[str, str], folder: Path) -> dict[str, str]:
         )
         task = waiting.pop(name)
         spec = bench.pipeline.specs[task["templateRef"]["name"].removeprefix("contimg-")]
-        (main,) = yaml.safe_load(stage_template(spec).to_yaml())["spec"]["templates"]
+        (main,) = yaml.safe_load(program_template(spec).to_yaml())["spec"]["templates"]
         inputs = {one["name"]: one["default"] for one in main["inputs"]["parameters"]}
         for one in task["arguments"]["parameters"]:
             assert one["name"] in inputs
@@ -338,7 +338,7 @@ def ended_run(store: Path) -> tuple[RunFolder, RunState]:
         status=Status.DONE,
         tasks={},
     )
-    folder = RunFolder(store / "runs", "w")
+    folder = RunFolder(store / "runs" / "w")
     folder.path.mkdir(parents=True)
     return folder, state
 
@@ -362,7 +362,7 @@ def test_an_exit_handler_that_hangs_is_given_up(
 def argo_would_retry(code: int, retries: int) -> bool:
     """Evaluate the expression as Argo's expr does, whose `&&`, `||` and `in` mean what Python's
     do."""
-    text = retry.expression().replace("&&", "and").replace("||", "or")
+    text = str(pods.retry_strategy().expression).replace("&&", "and").replace("||", "or")
     names = {"asInt": int, "retries": str(retries), "exit_code": str(code)}
     text = text.replace("lastRetry.exitCode", "exit_code")
     return bool(eval(text, {"__builtins__": {}}, names))  # noqa: S307
@@ -377,7 +377,7 @@ def test_argo_retries_what_the_table_says(code: int) -> None:
 
 
 def test_waits_double_up_to_a_cap() -> None:
-    assert [retry.backoff_s(tries) for tries in (1, 2, 3, 4, 5, 9)] == [10, 20, 40, 80, 120, 120]
+    assert [backoff_s(tries) for tries in (1, 2, 3, 4, 5, 9)] == [10, 20, 40, 80, 120, 120]
     rules = {rule.backoff_s for _, rule in MEANING.values() if rule.limit}
     assert rules == {10.0}, "Argo knows one backoff a template"
 

@@ -33,13 +33,7 @@ FALSE = {"false", "0", "no"}
 
 
 def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Service:
-    """Return the engine that is meant.
-
-    Raises
-    ------
-    UsageError
-        If its place is missing: a store or a folder of runs, or a server.
-    """
+    """Return the engine that is meant; UsageError if its store, folder or server is not named."""
     server = options.argo or env.get("ARGO_SERVER")
     default = "argo" if options.argo or (server and options.runs is None) else "local"
     if (options.engine or default) == "local":
@@ -78,13 +72,7 @@ def poll_until_answered(service: Service, name: str, patience_s: float = PATIENC
 
 
 def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
-    """Return the folder of states and logs.
-
-    Raises
-    ------
-    UsageError
-        If neither a store nor a folder is named.
-    """
+    """Return the folder of states and logs; UsageError if neither it nor a store is named."""
     if runs is not None:
         return Path(runs).absolute()
     if store is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Self, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -41,18 +42,17 @@ class Display:
         self._live: Live | None = None
         self._shown = 0.0
 
-    def __enter__(self) -> Self:
-        """Begin a live table on a terminal."""
-        if self.console.is_terminal:
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show a live table meanwhile, on a terminal."""
+        if not self.console.is_terminal:
+            yield
+            return
+        try:
             # Refreshed by hand: a thread beside the engine would make its forks unsafe.
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Take the live table away."""
-        if self._live is not None:
-            self._live.stop()
+            with Live(console=self.console, auto_refresh=False, transient=True) as self._live:
+                yield
+        finally:
             self._live = None
 
     def show(self, states: Sequence[RunState]) -> None:

@@ -127,7 +127,7 @@ class Engine:
                 problem = f"There is no program {task.program[0]}."
                 remedy = f"Install the stage: pip install {task.program[0]}."
                 raise UsageError(str(self._bin), problem, remedy)
-        folder = RunFolder(self._folder, workflow.name)
+        folder = RunFolder(self._folder / workflow.name)
         with folder.hold():  # refused before anything has begun
             pass
         state = RunState(
@@ -168,9 +168,8 @@ class Engine:
                 if not any(changed):
                     break
                 moved = True
-        if run.state.ended is None and not any(
-            task.status in OPEN for task in run.state.tasks.values()
-        ):
+        is_open = any(task.status in OPEN for task in run.state.tasks.values())
+        if run.state.ended is None and not is_open:
             run.end(Status.FAILED if run.state.failed else Status.DONE)
             moved = True
         return moved
@@ -196,13 +195,9 @@ class Engine:
         run.ready.remove(task.name)
         log = f"{task.name}.{len(state.tries) + 1}.log"
         argv = task.command(values)
-        run.processes[task.name] = Process(
-            [str(self._bin / argv[0]), *argv[1:]],
-            run.folder.path / f".{task.name}",
-            run.folder.path / log,
-            self._env,
-            task.deadline_s,
-        )
+        argv = [str(self._bin / argv[0]), *argv[1:]]
+        place, path = run.folder.path / f".{task.name}", run.folder.path / log
+        run.processes[task.name] = Process(argv, place, path, self._env, task.deadline_s)
         state.tries.append(Try(started=datetime.now(UTC), log=log))
         return self._set(run, task.name, Status.RUNNING)
 

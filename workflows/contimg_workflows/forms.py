@@ -102,13 +102,7 @@ def driver_form(name: str) -> Form:
 
 
 def find_form(template: str) -> Form:
-    """Return the form of a template of this version.
-
-    Raises
-    ------
-    UsageError
-        If there is no such template.
-    """
+    """Return the form of a template of this version; UsageError if there is no such template."""
     name = template.removeprefix(PREFIX)
     if name in PIPELINES:
         return pipeline_form(PIPELINES[name])

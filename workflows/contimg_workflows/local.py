@@ -48,7 +48,7 @@ class LocalService:
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
         """Save a pending workflow, and start a process that runs it after those before it."""
         workflow = template_workflow(name, template, arguments)
-        folder = RunFolder(self._runs, name)
+        folder = RunFolder(self._runs / name)
         with folder.hold():
             if folder.exists() and (before := folder.load().status) not in RESUMABLE:
                 problem = f"Run {name} already exists ({before.value})."
@@ -85,7 +85,7 @@ class LocalService:
 
     def state(self, name: str) -> RunState:
         """Read the state of one run."""
-        folder = RunFolder(self._runs, name)
+        folder = RunFolder(self._runs / name)
         if not folder.exists():
             raise no_such_run(self.place, name, [state.name for state in self.states()])
         return folder.load()
@@ -136,7 +136,7 @@ def run_backlog(
             for state in engine.run(workflows):
                 if state.status is Status.SKIPPED:
                     continue
-                if code := record_end(RunFolder(runs, state.name), state, env):
+                if code := record_end(RunFolder(runs / state.name), state, env):
                     text = "%s: its outcome could not be recorded, exit code %d"
                     console.log.warning(text, state.name, code)
             count += len(workflows)

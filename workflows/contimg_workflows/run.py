@@ -42,9 +42,9 @@ def run(options: PipelineRunOptions, console: Console, env: Mapping[str, str]) -
     """Run one pipeline or all of them; the summary's exit code is 1 if a workflow failed."""
     _check_subjects(options)
     runs = runs_folder("contimg run", options.store, options.runs)
-    with Display() as display:
-        runner = Runner(options, runs, env, display)
-        states = runner.run()
+    display = Display()
+    with display.live():
+        states = Runner(options, runs, env, display).run()
     failed = [state for state in states if state.status is not Status.DONE]
     shown = (failed or states[-1:]) if len(states) > MAX_TABLE_ROWS else states
     display.console.print(summary_table(shown))
@@ -176,7 +176,7 @@ class Runner:
         for dec_deg in wanted or strips(records):
             found: list[str] = []
             for record in records:
-                folder, dec = RunFolder(self._runs, f"contimg-{record.name}"), record.dec_deg
+                folder, dec = RunFolder(self._runs / f"contimg-{record.name}"), record.dec_deg
                 if dec is None or abs(dec - dec_deg) >= STRIP_GAP_DEG or not folder.exists():
                     continue
                 tasks = folder.load().tasks
@@ -200,13 +200,7 @@ class Runner:
 
 
 def latest_records(store: str) -> list[GroupRecord]:
-    """Return the latest attempt of each group of a store, by id.
-
-    Raises
-    ------
-    BadInputError
-        If a record cannot be read.
-    """
+    """Return the latest attempt of each group, by id; BadInputError if a record is unreadable."""
     root = open_store(store)
     keys = [one.entry.key for one in list_latest(root)]
     return [group_record(root.read(key), f"{root.root}/{key}") for key in keys]

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from contimg.runtime.errors import UsageError
@@ -19,11 +20,11 @@ BACKLOG = ".backlog"
 """Lock of a folder of runs, shared by all processes that will run what was submitted."""
 
 
+@dataclass(frozen=True)
 class RunFolder:
     """The folder of a run's state and logs."""
 
-    def __init__(self, runs: Path, name: str) -> None:
-        self.path = runs / name
+    path: Path
 
     def exists(self) -> bool:
         """Say whether it has a state."""
@@ -40,11 +41,9 @@ class RunFolder:
         for _ in range(2):  # the engine may have ended between the reading and the look at locks
             state = RunState.model_validate_json((self.path / STATE).read_text())
             is_pending, backlog = state.status is Status.PENDING, self.path.parent / BACKLOG
-            if (
-                not (is_pending or state.status is Status.RUNNING)
-                or (is_pending and is_locked(backlog, fcntl.LOCK_EX))
-                or is_locked(self.path / LOCK)
-            ):
+            if not is_pending and state.status is not Status.RUNNING:
+                return state
+            if is_locked(self.path / LOCK) or (is_pending and is_locked(backlog, fcntl.LOCK_EX)):
                 return state
         if is_pending:
             state.reason = "no engine is left to begin it; submit it again"
@@ -89,7 +88,7 @@ def is_locked(lock: Path, mode: int = fcntl.LOCK_SH) -> bool:
 def all_runs(runs: Path) -> list[RunFolder]:
     """List the runs of a folder, the earliest start first."""
     started = {path: json.loads(path.read_text())["started"] for path in runs.glob(f"*/{STATE}")}
-    return [RunFolder(runs, path.parent.name) for path in sorted(started, key=started.__getitem__)]
+    return [RunFolder(path.parent) for path in sorted(started, key=started.__getitem__)]
 
 
 def read_log(path: Path, has_ended: Callable[[], bool] = lambda: True) -> Iterator[str]:

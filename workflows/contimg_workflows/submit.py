@@ -26,7 +26,6 @@ from contimg_workflows.arguments import (
 from contimg_workflows.display import failure_reason
 from contimg_workflows.local import LocalService
 from contimg_workflows.options import ReprocessOptions, SubmitOptions
-from contimg_workflows.tasks import has_attempts
 
 FAILED = 1
 """Exit code when a workflow failed; its own code and reason are in the summary."""
@@ -102,7 +101,7 @@ def workflow_name(template: str, values: Mapping[str, str]) -> str:
     subject = values.get(pipeline.subject, "") if pipeline else ""
     is_plain = subject.isalnum() and subject.islower()
     name = template.removeprefix(forms.PREFIX)
-    if is_plain and name in PIPELINES and has_attempts(PIPELINES[name]):
+    if is_plain and name in PIPELINES and "attempt" in values:
         return f"{forms.PREFIX}{subject}-a{values['attempt']}"
     new = "".join(secrets.choice(LETTERS) for _ in range(5))
     return "-".join([template, *([subject] if is_plain else []), new])

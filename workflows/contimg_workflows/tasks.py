@@ -110,11 +110,6 @@ def output_of(task: str, output: str) -> str:
     return f"{{{{tasks.{task}.outputs.parameters.{output}}}}}"
 
 
-def has_attempts(pipeline: Pipeline) -> bool:
-    """Say whether the runs of a pipeline are numbered attempts, each claimed by one workflow."""
-    return any(one.name == "attempt" for one in pipeline.parameters)
-
-
 def step_arguments(
     pipeline: Pipeline, stage: str, values: Mapping[str, str], *, prefix: str = ""
 ) -> dict[str, str]:
@@ -158,7 +153,7 @@ def first_command(
     if template == REPROCESS:
         subject = {pipeline.subject: values[pipeline.subject], "first": values["from"]}
         return commands()["begin"], {**owner, **request, **subject}
-    if has_attempts(pipeline):
+    if "attempt" in values:  # each of the numbered attempts is claimed by one workflow
         run = f"{values[pipeline.subject]}-a{values['attempt']}"
         return commands()["claim"], {**owner, **request, "run": run}
     return commands()["resolve-options"], request
@@ -166,10 +161,9 @@ def first_command(
 
 def exit_arguments(template: str, values: Mapping[str, str]) -> dict[str, str]:
     """Return the arguments of `contimg record` for a workflow, apart from how it ended."""
-    pipeline = PIPELINES.get(template)
     run = group = ""
-    if pipeline is not None and has_attempts(pipeline):
-        run = f"{values[pipeline.subject]}-a{values['attempt']}"
+    if template in PIPELINES and "attempt" in values:
+        run = f"{values[PIPELINES[template].subject]}-a{values['attempt']}"
     elif template == REPROCESS:
         group = values[find_pipeline(DRIVERS[REPROCESS]).subject]
     return {"store": values["store"], "run": run, "group": group, "pipeline": template}

@@ -73,10 +73,7 @@ def find_problems(document: Document, among: DocumentSet) -> list[str]:
 def read_documents(path: str | None) -> list[Document]:
     """Read the documents of a file, of a folder, of stdin (-), or the templates of this version.
 
-    Raises
-    ------
-    UsageError
-        If there are none, or one is not YAML.
+    UsageError if there are none, or one is not YAML.
     """
     if path is None:
         sources = render_all()

@@ -138,22 +138,18 @@ def _template(
         elif not re.fullmatch(r"[1-9]\d*", str(limits[key])):
             problem = f"semaphore {key} of the ConfigMap {name} is no number from 1 on"
             yield f"{template['name']}: {problem}"
-    if "resource" in template:
-        for problem in _child(template["resource"]["manifest"], among):
-            yield f"{template['name']}: manifest: {problem}"
+    try:
+        manifest = template.get("resource", {}).get("manifest", "")
+        child = yaml.safe_load(REFERENCE.sub("x", manifest)) or {}
+    except yaml.YAMLError as error:
+        child = {}
+        yield f"{template['name']}: the manifest is not YAML: {error}"
+    if child:
+        found = [*schema.find_problems(child)] or check_workflow(child["spec"], among)
+        yield from (f"{template['name']}: manifest: {problem}" for problem in found)
     tasks = {task["name"]: task for task in template.get("dag", {}).get("tasks", [])}
     for task in tasks.values():
         yield from _task(task, tasks, document, among, known)
-
-
-def _child(manifest: str, among: DocumentSet) -> Iterator[str]:
-    """Check the Workflow that a resource template creates."""
-    try:
-        document = yaml.safe_load(REFERENCE.sub("x", manifest))
-    except yaml.YAMLError as error:
-        yield f"this is not YAML: {error}"
-        return
-    yield from [*schema.find_problems(document)] or check_workflow(document["spec"], among)
 
 
 def _task(
