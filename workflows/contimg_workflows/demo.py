@@ -65,17 +65,18 @@ def candidates(store: Path) -> list[dict[str, Any]]:
 def judge(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Compare candidates with the sources that were made to scatter; positions decide."""
     hidden = [source for source in truth["sources"] if source["curve"]["kind"] == "lens"]
-    seen: dict[str, None] = {}
-    right_rows = set()
+    seen, right = [], set[int]()
     for source in hidden:
+        near = set()
         for number, row in enumerate(found):
             turn = (source["ra_deg"] - row["ra"] + 180) % 360 - 180  # 359.999 is beside 0.001
             east = turn * math.cos(math.radians(source["dec_deg"]))
             if math.hypot(east, source["dec_deg"] - row["dec"]) < SAME_DEG:
-                seen[source["name"]] = None
-                right_rows.add(number)
-    false = [row["source"] for number, row in enumerate(found) if number not in right_rows]
+                near.add(number)
+        seen += [source["name"]] if near else []
+        right |= near
+    false = [row["source"] for number, row in enumerate(found) if number not in right]
     words = f"{len(seen)} of {len(hidden)} hidden scattering events found"
     words += f", {len(false)} false candidates"
     is_right = len(seen) == len(hidden) and not false
-    return {"right": is_right, "found": list(seen), "false": false, "words": words}
+    return {"right": is_right, "found": seen, "false": false, "words": words}

@@ -52,7 +52,7 @@ def check_workflow(spec: Document, among: DocumentSet) -> Iterator[str]:
         return
     target = among.by_name.get(("WorkflowTemplate", reference))
     if target is None:
-        yield f"workflowTemplateRef {reference} is nowhere"
+        yield f"workflowTemplateRef {reference} does not exist"
         return
     given, asked = parameters(spec, "arguments"), parameters(target["spec"], "arguments")
     for name in sorted(given.keys() - asked.keys()):
@@ -87,7 +87,7 @@ def find_unresolved(part: object, known: AbstractSet[str], where: str) -> Iterat
         for name in find_variables(inner[1:]) if inner.startswith("=") else [inner]:
             if name not in known and not ("item" in known and name.partition(".")[0] == "item"):
                 rest = f": {name}" if name != inner else ""
-                yield f"{where}: {{{{{reference}}}}} leads nowhere{rest}"
+                yield f"{where}: {{{{{reference}}}}} is not defined{rest}"
 
 
 def _templates(document: Document, among: DocumentSet) -> Iterator[str]:
@@ -98,12 +98,12 @@ def _templates(document: Document, among: DocumentSet) -> Iterator[str]:
         return
     for key in ("entrypoint", "onExit"):
         if key in spec and template_of(document, spec[key]) is None:
-            yield f"{key} {spec[key]} is no template"
+            yield f"{key} {spec[key]} is not a template"
             return
     asked = parameters(spec, "arguments")
     for name, one in parameters(template_of(document, spec["entrypoint"]) or {}, "inputs").items():
         if name not in asked and "default" not in one:
-            yield f"the entrypoint's input {name} is no argument of the workflow"
+            yield f"the entrypoint's input {name} is not an argument of the workflow"
     # Labels, titles and locks may refer to the workflow's own parameters; of templates, only the
     # exit handler may.
     own = ALWAYS | {f"workflow.parameters.{name}" for name in asked}
@@ -136,7 +136,7 @@ def _template(
         if key not in limits:
             yield f"{template['name']}: no semaphore {key} in the ConfigMap {name}"
         elif not re.fullmatch(r"[1-9]\d*", str(limits[key])):
-            problem = f"semaphore {key} of the ConfigMap {name} is no number from 1 on"
+            problem = f"semaphore {key} of the ConfigMap {name} is not a positive integer"
             yield f"{template['name']}: {problem}"
     try:
         manifest = template.get("resource", {}).get("manifest", "")
@@ -178,7 +178,7 @@ def _task(
     home, target = among.target(task, document)
     if target is None:
         reference = task.get("templateRef") or task.get("template")
-        yield f"{where} refers to {reference}, which is nowhere"
+        yield f"{where} refers to {reference}, which does not exist"
         return
     given, inputs = parameters(task, "arguments"), parameters(target, "inputs")
     # Inputs of stages and commands have empty defaults; what they require is in their form.
