@@ -24,21 +24,13 @@ PACKAGES = Path(__file__).parent / "packages"
 
 
 def drive(folder: Path, **settings: str) -> subprocess.Popen[str]:
-    argv = [
-        sys.executable,
-        str(PACKAGES / "tiny_bench.py"),
-        "--folder",
-        str(folder),
-        "--settings",
-        json.dumps(settings),
-    ]
-    return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    words = ["--folder", str(folder), "--settings", json.dumps(settings)]
+    argv, pipe = [sys.executable, str(PACKAGES / "tiny_bench.py"), *words], subprocess.PIPE
+    return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop_it_stops_everything_and_says_so(
+def test_terminated_engine_stops_processes(
     bench: Bench, tmp_path: Path, number: signal.Signals
 ) -> None:
     engine = drive(tmp_path, b_do="sleep", b_times="1")
@@ -53,7 +45,7 @@ def test_told_to_stop_it_stops_everything_and_says_so(
     again(bench, tmp_path)
 
 
-def test_killed_it_takes_its_processes_along_and_resumes(bench: Bench, tmp_path: Path) -> None:
+def test_killed_engine_stops_processes_and_resumes(bench: Bench, tmp_path: Path) -> None:
     engine = drive(tmp_path, b_do="sleep", b_times="1")
     wait_for(lambda: "b" in bench.ran())
     assert RunFolder(bench.runs / "one").load().status is Status.RUNNING
@@ -78,7 +70,7 @@ def again(bench: Bench, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_state_is_whole(bench: Bench, tmp_path: Path) -> None:
+def test_state_is_whole_after_kill(bench: Bench, tmp_path: Path) -> None:
     for delay in (0.9, 1.2, 1.5, 1.8):
         engine = drive(tmp_path)
         time.sleep(delay)

@@ -27,9 +27,9 @@ def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[
     say("simulating %d epochs of a strip at Dec +33 into %s", options.epochs, store / "incoming")
     places = [f"--out={store}/products/simulate", f"--incoming={store}/incoming"]
     simulate = ["contimg-simulate", "--campaign=demo", f"--epochs={options.epochs}", *places]
-    truth = json.loads((Path(_json(simulate, env)["artifact"]) / "truth.json").read_text())
+    truth = json.loads((Path(run_program(simulate, env)["artifact"]) / "truth.json").read_text())
     words = [f"--store={store}", f"--jobs={options.jobs}", *(f"--set={one}" for one in SETTINGS)]
-    run = _json(["contimg", "run", "all", *words], env)
+    run = run_program(["contimg", "run", "all", *words], env)
     verdict = judge(truth, candidates(store))
     pages = sorted(str(path) for path in store.glob("products/epoch-*/report/*/report.html"))
     say("verdict: %s", verdict["words"])
@@ -43,7 +43,7 @@ def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[
     return {"store": str(store), "verdict": verdict, "report": report, "run": run}
 
 
-def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+def run_program(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
     """Run one of our programs, its words on our stderr, and return its summary."""
     program = str(Path(sys.executable).parent / argv[0])
     done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
