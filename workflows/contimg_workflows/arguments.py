@@ -33,7 +33,7 @@ FALSE = {"false", "0", "no"}
 
 
 def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Service:
-    """Return the engine that is meant; UsageError if its store, folder or server is not named."""
+    """Return the requested engine; UsageError if its store, folder or server is not named."""
     server = options.argo or env.get("ARGO_SERVER")
     default = "argo" if options.argo or (server and options.runs is None) else "local"
     if (options.engine or default) == "local":

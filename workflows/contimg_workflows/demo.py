@@ -44,7 +44,7 @@ def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[
 
 
 def run_program(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    """Run one of our programs, its words on our stderr, and return its summary."""
+    """Run one of our programs, its log on our stderr, and return its summary."""
     program = str(Path(sys.executable).parent / argv[0])
     done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
     if done.returncode != 0:

@@ -43,7 +43,7 @@ class _Run:
     gate: Gate | None
     sorter: TopologicalSorter[str]
     ready: list[str]
-    """Tasks whose needs have ended well, and that do not run now."""
+    """Tasks whose predecessors succeeded, and that do not run now."""
     processes: dict[str, Process] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     """When a task may try again, on the monotonic clock."""
@@ -89,7 +89,7 @@ class Engine:
         self, runs: Path, binaries: Path, env: Mapping[str, str], display: Display, jobs: int = 2
     ) -> None:
         self._folder, self._bin, self._display, self._jobs = runs, binaries, display, jobs
-        # Of any number of cores the results must be the same.
+        # Results must not depend on the number of cores.
         self._env = {**env, **LINEAR_ALGEBRA}
         self._runs: dict[str, _Run] = {}
         self.wait_factor = 1.0
