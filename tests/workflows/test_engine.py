@@ -38,24 +38,21 @@ def statuses(state: RunState) -> dict[str, str]:
     return {name: task.status.value for name, task in state.tasks.items()}
 
 
-def test_a_diamond_runs_in_order_and_hands_artifacts_over(bench: Bench) -> None:
+def test_diamond_runs_in_order(bench: Bench) -> None:
     state = run(bench)
     assert state.status is Status.DONE
     assert bench.word("d") == "a b a c d"
-    assert (bench.ran()[0], sorted(bench.ran()), bench.ran()[-1]) == (
-        "a",
-        ["a", "b", "c", "d"],
-        "d",
-    )
+    first, *between, last = bench.ran()
+    assert (first, sorted(between), last) == ("a", ["b", "c"], "d")
 
 
-def test_what_may_run_side_by_side_does(bench: Bench) -> None:
+def test_independent_tasks_run_side_by_side(bench: Bench) -> None:
     # Each ends when it sees the other one at work.
     state = run(bench, 2, b_after=bench.mark("c"), c_after=bench.mark("b"))
     assert state.status is Status.DONE
 
 
-def test_one_job_is_one_process_at_a_time(bench: Bench) -> None:
+def test_one_job_runs_one_process(bench: Bench) -> None:
     state = run(bench, 1)
     b, c = state.tasks["b"].tries[0], state.tasks["c"].tries[0]
     assert b.ended is not None
@@ -63,7 +60,7 @@ def test_one_job_is_one_process_at_a_time(bench: Bench) -> None:
     assert c.started >= b.ended or b.started >= c.ended
 
 
-def test_a_second_run_starts_no_process(bench: Bench) -> None:
+def test_second_run_is_cached(bench: Bench) -> None:
     run(bench)
     state = run(bench)
     assert set(statuses(state).values()) == {"cached"}
@@ -71,14 +68,14 @@ def test_a_second_run_starts_no_process(bench: Bench) -> None:
     assert not any(task.tries for task in state.tasks.values())
 
 
-def test_only_what_changed_and_what_follows_runs_again(bench: Bench) -> None:
+def test_changed_option_reruns_its_task(bench: Bench) -> None:
     run(bench)
     state = run(bench, c_times="7")
     # c writes the same bytes again, so that what d reads is the same, and d is what it was.
     assert statuses(state) == {"a": "cached", "b": "cached", "c": "done", "d": "cached"}
 
 
-def test_bad_data_is_never_tried_again(bench: Bench) -> None:
+def test_bad_data_is_not_retried(bench: Bench) -> None:
     state = run(bench, b_do="data", c_nap_s="0.5")
     # c ran already and goes on; d does not begin.
     assert statuses(state) == {"a": "done", "b": "failed", "c": "done", "d": "skipped"}
@@ -98,7 +95,7 @@ def test_bad_data_is_never_tried_again(bench: Bench) -> None:
         ("bug", "9", 1, "failed", 70),
     ],
 )
-def test_retries_follow_the_table(
+def test_retries_match_exit_table(
     bench: Bench, do: str, times: str, tries: int, status: str, code: int
 ) -> None:
     state = run(bench, a_do=do, a_times=times)
@@ -106,7 +103,7 @@ def test_retries_follow_the_table(
     assert (len(task.tries), task.status.value, task.tries[-1].exit) == (tries, status, code)
 
 
-def test_waits_grow_and_are_kept(bench: Bench) -> None:
+def test_waits_between_tries_grow(bench: Bench) -> None:
     engine = bench.engine()
     engine.wait_factor = 0.03
     (state,) = engine.run([bench.workflow(a_do="world", a_times="2")])
@@ -117,33 +114,31 @@ def test_waits_grow_and_are_kept(bench: Bench) -> None:
     assert (third.started - second.ended).total_seconds() >= 0.6
 
 
-def test_a_task_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("do", ["sleep", "deaf"])
+def test_task_past_deadline_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, do: str
+) -> None:
     from tiny_bench import Bench
 
+    monkeypatch.setattr(process, "GRACE_S", 0.5 if do == "deaf" else process.GRACE_S)
     # A good try takes half a second, and several on a machine that is busy with other tests.
-    bench = Bench(tmp_path, deadline_s=10)
-    state = run(bench, a_do="sleep", a_times="1")
+    state = run(Bench(tmp_path, deadline_s=10), a_do=do, a_times="1")
     first, second = state.tasks["a"].tries
     assert (first.exit, first.reason) == (24, "took longer than 10 s")
     assert second.exit == 0
     assert state.status is Status.DONE
 
 
-def test_a_task_that_does_not_listen_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_killed_stage_is_retried_and_scratch_removed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tiny_bench import Bench
+    monkeypatch.setenv("CONTIMG_SCRATCH", str(tmp_path / "scratch"))
+    seen: list[Path] = []
 
-    monkeypatch.setattr(process, "GRACE_S", 0.5)
-    bench = Bench(tmp_path, deadline_s=10)
-    state = run(bench, a_do="deaf", a_times="1")
-    assert [one.exit for one in state.tasks["a"].tries] == [24, 0]
-
-
-def test_a_killed_stage_is_tried_again_and_nothing_half_written_is_seen(bench: Bench) -> None:
     def kill() -> None:
         while not bench.pids():
             time.sleep(0.02)
+        seen.extend((tmp_path / "scratch").iterdir())
         assert bench.made() == set()
         os.kill(bench.pids()[0], signal.SIGKILL)
 
@@ -154,15 +149,17 @@ def test_a_killed_stage_is_tried_again_and_nothing_half_written_is_seen(bench: B
     assert [one.exit for one in state.tasks["a"].tries] == [137, 0]
     assert "out of memory" in state.tasks["a"].tries[0].reason
     assert bench.word("d") == "a b a c d"
+    assert len(seen) == 1
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_failed_workflow_leaves_the_others_alone(bench: Bench) -> None:
+def test_failed_workflow_leaves_others_running(bench: Bench) -> None:
     states = bench.engine().run([bench.workflow("bad", a_do="data"), bench.workflow("good")])
     assert [state.status for state in states] == [Status.FAILED, Status.DONE]
     assert bench.word("d", "good") == "a b a c d"
 
 
-def test_a_gate_holds_one_task_until_others_have_ended(bench: Bench) -> None:
+def test_gate_holds_task_until_others_end(bench: Bench) -> None:
     # The first one's b ends when it sees the late one's c, which nothing holds, at work.
     works = [bench.workflow("first", b_after=bench.mark("c", "late")), bench.workflow("late")]
     first, late = bench.engine(4).run(works, {"late": Gate("b", frozenset({"first"}))})
@@ -172,15 +169,15 @@ def test_a_gate_holds_one_task_until_others_have_ended(bench: Bench) -> None:
     assert late.tasks["c"].tries[0].started < ended
 
 
-def test_a_gate_opens_when_the_others_fail(bench: Bench) -> None:
+def test_gate_opens_when_others_fail(bench: Bench) -> None:
     works = [bench.workflow("first", a_do="data"), bench.workflow("late")]
     _, late = bench.engine().run(works, {"late": Gate("b", frozenset({"first"}))})
     assert late.status is Status.DONE
 
 
-def test_two_engines_do_not_run_the_same(bench: Bench) -> None:
+def test_locked_workflow_is_refused(bench: Bench) -> None:
     with (
-        RunFolder(bench.runs, "one").hold(),
+        RunFolder(bench.runs / "one").hold(),
         pytest.raises(UsageError, match="Another engine runs this workflow"),
     ):
         run(bench)
@@ -200,50 +197,30 @@ class Taker(Display):
         super().show_change(state, task)
 
 
-def test_a_run_that_another_engine_took_meanwhile_is_left_to_it(bench: Bench) -> None:
+def test_run_taken_meanwhile_is_skipped(bench: Bench) -> None:
     with ExitStack() as held:
-        engine = bench.engine(1, Taker(RunFolder(bench.runs, "two"), held))
+        engine = bench.engine(1, Taker(RunFolder(bench.runs / "two"), held))
         states = engine.run([bench.workflow("one"), bench.workflow("two"), bench.workflow("three")])
     assert [state.status for state in states] == [Status.DONE, Status.SKIPPED, Status.DONE]
     assert "Another engine runs this workflow now." in states[1].reason
     assert bench.ran("two") == []
-    assert not RunFolder(bench.runs, "two").exists()
+    assert not RunFolder(bench.runs / "two").exists()
 
 
-def test_a_stage_that_cannot_be_read_by_the_engine_speaks_for_itself(bench: Bench) -> None:
+def test_invalid_option_is_reported_by_stage(bench: Bench) -> None:
     state = run(bench, a_times="many")
     assert state.tasks["a"].tries[0].exit == 2
     log = (bench.runs / "one" / "a.1.log").read_text()
     assert "--times" in log
 
 
-def test_the_next_try_removes_the_scratch_of_a_killed_one(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CONTIMG_SCRATCH", str(tmp_path / "scratch"))
-    seen: list[Path] = []
-
-    def kill() -> None:
-        while not bench.pids():
-            time.sleep(0.02)
-        seen.extend((tmp_path / "scratch").iterdir())
-        os.kill(bench.pids()[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    run(bench, a_do="sleep", a_times="1")
-    killer.join()
-    assert len(seen) == 1
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_a_stage_that_is_not_installed_is_named(bench: Bench, tmp_path: Path) -> None:
+def test_missing_program_is_named(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "bin" / "contimg-a").unlink()
     with pytest.raises(UsageError, match="There is no program contimg-a"):
         run(bench)
 
 
-def test_linear_algebra_settings_reach_every_process(
+def test_processes_get_linear_algebra_settings(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = bench.binaries / "contimg-a"
@@ -258,9 +235,8 @@ def test_many_workflows_keep_few_files_open(bench: Bench) -> None:
     run(bench)
     works = [bench.workflow(f"w{n}", str(bench.store / "one")) for n in range(100)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, hard)
-    )
+    few = len(list(Path("/proc/self/fd").iterdir())) + 30
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
     try:
         states = bench.engine().run(works)
     finally:

@@ -1,5 +1,4 @@
-"""Random DAGs with random fates: what ran, when and how often is what the rules allow, whatever the
-timing was."""
+"""Random DAGs with random exit codes: what ran, when and how often obeys the rules."""
 
 from __future__ import annotations
 
@@ -53,11 +52,7 @@ def dags(draw: st.DrawFn) -> list[Node]:
     nodes: list[Node] = []
     for number in range(draw(st.integers(1, 6))):
         before = [node.name for node in nodes]
-        needs = (
-            frozenset(draw(st.lists(st.sampled_from(before), max_size=2)))
-            if before
-            else frozenset[str]()
-        )
+        needs = frozenset(draw(st.lists(st.sampled_from(before), max_size=2)) if before else [])
         fates = draw(st.lists(st.sampled_from(CODES), max_size=4))
         nodes.append(Node(f"t{number}", needs, tuple(fates)))
     return nodes
@@ -70,13 +65,8 @@ def run(nodes: list[Node], jobs: int, folder: Path) -> RunState:
     marks = folder / "marks"
     marks.mkdir()
     made = {node.name: _task(node, marks) for node in nodes}
-    engine = Engine(
-        folder / "runs",
-        folder,
-        {"PATH": os.environ["PATH"]},
-        Display(Console(file=io.StringIO())),
-        jobs,
-    )
+    env, display = {"PATH": os.environ["PATH"]}, Display(Console(file=io.StringIO()))
+    engine = Engine(folder / "runs", folder, env, display, jobs)
     engine.wait_factor = 0.0
     (state,) = engine.run([LocalWorkflow("one", "random", {}, made)])
     return state
@@ -95,7 +85,7 @@ def _task(node: Node, marks: Path) -> LocalTask:
 
 @settings(max_examples=40, deadline=None)
 @given(dags(), st.integers(1, 3))
-def test_whatever_happens_the_rules_hold(nodes: list[Node], jobs: int) -> None:
+def test_random_dag_obeys_rules(nodes: list[Node], jobs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         state = run(nodes, jobs, Path(folder))
         marks = sorted(path.name for path in (Path(folder) / "marks").iterdir())
@@ -107,9 +97,8 @@ def test_whatever_happens_the_rules_hold(nodes: list[Node], jobs: int) -> None:
     if all(node.tries[-1] == 0 for node in nodes):
         assert all(task.status is Status.DONE for task in tasks.values())
     # Every process is in the state, and nothing else.
-    assert marks == sorted(
-        f"{name}.{n}" for name, task in tasks.items() for n in range(len(task.tries))
-    )
+    counts = {name: len(task.tries) for name, task in tasks.items()}
+    assert marks == sorted(f"{name}.{n}" for name, count in counts.items() for n in range(count))
     assert _most_together(tasks) <= jobs
 
 

@@ -24,21 +24,13 @@ PACKAGES = Path(__file__).parent / "packages"
 
 
 def drive(folder: Path, **settings: str) -> subprocess.Popen[str]:
-    argv = [
-        sys.executable,
-        str(PACKAGES / "tiny_bench.py"),
-        "--folder",
-        str(folder),
-        "--settings",
-        json.dumps(settings),
-    ]
-    return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    words = ["--folder", str(folder), "--settings", json.dumps(settings)]
+    argv, pipe = [sys.executable, str(PACKAGES / "tiny_bench.py"), *words], subprocess.PIPE
+    return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop_it_stops_everything_and_says_so(
+def test_terminated_engine_stops_processes(
     bench: Bench, tmp_path: Path, number: signal.Signals
 ) -> None:
     engine = drive(tmp_path, b_do="sleep", b_times="1")
@@ -47,21 +39,21 @@ def test_told_to_stop_it_stops_everything_and_says_so(
     assert engine.wait(60) == 21
     assert not any(alive(pid) for pid in bench.pids())
     assert "b" not in bench.made()
-    state = RunFolder(bench.runs, "one").load()
+    state = RunFolder(bench.runs / "one").load()
     assert state.status is Status.STOPPED
     assert state.tasks["b"].tries[-1].exit == 21
     again(bench, tmp_path)
 
 
-def test_killed_it_takes_its_processes_along_and_resumes(bench: Bench, tmp_path: Path) -> None:
+def test_killed_engine_stops_processes_and_resumes(bench: Bench, tmp_path: Path) -> None:
     engine = drive(tmp_path, b_do="sleep", b_times="1")
     wait_for(lambda: "b" in bench.ran())
-    assert RunFolder(bench.runs, "one").load().status is Status.RUNNING
+    assert RunFolder(bench.runs / "one").load().status is Status.RUNNING
     engine.kill()
     engine.wait(10)
     wait_for(lambda: not any(alive(pid) for pid in bench.pids()))
     assert "b" not in bench.made()
-    state = RunFolder(bench.runs, "one").load()
+    state = RunFolder(bench.runs / "one").load()
     assert state.status is Status.INTERRUPTED
     assert state.tasks["b"].status is Status.INTERRUPTED
     again(bench, tmp_path)
@@ -78,14 +70,14 @@ def again(bench: Bench, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_state_is_whole(bench: Bench, tmp_path: Path) -> None:
+def test_state_is_whole_after_kill(bench: Bench, tmp_path: Path) -> None:
     for delay in (0.9, 1.2, 1.5, 1.8):
         engine = drive(tmp_path)
         time.sleep(delay)
         os.kill(engine.pid, signal.SIGKILL)
         engine.wait(10)
         if (bench.runs / "one" / "state.json").exists():
-            assert RunFolder(bench.runs, "one").load().status in {Status.INTERRUPTED, Status.DONE}
+            assert RunFolder(bench.runs / "one").load().status in {Status.INTERRUPTED, Status.DONE}
     engine = drive(tmp_path)
     assert engine.wait(120) == 0
     assert bench.word("d") == "a b a c d"

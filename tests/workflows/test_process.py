@@ -1,4 +1,4 @@
-"""One try of a task, with programs of a line of shell."""
+"""One try of a task, with programs of one line of shell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,69 +22,55 @@ if TYPE_CHECKING:
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., Process]:
     def begin(script: str, deadline_s: float = 20) -> Process:
-        return Process(
-            ["/bin/sh", "-c", script],
-            tmp_path / "task",
-            tmp_path / "log",
-            {"PATH": os.environ["PATH"], "WORD": "hello"},
-            deadline_s,
-        )
+        env = {"PATH": os.environ["PATH"], "WORD": "hello"}
+        argv = ["/bin/sh", "-c", script]
+        return Process(argv, tmp_path / "task", tmp_path / "log", env, deadline_s)
 
     return begin
 
 
 def end(one: Process) -> int:
-    until = time.monotonic() + 60
-    while (code := one.poll()) is None:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(lambda: one.poll() is not None)
+    code = one.poll()
+    assert code is not None
     return code
 
 
 @pytest.mark.parametrize("code", [0, 2, 10, 21, 70])
-def test_exit_codes_are_the_program_s(start: Callable[..., Process], code: int) -> None:
+def test_exit_code_is_returned(start: Callable[..., Process], code: int) -> None:
     assert end(start(f"exit {code}")) == code
 
 
 @pytest.mark.parametrize(
     ("signal", "code"), [("KILL", 137), ("TERM", 143), ("SEGV", 139), ("ABRT", 134)]
 )
-def test_signals_are_counted_as_a_shell_does(
+def test_signal_gives_shell_exit_code(
     start: Callable[..., Process], signal: str, code: int
 ) -> None:
     assert end(start(f"kill -{signal} $$")) == code
 
 
-def test_one_that_ended_before_it_was_told_to_stop_keeps_its_code(
-    start: Callable[..., Process], tmp_path: Path
-) -> None:
+def test_stop_after_end_keeps_code(start: Callable[..., Process], tmp_path: Path) -> None:
     one = start("echo $$ >&2; exit 7")
-    while not (said := (tmp_path / "log").read_text().strip()):
-        time.sleep(0.01)
-    os.waitid(
-        os.P_PID, int(said), os.WEXITED | os.WNOWAIT
-    )  # it has ended, and nobody has asked yet
+    pid = int(wait_for((tmp_path / "log").read_text))
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it has ended, and was not polled yet
     one.stop()
     assert end(one) == 7
-    assert (
-        end(one) == 7
-    )  # a stop may come between the end and its being noted: who asks again is told again
+    assert end(one) == 7  # the same at every further poll
 
 
-def test_it_finds_where_to_write_and_its_environment(
-    start: Callable[..., Process], tmp_path: Path
-) -> None:
+def test_process_gets_paths_and_environment(start: Callable[..., Process], tmp_path: Path) -> None:
     one = start(
         'echo "$WORD" > $CONTIMG_OUTPUTS/artifact; echo 3/4 > $ARGO_PROGRESS_FILE; '
         "echo out; echo err >&2"
     )
     assert end(one) == 0
-    assert one.outputs(["artifact"]) == {"artifact": "hello"}
+    assert one.outputs(["artifact"]) == ({"artifact": "hello"}, None)
     assert one.progress() == "3/4"
     assert (tmp_path / "log").read_text() == "err\n"
 
 
-def test_what_a_try_left_is_gone_for_the_next(start: Callable[..., Process]) -> None:
+def test_next_try_starts_with_empty_folder(start: Callable[..., Process]) -> None:
     end(start("echo x > $CONTIMG_OUTPUTS/artifact"))
     one = start("true")
     assert end(one) == 0
@@ -93,7 +78,7 @@ def test_what_a_try_left_is_gone_for_the_next(start: Callable[..., Process]) -> 
     assert one.progress() == ""
 
 
-def test_the_reason_is_its_own_or_the_table_s(start: Callable[..., Process]) -> None:
+def test_reason_comes_from_failure_file_or_table(start: Callable[..., Process]) -> None:
     failure = json.dumps({"exit": 10, "name": "BAD_FILE", "reason": "x.hdf5 is empty"})
     one = start(f"echo '{failure}' > $CONTIMG_OUTPUTS/failure.json; exit 10")
     assert one.reason(end(one)) == "x.hdf5 is empty"
@@ -106,22 +91,22 @@ def test_the_reason_is_its_own_or_the_table_s(start: Callable[..., Process]) -> 
         assert one.reason(end(one)) == "exit code 22: not enough disk or memory"
 
 
-def test_seconds_are_the_stage_s(start: Callable[..., Process]) -> None:
+def test_seconds_come_from_summary(start: Callable[..., Process]) -> None:
     one = start("""echo '{"seconds": 12.5}' > $CONTIMG_OUTPUTS/summary.json""")
     end(one)
-    assert one.made_s() == 12.5
+    assert one.outputs([]) == ({}, 12.5)
     one = start("true")
     end(one)
-    assert one.made_s() is None
+    assert one.outputs([]) == ({}, None)
 
 
-def test_a_deadline_ends_it(start: Callable[..., Process]) -> None:
+def test_deadline_ends_process(start: Callable[..., Process]) -> None:
     one = start("exec sleep 300", deadline_s=0.2)
     assert end(one) == 24
     assert one.reason(24) == "took longer than 0 s"
 
 
-def test_who_does_not_listen_is_killed(
+def test_process_ignoring_sigterm_is_killed(
     start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "GRACE_S", 0.3)
@@ -131,14 +116,14 @@ def test_who_does_not_listen_is_killed(
     assert end(one) == 137
 
 
-def test_grandchildren_go_with_it(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_grandchildren_are_killed(start: Callable[..., Process], tmp_path: Path) -> None:
     one = start(f"sleep 60 & echo $! > {tmp_path}/pid; exit 0")
     assert end(one) == 0
     pid = int((tmp_path / "pid").read_text())
     wait_for(lambda: not alive(pid))
 
 
-def test_it_is_told_when_the_engine_is_killed(tmp_path: Path) -> None:
+def test_process_is_terminated_with_engine(tmp_path: Path) -> None:
     code = (
         "import sys,time,pathlib; from contimg_workflows.process import Process\n"
         "p = pathlib.Path(sys.argv[1])\n"

@@ -1,5 +1,4 @@
-"""The committed YAML is what the code renders, and it says only what Argo and the stages
-understand."""
+"""The committed YAML is what the code renders, and only what Argo and the stages understand."""
 
 from __future__ import annotations
 
@@ -10,13 +9,13 @@ from typing import Annotated, Any
 import pytest
 import yaml
 from hera.workflows.models import CronWorkflow, WorkflowTemplate
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from contimg.runtime.command import commands
-from contimg.runtime.options import flag
+from contimg.runtime.options import Options, flag
 from contimg.runtime.stage import stage_specs
 from contimg_runs.pipelines import PIPELINES
-from contimg_workflows.forms import DRIVERS, option_field, template_commands, word_of
+from contimg_workflows.forms import DRIVERS, options_form, template_commands, word_of
 from contimg_workflows.lint import lint
 from contimg_workflows.lint.schema import unknown_fields
 from contimg_workflows.render import main, render_all
@@ -37,32 +36,30 @@ def model_of(name: str) -> Any:
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_committed_yaml_is_current(name: str) -> None:
-    assert (RENDERED / name).read_text() == FILES[name], (
-        "run `make render` and commit the difference"
-    )
+    remedy = "run `make render` and commit the difference"
+    assert (RENDERED / name).read_text() == FILES[name], remedy
 
 
-def test_there_is_a_template_for_each_stage_command_pipeline_and_driver() -> None:
+def test_every_program_and_pipeline_has_template() -> None:
     names = [*PROGRAMS, *PIPELINES, *DRIVERS]
     assert set(DOCUMENTS) == {f"contimg-{name}" for name in names}
     # What is made twice is the same, in the same order.
     assert render_all() == FILES
 
 
-def test_nothing_else_is_committed(tmp_path: Path) -> None:
+def test_render_removes_other_files(tmp_path: Path) -> None:
     assert {path.name for path in RENDERED.iterdir()} == set(FILES)
     (tmp_path / "contimg-gone.yaml").touch()
     main(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(FILES)
 
 
-def test_lint_finds_nothing() -> None:
+def test_rendered_templates_pass_lint() -> None:
     assert lint(EVERYTHING) == []
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_form_is_the_help_and_inputs_are_empty(name: str) -> None:
-    """What a template passes by default is what the program takes by default."""
+def test_form_matches_options_and_inputs_are_empty(name: str) -> None:
     spec = DOCUMENTS[f"contimg-{name}"]["spec"]
     form = {one["name"]: one for one in spec["arguments"]["parameters"]}
     fields = model_of(name).model_fields
@@ -73,19 +70,17 @@ def test_a_form_is_the_help_and_inputs_are_empty(name: str) -> None:
             assert word_of(field.default) == word_of(_read(field, word_of(field.default)))
     (template,) = spec["templates"]
     inputs = [*fields, *(["config"] if name in stage_specs() else [])]
-    assert [word.partition("=")[0] for word in template["container"]["args"]] == [
-        flag(key) for key in inputs
-    ]
+    flags = [word.partition("=")[0] for word in template["container"]["args"]]
+    assert flags == [flag(key) for key in inputs]
     assert template["inputs"]["parameters"] == [{"name": key, "default": ""} for key in inputs]
 
 
 def _read(field: Any, word: str) -> Any:
-    return TypeAdapter(
-        Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    ).validate_python(word)
+    kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return TypeAdapter(kind).validate_python(word)
 
 
-class Model(BaseModel):
+class Model(Options):
     """Every kind of default."""
 
     text: str = "x"
@@ -98,60 +93,36 @@ class Model(BaseModel):
     required: str = Field(description="Two\n  lines.")
 
 
-def test_defaults_and_choices_are_words() -> None:
-    fields = {name: option_field(name, field) for name, field in Model.model_fields.items()}
-    expected = {
-        "text": "x",
-        "number": "0.05",
-        "whole": "145348600",
-        "yes": "true",
-        "nothing": "",
-        "words": "a,b",
-        "none": "",
-        "required": None,
-    }
+def test_form_defaults_are_command_line_words() -> None:
+    fields = options_form(Model)
+    expected = {"text": "x", "number": "0.05", "whole": "145348600", "yes": "true"}
+    expected |= {"nothing": "", "words": "a,b", "none": "", "required": None}
     assert {name: field.default for name, field in fields.items()} == expected
     assert {one.name: one.value for one in form_parameters(fields)} == expected
     assert fields["required"].description == "Two lines."
     assert (fields["yes"].choices, fields["text"].choices) == (("true", "false"), None)
 
 
-def test_the_schema_is_closed_at_every_depth() -> None:
-    """An unknown field put anywhere into any template is found."""
+def test_unknown_field_is_found_at_any_depth() -> None:
     for document in EVERYTHING:
         model = CronWorkflow if document["kind"] == "CronWorkflow" else WorkflowTemplate
         for path in _dicts(document):
-            found = list(unknown_fields(_with(document, path), model))
-            free = path[-1:] in {
-                ("labels",),
-                ("annotations",),
-                ("limits",),
-                ("requests",),
-                ("labelsFrom",),
-            }
-            assert free or any("unknown field zzz" in one for one in found), (
-                document["metadata"]["name"],
-                path,
-            )
+            if path and path[-1] in {"labels", "annotations", "limits", "requests", "labelsFrom"}:
+                continue  # any name is allowed
+            spoilt = copy.deepcopy(document)
+            part: Any = spoilt
+            for step in path:
+                part = part[step]
+            part["zzz"] = "x"
+            found = list(unknown_fields(spoilt, model))
+            where = (document["metadata"]["name"], path)
+            assert any("unknown field zzz" in one for one in found), where
 
 
 def _dicts(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
+    if not isinstance(value, dict | list):
+        return []
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     here = [path] if isinstance(value, dict) else []
     # A few of a long list stand for all.
     return here + [deep for key, part in list(items)[:4] for deep in _dicts(part, (*path, key))]
-
-
-def _with(document: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
-    spoilt = copy.deepcopy(document)
-    part: Any = spoilt
-    for step in path:
-        part = part[step]
-    part["zzz"] = "x"
-    return spoilt

@@ -1,4 +1,4 @@
-"""The state of a run outlives its engine, and is whole whenever somebody looks."""
+"""The state of a run outlives its engine and is never half written; logs are readable lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,7 @@ import pytest
 
 from contimg.runtime.errors import UsageError
 from contimg_runs.state import RunState, Status, TaskState, Try
-from contimg_workflows.logfile import read_log
-from contimg_workflows.state import RunFolder, all_runs
+from contimg_workflows.state import RunFolder, all_runs, read_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,28 +26,21 @@ def state(
     name: str = "one", status: Status = Status.RUNNING, started: datetime = NOW, **tasks: Status
 ) -> RunState:
     made = {task: TaskState(status=given) for task, given in tasks.items()}
-    return RunState(
-        name=name,
-        pipeline="p",
-        arguments={"store": "/s"},
-        started=started,
-        status=status,
-        tasks=made,
-    )
+    own = {"name": name, "pipeline": "p", "arguments": {"store": "/s"}}
+    return RunState(**own, started=started, status=status, tasks=made)
 
 
 def saved(runs: Path, given: RunState) -> RunFolder:
-    folder = RunFolder(runs, given.name)
+    folder = RunFolder(runs / given.name)
     with folder.hold():
         folder.save(given)
     return folder
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_state_is_loaded(tmp_path: Path) -> None:
     given = state(status=Status.FAILED, a=Status.DONE, b=Status.FAILED)
-    given.tasks["a"].tries.append(
-        Try(started=NOW, ended=NOW + timedelta(seconds=3.5), exit=0, log="a.1.log")
-    )
+    end = NOW + timedelta(seconds=3.5)
+    given.tasks["a"].tries.append(Try(started=NOW, ended=end, exit=0, log="a.1.log"))
     given.tasks["a"].outputs["artifact"] = "/s/a/KEY"
     given.tasks["b"].reason = "a disk is full"
     folder = saved(tmp_path, given)
@@ -56,26 +49,22 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert folder.load().failed == ["b"]
 
 
-def test_running_without_an_engine_is_interrupted(tmp_path: Path) -> None:
+def test_running_state_without_engine_is_interrupted(tmp_path: Path) -> None:
     given = state(a=Status.DONE, b=Status.RUNNING, c=Status.WAITING, d=Status.PENDING)
     folder = saved(tmp_path, given)
     found = folder.load()
     assert found.status is Status.INTERRUPTED
-    assert [task.status for task in found.tasks.values()] == [
-        Status.DONE,
-        Status.INTERRUPTED,
-        Status.INTERRUPTED,
-        Status.PENDING,
-    ]
+    states = [found.tasks[name].status for name in "abcd"]
+    assert states == [Status.DONE, Status.INTERRUPTED, Status.INTERRUPTED, Status.PENDING]
     with folder.hold():
         assert folder.load().status is Status.RUNNING
         assert folder.load().tasks["b"].status is Status.RUNNING
 
 
-def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
+def test_lock_of_killed_holder_is_free(tmp_path: Path) -> None:
     code = (
         "import sys,time,pathlib; from contimg_workflows.state import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1]), 'one').hold():\n"
+        "with RunFolder(pathlib.Path(sys.argv[1]) / 'one').hold():\n"
         "  print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
@@ -83,7 +72,7 @@ def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    folder = RunFolder(tmp_path, "one")
+    folder = RunFolder(tmp_path / "one")
     with pytest.raises(UsageError, match="Another engine runs this workflow now"), folder.hold():
         pass
     holder.kill()
@@ -93,7 +82,7 @@ def test_a_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_a_reader_never_sees_half_a_state(tmp_path: Path) -> None:
+def test_concurrent_reader_sees_whole_state(tmp_path: Path) -> None:
     folder = saved(tmp_path, state())
     stop = threading.Event()
 
@@ -113,7 +102,7 @@ def test_a_reader_never_sees_half_a_state(tmp_path: Path) -> None:
     assert counts <= {0, 300}
 
 
-def test_runs_are_listed_by_their_start(tmp_path: Path) -> None:
+def test_all_runs_are_in_order_of_start(tmp_path: Path) -> None:
     for hours, name in enumerate(["c", "a", "b"]):
         saved(tmp_path, state(name, started=NOW + timedelta(hours=hours)))
     (tmp_path / "empty").mkdir()
@@ -121,56 +110,63 @@ def test_runs_are_listed_by_their_start(tmp_path: Path) -> None:
     assert all_runs(tmp_path / "gone") == []
 
 
-# The end of a log
-
-
-def tail(path: Path, lines: int) -> list[str]:
-    return list(read_log(path))[-lines:]
+# Logs
 
 
 def line(message: str, **more: Any) -> str:
-    return json.dumps(
-        {
-            "time": "2026-01-25T22:26:05.123+00:00",
-            "level": "info",
-            "stage": "x",
-            "message": message,
-            **more,
-        }
-    )
+    entry = {"time": "2026-01-25T22:26:05.123+00:00", "level": "info", "stage": "x"}
+    return json.dumps({**entry, "message": message, **more})
 
 
-def test_the_end_of_a_log_is_plain_words(tmp_path: Path) -> None:
+EXECUTOR = 'time="2026-11-22T16:35:36Z" level=info msg="sub-process exited" argo=true error="<nil>"'
+TRACE = "Traceback:\n  File x\nZeroDivisionError: no"
+FOUND = "22:26:05 error: bang\nTraceback:\n  File x\nZeroDivisionError: no"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (line("begin"), "22:26:05 info: begin"),
+        (line("bang", level="error", trace=TRACE), FOUND),
+        ("plain\r", "plain"),
+        ("[1, 2]", "[1, 2]"),
+        ('{"not": "a log"}', '{"not": "a log"}'),
+        (EXECUTOR, ""),
+        ("mine argo=truest", "mine argo=truest"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\nlast"])
+def test_log_lines_are_readable(tmp_path: Path, text: str, found: str, end: str) -> None:
     log = tmp_path / "a.1.log"
-    log.write_text(
-        "\n".join(
-            [line("begin"), line("end", level="error"), "not JSON at all", "[1, 2]", '{"other": 1}']
-        )
-    )
-    assert tail(log, 10) == [
-        "22:26:05 info: begin",
-        "22:26:05 error: end",
-        "not JSON at all",
-        "[1, 2]",
-        '{"other": 1}',
-    ]
-    assert tail(log, 2) == ["[1, 2]", '{"other": 1}']
+    log.write_text(text + end)
+    assert list(read_log(log)) == [*found.splitlines(), *end.split()]
 
 
-def test_a_trace_is_shown_line_by_line(tmp_path: Path) -> None:
-    log = tmp_path / "a.1.log"
-    log.write_text(line("bang", trace="Traceback:\n  File x\nZeroDivisionError: no"))
-    assert tail(log, 2) == ["  File x", "ZeroDivisionError: no"]
+def test_long_log_is_read_whole(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    assert list(read_log(log)) == []
+    log.write_text("".join(f"{n}\n" for n in range(100_000)) + "no end")
+    found = list(read_log(log))
+    assert (len(found), found[0], found[-1]) == (100_001, "0", "no end")
 
 
-def test_the_end_of_a_long_log_is_found(tmp_path: Path) -> None:
-    log = tmp_path / "a.1.log"
-    log.write_text("\n".join(line(f"number {n}") for n in range(20000)))
-    assert tail(log, 3) == [f"22:26:05 info: number {n}" for n in (19997, 19998, 19999)]
-
-
-def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+def test_log_with_invalid_utf8_is_read(tmp_path: Path) -> None:
     log = tmp_path / "a.1.log"
     log.write_bytes(b"\xff\xfe\x00 broken\nlast")
-    assert tail(log, 1) == ["last"]
-    assert tail(tmp_path / "gone", 5) == []
+    assert list(read_log(log))[1:] == ["last"]
+
+
+def test_growing_log_line_stays_one_line(tmp_path: Path) -> None:
+    path, over = tmp_path / "x.log", threading.Event()
+
+    def write() -> None:
+        for part in (b"one\ntw", b"o\n\xc3", b"\xa4\nlast"):
+            time.sleep(0.3)
+            with path.open("ab") as log:
+                log.write(part)
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert list(read_log(path, over.is_set)) == ["one", "two", "ä", "last"]
+    writer.join()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
@@ -16,37 +16,28 @@ from contimg.runtime.errors import UsageError
 from contimg.runtime.options import describe_error
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
+from contimg_runs.argo import ArgoServer, EngineError
 from contimg_runs.resolve import read_settings, resolve_options
+from contimg_runs.state import RunState
 from contimg_workflows.forms import PREFIX, Form, fill_form, pipeline_of, word_of
 from contimg_workflows.local import LocalService
 from contimg_workflows.options import EngineOptions, SettingOptions
-from contimg_workflows.service import Service
 
+Service = LocalService | ArgoServer
+"""Runs workflows of our templates, and knows their states."""
+PATIENCE_S = 60.0
+"""How long to keep retrying an unreachable engine."""
+TICK_S = 1.0
 NAMESPACE = "contimg"
 FALSE = {"false", "0", "no"}
 
 
-def engine_of(options: EngineOptions, env: Mapping[str, str]) -> Literal["local", "argo"]:
-    """Return which engine is meant."""
-    if options.engine is not None:
-        return options.engine
-    server = options.argo or (env.get("ARGO_SERVER") if options.runs is None else None)
-    return "argo" if server else "local"
-
-
 def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Service:
-    """Return the engine that is meant.
-
-    Raises
-    ------
-    UsageError
-        If its place is missing: a store or a folder of runs, or a server.
-    """
-    if engine_of(options, env) == "local":
-        return LocalService(runs_folder(prog, options.store, options.runs), env, options.jobs)
-    from contimg_runs.argo import ArgoServer  # Hera is slow to import
-
+    """Return the requested engine; UsageError if its store, folder or server is not named."""
     server = options.argo or env.get("ARGO_SERVER")
+    default = "argo" if options.argo or (server and options.runs is None) else "local"
+    if (options.engine or default) == "local":
+        return LocalService(runs_folder(prog, options.store, options.runs), env, options.jobs)
     if not server:
         problem = "No Argo Server is named, by --argo URL or by ARGO_SERVER."
         raise UsageError(prog, problem, "Name it, such as https://argo.example:2746.")
@@ -54,9 +45,7 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
         secure = env.get("ARGO_SECURE", "").lower() not in FALSE
         server = f"{'https' if secure else 'http'}://{server}"
     if not server.startswith(("http://", "https://")):
-        problem = (
-            f"The URL of an Argo Server is http://HOST:PORT or https://HOST:PORT, not {server}."
-        )
+        problem = f"An Argo Server's URL is http://HOST:PORT or https://HOST:PORT, not {server}."
         raise UsageError(prog, problem, "Correct --argo or ARGO_SERVER.")
     namespace = options.namespace or env.get("ARGO_NAMESPACE") or NAMESPACE
     token = options.token or env.get("ARGO_TOKEN") or None
@@ -64,14 +53,26 @@ def service_of(prog: str, options: EngineOptions, env: Mapping[str, str]) -> Ser
     return ArgoServer(server, namespace, token, verify=verify)
 
 
-def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
-    """Return the folder of states and logs.
+def poll_until_answered(service: Service, name: str, patience_s: float = PATIENCE_S) -> RunState:
+    """Return the state of a workflow; an unreachable engine is asked again for some time.
 
     Raises
     ------
-    UsageError
-        If neither a store nor a folder is named.
+    EngineError
+        If it does not answer in that time.
     """
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return service.state(name)
+        except EngineError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(TICK_S)
+
+
+def runs_folder(prog: str, store: str | None, runs: str | None) -> Path:
+    """Return the folder of states and logs; UsageError if neither it nor a store is named."""
     if runs is not None:
         return Path(runs).absolute()
     if store is None:

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from contimg.runtime.command import Command
+from contimg.runtime.options import Options
 from contimg_workflows import options
 
-RUN = Command(
-    name="run",
-    options=options.PipelineRunOptions,
-    run="contimg_workflows.run:run",
-    positional=("pipeline",),
-)
-SUBMIT = Command(
-    name="submit",
-    options=options.SubmitOptions,
-    run="contimg_workflows.submit:run_submit",
-    positional=("pipeline",),
-)
-REPROCESS = Command(
-    name="reprocess",
-    options=options.ReprocessOptions,
-    run="contimg_workflows.submit:run_reprocess",
-    positional=("group",),
-)
-STATUS = Command(
-    name="status",
-    options=options.StatusOptions,
-    run="contimg_workflows.status:run",
-    positional=("name",),
-    plain=True,
-)
-LOGS = Command(
-    name="logs",
-    options=options.LogsOptions,
-    run="contimg_workflows.logs:run",
-    positional=("name", "task"),
-    plain=True,
-)
-LINT = Command(
-    name="lint", options=options.LintOptions, run="contimg_workflows.lint:run", positional=("path",)
-)
-DEMO = Command(name="demo", options=options.DemoOptions, run="contimg_workflows.demo:run")
+
+def _command(
+    name: str, model: type[Options], code: str, *positional: str, plain: bool = False
+) -> Command:
+    run = f"contimg_workflows.{code}"
+    return Command(name=name, options=model, run=run, positional=positional, plain=plain)
+
+
+RUN = _command("run", options.PipelineRunOptions, "run:run", "pipeline")
+SUBMIT = _command("submit", options.SubmitOptions, "submit:run", "pipeline")
+REPROCESS = _command("reprocess", options.ReprocessOptions, "submit:run", "group")
+STATUS = _command("status", options.StatusOptions, "status:run", "name", plain=True)
+LOGS = _command("logs", options.LogsOptions, "logs:run", "name", "task", plain=True)
+LINT = _command("lint", options.LintOptions, "lint:run", "path")
+DEMO = _command("demo", options.DemoOptions, "demo:run")

@@ -25,23 +25,11 @@ def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[
     store = Path(options.folder).absolute() / "store"
     say = console.log.info
     say("simulating %d epochs of a strip at Dec +33 into %s", options.epochs, store / "incoming")
-    simulate = [
-        "contimg-simulate",
-        "--campaign",
-        "demo",
-        "--epochs",
-        str(options.epochs),
-        "--out",
-        f"{store}/products/simulate",
-        "--incoming",
-        f"{store}/incoming",
-    ]
-    truth = json.loads((Path(_json(simulate, env)["artifact"]) / "truth.json").read_text())
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    run = _json(
-        ["contimg", "run", "all", "--store", str(store), "--jobs", str(options.jobs), *settings],
-        env,
-    )
+    places = [f"--out={store}/products/simulate", f"--incoming={store}/incoming"]
+    simulate = ["contimg-simulate", "--campaign=demo", f"--epochs={options.epochs}", *places]
+    truth = json.loads((Path(run_program(simulate, env)["artifact"]) / "truth.json").read_text())
+    words = [f"--store={store}", f"--jobs={options.jobs}", *(f"--set={one}" for one in SETTINGS)]
+    run = run_program(["contimg", "run", "all", *words], env)
     verdict = judge(truth, candidates(store))
     pages = sorted(str(path) for path in store.glob("products/epoch-*/report/*/report.html"))
     say("verdict: %s", verdict["words"])
@@ -51,16 +39,12 @@ def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[
     if not verdict["right"]:
         problem = f"The hidden lens must be found and nothing else: {verdict['words']}."
         raise ContimgError(str(store), problem, "contimg status tells what ran.")
-    return {
-        "store": str(store),
-        "verdict": verdict,
-        "report": pages[-1] if pages else None,
-        "run": run,
-    }
+    report = pages[-1] if pages else None
+    return {"store": str(store), "verdict": verdict, "report": report, "run": run}
 
 
-def _json(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    """Run one of our programs, its words on our stderr, and return its summary."""
+def run_program(argv: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+    """Run one of our programs, its log on our stderr, and return its summary."""
     program = str(Path(sys.executable).parent / argv[0])
     done = subprocess.run([program, *argv[1:]], stdout=subprocess.PIPE, env=dict(env), check=False)  # noqa: S603
     if done.returncode != 0:
@@ -74,25 +58,25 @@ def candidates(store: Path) -> list[dict[str, Any]]:
     """Return the published ESE candidates of a store."""
     import pyarrow.parquet as pq  # slow to import
 
-    tables = [
-        pq.ParquetFile(path).read()
-        for path in sorted(store.glob("tables/ese_candidates/*/*.parquet"))
-    ]
-    return [row for table in tables for row in table.to_pylist()]
+    paths = sorted(store.glob("tables/ese_candidates/*/*.parquet"))
+    return [row for path in paths for row in pq.ParquetFile(path).read().to_pylist()]
 
 
 def judge(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Compare candidates with the sources that were made to scatter; positions decide."""
     hidden = [source for source in truth["sources"] if source["curve"]["kind"] == "lens"]
-    seen = [source["name"] for source in hidden if any(_same(source, row) for row in found)]
-    false = [row["source"] for row in found if not any(_same(source, row) for source in hidden)]
-    right = len(seen) == len(hidden) and not false
+    seen, right = [], set[int]()
+    for source in hidden:
+        near = set()
+        for number, row in enumerate(found):
+            turn = (source["ra_deg"] - row["ra"] + 180) % 360 - 180  # 359.999 is beside 0.001
+            east = turn * math.cos(math.radians(source["dec_deg"]))
+            if math.hypot(east, source["dec_deg"] - row["dec"]) < SAME_DEG:
+                near.add(number)
+        seen += [source["name"]] if near else []
+        right |= near
+    false = [row["source"] for number, row in enumerate(found) if number not in right]
     words = f"{len(seen)} of {len(hidden)} hidden scattering events found"
     words += f", {len(false)} false candidates"
-    return {"right": right, "found": seen, "false": false, "words": words}
-
-
-def _same(source: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    turn = (source["ra_deg"] - row["ra"] + 180) % 360 - 180  # 359.999 and 0.001 are neighbours
-    east = turn * math.cos(math.radians(source["dec_deg"]))
-    return math.hypot(east, source["dec_deg"] - row["dec"]) < SAME_DEG
+    is_right = len(seen) == len(hidden) and not false
+    return {"right": is_right, "found": seen, "false": false, "words": words}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState
@@ -38,58 +38,63 @@ class Display:
     """Shows the states of running workflows."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or console_on(sys.stderr)
+        self.console = console or console_on(sys.stderr)
         self._live: Live | None = None
         self._shown = 0.0
 
-    def __enter__(self) -> Self:
-        """Begin a live table on a terminal."""
-        if self._console.is_terminal:
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show a live table meanwhile, on a terminal."""
+        if not self.console.is_terminal:
+            yield
+            return
+        try:
             # Refreshed by hand: a thread beside the engine would make its forks unsafe.
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the live table away."""
-        if self._live is not None:
-            self._live.stop()
+            with Live(console=self.console, auto_refresh=False, transient=True) as self._live:
+                yield
+        finally:
             self._live = None
 
     def show(self, states: Sequence[RunState]) -> None:
-        """Draw the live table, a few times a second."""
-        if self._live is not None and time.monotonic() - self._shown > REFRESH_S:
-            self._shown = time.monotonic()
-            self._live.update(_live_table(states), refresh=True)
-
-    def print(self, table: Table) -> None:
-        """Print a table below everything else."""
-        self._console.print(table)
+        """Draw the live table, a few times a second: running workflows, counts of the others."""
+        if self._live is None or time.monotonic() - self._shown <= REFRESH_S:
+            return
+        self._shown = time.monotonic()
+        table = Table(box=None, pad_edge=False, show_header=False)
+        running = [state for state in states if state.status is Status.RUNNING]
+        begun = [one for one in running if any(task.tries for task in one.tasks.values())]
+        for state in begun[:LIVE_ROWS]:
+            cells = []
+            for name, task in state.tasks.items():
+                sign, style = SIGNS[task.status]
+                words = [sign, name]
+                if task.status is Status.RUNNING:
+                    words += filter(None, [task.progress, _duration(task)])
+                cells.append(Text(" ".join(words), style=style))
+            table.add_row(state.name, *cells)
+        failed = sum(state.status is Status.FAILED for state in states)
+        counts = f"{len(states) - len(running)} of {len(states)} done"
+        counts += f", {failed} failed" if failed else ""
+        table.add_row(Text(counts, style="bold"))
+        self._live.update(table, refresh=True)
 
     def show_change(self, state: RunState, task: str) -> None:
         """Write a line where there is no live table; failures always."""
         now = state.tasks[task]
         if self._live is not None and now.status not in {Status.FAILED, Status.WAITING}:
             return
-        if now.status in {Status.CACHED, Status.SKIPPED} and self._live is None and not now.tries:
-            words = now.status.value
-        else:
+        words = now.status.value
+        if now.tries or now.status not in {Status.CACHED, Status.SKIPPED}:
             wall = _duration(now) if now.tries[-1].ended else ""
-            words = " ".join(filter(None, [now.status.value, wall, now.reason]))
+            words = " ".join(filter(None, [words, wall, now.reason]))
         line = f"{datetime.now(UTC):%H:%M:%S} {state.name} {task}: {words}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def summary_table(states: Sequence[RunState]) -> Table:
     """Return the table of what happened: a row a workflow."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("workflow", "status", "tasks", "wall", "why"):
-        table.add_column(title, overflow="fold")
+    titles = ("workflow", "status", "tasks", "wall", "why")
+    table = Table(*(Column(one, overflow="fold") for one in titles), box=None, pad_edge=False)
     for state in states:
         sign, style = SIGNS[state.status]
         wall_s = ((state.ended or datetime.now(UTC)) - state.started).total_seconds()
@@ -104,9 +109,8 @@ def summary_table(states: Sequence[RunState]) -> Table:
 
 def task_table(state: RunState) -> Table:
     """Return the table of one workflow: a row a task."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("task", "status", "tries", "wall", "work", "why"):
-        table.add_column(title, overflow="fold")
+    titles = ("task", "status", "tries", "wall", "work", "why")
+    table = Table(*(Column(one, overflow="fold") for one in titles), box=None, pad_edge=False)
     for name, task in state.tasks.items():
         sign, style = SIGNS[task.status]
         work = "" if task.made_s is None else _seconds(task.made_s)
@@ -126,29 +130,6 @@ def failure_reason(state: RunState) -> str:
         if state.status in OPEN and task.status in OPEN and task.reason and task.tries
     ]
     return failed or state.reason or "; ".join(waits)
-
-
-def _live_table(states: Sequence[RunState]) -> Table:
-    """Draw the running workflows, and the counts of ended and failed ones."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    moving = [
-        state
-        for state in states
-        if any(task.tries for task in state.tasks.values()) and state.status is Status.RUNNING
-    ]
-    for state in moving[:LIVE_ROWS]:
-        cells = []
-        for name, task in state.tasks.items():
-            sign, style = SIGNS[task.status]
-            runs = task.status is Status.RUNNING
-            words = [sign, name, *([task.progress, _duration(task)] if runs else [])]
-            cells.append(Text(" ".join(filter(None, words)), style=style))
-        table.add_row(state.name, *cells)
-    ended = sum(state.status is not Status.RUNNING for state in states)
-    failed = sum(state.status is Status.FAILED for state in states)
-    counts = f"{ended} of {len(states)} done" + (f", {failed} failed" if failed else "")
-    table.add_row(Text(counts, style="bold"))
-    return table
 
 
 def _duration(task: TaskState) -> str:

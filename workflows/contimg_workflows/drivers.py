@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import yaml
-from hera.workflows import DAG, CronWorkflow, Resource, Task, WorkflowTemplate
-from hera.workflows.models import TemplateRef, WorkflowTemplateRef
+from hera.workflows import DAG, CronWorkflow, Resource, Task, WorkflowTemplate, models
 
 from contimg.runtime.command import commands
 from contimg_runs.pipelines import find_pipeline
 from contimg_workflows import forms, pods, templates
 from contimg_workflows.forms import BACKFILL, BACKFILL_CHUNK, DRIVERS, NIGHTLY, PREFIX, REPROCESS
-from contimg_workflows.tasks import MAIN, PROCESS, STEPS, first_command, output_of
+from contimg_workflows.tasks import DAY_S, MAIN, PROCESS, STEPS, first_command, output_of
 from contimg_workflows.templates import (
     command_task,
     exit_dag,
@@ -25,7 +25,7 @@ from contimg_workflows.templates import (
 MAX_WORKFLOWS = 8
 """Workflows that one backfill has running at a time; the semaphore limits those of all backfills.
 """
-WEEK_S = 7 * templates.DAY_S
+WEEK_S = 7 * DAY_S
 # Argo's init container writes the manifest to a /tmp that is missing where roots are read-only;
 # main writes it again.
 TMP_PATCH = """\
@@ -36,36 +36,29 @@ initContainers:
     mountPath: /tmp
     subPath: init
 """
+FAN_OUT: dict[str, Any] = {"name": MAIN, "retry_strategy": pods.NEVER_RETRIED, "fail_fast": False}
+"""A DAG that starts a workflow per item; one that fails leaves the others alone."""
 _MARK = "@@"
 
 
 def reprocess() -> WorkflowTemplate:
     """Process one group again from a stage on, with other options, as its next attempt."""
     form, pipeline = forms.driver_form(REPROCESS), find_pipeline(DRIVERS[REPROCESS])
+    text, title = reprocess.__doc__ or "", "Process a group again"
     with workflow_template(
-        REPROCESS,
-        "Process a group again",
-        reprocess.__doc__ or "",
-        form,
-        subject=pipeline.subject,
-        is_exclusive=True,
+        REPROCESS, title, text, form, pipeline.subject, is_exclusive=True
     ) as template:
-        with DAG(name=MAIN, inputs=inputs(form), retry_strategy=pods.never_retried()):
+        with DAG(name=MAIN, inputs=inputs(form), retry_strategy=pods.NEVER_RETRIED):
             command, given = first_command(
                 REPROCESS, references(form), uid=templates.UID, workflow=templates.NAME
             )
-            passed = [
-                name
-                for name in templates.step_inputs(form)
-                if name not in {"from", *command.outputs}
-            ]
+            own = {"from", "profile", *command.outputs}
+            passed = references(name for name in form if name not in own)
+            handed_over = {name: output_of(command.name, name) for name in command.outputs}
             process = Task(
                 name=PROCESS,
-                template_ref=TemplateRef(name=PREFIX + pipeline.name, template=STEPS),
-                arguments={
-                    **references(passed),
-                    **{name: output_of(command.name, name) for name in command.outputs},
-                },
+                template_ref=models.TemplateRef(name=PREFIX + pipeline.name, template=STEPS),
+                arguments={**passed, **handed_over},
             )
             command_task(command.name, given).next(process)
         exit_dag(REPROCESS, form)
@@ -74,55 +67,31 @@ def reprocess() -> WorkflowTemplate:
 
 def backfill() -> WorkflowTemplate:
     """Process the groups of some days, a workflow each, a few at a time."""
-    form = forms.driver_form(BACKFILL)
-    with workflow_template(
-        BACKFILL,
-        "Process the groups of some days",
-        backfill.__doc__ or "",
-        form,
-        subject=forms.SELECTED[0],
-        deadline_s=4 * WEEK_S,
-    ) as template:
-        _spawn("chunk", PREFIX + BACKFILL_CHUNK, "contimg-backfill-", form)
-        with _fan_out(form, parallelism=2):
-            select = _select(form)
+    form, title = forms.driver_form(BACKFILL), "Process the groups of some days"
+    text, subject = backfill.__doc__ or "", forms.SELECTED[0]
+    with workflow_template(BACKFILL, title, text, form, subject, deadline_s=4 * WEEK_S) as template:
+        _spawn("chunk", BACKFILL_CHUNK, form)
+        with DAG(inputs=inputs(form), parallelism=2, **FAN_OUT):
             days = {"first_day": "{{item.first}}", "last_day": "{{item.last}}"}
-            _for_each(select, "chunks", "chunk", {**references(form), **days})
+            _for_each(_select(form), "chunks", "chunk", {**references(form), **days})
         exit_dag(BACKFILL, form)
     return template
 
 
 def backfill_chunk() -> WorkflowTemplate:
     """Process at most 80 groups, a workflow each. Backfill starts one for each chunk."""
-    form = forms.driver_form(BACKFILL_CHUNK)
-    pipeline = find_pipeline(DRIVERS[BACKFILL_CHUNK])
+    form, pipeline = forms.driver_form(BACKFILL_CHUNK), find_pipeline(DRIVERS[BACKFILL_CHUNK])
     passed = [forms.STORE.name, *forms.request_form(pipeline)]
-    subject, attempt = (f"{{{{=split(inputs.parameters.run, '-a')[{n}]}}}}" for n in (0, 1))
+    group, attempt = (f"{{{{=split(inputs.parameters.run, '-a')[{n}]}}}}" for n in (0, 1))
+    text, subject, slot = backfill_chunk.__doc__ or "", pipeline.subject, pods.BACKFILL
     with workflow_template(
-        BACKFILL_CHUNK,
-        "Process a few groups",
-        backfill_chunk.__doc__ or "",
-        form,
-        subject=forms.SELECTED[0],
-        deadline_s=2 * WEEK_S,
+        BACKFILL_CHUNK, "Process a few groups", text, form, forms.SELECTED[0], deadline_s=2 * WEEK_S
     ) as template:
-        _spawn(
-            "new",
-            PREFIX + pipeline.name,
-            "contimg-backfill-",
-            ["run", *passed],
-            {pipeline.subject: subject, "attempt": attempt},
-            semaphore=pods.BACKFILL,
-        )
-        _spawn(
-            "again",
-            PREFIX + REPROCESS,
-            "contimg-backfill-",
-            ["run", "from", *passed],
-            {pipeline.subject: subject},
-            semaphore=pods.BACKFILL,
-        )
-        with _fan_out(form, parallelism=MAX_WORKFLOWS):
+        given = {subject: group, "attempt": attempt}
+        _spawn("new", pipeline.name, ["run", *passed], given, semaphore=slot)
+        given = {subject: group}
+        _spawn("again", REPROCESS, ["run", "from", *passed], given, semaphore=slot)
+        with DAG(inputs=inputs(form), parallelism=MAX_WORKFLOWS, **FAN_OUT):
             select = _select(form)
             # One of the two lists is empty; `when` would leave a skipped node for each group.
             given = {"run": "{{item}}", **references(passed)}
@@ -137,22 +106,16 @@ def nightly() -> WorkflowTemplate:
     form, pipeline = forms.driver_form(NIGHTLY), find_pipeline(DRIVERS[NIGHTLY])
     passed = [forms.STORE.name, *forms.request_form(pipeline)]
     own = [one.name for one in pipeline.parameters]
-    with workflow_template(
-        NIGHTLY, "The epochs of all strips", nightly.__doc__ or "", form
-    ) as template:
-        _spawn("epoch", PREFIX + pipeline.name, "contimg-epoch-", [*passed, *own])
-        with _fan_out(form, parallelism=2):
+    text, title = nightly.__doc__ or "", "The epochs of all strips"
+    with workflow_template(NIGHTLY, title, text, form) as template:
+        _spawn("epoch", pipeline.name, [*passed, *own], prefix="contimg-epoch-")
+        with DAG(inputs=inputs(form), parallelism=2, **FAN_OUT):
             names = [forms.STORE.name, "days", forms.OPTIONS.name, forms.PROFILE.name]
             strips = command_task("strips", {**references(names), "pipeline": pipeline.name})
             items = {name: f"{{{{item.{name}}}}}" for name in own}
             _for_each(strips, "strips", "epoch", {**references(passed), **items})
         exit_dag(NIGHTLY, form)
     return template
-
-
-def all_drivers() -> list[WorkflowTemplate]:
-    """Return the templates that start pipelines."""
-    return [reprocess(), backfill(), backfill_chunk(), nightly()]
 
 
 def all_crons() -> list[CronWorkflow]:
@@ -163,7 +126,7 @@ def all_crons() -> list[CronWorkflow]:
     return [
         CronWorkflow(
             name=PREFIX + name,
-            labels=pods.labels(name, templates.VERSION),
+            labels=pods.labels(name),
             annotations=templates.describe(PREFIX + name, text),
             schedules=[schedule],
             timezone="Etc/UTC",
@@ -171,7 +134,7 @@ def all_crons() -> list[CronWorkflow]:
             starting_deadline_seconds=300,
             successful_jobs_history_limit=3,
             failed_jobs_history_limit=5,
-            workflow_template_ref=WorkflowTemplateRef(name=PREFIX + name),
+            workflow_template_ref=models.WorkflowTemplateRef(name=PREFIX + name),
             arguments=templates.form_parameters({one.name: one for one in fields}),
         )
         for name, schedule, text, fields in (
@@ -179,17 +142,6 @@ def all_crons() -> list[CronWorkflow]:
             (NIGHTLY, "30 15 * * *", night, [forms.STORE]),
         )
     ]
-
-
-def _fan_out(form: forms.Form, parallelism: int) -> DAG:
-    """Begin the DAG that starts a workflow per item; one that fails leaves the others alone."""
-    return DAG(
-        name=MAIN,
-        inputs=inputs(form),
-        retry_strategy=pods.never_retried(),
-        parallelism=parallelism,
-        fail_fast=False,
-    )
 
 
 def _select(form: forms.Form) -> Task:
@@ -207,11 +159,11 @@ def _for_each(lister: Task, output: str, template: str, given: Mapping[str, str]
 
 def _spawn(
     name: str,
-    template: str,
-    prefix: str,
-    names: Iterable[str],
+    component: str,
+    names: Collection[str],
     given: Mapping[str, str] | None = None,
     *,
+    prefix: str = "contimg-backfill-",
     semaphore: str = "",
 ) -> None:
     """Add a template that starts a workflow of another template and waits for its end.
@@ -225,21 +177,18 @@ def _spawn(
     semaphore
         Held as long as the workflow runs.
     """
-    names = list(names)
     passed: dict[str, str | None] = {one: None for one in names if one != "run"}
-    component = template.removeprefix(PREFIX)
+    arguments = {**passed, **(given or {})}
     Resource(
         name=name,
         inputs=inputs(names),
         action="create",
-        manifest=child_manifest(
-            template, prefix, {**passed, **(given or {})}, pods.labels(component, templates.VERSION)
-        ),
+        manifest=child_manifest(PREFIX + component, prefix, arguments, pods.labels(component)),
         success_condition="status.phase == Succeeded",
         failure_condition="status.phase in (Failed, Error)",
         synchronization=pods.semaphore(semaphore) if semaphore else None,
-        labels=pods.labels("spawn", templates.VERSION),
-        pod_security_context=pods.restricted_security_context()["pod_security_context"],
+        labels=pods.labels("spawn"),
+        pod_security_context=pods.POD_SECURITY,
         pod_spec_patch=TMP_PATCH,
     )
 
@@ -258,14 +207,12 @@ def child_manifest(
     for name, text in given.items():
         inner = f"inputs.parameters['{name}']" if text is None else text[3:-2]
         parameters.append({"name": name, "value": f"{_MARK}{{{{=toJson({inner})}}}}{_MARK}"})
+    spec = {"workflowTemplateRef": {"name": template}, "arguments": {"parameters": parameters}}
     manifest = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
         "metadata": {"generateName": prefix, "labels": dict(labels)},
-        "spec": {
-            "workflowTemplateRef": {"name": template},
-            "arguments": {"parameters": parameters},
-        },
+        "spec": spec,
     }
     text = yaml.safe_dump(manifest, sort_keys=False, width=1000)
     # YAML doubles single quotes within single quotes.

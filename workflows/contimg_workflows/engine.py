@@ -13,15 +13,14 @@ from pathlib import Path
 from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.errors import Exit, UsageError, retry_of
 from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState, Try
-from contimg_workflows import retry
 from contimg_workflows.display import Display
 from contimg_workflows.process import Process
 from contimg_workflows.state import RunFolder
-from contimg_workflows.tasks import LocalTask, LocalWorkflow
+from contimg_workflows.tasks import LocalTask, LocalWorkflow, backoff_s
 
 TICK_S = 0.05
 PROGRESS_SAVE_S = 2.0
-"""Progress is saved no more often than this."""
+"""Progress is saved no more often than this, because only `contimg status` reads it."""
 GRACE_S = 11.0
 """After this time no process is left: `Process` has killed those that ignored the signal."""
 
@@ -44,7 +43,7 @@ class _Run:
     gate: Gate | None
     sorter: TopologicalSorter[str]
     ready: list[str]
-    """Tasks whose needs have ended well, and that do not run now."""
+    """Tasks whose predecessors succeeded, and that do not run now."""
     processes: dict[str, Process] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     """When a task may try again, on the monotonic clock."""
@@ -82,13 +81,6 @@ class _Run:
         self.folder.save(self.state)
         self.saved = time.monotonic()
 
-    def note_progress(self, task: str, progress: str) -> None:
-        """Keep a task's progress; it is saved seldom, because only `contimg status` reads it."""
-        if self.state.tasks[task].progress != progress:
-            self.state.tasks[task].progress = progress
-            if time.monotonic() - self.saved > PROGRESS_SAVE_S:
-                self.save()
-
 
 class Engine:
     """Runs workflows side by side with at most `jobs` processes."""
@@ -97,7 +89,7 @@ class Engine:
         self, runs: Path, binaries: Path, env: Mapping[str, str], display: Display, jobs: int = 2
     ) -> None:
         self._folder, self._bin, self._display, self._jobs = runs, binaries, display, jobs
-        # Of any number of cores the results must be the same.
+        # Results must not depend on the number of cores.
         self._env = {**env, **LINEAR_ALGEBRA}
         self._runs: dict[str, _Run] = {}
         self.wait_factor = 1.0
@@ -135,7 +127,7 @@ class Engine:
                 problem = f"There is no program {task.program[0]}."
                 remedy = f"Install the stage: pip install {task.program[0]}."
                 raise UsageError(str(self._bin), problem, remedy)
-        folder = RunFolder(self._folder, workflow.name)
+        folder = RunFolder(self._folder / workflow.name)
         with folder.hold():  # refused before anything has begun
             pass
         state = RunState(
@@ -170,28 +162,23 @@ class Engine:
         else:
             # A cached task lets the next one start at once, so that a cached run is open for a
             # moment only.
-            while self._consider_all(run):
+            while run.state.status is Status.RUNNING:
+                ready = [task for name, task in run.workflow.tasks.items() if name in run.ready]
+                changed = [self._consider(run, task) for task in ready]
+                if not any(changed):
+                    break
                 moved = True
-        if run.state.ended is None and not any(
-            task.status in OPEN for task in run.state.tasks.values()
-        ):
+        is_open = any(task.status in OPEN for task in run.state.tasks.values())
+        if run.state.ended is None and not is_open:
             run.end(Status.FAILED if run.state.failed else Status.DONE)
             moved = True
         return moved
-
-    def _consider_all(self, run: _Run) -> bool:
-        if run.state.status is not Status.RUNNING:
-            return False
-        names = [name for name in run.workflow.tasks if name in run.ready]
-        changed = [self._consider(run, run.workflow.tasks[name]) for name in names]
-        return any(changed)
 
     def _consider(self, run: _Run, task: LocalTask) -> bool:
         """Skip a ready task, find its artifact, start it, or leave it; return if it changed."""
         outputs = {name: one.outputs for name, one in run.state.tasks.items() if one.status in GOOD}
         if reason := task.skip_reason(outputs):
-            self._set(run, task.name, Status.SKIPPED, reason)
-            return self._release(run, task.name)
+            return self._set(run, task.name, Status.SKIPPED, reason, release=True)
         if run.gate is not None and run.gate.task == task.name:
             others = (self._runs[name].state for name in run.gate.workflows if name in self._runs)
             if any(other.tasks[task.name].status in OPEN for other in others):
@@ -204,66 +191,57 @@ class Engine:
         state, values = run.state.tasks[task.name], task.values(outputs)
         if made := task.find_made(values):
             state.outputs, state.made_s = made, float(made["seconds"])
-            self._set(run, task.name, Status.CACHED)
-            return self._release(run, task.name)
+            return self._set(run, task.name, Status.CACHED, release=True)
         run.ready.remove(task.name)
         log = f"{task.name}.{len(state.tries) + 1}.log"
         argv = task.command(values)
-        run.processes[task.name] = Process(
-            [str(self._bin / argv[0]), *argv[1:]],
-            run.folder.path / f".{task.name}",
-            run.folder.path / log,
-            self._env,
-            task.deadline_s,
-        )
+        argv = [str(self._bin / argv[0]), *argv[1:]]
+        place, path = run.folder.path / f".{task.name}", run.folder.path / log
+        run.processes[task.name] = Process(argv, place, path, self._env, task.deadline_s)
         state.tries.append(Try(started=datetime.now(UTC), log=log))
         return self._set(run, task.name, Status.RUNNING)
 
-    def _release(self, run: _Run, name: str) -> bool:
-        """Let the tasks start that wait for this one alone."""
-        if name in run.ready:
-            run.ready.remove(name)
-        run.sorter.done(name)
-        run.ready += run.sorter.get_ready()
-        return True
-
     def _reap(self, run: _Run) -> bool:
-        """Look after the processes of a workflow; return whether one ended."""
+        """Note how the tries of a workflow go; return whether one ended."""
         ended = False
         for name, process in list(run.processes.items()):
-            code = process.poll()
-            run.note_progress(name, process.progress())
-            if code is not None:
-                del run.processes[name]
-                self._finish(run, run.workflow.tasks[name], process, code)
-                ended = True
+            code, progress, state = process.poll(), process.progress(), run.state.tasks[name]
+            if state.progress != progress:
+                state.progress = progress
+                if time.monotonic() - run.saved > PROGRESS_SAVE_S:
+                    run.save()
+            if code is None:
+                continue
+            ended = True
+            del run.processes[name]
+            last = state.tries[-1]
+            last.ended, last.exit = datetime.now(UTC), code
+            results = process.outputs(run.workflow.tasks[name].outputs)
+            if code == Exit.DONE and results is not None:
+                state.outputs, state.made_s = results
+                self._set(run, name, Status.DONE, release=True)
+                continue
+            last.reason = process.reason(code) if code else "It exited with 0 but left no outputs."
+            status = Status.FAILED
+            if len(state.tries) <= retry_of(code).limit:
+                status, wait_s = Status.WAITING, self.wait_factor * backoff_s(len(state.tries))
+                run.due[name] = time.monotonic() + wait_s
+                run.ready.append(name)
+            self._set(run, name, status, last.reason)
         return ended
 
-    def _finish(self, run: _Run, task: LocalTask, process: Process, code: int) -> None:
-        """Note how a try ended, and whether there is another."""
-        state = run.state.tasks[task.name]
-        last = state.tries[-1]
-        last.ended, last.exit = datetime.now(UTC), code
-        outputs = process.outputs(task.outputs) if code == Exit.DONE else None
-        if outputs is not None:
-            state.outputs, state.made_s = outputs, process.made_s()
-            self._set(run, task.name, Status.DONE)
-            self._release(run, task.name)
-            return
-        last.reason = process.reason(code) if code else "It exited with 0 but left no outputs."
-        if len(state.tries) <= retry_of(code).limit:
-            wait_s = self.wait_factor * retry.backoff_s(len(state.tries))
-            run.due[task.name] = time.monotonic() + wait_s
-            run.ready.append(task.name)
-            self._set(run, task.name, Status.WAITING, last.reason)
-        else:
-            self._set(run, task.name, Status.FAILED, last.reason)
-
-    def _set(self, run: _Run, name: str, status: Status, reason: str = "") -> bool:
+    def _set(
+        self, run: _Run, name: str, status: Status, reason: str = "", *, release: bool = False
+    ) -> bool:
+        """Note a task's status; `release` lets the tasks start that wait for it alone."""
         task = run.state.tasks[name]
         task.status, task.reason = status, reason
         run.save()
         self._display.show_change(run.state, name)
+        if release:
+            run.ready = [one for one in run.ready if one != name]
+            run.sorter.done(name)
+            run.ready += run.sorter.get_ready()
         return True
 
     def _stop(self, runs: Sequence[_Run]) -> None:

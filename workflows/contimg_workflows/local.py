@@ -22,9 +22,8 @@ from contimg_runs.pipelines import PIPELINES
 from contimg_runs.state import RunState, Status, TaskState
 from contimg_workflows.display import Display
 from contimg_workflows.engine import Engine
-from contimg_workflows.forms import DRIVERS, PREFIX, Form, find_form
-from contimg_workflows.logfile import follow_log, read_log
-from contimg_workflows.state import BACKLOG, LOCK, RunFolder, all_runs, is_locked
+from contimg_workflows.forms import DRIVERS, PREFIX, find_form
+from contimg_workflows.state import BACKLOG, LOCK, RunFolder, all_runs, is_locked, read_log
 from contimg_workflows.tasks import exit_arguments, template_workflow
 
 RESUMABLE = {Status.INTERRUPTED, Status.STOPPED}
@@ -40,18 +39,16 @@ TICK_S = 0.5
 class LocalService:
     """The runs of one folder."""
 
+    form = staticmethod(find_form)
+
     def __init__(self, runs: Path, env: Mapping[str, str], jobs: int = 2) -> None:
         self.place = str(runs)
         self._runs, self._env, self._jobs = runs, env, jobs
 
-    def form(self, template: str) -> Form:
-        """Return the parameters of a template."""
-        return find_form(template)
-
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
         """Save a pending workflow, and start a process that runs it after those before it."""
         workflow = template_workflow(name, template, arguments)
-        folder = RunFolder(self._runs, name)
+        folder = RunFolder(self._runs / name)
         with folder.hold():
             if folder.exists() and (before := folder.load().status) not in RESUMABLE:
                 problem = f"Run {name} already exists ({before.value})."
@@ -65,7 +62,22 @@ class LocalService:
                 tasks={task: TaskState() for task in workflow.tasks},
             )
             folder.save(state)
-        self._start_backlog()
+        argv = [sys.executable, "-m", "contimg_workflows.local"]
+        argv += ["--runs", str(self._runs), "--jobs", str(self._jobs)]
+        backlog, text = self._runs / BACKLOG, self._runs / "backlog.log"
+        with backlog.open("a") as lock, text.open("ab") as log:
+            # The process outlives this one. The lock belongs to the open file, which it inherits,
+            # so that pending runs have an engine until it ends.
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            subprocess.Popen(  # noqa: S603 - our own module
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(self._env),
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,
+            )
 
     def states(self) -> list[RunState]:
         """Read the states of all runs."""
@@ -73,7 +85,7 @@ class LocalService:
 
     def state(self, name: str) -> RunState:
         """Read the state of one run."""
-        folder = RunFolder(self._runs, name)
+        folder = RunFolder(self._runs / name)
         if not folder.exists():
             raise no_such_run(self.place, name, [state.name for state in self.states()])
         return folder.load()
@@ -89,30 +101,7 @@ class LocalService:
         path = Path(self.source(state, task, number))
         if not follow:
             return read_log(path)
-        return follow_log(
-            path, lambda: self.state(state.name).tasks[task].tries[number].ended is not None
-        )
-
-    def _start_backlog(self) -> None:
-        """Start a process that outlives this one; until it ends, pending runs have an engine."""
-        argv = [sys.executable, "-m", "contimg_workflows.local"]
-        argv += ["--runs", str(self._runs), "--jobs", str(self._jobs)]
-        with (
-            (self._runs / BACKLOG).open("a") as lock,
-            (self._runs / "backlog.log").open("ab") as log,
-        ):
-            # The lock belongs to the open file, which the process inherits, so that it is held
-            # until that ends.
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            subprocess.Popen(  # noqa: S603 - our own module
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(self._env),
-                pass_fds=(lock.fileno(),),
-                start_new_session=True,
-            )
+        return read_log(path, lambda: bool(self.state(state.name).tasks[task].tries[number].ended))
 
 
 class BacklogOptions(Options):
@@ -147,7 +136,7 @@ def run_backlog(
             for state in engine.run(workflows):
                 if state.status is Status.SKIPPED:
                     continue
-                if code := record_end(RunFolder(runs, state.name), state, env):
+                if code := record_end(RunFolder(runs / state.name), state, env):
                     text = "%s: its outcome could not be recorded, exit code %d"
                     console.log.warning(text, state.name, code)
             count += len(workflows)
@@ -164,16 +153,11 @@ def record_end(folder: RunFolder, state: RunState, env: Mapping[str, str]) -> in
     failures = []
     for name in state.failed:
         task = state.tasks[name]
-        last = task.tries[-1] if task.tries else None
-        code = f"Error (exit code {last.exit}): " if last and last.exit is not None else ""
-        failures.append(
-            {
-                "displayName": name,
-                "templateName": name,
-                "message": f"{code}{task.reason}",
-                "finishedAt": f"{last.ended:%Y-%m-%dT%H:%M:%SZ}" if last and last.ended else None,
-            }
-        )
+        last = task.tries[-1]
+        end = f"{last.ended:%Y-%m-%dT%H:%M:%SZ}" if last.ended else None
+        message = f"Error (exit code {last.exit}): {task.reason}"
+        names = {"displayName": name, "templateName": name}
+        failures.append({**names, "message": message, "finishedAt": end})
     given = {
         **exit_arguments(template, state.arguments),
         "uid": f"local-{state.name}",
@@ -201,10 +185,5 @@ def record_end(folder: RunFolder, state: RunState, env: Mapping[str, str]) -> in
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run_command(
-            Command(
-                name="backlog", options=BacklogOptions, run="contimg_workflows.local:run_backlog"
-            )
-        )
-    )
+    code = "contimg_workflows.local:run_backlog"
+    sys.exit(run_command(Command(name="backlog", options=BacklogOptions, run=code)))

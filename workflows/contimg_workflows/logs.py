@@ -13,9 +13,8 @@ from typing import Any
 from contimg.runtime.console import Console
 from contimg.runtime.errors import ContimgError, UsageError
 from contimg_runs.state import RunState
-from contimg_workflows.arguments import service_of
+from contimg_workflows.arguments import Service, poll_until_answered, service_of
 from contimg_workflows.options import LogsOptions
-from contimg_workflows.service import Service, poll_until_answered
 from contimg_workflows.submit import OPEN
 
 TICK_S = 0.2
@@ -35,22 +34,24 @@ def run(options: LogsOptions, _console: Console, env: Mapping[str, str]) -> dict
         there = ", ".join(state.tasks) or "none yet"
         problem = f"There is no task {options.task}; the tasks are {there}."
         raise UsageError(f"{service.place}: {state.name}", problem, "Correct the task's name.")
-    read = follow_tasks if live else read_tasks
+    lines = (
+        follow_tasks(service, state, options.task)
+        if live
+        else (
+            pair
+            for name, task in state.tasks.items()
+            if options.task in {None, name}
+            for number in range(len(task.tries))
+            for pair in _read_try(service, state, name, number, follow=False)
+        )
+    )
     try:
-        for task, line in read(service, state, options.task):
-            print(line if options.task else f"{task} | {line}", flush=options.follow)  # noqa: T201 - its output
+        for task_name, line in lines:
+            print(line if options.task else f"{task_name} | {line}", flush=options.follow)  # noqa: T201 - its output
         sys.stdout.flush()
     except BrokenPipeError:  # head, or a pager that was left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return {}
-
-
-def read_tasks(service: Service, state: RunState, wanted: str | None) -> Iterator[tuple[str, str]]:
-    """Yield what was written until now, task by task, try by try."""
-    for name, task in state.tasks.items():
-        if wanted in {None, name}:
-            for number in range(len(task.tries)):
-                yield from _read_try(service, state, name, number, follow=False)
 
 
 def follow_tasks(

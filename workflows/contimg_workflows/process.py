@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from contimg.runtime.errors import Exit, meaning_of
@@ -36,42 +37,37 @@ class Process:
         self._deadline_s, self._ends = deadline_s, time.monotonic() + deadline_s
         self._kill_at: float | None = None
         self._timed_out = False
-        own = {
-            "CONTIMG_OUTPUTS": str(self._outputs),
-            "CONTIMG_LOG_JSON": "1",
-            "ARGO_PROGRESS_FILE": str(self._progress),
-        }
+        own = {"CONTIMG_OUTPUTS": str(self._outputs), "ARGO_PROGRESS_FILE": str(self._progress)}
         with log.open("wb") as sink:
             self._child = subprocess.Popen(  # noqa: S603 - argv comes from our templates, never through a shell
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=sink,
-                env={**env, **own},
+                env={**env, **own, "CONTIMG_LOG_JSON": "1"},
                 start_new_session=True,
-                preexec_fn=_stop_with_parent,  # noqa: PLW1509 - the engine has one thread
+                preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509 - the engine has one thread
             )
 
     def poll(self) -> int | None:
         """Return the exit code as a shell gives it, None while it runs; enforce the deadline."""
-        if self._child.returncode is None and os.waitid(
-            os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
-        ):
-            # Its children are killed before its id can be reused.
-            self._kill_group()
-            self._child.wait()
-        code = self._child.returncode
-        if code is not None:
-            return (
-                int(Exit.CHILD_TIMED_OUT) if self._timed_out else (128 - code if code < 0 else code)
-            )
-        now = time.monotonic()
-        if now > self._ends and not self._timed_out:
-            self._timed_out = True
-            self.stop()
-        if self._kill_at is not None and now > self._kill_at:
-            self._kill_group()
-        return None
+        if (code := self._child.returncode) is None:
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            has_ended = os.waitid(os.P_PID, self._child.pid, flags) is not None
+            now = time.monotonic()
+            if has_ended or (self._kill_at is not None and now > self._kill_at):
+                # Of one that has ended, the children are killed before its id can be reused.
+                with suppress(ProcessLookupError):
+                    os.killpg(self._child.pid, signal.SIGKILL)
+            if not has_ended:
+                if now > self._ends and not self._timed_out:
+                    self._timed_out = True
+                    self.stop()
+                return None
+            code = self._child.wait()
+        if self._timed_out:
+            return int(Exit.CHILD_TIMED_OUT)
+        return 128 - code if code < 0 else code
 
     def stop(self) -> None:
         """Ask it to stop; `poll` kills it if it does not."""
@@ -90,32 +86,18 @@ class Process:
         except (FileNotFoundError, ValueError):  # missing or cut off: a full disk, or a kill
             return f"exit code {code}: {meaning_of(code)}"
 
-    def outputs(self, names: Iterable[str]) -> dict[str, str] | None:
-        """Return what was handed over, by name; None if one was not written."""
-        try:
-            return {name: (self._outputs / name).read_text().strip() for name in names}
-        except FileNotFoundError:
-            return None
+    def outputs(self, names: Iterable[str]) -> tuple[dict[str, str], float | None] | None:
+        """Return what was handed over, by name, and the seconds that the stage reports.
 
-    def made_s(self) -> float | None:
-        """Return the seconds that the stage reports."""
+        None if a file of these names was not written.
+        """
+        paths = {name: self._outputs / name for name in names}
+        if not all(path.exists() for path in paths.values()):
+            return None
         summary = self._outputs / "summary.json"
-        return json.loads(summary.read_text()).get("seconds") if summary.exists() else None
+        seconds = json.loads(summary.read_text()).get("seconds") if summary.exists() else None
+        return {name: path.read_text().strip() for name, path in paths.items()}, seconds
 
     def progress(self) -> str:
         """Return the ``N/M`` that the stage wrote last."""
-        try:
-            return self._progress.read_text().strip()
-        except FileNotFoundError:
-            return ""
-
-    def _kill_group(self) -> None:
-        """Kill what is left of the process group."""
-        try:
-            os.killpg(self._child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-
-def _stop_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        return self._progress.read_text().strip() if self._progress.exists() else ""

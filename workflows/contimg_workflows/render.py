@@ -5,34 +5,31 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hera.workflows import WorkflowTemplate
-
 from contimg.runtime.errors import ContimgError
 from contimg.runtime.stage import stage_specs
 from contimg_runs.pipelines import PIPELINES
-from contimg_workflows.drivers import all_crons, all_drivers
+from contimg_workflows import drivers
 from contimg_workflows.forms import template_commands
-from contimg_workflows.templates import command_template, pipeline_template, stage_template
+from contimg_workflows.templates import pipeline_template, program_template
 
 HEADER = "# Written by `make render` from specs, options and pipelines; do not edit.\n"
 
 
-def all_templates() -> list[WorkflowTemplate]:
-    """Return every template: of the stages, the commands and the pipelines."""
+def render_all() -> dict[str, str]:
+    """Return the YAML of every template and of what runs by the clock, by its file name."""
     for pipeline in PIPELINES.values():
         pipeline.check()
-    return [
-        *map(stage_template, stage_specs().values()),
-        *map(command_template, template_commands().values()),
+    templates = [
+        *map(program_template, stage_specs().values()),
+        *map(program_template, template_commands().values()),
         *map(pipeline_template, PIPELINES.values()),
-        *all_drivers(),
+        drivers.reprocess(),
+        drivers.backfill(),
+        drivers.backfill_chunk(),
+        drivers.nightly(),
     ]
-
-
-def render_all() -> dict[str, str]:
-    """Return the YAML of every template by its file name."""
-    templates = {f"{one.name}.yaml": HEADER + one.to_yaml() for one in all_templates()}
-    return templates | {f"{one.name}-cron.yaml": HEADER + one.to_yaml() for one in all_crons()}
+    files = {f"{one.name}.yaml": HEADER + one.to_yaml() for one in templates}
+    return files | {f"{one.name}-cron.yaml": HEADER + one.to_yaml() for one in drivers.all_crons()}
 
 
 def main(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from contimg.records.groups import GROUPS, GroupRecord, group_record, list_latest
 from contimg.records.strips import STRIP_GAP_DEG, strip_name, strips
 from contimg.runtime.command import commands
-from contimg.runtime.config import merge_documents, read_document
+from contimg.runtime.config import Document, merge_documents, read_document
 from contimg.runtime.console import Console
 from contimg.runtime.errors import UsageError
 from contimg.runtime.options import describe_error
@@ -40,27 +40,14 @@ MAX_TABLE_ROWS = 100
 
 def run(options: PipelineRunOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Run one pipeline or all of them; the summary's exit code is 1 if a workflow failed."""
-    if options.pipeline != ALL and options.pipeline not in PIPELINES:
-        known = ", ".join([*PIPELINES, ALL])
-        problem = f"There is no pipeline {options.pipeline!r}; there are {known}."
-        raise UsageError("contimg run", problem, "Correct the name.")
     _check_subjects(options)
     runs = runs_folder("contimg run", options.store, options.runs)
-    with Display() as display:
-        runner = Runner(options, runs, env, display)
-        if options.pipeline == ALL:
-            states = runner.run_all()
-        elif options.pipeline == PROCESS_GROUP.name:
-            states = runner.run_groups(options.group)
-        elif options.pipeline == EPOCH.name:
-            strip = () if options.strip is None else (options.strip,)
-            states = runner.run_epochs(strip, options.epoch)
-        else:
-            states = runner.run_other(find_pipeline(options.pipeline))
+    display = Display()
+    with display.live():
+        states = Runner(options, runs, env, display).run()
     failed = [state for state in states if state.status is not Status.DONE]
-    display.print(
-        summary_table((failed or states[-1:]) if len(states) > MAX_TABLE_ROWS else states)
-    )
+    shown = (failed or states[-1:]) if len(states) > MAX_TABLE_ROWS else states
+    display.console.print(summary_table(shown))
     console.close()
     cached = sum(task.status is Status.CACHED for state in states for task in state.tasks.values())
     return {
@@ -76,15 +63,19 @@ def run(options: PipelineRunOptions, console: Console, env: Mapping[str, str]) -
 
 
 def _check_subjects(options: PipelineRunOptions) -> None:
-    """Refuse --group, --strip and --epoch where they have no meaning, or are missing."""
-    where, pipeline = f"contimg run {options.pipeline}", options.pipeline
-    if pipeline == PROCESS_GROUP.name and not options.group:
+    """Refuse an unknown pipeline, and --group, --strip and --epoch that do not belong to it."""
+    name, group, strip, epoch = options.pipeline, options.group, options.strip, options.epoch
+    where, known = f"contimg run {name}", [*PIPELINES, ALL]
+    if name not in known:
+        problem = f"There is no pipeline {name!r}; there are {', '.join(known)}."
+        raise UsageError("contimg run", problem, "Correct the name.")
+    if name == PROCESS_GROUP.name and not group:
         raise UsageError(where, "--group is required.", "Name the groups, with commas.")
-    if pipeline != PROCESS_GROUP.name and options.group:
+    if name != PROCESS_GROUP.name and group:
         raise UsageError(where, "--group is an option of process-group.", "Leave it out.")
-    if pipeline != EPOCH.name and (options.epoch or options.strip is not None):
+    if name != EPOCH.name and (epoch or strip is not None):
         raise UsageError(where, "--strip and --epoch are options of epoch.", "Leave them out.")
-    if options.epoch and options.strip is None:
+    if epoch and strip is None:
         raise UsageError("--epoch", "--strip is required beside it.", "Say which strip is meant.")
 
 
@@ -95,11 +86,17 @@ class Runner:
         self, options: PipelineRunOptions, runs: Path, env: Mapping[str, str], display: Display
     ) -> None:
         # Absolute, so that the URIs in manifests hold in every folder.
-        self._store, self._runs = open_store(options.store).root, runs
+        self._store, self._runs, self._given = open_store(options.store).root, runs, options
         self._engine = Engine(runs, Path(sys.executable).parent, env, display, options.jobs)
         single, self._named = read_settings(options.set)
         document = merge_documents([read_document(options.config), single])
-        self._watch = self._watch_settings(document.pop(WATCH, {}))
+        self._watch = {key: word_of(value) for key, value in document.pop(WATCH, {}).items()}
+        try:
+            commands()[WATCH].options.model_validate({"store": self._store, **self._watch})
+        except ValidationError as error:
+            reasons = "; ".join(f"{WATCH} {describe_error(item)}" for item in error.errors())
+            remedy = "contimg watch --help lists them."
+            raise UsageError("options", f"{reasons}.", remedy) from error
         wanted = PIPELINES if options.pipeline == ALL else [options.pipeline]
         pipelines = [find_pipeline(name) for name in wanted]
         for stage in single:
@@ -114,69 +111,30 @@ class Runner:
                 problem = f"There is no parameter or shortcut {name!r}; there are {there}."
                 raise UsageError(f"--set {name}", problem, "Write STAGE.OPTION=VALUE.")
         # Everything is checked before anything runs.
-        self._options = {
-            one.name: resolve_options(
-                one,
-                json.dumps(document),
-                options.profile,
-                env,
-                [f"{s.name}={self._named.get(s.name, '')}" for s in one.shortcuts],
+        self._options: dict[str, Document] = {}
+        for one in pipelines:
+            given = [f"{s.name}={self._named.get(s.name, '')}" for s in one.shortcuts]
+            self._options[one.name] = resolve_options(
+                one, json.dumps(document), options.profile, env, given
             )
-            for one in pipelines
-        }
 
-    def _watch_settings(self, given: Mapping[str, Any]) -> dict[str, str]:
-        values = {key: word_of(value) for key, value in given.items()}
-        try:
-            commands()[WATCH].options.model_validate({"store": self._store, **values})
-        except ValidationError as error:
-            reasons = "; ".join(f"{WATCH} {describe_error(item)}" for item in error.errors())
-            raise UsageError(
-                "options", f"{reasons}.", "contimg watch --help lists them."
-            ) from error
-        return values
-
-    def run_groups(self, ids: Iterable[str] | None) -> list[RunState]:
-        """Process these groups, or all; those without a calibrator wait for the others' gains."""
-        records = latest_records(self._store)
-        if ids is not None:
-            known = {record.id: record for record in records}
-            for one in ids:
-                if one not in known:
-                    there = ", ".join(known) or "none"
-                    problem = f"There is no record of group {one}; there are {there}."
-                    remedy = "Run contimg-watch, or correct --group."
-                    raise UsageError(f"{self._store}/{GROUPS}", problem, remedy)
-            records = [known[one] for one in ids]
-        chosen = self._options[PROCESS_GROUP.name].get(CALIBRATE, {})
-        fields = PROCESS_GROUP.specs[CALIBRATE].options.model_fields
-        standard, other = (
-            float(chosen.get(name, fields[name].default))
-            for name in ("min_primary_jy", "min_bright_jy")
-        )
-        own = [one for one in records if can_solve(one, standard, other)]
-        others = [one for one in records if one not in own]
-        gate = Gate(CALIBRATE, frozenset(f"contimg-{one.name}" for one in own))
-        workflows = [
-            self._workflow(
-                f"contimg-{one.name}", PROCESS_GROUP, {"group": one.id, "attempt": str(one.attempt)}
-            )
-            for one in [*own, *others]
-        ]
-        return self._engine.run(workflows, {f"contimg-{one.name}": gate for one in others})
-
-    def run_epochs(self, wanted: Sequence[float] = (), name: str | None = None) -> list[RunState]:
-        """Run the epoch of these Declination strips, or of all that the store's groups point to."""
-        workflows = []
-        for dec_deg in wanted or strips(latest_records(self._store)):
-            epoch = name or strip_name(dec_deg)
-            groups = {"report": {"groups": self._group_artifacts(dec_deg)}}
-            values = {"epoch": epoch, "strip": str(dec_deg)}
-            workflows.append(self._workflow(f"epoch-{epoch}", EPOCH, values, groups))
-        return self._engine.run(workflows)
-
-    def run_other(self, pipeline: Pipeline) -> list[RunState]:
-        """Run a pipeline whose parameters are given by --set."""
+    def run(self) -> list[RunState]:
+        """Run the requested pipeline, or all: groups, and epochs if any group has fluxes."""
+        options = self._given
+        if options.pipeline == PROCESS_GROUP.name:
+            return self.run_groups(options.group)
+        if options.pipeline == EPOCH.name:
+            strip = () if options.strip is None else (options.strip,)
+            return self.run_epochs(strip, options.epoch)
+        if options.pipeline == ALL:
+            arguments = {"store": self._store, **self._watch}
+            states = self._engine.run([template_workflow(WATCH, f"contimg-{WATCH}", arguments)])
+            if states[0].status is not Status.DONE:
+                return states
+            groups = self.run_groups(None)
+            measured = any(one.tasks[PHOTOMETRY].status in GOOD for one in groups)
+            return [*states, *groups, *(self.run_epochs() if measured else [])]
+        pipeline = find_pipeline(options.pipeline)
         values = {one.name: self._named.get(one.name, one.default) for one in pipeline.parameters}
         given = {name: value for name, value in values.items() if value is not None}
         for name in values:
@@ -185,15 +143,49 @@ class Runner:
         name = workflow_name(f"contimg-{pipeline.name}", given)
         return self._engine.run([self._workflow(name, pipeline, given)])
 
-    def run_all(self) -> list[RunState]:
-        """Look for groups, process all of them, and run the epochs if any group has fluxes."""
-        arguments = {"store": self._store, **self._watch}
-        states = self._engine.run([template_workflow(WATCH, f"contimg-{WATCH}", arguments)])
-        if states[0].status is not Status.DONE:
-            return states
-        groups = self.run_groups(None)
-        measured = any(one.tasks[PHOTOMETRY].status in GOOD for one in groups)
-        return [*states, *groups, *(self.run_epochs() if measured else [])]
+    def run_groups(self, ids: Iterable[str] | None) -> list[RunState]:
+        """Process these groups, or all; those without a calibrator wait for the others' gains."""
+        records = {record.id: record for record in latest_records(self._store)}
+        for one in ids or ():
+            if one not in records:
+                there = ", ".join(records) or "none"
+                problem = f"There is no record of group {one}; there are {there}."
+                remedy = "Run contimg-watch, or correct --group."
+                raise UsageError(f"{self._store}/{GROUPS}", problem, remedy)
+        chosen = self._options[PROCESS_GROUP.name].get(CALIBRATE, {})
+        fields = PROCESS_GROUP.specs[CALIBRATE].options.model_fields
+        names = ("min_primary_jy", "min_bright_jy")
+        standard, other = (float(chosen.get(name, fields[name].default)) for name in names)
+        own: list[LocalWorkflow] = []
+        others: list[LocalWorkflow] = []
+        for record in [records[one] for one in (records if ids is None else ids)]:
+            values = {"group": record.id, "attempt": str(record.attempt)}
+            workflow = self._workflow(f"contimg-{record.name}", PROCESS_GROUP, values)
+            (own if can_solve(record, standard, other) else others).append(workflow)
+        gate = Gate(CALIBRATE, frozenset(one.name for one in own))
+        return self._engine.run([*own, *others], {one.name: gate for one in others})
+
+    def run_epochs(self, wanted: Sequence[float] = (), name: str | None = None) -> list[RunState]:
+        """Run the epoch of these Declination strips, or of all that the store's groups point to.
+
+        An epoch's page shows the artifacts of the strip's groups, as far as they were made here.
+        """
+        inputs = {step.stage: step.inputs for step in PROCESS_GROUP.steps if step.inputs}
+        shown = [stage for stage, read in inputs.items() if ALL_OTHERS not in read.values()]
+        workflows, records = [], latest_records(self._store)
+        for dec_deg in wanted or strips(records):
+            found: list[str] = []
+            for record in records:
+                folder, dec = RunFolder(self._runs / f"contimg-{record.name}"), record.dec_deg
+                if dec is None or abs(dec - dec_deg) >= STRIP_GAP_DEG or not folder.exists():
+                    continue
+                tasks = folder.load().tasks
+                either = [tasks.get(stage) or tasks.get(f"{PROCESS}-{stage}") for stage in shown]
+                found += [one.outputs["artifact"] for one in either if one and one.status in GOOD]
+            epoch = name or strip_name(dec_deg)
+            values, groups = {"epoch": epoch, "strip": str(dec_deg)}, {"report": {"groups": found}}
+            workflows.append(self._workflow(f"epoch-{epoch}", EPOCH, values, groups))
+        return self._engine.run(workflows)
 
     def _workflow(
         self,
@@ -206,35 +198,9 @@ class Runner:
         given = {"store": self._store, **values}
         return steps_workflow(name, pipeline, given, json.dumps(document))
 
-    def _group_artifacts(self, dec_deg: float) -> list[str]:
-        """Return the artifacts of a strip's groups for an epoch's page, as far as made here."""
-        shown = [
-            step.stage
-            for step in PROCESS_GROUP.steps
-            if step.inputs and ALL_OTHERS not in step.inputs.values()
-        ]
-        found: list[str] = []
-        for record in latest_records(self._store):
-            folder = RunFolder(self._runs, f"contimg-{record.name}")
-            dec = record.dec_deg
-            if dec is None or abs(dec - dec_deg) >= STRIP_GAP_DEG or not folder.exists():
-                continue
-            tasks = folder.load().tasks
-            for stage in shown:
-                task = tasks.get(stage) or tasks.get(f"{PROCESS}-{stage}")
-                if task is not None and task.status in GOOD:
-                    found.append(task.outputs["artifact"])
-        return found
-
 
 def latest_records(store: str) -> list[GroupRecord]:
-    """Return the latest attempt of each group of a store, by id.
-
-    Raises
-    ------
-    BadInputError
-        If a record cannot be read.
-    """
+    """Return the latest attempt of each group, by id; BadInputError if a record is unreadable."""
     root = open_store(store)
     keys = [one.entry.key for one in list_latest(root)]
     return [group_record(root.read(key), f"{root.root}/{key}") for key in keys]

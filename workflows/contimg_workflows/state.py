@@ -1,27 +1,30 @@
-"""The state of a run: one JSON file per workflow, replaced as a whole at every change."""
+"""The folder of a run: its state, one JSON file that is replaced as a whole, and its logs."""
 
 from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from contimg.runtime.errors import UsageError
-from contimg_runs.state import RunState, Status
+from contimg_runs.state import RunState, Status, readable_lines
 
 STATE = "state.json"
 LOCK = ".lock"
+LOG_TICK_S = 0.2
 BACKLOG = ".backlog"
 """Lock of a folder of runs, shared by all processes that will run what was submitted."""
 
 
+@dataclass(frozen=True)
 class RunFolder:
     """The folder of a run's state and logs."""
 
-    def __init__(self, runs: Path, name: str) -> None:
-        self.path = runs / name
+    path: Path
 
     def exists(self) -> bool:
         """Say whether it has a state."""
@@ -35,28 +38,20 @@ class RunFolder:
 
     def load(self) -> RunState:
         """Read the state; an open run without an engine was interrupted."""
-        state = self._read()
-        if state.status in {Status.RUNNING, Status.PENDING} and not self._has_engine(state):
-            state = self._read()  # the engine may have ended in between
-            if not self._has_engine(state):
-                if state.status is Status.PENDING:
-                    state.reason = "no engine is left to begin it; submit it again"
-                for task in state.tasks.values():
-                    if task.status in {Status.RUNNING, Status.WAITING}:
-                        task.status, task.reason = Status.INTERRUPTED, "the engine was killed"
-                state.status = Status.INTERRUPTED
+        for _ in range(2):  # the engine may have ended between the reading and the look at locks
+            state = RunState.model_validate_json((self.path / STATE).read_text())
+            is_pending, backlog = state.status is Status.PENDING, self.path.parent / BACKLOG
+            if not is_pending and state.status is not Status.RUNNING:
+                return state
+            if is_locked(self.path / LOCK) or (is_pending and is_locked(backlog, fcntl.LOCK_EX)):
+                return state
+        if is_pending:
+            state.reason = "no engine is left to begin it; submit it again"
+        for task in state.tasks.values():
+            if task.status in {Status.RUNNING, Status.WAITING}:
+                task.status, task.reason = Status.INTERRUPTED, "the engine was killed"
+        state.status = Status.INTERRUPTED
         return state
-
-    def _read(self) -> RunState:
-        return RunState.model_validate_json((self.path / STATE).read_text())
-
-    def _has_engine(self, state: RunState) -> bool:
-        """Say whether a process runs it, or will; a run that has ended needs none."""
-        waits = state.status is Status.PENDING and is_locked(
-            self.path.parent / BACKLOG, fcntl.LOCK_EX
-        )
-        runs = state.status in {Status.RUNNING, Status.PENDING} and is_locked(self.path / LOCK)
-        return waits or runs or state.status not in {Status.RUNNING, Status.PENDING}
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -92,7 +87,23 @@ def is_locked(lock: Path, mode: int = fcntl.LOCK_SH) -> bool:
 
 def all_runs(runs: Path) -> list[RunFolder]:
     """List the runs of a folder, the earliest start first."""
-    found = [RunFolder(runs, path.parent.name) for path in runs.glob(f"*/{STATE}")]
-    return sorted(
-        found, key=lambda folder: json.loads((folder.path / STATE).read_text())["started"]
-    )
+    started = {path: json.loads(path.read_text())["started"] for path in runs.glob(f"*/{STATE}")}
+    return [RunFolder(path.parent) for path in sorted(started, key=started.__getitem__)]
+
+
+def read_log(path: Path, has_ended: Callable[[], bool] = lambda: True) -> Iterator[str]:
+    """Yield the readable lines of a log as they are written, until its writer has ended."""
+    rest, position, over = b"", 0, False
+    while not over:
+        over = has_ended()  # asked before reading, so that everything written until then is read
+        if path.exists():
+            with path.open("rb") as log:
+                log.seek(position)
+                block = log.read()
+            position += len(block)
+            *whole, rest = (rest + block).split(b"\n")
+            yield from readable_lines(line.decode(errors="replace") for line in whole)
+        if not over:
+            time.sleep(LOG_TICK_S)
+    if rest:
+        yield from readable_lines([rest.decode(errors="replace")])

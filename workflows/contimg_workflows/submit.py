@@ -17,11 +17,15 @@ from contimg_runs.pipelines import PIPELINES, find_pipeline
 from contimg_runs.resolve import read_settings
 from contimg_runs.state import GOOD, Status, TaskState
 from contimg_workflows import forms
-from contimg_workflows.arguments import engine_of, service_of, template_arguments
+from contimg_workflows.arguments import (
+    Service,
+    poll_until_answered,
+    service_of,
+    template_arguments,
+)
 from contimg_workflows.display import failure_reason
-from contimg_workflows.options import EngineOptions, ReprocessOptions, SubmitOptions
-from contimg_workflows.service import Service, poll_until_answered
-from contimg_workflows.tasks import has_attempts
+from contimg_workflows.local import LocalService
+from contimg_workflows.options import ReprocessOptions, SubmitOptions
 
 FAILED = 1
 """Exit code when a workflow failed; its own code and reason are in the summary."""
@@ -37,52 +41,25 @@ BEGIN_TIMEOUT_S = 60.0
 MAX_LISTED_IDS = 20
 
 
-def run_submit(options: SubmitOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    """Start a pipeline or a stage."""
-    service = service_of("contimg submit", options, env)
-    own = _given_store(options, env)
-    return _start(service, options.pipeline, options, own, console, env)
-
-
-def run_reprocess(
-    options: ReprocessOptions, console: Console, env: Mapping[str, str]
+def run(
+    options: SubmitOptions | ReprocessOptions, console: Console, env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Start the next attempt at a group, and tell its number."""
-    service = service_of("contimg reprocess", options, env)
-    pipeline = find_pipeline(forms.DRIVERS[forms.REPROCESS])
-    first = pipeline.step(options.from_ or pipeline.order[0]).stage
-    kept = [stage for stage in pipeline.order if stage not in pipeline.after(first)]
-    for stage in read_settings(options.set)[0]:
-        if stage in kept:
-            problem = (
-                f"The setting would have no effect: --from {first} reuses the artifact of {stage}."
-            )
-            raise UsageError(f"--set {stage}", problem, f"Say --from {stage}, or leave it out.")
-    own = {pipeline.subject: options.group, "from": first, **_given_store(options, env)}
-    if engine_of(options, env) == "local":
-        # On Argo the first task looks, because the store may not be reachable from here.
-        _require_group(own.get("store"), options.group)
-    return _start(service, forms.REPROCESS, options, own, console, env)
-
-
-def _start(
-    service: Service,
-    pipeline: str,
-    options: SubmitOptions | ReprocessOptions,
-    own: Mapping[str, str],
-    console: Console,
-    env: Mapping[str, str],
-) -> dict[str, Any]:
-    """Check the request, submit it, and wait for its end if that is asked for."""
+    """Start a pipeline or a stage, or the next attempt at a group; wait for it if asked to."""
+    if isinstance(options, ReprocessOptions):
+        service, pipeline = service_of("contimg reprocess", options, env), forms.REPROCESS
+        own = check_reprocess(options, service)
+    else:
+        service, pipeline = service_of("contimg submit", options, env), options.pipeline
+        own = {}
     template = forms.PREFIX + pipeline.removeprefix(forms.PREFIX)
-    form = service.form(template)
-    here = env if engine_of(options, env) == "local" else None
-    own = {name: value for name, value in own.items() if name in form or name != "store"}
-    given = template_arguments(template, form, options, own, here)
+    form, is_local = service.form(template), isinstance(service, LocalService)
+    if options.store is not None and "store" in form:  # on Argo the chart may know it
+        own["store"] = open_store(options.store).root if is_local else options.store.rstrip("/")
+    given = template_arguments(template, form, options, own, env if is_local else None)
     name = workflow_name(template, {key: one.default or "" for key, one in form.items()} | given)
     service.submit(template, name, given)
     answer: dict[str, Any] = {"workflow": name, "place": service.place}
-    if pipeline == forms.REPROCESS and isinstance(options, ReprocessOptions):
+    if isinstance(options, ReprocessOptions):
         answer["attempt"] = wait_for_attempt(service, name)
     console.log.info("submitted %s to %s; contimg logs %s --follow", name, service.place, name)
     if options.wait:
@@ -94,13 +71,37 @@ def _start(
     return answer
 
 
+def check_reprocess(options: ReprocessOptions, service: Service) -> dict[str, str]:
+    """Return the group and the first stage as arguments; UsageError if that cannot be run again."""
+    pipeline = find_pipeline(forms.DRIVERS[forms.REPROCESS])
+    first = pipeline.step(options.from_ or pipeline.order[0]).stage
+    for stage in read_settings(options.set)[0]:
+        if stage in pipeline.order and stage not in pipeline.after(first):
+            why = f"--from {first} reuses the artifact of {stage}"
+            problem = f"The setting would have no effect: {why}."
+            raise UsageError(f"--set {stage}", problem, f"Say --from {stage}, or leave it out.")
+    if isinstance(service, LocalService):
+        # On Argo the first task looks, because the store may not be reachable from here.
+        if options.store is None:
+            raise UsageError("contimg reprocess", "--store is required.", "Name the group's store.")
+        store = open_store(options.store)
+        if not any(list_records(store, f"{options.group}-a")):
+            ids = sorted({one.group for one in list_records(store)})
+            rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
+            there = ", ".join(ids[:MAX_LISTED_IDS]) + rest or "none"
+            problem = f"There is no record of group {options.group}; there are {there}."
+            remedy = "Correct the id, or run contimg-watch."
+            raise UsageError(f"{store.root}/{GROUPS}", problem, remedy)
+    return {pipeline.subject: options.group, "from": first}
+
+
 def workflow_name(template: str, values: Mapping[str, str]) -> str:
     """Return a workflow's name: for an attempt its only one, else a new one."""
     pipeline = forms.pipeline_of(template)
     subject = values.get(pipeline.subject, "") if pipeline else ""
     is_plain = subject.isalnum() and subject.islower()
     name = template.removeprefix(forms.PREFIX)
-    if is_plain and name in PIPELINES and has_attempts(PIPELINES[name]):
+    if is_plain and name in PIPELINES and "attempt" in values:
         return f"{forms.PREFIX}{subject}-a{values['attempt']}"
     new = "".join(secrets.choice(LETTERS) for _ in range(5))
     return "-".join([template, *([subject] if is_plain else []), new])
@@ -124,34 +125,10 @@ def wait_for_attempt(service: Service, name: str) -> int | None:
             return int(begin.outputs["attempt"])
         if begin.status is Status.FAILED or state.status not in OPEN:
             code = begin.tries[-1].exit if begin.tries else None
-            kind = (
-                UsageError
-                if failure_cause(code) is not FailureCause.INFRASTRUCTURE
-                else EngineError
-            )
+            is_refusal = failure_cause(code) is not FailureCause.INFRASTRUCTURE
+            kind = UsageError if is_refusal else EngineError
             why = begin.reason or state.reason or f"The workflow is {state.status.value}"
             where = f"{service.place}: {name}: The next attempt did not begin"
             raise kind(where, f"{why.rstrip('.')}.", f"contimg logs {name} tells more.")
         time.sleep(BEGIN_POLL_S)
     return None
-
-
-def _given_store(options: EngineOptions, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the store as an argument, an absolute path locally; on Argo the chart may know it."""
-    if options.store is None:
-        return {}
-    is_local = engine_of(options, env) == "local"
-    return {"store": open_store(options.store).root if is_local else options.store.rstrip("/")}
-
-
-def _require_group(store: str | None, group: str) -> None:
-    """Refuse a group that the store has no record of; UsageError says which groups it has."""
-    if store is None:
-        raise UsageError("contimg reprocess", "--store is required.", "Name the group's store.")
-    if any(list_records(open_store(store), f"{group}-a")):
-        return
-    ids = sorted({one.group for one in list_records(open_store(store))})
-    rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
-    there = ", ".join(ids[:MAX_LISTED_IDS]) + rest or "none"
-    problem = f"There is no record of group {group}; there are {there}."
-    raise UsageError(f"{store}/{GROUPS}", problem, "Correct the id, or run contimg-watch.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from contimg.runtime.command import Command, commands
 from contimg.runtime.config import read_document
 from contimg.runtime.contract import find_existing
-from contimg.runtime.errors import ContimgError, UsageError
+from contimg.runtime.errors import TRANSIENT, ContimgError, UsageError
 from contimg.runtime.options import flag
 from contimg.runtime.pipeline import Pipeline
 from contimg.runtime.stage import StageSpec, stage_specs
@@ -20,8 +20,12 @@ from contimg_workflows.forms import DRIVERS, PREFIX, REPROCESS, fill_form, find_
 
 STAGE_OUTPUTS = ("artifact", "cached", "seconds")
 """What every stage hands over."""
+DAY_S = 86400
 MAIN, STEPS, PROCESS = "main", "steps", "process"
 """Names of the templates of a pipeline, and of the task that runs its steps."""
+RETRY_FACTOR = 2
+RETRY_CAP_S = 120.0
+"""Longest wait before another try, seconds."""
 _REFERENCE = re.compile(r"\{\{tasks\.(?P<task>[-\w]+)\.outputs\.parameters\.(?P<output>[-\w]+)\}\}")
 
 
@@ -53,11 +57,12 @@ class LocalTask:
 
     def values(self, outputs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Return the value of each option, given the outputs of earlier tasks by task and name."""
-
-        def fill(match: re.Match[str]) -> str:
-            return outputs.get(match["task"], {}).get(match["output"], match[0])
-
-        return {name: _REFERENCE.sub(fill, text) for name, text in self.arguments.items()}
+        return {
+            name: _REFERENCE.sub(
+                lambda found: outputs.get(found["task"], {}).get(found["output"], found[0]), text
+            )
+            for name, text in self.arguments.items()
+        }
 
     def command(self, values: Mapping[str, str]) -> list[str]:
         """Return the command line for values of the options."""
@@ -95,14 +100,14 @@ class LocalWorkflow:
     tasks: Mapping[str, LocalTask]
 
 
+def backoff_s(tries: int) -> float:
+    """Return the wait after so many tries, seconds."""
+    return min(TRANSIENT.backoff_s * float(RETRY_FACTOR ** (tries - 1)), RETRY_CAP_S)
+
+
 def output_of(task: str, output: str) -> str:
     """Refer to what another task hands over, as Argo writes it."""
     return f"{{{{tasks.{task}.outputs.parameters.{output}}}}}"
-
-
-def has_attempts(pipeline: Pipeline) -> bool:
-    """Say whether the runs of a pipeline are numbered attempts, each claimed by one workflow."""
-    return any(one.name == "attempt" for one in pipeline.parameters)
 
 
 def step_arguments(
@@ -148,7 +153,7 @@ def first_command(
     if template == REPROCESS:
         subject = {pipeline.subject: values[pipeline.subject], "first": values["from"]}
         return commands()["begin"], {**owner, **request, **subject}
-    if has_attempts(pipeline):
+    if "attempt" in values:  # each of the numbered attempts is claimed by one workflow
         run = f"{values[pipeline.subject]}-a{values['attempt']}"
         return commands()["claim"], {**owner, **request, "run": run}
     return commands()["resolve-options"], request
@@ -156,51 +161,33 @@ def first_command(
 
 def exit_arguments(template: str, values: Mapping[str, str]) -> dict[str, str]:
     """Return the arguments of `contimg record` for a workflow, apart from how it ended."""
-    pipeline = PIPELINES.get(template)
     run = group = ""
-    if pipeline is not None and has_attempts(pipeline):
-        run = f"{values[pipeline.subject]}-a{values['attempt']}"
+    if template in PIPELINES and "attempt" in values:
+        run = f"{values[PIPELINES[template].subject]}-a{values['attempt']}"
     elif template == REPROCESS:
         group = values[find_pipeline(DRIVERS[REPROCESS]).subject]
     return {"store": values["store"], "run": run, "group": group, "pipeline": template}
 
 
-def step_tasks(
-    pipeline: Pipeline,
-    values: Mapping[str, str],
-    *,
-    prefix: str = "",
-    first: LocalTask | None = None,
-) -> list[LocalTask]:
-    """Return a task for each step of a pipeline.
-
-    Parameters
-    ----------
-    values
-        Of the pipeline's parameters and `options`, its resolved document.
-    first
-        A task that runs before all of them; if it hands over `claimed`, they run if that is true.
-    """
-    made = []
-    condition = output_of(first.name, "claimed") if first and "claimed" in first.outputs else ""
-    for stage in pipeline.order:
-        spec = pipeline.specs[stage]
-        needs = {prefix + one for one in pipeline.needs[stage]} or (
-            {first.name} if first else set()
-        )
-        made.append(
-            LocalTask(
-                name=prefix + stage,
-                program=(spec.program,),
-                arguments=step_arguments(pipeline, stage, values, prefix=prefix),
-                needs=frozenset(needs),
-                outputs=STAGE_OUTPUTS,
-                deadline_s=spec.resources.deadline_s,
-                stage=spec,
-                condition=condition,
-            )
-        )
-    return made
+def program_task(
+    name: str,
+    program: StageSpec | Command,
+    arguments: Mapping[str, str],
+    needs: Iterable[str] = (),
+    condition: str = "",
+) -> LocalTask:
+    """Return the task of a stage or a command."""
+    stage = program if isinstance(program, StageSpec) else None
+    return LocalTask(
+        name=name,
+        program=(stage.program,) if stage else ("contimg", program.name),
+        arguments=arguments,
+        needs=frozenset(needs),
+        outputs=program.outputs if isinstance(program, Command) else STAGE_OUTPUTS,
+        deadline_s=program.resources.deadline_s if program.resources else DAY_S,
+        stage=stage,
+        condition=condition,
+    )
 
 
 def steps_workflow(
@@ -208,7 +195,10 @@ def steps_workflow(
 ) -> LocalWorkflow:
     """Make a workflow of the steps alone, with the resolved document of options as JSON."""
     given = {**values, "options": options}
-    tasks = {one.name: one for one in step_tasks(pipeline, given)}
+    tasks = {}
+    for stage in pipeline.order:
+        arguments = step_arguments(pipeline, stage, given)
+        tasks[stage] = program_task(stage, pipeline.specs[stage], arguments, pipeline.needs[stage])
     return LocalWorkflow(name, PREFIX + pipeline.name, given, tasks)
 
 
@@ -223,40 +213,23 @@ def template_workflow(name: str, template: str, given: Mapping[str, str]) -> Loc
     short = template.removeprefix(PREFIX)
     values = fill_form(template, find_form(template), given)
     if short in stage_specs():
-        spec = stage_specs()[short]
-        tasks = [
-            LocalTask(
-                name=MAIN,
-                program=(spec.program,),
-                arguments=values,
-                outputs=STAGE_OUTPUTS,
-                deadline_s=spec.resources.deadline_s,
-                stage=spec,
-            )
-        ]
+        tasks = [program_task(MAIN, stage_specs()[short], values)]
     elif short not in PIPELINES and short != REPROCESS:
         if short in DRIVERS:
             problem = f"{template} starts other workflows, which the local engine does not do."
             raise UsageError(template, problem, "Submit it to Argo.")
-        tasks = [command_task(MAIN, commands()[short], values)]
+        tasks = [program_task(MAIN, commands()[short], values)]
     else:
         command, arguments = first_command(short, values, uid=f"local-{name}", workflow=name)
-        first = command_task(command.name, command, arguments)
-        of_steps = {**values, "options": output_of(first.name, "options")}
+        first = program_task(command.name, command, arguments)
+        tasks, handed_over = [first], {"options": output_of(first.name, "options")}
         if short == REPROCESS:
-            of_steps["attempt"] = output_of(first.name, "attempt")
-        pipeline = find_pipeline(DRIVERS.get(short, short))
-        prefix = f"{PROCESS}-"
-        tasks = [first, *step_tasks(pipeline, of_steps, prefix=prefix, first=first)]
+            handed_over["attempt"] = output_of(first.name, "attempt")
+        condition = output_of(first.name, "claimed") if "claimed" in first.outputs else ""
+        pipeline, prefix = find_pipeline(DRIVERS.get(short, short)), f"{PROCESS}-"
+        for stage in pipeline.order:
+            passed = step_arguments(pipeline, stage, {**values, **handed_over}, prefix=prefix)
+            needs = [prefix + one for one in pipeline.needs[stage]] or [first.name]
+            spec = pipeline.specs[stage]
+            tasks.append(program_task(prefix + stage, spec, passed, needs, condition))
     return LocalWorkflow(name, PREFIX + short, values, {one.name: one for one in tasks})
-
-
-def command_task(name: str, command: Command, arguments: Mapping[str, str]) -> LocalTask:
-    """Return the task of a command."""
-    return LocalTask(
-        name=name,
-        program=("contimg", command.name),
-        arguments=arguments,
-        outputs=command.outputs,
-        deadline_s=command.resources.deadline_s if command.resources else 86400,
-    )

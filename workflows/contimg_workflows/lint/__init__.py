@@ -16,7 +16,7 @@ import yaml
 from contimg.runtime.console import Console
 from contimg.runtime.errors import UsageError
 from contimg_workflows.lint import references, rules, schema
-from contimg_workflows.lint.documents import Document, DocumentSet, title
+from contimg_workflows.lint.documents import Document, DocumentSet, name_of
 from contimg_workflows.options import LintOptions
 from contimg_workflows.render import render_all
 
@@ -31,14 +31,13 @@ def run(options: LintOptions, console: Console, _env: Mapping[str, str]) -> dict
     problems = lint(documents, complete=options.complete)
     for problem in problems:
         console.log.error("%s", problem)
-    known = [schema.has_schema(document) for document in documents]
-    pairs = zip(documents, known, strict=True)
-    unchecked = sorted({str(document.get("kind")) for document, has in pairs if not has})
+    without = [str(one.get("kind")) for one in documents if not schema.has_schema(one)]
+    unchecked = sorted(set(without))
     if unchecked:
         console.log.warning("NOT CHECKED, no schema here: %s", ", ".join(unchecked))
     return {
         "documents": len(documents),
-        "checked": sum(known),
+        "checked": len(documents) - len(without),
         "unchecked": unchecked,
         "problems": problems,
         **({"exit": FAILED} if problems else {}),
@@ -55,25 +54,26 @@ def lint(documents: Iterable[Document], *, complete: bool = False) -> list[str]:
     """
     among = DocumentSet(documents, complete=complete)
     found = [one for document in among.documents for one in find_problems(document, among)]
-    return [*found, *among.duplicates()]
+    named = [(one.get("kind", "?"), name_of(one)) for one in among.documents]
+    twice = [pair for number, pair in enumerate(named) if pair in named[:number]]
+    return [*found, *(f"{kind} {name}: occurs twice" for kind, name in twice)]
 
 
 def find_problems(document: Document, among: DocumentSet) -> list[str]:
     """Return what is wrong with one document among others."""
     problems = list(schema.find_problems(document))
     if not problems:
-        for check in (references, rules):
-            problems += check.find_problems(document, among)
-    return [f"{title(document)}: {problem}" for problem in problems]
+        problems += references.find_problems(document, among)
+        problems += rules.find_problems(document, among)
+    kind = document.get("kind", "?")
+    title = name_of(document) if kind == "WorkflowTemplate" else f"{kind} {name_of(document)}"
+    return [f"{title}: {problem}" for problem in problems]
 
 
 def read_documents(path: str | None) -> list[Document]:
     """Read the documents of a file, of a folder, of stdin (-), or the templates of this version.
 
-    Raises
-    ------
-    UsageError
-        If there are none, or one is not YAML.
+    UsageError if there are none, or one is not YAML.
     """
     if path is None:
         sources = render_all()

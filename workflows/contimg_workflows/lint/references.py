@@ -26,6 +26,7 @@ KEYWORDS = {"in", "not", "and", "or", "true", "false", "nil"}
 _OWN_SEMAPHORES = {SEMAPHORES: {BACKFILL, *(spec.semaphore for spec in stage_specs().values())}}
 _INDEX = re.compile(r"\[\s*'([^']*)'\s*\]")
 _LITERAL = re.compile(r"'[^']*'|\"[^\"]*\"")
+_NEED = re.compile(r"[^&\s]+")
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_][-\w]*(?:\.[-\w]+)*(?P<call>\s*\()?")
 
 
@@ -36,10 +37,11 @@ def find_problems(document: Document, among: DocumentSet) -> Iterator[str]:
         yield from check_workflow(spec["workflowSpec"], among)
     elif kind in {"WorkflowTemplate", "Workflow"}:
         yield from check_workflow(spec, among)
-        yield from _templates(document, among)
-    accounts = among.names("ServiceAccount")
-    for path, name in _find_key(spec, "serviceAccountName", "spec"):
-        if accounts and name not in accounts:
+        if "workflowTemplateRef" not in spec:
+            yield from _templates(document, among)
+    accounts = {name for kind, name in among.by_name if kind == "ServiceAccount"}
+    for path, name in texts(spec, "spec"):
+        if path.endswith(".serviceAccountName") and accounts and name not in accounts:
             yield f"{path}: there is no service account {name}"
 
 
@@ -48,9 +50,9 @@ def check_workflow(spec: Document, among: DocumentSet) -> Iterator[str]:
     reference = spec.get("workflowTemplateRef", {}).get("name")
     if reference is None:
         return
-    target = among.get("WorkflowTemplate", reference)
+    target = among.by_name.get(("WorkflowTemplate", reference))
     if target is None:
-        yield f"workflowTemplateRef {reference} is nowhere"
+        yield f"workflowTemplateRef {reference} does not exist"
         return
     given, asked = parameters(spec, "arguments"), parameters(target["spec"], "arguments")
     for name in sorted(given.keys() - asked.keys()):
@@ -75,104 +77,79 @@ def find_variables(expression: str) -> list[str]:
     return found
 
 
-def find_unresolved(text: str, known: AbstractSet[str], where: str) -> Iterator[str]:
-    """Yield each {{…}} of a text that Argo would not fill in; `item` stands for all its parts."""
-    for reference in REFERENCE.findall(text):
+def find_unresolved(part: object, known: AbstractSet[str], where: str) -> Iterator[str]:
+    """Yield each {{…}} in a part of a document that Argo would not fill in.
+
+    `item` among the known names stands for all its parts.
+    """
+    for reference in (one for _, text in texts(part) for one in REFERENCE.findall(text)):
         inner = reference.strip()
         for name in find_variables(inner[1:]) if inner.startswith("=") else [inner]:
-            if not _is_known(name, known):
+            if name not in known and not ("item" in known and name.partition(".")[0] == "item"):
                 rest = f": {name}" if name != inner else ""
-                yield f"{where}: {{{{{reference}}}}} leads nowhere{rest}"
-
-
-def _is_known(name: str, known: AbstractSet[str]) -> bool:
-    return name in known or ("item" in known and name.partition(".")[0] == "item")
+                yield f"{where}: {{{{{reference}}}}} is not defined{rest}"
 
 
 def _templates(document: Document, among: DocumentSet) -> Iterator[str]:
     """Check a document with templates of its own."""
     spec = document["spec"]
-    if "workflowTemplateRef" in spec:
-        return
     if "entrypoint" not in spec:
         yield "there is no entrypoint"
         return
     for key in ("entrypoint", "onExit"):
         if key in spec and template_of(document, spec[key]) is None:
-            yield f"{key} {spec[key]} is no template"
+            yield f"{key} {spec[key]} is not a template"
             return
     asked = parameters(spec, "arguments")
     for name, one in parameters(template_of(document, spec["entrypoint"]) or {}, "inputs").items():
         if name not in asked and "default" not in one:
-            yield f"the entrypoint's input {name} is no argument of the workflow"
+            yield f"the entrypoint's input {name} is not an argument of the workflow"
     # Labels, titles and locks may refer to the workflow's own parameters; of templates, only the
     # exit handler may.
     own = ALWAYS | {f"workflow.parameters.{name}" for name in asked}
-    yield from _metadata(spec, own)
+    for key in ("workflowMetadata", "synchronization"):
+        yield from find_unresolved(spec.get(key, {}), own, key)
+    for label, source in spec.get("workflowMetadata", {}).get("labelsFrom", {}).items():
+        text = f"{{{{={source['expression']}}}}}"
+        yield from find_unresolved(text, own, f"workflowMetadata.labelsFrom.{label}")
     for template in spec["templates"]:
         is_exit = template["name"] == spec.get("onExit")
         yield from _template(template, document, among, own | ENDED if is_exit else ALWAYS)
 
 
-def _metadata(spec: Document, known: AbstractSet[str]) -> Iterator[str]:
-    """Check the labels, titles and locks of a workflow."""
-    metadata = dict(spec.get("workflowMetadata", {}))
-    for label, source in metadata.pop("labelsFrom", {}).items():
-        for name in find_variables(source["expression"]):
-            if name not in known:
-                yield f"workflowMetadata.labelsFrom.{label}: {name} leads nowhere"
-    locks = spec.get("synchronization", {})
-    for where, part in (("workflowMetadata", metadata), ("synchronization", locks)):
-        for text in texts(part):
-            yield from find_unresolved(text, known, where)
-
-
 def _template(
     template: Document, document: Document, among: DocumentSet, around: AbstractSet[str]
 ) -> Iterator[str]:
-    where = template["name"]
     known = around | {f"inputs.parameters.{name}" for name in parameters(template, "inputs")}
     known |= RETRIED if "retryStrategy" in template else set()
     known |= set() if "dag" in template else {"pod.name"}
-    apart = {"dag", "metrics", "retryStrategy"}
-    for text in texts({key: part for key, part in template.items() if key not in apart}):
-        yield from find_unresolved(text, known, where)
-    for text in texts(template.get("metrics", {})):
-        yield from find_unresolved(text, known | MEASURED, where)
-    for name in find_variables(template.get("retryStrategy", {}).get("expression", "")):
-        if not _is_known(name, known):
-            yield f"{where}: retryStrategy: {name} leads nowhere"
-    yield from _semaphores(template, among)
-    if "resource" in template:
-        for problem in _child(template["resource"]["manifest"], among):
-            yield f"{where}: {problem}"
-    tasks = {task["name"]: task for task in template.get("dag", {}).get("tasks", [])}
-    for task in tasks.values():
-        yield from _task(task, tasks, document, among, known)
-
-
-def _semaphores(template: Document, among: DocumentSet) -> Iterator[str]:
-    """Check that each semaphore is in its ConfigMap; without one, that it is one of ours."""
+    expression = template.get("retryStrategy", {}).get("expression", "true")
+    for key, part in template.items():
+        text = f"{{{{={expression}}}}}" if key == "retryStrategy" else part
+        inner = known | MEASURED if key == "metrics" else known
+        if key != "dag":
+            yield from find_unresolved(text, inner, f"{template['name']}: {key}")
     for one in template.get("synchronization", {}).get("semaphores", []):
         name, key = one["configMapKeyRef"]["name"], one["configMapKeyRef"]["key"]
-        there = among.get("ConfigMap", name)
+        there = among.by_name.get(("ConfigMap", name))
         limits = there.get("data", {}) if there else dict.fromkeys(_OWN_SEMAPHORES.get(name, ()), 1)
         if key not in limits:
             yield f"{template['name']}: no semaphore {key} in the ConfigMap {name}"
         elif not re.fullmatch(r"[1-9]\d*", str(limits[key])):
-            problem = f"semaphore {key} of the ConfigMap {name} is no number from 1 on"
+            problem = f"semaphore {key} of the ConfigMap {name} is not a positive integer"
             yield f"{template['name']}: {problem}"
-
-
-def _child(manifest: str, among: DocumentSet) -> Iterator[str]:
-    """Check the Workflow that a resource template creates."""
     try:
-        document = yaml.safe_load(REFERENCE.sub("x", manifest))
+        manifest = template.get("resource", {}).get("manifest", "")
+        child = yaml.safe_load(REFERENCE.sub("x", manifest)) or {}
     except yaml.YAMLError as error:
-        yield f"the manifest is not YAML: {error}"
-        return
-    found = [*schema.find_problems(document)] or [*check_workflow(document["spec"], among)]
-    yield from (f"manifest: {problem}" for problem in found)
+        child = {}
+        yield f"{template['name']}: the manifest is not YAML: {error}"
+    if child:
+        found = [*schema.find_problems(child)] or check_workflow(child["spec"], among)
+        yield from (f"{template['name']}: manifest: {problem}" for problem in found)
+    tasks = {task["name"]: task for task in template.get("dag", {}).get("tasks", [])}
+    for task in tasks.values():
+        yield from _task(task, tasks, document, among, known)
 
 
 def _task(
@@ -182,71 +159,34 @@ def _task(
     among: DocumentSet,
     known: AbstractSet[str],
 ) -> Iterator[str]:
-    where = f"task {task['name']}"
-    for name in _needs(task):
+    where, inner = f"task {task['name']}", set(known)
+    waiting, before = _NEED.findall(task.get("depends", "")), set[str]()
+    for name in waiting:
         if name not in tasks:
             yield f"{where} depends on {name}, which is not a task"
-    inner = known | {
-        f"tasks.{name}.outputs.parameters.{output}"
-        for name in _before(task, tasks)
-        for output in parameters(_target(tasks[name], document, among) or {}, "outputs")
-    }
+    while waiting:
+        name = waiting.pop()
+        if name in tasks and name not in before:
+            before.add(name)
+            waiting += _NEED.findall(tasks[name].get("depends", ""))
+            outputs = parameters(among.target(tasks[name], document)[1] or {}, "outputs")
+            inner |= {f"tasks.{name}.outputs.parameters.{output}" for output in outputs}
     item = {"item"} if {"withParam", "withItems"} & task.keys() else set()
     for key, part in task.items():
-        for text in texts(part):
-            yield from find_unresolved(
-                text, inner if key == "withParam" else inner | item, task["name"]
-            )
-    target = _target(task, document, among)
+        scope = inner if key == "withParam" else inner | item
+        yield from find_unresolved(part, scope, task["name"])
+    home, target = among.target(task, document)
     if target is None:
         reference = task.get("templateRef") or task.get("template")
-        yield f"{where} refers to {reference}, which is nowhere"
+        yield f"{where} refers to {reference}, which does not exist"
         return
     given, inputs = parameters(task, "arguments"), parameters(target, "inputs")
     # Inputs of stages and commands have empty defaults; what they require is in their form.
-    home = among.get("WorkflowTemplate", task.get("templateRef", {}).get("name", "")) or {}
-    form = parameters(home["spec"], "arguments") if home and "container" in target else {}
+    is_program = "templateRef" in task and "container" in target
+    form = parameters(home["spec"], "arguments") if is_program else {}
     for name in sorted(given.keys() - inputs.keys()):
         yield f"{where} passes {name}, which its template does not take"
     for name, one in inputs.items():
         lacks = "value" not in form[name] if name in form else not {"default", "value"} & {*one}
         if name not in given and lacks:
             yield f"{where} does not pass {name}, which its template requires"
-
-
-def _target(task: Document, document: Document, among: DocumentSet) -> Document | None:
-    if "templateRef" in task:
-        return among.template(task["templateRef"])
-    return template_of(document, task.get("template", ""))
-
-
-def _needs(task: Document) -> list[str]:
-    return [part.strip() for part in task.get("depends", "").split("&&") if part.strip()]
-
-
-def _before(task: Document, tasks: Mapping[str, Document]) -> set[str]:
-    """Return all tasks that end before this one begins."""
-    found: set[str] = set()
-    waiting = _needs(task)
-    while waiting:
-        name = waiting.pop()
-        if name in tasks and name not in found:
-            found.add(name)
-            waiting += _needs(tasks[name])
-    return found
-
-
-def _find_key(value: object, key: str, path: str) -> Iterator[tuple[str, str]]:
-    """Yield the path and the text of every part of a name."""
-    pairs = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for name, part in pairs:
-        if name == key and isinstance(part, str):
-            yield f"{path}.{name}", part
-        else:
-            yield from _find_key(part, key, f"{path}.{name}")

@@ -27,26 +27,21 @@ def find_problems(document: Document, among: DocumentSet) -> Iterator[str]:
     """Yield what is wrong with a document beyond its schema and its references."""
     kind = document["kind"]
     if kind == "WorkflowTemplate":
-        yield from _default_options(document)
-        if "workflowTemplateRef" not in document["spec"]:
-            count = count_nodes(document, among)
-            if count > MAX_NODES:
-                yield f"a run may have {count} nodes; at most {MAX_NODES} are allowed"
+        # The chart may set the default of a pipeline's `options`.
+        pipeline = pipeline_of(name_of(document))
+        given = parameters(document["spec"], "arguments").get(OPTIONS.name, {}).get("value")
+        if pipeline is not None and given:
+            try:
+                resolve_options(pipeline, given)
+            except UsageError as error:
+                yield str(error)
+        count = 0 if "workflowTemplateRef" in document["spec"] else count_nodes(document, among)
+        if count > MAX_NODES:
+            yield f"a run may have {count} nodes; at most {MAX_NODES} are allowed"
     elif kind == "Sensor":
         yield from _sensor(document["spec"], among)
     elif kind == "ConfigMap" and name_of(document) == PROFILES:
         yield from _profiles(document.get("data", {}).get("profiles", ""))
-
-
-def _default_options(document: Document) -> Iterator[str]:
-    """Check the default of a pipeline's `options`, which the chart may set."""
-    pipeline = pipeline_of(name_of(document))
-    given = parameters(document["spec"], "arguments").get(OPTIONS.name, {}).get("value")
-    if pipeline is not None and given:
-        try:
-            resolve_options(pipeline, given)
-        except UsageError as error:
-            yield str(error)
 
 
 def _profiles(text: str) -> Iterator[str]:
@@ -64,17 +59,17 @@ def _profiles(text: str) -> Iterator[str]:
 
 def _sensor(spec: Document, among: DocumentSet) -> Iterator[str]:
     """Check a Sensor: its dependencies, its use of the event, the Workflow that it creates."""
-    known = {one["name"] for one in spec["dependencies"]}
+    sources = {name: one for (kind, name), one in among.by_name.items() if kind == "EventSource"}
     for one in spec["dependencies"]:
         source, event = one["eventSourceName"], one["eventName"]
-        there = (among.get("EventSource", source) or {}).get("spec", {})
-        kinds = [part for part in there.values() if isinstance(part, dict)]
-        if among.names("EventSource") and not any(event in part for part in kinds):
+        parts = sources.get(source, {}).get("spec", {}).values()
+        if sources and not any(event in part for part in parts if isinstance(part, dict)):
             yield f"dependency {one['name']}: there is no event {event} of an EventSource {source}"
+    known = {one["name"] for one in spec["dependencies"]}
     for trigger in spec["triggers"]:
         template = trigger["template"]
-        for name in template.get("conditions", "").replace("&&", " ").replace("||", " ").split():
-            if name.strip("()") not in known:
+        for name in re.findall(r"[^&|()\s]+", template.get("conditions", "")):
+            if name not in known:
                 yield f"trigger {template['name']}: condition {name} is not a dependency"
         if "k8s" in template:
             for problem in _created(template["k8s"], known, among):
@@ -84,9 +79,8 @@ def _sensor(spec: Document, among: DocumentSet) -> Iterator[str]:
 def _created(trigger: Document, known: set[str], among: DocumentSet) -> Iterator[str]:
     resource = trigger["source"]["resource"]
     if resource.get("kind") == "Workflow":
-        yield from [*schema.find_problems(resource)] or [
-            *references.check_workflow(resource["spec"], among)
-        ]
+        found = list(schema.find_problems(resource))
+        yield from found or references.check_workflow(resource["spec"], among)
     for parameter in trigger.get("parameters", []):
         source, key = parameter["src"], parameter["src"].get("dataKey", "")
         if source["dependencyName"] not in known:
@@ -125,10 +119,7 @@ def _count_template(
     tries = 1 + int(retry["limit"]) if retry else 1
     counts: dict[str, int] = {}
     for task in template.get("dag", {}).get("tasks", []):
-        home, target = document, template_of(document, task.get("template", ""))
-        if reference := task.get("templateRef"):
-            home = among.get("WorkflowTemplate", reference["name"]) or document
-            target = among.template(reference)
+        home, target = among.target(task, document)
         each = _count_template(target, home, among, above) if target else 1
         if "withItems" in task:
             each = 1 + len(task["withItems"]) * each

@@ -28,14 +28,12 @@ class _Exotic(_Closed):
 
 
 class _Bus(_Closed):
-    """What Hera has no model of: an EventBus by JetStream, native or not."""
-
     jetstreamExotic: _Exotic | None = None  # noqa: N815 - Argo's name
     jetstream: dict[str, Any] | None = None
 
 
 class EventBus(_Closed):
-    """A bus of Argo Events."""
+    """A bus of Argo Events by JetStream, native or not, of which Hera has no model."""
 
     apiVersion: Literal["argoproj.io/v1alpha1"]  # noqa: N815 - Kubernetes' name
     kind: Literal["EventBus"]
@@ -81,27 +79,33 @@ def find_problems(document: Document) -> Iterator[str]:
     try:
         model.model_validate(content)
     except ValidationError as error:
-        places = [(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
-        found += [f"{place}: {problem}" for place, problem in places]
+        found += [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
     yield from found
-    if not found and document["kind"] in {"WorkflowTemplate", "Workflow"}:
-        for template in document["spec"].get("templates", []):
-            yield from _pod(template)
+    if found or document["kind"] not in {"WorkflowTemplate", "Workflow"}:
+        return
+    for template in document["spec"].get("templates", []):
+        if "container" in template:
+            # What it asks of Kubernetes is checked as the pod that Argo makes of it.
+            copied = {"volumes", "securityContext", "serviceAccountName"} & template.keys()
+            spec = {key: template[key] for key in copied} | {"restartPolicy": "Never"}
+            spec["containers"] = [{"name": "main", **template["container"]}]
+            metadata = {"name": "x", **template.get("metadata", {})}
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+            yield from _core(pod, f"pod of {template['name']}: ")
 
 
 def as_hera(value: Any, annotation: Any) -> Any:  # noqa: ANN401 - any part of YAML
     """Return a part of an events object as Hera's models have it, which follow Go's types."""
-    model = _model_of(annotation)
+    model, inner = _types(annotation, type(value))
     if model is K8SResource or (
         model in {Amount, Int64OrString} and isinstance(value, int | float | str)
     ):
         return {}  # a resource is checked as what it is; a number or a duration is one word
     if isinstance(value, list):
-        return [as_hera(part, _item_of(annotation)) for part in value]
+        return [as_hera(part, inner) for part in value]
     if not isinstance(value, dict):
         return value
     if model is None:
-        inner = get_args(_bare(annotation))[1] if get_origin(_bare(annotation)) is dict else None
         return {key: as_hera(part, inner) for key, part in value.items()}
     if model in EVENTS:
         value = {key: part for key, part in value.items() if key not in {"apiVersion", "kind"}}
@@ -115,38 +119,30 @@ def as_hera(value: Any, annotation: Any) -> Any:  # noqa: ANN401 - any part of Y
 
 def unknown_fields(value: Any, annotation: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401 - any part of YAML
     """Yield the path of every field that Hera's generated models do not know."""
-    model = _model_of(annotation)
-    if isinstance(value, dict) and model is not None and not issubclass(model, RootModel):
+    model, inner = _types(annotation, type(value))
+    if isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from unknown_fields(part, inner, f"{path}[{number}]")
+    elif isinstance(value, dict) and model is not None and not issubclass(model, RootModel):
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
         for key, part in value.items():
             if key not in fields:
                 yield f"{path or '.'}: unknown field {key}"
             else:
                 yield from unknown_fields(part, fields[key].annotation, f"{path}.{key}")
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from unknown_fields(part, _item_of(annotation), f"{path}[{number}]")
-    elif isinstance(value, dict) and get_origin(_bare(annotation)) is dict:
+    elif isinstance(value, dict):
         for key, part in value.items():
-            yield from unknown_fields(part, get_args(_bare(annotation))[1], f"{path}.{key}")
+            yield from unknown_fields(part, inner, f"{path}.{key}")
 
 
-def _bare(annotation: Any) -> Any:  # noqa: ANN401 - typing's own
-    """Return an annotation without its None."""
+def _types(annotation: Any, kind: type) -> tuple[type[BaseModel] | None, Any]:  # noqa: ANN401 - typing's own
+    """Return the model that a field holds, and what a list or dict (`kind`) in it holds."""
     if get_origin(annotation) in {Union, types.UnionType}:
         parts = [part for part in get_args(annotation) if part is not type(None)]
-        return parts[0] if len(parts) == 1 else annotation
-    return annotation
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing's own
-    bare = _bare(annotation)
-    return bare if isinstance(bare, type) and issubclass(bare, BaseModel) else None
-
-
-def _item_of(annotation: Any) -> Any:  # noqa: ANN401 - typing's own
-    bare = _bare(annotation)
-    return get_args(bare)[0] if get_origin(bare) is list else None
+        annotation = parts[0] if len(parts) == 1 else annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, None
+    return None, get_args(annotation)[-1] if get_origin(annotation) is kind else None
 
 
 def _core(document: Document, where: str = "") -> Iterator[str]:
@@ -156,26 +152,6 @@ def _core(document: Document, where: str = "") -> Iterator[str]:
     except kubernetes_validate.SchemaNotFoundError:
         return
     except kubernetes_validate.ValidationError as error:
-        path = ".".join(str(part) for part in error.path)
-        yield f"{where}{path}: {error.message}"
+        yield f"{where}{'.'.join(map(str, error.path))}: {error.message}"
     except KeyError as error:
         yield f"{where}no {error}"
-
-
-def _pod(template: Document) -> Iterator[str]:
-    """Check what a container template asks of Kubernetes as the pod that Argo makes of it."""
-    if "container" not in template:
-        return
-    spec = {"containers": [{"name": "main", **template["container"]}], "restartPolicy": "Never"}
-    spec |= {
-        key: template[key]
-        for key in ("volumes", "securityContext", "serviceAccountName")
-        if key in template
-    }
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "x", **template.get("metadata", {})},
-        "spec": spec,
-    }
-    yield from _core(pod, f"pod of {template['name']}: ")
