@@ -12,7 +12,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from contimg.records.images import Beam, SkyImage, read_image
+from contimg.records.images import Beam, SkyImage, bilinear, read_image
 from contimg.runtime.errors import BadFileError, BadImageError
 
 SHAPE = (120, 160)
@@ -158,3 +158,10 @@ def test_beam_area_does_not_depend_on_angle(pa: float) -> None:
     # ∫ exp(−xᵀMx) = π/√det M, the area of a Gaussian beam, π/(4 ln 2) BMAJ BMIN, in cells.
     area = np.pi / (4 * np.log(2)) * 68 * 37 / 9
     assert np.pi / np.sqrt(a * c - b * b) == pytest.approx(area, rel=1e-12)
+
+
+def test_bilinear_is_exact_on_plane_and_nan_outside() -> None:
+    rows, columns = np.mgrid[:20, :30]
+    pixels = (2.0 * columns - 3.0 * rows + 1.0).astype(np.float32)
+    x, y = np.array([0.0, 29.0, 7.25, 29.5, np.nan]), np.array([0.0, 19.0, 3.5, 3.0, 1.0])
+    assert bilinear(pixels, x, y) == pytest.approx([1.0, 2.0, 5.0, np.nan, np.nan], nan_ok=True)
