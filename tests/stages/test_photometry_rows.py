@@ -1,23 +1,167 @@
-"""From measurements to rows: names, units, limits, errors, metrics and verdicts."""
+"""Images as WSClean, CASA and we write them, and rows made of measurements in them."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy import units
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 
 from contimg.astro.catalogues import nvss
-from contimg.records.images import SkyImage
+from contimg.records.images import Beam, SkyImage, bilinear, read_image
 from contimg.records.schemas.photometry import PHOTOMETRY
-from contimg.runtime.errors import BadInputError, NoSourcesError
+from contimg.runtime.errors import BadFileError, BadImageError, BadInputError, NoSourcesError
 from contimg.runtime.manifest import Manifest
 from contimg_photometry import stage
 from contimg_photometry.measure import Measurements, annulus_offsets
 from contimg_photometry.options import PhotometryOptions
+
+SHAPE = (120, 160)
+CENTRE = (38.9, 32.886)
+CELL = 3 / 3600
+ONES = np.ones((1, 1, *SHAPE), np.float32)
+
+# Images
+
+
+def header(naxis: int = 4) -> fits.Header:
+    wcs = WCS(naxis=naxis)
+    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN", "FREQ", "STOKES"][:naxis]
+    wcs.wcs.crval = [*CENTRE, 1.405e9, 1][:naxis]
+    wcs.wcs.cdelt = [-CELL, CELL, 1.875e8, 1][:naxis]
+    wcs.wcs.crpix = [SHAPE[1] // 2 + 1, SHAPE[0] // 2 + 1, 1, 1][:naxis]
+    made = wcs.to_header()
+    made.update({"BMAJ": 68 / 3600, "BMIN": 37 / 3600, "BPA": 20.0, "BUNIT": "JY/BEAM"})
+    return made
+
+
+def round_trip(
+    folder: Path, pixels: np.ndarray = ONES, head: fits.Header | None = None
+) -> SkyImage:
+    fits.PrimaryHDU(pixels, header() if head is None else head).writeto(folder / "image.fits")
+    return read_image(folder / "image.fits")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> SkyImage:
+    pixels = np.arange(SHAPE[0] * SHAPE[1], dtype=np.float32).reshape(1, 1, *SHAPE)
+    (tmp_path / "four").mkdir()
+    return round_trip(tmp_path / "four", pixels)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_read_image_returns_native_float32_plane(
+    image: SkyImage, tmp_path: Path, dtype: str
+) -> None:
+    # FITS is big-endian, CASA may write doubles, and axes of length one are dropped.
+    plain = round_trip(tmp_path, image.pixels.astype(dtype), header(2))
+    for found in (image, plain):
+        assert found.pixels.shape == SHAPE
+        assert found.pixels.dtype == np.dtype("=f4")
+        assert found.pixels.flags.c_contiguous
+    assert np.array_equal(image.pixels, plain.pixels)
+    there = np.array([38.91]), np.array([32.9])
+    assert np.array(image.to_pixels(*there)) == pytest.approx(np.array(plain.to_pixels(*there)))
+
+
+def test_image_has_centre_cell_and_beam(image: SkyImage) -> None:
+    assert image.centre_deg == pytest.approx(CENTRE)
+    assert image.cell_deg == pytest.approx((-CELL, CELL))
+    assert image.beam == Beam(68 / 3600, 37 / 3600, 20.0)
+    x, y = image.to_pixels(np.array([CENTRE[0]]), np.array([CENTRE[1]]))
+    assert (x[0], y[0]) == pytest.approx((80.0, 60.0), abs=1e-6)  # CRPIX counts from 1
+    places = np.random.default_rng(0).uniform(0, 100, (2, 50))
+    assert np.array(image.to_pixels(*image.to_sky(*places))) == pytest.approx(places, abs=1e-6)
+
+
+@pytest.mark.parametrize(("angle", "dx", "dy"), [(90, -20.0, 0.0), (0, 0.0, 20.0)])
+def test_east_is_left_and_north_is_up(image: SkyImage, angle: int, dx: float, dy: float) -> None:
+    centre = SkyCoord(*CENTRE, unit="deg")
+    there = centre.directional_offset_by(angle * units.deg, 60.0 * units.arcsec)
+    x, y = image.to_pixels(np.array([there.ra.deg]), np.array([there.dec.deg]))
+    # 60" is 20 cells; sin is not its argument by 1e-8.
+    assert (x[0] - 80, y[0] - 60) == pytest.approx((dx, dy), abs=1e-3)
+
+
+def test_sample_returns_map_at_position(image: SkyImage) -> None:
+    ra, dec = image.to_sky(np.array([10.0, 10.5, 500.0]), np.array([7.0, 7.0, 7.0]))
+    expected = [7 * 160 + 10, 7 * 160 + 10.5, np.nan]
+    assert image.sample(ra, dec) == pytest.approx(expected, rel=1e-5, nan_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        behind = image.sample(np.array([CENTRE[0] + 180]), np.array([-CENTRE[1]]))
+    assert not np.isfinite(behind).any()
+
+
+@pytest.mark.parametrize("name", ["BMAJ", "BMIN", "BPA", "zero BMIN"])
+def test_image_without_beam_is_refused_when_asked(tmp_path: Path, name: str) -> None:
+    head = header()
+    if name == "zero BMIN":
+        head["BMIN"] = 0.0
+    else:
+        del head[name]
+    image = round_trip(tmp_path, head=head)
+    with pytest.raises(BadImageError, match="BMAJ"):
+        _ = image.beam
+
+
+@pytest.mark.parametrize(
+    ("pixels", "head", "match"),
+    [
+        (np.ones((2, 1, *SHAPE), np.float32), header(), "one plane"),
+        (np.ones((1, 1, 1, 160), np.float32), header(), "one plane"),
+        (np.full((1, 1, *SHAPE), np.nan, np.float32), header(), "finite"),
+        (np.ones((4, 4), np.float32), fits.Header(), "celestial"),
+    ],
+)
+def test_read_image_refuses_other_than_sky_plane(
+    tmp_path: Path, pixels: np.ndarray, head: fits.Header, match: str
+) -> None:
+    with pytest.raises(BadImageError, match=match):
+        round_trip(tmp_path, pixels, head)
+
+
+@pytest.mark.parametrize("content", [b"", b"not FITS at all" * 300, None])
+def test_read_image_refuses_other_files_by_uri(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "image.fits"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadFileError, match=r"s3://bucket/image\.fits"):
+        read_image(path, "s3://bucket/image.fits")
+
+
+def test_read_image_is_silent_about_old_keywords(tmp_path: Path) -> None:
+    head = header()
+    head.update({"OBSGEO-X": -2409150.4, "OBSGEO-Y": -4478573.1, "OBSGEO-Z": 3838617.3})
+    head["DATE-OBS"] = "2026-01-25T02:12:21"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        round_trip(tmp_path, head=head)
+
+
+@pytest.mark.parametrize("pa", [0.0, 33.0, 90.0, 170.0])
+def test_beam_area_does_not_depend_on_angle(pa: float) -> None:
+    a, b, c = Beam(68 / 3600, 37 / 3600, pa).form(-CELL, CELL)
+    # ∫ exp(−xᵀMx) = π/√det M, the area of a Gaussian beam, π/(4 ln 2) BMAJ BMIN, in cells.
+    area = np.pi / (4 * np.log(2)) * 68 * 37 / 9
+    assert np.pi / np.sqrt(a * c - b * b) == pytest.approx(area, rel=1e-12)
+
+
+def test_bilinear_is_exact_on_plane_and_nan_outside() -> None:
+    rows, columns = np.mgrid[:20, :30]
+    pixels = (2.0 * columns - 3.0 * rows + 1.0).astype(np.float32)
+    x, y = np.array([0.0, 29.0, 7.25, 29.5, np.nan]), np.array([0.0, 19.0, 3.5, 3.0, 1.0])
+    assert bilinear(pixels, x, y) == pytest.approx([1.0, 2.0, 5.0, np.nan, np.nan], nan_ok=True)
+
+
+# Rows
 
 CELL_DEG = (-0.01, 0.01)
 

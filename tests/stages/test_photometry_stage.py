@@ -131,17 +131,13 @@ def run(image: str, root: Path, *extra: str) -> tuple[dict[str, Any], Any]:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("run")
+def done(artifact: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
+    root = tmp_path_factory.mktemp("run")
+    return root, *run(artifact, root, "--catalogue", write_catalogue(root))
 
 
-@pytest.fixture(scope="module")
-def done(artifact: str, root: Path) -> tuple[dict[str, Any], Any]:
-    return run(artifact, root, "--catalogue", write_catalogue(root))
-
-
-def test_rows_are_in_artifact_and_published(done: Any, artifact: str, root: Path) -> None:
-    summary, _ = done
+def test_rows_are_in_artifact_and_published(done: Any, artifact: str) -> None:
+    root, summary, _ = done
     published = root / "tables/photometry/date=2026-01-25/20260125t222605.parquet"
     assert published.read_bytes() == (Path(summary["artifact"]) / "photometry.parquet").read_bytes()
     table = PHOTOMETRY.read(published.read_bytes(), "here")
@@ -154,7 +150,7 @@ def test_rows_are_in_artifact_and_published(done: Any, artifact: str, root: Path
 
 
 def test_fluxes_over_beam_are_those_of_the_sky(done: Any) -> None:
-    summary, frame = done
+    _, summary, frame = done
     assert (frame.beam >= 0.2).all()
     for flux, noise in (("flux_peak", "local_rms"), ("flux_fit", "flux_fit_rms")):
         pull = (frame[flux] - SCALE * frame.catalogue_flux) / frame[noise]
@@ -170,10 +166,7 @@ def test_fluxes_over_beam_are_those_of_the_sky(done: Any) -> None:
     assert abs(summary["metrics"]["ra_offset_arcsec"]) < 0.2
     assert abs(summary["metrics"]["dec_offset_arcsec"]) < 0.2
     assert summary["qa"]["verdict"] == "good"
-
-
-def test_blended_sources_are_separated(done: Any) -> None:
-    pairs = done[1][done[1].blend > 1]
+    pairs = frame[frame.blend > 1]
     assert len(pairs) >= 14
     pull = (pairs.flux_peak - SCALE * pairs.catalogue_flux) / pairs.local_rms
     assert pull.abs().max() < 4.5
@@ -200,34 +193,29 @@ def test_faint_sources_are_upper_limits(artifact: str, tmp_path: Path) -> None:
     assert (frame.upper_limit == (frame.snr < 100)).all()
 
 
-ONES = np.ones((SIZE, SIZE))
+ONES, HEAD = np.ones((SIZE, SIZE)), header()
 
 
 @pytest.mark.parametrize(
-    ("files", "code", "words"),
+    "case",
     [
         ({"image.fits": as_fits(ONES, header(None))}, Exit.BAD_IMAGE, ["BMAJ", "image.fits"]),
-        ({"image.fits": as_fits(ONES, header())[:200_000]}, Exit.BAD_FILE, ["image.fits", "whole"]),
+        ({"image.fits": as_fits(ONES, HEAD)[:200_000]}, Exit.BAD_FILE, ["image.fits", "whole F"]),
         (
-            {"image.fits": as_fits(np.nan * ONES, header())},
+            {"image.fits": as_fits(np.nan * ONES, HEAD)},
             Exit.BAD_IMAGE,
             ["image.fits", "finite"],
         ),
         ({"image.fits": None}, Exit.BAD_INPUT, ["image.fits"]),
         ({"mjd": None}, Exit.BAD_INPUT, ["mjd"]),
-        ({"beam.fits": as_fits(0.01 * ONES, header())}, Exit.NO_SOURCES, ["--min-beam"]),
+        ({"beam.fits": as_fits(0.01 * ONES, HEAD)}, Exit.NO_SOURCES, ["--min-beam"]),
     ],
     ids=["no beam", "truncated", "blank", "another stage", "no mjd", "beyond the beam"],
 )
 def test_bad_input_is_refused_by_name(
-    image_files: dict[str, bytes],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    files: dict[str, Any],
-    code: Exit,
-    words: list[str],
+    image_files: dict[str, bytes], tmp_path: Path, capsys: Any, monkeypatch: Any, case: Any
 ) -> None:
+    files, code, words = case
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
     image = tmp_path / "image" / "0123456789abcdef"
     whole = {name: data for name, data in (image_files | files).items() if data is not None}
