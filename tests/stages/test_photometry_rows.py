@@ -28,8 +28,6 @@ CENTRE = (38.9, 32.886)
 CELL = 3 / 3600
 ONES = np.ones((1, 1, *SHAPE), np.float32)
 
-# Images
-
 
 def header(naxis: int = 4) -> fits.Header:
     wcs = WCS(naxis=naxis)
@@ -160,8 +158,6 @@ def test_bilinear_is_exact_on_plane_and_nan_outside() -> None:
     x, y = np.array([0.0, 29.0, 7.25, 29.5, np.nan]), np.array([0.0, 19.0, 3.5, 3.0, 1.0])
     assert bilinear(pixels, x, y) == pytest.approx([1.0, 2.0, 5.0, np.nan, np.nan], nan_ok=True)
 
-
-# Rows
 
 CELL_DEG = (-0.01, 0.01)
 

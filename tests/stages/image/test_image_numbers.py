@@ -24,7 +24,7 @@ from observed import packed, write_artifact
 
 
 def check_image(chain: Chain) -> None:
-    check_sources(compare(chain, chain.image), least=30)
+    check_sources(compare(chain), least=30)
     assert metrics(chain.image)["noise_ratio"] <= 1.5
 
 
