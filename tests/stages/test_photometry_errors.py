@@ -14,6 +14,7 @@ from contimg_photometry.noise import (
     single_source_errors,
 )
 from contimg_photometry.options import PhotometryOptions
+from synthetic_images import add_sources, filter_noise, wrapped_lags
 
 CELL = 3 / 3600
 SIZE = 1024
@@ -22,14 +23,7 @@ FLUX = 25.0
 OPTIONS = PhotometryOptions(image="i", tables="t", out="o")
 
 
-LAGS = np.meshgrid(*[np.fft.fftfreq(SIZE) * SIZE] * 2)
-"""Offsets x and y of pixels from the first one, wrapped."""
-
-
-def filter_noise(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
-    spectrum = np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(kernel)
-    made = np.fft.irfft2(spectrum, s=(SIZE, SIZE))
-    return np.asarray(made / made.std())
+LAGS = wrapped_lags(SIZE)
 
 
 def measure_injected(seed: int, beams: float, *, pairs: bool = False) -> Measurements:
@@ -45,10 +39,7 @@ def measure_injected(seed: int, beams: float, *, pairs: bool = False) -> Measure
     x, y = x + rng.uniform(-0.5, 0.5, x.size), y + rng.uniform(-0.5, 0.5, y.size)
     if pairs:
         x, y = np.append(x, x + 7.0), np.append(y, y + 5.5)
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(float)
-    for x0, y0 in zip(x, y, strict=True):
-        part = (slice(int(y0) - 40, int(y0) + 41), slice(int(x0) - 40, int(x0) + 41))
-        noise[part] += FLUX * PROFILE.at(columns[part] - x0, rows[part] - y0)
+    add_sources(noise, PROFILE, ((*place, FLUX) for place in zip(x, y, strict=True)))
     return measure(noise.astype(np.float32), x, y, PROFILE, correlation, OPTIONS)
 
 

@@ -10,6 +10,7 @@ from contimg_photometry import kernels
 from contimg_photometry.measure import annulus_offsets, find_groups, fit_group
 from contimg_photometry.noise import BeamProfile, Correlation
 from outside import outside_data
+from synthetic_images import add_sources
 
 CELL = 3 / 3600
 PROFILE = BeamProfile(Beam(36 / 3600, 21 / 3600, 25.0).form(-CELL, CELL), 12.0, 7.0)
@@ -17,11 +18,10 @@ NARROW = BeamProfile(Beam(9 / 3600, 6.5 / 3600, 70.0).form(-CELL, CELL), 3.0, 2.
 FORM = PROFILE.form
 
 
-def draw_source(
-    x: float, y: float, flux: float, size: int = 101, profile: BeamProfile = PROFILE
-) -> np.ndarray:
-    rows, columns = np.mgrid[:size, :size].astype(float)
-    return (flux * profile.at(columns - x, rows - y)).astype(np.float32)
+def draw_source(*source: float, size: int = 101, profile: BeamProfile = PROFILE) -> np.ndarray:
+    image = np.zeros((size, size))
+    add_sources(image, profile, [source])
+    return image.astype(np.float32)
 
 
 def peak(pixels: np.ndarray, x: float, y: float, form: tuple[float, float, float] = FORM) -> float:
@@ -81,7 +81,7 @@ def test_measure_annulus_ignores_sources_in_it() -> None:
     assert rms == pytest.approx(1.0, abs=0.015)
     assert background == pytest.approx(0.2, abs=0.025)
     for x, y in ((250, 260), (130, 190), (200, 290)):
-        pixels += draw_source(x, y, 50.0, 400)
+        pixels += draw_source(x, y, 50.0, size=400)
     crowded = kernels.measure_annulus(pixels, 200.0, 200.0, *steps, samples)
     # Three sources of 50 sigma cover 4 % of it; what is below 3 sigma of their wings stays in.
     assert crowded[1] == pytest.approx(rms, rel=0.05)

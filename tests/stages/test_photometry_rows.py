@@ -22,6 +22,7 @@ from contimg.runtime.manifest import Manifest
 from contimg_photometry import stage
 from contimg_photometry.measure import Measurements, annulus_offsets
 from contimg_photometry.options import PhotometryOptions
+from synthetic_images import BEAM, sky_header
 
 SHAPE = (120, 160)
 CENTRE = (38.9, 32.886)
@@ -30,14 +31,7 @@ ONES = np.ones((1, 1, *SHAPE), np.float32)
 
 
 def header(naxis: int = 4) -> fits.Header:
-    wcs = WCS(naxis=naxis)
-    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN", "FREQ", "STOKES"][:naxis]
-    wcs.wcs.crval = [*CENTRE, 1.405e9, 1][:naxis]
-    wcs.wcs.cdelt = [-CELL, CELL, 1.875e8, 1][:naxis]
-    wcs.wcs.crpix = [SHAPE[1] // 2 + 1, SHAPE[0] // 2 + 1, 1, 1][:naxis]
-    made = wcs.to_header()
-    made.update({"BMAJ": 68 / 3600, "BMIN": 37 / 3600, "BPA": 20.0, "BUNIT": "JY/BEAM"})
-    return made
+    return sky_header(SHAPE, CENTRE, CELL, naxis)
 
 
 def round_trip(
@@ -48,10 +42,9 @@ def round_trip(
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> SkyImage:
+def image(tmp_path_factory: pytest.TempPathFactory) -> SkyImage:
     pixels = np.arange(SHAPE[0] * SHAPE[1], dtype=np.float32).reshape(1, 1, *SHAPE)
-    (tmp_path / "four").mkdir()
-    return round_trip(tmp_path / "four", pixels)
+    return round_trip(tmp_path_factory.mktemp("image"), pixels)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -72,7 +65,7 @@ def test_read_image_returns_native_float32_plane(
 def test_image_has_centre_cell_and_beam(image: SkyImage) -> None:
     assert image.centre_deg == pytest.approx(CENTRE)
     assert image.cell_deg == pytest.approx((-CELL, CELL))
-    assert image.beam == Beam(68 / 3600, 37 / 3600, 20.0)
+    assert image.beam == BEAM
     x, y = image.to_pixels(np.array([CENTRE[0]]), np.array([CENTRE[1]]))
     assert (x[0], y[0]) == pytest.approx((80.0, 60.0), abs=1e-6)  # CRPIX counts from 1
     places = np.random.default_rng(0).uniform(0, 100, (2, 50))
@@ -167,13 +160,9 @@ def options(**chosen: Any) -> PhotometryOptions:
 
 
 def targets(n: int = 3) -> stage.Targets:
-    return stage.Targets(
-        name=np.array([f"NVSS {k}" for k in range(n)]),
-        ra_deg=38.0 + 0.1 * np.arange(n),
-        dec_deg=33.0 - 0.1 * np.arange(n),
-        flux_jy=np.full(n, 0.1),
-        beam=np.array([1.0, 0.5, 0.25, 0.9, 0.8, 0.7][:n]),
-    )
+    name, offset = np.array([f"NVSS {k}" for k in range(n)]), 0.1 * np.arange(n)
+    beam = np.array([1.0, 0.5, 0.25, 0.9, 0.8, 0.7][:n])
+    return stage.Targets(name, 38.0 + offset, 33.0 - offset, np.full(n, 0.1), beam)
 
 
 def measurements(n: int = 3, **changed: Any) -> Measurements:
@@ -288,9 +277,7 @@ def test_assess_quality_names_defect(change: dict[str, float], word: str) -> Non
 
 
 def plane(values: np.ndarray) -> SkyImage:
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype, wcs.wcs.crval = ["RA---SIN", "DEC--SIN"], [38.0, 33.0]
-    wcs.wcs.cdelt, wcs.wcs.crpix = CELL_DEG, [101, 101]
+    wcs = WCS(sky_header(values.shape, (38.0, 33.0), 0.01), naxis=2)
     return SkyImage("store/image/beam.fits", values.astype(np.float32), fits.Header(), wcs)
 
 
@@ -304,8 +291,7 @@ def test_sources_outside_beam_are_left_out() -> None:
     assert (level < 0.2).any()
     assert list(kept.name) == list(near.name[level >= 0.2])
     assert kept.ra_deg.size == kept.beam.size == np.count_nonzero(level >= 0.2)
-    message = rf"beam\.fits.*below 0\.6 at all {len(near)} catalogue sources"
-    with pytest.raises(NoSourcesError, match=message):
+    with pytest.raises(NoSourcesError, match=rf"beam\.fits.*below 0\.6 at all {len(near)} cat"):
         stage.catalogue_targets(options(min_beam=0.6), beam, beam)
 
 

@@ -16,7 +16,6 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from contimg.records.images import Beam
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.records.schemas.shipped import CATALOGUE
 from contimg.runtime.contract import main as contract_main
@@ -24,28 +23,16 @@ from contimg.runtime.errors import Exit
 from contimg_photometry.noise import BeamProfile
 from contimg_photometry.options import STAGE
 from observed import write_artifact
+from synthetic_images import BEAM, add_sources, filter_noise, sky_header, wrapped_lags
 
 PROGRAM = str(Path(sys.executable).parent / "contimg-photometry")
-BEAM = Beam(68 / 3600, 37 / 3600, 20.0)
-CELL = 9 / 3600
-SIZE = 1024
-CENTRE = (26.5, 33.0)
-RMS = 0.4e-3
+SIZE, CELL, CENTRE = 1024, 9 / 3600, (26.5, 33.0)
+HEAD = sky_header((SIZE, SIZE), CENTRE, CELL)
+BARE_HEAD = HEAD.copy()
+del BARE_HEAD["BMAJ"]
+RMS, FWHM = 0.4e-3, 2.7
 SCALE = 1.04
 """Our flux scale over that of the catalogue."""
-FWHM = 2.7
-
-
-def header(beam: Beam | None = BEAM) -> fits.Header:
-    wcs = WCS(naxis=4)
-    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN", "FREQ", "STOKES"]
-    wcs.wcs.crval, wcs.wcs.cdelt = [*CENTRE, 1.405e9, 1], [-CELL, CELL, 1.875e8, 1]
-    wcs.wcs.crpix = [SIZE // 2 + 1, SIZE // 2 + 1, 1, 1]
-    made = wcs.to_header()
-    made["BUNIT"] = "Jy/beam"
-    if beam is not None:
-        made["BMAJ"], made["BMIN"], made["BPA"] = beam.major_deg, beam.minor_deg, beam.pa_deg
-    return made
 
 
 def primary_beam(x: Any, y: Any) -> Any:
@@ -65,26 +52,17 @@ def draw_sources() -> dict[str, np.ndarray]:
 
 def draw_sky() -> tuple[np.ndarray, np.ndarray]:
     """Return the restored image and the noise of the sources, Jy/beam, apparent."""
-    rng, profile = np.random.default_rng(20260125), BeamProfile(BEAM.form(-CELL, CELL), 1.0, 1.0)
-    lag = np.fft.fftfreq(SIZE) * SIZE
-    spectrum = np.fft.rfft2(rng.normal(size=(SIZE, SIZE)))
-    spectrum *= np.fft.rfft2(profile.at(*np.meshgrid(lag, lag)))
-    noise = np.fft.irfft2(spectrum, s=(SIZE, SIZE))
-    noise *= RMS / noise.std()
-    field = draw_sources()
-    x, y = WCS(header(), naxis=2).all_world2pix(field["ra"], field["dec"], 0)
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(float)
-    image = noise.copy()
-    for x0, y0, flux in zip(x, y, field["flux"], strict=True):
-        if 0 <= x0 < SIZE and 0 <= y0 < SIZE:
-            columns_near = slice(max(0, int(x0) - 30), int(x0) + 31)
-            part = (slice(max(0, int(y0) - 30), int(y0) + 31), columns_near)
-            source = profile.at(columns[part] - x0, rows[part] - y0)
-            image[part] += SCALE * flux * primary_beam(x0, y0) * source
-    return image, noise
+    profile = BeamProfile(BEAM.form(-CELL, CELL), 1.0, 1.0)
+    noise = filter_noise(np.random.default_rng(20260125), profile.at(*wrapped_lags(SIZE)))
+    image, field = RMS * noise, draw_sources()
+    x, y = WCS(HEAD, naxis=2).all_world2pix(field["ra"], field["dec"], 0)
+    inside = (x >= 0) & (x < SIZE) & (y >= 0) & (y < SIZE)
+    flux = SCALE * field["flux"] * primary_beam(x, y)
+    add_sources(image, profile, np.stack([x, y, flux], axis=1)[inside])
+    return image, RMS * noise
 
 
-def as_fits(pixels: np.ndarray, head: fits.Header) -> bytes:
+def as_fits(pixels: np.ndarray, head: fits.Header = HEAD) -> bytes:
     sink = io.BytesIO()
     fits.PrimaryHDU(pixels.astype(np.float32)[None, None], head).writeto(sink)
     return sink.getvalue()
@@ -98,7 +76,7 @@ def image_files() -> dict[str, bytes]:
     image, noise = draw_sky()
     rows, columns = np.mgrid[:SIZE, :SIZE]
     pixels = {"image.fits": image, "residual.fits": noise, "beam.fits": primary_beam(columns, rows)}
-    return {name: as_fits(value, header()) for name, value in pixels.items()}
+    return {name: as_fits(value) for name, value in pixels.items()}
 
 
 @pytest.fixture(scope="module")
@@ -193,22 +171,22 @@ def test_faint_sources_are_upper_limits(artifact: str, tmp_path: Path) -> None:
     assert (frame.upper_limit == (frame.snr < 100)).all()
 
 
-ONES, HEAD = np.ones((SIZE, SIZE)), header()
+ONES = np.ones((SIZE, SIZE))
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        ({"image.fits": as_fits(ONES, header(None))}, Exit.BAD_IMAGE, ["BMAJ", "image.fits"]),
-        ({"image.fits": as_fits(ONES, HEAD)[:200_000]}, Exit.BAD_FILE, ["image.fits", "whole F"]),
+        ({"image.fits": as_fits(ONES, BARE_HEAD)}, Exit.BAD_IMAGE, ["BMAJ", "image.fits"]),
+        ({"image.fits": as_fits(ONES)[:200_000]}, Exit.BAD_FILE, ["image.fits", "whole F"]),
         (
-            {"image.fits": as_fits(np.nan * ONES, HEAD)},
+            {"image.fits": as_fits(np.nan * ONES)},
             Exit.BAD_IMAGE,
             ["image.fits", "finite"],
         ),
         ({"image.fits": None}, Exit.BAD_INPUT, ["image.fits"]),
         ({"mjd": None}, Exit.BAD_INPUT, ["mjd"]),
-        ({"beam.fits": as_fits(0.01 * ONES, HEAD)}, Exit.NO_SOURCES, ["--min-beam"]),
+        ({"beam.fits": as_fits(0.01 * ONES)}, Exit.NO_SOURCES, ["--min-beam"]),
     ],
     ids=["no beam", "truncated", "blank", "another stage", "no mjd", "beyond the beam"],
 )
