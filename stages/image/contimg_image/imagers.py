@@ -94,11 +94,9 @@ def run_imager(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
 
     folder, settings, (major, minor, angle) = context.scratch, job.settings, job.beam
     path = None if mask is None else write_mask(folder / "mask.fits", mask, job.frame)
-    residual, keywords = "residual", dict[str, Any]()
+    keywords: dict[str, Any] = {}
     if job.backend == "wsclean":
         context.run(wsclean_command(job, path, folder), job.timeout_s)
-        # For a dirty image it writes no residual.
-        residual = "residual" if settings.niter else "image"
     else:
         parameters = {
             "vis": [str(path) for path in job.paths],
@@ -113,7 +111,10 @@ def run_imager(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
         given = {"folder": str(folder), "mask": path and str(path), "parameters": parameters}
         function = "contimg_image.imagers:call_tclean"
         keywords["CASAVER"] = call_casa(context, function, job.timeout_s, **given)
-    files = [folder / f"{PREFIX}-{plane}.fits" for plane in ("image", residual, "psf")]
+    # For a dirty image WSClean writes no residual.
+    dirty = job.backend == "wsclean" and not settings.niter
+    names = ("image", "image" if dirty else "residual", "psf")
+    files = [folder / f"{PREFIX}-{name}.fits" for name in names]
     header = fits.getheader(files[0])
     if "BMAJ" not in header:
         found = "The imager fitted no beam: too few visibilities are left."

@@ -183,9 +183,7 @@ def test_power_of_each_baseline_has_no_noise(found: dict[str, Any]) -> None:
     assert found["sources"] == 7
 
 
-def test_each_weighted_visibility_counts_once(
-    data: AveragedVisibilities, found: dict[str, Any]
-) -> None:
+def test_each_visibility_counts_once(data: AveragedVisibilities, found: dict[str, Any]) -> None:
     (part,) = data.sets
     assert found["samples"].sum() == np.count_nonzero(part.weight)
     assert found["coverage"].sum() == pytest.approx(part.weight.sum(), rel=1e-5)
@@ -194,9 +192,7 @@ def test_each_weighted_visibility_counts_once(
     assert len(names) == found["samples"].size
 
 
-def test_distances_are_those_of_baselines(
-    data: AveragedVisibilities, found: dict[str, Any]
-) -> None:
+def test_distances_are_of_baselines(data: AveragedVisibilities, found: dict[str, Any]) -> None:
     (part,) = data.sets
     metres = np.hypot(part.uvw_m[:, 0], part.uvw_m[:, 1])[:, None]
     distances = np.asarray(metres * part.frequencies_hz / SPEED_OF_LIGHT_M_S)

@@ -58,8 +58,6 @@ def test_tclean_image_equals_wsclean(small_chain: Chain, tmp_path: Path) -> None
     assert np.median(theirs[bright] / ours[bright]) == pytest.approx(1.0, abs=0.01)
 
 
-# Real data of another telescope
-
 FIELD = "1331+30500002_0"
 IMPORT = """
 import os, casadata
