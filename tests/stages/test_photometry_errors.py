@@ -14,6 +14,7 @@ from contimg_photometry.noise import (
     single_source_errors,
 )
 from contimg_photometry.options import PhotometryOptions
+from synthetic_images import add_sources, filter_noise, wrapped_lags
 
 CELL = 3 / 3600
 SIZE = 1024
@@ -22,49 +23,29 @@ FLUX = 25.0
 OPTIONS = PhotometryOptions(image="i", tables="t", out="o")
 
 
-def offsets() -> tuple[np.ndarray, np.ndarray]:
-    line = np.fft.fftfreq(SIZE) * SIZE
-    dx, dy = np.meshgrid(line, line)
-    return dx, dy
+LAGS = wrapped_lags(SIZE)
 
 
-def filter_noise(rng: np.random.Generator, kernel: np.ndarray) -> np.ndarray:
-    spectrum = np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(kernel)
-    made = np.fft.irfft2(spectrum, s=(SIZE, SIZE))
-    return np.asarray(made / made.std())
-
-
-def draw_correlated_noise(rng: np.random.Generator) -> np.ndarray:
-    """Return unit noise through a dirty beam, which has a narrow core and a negative ring."""
-    dx, dy = offsets()
-    core = PROFILE.at(2 * dx, 2 * dy)
-    return filter_noise(rng, PROFILE.at(dx, dy) + 0.5 * core - 0.1 * PROFILE.at(dx / 2, dy / 2))
-
-
-def draw_places(rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random places on a grid so wide that no source lies in the annulus of another."""
-    line = np.arange(step, SIZE - step, step)
-    x, y = (part.ravel().astype(float) for part in np.meshgrid(line, line))
-    return x + rng.uniform(-0.5, 0.5, x.size), y + rng.uniform(-0.5, 0.5, y.size)
-
-
-def measure_injected(seed: int, step: int, *, pairs: bool = False) -> Measurements:
-    rng = np.random.default_rng(seed)
-    noise = draw_correlated_noise(rng)
+def measure_injected(seed: int, beams: float, *, pairs: bool = False) -> Measurements:
+    """Measure sources on a grid so wide that none lies in the annulus of another."""
+    rng, (dx, dy) = np.random.default_rng(seed), LAGS
+    # A dirty beam with a narrow core and a negative ring.
+    kernel = PROFILE.at(dx, dy) + 0.5 * PROFILE.at(2 * dx, 2 * dy)
+    noise = filter_noise(rng, kernel - 0.1 * PROFILE.at(dx / 2, dy / 2))
     correlation = measure_autocorrelation(noise.astype(np.float32), 45)
-    x, y = draw_places(rng, step)
+    step = int(beams * PROFILE.major)
+    grid = np.mgrid[step : SIZE - step : step, step : SIZE - step : step]
+    y, x = grid.reshape(2, -1).astype(float)
+    x, y = x + rng.uniform(-0.5, 0.5, x.size), y + rng.uniform(-0.5, 0.5, y.size)
     if pairs:
         x, y = np.append(x, x + 7.0), np.append(y, y + 5.5)
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(float)
-    for x0, y0 in zip(x, y, strict=True):
-        part = (slice(int(y0) - 40, int(y0) + 41), slice(int(x0) - 40, int(x0) + 41))
-        noise[part] += FLUX * PROFILE.at(columns[part] - x0, rows[part] - y0)
+    add_sources(noise, PROFILE, ((*place, FLUX) for place in zip(x, y, strict=True)))
     return measure(noise.astype(np.float32), x, y, PROFILE, correlation, OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def pulls() -> dict[str, np.ndarray]:
-    runs = [measure_injected(seed, int(6.5 * PROFILE.major)) for seed in range(14)]
+    runs = [measure_injected(seed, 6.5) for seed in range(14)]
     found = {name: np.concatenate([vars(run)[name] for run in runs]) for name in vars(runs[0])}
     assert found["peak"].size > 1500
     true = {"peak": FLUX, "fit": FLUX, "dx": 0.0, "dy": 0.0}
@@ -76,15 +57,12 @@ def pulls() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["peak", "fit", "dx", "dy"])
-def test_pulls_of_injected_sources_are_unit_gaussians(
-    pulls: dict[str, np.ndarray], name: str
-) -> None:
-    pull = pulls[name]
+def test_pulls_are_unit_gaussians(pulls: dict[str, np.ndarray], name: str) -> None:
     # 2016 sources: the standard deviation of N(0, 1) is known to 0.016, so 0.03 is two of its
     # errors; the mean to 0.022. Fluxes must be in 1 ± 0.03; positions get 0.05, for noise bends a
     # fit that is not linear.
-    assert np.std(pull) == pytest.approx(1.0, abs=0.03 if name in {"peak", "fit"} else 0.05)
-    assert np.mean(pull) == pytest.approx(0.0, abs=0.07)
+    assert np.std(pulls[name]) == pytest.approx(1.0, abs=0.03 if name in {"peak", "fit"} else 0.05)
+    assert np.mean(pulls[name]) == pytest.approx(0.0, abs=0.07)
 
 
 def test_white_noise_formula_is_wrong_by_a_factor(pulls: dict[str, np.ndarray]) -> None:
@@ -93,23 +71,20 @@ def test_white_noise_formula_is_wrong_by_a_factor(pulls: dict[str, np.ndarray]) 
 
 
 def test_pulls_of_pairs_are_unit_gaussians() -> None:
-    runs = [
-        measure_injected(seed, int(7.5 * PROFILE.major), pairs=True) for seed in range(100, 112)
-    ]
+    runs = [measure_injected(seed, 7.5, pairs=True) for seed in range(100, 112)]
     assert all((run.blend == 2).all() for run in runs)
     # About 2400 sources in pairs that share their noise, so some 1200 measurements: 0.02; three of
     # those.
-    peak = np.concatenate([(run.peak - FLUX) / run.peak_noise for run in runs])
-    fit = np.concatenate([(run.fit - FLUX) / run.fit_noise for run in runs])
-    assert np.std(peak) == pytest.approx(1.0, abs=0.06)
-    assert np.std(fit) == pytest.approx(1.0, abs=0.06)
+    for name in ("peak", "fit"):
+        pull = [(vars(run)[name] - FLUX) / vars(run)[f"{name}_noise"] for run in runs]
+        assert np.std(np.concatenate(pull)) == pytest.approx(1.0, abs=0.06)
 
 
 def test_autocorrelation_is_that_of_the_filter() -> None:
-    noise = filter_noise(np.random.default_rng(3), PROFILE.at(*offsets()))
+    noise = filter_noise(np.random.default_rng(3), PROFILE.at(*LAGS))
     noise[100:105, 100:105] += 100  # a source that was not cleaned
     found = measure_autocorrelation(noise.astype(np.float32), 20)
-    x, y = np.meshgrid(np.arange(-20, 21), np.arange(-20, 21))
+    y, x = np.mgrid[-20:21, -20:21]
     # A Gaussian correlated with itself is a Gaussian, √2 wider. 1024² pixels hold 5000 independent
     # patches: 0.014 each.
     expected = PROFILE.at(x / np.sqrt(2), y / np.sqrt(2))
@@ -123,7 +98,7 @@ def test_covariance_by_fft_equals_double_sum() -> None:
     lag = np.arange(-6, 7)
     table = np.exp(-0.1 * (lag[:, None] ** 2 + lag[None, :] ** 2 + lag[:, None] * lag[None, :]))
     weights = rng.normal(size=(2, 5, 6))
-    rows, columns = (part.ravel() for part in np.mgrid[:5, :6])
+    rows, columns = np.mgrid[:5, :6].reshape(2, -1)
     between = table[6 + rows[:, None] - rows[None, :], 6 + columns[:, None] - columns[None, :]]
     flat = weights.reshape(2, -1)
     found = Correlation(table).covariance(weights)

@@ -16,40 +16,28 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from contimg.records.images import Beam
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.records.schemas.shipped import CATALOGUE
 from contimg.runtime.contract import main as contract_main
 from contimg.runtime.errors import Exit
+from contimg_photometry.noise import BeamProfile
 from contimg_photometry.options import STAGE
 from observed import write_artifact
+from synthetic_images import BEAM, add_sources, filter_noise, sky_header, wrapped_lags
 
 PROGRAM = str(Path(sys.executable).parent / "contimg-photometry")
-BEAM = Beam(68 / 3600, 37 / 3600, 20.0)
-CELL = 9 / 3600
-SIZE = 1024
-CENTRE = (26.5, 33.0)
-RMS = 0.4e-3
+SIZE, CELL, CENTRE = 1024, 9 / 3600, (26.5, 33.0)
+HEAD = sky_header((SIZE, SIZE), CENTRE, CELL)
+BARE_HEAD = HEAD.copy()
+del BARE_HEAD["BMAJ"]
+RMS, FWHM = 0.4e-3, 2.7
 SCALE = 1.04
 """Our flux scale over that of the catalogue."""
-FWHM = 2.7
 
 
-def header(beam: Beam | None = BEAM) -> fits.Header:
-    wcs = WCS(naxis=4)
-    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN", "FREQ", "STOKES"]
-    wcs.wcs.crval = [*CENTRE, 1.405e9, 1]
-    wcs.wcs.cdelt = [-CELL, CELL, 1.875e8, 1]
-    wcs.wcs.crpix = [SIZE // 2 + 1, SIZE // 2 + 1, 1, 1]
-    made = wcs.to_header()
-    made["BUNIT"] = "Jy/beam"
-    if beam is not None:
-        made["BMAJ"], made["BMIN"], made["BPA"] = beam.major_deg, beam.minor_deg, beam.pa_deg
-    return made
-
-
-def primary_beam(l_deg: np.ndarray, m_deg: np.ndarray) -> np.ndarray:
-    return np.exp(-4 * np.log(2) * (l_deg**2 + m_deg**2) / FWHM**2)
+def primary_beam(x: Any, y: Any) -> Any:
+    square = ((x - SIZE / 2) ** 2 + (y - SIZE / 2) ** 2) * CELL**2
+    return np.exp(-4 * np.log(2) * square / FWHM**2)
 
 
 def draw_sources() -> dict[str, np.ndarray]:
@@ -64,30 +52,17 @@ def draw_sources() -> dict[str, np.ndarray]:
 
 def draw_sky() -> tuple[np.ndarray, np.ndarray]:
     """Return the restored image and the noise of the sources, Jy/beam, apparent."""
-    rng = np.random.default_rng(20260125)
-    a, b, c = BEAM.form(-CELL, CELL)
-    line = np.fft.fftfreq(SIZE) * SIZE
-    dx, dy = np.meshgrid(line, line)
-    kernel = np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2))
-    spectrum = np.fft.rfft2(rng.normal(size=(SIZE, SIZE))) * np.fft.rfft2(kernel)
-    noise = np.fft.irfft2(spectrum, s=(SIZE, SIZE))
-    noise *= RMS / noise.std()
-    field = draw_sources()
-    x, y = WCS(header(), naxis=2).all_world2pix(field["ra"], field["dec"], 0)
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(float)
-    image = noise.copy()
-    for x0, y0, flux in zip(x, y, field["flux"], strict=True):
-        if not (0 <= x0 < SIZE and 0 <= y0 < SIZE):
-            continue
-        left, low = max(0, int(x0) - 30), max(0, int(y0) - 30)
-        part = (slice(low, int(y0) + 31), slice(left, int(x0) + 31))
-        u, v = columns[part] - x0, rows[part] - y0
-        seen = SCALE * flux * primary_beam((x0 - SIZE / 2) * CELL, (y0 - SIZE / 2) * CELL)
-        image[part] += seen * np.exp(-(a * u**2 + 2 * b * u * v + c * v**2))
-    return image, noise
+    profile = BeamProfile(BEAM.form(-CELL, CELL), 1.0, 1.0)
+    noise = filter_noise(np.random.default_rng(20260125), profile.at(*wrapped_lags(SIZE)))
+    image, field = RMS * noise, draw_sources()
+    x, y = WCS(HEAD, naxis=2).all_world2pix(field["ra"], field["dec"], 0)
+    inside = (x >= 0) & (x < SIZE) & (y >= 0) & (y < SIZE)
+    flux = SCALE * field["flux"] * primary_beam(x, y)
+    add_sources(image, profile, np.stack([x, y, flux], axis=1)[inside])
+    return image, RMS * noise
 
 
-def as_fits(pixels: np.ndarray, head: fits.Header) -> bytes:
+def as_fits(pixels: np.ndarray, head: fits.Header = HEAD) -> bytes:
     sink = io.BytesIO()
     fits.PrimaryHDU(pixels.astype(np.float32)[None, None], head).writeto(sink)
     return sink.getvalue()
@@ -100,9 +75,8 @@ METRICS = {"group": "20260125t222605", "mjd": 61065.934, "pointing_dec_deg": 33.
 def image_files() -> dict[str, bytes]:
     image, noise = draw_sky()
     rows, columns = np.mgrid[:SIZE, :SIZE]
-    beam = primary_beam((columns - SIZE / 2) * CELL, (rows - SIZE / 2) * CELL)
-    pixels = {"image.fits": image, "residual.fits": noise, "beam.fits": beam}
-    return {name: as_fits(value, header()) for name, value in pixels.items()}
+    pixels = {"image.fits": image, "residual.fits": noise, "beam.fits": primary_beam(columns, rows)}
+    return {name: as_fits(value) for name, value in pixels.items()}
 
 
 @pytest.fixture(scope="module")
@@ -125,36 +99,36 @@ def arguments(image: str, root: Path, *extra: str) -> list[str]:
     return ["--image", image, "--tables", f"{root}/tables", "--out", f"{root}/out", *extra]
 
 
-def run(image: str, root: Path, *extra: str) -> dict[str, Any]:
+def run(image: str, root: Path, *extra: str) -> tuple[dict[str, Any], Any]:
+    """Return the summary of a run and its rows."""
     argv = [PROGRAM, *arguments(image, root, *extra)]
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 0, ended.stderr
-    summary: dict[str, Any] = json.loads(ended.stdout)
-    return summary
-
-
-def read_rows(summary: dict[str, Any]) -> Any:
-    return pq.read_table(Path(summary["artifact"]) / "photometry.parquet").to_pandas()
+    summary = json.loads(ended.stdout)
+    return summary, pq.read_table(Path(summary["artifact"]) / "photometry.parquet").to_pandas()
 
 
 @pytest.fixture(scope="module")
-def done(artifact: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def done(artifact: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     root = tmp_path_factory.mktemp("run")
-    return root, run(artifact, root, "--catalogue", write_catalogue(root))
+    return root, *run(artifact, root, "--catalogue", write_catalogue(root))
 
 
-def test_rows_are_in_the_artifact_and_published(done: tuple[Path, dict[str, Any]]) -> None:
-    root, summary = done
+def test_rows_are_in_artifact_and_published(done: Any, artifact: str) -> None:
+    root, summary, _ = done
     published = root / "tables/photometry/date=2026-01-25/20260125t222605.parquet"
     assert published.read_bytes() == (Path(summary["artifact"]) / "photometry.parquet").read_bytes()
     table = PHOTOMETRY.read(published.read_bytes(), "here")
     assert table.num_rows == summary["metrics"]["sources"] > 100
     assert table["source"][0].as_py().startswith("DSA J")
     assert set(table["group"].to_pylist()) == {"20260125t222605"}
+    again, _ = run(artifact, root, "--catalogue", f"{root}/mine.parquet")
+    assert again["cached"]
+    assert again["key"] == summary["key"]
 
 
-def test_fluxes_over_beam_are_those_of_the_sky(done: tuple[Path, dict[str, Any]]) -> None:
-    frame = read_rows(done[1])
+def test_fluxes_over_beam_are_those_of_the_sky(done: Any) -> None:
+    _, summary, frame = done
     assert (frame.beam >= 0.2).all()
     for flux, noise in (("flux_peak", "local_rms"), ("flux_fit", "flux_fit_rms")):
         pull = (frame[flux] - SCALE * frame.catalogue_flux) / frame[noise]
@@ -164,44 +138,29 @@ def test_fluxes_over_beam_are_those_of_the_sky(done: tuple[Path, dict[str, Any]]
         # make the tail.
         assert abs(alone.median()) < 0.3
         assert 0.8 < 1.4826 * (alone - alone.median()).abs().median() < 1.25
-    assert done[1]["metrics"]["ratio_median"] == pytest.approx(SCALE, abs=0.002)
-
-
-def test_blended_sources_are_separated(done: tuple[Path, dict[str, Any]]) -> None:
-    frame = read_rows(done[1])
+    assert summary["metrics"]["ratio_median"] == pytest.approx(SCALE, abs=0.002)
+    # 100 sources of S/N > 20: single offsets of at most a beam over 2 S/N = 0.9", their median a
+    # tenth of that.
+    assert abs(summary["metrics"]["ra_offset_arcsec"]) < 0.2
+    assert abs(summary["metrics"]["dec_offset_arcsec"]) < 0.2
+    assert summary["qa"]["verdict"] == "good"
     pairs = frame[frame.blend > 1]
     assert len(pairs) >= 14
     pull = (pairs.flux_peak - SCALE * pairs.catalogue_flux) / pairs.local_rms
     assert pull.abs().max() < 4.5
 
 
-def test_astrometry_is_centred(done: tuple[Path, dict[str, Any]]) -> None:
-    metrics = done[1]["metrics"]
-    # 100 sources of S/N > 20: single offsets of at most a beam over 2 S/N = 0.9", their median a
-    # tenth of that.
-    assert abs(metrics["ra_offset_arcsec"]) < 0.2
-    assert abs(metrics["dec_offset_arcsec"]) < 0.2
-    assert done[1]["qa"]["verdict"] == "good"
-
-
 def test_shipped_catalogue_is_the_default(artifact: str, tmp_path: Path) -> None:
-    frame = read_rows(run(artifact, tmp_path))
+    _, frame = run(artifact, tmp_path)
     # NVSS above 50 mJy has four sources a square degree, the 20 % beam here is six of them.
     assert 10 < len(frame) < 60
     assert frame.catalogue_name.str.startswith("NVSS J").all()
     assert frame.upper_limit.mean() > 0.9  # the sky of this image is another
 
 
-def test_second_run_is_cached(done: tuple[Path, dict[str, Any]], artifact: str) -> None:
-    root, first = done
-    again = run(artifact, root, "--catalogue", f"{root}/mine.parquet")
-    assert again["cached"]
-    assert again["key"] == first["key"]
-
-
 def test_faint_sources_are_upper_limits(artifact: str, tmp_path: Path) -> None:
     known = write_catalogue(tmp_path)
-    frame = read_rows(run(artifact, tmp_path, "--catalogue", known, "--detection-snr", "100"))
+    _, frame = run(artifact, tmp_path, "--catalogue", known, "--detection-snr", "100")
     limits = frame[frame.upper_limit]
     assert 0 < len(limits) < len(frame)
     assert limits.flux_peak.isna().all()
@@ -212,42 +171,34 @@ def test_faint_sources_are_upper_limits(artifact: str, tmp_path: Path) -> None:
     assert (frame.upper_limit == (frame.snr < 100)).all()
 
 
+ONES = np.ones((SIZE, SIZE))
+
+
 @pytest.mark.parametrize(
-    ("change", "code", "words"),
+    "case",
     [
-        ("no beam", Exit.BAD_IMAGE, ["BMAJ", "image.fits"]),
-        ("truncated", Exit.BAD_FILE, ["image.fits", "whole FITS"]),
-        ("blank", Exit.BAD_IMAGE, ["image.fits", "finite"]),
-        ("another stage", Exit.BAD_INPUT, ["image.fits"]),
-        ("no mjd", Exit.BAD_INPUT, ["mjd"]),
-        ("beyond the beam", Exit.NO_SOURCES, ["--min-beam"]),
+        ({"image.fits": as_fits(ONES, BARE_HEAD)}, Exit.BAD_IMAGE, ["BMAJ", "image.fits"]),
+        ({"image.fits": as_fits(ONES)[:200_000]}, Exit.BAD_FILE, ["image.fits", "whole F"]),
+        (
+            {"image.fits": as_fits(np.nan * ONES)},
+            Exit.BAD_IMAGE,
+            ["image.fits", "finite"],
+        ),
+        ({"image.fits": None}, Exit.BAD_INPUT, ["image.fits"]),
+        ({"mjd": None}, Exit.BAD_INPUT, ["mjd"]),
+        ({"beam.fits": as_fits(0.01 * ONES)}, Exit.NO_SOURCES, ["--min-beam"]),
     ],
+    ids=["no beam", "truncated", "blank", "another stage", "no mjd", "beyond the beam"],
 )
 def test_bad_input_is_refused_by_name(
-    image_files: dict[str, bytes],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    change: str,
-    code: Exit,
-    words: list[str],
+    image_files: dict[str, bytes], tmp_path: Path, capsys: Any, monkeypatch: Any, case: Any
 ) -> None:
-    files, metrics = dict(image_files), dict(METRICS)
-    if change == "no beam":
-        files["image.fits"] = as_fits(np.ones((SIZE, SIZE)), header(None))
-    elif change == "truncated":
-        files["image.fits"] = files["image.fits"][:200_000]
-    elif change == "blank":
-        files["image.fits"] = as_fits(np.full((SIZE, SIZE), np.nan), header())
-    elif change == "another stage":
-        files = {"photometry.parquet": b"rows"}
-    elif change == "no mjd":
-        del metrics["mjd"]
-    elif change == "beyond the beam":
-        files["beam.fits"] = as_fits(np.full((SIZE, SIZE), 0.01), header())
+    files, code, words = case
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
     image = tmp_path / "image" / "0123456789abcdef"
-    write_artifact(image, "image", metrics, files)
+    whole = {name: data for name, data in (image_files | files).items() if data is not None}
+    metrics = {name: value for name, value in METRICS.items() if name not in files}
+    write_artifact(image, "image", metrics, whole)
     argv = arguments(str(image), tmp_path, "--catalogue", write_catalogue(tmp_path))
     with pytest.raises(SystemExit) as ended:
         contract_main(STAGE, argv)

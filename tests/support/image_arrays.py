@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,9 +10,9 @@ from contimg.astro.coordinates import direction_cosines, icrs_of_hadec
 from contimg.astro.telescope import INTEGRATION_S, SITE, primary_beam, stations
 from contimg.records.ms import Antennas, MSHeader
 from contimg_image.averaging import AveragedBaselines, AveragedVisibilities
-from contimg_image.field import ImagingField, Pointing
-from contimg_image.frame import Frame
-from contimg_image.weights import imaging_weights
+from contimg_image.beam import SPECTRAL_INDEX
+from contimg_image.field import ImagingField
+from contimg_image.tiers import Settings
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,10 +30,10 @@ def header(freq_hz: Floats, width_hz: float) -> MSHeader:
 
 
 def averaged(
-    *, times: int = 3, every: int = 4, factor: int = 2, channels: int = 8, seed: int = 1
+    *, times: int = 3, every: int = 4, factor: int = 2, channels: int = 8
 ) -> AveragedVisibilities:
     """Return baselines of one in `every` active stations with random weights and no signal."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     width = 187.5e6 / channels / factor
     freq = 1.311265e9 + width * factor * (np.arange(channels) + 0.5)
     head = header(freq, width)
@@ -62,7 +60,6 @@ def averaged(
     return AveragedVisibilities(
         header=head,
         times_s=moments,
-        interval_s=INTEGRATION_S,
         sets=(part,),
         variance_jy2=4.0,
         used=0.9,
@@ -75,18 +72,8 @@ def imaging_field(
     data: AveragedVisibilities, dec_deg: float | None = DEC_DEG, size: int = 5400
 ) -> ImagingField:
     """Return the field of 4.5 deg that these visibilities are imaged in."""
-    head, cell_arcsec = data.header, float(np.degrees(FIELD_RAD)) * 3600 / size
-    return ImagingField(
-        data=data,
-        weights=imaging_weights(data, 0.5, FIELD_RAD),
-        pointing=Pointing.of(head, data.times_s, dec_deg, SITE),
-        frame=Frame(
-            ra_deg=float(np.degrees(head.ra_rad)),
-            dec_deg=float(np.degrees(head.dec_rad)),
-            size=size,
-            cell_arcsec=cell_arcsec,
-        ),
-    )
+    cell_arcsec = float(np.degrees(FIELD_RAD)) * 3600 / size
+    return ImagingField.of(data, Settings(size, cell_arcsec, taper_arcsec=0.0), dec_deg, SITE)
 
 
 def lmn(east_deg: float, north_deg: float) -> Floats:
@@ -108,60 +95,46 @@ def rotate_stations(after_s: float, head: MSHeader) -> Floats:
 
 
 def predict_source(
-    data: AveragedVisibilities, place: Floats, flux_jy: float, alpha: float, frequency_hz: float
+    field: ImagingField, place: Floats, flux_jy: float, alpha: float
 ) -> list[npt.NDArray[np.complex128]]:
     """Return the visibilities of a power-law source, one array for each set.
 
     It is seen through the drifting beam and smeared.
     """
     made = []
-    for part in data.sets:
+    for part in field.data.sets:
         turns = part.uvw_m @ place / SPEED_OF_LIGHT_M_S
         vis = np.exp(2j * np.pi * turns[:, None] * part.frequencies_hz)
-        for t in range(data.times_s.size):
-            rows = np.flatnonzero(part.time_index == t)
-            for c in range(part.frequencies_hz.size):
-                level, left = see_source(data, part, t, c, place, alpha, frequency_hz)
-                vis[rows, c] *= flux_jy * level * left
+        for t, c in np.ndindex(field.data.times_s.size, part.frequencies_hz.size):
+            level, left = see_source(field, part, t, c, place, alpha)
+            vis[part.time_index == t, c] *= flux_jy * level * left
         made.append(vis)
     return made
 
 
-def sum_beam(
-    data: AveragedVisibilities,
-    weights: tuple[Any, ...],
-    place: Floats,
-    alpha: float,
-    frequency_hz: float,
-) -> float:
+def sum_beam(field: ImagingField, place: Floats) -> float:
     """Return the effective beam in one direction as the sum over every visibility."""
     total = weight_sum = 0.0
-    for part, weight in zip(data.sets, weights, strict=True):
-        for t in range(data.times_s.size):
-            for c in range(part.frequencies_hz.size):
-                w = weight[part.time_index == t, c].astype(float)
-                level, left = see_source(data, part, t, c, place, alpha, frequency_hz)
-                total += float(w @ left) * level
-                weight_sum += float(w.sum())
+    for part, weight in zip(field.data.sets, field.weights.of_set, strict=True):
+        for t, c in np.ndindex(field.data.times_s.size, part.frequencies_hz.size):
+            w = weight[part.time_index == t, c].astype(float)
+            level, left = see_source(field, part, t, c, place, SPECTRAL_INDEX)
+            total += float(w @ left) * level
+            weight_sum += float(w.sum())
     return total / weight_sum
 
 
 def see_source(
-    data: AveragedVisibilities,
-    part: AveragedBaselines,
-    t: int,
-    c: int,
-    place: Floats,
-    alpha: float,
-    frequency_hz: float,
+    field: ImagingField, part: AveragedBaselines, t: int, c: int, place: Floats, alpha: float
 ) -> tuple[float, Floats]:
     """Return the beam times spectrum in an integration and channel, and the coherence per row.
 
     The coherence is the mean of exp(i phase) over the integration, each channel and the averaged
     channels: phases summed over finely cut samples, no sinc.
     """
-    head, freq = data.header, part.frequencies_hz[c]
-    ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), data.times_s[t] / DAY_S, SITE)
+    head, freq = field.data.header, part.frequencies_hz[c]
+    mjd = field.data.times_s[t] / DAY_S
+    ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), mjd, SITE)
     towards = np.stack(direction_cosines(ra, dec, head.ra_rad, head.dec_rad))
     away, offset = 2 * np.arcsin(np.linalg.norm(place - towards) / 2), place - towards
     uvw = part.uvw_m[part.time_index == t] / SPEED_OF_LIGHT_M_S
@@ -169,8 +142,8 @@ def see_source(
     fine = ((np.arange(9) - 4) / 9)[:, None]
     spin = EARTH_RAD_S * np.cross(pole, uvw) @ offset
     inside = np.exp(2j * np.pi * fine * part.width_hz * (uvw @ offset)).mean(axis=0)
-    in_time = np.exp(2j * np.pi * fine * data.interval_s * freq * spin).mean(axis=0)
+    in_time = np.exp(2j * np.pi * fine * INTEGRATION_S * freq * spin).mean(axis=0)
     centre_hz = (np.arange(part.factor) - (part.factor - 1) / 2)[:, None] * part.width_hz
     channels = np.exp(2j * np.pi * centre_hz * (uvw @ place))  # averaged about the phase centre
-    level = float(primary_beam(away, freq)) * (freq / frequency_hz) ** alpha
+    level = float(primary_beam(away, freq)) * (freq / field.weights.frequency_hz) ** alpha
     return level, np.asarray((channels * inside * in_time).real.mean(axis=0))

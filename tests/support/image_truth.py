@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,6 @@ from chain import Chain
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class ComparedSources:
-    """Sources inside the 20 % beam, one element each."""
-
-    names: Array
-    ratio: Array
-    """Flux after correction over the truth at the image's frequency, flux scale included."""
-    snr: Array
-    """Of the apparent peak to the local rms."""
-    offset_beams: Array
-    """Distance from the true place in units of the beam's geometric mean."""
-
-    def bright(self, snr: float) -> ComparedSources:
-        chosen = self.snr >= snr
-        return ComparedSources(*(column[chosen] for column in vars(self).values()))
-
-
 def plane(artifact: str, name: str) -> tuple[Array, fits.Header]:
     with fits.open(Path(artifact) / name, memmap=False) as file:
         return file[0].data.squeeze().astype(float), file[0].header
@@ -41,14 +23,6 @@ def plane(artifact: str, name: str) -> tuple[Array, fits.Header]:
 def metrics(artifact: str) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads((Path(artifact) / "manifest.json").read_text())["metrics"]
     return answer
-
-
-def true_flux_jy(source: dict[str, Any], here: dict[str, Any], freq_hz: float) -> float:
-    """Return a source's flux at a frequency; `here` is what the group says of it at 1.4 GHz."""
-    if source["polynomial"]:
-        shape = np.polyval(source["polynomial"][::-1], np.log10([freq_hz / 1e9, 1.4]))
-        return float(here["flux_jy"] * 10 ** (shape[0] - shape[1]))
-    return float(here["flux_jy"] * (freq_hz / 1.4e9) ** source["alpha"])
 
 
 def peak(image: Array, x: float, y: float, reach: int) -> tuple[float, float, float]:
@@ -65,12 +39,17 @@ def peak(image: Array, x: float, y: float, reach: int) -> tuple[float, float, fl
     return float(np.exp(c[0] + 0.5 * c[1:3] @ step)), column + float(step[0]), row + float(step[1])
 
 
-def compare(chain: Chain, artifact: str) -> ComparedSources:
-    """Compare an image with the truth of its group."""
-    group = next(g for g in chain.truth["groups"] if g["id"] == metrics(artifact)["group"])
+def compare(chain: Chain) -> np.recarray[Any, Any]:
+    """Compare the image of a group with the truth at sources inside the 20 % beam.
+
+    The columns are `names`; `ratio`, flux after correction over the truth at the image's frequency,
+    flux scale included; `snr` of the apparent peak; `offset_beams`, distance from the true place in
+    units of the beam's geometric mean.
+    """
+    group = next(g for g in chain.truth["groups"] if g["id"] == metrics(chain.image)["group"])
     spectra = {source["name"]: source for source in chain.truth["sources"]}
-    image, head = plane(artifact, "image.fits")
-    beam, rms = plane(artifact, "beam.fits")[0], plane(artifact, "rms.fits")[0]
+    image, head = plane(chain.image, "image.fits")
+    beam, rms = plane(chain.image, "beam.fits")[0], plane(chain.image, "rms.fits")[0]
     wcs, size = WCS(head, naxis=2), image.shape[0]
     reach = max(2, int(0.4 * head["BMIN"] / head["CDELT2"]))
     rows = []
@@ -82,16 +61,23 @@ def compare(chain: Chain, artifact: str) -> ComparedSources:
         if level < 0.2:
             continue
         flux, px, py = peak(image, x, y, reach)
-        true = true_flux_jy(spectra[here["name"]], here, head["RESTFRQ"]) * group["flux_scale"]
+        # The group tells the flux at 1.4 GHz.
+        spectrum, true = spectra[here["name"]], here["flux_jy"] * group["flux_scale"]
+        if spectrum["polynomial"]:
+            log_ghz = np.log10([head["RESTFRQ"] / 1e9, 1.4])
+            shape = np.polyval(spectrum["polynomial"][::-1], log_ghz)
+            true *= 10 ** (shape[0] - shape[1])
+        else:
+            true *= (head["RESTFRQ"] / 1.4e9) ** spectrum["alpha"]
         off = np.hypot(px - x, py - y) * head["CDELT2"] / np.sqrt(head["BMAJ"] * head["BMIN"])
         rows.append((here["name"], flux / level / true, flux / rms[round(y), round(x)], off))
-    return ComparedSources(*(np.array(column) for column in zip(*rows, strict=True)))
+    return np.rec.fromrecords(rows, names="names,ratio,snr,offset_beams")
 
 
-def check_sources(found: ComparedSources, least: int) -> None:
+def check_sources(found: np.recarray[Any, Any], least: int) -> None:
     """Check that sources of an apparent S/N of 20 have their true fluxes and positions."""
-    bright = found.bright(20)
-    assert bright.names.size >= least
+    bright = found[found.snr >= 20]
+    assert len(bright) >= least
     assert abs(np.median(bright.ratio) - 1) <= 0.01
     wrong = np.abs(bright.ratio - 1) > 0.03 + 3 / bright.snr
     assert not wrong.any(), bright.names[wrong]

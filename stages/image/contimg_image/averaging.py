@@ -67,8 +67,6 @@ class AveragedVisibilities:
     header: MSHeader
     times_s: Floats
     """Shape (T,), MJD in seconds, UTC."""
-    interval_s: float
-    """Length of an integration."""
     sets: tuple[AveragedBaselines, ...]
     variance_jy2: float
     """Variance of the real part of a visibility of weight 1; NaN with one polarization."""
@@ -107,93 +105,64 @@ def find_parallel_hands(path: str, header: MSHeader) -> Integers:
         found = [header.correlations.index(code) for code in hands if code in header.correlations]
         if found:
             return np.array(found, np.int64)
-    raise BadInputError(
-        path,
-        f"Stokes I needs the correlations XX, YY or RR, LL; the Measurement Set has the codes "
-        f"{header.correlations!s}.",
-        "Image another Measurement Set.",
-    )
+    problem = f"Stokes I needs XX, YY or RR, LL; the correlations are {header.correlations}."
+    raise BadInputError(path, problem, "Image another Measurement Set.")
 
 
 def average(
     path: str, ms: MeasurementSet, flags: Mask, gains: Gains, radius_rad: float, longest_m: float
 ) -> AveragedVisibilities:
-    """Calibrate and average a Measurement Set in one pass.
+    """Calibrate and average a Measurement Set, which messages call `path`, in one pass.
 
-    Parameters
-    ----------
-    path
-        What messages call it.
-    flags
-        Shape (rows, channels, correlations), joined with those of the Measurement Set.
-    radius_rad
-        Distance from the phase centre out to which smearing must stay small.
-    longest_m
-        Longer baselines are left out.
-
-    Raises BadInputError if the flags are those of another Measurement Set, or its correlations make
-    no Stokes I. Raises AllFlaggedError if nothing is left.
+    The flags, shape (rows, channels, correlations), are joined with those of the Measurement Set.
+    Out to `radius_rad` from the phase centre smearing stays small. Baselines longer than
+    `longest_m` are left out. Raises BadInputError if the flags are those of another Measurement
+    Set, or its correlations make no Stokes I; raises AllFlaggedError if nothing is left.
     """
     header, rows = ms.header, ms.rows
     shape = (len(ms), len(header.frequencies_hz), len(header.correlations))
     if flags.shape != shape:
-        raise BadInputError(
-            path,
-            f"The Measurement Set needs flags of shape {shape}, but the flag artifact has "
-            f"{flags.shape!s}.",
-            "Name the flag artifact of this group.",
-        )
+        found = f"The data need flags of shape {shape}, but the flag artifact has {flags.shape}."
+        raise BadInputError(path, found, "Name the flag artifact of this group.")
     length_m = baseline_lengths_m(header, rows)
     times_s, time_index = np.unique(rows.time_s, return_inverse=True)
     kept = (length_m > 0) & (length_m <= longest_m) & (rows.antenna1 != rows.antenna2)
-    short = length_m < SHORT_BASELINE_M
-    planned = {}
+    short, planned = length_m < SHORT_BASELINE_M, []
     for name, selected in (("short", kept & short), ("long", kept & ~short)):
-        if selected.any():
-            longest, index = float(length_m[selected].max()), np.flatnonzero(selected)
-            factor = channels_to_average(longest, radius_rad, header.channel_width_hz, shape[1])
-            planned[name] = _plan_set(name, factor, header, rows, time_index[index], index), index
-    times = (times_s, time_index.astype(np.int64))
-    variance_jy2 = _fill(ms, flags, gains, times, list(planned.values()))
-    sets = tuple(part.drop_unweighted() for part, _ in planned.values() if part.weight.any())
-    if not sets:
-        raise AllFlaggedError(
-            path,
-            "All visibilities are flagged or have no calibration solution.",
-            "Look at flagging.json and at the calibration's flags.",
+        if not selected.any():
+            continue
+        index, width_hz = np.flatnonzero(selected), header.channel_width_hz
+        factor = channels_to_average(length_m[index].max(), radius_rad, width_hz, shape[1])
+        frequencies_hz = header.frequencies_hz.reshape(-1, factor).mean(axis=1)
+        part = AveragedBaselines(
+            name=name,
+            frequencies_hz=frequencies_hz,
+            width_hz=width_hz,
+            factor=factor,
+            time_index=time_index[index].astype(np.int64),
+            antenna1=rows.antenna1[index].astype(np.int64),
+            antenna2=rows.antenna2[index].astype(np.int64),
+            uvw_m=rows.uvw_m[index],
+            interval_s=rows.interval_s[index],
+            vis=np.empty((index.size, frequencies_hz.size), np.complex64),
+            weight=np.zeros((index.size, frequencies_hz.size), np.float32),
         )
+        planned.append((part, index))
+    variance_jy2 = _fill(ms, flags, gains, (times_s, time_index.astype(np.int64)), planned)
+    sets = tuple(part.drop_unweighted() for part, _ in planned if part.weight.any())
+    if not sets:
+        found = "All visibilities are flagged or have no calibration solution."
+        raise AllFlaggedError(path, found, "Look at flagging.json and the calibration's flags.")
     used = sum(int(np.count_nonzero(part.weight)) * part.factor for part in sets)
     antennas = [index for part in sets for index in (part.antenna1, part.antenna2)]
     return AveragedVisibilities(
         header=header,
         times_s=times_s,
-        interval_s=float(np.median(rows.interval_s)),
         sets=sets,
         variance_jy2=variance_jy2,
         used=used / (int(np.count_nonzero(length_m > 0)) * shape[1]),
         antennas=np.unique(np.concatenate(antennas)).size,
         longest_m=max(float(np.linalg.norm(part.uvw_m, axis=1).max()) for part in sets),
-    )
-
-
-def _plan_set(
-    name: str, factor: int, header: MSHeader, rows: Rows, time_index: Integers, index: Integers
-) -> AveragedBaselines:
-    """Return a set of the rows `index` without visibilities."""
-    frequencies_hz = header.frequencies_hz.reshape(-1, factor).mean(axis=1)
-    shape = (index.size, frequencies_hz.size)
-    return AveragedBaselines(
-        name=name,
-        frequencies_hz=frequencies_hz,
-        width_hz=header.channel_width_hz,
-        factor=factor,
-        time_index=time_index.astype(np.int64),
-        antenna1=rows.antenna1[index].astype(np.int64),
-        antenna2=rows.antenna2[index].astype(np.int64),
-        uvw_m=rows.uvw_m[index],
-        interval_s=rows.interval_s[index],
-        vis=np.empty(shape, np.complex64),
-        weight=np.zeros(shape, np.float32),
     )
 
 
@@ -210,7 +179,8 @@ def _fill(
     in which an unpolarized sky cancels: the median over baselines, which one bad antenna cannot
     move, or the mean if no baseline has enough differences; NaN without any.
 
-    `times` are all times and the index among them of each row; `sets` come with their rows.
+    `times` are all times and the index among them of each row; `sets` come with the rows that they
+    average.
     """
     header, rows, (times_s, time_index) = ms.header, ms.rows, times
     hands = find_parallel_hands(str(ms.path), header)

@@ -17,7 +17,7 @@ from contimg.astro.telescope import primary_beam
 from contimg_image import kernels
 from contimg_image.averaging import AveragedBaselines
 from contimg_image.field import ImagingField
-from contimg_image.frame import Floats, Integers, Singles, interpolate_mesh
+from contimg_image.frame import Floats, Singles, interpolate_mesh
 
 EARTH_RATE_RAD_S = 2 * np.pi * SIDEREAL_RATE / DAY_S
 MESH_POINTS = 21
@@ -31,82 +31,68 @@ SPECTRAL_INDEX = -0.7
 
 
 def angles_from(directions: Floats, towards: Floats) -> Floats:
-    """Return the angles, shape (..., D), of directions, shape (D, 3), from others, (..., 3).
-
-    Directions are l, m, n - 1; the angle comes from the chord.
-    """
+    """Return the angles, (..., D), of directions l, m, n - 1, (D, 3), from others, (..., 3)."""
     chord = np.linalg.norm(directions - towards[..., None, :], axis=-1)
     return np.asarray(2 * np.arcsin(np.clip(chord / 2, 0, 1)))
 
 
-def earth_spin(uvw: Floats, dec_rad: float) -> Floats:
-    """Return the change per second of baselines, shape (N, 3), by the Earth's rotation."""
+def source_geometry(
+    field: ImagingField, part: AveragedBaselines, cosines: Floats
+) -> kernels.SourceGeometry:
+    """Return how the baselines of a set lie to sources at l, m, n - 1, shape (K, 3)."""
+    uvw_s, dec_rad = part.uvw_m / SPEED_OF_LIGHT_M_S, field.data.header.dec_rad
     pole = np.array([0.0, np.cos(dec_rad), np.sin(dec_rad)])
-    return np.asarray(EARTH_RATE_RAD_S * np.cross(pole, uvw))
+    cycles = float(part.frequencies_hz.mean() * np.median(part.interval_s))
+    return kernels.SourceGeometry(
+        uvw_s=uvw_s,
+        spin_s=np.asarray(EARTH_RATE_RAD_S * np.cross(pole, uvw_s)),
+        time_index=part.time_index,
+        cosines=np.ascontiguousarray(cosines),
+        offsets=cosines[None] - field.pointing[:, None],
+        sampling=(part.width_hz, part.factor, cycles),
+    )
 
 
 def effective_beam(field: ImagingField, directions: Floats) -> Floats:
     """Return the effective beam, shape (...), in directions (l, m, n - 1), shape (..., 3).
 
-    Notes
-    -----
-    sum w PB(angle from the pointing, nu) (nu / nu0)^alpha S / sum w, where S is what the sinc
+    It is sum w PB(angle from the pointing, nu) (nu / nu0)^alpha S / sum w, where S is what the sinc
     functions of a channel's width, of the integration and of channel averaging leave. The sum of w
-    over baselines is exact; S is the mean over a sample of them.
+    over baselines is exact; S is the weighted mean over a sample of them.
     """
-    data, weights, pointing = field.data, field.weights, field.pointing
+    data, weights = field.data, field.weights
     flat = directions.reshape(-1, 3)
     beams, total = np.zeros(len(flat)), 0.0
     for part, weight in zip(data.sets, weights.of_set, strict=True):
-        count = part.frequencies_hz.size
-        for channels in np.array_split(np.arange(count), min(BAND_PARTS, count)):
+        geometry, freq_hz = source_geometry(field, part, flat), part.frequencies_hz
+        bands = np.array_split(np.arange(freq_hz.size), min(BAND_PARTS, freq_hz.size))
+        for channels in bands:
             row_weight = weight[:, channels].sum(axis=1, dtype=np.float64)
             by_time = np.bincount(part.time_index, row_weight, data.times_s.size)
             if not by_time.any():
                 continue
             column = weight[:, channels].sum(axis=0, dtype=np.float64)
-            frequency = float(column @ part.frequencies_hz[channels] / column.sum())
-            slope = (frequency / weights.frequency_hz) ** SPECTRAL_INDEX
+            mean_hz = float(column @ freq_hz[channels] / column.sum())
+            slope = (mean_hz / weights.frequency_hz) ** SPECTRAL_INDEX
             for t in np.flatnonzero(by_time):
                 level = np.ones(len(flat))
-                if pointing.known_beam:
-                    level = primary_beam(angles_from(flat, pointing.cosines[t]), frequency)
-                left = _mean_smearing(field, part, weight, int(t), channels, flat)
+                if field.known_beam:
+                    level = primary_beam(angles_from(flat, field.pointing[t]), mean_hz)
+                rows = np.flatnonzero(part.time_index == t)
+                cells = data.times_s.size * len(bands) * len(data.sets)
+                step = max(1, rows.size * cells // SMEARING_SAMPLES)
+                rows = rows[(t % step) :: step] if rows.size > step else rows
+                # Golden-ratio steps through the channels: every sample takes another one.
+                order = np.arange(rows.size) * 0.6180339887 % 1
+                channel = channels[(order * channels.size).astype(int)]
+                sample = weight[rows, channel].astype(np.float64)
+                smeared, sampled = kernels.sum_smearing(
+                    geometry.select(rows), freq_hz[channel], sample, part.interval_s[rows]
+                )
+                left = smeared / sampled if sampled > 0 else np.ones(len(flat))
                 beams += by_time[t] * slope * level * left
                 total += by_time[t]
     return np.asarray((beams / total).reshape(directions.shape[:-1]))
-
-
-def _mean_smearing(
-    field: ImagingField,
-    part: AveragedBaselines,
-    weight: Singles,
-    t: int,
-    channels: Integers,
-    directions: Floats,
-) -> Floats:
-    """Return the weighted mean of what smearing leaves in each direction, shape (D,).
-
-    It is taken over a sample of the visibilities of integration `t` in some channels.
-    """
-    rows = np.flatnonzero(part.time_index == t)
-    cells = min(BAND_PARTS, part.frequencies_hz.size) * len(field.data.sets)
-    step = max(1, rows.size * field.data.times_s.size * cells // SMEARING_SAMPLES)
-    rows = rows[(t % step) :: step] if rows.size > step else rows
-    # Golden-ratio steps through the channels: every sample takes another one, deterministically.
-    channel = channels[(np.arange(rows.size) * 0.6180339887 % 1 * channels.size).astype(int)]
-    uvw_s = np.ascontiguousarray(part.uvw_m[rows]) / SPEED_OF_LIGHT_M_S
-    left, total = kernels.sum_smearing(
-        uvw_s,
-        earth_spin(uvw_s, field.data.header.dec_rad),
-        part.frequencies_hz[channel],
-        weight[rows, channel].astype(np.float64),
-        part.interval_s[rows],
-        np.ascontiguousarray(directions),
-        np.ascontiguousarray(directions - field.pointing.cosines[t]),
-        (part.width_hz, part.factor),
-    )
-    return np.asarray(left / total) if total > 0 else np.ones(len(directions))
 
 
 def beam_map(field: ImagingField) -> Singles:
@@ -130,6 +116,6 @@ def smearing_loss(field: ImagingField, radius_rad: float) -> float:
     angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     east, north = np.sin(radius_rad) * np.sin(angle), np.sin(radius_rad) * np.cos(angle)
     directions = np.stack([east, north, np.full(angle.size, np.cos(radius_rad) - 1)], axis=-1)
-    flat_beam = replace(field, pointing=replace(field.pointing, known_beam=False))
+    flat_beam = replace(field, known_beam=False)
     level = float(effective_beam(flat_beam, np.zeros((1, 3)))[0])
     return float(1 - np.mean(effective_beam(flat_beam, directions) / level))

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from contimg.astro.catalogues import Catalogue
-from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines
 from contimg.astro.telescope import primary_beam
 from contimg.records.images import Beam
 from contimg_image import kernels
-from contimg_image.averaging import AveragedBaselines, AveragedVisibilities
-from contimg_image.beam import SPECTRAL_INDEX, angles_from, earth_spin
+from contimg_image.averaging import AveragedVisibilities
+from contimg_image.beam import SPECTRAL_INDEX, angles_from, source_geometry
 from contimg_image.field import ImagingField
 from contimg_image.frame import Floats, Frame, Mask, Singles
 
@@ -50,21 +49,20 @@ class BrightSources:
     inside: Mask
     """Whether they are in the image; the others are not restored."""
 
-    @classmethod
-    def at_pixels(cls, frame: Frame, x: Floats, y: Floats) -> BrightSources:
-        """Return sources at pixels of the image."""
+    def add_pixels(self, frame: Frame, x: Floats, y: Floats) -> BrightSources:
+        """Return these sources and those at some pixels of the image, each once."""
         middle = frame.size // 2
         east, north = -(x - middle) * frame.cell_rad, (y - middle) * frame.cell_rad
-        cosines = np.stack([east, north, np.sqrt(1 - east**2 - north**2) - 1], axis=1)
-        return cls(cosines, np.stack([x, y], axis=1), inside=np.ones(x.size, bool))
-
-    @classmethod
-    def merge(cls, parts: list[BrightSources]) -> BrightSources:
-        """Return all sources of several lists, each once."""
-        every = np.concatenate([part.cosines for part in parts])
+        added = np.stack([east, north, np.sqrt(1 - east**2 - north**2) - 1], axis=1)
+        every = np.concatenate([self.cosines, added])
         cosines, first = np.unique(every, axis=0, return_index=True)
-        pixels = np.concatenate([part.pixels for part in parts])[first]
-        return cls(cosines, pixels, np.concatenate([part.inside for part in parts])[first])
+        pixels = np.concatenate([self.pixels, np.stack([x, y], axis=1)])[first]
+        inside = np.concatenate([self.inside, np.ones(x.size, bool)])[first]
+        return BrightSources(cosines, pixels, inside)
+
+
+Subtracted = list[tuple[BrightSources, Floats]]
+"""Sources and the apparent fluxes (Jy) that were subtracted, one element for each round."""
 
 
 def choose_sources(
@@ -74,53 +72,26 @@ def choose_sources(
 
     Of two sources close to each other only the brighter counts: a fit cannot separate them.
     """
-    frame, towards = field.frame, field.pointing.cosines
+    frame = field.frame
     near = catalogue.within(frame.ra_deg, frame.dec_deg, MAX_DISTANCE_DEG)
     centre = np.radians(frame.ra_deg), np.radians(frame.dec_deg)
     lmn = direction_cosines(np.radians(near.ra_deg), np.radians(near.dec_deg), *centre)
     cosines = np.stack(lmn, axis=1).reshape(-1, 3)
-    level = primary_beam(angles_from(cosines, towards), field.weights.frequency_hz)
+    level = primary_beam(angles_from(cosines, field.pointing), field.weights.frequency_hz)
     expected = near.flux_jy * level.mean(axis=0)
     x, y = frame.pixels(near.ra_deg, near.dec_deg)
     inside = frame.inside(x, y, margin=2)
     chosen: list[int] = []
-    remaining = {True: counts[0], False: counts[1]}
+    remaining = [counts[1], counts[0]]
     for index in np.argsort(-expected, kind="stable"):
-        if not remaining[bool(inside[index])]:
+        place = int(inside[index])
+        if not remaining[place]:
             continue
         distance = np.linalg.norm(cosines[index] - cosines[chosen], axis=1)
         if (distance > MIN_SEPARATION_RAD).all():
-            remaining[bool(inside[index])] -= 1
+            remaining[place] -= 1
             chosen.append(int(index))
     return BrightSources(cosines[chosen], np.stack([x, y], axis=1)[chosen], inside[chosen])
-
-
-@dataclass(frozen=True, eq=False)
-class _SourceModel:
-    """How one set of baselines sees the sources."""
-
-    level: Floats
-    """Shape (T, K, C): primary beam times mean spectrum."""
-    log_freq: Floats
-    """Shape (C,)."""
-    geometry: kernels.SourceGeometry
-
-    @classmethod
-    def of(cls, field: ImagingField, part: AveragedBaselines, cosines: Floats) -> _SourceModel:
-        towards = field.pointing.cosines
-        log_freq = np.log(part.frequencies_hz / field.weights.frequency_hz)
-        beams = primary_beam(angles_from(cosines, towards)[:, :, None], part.frequencies_hz)
-        uvw_s = part.uvw_m / SPEED_OF_LIGHT_M_S
-        cycles = float(part.frequencies_hz.mean() * np.median(part.interval_s))
-        geometry = kernels.SourceGeometry(
-            uvw_s=uvw_s,
-            spin_s=earth_spin(uvw_s, field.data.header.dec_rad),
-            time_index=part.time_index,
-            cosines=cosines,
-            offsets=cosines[None] - towards[:, None],
-            sampling=(part.width_hz, part.factor, cycles),
-        )
-        return cls(beams * np.exp(SPECTRAL_INDEX * log_freq), log_freq, geometry)
 
 
 def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
@@ -130,33 +101,54 @@ def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
     the weights of the image, which is what the image would show of the source. Zero, and nothing
     subtracted, if the primary beam is not known.
     """
-    count, sets = len(sources.cosines), field.data.sets
-    if not count or not field.pointing.known_beam:
-        return np.zeros(count)
-    models = [_SourceModel.of(field, part, sources.cosines) for part in sets]
-    amplitude, slope = _fit_spectra(field.data, models)
-    shown = np.zeros(count)
-    for part, model, weight in zip(sets, models, field.weights.of_set, strict=True):
-        level = model.level * (amplitude[:, None] + slope[:, None] * model.log_freq)
-        freq_hz, vis = part.frequencies_hz, part.vis
-        kernels.subtract_sources(model.geometry, freq_hz, level, weight, shown, vis)
+    cosines, data = sources.cosines, field.data
+    shown, models = np.zeros(len(cosines)), []
+    if not shown.size or not field.known_beam:
+        return shown
+    for part in data.sets:
+        log_freq = np.log(part.frequencies_hz / field.weights.frequency_hz)
+        angles = angles_from(cosines, field.pointing)[:, :, None]
+        level = primary_beam(angles, part.frequencies_hz) * np.exp(SPECTRAL_INDEX * log_freq)
+        models.append((log_freq, level, source_geometry(field, part, cosines)))
+    amplitude, slope = _fit_spectra(data, models)
+    for part, model, weight in zip(data.sets, models, field.weights.of_set, strict=True):
+        log_freq, level, geometry = model
+        level = level * (amplitude[:, None] + slope[:, None] * log_freq)
+        kernels.subtract_sources(geometry, part.frequencies_hz, level, weight, shown, part.vis)
     total = sum(float(weight.sum(dtype=np.float64)) for weight in field.weights.of_set)
     return np.asarray(shown / total)
 
 
-def _fit_spectra(data: AveragedVisibilities, models: list[_SourceModel]) -> tuple[Floats, Floats]:
+def _fit_spectra(
+    data: AveragedVisibilities, models: list[tuple[Floats, Floats, kernels.SourceGeometry]]
+) -> tuple[Floats, Floats]:
     """Fit the spectra of the sources to a sample of the visibilities.
 
-    Returns the flux of each source before the beam at the image's frequency, Jy, and its change
-    with the logarithm of frequency beyond the mean spectrum; shape (K,).
+    The model of a set is the logarithm of its frequencies over the image's, shape (C,), the primary
+    beam times the mean spectrum, shape (T, K, C), and the geometry. Returns the flux of each source
+    before the beam at the image's frequency, Jy, and its change with the logarithm of frequency
+    beyond the mean spectrum; shape (K,).
     """
-    count = models[0].level.shape[1]
+    count = models[0][1].shape[1]
     normal, right = np.zeros((2 * count, 2 * count)), np.zeros(2 * count)
     step = max(1, int(np.sqrt(sum(part.vis.size for part in data.sets) / FIT_SAMPLES)))
-    for part, model in zip(data.sets, models, strict=True):
-        channels = slice(step // 2, None, step)
-        squares, columns = _sum_products(part, model, step, channels)
-        for x, square, column in zip(model.log_freq[channels], squares, columns, strict=True):
+    channels = slice(step // 2, None, step)
+    for part, (log_freq, whole_level, geometry) in zip(data.sets, models, strict=True):
+        level, freq_hz = whole_level[:, :, channels].copy(), part.frequencies_hz[channels]
+        squares, columns = np.zeros((freq_hz.size, count, count)), np.zeros((freq_hz.size, count))
+        for start in range(0, len(part.vis), step * FIT_ROWS):
+            rows = slice(start, start + step * FIT_ROWS, step)
+            root = np.sqrt(part.weight[rows, channels])
+            vis = part.vis[rows, channels] * root
+            design = np.empty((freq_hz.size, 2, len(root), count), np.float32)
+            kernels.fill_responses(geometry.select(rows), freq_hz, level, root, design)
+            for c in range(freq_hz.size):
+                # Real and imaginary parts are rows of their own: only the real part of the product
+                # is needed, and numpy computes half of X^T X.
+                both = design[c].reshape(-1, count)
+                squares[c] += both.T @ both
+                columns[c] += np.concatenate([vis[:, c].real, vis[:, c].imag]) @ both
+        for x, square, column in zip(log_freq[channels], squares, columns, strict=True):
             normal += np.kron(np.array([[1.0, x], [x, x * x]]), square)
             right += np.concatenate([column, x * column])
     damping = 1e-9 * np.trace(normal)
@@ -168,46 +160,16 @@ def _fit_spectra(data: AveragedVisibilities, models: list[_SourceModel]) -> tupl
     return both[:count], both[count:]
 
 
-def _sum_products(
-    part: AveragedBaselines, model: _SourceModel, step: int, channels: slice
-) -> tuple[Floats, Floats]:
-    """Return sums over one in `step` rows for some channels.
-
-    They are of sources times sources, shape (C, K, K), and of sources times data, shape (C, K).
-    """
-    whole, count = model.geometry, model.level.shape[1]
-    level = np.ascontiguousarray(model.level[:, :, channels])
-    freq_hz = part.frequencies_hz[channels]
-    square, column = np.zeros((freq_hz.size, count, count)), np.zeros((freq_hz.size, count))
-    for first in range(0, len(part.vis), step * FIT_ROWS):
-        rows = slice(first, first + step * FIT_ROWS, step)
-        geometry = whole._replace(
-            uvw_s=whole.uvw_s[rows], spin_s=whole.spin_s[rows], time_index=whole.time_index[rows]
-        )
-        root = np.sqrt(part.weight[rows, channels])
-        data = part.vis[rows, channels] * root
-        design = np.empty((freq_hz.size, 2, len(root), count), np.float32)
-        kernels.fill_responses(geometry, freq_hz, level, root, design)
-        for channel in range(freq_hz.size):
-            # Real and imaginary parts are rows of their own: only the real part of the product is
-            # needed, and numpy computes half of X^T X.
-            both = design[channel].reshape(-1, count)
-            square[channel] += both.T @ both
-            column[channel] += np.concatenate([data[:, channel].real, data[:, channel].imag]) @ both
-    return square, column
-
-
-def restore_bright(
-    image: Singles, sources: BrightSources, apparent_jy: Floats, beam: Beam, cell_deg: float
-) -> None:
+def restore_bright(image: Singles, subtracted: Subtracted, beam: Beam, cell_deg: float) -> None:
     """Add the sources inside an image to it, in place, convolved with the restoring beam."""
     a, b, c = beam.form(-cell_deg, cell_deg)
     reach = int(RESTORED_RADIUS_BEAMS * beam.major_deg / cell_deg) + 1
     size = image.shape[0]
-    for k in np.flatnonzero(sources.inside & (apparent_jy != 0)):
-        x, y = (float(value) for value in sources.pixels[k])
-        rows = np.arange(max(0, round(y) - reach), min(size, round(y) + reach + 1))
-        columns = np.arange(max(0, round(x) - reach), min(size, round(x) + reach + 1))
-        dx, dy = columns[None, :] - x, rows[:, None] - y
-        point = apparent_jy[k] * np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2))
-        image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += point.astype(np.float32)
+    for sources, apparent_jy in subtracted:
+        for k in np.flatnonzero(sources.inside & (apparent_jy != 0)):
+            x, y = (float(value) for value in sources.pixels[k])
+            rows = np.arange(max(0, round(y) - reach), min(size, round(y) + reach + 1))
+            columns = np.arange(max(0, round(x) - reach), min(size, round(x) + reach + 1))
+            dx, dy = columns[None, :] - x, rows[:, None] - y
+            point = apparent_jy[k] * np.exp(-(a * dx**2 + 2 * b * dx * dy + c * dy**2))
+            image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += point.astype(np.float32)

@@ -9,13 +9,12 @@ import numpy as np
 from contimg.astro.catalogues import Catalogue
 from contimg.records.images import bilinear
 from contimg.runtime.context import Context
-from contimg_image import imagers, masks, noise
+from contimg_image import masks
 from contimg_image.beam import beam_map
-from contimg_image.bright import BrightSources, subtract_bright
+from contimg_image.bright import Subtracted, subtract_bright
 from contimg_image.field import ImagingField
 from contimg_image.frame import Floats, Mask, Singles
-from contimg_image.imagers import Cleaned, ImagerJob
-from contimg_image.options import Backend
+from contimg_image.imagers import Cleaned, ImagerJob, run_imager
 
 MIN_EFFECTIVE_BEAM = 0.2
 """Where the beam is below this, images are neither corrected nor checked."""
@@ -40,25 +39,20 @@ class ExpectedSky:
     expected_jy: Floats
     """Catalogue flux times effective beam."""
 
-
-def expect_sky(catalogue: Catalogue, field: ImagingField) -> ExpectedSky:
-    """Return the effective beam, and the catalogue's sources as they should appear through it."""
-    frame, effective = field.frame, beam_map(field)
-    corner_deg = float(frame.size * frame.cell_deg / np.sqrt(2))
-    near = catalogue.within(frame.ra_deg, frame.dec_deg, corner_deg)
-    x, y = frame.pixels(near.ra_deg, near.dec_deg)
-    inside = frame.inside(x, y, margin=2)
-    x, y = x[inside], y[inside]
-    return ExpectedSky(effective, x, y, near.flux_jy[inside] * bilinear(effective, x, y))
+    @classmethod
+    def of(cls, catalogue: Catalogue, field: ImagingField) -> ExpectedSky:
+        """Return the effective beam, and the catalogue's sources as they appear through it."""
+        frame, effective = field.frame, beam_map(field)
+        corner_deg = float(frame.size * frame.cell_deg / np.sqrt(2))
+        near = catalogue.within(frame.ra_deg, frame.dec_deg, corner_deg)
+        x, y = frame.pixels(near.ra_deg, near.dec_deg)
+        inside = frame.inside(x, y, margin=2)
+        x, y = x[inside], y[inside]
+        return cls(effective, x, y, near.flux_jy[inside] * bilinear(effective, x, y))
 
 
 def clean(
-    backend: Backend,
-    context: Context,
-    job: ImagerJob,
-    field: ImagingField,
-    sky: ExpectedSky,
-    subtracted: list[tuple[BrightSources, Floats]],
+    context: Context, job: ImagerJob, field: ImagingField, sky: ExpectedSky, subtracted: Subtracted
 ) -> tuple[Cleaned, Mask, int]:
     """Clean inside discs on catalogue sources, and again if uncatalogued bright sources appear.
 
@@ -66,37 +60,33 @@ def clean(
     been subtracted before are fitted again with them, since they had absorbed some of their flux.
     Returns the planes, the mask, and the number of uncatalogued sources.
     """
-    imager = imagers.run_wsclean if backend == "wsclean" else imagers.run_tclean
-    settings, frame = job.settings, field.frame
+    settings, frame, uncatalogued = job.settings, field.frame, 0
     radius_px = DISC_RADIUS_BEAMS * job.beam[0] / frame.cell_arcsec
     mask = masks.draw_discs(frame, sky.x, sky.y, radius_px)
     if not mask.any():
         threshold = max(settings.threshold, UNMASKED_THRESHOLD)
         niter = min(settings.niter, UNMASKED_NITER)
         careful = replace(settings, threshold=threshold, niter=niter)
-        return imager(context, replace(job, settings=careful), None), mask, 0
-    cleaned = imager(context, job, mask)
+        return run_imager(context, replace(job, settings=careful), None), mask, 0
+    cleaned = run_imager(context, job, mask)
     if not settings.niter:
         return cleaned, mask, 0
     if not np.isfinite(cleaned.residual).all():
         context.log.warning("cleaning diverged: the catalogue lacks a bright source")
-        cleaned = imager(context, replace(job, settings=replace(settings, niter=0)), None)
-    uncatalogued = 0
+        dirty = replace(job, settings=replace(settings, niter=0))
+        cleaned = run_imager(context, dirty, None)
     for _ in range(MAX_EXTRA_ROUNDS):
-        local_rms = noise.rms_map(cleaned.residual, mask, cleaned.beam_px)
+        rms = masks.rms_map(cleaned.residual, mask, cleaned.beam_px)
         sidelobe = masks.highest_sidelobe(cleaned.psf, radius_px)
         excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
-        x, y = masks.uncatalogued_sources(
-            cleaned.residual, local_rms, excluded, radius_px, sidelobe
-        )
+        x, y = masks.uncatalogued_sources(cleaned.residual, rms, excluded, radius_px, sidelobe)
         if not x.size:
             break
         context.log.info("cleaning again with %d bright sources in no catalogue", x.size)
         mask |= masks.draw_discs(frame, x, y, radius_px)
-        found = BrightSources.at_pixels(frame, x, y)
-        sources = BrightSources.merge([*(earlier for earlier, _ in subtracted), found])
+        sources = subtracted[-1][0].add_pixels(frame, x, y)
         subtracted.append((sources, subtract_bright(field, sources)))
         field.write_sets(context.scratch)
-        cleaned = imager(context, job, mask)
+        cleaned = run_imager(context, job, mask)
         uncatalogued += int(x.size)
     return cleaned, mask, uncatalogued

@@ -45,45 +45,36 @@ class Frame:
         """
         centre = np.radians(self.ra_deg), np.radians(self.dec_deg)
         east, north, towards = direction_cosines(np.radians(ra_deg), np.radians(dec_deg), *centre)
-        visible = towards > -1
-        middle = self.size // 2
+        visible, middle = towards > -1, self.size // 2
         x, y = middle - east / self.cell_rad, middle + north / self.cell_rad
         return np.where(visible, x, np.nan), np.where(visible, y, np.nan)
 
-    def inside(self, x: Floats, y: Floats, margin: float = 0.0) -> Mask:
+    def inside(self, x: Floats, y: Floats, margin: float) -> Mask:
         """Return which pixel positions are at least `margin` pixels away from the edge."""
         last = self.size - 1 - margin
         return np.asarray((x >= margin) & (y >= margin) & (x <= last) & (y <= last))
 
     def axis_cards(self, *further: tuple[str, float, float, float, str]) -> dict[str, str | float]:
-        """Return the FITS cards of the celestial axes and of `further` axes.
+        """Return the FITS cards of the celestial and `further` axes.
 
         An axis is its CTYPE, CRPIX, CRVAL, CDELT and CUNIT.
         """
         middle = float(self.size // 2 + 1)
-        axes: tuple[tuple[str, float, float, float, str], ...] = (
-            ("RA---SIN", middle, self.ra_deg, -self.cell_deg, "deg"),
-            ("DEC--SIN", middle, self.dec_deg, self.cell_deg, "deg"),
-            *further,
-        )
+        ra = ("RA---SIN", middle, self.ra_deg, -self.cell_deg, "deg")
+        dec = ("DEC--SIN", middle, self.dec_deg, self.cell_deg, "deg")
         cards: dict[str, str | float] = {}
-        for n, (kind, pixel, value, step, unit) in enumerate(axes, 1):
-            cards |= {f"CTYPE{n}": kind, f"CRPIX{n}": pixel, f"CRVAL{n}": value}
-            cards |= {f"CDELT{n}": step, f"CUNIT{n}": unit}
+        for n, axis in enumerate((ra, dec, *further), 1):
+            names = (f"CTYPE{n}", f"CRPIX{n}", f"CRVAL{n}", f"CDELT{n}", f"CUNIT{n}")
+            cards |= zip(names, axis, strict=True)
         return cards
 
 
 def interpolate_mesh(mesh: Floats, nodes: Floats, positions: Floats, degree: int) -> Singles:
-    """Interpolate a square mesh by splines along both axes, to shape (m, m).
+    """Interpolate a mesh by splines along both axes, to shape (m, m).
 
-    Parameters
-    ----------
-    mesh, nodes
-        Shape (n, n): one value at each pair of the nodes, shape (n,), ascending.
-    positions
-        Shape (m,): coordinates along both axes; beyond the nodes the outermost value is used.
-    degree
-        1 or 3 (not-a-knot).
+    The mesh, shape (n, n), has one value at each pair of the ascending nodes, shape (n,). The
+    positions, shape (m,), are coordinates along both axes; beyond the nodes the outermost value is
+    used. The degree is 1 or 3 (not-a-knot).
     """
     from scipy.interpolate import make_interp_spline
 

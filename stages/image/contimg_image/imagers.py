@@ -18,6 +18,7 @@ from contimg.records.images import Beam
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadImageError
 from contimg_image.frame import Frame, Mask, Singles
+from contimg_image.options import Backend
 from contimg_image.tiers import Settings
 
 PADDING = 1.2
@@ -38,6 +39,7 @@ class ImagerJob:
     beam: tuple[float, float, float]
     """Restoring beam: major and minor axis (FWHM, arcsec), position angle (deg)."""
     frame: Frame
+    backend: Backend
     timeout_s: float
 
 
@@ -83,43 +85,54 @@ def wsclean_command(job: ImagerJob, mask: Path | None, scratch: Path) -> list[st
     return ["wsclean", *text.split(), *files, *(str(path) for path in job.paths)]
 
 
-def run_wsclean(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
-    """Image and clean with WSClean."""
-    path = None if mask is None else write_mask(context.scratch / "mask.fits", mask, job.frame)
-    context.run(wsclean_command(job, path, context.scratch), job.timeout_s)
-    # For a dirty image it writes no residual.
-    residual = "residual" if job.settings.niter else "image"
-    return _read_planes(context.scratch, job.frame, residual)
+def run_imager(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
+    """Image and clean with WSClean, or with tclean in a child process.
 
+    Raises BadImageError if the imager fitted no beam.
+    """
+    from astropy.io import fits
 
-def run_tclean(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
-    """Image and clean with tclean, in a child."""
-    path = None if mask is None else write_mask(context.scratch / "mask.fits", mask, job.frame)
-    settings, (major, minor, angle) = job.settings, job.beam
-    parameters = {
-        "vis": [str(path) for path in job.paths],
-        "imsize": [settings.size, settings.size],
-        "cell": f"{settings.cell_arcsec}arcsec",
-        "robust": settings.robust,
-        "uvtaper": [f"{settings.taper_arcsec}arcsec"] if settings.taper_arcsec else [],
-        "restoringbeam": [f"{major}arcsec", f"{minor}arcsec", f"{angle}deg"],
-    }
-    version = call_casa(
-        context,
-        "contimg_image.imagers:call_tclean",
-        job.timeout_s,
-        folder=str(context.scratch),
-        mask=None if path is None else str(path),
-        niter=settings.niter,
-        nsigma=settings.threshold if settings.niter else 0.0,
-        parameters=parameters,
+    folder, settings, (major, minor, angle) = context.scratch, job.settings, job.beam
+    path = None if mask is None else write_mask(folder / "mask.fits", mask, job.frame)
+    keywords: dict[str, Any] = {}
+    if job.backend == "wsclean":
+        context.run(wsclean_command(job, path, folder), job.timeout_s)
+    else:
+        parameters = {
+            "vis": [str(path) for path in job.paths],
+            "imsize": [settings.size, settings.size],
+            "cell": f"{settings.cell_arcsec}arcsec",
+            "robust": settings.robust,
+            "uvtaper": [f"{settings.taper_arcsec}arcsec"] if settings.taper_arcsec else [],
+            "restoringbeam": [f"{major}arcsec", f"{minor}arcsec", f"{angle}deg"],
+            "niter": settings.niter,
+            "nsigma": settings.threshold if settings.niter else 0.0,
+        }
+        given = {"folder": str(folder), "mask": path and str(path), "parameters": parameters}
+        function = "contimg_image.imagers:call_tclean"
+        keywords["CASAVER"] = call_casa(context, function, job.timeout_s, **given)
+    # For a dirty image WSClean writes no residual.
+    dirty = job.backend == "wsclean" and not settings.niter
+    names = ("image", "image" if dirty else "residual", "psf")
+    files = [folder / f"{PREFIX}-{name}.fits" for name in names]
+    header = fits.getheader(files[0])
+    if "BMAJ" not in header:
+        found = "The imager fitted no beam: too few visibilities are left."
+        raise BadImageError("the imager's PSF", found, "Look at the flags.")
+    axis = next(n for n in (3, 4) if header[f"CTYPE{n}"].startswith("FREQ"))
+    planes = [np.ascontiguousarray(fits.getdata(file).squeeze(), np.float32) for file in files]
+    return Cleaned(
+        image=planes[0],
+        residual=planes[1],
+        psf=planes[2],
+        beam=Beam(header["BMAJ"], header["BMIN"], header["BPA"]),
+        cell_deg=job.frame.cell_deg,
+        band_hz=(header[f"CRVAL{axis}"], header[f"CDELT{axis}"]),
+        keywords=keywords or {key: header[key] for key in header if key.startswith("WSC")},
     )
-    return _read_planes(context.scratch, job.frame, keywords={"CASAVER": version})
 
 
-def call_tclean(
-    *, folder: str, mask: str | None, niter: int, nsigma: float, parameters: dict[str, Any]
-) -> str:
+def call_tclean(*, folder: str, mask: str | None, parameters: dict[str, Any]) -> str:
     """Run tclean, export its planes as FITS and return CASA's version; for a child process."""
     from casatasks import casalog, exportfits, importfits, tclean, version_string
     from casatools import image
@@ -129,25 +142,15 @@ def call_tclean(
     # tclean would continue from the files of an earlier round.
     for old in Path(folder).glob(f"{PREFIX}.*"):
         shutil.rmtree(old)
-    common = {
-        "imagename": name,
-        "datacolumn": "data",
-        "specmode": "mfs",
-        "stokes": "I",
-        "gridder": "wproject",
-        "wprojplanes": WPLANES,
-        "weighting": "briggs",
-        "pbcor": False,
-        "pblimit": -0.1,
-        "deconvolver": "hogbom",
-        "gain": 0.1,
-        **parameters,
-    }
+    common: dict[str, Any] = {"imagename": name, "datacolumn": "data", "stokes": "I"}
+    common |= {"specmode": "mfs", "gridder": "wproject", "wprojplanes": WPLANES}
+    common |= {"weighting": "briggs", "deconvolver": "hogbom", "gain": 0.1}
+    common |= {"pbcor": False, "pblimit": -0.1, **parameters}
     image_mask = ""
     if mask is not None:
         # The mask needs the coordinates of the image: make an empty image first, then fill it.
         image_mask = f"{name}.clean-mask"
-        tclean(**common, niter=0, savemodel="none")
+        tclean(**common | {"niter": 0}, savemodel="none")
         importfits(fitsimage=mask, imagename=f"{name}.discs", overwrite=True)
         shutil.copytree(f"{name}.residual", image_mask)
         discs, target = image(), image()
@@ -158,7 +161,7 @@ def call_tclean(
         target.close()
         for suffix in ("psf", "residual", "image", "model", "pb", "sumwt", "mask", "weight"):
             shutil.rmtree(f"{name}.{suffix}", ignore_errors=True)
-    tclean(**common, niter=niter, nsigma=nsigma, mask=image_mask, usemask="user")
+    tclean(**common, mask=image_mask, usemask="user")
     for plane in ("image", "residual", "psf"):
         exportfits(imagename=f"{name}.{plane}", fitsimage=f"{name}-{plane}.fits", overwrite=True)
     return str(version_string())
@@ -171,37 +174,3 @@ def write_mask(path: Path, mask: Mask, frame: Frame) -> Path:
     header = fits.Header(frame.axis_cards())
     fits.writeto(path, mask.astype(np.float32)[None, None], header, overwrite=True)
     return path
-
-
-def _read_planes(
-    folder: Path, frame: Frame, residual: str = "residual", keywords: dict[str, Any] | None = None
-) -> Cleaned:
-    """Read the planes that an imager wrote; `residual` names the plane of the residual.
-
-    Without `keywords`, those of the files that begin with WSC are taken. Raises BadImageError if
-    the imager fitted no beam.
-    """
-    from astropy.io import fits
-
-    planes, header = [], None
-    for plane in ("image", residual, "psf"):
-        with fits.open(folder / f"{PREFIX}-{plane}.fits", memmap=False) as file:
-            planes.append(np.ascontiguousarray(file[0].data.squeeze(), np.float32))
-            header = header or file[0].header
-    if header is None or "BMAJ" not in header:
-        raise BadImageError(
-            "the imager's PSF",
-            "The imager fitted no beam: too few visibilities are left.",
-            "Look at the flags.",
-        )
-    image, left, psf = planes
-    axis = next(n for n in (3, 4) if header[f"CTYPE{n}"].startswith("FREQ"))
-    return Cleaned(
-        image=image,
-        residual=left,
-        psf=psf,
-        beam=Beam(header["BMAJ"], header["BMIN"], header["BPA"]),
-        cell_deg=frame.cell_deg,
-        band_hz=(header[f"CRVAL{axis}"], header[f"CDELT{axis}"]),
-        keywords=keywords or {key: header[key] for key in header if key.startswith("WSC")},
-    )

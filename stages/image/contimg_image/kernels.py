@@ -63,6 +63,11 @@ class SourceGeometry(NamedTuple):
     sampling: tuple[float, int, float]
     """Width of a channel (Hz), channels averaged to one, cycles of a wave per integration."""
 
+    def select(self, rows: slice | Integers) -> SourceGeometry:
+        """Return some rows."""
+        uvw_s, spin_s, time_index = self.uvw_s[rows], self.spin_s[rows], self.time_index[rows]
+        return self._replace(uvw_s=uvw_s, spin_s=spin_s, time_index=time_index)
+
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def average_rows(  # noqa: C901, PLR0913, PLR0917 - a kernel
@@ -79,17 +84,11 @@ def average_rows(  # noqa: C901, PLR0913, PLR0917 - a kernel
 ) -> None:
     """Calibrate rows, average `factor` channels and the parallel hands to Stokes I.
 
-    Parameters
-    ----------
-    hands
-        Indices of the polarizations that make Stokes I, one or two.
-    selected, first
-        Indices of the rows to average, and the row of `vis` and `total` for the first of them.
-    vis, total
-        Shape (N, channels / factor), filled: weighted mean and sum of weights, 0 without data.
-    difference, pairs
-        Shape (antennas, antennas), added to: |first - second polarization|^2 in units of its
-        variance for unit weights, and the number of terms.
+    `hands` are the indices of the one or two polarizations that make Stokes I. The rows `selected`
+    are averaged to rows from `first` on of `vis` and `total`, shape (N, channels / factor): the
+    weighted mean and the sum of weights, 0 without data. Added to `difference` and `pairs`, shape
+    (antennas, antennas): |first - second polarization|^2 in units of its variance for unit weights,
+    and the number of terms.
     """
     channels = block.data.shape[1] // factor
     spectral = block.weight.shape[1] > 1
@@ -172,17 +171,11 @@ def weigh_briggs(
 def add_power(
     samples: UVSamples, before: Complexes, after: Complexes, pair: Integers, out: Floats
 ) -> None:
-    """Add up the power of each baseline before and after a model was subtracted.
+    """Add up the power of each baseline before and after, (rows, channels), a model was subtracted.
 
-    Parameters
-    ----------
-    before, after
-        Shape (rows, channels).
-    pair
-        Shape (rows,): baseline of a row, an index into `out`.
-    out
-        Shape (B, 6): number of visibilities, and with weights w the sums of w, w |before|^2,
-        w |before - after|^2, w |after|^2 and w times the uv distance (wavelengths).
+    `pair`, shape (rows,), is the baseline of each row, an index into `out`. `out`, shape (B, 6), is
+    the number of visibilities, and with weights w the sums of w, w |before|^2,
+    w |before - after|^2, w |after|^2 and w times the uv distance (wavelengths).
     """
     uvw_m, per_metre, weight = samples
     for r in range(pair.size):
@@ -216,42 +209,28 @@ def _sinc(x: float) -> float:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def sum_smearing(  # noqa: PLR0913, PLR0917 - a kernel
-    uvw_s: Floats,
-    spin_s: Floats,
-    freq_hz: Floats,
-    weight: Floats,
-    interval_s: Floats,
-    centre: Floats,
-    offset: Floats,
-    widths: tuple[float, int],
+def sum_smearing(
+    geometry: SourceGeometry, freq_hz: Floats, weight: Floats, interval_s: Floats
 ) -> tuple[Floats, float]:
-    """Return the weighted sum of what smearing leaves in each direction, and the sum of weights.
+    """Return the weighted sum of what smearing leaves of each source, and the sum of weights.
 
-    Parameters
-    ----------
-    uvw_s, spin_s
-        Shape (K, 3): as in `SourceGeometry`.
-    freq_hz, weight, interval_s
-        Shape (K,).
-    centre, offset
-        Shape (D, 3): directions (l, m, n - 1) about the phase centre and about the pointing.
-    widths
-        Width of a channel of the correlator, Hz, and the number of them averaged to one.
+    Frequency, weight and length of the integration, shape (rows,), are those of one visibility of
+    each row.
     """
-    width, factor = widths
+    width, factor, _ = geometry.sampling
     total = 0.0
-    out = np.zeros(centre.shape[0])
-    for k in range(freq_hz.size):
-        total += weight[k]
-        for d in range(out.size):
-            delay = _dot(uvw_s, k, offset, d)
-            rate = _dot(spin_s, k, offset, d) * freq_hz[k] * interval_s[k]
+    out = np.zeros(geometry.cosines.shape[0])
+    for r in range(freq_hz.size):
+        total += weight[r]
+        offset = geometry.offsets[geometry.time_index[r]]
+        for k in range(out.size):
+            delay = _dot(geometry.uvw_s, r, offset, k)
+            rate = _dot(geometry.spin_s, r, offset, k) * freq_hz[r] * interval_s[r]
             left = _sinc(math.pi * width * delay) * _sinc(math.pi * rate)
             if factor > 1:
-                x = math.pi * width * _dot(uvw_s, k, centre, d)
+                x = math.pi * width * _dot(geometry.uvw_s, r, geometry.cosines, k)
                 left *= _sinc(factor * x) / _sinc(x)
-            out[d] += weight[k] * left
+            out[k] += weight[r] * left
     return out, total
 
 
@@ -284,18 +263,11 @@ def _smeared_phasor(
 def fill_responses(
     geometry: SourceGeometry, freq_hz: Floats, level: Floats, root: Singles, out: Singles
 ) -> None:
-    """Fill `out` with the visibilities of each source.
+    """Fill `out`, shape (C, 2, rows, K), with real and imaginary parts of each source.
 
-    Parameters
-    ----------
-    freq_hz
-        Shape (C,), equidistant: a phasor is rotated from one to the next.
-    level
-        Shape (times, K, C): amplitude of a source of 1 Jy without smearing.
-    root
-        Shape (rows, C): square roots of the weights, which multiply the visibilities.
-    out
-        Shape (C, 2, rows, K): real and imaginary parts.
+    The frequencies, shape (C,), are equidistant: a phasor is rotated from one to the next. `level`,
+    shape (times, K, C), is the amplitude of a source of 1 Jy without smearing. `root`, shape
+    (rows, C), are square roots of the weights, which multiply the visibilities.
     """
     for r in range(geometry.uvw_s.shape[0]):
         t = geometry.time_index[r]
@@ -322,16 +294,10 @@ def subtract_sources(
     total: Floats,
     vis: Complexes,
 ) -> None:
-    """Subtract sources from `vis`, shape (rows, C), with equidistant channels.
+    """Subtract sources from `vis`, shape (rows, C) like `weight`, with equidistant channels.
 
-    Parameters
-    ----------
-    level
-        Shape (times, K, C), Jy: the sources without smearing.
-    weight
-        Shape (rows, C).
-    total
-        Shape (K,), added to: the weighted sum of the amplitudes of each source.
+    `level`, shape (times, K, C), are the sources without smearing, Jy. The sums of their amplitudes
+    times the weights are added to `total`, shape (K,).
     """
     for r in range(geometry.uvw_s.shape[0]):
         t = geometry.time_index[r]

@@ -16,6 +16,7 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet, MSHeader
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError
+from contimg_image.averaging import baseline_lengths_m
 from contimg_image.frame import Mask
 from contimg_image.options import ImageOptions
 
@@ -37,6 +38,8 @@ class ImagingInput:
     flags: Mask
     """Shape (rows, channels, correlations)."""
     gains: Gains
+    longest_m: float
+    """Length of the longest baseline."""
     calibration: Calibration
     calibration_key: str
 
@@ -48,8 +51,7 @@ class ImagingInput:
     @property
     def calibrated_mjd(self) -> float:
         """Time of the calibrator observation that the gains come from, UTC."""
-        source = self.calibration.source
-        return source.mjd if source else self.calibration.mjd
+        return (self.calibration.source or self.calibration).mjd
 
 
 def fetch_input(options: ImageOptions, context: Context) -> ImagingInput:
@@ -60,26 +62,19 @@ def fetch_input(options: ImageOptions, context: Context) -> ImagingInput:
     """
     calibration = read_calibration(context, options.calibration)
     if not calibration.tables:
-        raise BadInputError(
-            options.calibration,
-            "The calibration has no tables to apply; raw data are never imaged.",
-            "Calibrate the group first.",
-        )
+        problem = "The calibration has no tables to apply; raw data are never imaged."
+        raise BadInputError(options.calibration, problem, "Calibrate the group first.")
     path = context.fetch_tree(options.ms, "ms.tar")
-    flags = read_flags(context.fetch(options.flags, "flags.bin"))
-    gains = Gains.read(fetch_tables(context, options.calibration, calibration))
     metrics = context.manifest(options.ms).metrics
     start, end = metrics.get("mjd_start"), metrics.get("mjd_end")
     with MeasurementSet(path) as ms:
-        header = ms.header
+        header, longest_m = ms.header, float(baseline_lengths_m(ms.header, ms.rows).max())
         if start is None or end is None:
             time_s, half_s = ms.rows.time_s, ms.rows.interval_s / 2
             start = float(np.min(time_s - half_s)) / DAY_S
             end = float(np.max(time_s + half_s)) / DAY_S
-    site = SITE
-    if "lat_deg" in metrics:
-        place = (metrics["lat_deg"], metrics["lon_deg"], metrics["height_m"])
-        site = Site(*(float(value) for value in place))
+    place = ("lat_deg", "lon_deg", "height_m")
+    site = Site(*(float(metrics[name]) for name in place)) if "lat_deg" in metrics else SITE
     return ImagingInput(
         path=path,
         header=header,
@@ -88,8 +83,9 @@ def fetch_input(options: ImageOptions, context: Context) -> ImagingInput:
         mjd_end=float(end),
         pointing_dec_deg=metrics.get("pointing_dec_deg"),
         site=site,
-        flags=flags,
-        gains=gains,
+        flags=read_flags(context.fetch(options.flags, "flags.bin")),
+        gains=Gains.read(fetch_tables(context, options.calibration, calibration)),
+        longest_m=longest_m,
         calibration=calibration,
         calibration_key=context.manifest(options.calibration).key,
     )

@@ -10,9 +10,10 @@ from contimg.records.images import bilinear
 from contimg.runtime.errors import BadImageError
 from contimg.runtime.manifest import QA
 from contimg_image.cleaning import MIN_EFFECTIVE_BEAM, ExpectedSky
+from contimg_image.diagnostics import AntennaPhases
+from contimg_image.field import ImagingField
 from contimg_image.frame import Floats, Singles
 from contimg_image.imagers import Cleaned
-from contimg_image.phases import AntennaPhases
 
 MAX_AXIS_RATIO = 25.0
 """Of the beam: a group of one arm alone makes 10, a PSF without a main lobe more."""
@@ -69,17 +70,15 @@ def catalogue_matches(
 
 
 def measure_quality(
-    where: str, cleaned: Cleaned, local_rms: Singles, sky: ExpectedSky, thermal_rms_jy: float
+    where: str, cleaned: Cleaned, local_rms: Singles, sky: ExpectedSky, field: ImagingField
 ) -> dict[str, float]:
-    """Return noise, peak and flux ratio of an image.
-
-    Raises BadImageError if a check fails.
-    """
+    """Return noise, peak and flux ratio of an image; raise BadImageError if a check fails."""
     check_planes(where, cleaned)
     inside = sky.effective >= MIN_EFFECTIVE_BEAM
     rms = float(np.median(local_rms[inside] if inside.any() else local_rms))
     # With one polarization the thermal noise is unknown, and the image is compared with itself.
-    thermal = thermal_rms_jy if np.isfinite(thermal_rms_jy) else rms
+    thermal_rms = field.weights.thermal_rms_jy
+    thermal = thermal_rms if np.isfinite(thermal_rms) else rms
     level = bilinear(sky.effective, sky.x, sky.y)
     selected = (sky.expected_jy >= MATCH_SNR * thermal) & (level >= MIN_EFFECTIVE_BEAM)
     x, y, expected_jy = sky.x[selected], sky.y[selected], sky.expected_jy[selected]
@@ -87,28 +86,21 @@ def measure_quality(
     check_sky(where, rms, thermal, matches)
     return {
         "rms_jy": rms,
-        "noise_ratio": rms / thermal_rms_jy,
+        "noise_ratio": rms / thermal_rms,
         "peak_jy": float(cleaned.image.max()),
         "sightings": float(matches.sources),
         "flux_ratio": matches.flux_ratio,
+        "used_fraction": field.data.used,
     }
 
 
 def check_planes(where: str, cleaned: Cleaned) -> None:
-    """Refuse planes that are no image.
-
-    Raises BadImageError if pixels are not finite, all are zero, or the beam is absurd.
-    """
-    for name in ("image", "residual"):
-        plane = getattr(cleaned, name)
+    """Raise BadImageError if pixels are not finite, all are zero, or the beam is absurd."""
+    for name, plane in (("image", cleaned.image), ("residual", cleaned.residual)):
         infinite, nonzero = np.count_nonzero(~np.isfinite(plane)), np.count_nonzero(plane)
         if infinite or not nonzero:
-            raise BadImageError(
-                where,
-                f"The {name} has {infinite} pixels that are not finite and {nonzero} that are not "
-                f"zero.",
-                "Look at the imager's log and at the calibration.",
-            )
+            found = f"The {name} has {infinite} pixels that are not finite and {nonzero} not zero."
+            raise BadImageError(where, found, "Look at the imager's log and at the calibration.")
     major, minor, cell_deg = cleaned.beam.major_deg, cleaned.beam.minor_deg, cleaned.cell_deg
     field_deg = cleaned.image.shape[0] * cell_deg
     largest = min(MAX_AXIS_RATIO * minor, MAX_BEAM_FRACTION * field_deg)
@@ -123,10 +115,7 @@ def check_planes(where: str, cleaned: Cleaned) -> None:
 
 
 def check_phases(where: str, phases: AntennaPhases) -> None:
-    """Refuse visibilities whose phases are not those of the sources in them.
-
-    Raises BadImageError if antennas disagree with the sources by more than noise explains.
-    """
+    """Raise BadImageError if antennas disagree with the sources by more than noise explains."""
     if phases.error_deg > MAX_PHASE_ERROR_DEG:
         raise BadImageError(
             where,
@@ -138,10 +127,9 @@ def check_phases(where: str, phases: AntennaPhases) -> None:
 
 
 def check_sky(where: str, rms_jy: float, thermal_jy: float, matches: CatalogueMatches) -> None:
-    """Refuse an image that cannot be of this part of the sky.
+    """Raise BadImageError if the noise is absurd, or if catalogue sources are missing.
 
-    Raises BadImageError if its noise is absurd, or if catalogue sources are missing: then phases,
-    position or time are wrong.
+    Then phases, position or time are wrong.
     """
     if rms_jy > MAX_NOISE_RATIO * thermal_jy:
         raise BadImageError(

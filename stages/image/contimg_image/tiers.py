@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.telescope import NAMES
+from contimg.records.ms import MSHeader
+from contimg_image.frame import ARCSEC_RAD
 from contimg_image.options import ImageOptions, Tier
 
-ARCSEC_PER_RADIAN = 206264.80624709636
 CELLS_PER_FRINGE = 5.2
 """Cells per wavelength over the longest baseline, for other telescopes; ours would get 3 arcsec."""
 FIELD_PER_LOBE = 1.72
 """Width of the field in wavelengths over the dish diameter; ours would get 4.5 deg."""
-FFT_PRIMES = (2, 3, 5)
-"""Prime factors of sizes for which FFTs are fast."""
 MIN_SIZE_PX = 128
 ALL_BASELINES_M = 1e9
 
@@ -49,55 +50,37 @@ class Settings:
     @property
     def width_rad(self) -> float:
         """Width of the field, radians."""
-        return self.size * (self.cell_arcsec / ARCSEC_PER_RADIAN)
+        return self.size * (self.cell_arcsec * ARCSEC_RAD)
 
 
-SHORT_BASELINES = Settings(
-    size=1620, cell_arcsec=9.0, mgain=0.95, longest_m=500.0, taper_arcsec=0.0
-)
+SHORT_BASELINES = Settings(1620, 9.0, mgain=0.95, longest_m=500.0, taper_arcsec=0.0)
+# Without the outriggers the beam is 100" x 54": cells of 10.8" bias peaks by less than 0.4 %.
+QUICK_LOOK = replace(SHORT_BASELINES, size=1350, cell_arcsec=10.8, niter=20_000, threshold=4.0)
+FINE = Settings(6480, 2.5, niter=1_000_000, threshold=0.7, mgain=0.8, accuracy=1e-5)
 TIERS: dict[Tier, Settings] = {
-    # Without the outriggers the beam is 100" x 54": cells of 10.8" bias peaks by less than 0.4 %.
-    "quicklook": replace(
-        SHORT_BASELINES,
-        size=1350,
-        cell_arcsec=10.8,
-        niter=20_000,
-        threshold=4.0,
-        accuracy=1e-3,
-        bright=10,
-        beyond=30,
-        deterministic=False,
-    ),
+    "quicklook": replace(QUICK_LOOK, accuracy=1e-3, bright=10, beyond=30, deterministic=False),
     "development": replace(SHORT_BASELINES, niter=50_000, threshold=2.0),
     "standard": Settings(),
-    "high_precision": Settings(
-        size=6480,
-        cell_arcsec=2.5,
-        niter=1_000_000,
-        threshold=0.7,
-        mgain=0.8,
-        accuracy=1e-5,
-        bright=100,
-        beyond=60,
-    ),
+    "high_precision": replace(FINE, bright=100, beyond=60),
 }
 
 
-def choose_settings(
-    options: ImageOptions, telescope: str, longest_baseline_m: float, dish_m: float, freq_hz: float
-) -> Settings:
+def choose_settings(options: ImageOptions, header: MSHeader, longest_baseline_m: float) -> Settings:
     """Return the settings of a tier for a telescope; numbers among the options take precedence.
 
     Field and cell of another telescope follow from its longest baseline, the diameter of its dishes
-    and the highest frequency.
+    and the highest frequency. The size is even, and FFTs of it are fast.
     """
+    from scipy.fft import next_fast_len
+
     tier = TIERS[options.tier]
-    if telescope not in NAMES:
-        wavelength = SPEED_OF_LIGHT_M_S / freq_hz
-        cell = wavelength / longest_baseline_m / CELLS_PER_FRINGE * ARCSEC_PER_RADIAN
-        width = FIELD_PER_LOBE * wavelength / dish_m * ARCSEC_PER_RADIAN
+    if header.telescope not in NAMES:
+        wavelength_m = SPEED_OF_LIGHT_M_S / float(header.frequencies_hz[-1])
+        dish_m = float(np.median(header.antennas.diameters_m))
+        cell = wavelength_m / longest_baseline_m / CELLS_PER_FRINGE / ARCSEC_RAD
         cell = float(f"{cell:.2g}")
-        size = good_size(int(width / cell))
+        least = max(MIN_SIZE_PX, int(FIELD_PER_LOBE * wavelength_m / dish_m / ARCSEC_RAD / cell))
+        size = 2 * next_fast_len((least + 1) // 2, real=True)
         tier = replace(tier, cell_arcsec=cell, size=size, taper_arcsec=0.0)
         tier = replace(tier, longest_m=ALL_BASELINES_M)
     names = ("size", "cell_arcsec", "robust", "niter", "threshold")
@@ -106,17 +89,3 @@ def choose_settings(
         # A dirty image shows all sources as they are.
         given |= {"bright": 0, "beyond": 0}
     return replace(tier, **given)
-
-
-def good_size(least: int) -> int:
-    """Return the least even size of at least `least` and 128 that has only small prime factors."""
-    size = max(least, MIN_SIZE_PX)
-    size += size % 2
-    while True:
-        rest = size
-        for prime in FFT_PRIMES:
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 2

@@ -7,8 +7,6 @@ zero-based (x, y) of an image of shape (ny, nx). Pixels that are NaN or outside 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -20,13 +18,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Image = NDArray[np.float32]
 Form = tuple[float, float, float]
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def kernel(function: F) -> F:
-    """Compile a function of arrays; it keeps its types, which numba's own decorator hides."""
-    return cast("F", njit(cache=True)(function))
-
 
 MIN_SAMPLES = 32
 """Samples that the noise of an annulus needs."""
@@ -37,7 +28,7 @@ CLIP_BIAS = 0.98656
 CLIP_ROUNDS = 3
 
 
-@kernel
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def fill_cubic_weights(shift: float, weights: Floats) -> None:
     """Fill `weights` with the Catmull–Rom weights at `shift` (0 to 1) after the second sample."""
     s, s2, s3 = shift, shift * shift, shift * shift * shift
@@ -47,7 +38,7 @@ def fill_cubic_weights(shift: float, weights: Floats) -> None:
     weights[3] = 0.5 * (-s2 + s3)
 
 
-@kernel
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def interpolate_peak(
     pixels: Image, x: float, y: float, form: Form, background: float, wx: Floats, wy: Floats
 ) -> float:
@@ -75,7 +66,7 @@ def interpolate_peak(
     return value / unit
 
 
-@kernel
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def fit_beam(
     pixels: Image, x: float, y: float, form: Form, background: float, radius: float
 ) -> float:
@@ -103,7 +94,7 @@ def fit_beam(
     return data / norm if norm > 0.0 else np.nan
 
 
-@kernel
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def measure_annulus(
     pixels: Image, x: float, y: float, steps_x: Ints, steps_y: Ints, samples: Floats
 ) -> tuple[float, float]:
@@ -144,7 +135,7 @@ def measure_annulus(
     return centre, sigma
 
 
-@kernel
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def measure_positions(
     pixels: Image, xs: Floats, ys: Floats, form: Form, radius: float, steps: Ints, out: Floats
 ) -> None:
@@ -165,7 +156,7 @@ def measure_positions(
         out[k, 1] = fit_beam(pixels, xs[k], ys[k], form, background, radius)
 
 
-@kernel
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def solve_symmetric(a: Floats, d: Floats) -> tuple[float, float, float]:
     """Return x of a x = d for a symmetric 3 x 3 matrix, by its cofactors; zeros if it is singular.
 
@@ -183,7 +174,7 @@ def solve_symmetric(a: Floats, d: Floats) -> tuple[float, float, float]:
     return first / det, second / det, third / det
 
 
-@kernel
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def fit_position(
     pixels: Image, x: float, y: float, form: Form, background: float, radius: float, rounds: int
 ) -> tuple[float, float]:

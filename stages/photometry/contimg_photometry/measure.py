@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
-from contimg_photometry.blends import find_groups, fit_group
 from contimg_photometry.kernels import Floats, Image, Ints, fit_position, measure_positions
 from contimg_photometry.noise import BeamProfile, Correlation, single_source_errors
 from contimg_photometry.options import PhotometryOptions
 
 POSITION_ROUNDS = 4
 """Gauss–Newton rounds; from an error of a tenth of a beam three reach a thousandth of a pixel."""
+MAX_CONDITION = 1e4
+"""Beams that overlap more than this cannot be separated: their amplitudes would be noise."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,10 @@ class Measurements:
 
 
 def annulus_offsets(inner: float, outer: float, step: int) -> Ints:
-    """Return the pixel offsets of an annulus (radii in pixels), x and y, shape (2, M).
-
-    Offsets are `step` pixels apart along both axes.
-    """
+    """Return the offsets x and y of an annulus, shape (2, M), on a grid of `step`; all pixels."""
     reach = int(np.ceil(outer / step)) * step
-    line = np.arange(-reach, reach + 1, step)
-    x, y = (part.ravel() for part in np.meshgrid(line, line))
-    distance = np.hypot(x, y)
-    inside = (distance >= inner) & (distance <= outer)
+    y, x = np.mgrid[-reach : reach + 1 : step, -reach : reach + 1 : step]
+    inside = (np.hypot(x, y) >= inner) & (np.hypot(x, y) <= outer)
     return np.stack([x[inside], y[inside]]).astype(np.int64)
 
 
@@ -58,18 +57,10 @@ def measure(
     noise: Correlation,
     options: PhotometryOptions,
 ) -> Measurements:
-    """Measure the flux of the beam at given positions; NaN where the image lacks pixels.
+    """Measure the flux of the beam at positions, shape (N,); NaN where the image lacks pixels.
 
-    Parameters
-    ----------
-    pixels
-        Shape (ny, nx), restored with `beam`; NaN pixels are not used.
-    x, y
-        Zero-based, shape (N,).
-    noise
-        Autocorrelation of the noise, as far as two aperture radii.
-    options
-        Sizes of aperture and annulus, separation of pairs, limit of position fits.
+    The pixels, shape (ny, nx), are restored with `beam`; NaN is not used. `noise` reaches as far as
+    two aperture radii.
     """
     major, radius = beam.major, options.aperture * beam.major
     # Half a minor axis is the Nyquist step: noise is correlated over less.
@@ -81,12 +72,12 @@ def measure(
     fit_error, x_error, y_error = single_source_errors(beam, radius, noise)
     peak_noise, fit_noise, blend = local.copy(), fit_error * local, np.ones(x.size, np.int64)
     for members in find_groups(x, y, options.pair_separation * major):
-        found = fit_group(pixels, x[members], y[members], beam, noise, radius, raw[members])
+        places = np.stack([x[members], y[members]])
+        found = fit_group(pixels, places, beam, noise, radius, raw[members])
         peak[members], peak_noise[members], fit[members], fit_noise[members] = found
         blend[members] = members.size
-    bright = np.flatnonzero((blend == 1) & (peak > options.position_snr * peak_noise))
-    dx, dy = np.full(x.size, np.nan), np.full(x.size, np.nan)
-    for k in bright:
+    dx, dy = np.full((2, x.size), np.nan)
+    for k in np.flatnonzero((blend == 1) & (peak > options.position_snr * peak_noise)):
         start = (x[k], y[k], beam.form, background[k])
         dx[k], dy[k] = fit_position(pixels, *start, radius, POSITION_ROUNDS)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -103,3 +94,53 @@ def measure(
         dx_noise=scale * x_error,
         dy_noise=scale * y_error,
     )
+
+
+def find_groups(x: Floats, y: Floats, separation: float) -> list[Ints]:
+    """Return the indices of chains of positions with links shorter than `separation` pixels."""
+    known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if known.size < 2 or separation <= 0:  # noqa: PLR2004 - a pair
+        return []
+    tree = cKDTree(np.column_stack([x[known], y[known]]))
+    pairs = tree.query_pairs(separation, output_type="ndarray")
+    if pairs.size == 0:
+        return []
+    shape = (known.size, known.size)
+    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=shape)
+    _, label = connected_components(links, directed=False)
+    return [known[label == chain].astype(np.int64) for chain in np.unique(label[pairs[:, 0]])]
+
+
+def fit_group(
+    pixels: Image, places: Floats, beam: BeamProfile, noise: Correlation, radius: float, raw: Floats
+) -> Floats:
+    """Measure n sources at x, y, shape (2, n), together.
+
+    Returns peak, its noise, fit and its noise, shape (4, n); NaN if they cannot be separated.
+    `raw`, shape (n, 4), are peak, fit, background and noise of each source without regard to the
+    others; the means of background and noise are used. Peaks solve p_i = Σ_j K(x_i − x_j) s_j; the
+    fit solves the least squares over the union of the apertures. The covariances follow from the
+    autocorrelation of the noise.
+    """
+    (x, y), (ny, nx) = places, pixels.shape
+    background, sigma = float(raw[:, 2].mean()), float(raw[:, 3].mean())
+    left, low = np.maximum(0, np.floor(places.min(axis=1) - radius)).astype(int)
+    right, high = np.minimum((nx, ny), np.ceil(places.max(axis=1) + radius) + 1).astype(int)
+    columns, rows = np.meshgrid(np.arange(left, right), np.arange(low, high))
+    dx, dy = columns - x[:, None, None], rows - y[:, None, None]
+    patch = pixels[low:high, left:right].astype(np.float64)
+    use = (np.hypot(dx, dy) <= radius).any(axis=0) & np.isfinite(patch)
+    design, data = np.where(use, beam.at(dx, dy), 0.0), np.where(use, patch - background, 0.0)
+    flat = design.reshape(x.size, -1)
+    normal = flat @ flat.T
+    between_x, between_y = x[:, None] - x[None, :], y[:, None] - y[None, :]
+    overlap = beam.at(between_x, between_y)
+    condition = max(np.linalg.cond(normal), np.linalg.cond(overlap))
+    if not np.isfinite(sigma) or condition > MAX_CONDITION:
+        return np.full((4, x.size), np.nan)
+    solve, part = np.linalg.inv(normal), np.linalg.inv(overlap)
+    fit_cov = solve @ noise.covariance(design) @ solve.T
+    peak_cov = part @ noise.at(between_x, between_y) @ part.T
+    fit_noise = sigma * np.sqrt(np.maximum(np.diag(fit_cov), 0.0))
+    peak_noise = sigma * np.sqrt(np.maximum(np.diag(peak_cov), 0.0))
+    return np.stack([part @ raw[:, 0], peak_noise, solve @ (flat @ data.ravel()), fit_noise])

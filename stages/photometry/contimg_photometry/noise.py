@@ -68,9 +68,8 @@ class Correlation:
         The weights, shape (n, ny, nx), are on the same box of pixels. The covariance is Σ_p Σ_q
         w_i(p) ρ(p − q) w_j(q): a convolution, computed by FFT without the matrix ρ(p − q).
         """
-        n, ny, nx = weights.shape
+        (n, ny, nx), m = weights.shape, self.values.shape[0] // 2
         shape = (2 * ny, 2 * nx)
-        m = self.values.shape[0] // 2
         y, x = (np.arange(-reach, reach + 1) for reach in (min(m, ny - 1), min(m, nx - 1)))
         kernel = np.zeros(shape)
         kernel[np.ix_(y % shape[0], x % shape[1])] = self.values[np.ix_(y + m, x + m)]
@@ -104,18 +103,15 @@ def measure_autocorrelation(residual: Image, reach: int) -> Correlation:
     return Correlation(found / centre if centre > 0 else np.ones_like(found))
 
 
-def single_source_errors(
-    beam: BeamProfile, radius: float, noise: Correlation
-) -> tuple[float, float, float]:
-    """Return the 1 sigma errors of the fit of a single source for unit noise.
+def single_source_errors(beam: BeamProfile, radius: float, noise: Correlation) -> Floats:
+    """Return the 1 sigma errors of the fit of a single source for unit noise, shape (3,).
 
     These are that of the amplitude at a fixed position, and those of x and y (pixels) for a source
     of unit amplitude. For the least-squares solution (GᵀG)⁻¹ Gᵀ I the covariance is (GᵀG)⁻¹ Gᵀ R G
     (GᵀG)⁻¹, where R is the correlation of the noise.
     """
     reach = int(np.ceil(radius))
-    line = np.arange(-reach, reach + 1, dtype=np.float64)
-    dx, dy = np.meshgrid(line, line)
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
     a, b, c = beam.form
     value = np.where(np.hypot(dx, dy) <= radius, beam.at(dx, dy), 0.0)
     design = np.stack([value, 2 * (a * dx + b * dy) * value, 2 * (b * dx + c * dy) * value])
@@ -123,5 +119,4 @@ def single_source_errors(
     between = noise.covariance(design)
     inverse = np.linalg.inv(flat @ flat.T)
     _, error_x, error_y = np.sqrt(np.maximum(np.diag(inverse @ between @ inverse), 0.0))
-    amplitude = float(np.sqrt(max(between[0, 0], 0.0)) / (value**2).sum())
-    return amplitude, float(error_x), float(error_y)
+    return np.array([np.sqrt(max(between[0, 0], 0.0)) / (value**2).sum(), error_x, error_y])

@@ -1,10 +1,12 @@
-"""The photometry stage: measure the catalogue sources of one image."""
+"""The photometry stage: measure the catalogue sources of one image; write a row for each."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contimg.astro.catalogues import load, nvss
 from contimg.astro.constants import MAD_TO_SIGMA
@@ -14,16 +16,10 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import QA, Manifest
+from contimg_photometry.kernels import Floats
 from contimg_photometry.measure import Measurements, measure
 from contimg_photometry.noise import BeamProfile, measure_autocorrelation
 from contimg_photometry.options import PhotometryOptions
-from contimg_photometry.rows import (
-    ARCSEC_PER_DEG,
-    ImageEpoch,
-    Targets,
-    photometry_rows,
-    select_sources,
-)
 
 NOISE_BOX_PX = 2048
 """Side of the central box in which the noise's autocorrelation is measured: thousands of beams."""
@@ -33,6 +29,25 @@ MAX_OFFSET_BEAMS = 0.1
 """Largest median position offset without a warning, in minor axes."""
 MIN_BRIGHT_SOURCES = 5
 """Sources that a median of the flux ratio needs for a QA verdict."""
+ARCSEC_PER_DEG = 3600.0
+MJY_PER_JY = 1e3
+LIMIT_SIGMA = 3.0
+"""An upper limit is this many sigma above the forced flux, or above zero if that is negative."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The catalogue sources to measure, shape (N,) each."""
+
+    name: NDArray[np.str_]
+    ra_deg: Floats
+    dec_deg: Floats
+    flux_jy: Floats
+    beam: Floats
+    """Effective beam at the source, 1 on the axis of the dishes."""
+
+
+T = TypeVar("T", Targets, Measurements)
 
 
 def run(options: PhotometryOptions, context: Context) -> StageResult:
@@ -54,71 +69,55 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
         x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
         found = measure(image.pixels, x, y, beam, noise, options)
         targets, found = drop_unmeasured(targets, found, options.image)
-    limits = (options.detection_snr, options.flux_scale_error)
-    rows = photometry_rows(targets, found, image.cell_deg, epoch, *limits)
+    rows = photometry_rows(targets, found, image.cell_deg, options)
+    rows |= {name: [value] * targets.ra_deg.size for name, value in epoch.items()}
     with context.step("write"):
         table = PHOTOMETRY.table(rows)
         context.write_table("photometry.parquet", PHOTOMETRY, table)
-        context.publish(options.tables, PHOTOMETRY, day_of_mjd(epoch.mjd), epoch.group, table)
+        day = day_of_mjd(epoch["mjd"])
+        context.publish(options.tables, PHOTOMETRY, day, epoch["group"], table)
     metrics = summarise(rows, options.position_snr)
-    return StageResult(
-        metrics={"group": epoch.group, "mjd": epoch.mjd, **metrics},
-        qa=assess_quality(metrics, image.beam.minor_deg * ARCSEC_PER_DEG),
-    )
+    qa = assess_quality(metrics, image.beam.minor_deg * ARCSEC_PER_DEG)
+    return StageResult(metrics={"group": epoch["group"], "mjd": epoch["mjd"], **metrics}, qa=qa)
 
 
-def read_epoch(manifest: Manifest, uri: str, image: SkyImage) -> ImageEpoch:
-    """Return what an image's manifest says about the observation.
+def read_epoch(manifest: Manifest, uri: str, image: SkyImage) -> dict[str, Any]:
+    """Return the columns that all rows of an image share.
 
     Raises BadInputError if the manifest is not that of an image.
     """
     metrics = manifest.metrics
     missing = [name for name in ("group", "mjd") if metrics.get(name) is None]
     if missing:
-        raise BadInputError(
-            uri,
-            f"The artifact lacks the metrics of an image: {', '.join(missing)}.",
-            "Name an image artifact.",
-        )
+        problem = f"The artifact lacks the metrics of an image: {', '.join(missing)}."
+        raise BadInputError(uri, problem, "Name an image artifact.")
     strip = metrics.get("pointing_dec_deg")
-    return ImageEpoch(
-        group=str(metrics["group"]),
-        image=manifest.key,
-        mjd=float(metrics["mjd"]),
-        strip_deg=image.centre_deg[1] if strip is None else float(strip),
-    )
+    return {
+        "group": str(metrics["group"]),
+        "image": manifest.key,
+        "mjd": float(metrics["mjd"]),
+        "strip": image.centre_deg[1] if strip is None else float(strip),
+    }
 
 
 def catalogue_targets(options: PhotometryOptions, image: SkyImage, beam_map: SkyImage) -> Targets:
-    """Return the catalogue's sources on the image where the effective beam is large enough."""
+    """Return the catalogue's sources on the image where the effective beam is large enough.
+
+    Raises NoSourcesError if there are none.
+    """
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     ny, nx = image.pixels.shape
     cell_x, cell_y = image.cell_deg
     radius_deg = 0.5 * float(np.hypot(nx * cell_x, ny * cell_y))
     near = catalogue.within(*image.centre_deg, radius_deg)
-    targets = Targets(
-        name=near.name,
-        ra_deg=near.ra_deg,
-        dec_deg=near.dec_deg,
-        flux_jy=near.flux_jy,
-        beam=beam_map.sample(near.ra_deg, near.dec_deg),
-    )
-    return drop_outside_beam(targets, beam_map.where, options.min_beam)
-
-
-def drop_outside_beam(targets: Targets, where: str, min_beam: float) -> Targets:
-    """Keep the sources where the effective beam is large enough.
-
-    Raises NoSourcesError if nothing is left.
-    """
-    kept = select_sources(targets, targets.beam >= min_beam)  # False for NaN: outside the map
+    beam = beam_map.sample(near.ra_deg, near.dec_deg)
+    targets = Targets(near.name, near.ra_deg, near.dec_deg, near.flux_jy, beam)
+    kept = select_sources(targets, beam >= options.min_beam)  # False for NaN: outside the map
     if not kept.ra_deg.size:
-        raise NoSourcesError(
-            where,
-            f"The effective beam is below {min_beam} at all {targets.ra_deg.size} catalogue "
-            f"sources on the image.",
-            "Lower --min-beam, or give a deeper --catalogue.",
-        )
+        least = options.min_beam
+        problem = f"The effective beam is below {least} at all {beam.size} catalogue sources."
+        remedy = "Lower --min-beam, or give a deeper --catalogue."
+        raise NoSourcesError(beam_map.where, problem, remedy)
     return kept
 
 
@@ -131,12 +130,71 @@ def drop_unmeasured(
     """
     good = np.isfinite(found.peak) & np.isfinite(found.fit) & (found.peak_noise > 0)
     if not good.any():
-        raise NoSourcesError(
-            where,
-            "No catalogue source has pixels with noise around it.",
-            "Look at the image: is it blank?",
-        )
+        problem = "No catalogue source has pixels with noise around it."
+        raise NoSourcesError(where, problem, "Look at the image: is it blank?")
     return select_sources(targets, good), select_sources(found, good)
+
+
+def select_sources(whole: T, selected: NDArray[np.bool_]) -> T:
+    """Return some elements of every array of a dataclass."""
+    return replace(whole, **{name: array[selected] for name, array in vars(whole).items()})
+
+
+def source_name(ra_deg: float, dec_deg: float) -> str:
+    """Return the IAU name of an ICRS position, ``DSA Jhhmmss.s+ddmmss``: truncated, not rounded."""
+    tenths = int(np.floor(ra_deg % 360.0 / 15.0 * 36000.0 + 1e-6))
+    arcsec = int(np.floor(abs(dec_deg) * 3600.0 + 1e-6))
+    sign = "-" if dec_deg < 0 else "+"
+    hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600
+    return (
+        f"DSA J{hours:02d}{minutes:02d}{seconds // 10:02d}.{seconds % 10}"
+        f"{sign}{arcsec // 3600:02d}{arcsec // 60 % 60:02d}{arcsec % 60:02d}"
+    )
+
+
+def photometry_rows(
+    targets: Targets, found: Measurements, cell_deg: tuple[float, float], options: PhotometryOptions
+) -> dict[str, Any]:
+    """Return the columns of the photometry table but for those that all rows share.
+
+    Fluxes are found in Jy/beam, apparent and finite. `cell_deg` are the signed increments of the
+    image axes: over the width of a beam the tangent plane is east and north to a part in a
+    thousand.
+    """
+    factor, scale_error = MJY_PER_JY / targets.beam, options.flux_scale_error
+    forced, rms = found.peak * factor, found.peak_noise * factor
+    fit, fit_rms = found.fit * factor, found.fit_noise * factor
+    detected = found.peak >= options.detection_snr * found.peak_noise
+    peak, fitted = np.where(detected, forced, np.nan), np.where(detected, fit, np.nan)
+    catalogue = targets.flux_jy * MJY_PER_JY
+    cell_x, cell_y = (cell * ARCSEC_PER_DEG for cell in cell_deg)
+    return {
+        "source": [*map(source_name, targets.ra_deg, targets.dec_deg)],
+        "ra": targets.ra_deg,
+        "dec": targets.dec_deg,
+        "beam": targets.beam,
+        "flux_peak": peak,
+        "flux_peak_err": np.hypot(rms, scale_error * peak),
+        "flux_fit": fitted,
+        "flux_fit_err": np.hypot(fit_rms, scale_error * fitted),
+        "flux_forced": forced,
+        "local_rms": rms,
+        "flux_fit_rms": fit_rms,
+        "flux_scale_err": np.full_like(peak, scale_error),
+        "background": found.background * factor,
+        "snr": found.peak / found.peak_noise,
+        "upper_limit": ~detected,
+        "flux_limit": np.where(detected, np.nan, np.maximum(forced, 0.0) + LIMIT_SIGMA * rms),
+        "compactness": fitted / peak,
+        "blend": found.blend,
+        "ra_offset": found.dx * cell_x,
+        "dec_offset": found.dy * cell_y,
+        "ra_offset_err": found.dx_noise * abs(cell_x),
+        "dec_offset_err": found.dy_noise * abs(cell_y),
+        "catalogue_name": targets.name.tolist(),
+        "catalogue_flux": catalogue,
+        "flux_ratio": peak / catalogue,
+    }
 
 
 def summarise(rows: dict[str, Any], bright_snr: float) -> dict[str, Any]:
@@ -170,11 +228,9 @@ def summarise(rows: dict[str, Any], bright_snr: float) -> dict[str, Any]:
 
 def assess_quality(metrics: dict[str, Any], minor_arcsec: float) -> QA:
     """Return whether the fluxes and positions agree with the catalogue."""
-    reasons = []
-    if metrics["bright"] < MIN_BRIGHT_SOURCES:
-        reasons.append(
-            f"only {metrics['bright']} bright single sources to compare with the catalogue"
-        )
+    reasons, bright = [], metrics["bright"]
+    if bright < MIN_BRIGHT_SOURCES:
+        reasons.append(f"only {bright} bright single sources to compare with the catalogue")
     elif abs(metrics["ratio_median"] - 1) > MAX_RATIO_DEVIATION:
         reasons.append(f"the median flux ratio to the catalogue is {metrics['ratio_median']:.3f}")
     for axis in ("ra", "dec"):

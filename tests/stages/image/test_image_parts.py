@@ -13,47 +13,47 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from pydantic import ValidationError
 
-from contimg.astro.gains import Gains
 from contimg.astro.telescope import SITE
 from contimg.records.calibration import Calibration, CalibratorRecord
 from contimg.records.images import Beam
 from contimg.runtime.errors import BadImageError
-from contimg_image import masks, noise, product, quality, tiers
+from contimg_image import masks, product, quality, tiers
+from contimg_image.diagnostics import AntennaPhases
 from contimg_image.frame import Frame
 from contimg_image.imagers import Cleaned, ImagerJob, write_mask, wsclean_command
 from contimg_image.observation import ImagingInput
 from contimg_image.options import ImageOptions
-from contimg_image.phases import AntennaPhases
-from contimg_image.thumbnail import draw_thumbnail, shrink_to_maxima
 from image_arrays import averaged, header, imaging_field
 
+Array = np.ndarray[Any, Any]
 FRAME = Frame(ra_deg=38.9, dec_deg=32.886, size=600, cell_arcsec=9.0)
-OURS = {"telescope": "DSA_110", "longest_baseline_m": 2602.0, "dish_m": 4.65, "freq_hz": 1.4986e9}
+HEADER = header(np.array([1.4986e9]), 1e6)
 
 
 def options(**chosen: Any) -> ImageOptions:
     return ImageOptions(ms="m", flags="f", calibration="c", out="o", **chosen)
 
 
-# Tiers
-
-
 def test_standard_tier_covers_the_field() -> None:
-    found = tiers.choose_settings(options(), **OURS)
+    found = tiers.choose_settings(options(), HEADER, 2602.0)
     assert (found.cell_arcsec, found.robust) == (3.0, 0.5)
     assert found.size * found.cell_arcsec / 3600 >= 4.5
     assert found.deterministic
     assert tiers.TIERS["high_precision"].deterministic
-
-
-def test_options_take_precedence_over_tier() -> None:
-    found = tiers.choose_settings(options(size=1000, robust=-0.5, threshold=4.0), **OURS)
+    # Options take precedence.
+    chosen = options(size=1000, robust=-0.5, threshold=4.0)
+    found = tiers.choose_settings(chosen, HEADER, 2602.0)
     assert (found.size, found.robust, found.threshold, found.cell_arcsec) == (1000, -0.5, 4.0, 3.0)
+
+
+def vla(dish_m: float) -> Any:
+    antennas = replace(HEADER.antennas, diameters_m=np.full(117, dish_m))
+    return replace(HEADER, telescope="VLA", frequencies_hz=np.array([1.414e9]), antennas=antennas)
 
 
 def test_another_telescope_gets_its_own_field() -> None:
     """The VLA in D configuration at 1.4 GHz: a beam of 45 arcsec, a primary beam of half a deg."""
-    found = tiers.choose_settings(options(), "VLA", 1000.0, 25.0, 1.414e9)
+    found = tiers.choose_settings(options(), vla(25.0), 1000.0)
     assert 3 < 45 / found.cell_arcsec < 8
     assert 0.5 < found.size * found.cell_arcsec / 3600 < 1.2
     assert found.longest_m > 1e6
@@ -61,8 +61,11 @@ def test_another_telescope_gets_its_own_field() -> None:
 
 
 @pytest.mark.parametrize(("least", "size"), [(10, 128), (129, 144), (1001, 1024), (5399, 5400)])
-def test_good_size_is_even_and_smooth(least: int, size: int) -> None:
-    assert tiers.good_size(least) == size
+def test_size_is_even_and_smooth(least: int, size: int) -> None:
+    # Fields of `least` cells of 8.4 arcsec.
+    dish_m = tiers.FIELD_PER_LOBE * 0.2120173 / np.radians((least + 0.5) * 8.4 / 3600)
+    found = tiers.choose_settings(options(), vla(dish_m), 1000.0)
+    assert (found.cell_arcsec, found.size) == (8.4, size)
 
 
 @pytest.mark.parametrize(
@@ -75,30 +78,25 @@ def test_absurd_options_are_refused(wrong: dict[str, Any]) -> None:
         options(**wrong)
 
 
-def test_wsclean_command_is_deterministic_and_uses_w_gridder() -> None:
-    job = ImagerJob((), tiers.TIERS["standard"], (68.0, 37.0, 90.0), FRAME, timeout_s=1.0)
+def test_wsclean_command_is_deterministic() -> None:
+    tier = tiers.TIERS["standard"]
+    job = ImagerJob((), tier, (68.0, 37.0, 90.0), FRAME, "wsclean", timeout_s=1.0)
     argv = wsclean_command(job, None, Path("/s"))
     assert "-use-wgridder" in argv  # the default of 3.1 loses 4 % of a source at 1.1 deg
     assert argv[argv.index("-j") + 1] == "1"  # two threads sum in any order
     assert "-no-update-model-required" in argv
 
 
-# Frame and masks
-
-
 def test_frame_pixels_equal_wcs() -> None:
     """RA grows to the left, the phase centre is pixel size / 2: as astropy reads the header."""
-    wcs = WCS(make_header(), naxis=2)
+    wcs = WCS(fits.Header.fromstring(write_fits(np.ones((600, 600)))), naxis=2)
     ra, dec = np.array([38.9, 39.2, 38.5]), np.array([32.886, 33.3, 32.4])
     x, y = FRAME.pixels(ra, dec)
     assert np.array([x, y]) == pytest.approx(np.array(wcs.all_world2pix(ra, dec, 0)), abs=1e-6)
     assert (x[0], y[0]) == pytest.approx((300, 300), abs=1e-9)
     assert x[1] < 300 < x[2]
-
-
-def test_frame_has_no_pixel_behind_the_observer() -> None:
-    x, _ = FRAME.pixels(np.array([38.9 + 180]), np.array([-32.886]))
-    assert np.isnan(x[0])
+    behind, _ = FRAME.pixels(np.array([38.9 + 180]), np.array([-32.886]))
+    assert np.isnan(behind[0])
 
 
 def test_discs_are_round_and_stop_at_the_edge() -> None:
@@ -141,16 +139,13 @@ def test_mask_file_has_grid_of_image(tmp_path: Path) -> None:
         assert WCS(file[0].header, naxis=2).wcs.crval == pytest.approx([38.9, 32.886])
 
 
-# Noise
-
-
 def test_rms_map_follows_noise_and_not_sources() -> None:
     rng = np.random.default_rng(1)
     level = np.broadcast_to(1.0 + np.linspace(0, 1, 600), (600, 600))
     plane = (rng.normal(size=(600, 600)) * level).astype(np.float32)
     sources = masks.draw_discs(FRAME, rng.uniform(0, 600, 40), rng.uniform(0, 600, 40), 12.0)
     plane[sources] += 100
-    found = noise.rms_map(plane, sources, beam_px=3.0)
+    found = masks.rms_map(plane, sources, beam_px=3.0)
     # Boxes of 42 pixels, every pixel used, 2.5 % each; the level changes by 4 % within half a box.
     np.testing.assert_allclose(found[:, 30:-30], level[:, 30:-30], rtol=0.15)
     assert np.median(found / level) == pytest.approx(1.0, abs=0.01)
@@ -161,59 +156,45 @@ def test_rms_map_fills_boxes_full_of_sources() -> None:
     sources = np.zeros((600, 600), bool)
     sources[200:300, 200:300] = True
     plane[sources] = 1e3
-    assert noise.rms_map(plane, sources, beam_px=3.0).max() < 1.3
+    assert masks.rms_map(plane, sources, beam_px=3.0).max() < 1.3
 
 
 def test_rms_map_of_small_image_has_one_level() -> None:
     plane = np.random.default_rng(3).normal(size=(128, 128)).astype(np.float32)
-    found = noise.rms_map(plane, np.zeros((128, 128), bool), beam_px=10.0)
+    found = masks.rms_map(plane, np.zeros((128, 128), bool), beam_px=10.0)
     assert found.shape == (128, 128)
     assert np.ptp(found) == 0
+    assert np.isnan(masks.robust_rms(np.array([np.nan])))
 
 
-def test_robust_rms_without_pixels_is_nan() -> None:
-    assert np.isnan(noise.robust_rms(np.array([np.nan])))
-
-
-# Files
-
-
-def make_header(frame: Frame = FRAME, **chosen: Any) -> fits.Header:
+def write_fits(plane: Array, *, corrected: bool = False) -> bytes:
     calibrator = CalibratorRecord.model_construct(name="3C48")
-    observation = ImagingInput(
-        path=Path("a.ms"),
-        header=header(np.array([1.4e9]), 1e6),
-        group="20260125t021221",
-        mjd_start=61065.09,
-        mjd_end=61065.0936,
-        pointing_dec_deg=33.0,
-        site=SITE,
-        flags=np.zeros((0, 0, 0), bool),
-        gains=Gains(()),
-        calibration=Calibration.model_construct(
-            rung="SAME_GROUP", mjd=61065.05, source=None, calibrator=calibrator
-        ),
-        calibration_key="0123456789abcdef",
-    )
-    field = replace(imaging_field(averaged(every=24)), frame=frame)
-    common = product.common_header(observation, field, cleaned(), robust=0.5, rms_jy=2e-4)
-    return product.file_header(common, "Jy/beam", "clean image", **chosen)
+    known = {"rung": "SAME_GROUP", "mjd": 61065.05, "source": None, "calibrator": calibrator}
+    given = {"calibration": Calibration.model_construct(**known), "calibration_key": "0123456789"}
+    given |= {"mjd_start": 61065.09, "mjd_end": 61065.0936, "group": "20260125t021221"}
+    given |= {"header": HEADER, "pointing_dec_deg": 33.0, "site": SITE}
+    nothing: dict[str, Any] = dict.fromkeys(("path", "flags", "gains", "longest_m"))
+    observation = ImagingInput(**nothing, **given)
+    field = replace(imaging_field(averaged(every=24)), frame=FRAME)
+    common = product.make_header(observation, field, cleaned(), robust=0.5, rms_jy=2e-4)
+    return product.to_fits(plane, common, "Jy/beam", "clean image", corrected=corrected)
 
 
 def test_header_has_conventional_keywords() -> None:
-    made = make_header(corrected=True)
+    made = fits.Header.fromstring(write_fits(np.ones((600, 600)), corrected=True))
     wanted = """BUNIT BMAJ BMIN BPA RADESYS SPECSYS RESTFRQ DATE-OBS DATE-BEG DATE-END DATE-AVG
         MJD-OBS TIMESYS TELESCOP GROUPID PBCOR"""
     assert not [key for key in wanted.split() if key not in made]
     assert (made["BUNIT"], made["RADESYS"], made["PBCOR"]) == ("Jy/beam", "ICRS", True)
     assert made["DATE-OBS"] == "2026-01-25T02:09:36.000"
     assert "DATE" not in made
+    assert product.format_time(61065.05196817219) == "2026-01-25T01:14:50.050"
 
 
 def test_fits_has_checksums_and_same_bytes() -> None:
     plane = np.arange(600 * 600, dtype=np.float32).reshape(600, 600)
-    data = product.to_fits(plane, make_header())
-    assert data == product.to_fits(plane, make_header())
+    data = write_fits(plane)
+    assert data == write_fits(plane)
     with fits.open(io.BytesIO(data), checksum=True) as file:
         file.verify("exception")
         assert file[0].verify_checksum() == file[0].verify_datasum() == 1
@@ -224,88 +205,61 @@ def test_fits_has_checksums_and_same_bytes() -> None:
 def test_cut_psf_keeps_place_of_peak() -> None:
     psf = np.zeros((2400, 2400), np.float32)
     psf[1200, 1200] = 1
-    frame = Frame(ra_deg=38.9, dec_deg=32.886, size=2400, cell_arcsec=3.0)
-    part, made = product.cut_psf(psf, make_header(frame))
+    part = product.cut_psf(psf)
+    made = fits.Header.fromstring(write_fits(part))
     assert part.shape == (600, 600)
     assert part[int(made["CRPIX2"]) - 1, int(made["CRPIX1"]) - 1] == 1
-
-
-def test_format_time_is_iso() -> None:
-    assert product.format_time(61065.05196817219) == "2026-01-25T01:14:50.050"
 
 
 def test_thumbnail_keeps_point_sources_and_bytes() -> None:
     plane = np.random.default_rng(4).normal(0, 1e-3, (2000, 2000)).astype(np.float32)
     plane[77, 1234] = 1.0
-    small, factor = shrink_to_maxima(plane)
+    small, factor = product.shrink_to_maxima(plane)
     assert (factor, small.shape) == (3, (666, 666))
     assert small.max() == 1.0
-    beam = Beam(0.02, 0.01, 30.0)
-    png, again = (draw_thumbnail(plane, FRAME, 1e-3, beam, "a field") for _ in range(2))
+    png, again = (product.draw_thumbnail(cleaned(image=plane), 1.0, "a field") for _ in range(2))
     assert png.startswith(b"\x89PNG")
     assert png == again
     assert len(png) < 2_000_000
 
 
-# Quality
-
-
 def cleaned(beam_arcsec: tuple[float, float] = (68, 37), **planes: Any) -> Cleaned:
     plane = np.random.default_rng(5).normal(size=(600, 600)).astype(np.float32)
-    major, minor = beam_arcsec
-    return Cleaned(
-        **({"image": plane, "residual": plane, "psf": plane} | planes),
-        beam=Beam(major / 3600, minor / 3600, 90.0),
-        cell_deg=9 / 3600,
-        band_hz=(1.4e9, 1.9e8),
-        keywords={},
-    )
+    beam = Beam(beam_arcsec[0] / 3600, beam_arcsec[1] / 3600, 90.0)
+    given = dict.fromkeys(("image", "residual", "psf"), plane) | planes
+    return Cleaned(**given, beam=beam, cell_deg=9 / 3600, band_hz=(1.4e9, 1.9e8), keywords={})
 
 
 def matches(count: int, presence: float) -> quality.CatalogueMatches:
     return quality.CatalogueMatches(count, flux_ratio=1.0, presence=presence, mirrored=0.0)
 
 
-def test_check_planes_accepts_good_image() -> None:
+def test_checks_accept_good_images() -> None:
     quality.check_planes("x", cleaned())
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_check_planes_refuses_infinite_pixels(value: float) -> None:
-    plane = cleaned().image.copy()
-    plane[3, 4] = value
-    with pytest.raises(BadImageError, match="has 1 pixels that are not finite"):
-        quality.check_planes("x", cleaned(image=plane))
-
-
-def test_check_planes_refuses_empty_image() -> None:
-    with pytest.raises(BadImageError, match="0 that are not zero"):
-        quality.check_planes("x", cleaned(image=np.zeros((600, 600), np.float32)))
+    quality.check_phases("x", AntennaPhases(80.0, 79.5))  # noise alone: nothing can be said
+    quality.check_phases("x", AntennaPhases(float("nan"), float("nan")))
+    for found in (matches(0, np.nan), matches(3, 0.9), matches(2, 0.02)):
+        quality.check_sky("x", 2e-4, 2e-4, found)
+        quality.check_sky("x", 40 * 2e-4, 2e-4, found)
 
 
 @pytest.mark.parametrize(
-    "beam_arcsec", [(68, 5), (0.3 * 3600, 37), (0.14 * 3600, 18)], ids=["thin", "huge", "a line"]
+    ("check", "found", "words"),
+    [
+        ("planes", [cleaned(image=np.array([[np.nan]]))], "has 1 pixels that are not finite"),
+        ("planes", [cleaned(image=np.array([[np.inf]]))], "has 1 pixels that are not finite"),
+        ("planes", [cleaned(image=np.zeros((600, 600)))], "and 0 not zero"),
+        ("planes", [cleaned((68, 5))], "It must be between"),
+        ("planes", [cleaned((0.3 * 3600, 37))], "It must be between"),
+        ("planes", [cleaned((0.14 * 3600, 18))], "It must be between"),
+        ("phases", [AntennaPhases(20.0, 4.0)], r"beyond the 4\.0 deg of noise"),
+        ("sky", [2e-4, 2e-4, matches(3, 0.02)], "Phases, phase centre or times are wrong"),
+        ("sky", [60 * 2e-4, 2e-4, matches(0, np.nan)], "more than 50 x the thermal"),
+    ],
 )
-def test_check_planes_refuses_absurd_beam(beam_arcsec: tuple[float, float]) -> None:
-    with pytest.raises(BadImageError, match="It must be between"):
-        quality.check_planes("x", cleaned(beam_arcsec))
-
-
-def test_check_sky_refuses_noise_far_above_thermal() -> None:
-    none = matches(0, np.nan)
-    quality.check_sky("x", 40 * 2e-4, 2e-4, none)
-    with pytest.raises(BadImageError, match="more than 50 x the thermal"):
-        quality.check_sky("x", 60 * 2e-4, 2e-4, none)
-
-
-@pytest.mark.parametrize(("count", "presence"), [(3, 0.9), (2, 0.02)])
-def test_check_sky_accepts_seen_sources_or_few(count: int, presence: float) -> None:
-    quality.check_sky("x", 2e-4, 2e-4, matches(count, presence))
-
-
-def test_check_sky_refuses_missing_catalogue_sources() -> None:
-    with pytest.raises(BadImageError, match="Phases, phase centre or times are wrong"):
-        quality.check_sky("x", 2e-4, 2e-4, matches(3, 0.02))
+def test_checks_refuse_bad_images(check: str, found: list[Any], words: str) -> None:
+    with pytest.raises(BadImageError, match=words):
+        getattr(quality, f"check_{check}")("x", *found)
 
 
 @pytest.mark.parametrize("fainter", [0.01, 0.2])
@@ -318,19 +272,11 @@ def test_catalogue_matches_are_medians(fainter: float) -> None:
     assert found == (3, pytest.approx(0.9 if fainter < 0.1 else 1.0), found.flux_ratio, 0.0)
 
 
-def test_catalogue_matches_show_mirrored_sky_in_control() -> None:
+def test_catalogue_matches_show_mirrored_sky() -> None:
     image = np.zeros((600, 600), np.float32)
     image[200, 600 - 100] = 1.0
-    x, y, expected = np.array([100.0]), np.array([200.0]), np.array([1.0])
-    found = quality.catalogue_matches(image, x, y, expected, 3.0)
+    found = quality.catalogue_matches(image, np.array([100.0]), np.array([200.0]), np.ones(1), 3.0)
     assert (found.flux_ratio, found.mirrored) == (0, 1)
-
-
-def test_check_phases_refuses_errors_beyond_noise() -> None:
-    quality.check_phases("x", AntennaPhases(80.0, 79.5))  # noise alone: nothing can be said
-    quality.check_phases("x", AntennaPhases(float("nan"), float("nan")))
-    with pytest.raises(BadImageError, match=r"beyond the 4\.0 deg of noise"):
-        quality.check_phases("x", AntennaPhases(20.0, 4.0))
 
 
 def test_catalogue_matches_of_noise_are_no_sources() -> None:
@@ -345,38 +291,26 @@ def test_catalogue_matches_of_noise_are_no_sources() -> None:
         quality.check_sky("x", 2e-4, 2e-4, found)
 
 
-GOOD = {
-    "noise_ratio": 1.2,
-    "sightings": 9.0,
-    "flux_ratio": 0.98,
-    "smearing_loss": 0.005,
-    "strangers": 0.0,
-    "phase_error_deg": 0.5,
-}
-
-
-def test_good_image_has_no_warning() -> None:
-    assert quality.assess_quality(GOOD, known_beam=True).verdict == "good"
+GOOD = {"noise_ratio": 1.2, "sightings": 9.0, "flux_ratio": 0.98, "smearing_loss": 0.005}
+GOOD |= {"strangers": 0.0, "phase_error_deg": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "known_beam", "words"),
     [
-        ({"noise_ratio": 4.0}, "4.0 x thermal"),
-        ({"noise_ratio": float("nan")}, "thermal noise is not known"),
-        ({"phase_error_deg": 7.0}, "antenna phases are off by 7.0 deg"),
-        ({"sightings": 0.0, "flux_ratio": float("nan")}, "no catalogue source"),
-        ({"flux_ratio": 0.7}, "0.70 of their flux"),
-        ({"smearing_loss": 0.019}, "1.9% at the edge"),
-        ({"strangers": 2.0}, "2 bright sources"),
+        ({}, True, ""),
+        ({"noise_ratio": 4.0}, True, "4.0 x thermal"),
+        ({"noise_ratio": float("nan")}, True, "thermal noise is not known"),
+        ({"phase_error_deg": 7.0}, True, "antenna phases are off by 7.0 deg"),
+        ({"sightings": 0.0, "flux_ratio": float("nan")}, True, "no catalogue source"),
+        ({"flux_ratio": 0.7}, True, "0.70 of their flux"),
+        ({"smearing_loss": 0.019}, True, "1.9% at the edge"),
+        ({"strangers": 2.0}, True, "2 bright sources"),
+        ({}, False, "primary beam is not known"),
     ],
 )
-def test_warnings_name_each_defect(wrong: dict[str, float], words: str) -> None:
-    found = quality.assess_quality(GOOD | wrong, known_beam=True)
-    assert found.verdict == "warning"
+def test_warnings_name_each_defect(wrong: dict[str, float], known_beam: Any, words: str) -> None:
+    found = quality.assess_quality(GOOD | wrong, known_beam=known_beam)
+    assert found.verdict == ("warning" if words else "good")
+    assert len(found.reasons) == bool(words)
     assert words in " ".join(found.reasons)
-
-
-def test_warning_names_unknown_beam() -> None:
-    reasons = quality.assess_quality(GOOD, known_beam=False).reasons
-    assert "primary beam is not known" in reasons[0]
