@@ -50,8 +50,7 @@ EPOCH = Pipeline(
     parameters=(
         Parameter(name="strip", description="Pointing Declination of the strip, degrees."),
         Parameter(
-            name="epoch",
-            description="Name of the products' folder, STORE/products/epoch-NAME.",
+            name="epoch", description="Name of the products' folder, STORE/products/epoch-NAME."
         ),
     ),
     steps=(
