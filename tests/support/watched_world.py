@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from contimg.records.groups import GroupRecord
-from contimg.records.runs import Claim, FailureCause, Outcome, Phase, workflow_name
+from contimg.records.runs import Claim, Outcome, workflow_name
 from contimg.runtime.errors import MissingError, StoreError
 from contimg.runtime.store import Entry
 from contimg_runs.argo import COMPLETED_LABEL, KnownWorkflow
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.claim import claim_attempt
-from contimg_runs.decide import SweepRules
+from contimg_runs.options import SweepOptions
 from contimg_runs.record import read_outcome, record_outcome
 from contimg_runs.sweep import Sweeper, SweepResult
 from contimg_watch.options import ServiceOptions
 from contimg_watch.plan import ListedSubband, SubbandHeader
 from contimg_watch.stage import Watcher
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 LOG = logging.getLogger("world")
 LOG.disabled = True
@@ -33,6 +30,7 @@ CADENCE = timedelta(seconds=309.24)
 TIMEOUT_S, GRACE_S, TTL_S = 900.0, 600.0, 3600.0
 MANY_RETRIES = 1000
 """More retries than a test uses, where it is not about giving up."""
+RULES = SweepOptions(store="memory", grace_s=GRACE_S, retries=MANY_RETRIES, days=0)
 
 
 class Crashed(BaseException):
@@ -105,18 +103,13 @@ class Flow:
 
     def document(self) -> dict[str, Any]:
         """Return it as the Kubernetes API does, with the one task that did the work."""
-        node = {
-            "id": "1",
-            "name": f"{self.name}.process",
-            "type": "Pod",
-            "templateName": "process",
-            "phase": self.phase,
-            "message": f"Error (exit code {self.code}): so it was" if self.code else "",
-            "startedAt": "2026-01-26T00:00:00Z",
-            "finishedAt": "2026-01-26T00:01:00Z",
-        }
-        meta = {"name": self.name, "uid": self.uid, "creationTimestamp": "2026-01-26T00:00:00Z"}
-        meta["labels"] = {COMPLETED_LABEL: "true"} if self.step == "over" else {}  # type: ignore[assignment]
+        start, end = "2026-01-26T00:00:00Z", "2026-01-26T00:01:00Z"
+        message = f"Error (exit code {self.code}): so it was" if self.code else ""
+        own = {"id": "1", "name": f"{self.name}.process", "type": "Pod", "templateName": "process"}
+        times = {"startedAt": start, "finishedAt": end}
+        node = {**own, **times, "phase": self.phase, "message": message}
+        labels = {COMPLETED_LABEL: "true"} if self.step == "over" else {}
+        meta = {"name": self.name, "uid": self.uid, "creationTimestamp": start, "labels": labels}
         return {"metadata": meta, "spec": {}, "status": {"phase": self.phase, "nodes": {"1": node}}}
 
 
@@ -134,11 +127,11 @@ class Group:
 class World:
     """Everything, and the steps that it takes."""
 
-    def __init__(self, groups: list[Group], rules: SweepRules | None = None) -> None:
+    def __init__(self, groups: list[Group], rules: SweepOptions = RULES) -> None:
         self.now = T0 + timedelta(days=1)
         self.groups = groups
         self.store = MemoryStore(lambda: self.now)
-        self.rules = rules or SweepRules(grace_s=GRACE_S, retries=MANY_RETRIES)
+        self.rules = rules
         self.bus: list[GroupRecord] = []
         self.events: list[GroupRecord] = []
         """All that was ever on the bus, which may deliver it again at any time."""
@@ -191,10 +184,7 @@ class World:
         header = SubbandHeader(t0=self.groups[number].t0, duration_s=296.0, dec_deg=33.0)
         return ListedSubband(key=entry.key, size=entry.size, modified=entry.modified, header=header)
 
-    def forget_all_but(self, _keys: set[str]) -> None:
-        """Remember all."""
-
-    def save(self) -> None:
+    def save(self, listed: set[str] | None) -> None:
         """Keep nothing."""
 
     def land(self, number: int, *, again: bool = False) -> None:
@@ -208,9 +198,8 @@ class World:
         else:
             return
         stamp = group.t0 + timedelta(seconds=skew)
-        self.store.objects[
-            f"incoming/day{number:02d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
-        ] = (b"x", self.now)
+        name = f"{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
+        self.store.objects[f"incoming/day{number:02d}/{name}"] = (b"x", self.now)
 
     def look(self) -> None:
         self.watcher.run_pass(self.now)
@@ -232,9 +221,8 @@ class World:
     def deliver(self, which: int, *, keep: bool = False) -> None:
         """Let the sensor have an event, not always the oldest; once more later, if it is kept."""
         if self.bus:
-            record = (
-                self.bus[which % len(self.bus)] if keep else self.bus.pop(which % len(self.bus))
-            )
+            index = which % len(self.bus)
+            record = self.bus[index] if keep else self.bus.pop(index)
             name = workflow_name(record.name)
             if all(flow.name != name for flow in self.flows):
                 self._born += 1
@@ -251,9 +239,8 @@ class World:
         living = [flow for flow in self.flows if flow.step != "over" and not self._waits(flow)]
         if living:
             flow = living[which % len(living)]
-            {"claim": self._claim, "process": self._process, "record": self.record}[flow.step](
-                flow, code
-            )
+            steps = {"claim": self._claim, "process": self._process, "record": self.record}
+            steps[flow.step](flow, code)
 
     def start(self) -> None:
         """Let every event arrive and every new workflow claim."""
@@ -265,40 +252,34 @@ class World:
 
     def _waits(self, flow: Flow) -> bool:
         """Say whether a workflow waits for the mutex of its group."""
-        group = flow.run.split("-")[0]
-        return flow.step == "claim" and any(
-            one.step in {"process", "record"}
-            for one in self.flows
-            if one.run.startswith(f"{group}-")
-        )
+        group = f"{flow.run.split('-')[0]}-"
+        others = [one.step for one in self.flows if one.run.startswith(group)]
+        return flow.step == "claim" and not {"process", "record"}.isdisjoint(others)
 
     def _claim(self, flow: Flow, _code: int) -> None:
         wanted = Claim(run=flow.run, uid=flow.uid, workflow=flow.name, at=self.now)
-        mine = claim_attempt(AttemptStore(self.store), wanted).claimed
-        flow.step, flow.phase = ("process", "Running") if mine else ("record", "Succeeded")
+        refused = claim_attempt(AttemptStore(self.store), wanted)
+        flow.step, flow.phase = ("record", "Succeeded") if refused else ("process", "Running")
 
     def _process(self, flow: Flow, code: int) -> None:
-        bad = any(
-            group.bad and f"{group.t0:%Y%m%dt%H%M%S}" == flow.run.split("-")[0]
-            for group in self.groups
-        )
-        flow.code = 12 if bad else code
+        own = flow.run.split("-")[0]
+        bad = {f"{group.t0:%Y%m%dt%H%M%S}" for group in self.groups if group.bad}
+        flow.code = 12 if own in bad else code
         flow.phase = "Failed" if flow.code else "Succeeded"
         flow.step = "record"
         if not flow.code and flow in self.flows:
             self.successes.setdefault(flow.run, []).append(flow.uid)
-            self.written[flow.run.split("-")[0]] = flow.run
+            self.written[own] = flow.run
 
     def record(self, flow: Flow, code: int) -> None:
         """Run the exit handler, or let its pod die."""
         if not code:
-            record_outcome(
-                AttemptStore(self.store), read_outcome(flow.run, flow.document(), flow.phase)
-            )
+            outcome = read_outcome(flow.run, flow.document(), flow.phase)
+            record_outcome(AttemptStore(self.store), outcome)
         flow.step, flow.ended = "over", self.now
 
     def vanish(self, which: int) -> None:
-        """Somebody deletes a workflow."""
+        """Let a person delete a workflow."""
         if self.flows:
             self.flows.pop(which % len(self.flows))
 
@@ -310,9 +291,12 @@ class World:
     def get_workflow(self, name: str) -> dict[str, Any] | None:
         return next((flow.document() for flow in self.flows if flow.name == name), None)
 
+    def new_sweeper(self, rules: SweepOptions | None = None) -> Sweeper:
+        store = AttemptStore(self.store)
+        return Sweeper(store, self, self.post, rules or self.rules, LOG)  # type: ignore[arg-type]
+
     def sweep(self) -> None:
-        sweeper = Sweeper(self.store, self, self.post, self.rules, LOG)
-        self.swept = sweeper.run_pass(self.now)
+        self.swept = self.new_sweeper().run_pass(self.now)
 
     def wait(self, seconds: float) -> None:
         """Let time pass; finished workflows are cleared away after a while."""
@@ -350,11 +334,6 @@ class World:
         """Return the attempts at a group with their outcomes."""
         attempts = AttemptStore(self.store)
         group = f"{self.groups[number].t0:%Y%m%dt%H%M%S}"
-        found = [
-            (attempts.read(GroupRecord, f"{group}-a{n}"), attempts.read(Outcome, f"{group}-a{n}"))
-            for n in attempts.list_attempts(group)
-        ]
+        runs = [f"{group}-a{number}" for number in attempts.list_attempts(group)]
+        found = [(attempts.read(GroupRecord, run), attempts.read(Outcome, run)) for run in runs]
         return [(record, outcome) for record, outcome in found if record is not None]
-
-
-__all__ = ["FailureCause", "Group", "Phase", "World"]
