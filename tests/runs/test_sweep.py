@@ -30,11 +30,15 @@ RULES = SweepOptions(store="memory", days=0)
 def world(coming: int = 16, **rules: Any) -> World:
     """A world whose one group has landed, was recorded and posted."""
     made = World([Group(T0, list(range(coming)))], RULES.model_copy(update=rules))
-    for _ in range(coming):
-        made.land(0)
+    made.land_all()
     made.wait(0 if coming == 16 else 901)
     made.look()
     return made
+
+
+@pytest.fixture
+def made() -> World:
+    return world()
 
 
 def late(made: World) -> World:
@@ -63,13 +67,11 @@ def state(made: World) -> object:
 # Each decision by name
 
 
-def test_unclaimed_attempt_is_posted_again_with_doubling_waits() -> None:
-    made = world()
+def test_unclaimed_attempt_is_posted_again_with_doubling_waits(made: World) -> None:
     gaps, last = [], made.now
     for _ in range(60):
         made.lose(0)
-        made.wait(300)
-        made.sweep()
+        made.sweep(after_s=300)
         if made.swept.posted:
             gaps.append((made.now - last).total_seconds())
             last = made.now
@@ -77,12 +79,10 @@ def test_unclaimed_attempt_is_posted_again_with_doubling_waits() -> None:
     assert made.store.read(f"runs/{A1}/posted.json") == b'{"times":4}'
 
 
-def test_lost_workflow_is_closed_and_next_attempt_begins() -> None:
-    made = world()
+def test_lost_workflow_is_closed_and_next_attempt_begins(made: World) -> None:
     made.start()
     made.vanish(0)
-    made.wait(GRACE_S)
-    made.sweep()
+    made.sweep(after_s=GRACE_S)
     assert (made.swept.lost, made.swept.restarted) == ([A1], [A2])
     assert [record.name for record in made.bus] == [A2]
     assert state(made) == GroupState.RESUMING
@@ -92,25 +92,18 @@ def test_lost_workflow_is_closed_and_next_attempt_begins() -> None:
     assert [record.retries for record, _ in made.attempts(0)] == [0, 1]
 
 
-def test_running_workflow_is_left_alone() -> None:
-    made = world()
-    made.start()
-    for _ in range(5):
-        made.wait(86400)
-        made.sweep()
-    assert (made.swept.left, made.swept.lost, phases(made)) == (1, [], [None])
-
-
-def test_waiting_workflow_is_not_posted_again() -> None:
-    made = world()
+@pytest.mark.parametrize("claimed", [True, False], ids=["running", "waiting"])
+def test_living_workflow_is_left_alone(made: World, *, claimed: bool) -> None:
     made.deliver(0)
-    made.wait(86400)
-    made.sweep()
-    assert (made.swept.posted, made.swept.left) == ([], 1)
+    if claimed:
+        made.work(0)
+    for _ in range(5):
+        made.sweep(after_s=86400)
+        assert (made.swept.posted, made.swept.lost, made.swept.left) == ([], [], 1)
+    assert phases(made) == [None]
 
 
-def test_outcome_missed_by_exit_handler_is_written() -> None:
-    made = world()
+def test_outcome_missed_by_exit_handler_is_written(made: World) -> None:
     made.start()
     made.work(0)
     made.work(0, code=137)  # the exit handler dies
@@ -120,8 +113,7 @@ def test_outcome_missed_by_exit_handler_is_written() -> None:
     assert state(made) == GroupState.COMPLETED
 
 
-def test_workflow_ended_before_claim_is_lost_and_next_attempt_begins() -> None:
-    made = world()
+def test_workflow_ended_before_claim_is_lost_and_next_attempt_begins(made: World) -> None:
     made.deliver(0)
     made.flows[0].step, made.flows[0].phase, made.flows[0].ended = "over", "Error", made.now
     made.sweep()
@@ -135,8 +127,7 @@ def test_workflow_ended_before_claim_is_lost_and_next_attempt_begins() -> None:
 @pytest.mark.parametrize(
     ("code", "again"), [(12, False), (70, False), (20, True), (137, True), (22, True)]
 )
-def test_only_infrastructure_failures_are_restarted(code: int, *, again: bool) -> None:
-    made = world()
+def test_only_infrastructure_failures_are_restarted(made: World, code: int, *, again: bool) -> None:
     fail(made, code)
     made.sweep()
     assert phases(made)[0] is Phase.FAILED
@@ -165,29 +156,25 @@ def test_late_subband_resets_number_of_retries() -> None:
     assert phases(made) == [Phase.FAILED, Phase.SUPERSEDED, Phase.SUCCEEDED]
 
 
-def test_lost_reprocessing_after_success_is_not_restarted() -> None:
-    made = world()
+def test_lost_reprocessing_after_success_is_not_restarted(made: World) -> None:
     made.settle()
     attempts = AttemptStore(made.store)
     (record, outcome) = made.attempts(0)[0]
     assert outcome is not None
     attempts.write(record.model_copy(update={"attempt": 2}))
     attempts.write(Claim(run=A2, uid="person", workflow="contimg-reprocess-x", at=made.now))
-    made.wait(GRACE_S)
-    made.sweep()
+    made.sweep(after_s=GRACE_S)
     assert (made.swept.lost, made.swept.restarted) == ([A2], [])
     assert made.swept.given_up == {A2: "an earlier attempt at the same subbands succeeded"}
 
 
-def test_claim_without_record_is_ignored() -> None:
-    made = world()
+def test_claim_without_record_is_ignored(made: World) -> None:
     made.store.put(claim_key(A2), b"{}")
     made.settle()
     assert phases(made) == [Phase.SUCCEEDED]
 
 
-def test_days_limit_decisions() -> None:
-    made = world()
+def test_days_limit_decisions(made: World) -> None:
     made.wait(86400 * 40)
     last = [made.new_sweeper(RULES.model_copy(update={"days": days})) for days in (30, 50)]
     due = [[one.action for _, one in sweeper.decide_all(made.now)] for sweeper in last]
@@ -197,9 +184,7 @@ def test_days_limit_decisions() -> None:
 def test_failed_post_stops_posts_of_this_pass_only() -> None:
     starts = [T0 + n * timedelta(seconds=400) for n in range(3)]
     made = World([Group(t0, list(range(16))) for t0 in starts], RULES)
-    for number in range(3):
-        for _ in range(16):
-            made.land(number)
+    made.land_all()
     made.look()
     made.bus.clear()
     made.bus_up = False
@@ -212,8 +197,7 @@ def test_failed_post_stops_posts_of_this_pass_only() -> None:
     assert sweeper.failure is None
 
 
-def test_missing_row_is_written_again() -> None:
-    made = world()
+def test_missing_row_is_written_again(made: World) -> None:
     made.settle()
     made.store.objects.pop(table_key("groups", ID, ID))
     made.sweep()
@@ -239,11 +223,8 @@ def test_claim_during_sweep_keeps_attempt() -> None:
     made = late(world(coming=15))
     made.look()
     # The first attempt is found superseded; before it is taken for that, its workflow claims.
-    old = made.bus[0]
-
-    def claim_now() -> None:
-        made.store.put(claim_key(old.name), CLAIM % old.name.encode())
-
+    name = made.bus[0].name
+    claim_now = partial(made.store.put, claim_key(name), CLAIM % name.encode())
     made.disturbed(made.sweep, 2, claim_now)
     assert made.swept.superseded == []
     assert phases(made)[0] is None
@@ -257,8 +238,7 @@ def test_workflow_started_during_sweep_is_not_lost() -> None:
     assert phases(made) == [Phase.SUCCEEDED]
 
 
-def test_outcome_during_sweep_stands() -> None:
-    made = world()
+def test_outcome_during_sweep_stands(made: World) -> None:
     made.start()
     made.work(0)
     flow = made.flows.pop()  # deleted, but its exit handler's pod still ends
@@ -268,16 +248,13 @@ def test_outcome_during_sweep_stands() -> None:
     assert phases(made) == [Phase.SUCCEEDED]
 
 
-def test_fresh_claim_without_workflow_is_left_alone() -> None:
-    made = world()
+def test_fresh_claim_without_workflow_is_left_alone(made: World) -> None:
     made.wait(GRACE_S)
     made.start()
     made.vanish(0)
-    made.wait(GRACE_S - 1)
-    made.sweep()
+    made.sweep(after_s=GRACE_S - 1)
     assert (made.swept.lost, made.swept.left) == ([], 1)
-    made.wait(1)
-    made.sweep()
+    made.sweep(after_s=1)
     assert made.swept.lost == [A1]
 
 
@@ -294,14 +271,12 @@ def test_next_attempt_recorded_by_watch_is_posted_by_watch() -> None:
 
 def test_of_two_watchers_one_posts() -> None:
     made = World([Group(T0, list(range(16)))])
-    for _ in range(16):
-        made.land(0)
+    made.land_all()
     made.disturbed(made.look, 1, lambda: made.new_watcher().run_pass(made.now))
     assert [record.name for record in made.events] == [A1]
 
 
-def test_newer_row_is_not_replaced_by_older() -> None:
-    made = world()
+def test_newer_row_is_not_replaced_by_older(made: World) -> None:
     made.start()
     flow = made.flows[0]
     made.work(0)
@@ -311,8 +286,7 @@ def test_newer_row_is_not_replaced_by_older() -> None:
     assert state(made) == GroupState.COMPLETED
 
 
-def test_event_repeated_after_cleanup_runs_nothing() -> None:
-    made = world()
+def test_event_repeated_after_cleanup_runs_nothing(made: World) -> None:
     made.deliver(0, keep=True)
     for _ in range(3):
         made.work(0)

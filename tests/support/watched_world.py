@@ -201,6 +201,11 @@ class World:
         name = f"{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
         self.store.objects[f"incoming/day{number:02d}/{name}"] = (b"x", self.now)
 
+    def land_all(self) -> None:
+        for number, group in enumerate(self.groups):
+            while group.coming:
+                self.land(number)
+
     def look(self) -> None:
         self.watcher.run_pass(self.now)
 
@@ -295,7 +300,8 @@ class World:
         store = AttemptStore(self.store)
         return Sweeper(store, self, self.post, rules or self.rules, LOG)  # type: ignore[arg-type]
 
-    def sweep(self) -> None:
+    def sweep(self, after_s: float = 0.0) -> None:
+        self.wait(after_s)
         self.swept = self.new_sweeper().run_pass(self.now)
 
     def wait(self, seconds: float) -> None:
@@ -309,9 +315,7 @@ class World:
     def settle(self, rounds: int = 60) -> None:
         """Let everything come to rest in a world where nothing goes wrong any more."""
         self.bus_up = True
-        for number, group in enumerate(self.groups):
-            while group.coming:
-                self.land(number)
+        self.land_all()
         for _ in range(rounds):
             # Longer than any wait: after a round without a change nothing changes any more.
             self.wait(TIMEOUT_S + GRACE_S * 64)
