@@ -105,9 +105,6 @@ def test_no_secret_is_made() -> None:
         assert of_kind(render(name), "Secret") == {}
 
 
-# Who may talk to whom
-
-
 def ports(rule: dict[str, Any]) -> set[Any]:
     return {port["port"] for port in rule["ports"]}
 

@@ -113,9 +113,6 @@ def make_chain(
     return made
 
 
-# begin
-
-
 def test_begin_claims_and_records_next_attempt(ended: AttemptStore) -> None:
     assert begin(ended) == (2, {})
     found = ended.read_latest(ID)
@@ -147,25 +144,28 @@ def test_begun_attempt_is_not_claimed_by_event(ended: AttemptStore) -> None:
     assert claim_attempt(ended, claim(2, "u1")) == ""
 
 
-def test_begin_refuses_attempt_in_progress(attempts: AttemptStore) -> None:
-    attempts.write(claim(1, "u0"))
-    with pytest.raises(UsageError, match=f"in progress: contimg-{ID}-a1 has it"):
-        begin(attempts)
-    assert attempts.list_attempts(ID) == [1]
+def assert_refused(attempts: AttemptStore, words: str, first: str = "") -> None:
+    before = attempts.list_attempts(ID)
+    with pytest.raises(UsageError, match=words):
+        begin(attempts, first=first)
+    assert attempts.list_attempts(ID) == before
     assert attempts.read(Claim, f"{ID}-a2") is None
 
 
-def test_begin_refuses_unknown_group(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"groups/{ID}-a1.json: There is no record of this group"):
-        begin(store_with(tmp_path))
+def test_begin_refuses_attempt_in_progress_or_unknown(
+    attempts: AttemptStore, tmp_path: Path
+) -> None:
+    attempts.write(claim(1, "u0"))
+    assert_refused(attempts, f"in progress: contimg-{ID}-a1 has it")
+    unknown = store_with(tmp_path / "empty")
+    assert_refused(unknown, f"groups/{ID}-a1.json: There is no record of this group")
 
 
 def test_begin_keeps_artifacts_of_last_outcome(attempts: AttemptStore, tmp_path: Path) -> None:
     make_chain(tmp_path, "newer", day=9)
     used = make_chain(tmp_path, "used")
     end(attempts, **used)
-    kept = begin(attempts, first="image")[1]
-    assert kept == {step: used[step] for step in ("convert", "flag", "calibrate")}
+    assert begin(attempts, first="image") == (2, {step: used[step] for step in LINE[:3]})
 
 
 @pytest.mark.parametrize("first", LINE)
@@ -212,22 +212,14 @@ def test_side_branch_of_other_artifacts_is_not_kept(attempts: AttemptStore, tmp_
     assert find_kept(attempts, SIDE, ID, "photometry") == {step: newest[step] for step in LINE[:4]}
 
 
-def test_begin_without_required_artifact_changes_nothing(
+def test_begin_without_artifact_or_step_changes_nothing(
     ended: AttemptStore, tmp_path: Path
 ) -> None:
     uris = make_chain(tmp_path, "x")
     make_artifact(tmp_path, "flag", "of another calibration", 1, ms=uris["convert"])
     (Path(uris["flag"]) / MANIFEST).unlink()
-    with pytest.raises(UsageError, match="Not all artifacts of convert, flag, calibrate exist"):
-        begin(ended, first="image")
-    assert ended.list_attempts(ID) == [1]
-    assert ended.read(Claim, f"{ID}-a2") is None
-
-
-def test_begin_from_unknown_step_changes_nothing(ended: AttemptStore) -> None:
-    with pytest.raises(UsageError, match="There is no step 'mosaic'; the steps are convert, flag"):
-        begin(ended, first="mosaic")
-    assert ended.read(Claim, f"{ID}-a2") is None
+    assert_refused(ended, "Not all artifacts of convert, flag, calibrate exist", "image")
+    assert_refused(ended, "There is no step 'mosaic'; the steps are convert, flag", "mosaic")
 
 
 @pytest.mark.parametrize("first", ["", "convert"])
@@ -284,9 +276,6 @@ def test_attempt_has_one_workflow_in_any_order(
     assert all(len(uids) == 1 for uids in owners.values())
     numbers = attempts.list_attempts(ID)
     assert numbers == list(range(1, len(numbers) + 1))
-
-
-# The options of the run
 
 
 OWN = {
@@ -353,9 +342,6 @@ def test_begin_hands_over_options_with_kept_artifacts(
     }
 
 
-# select and strips
-
-
 def wanted(attempts: AttemptStore, first: str, last: str, *, redo: bool = False) -> list[str]:
     options = SelectOptions(store="x", first_day=first, last_day=last, redo=redo)
     return select_runs(attempts.store, options)
@@ -380,16 +366,12 @@ def test_select_skips_finished_unless_redo(tmp_path: Path) -> None:
     assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == runs
 
 
-@pytest.mark.parametrize(
-    ("first", "last", "words"),
-    [
-        ("2026-01-26", "2026-01-25", "The last day, 2026-01-25, is before the first, 2026-01-26"),
-        ("2026-02-30", "2026-03-01", "There is no day 2026-02-30"),
-    ],
-)
-def test_select_refuses_wrong_days(tmp_path: Path, first: str, last: str, words: str) -> None:
+def test_select_refuses_wrong_days(attempts: AttemptStore) -> None:
+    words = "The last day, 2026-01-25, is before the first, 2026-01-26"
     with pytest.raises(UsageError, match=words):
-        wanted(store_with(tmp_path), first, last)
+        wanted(attempts, "2026-01-26", "2026-01-25")
+    with pytest.raises(UsageError, match="There is no day 2026-02-30"):
+        wanted(attempts, "2026-02-30", "2026-03-01")
 
 
 @given(count=st.integers(0, 4 * CHUNK))
@@ -406,12 +388,11 @@ def test_strips_are_listed_once(tmp_path: Path) -> None:
     old = record("20250101t000000", dec=-5.2)
     others = [record("20260125t230000", dec=33.1), record("20260126t000000", dec=None)]
     attempts = store_with(tmp_path, old, record(), *others)
-    assert list_strips(attempts.store, None) == [
-        {"strip": "-5.2", "epoch": "dec-m05.2"},
-        {"strip": "33.0", "epoch": "dec-p33.0"},
-    ]
-    since = list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))
-    assert [one["epoch"] for one in since] == ["dec-p33.0"]
+    south, north = {"strip": "-5.2", "epoch": "dec-m05.2"}, {"strip": "33.0", "epoch": "dec-p33.0"}
+    assert list_strips(attempts.store, None) == [south, north]
+    # Old records are not read.
+    attempts.store.put("groups/20250102t000000-a1.json", b"of another version")
+    assert list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC)) == [north]
 
 
 @pytest.mark.parametrize("step", [-1, 0, 499_999, 500_000])
@@ -420,11 +401,6 @@ def test_strips_are_of_groups_observed_since(tmp_path: Path, step: int) -> None:
     t0 = since + timedelta(microseconds=step)
     attempts = store_with(tmp_path, record(group_id(t0)).model_copy(update={"t0": t0}))
     assert len(list_strips(attempts.store, since)) == (step >= 0)
-
-
-def test_strips_of_night_read_no_old_records(attempts: AttemptStore) -> None:
-    attempts.store.put("groups/20250101t000000-a1.json", b"of another version")
-    assert len(list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
 
 
 def test_commands_hand_over_their_answers(ended: AttemptStore, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from argo_nodes import fnv, node, said, tried, workflow
-from contimg.records import runs
-from contimg.records.runs import FailureCause, Outcome, Phase, TaskRun
+from contimg.records.runs import FailureCause, Outcome, Phase, TaskRun, failure_cause
 from contimg.runtime.errors import MEANING
 from contimg_runs import node_status
 from contimg_runs.node_status import judge_run, read_failures, read_run_state, read_task_runs
@@ -33,9 +32,6 @@ IMAGE = 'ImagePullBackOff: pulling "x"'
 
 def recorded(name: str) -> Any:
     return json.loads((RECORDED / f"{name}.json").read_text())
-
-
-# The state of a run
 
 
 def test_pending_workflow_has_reason_and_start() -> None:
@@ -94,12 +90,6 @@ def test_failure_without_task_has_reason_of_workflow() -> None:
     message = 'workflowtemplates.argoproj.io "contimg-x" not found'
     found = read_run_state(workflow("w", "Error", message=message))
     assert (found.status, failure_reason(found)) == (Status.FAILED, message)
-
-
-def test_workflow_shut_down_by_person_is_stopped() -> None:
-    document = workflow("w", "Failed", message="Stopped with strategy 'Terminate'")
-    document["spec"]["shutdown"] = "Terminate"
-    assert read_run_state(document).status is Status.STOPPED
 
 
 @pytest.mark.parametrize(
@@ -168,9 +158,6 @@ def test_pod_name_ends_in_hash_of_node() -> None:
     assert node_status.pod_name("contimg-1", pod) == name
 
 
-# The tasks as they are recorded
-
-
 def pod(path: str, phase: str = "Succeeded", **more: Any) -> dict[str, Any]:
     return node(WF, path, "Pod", phase, **{"templateRef": CONVERT, **more})
 
@@ -220,19 +207,13 @@ def test_task_without_reference_is_named_by_template(
     assert [(run.task, run.stage) for run in task_runs(node_of_stage)] == [(task, stage)]
 
 
-def test_task_runs_are_ordered_by_start() -> None:
+def test_task_runs_are_ordered_by_start_also_if_compressed() -> None:
     late = pod("flag", startedAt="2026-01-26T02:00:00Z")
-    assert [run.task for run in task_runs(late, pod("convert"))] == ["convert", "flag"]
-
-
-def test_compressed_nodes_are_read() -> None:
-    document = workflow(WF, "Failed", pod("convert"))
+    document = workflow(WF, "Failed", late, pod("convert"))
+    assert [run.task for run in read_task_runs(document)] == ["convert", "flag"]
     packed = gzip.compress(json.dumps(document["status"].pop("nodes")).encode())
     document["status"]["compressedNodes"] = base64.b64encode(packed).decode()
-    assert [run.task for run in read_task_runs(document)] == ["convert"]
-
-
-# What the end means
+    assert [run.task for run in read_task_runs(document)] == ["convert", "flag"]
 
 
 def run(code: int | None, task: str = "t", phase: Phase = Phase.FAILED) -> TaskRun:
@@ -246,10 +227,10 @@ def test_failure_cause_follows_table_of_exit_codes(code: int | None) -> None:
         expected = FailureCause.DATA
     elif code is None or (code in MEANING and MEANING[code][1].limit):
         expected = FailureCause.INFRASTRUCTURE
-    assert runs.failure_cause(code) is expected
+    assert failure_cause(code) is expected
 
 
-def test_verdict_prefers_data_then_bug_then_infrastructure() -> None:
+def test_verdict_prefers_data_then_bug() -> None:
     infrastructure, bug, data, killed = run(20, "w"), run(70, "b"), run(12, "d"), run(None, "gone")
     verdict = judge_run("Failed", [infrastructure, bug, data, killed])
     assert (verdict.phase, verdict.blame) == (Phase.FAILED, FailureCause.DATA)
@@ -257,15 +238,13 @@ def test_verdict_prefers_data_then_bug_then_infrastructure() -> None:
     assert judge_run("Failed", [infrastructure, bug]).blame is FailureCause.BUG
     assert judge_run("Error", [infrastructure]).exit == 20
     assert judge_run("Failed", [killed]).blame is FailureCause.INFRASTRUCTURE
+    assert judge_run("Succeeded", [infrastructure]).phase is Phase.SUCCEEDED
 
 
-def test_verdict_of_success_ignores_failed_tries() -> None:
-    assert judge_run("Succeeded", [run(20)]).phase is Phase.SUCCEEDED
-
-
-def test_verdict_of_shutdown_is_stopped() -> None:
+def test_workflow_shut_down_by_person_is_stopped() -> None:
     document = workflow(WF, "Failed", pod("convert", "Failed", message="exit code 143"))
     document["spec"]["shutdown"] = "Terminate"
+    assert read_run_state(document).status is Status.STOPPED
     assert read_outcome("r", document, "Failed").phase is Phase.STOPPED
     assert judge_run("Failed", [], "Stopped with strategy 'Stop'").phase is Phase.STOPPED
     message = "workflow shutdown with strategy: Terminate"
@@ -319,9 +298,3 @@ def test_only_infrastructure_failures_and_losses_are_tried_again() -> None:
     assert [phase for phase in Phase if outcome(phase).may_be_tried_again] == [Phase.LOST]
     again = [c for c in FailureCause if outcome(Phase.FAILED, c).may_be_tried_again]
     assert again == [FailureCause.INFRASTRUCTURE]
-
-
-def test_names_of_runs_and_workflows() -> None:
-    assert runs.run_name("20260125t222605-a12") == ("20260125t222605", 12)
-    assert runs.run_name("20260125t222605-a0") is None
-    assert runs.workflow_name("20260125t222605-a1") == WF

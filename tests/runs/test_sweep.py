@@ -15,7 +15,7 @@ from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import AttemptStore, table_key
 from contimg_runs.options import SweepOptions
-from contimg_runs.sweep import Action, AttemptCase, Decision, decide
+from contimg_runs.sweep import Action
 from listener import WORKFLOWS, Listener, serve_workflows, workflow
 from watched_world import GRACE_S, T0, TTL_S, Group, World
 
@@ -62,9 +62,6 @@ def phases(made: World) -> list[Phase | None]:
 def state(made: World) -> object:
     (row,) = GROUPS.read(made.store.read(table_key("groups", ID, ID)), "").to_pylist()
     return row["state"]
-
-
-# Each decision by name
 
 
 def test_unclaimed_attempt_is_posted_again_with_doubling_waits(made: World) -> None:
@@ -298,15 +295,6 @@ def test_event_repeated_after_cleanup_runs_nothing(made: World) -> None:
     assert list(made.successes.values()) == [["uid1"]]
 
 
-def test_decide_posts_after_grace() -> None:
-    case = AttemptCase(run=A1, recorded=T0, latest=True)
-    assert decide(case, (), T0, RULES) == Decision(Action.LEAVE)
-    assert decide(case, (), T0 + timedelta(days=1), RULES).action is Action.POST
-
-
-# The command
-
-
 def sweep(root: str, listener: Listener, *words: str, code: int = 0) -> dict[str, Any]:
     own = ["--store", root, "--post", f"{listener.url}/group", "--days", "0", "--grace-s", "0"]
     api = ["--api", listener.url, "--namespace", "radio"] if "--workflows" not in words else []
@@ -352,9 +340,6 @@ def test_sweep_reads_all_pages_of_workflows(root: str, listener: Listener) -> No
     assert sweep(root, listener)["left"] == 1
 
 
-# Bad input: one clear message each
-
-
 def test_sweep_with_event_source_down_fails(root: str, listener: Listener) -> None:
     listener.code = 503
     answer = sweep(root, listener, "--workflows", "none", code=Exit.STORE_UNREACHABLE)
@@ -379,21 +364,17 @@ def test_sweep_without_answer_of_cluster_says_why(
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"),
+    ("store", "words", "problem"),
     [
-        (("--post", "http://127.0.0.1:9/group"), "--workflows none"),
-        (("--post", "http://127.0.0.1:9/group", "--api", "http://127.0.0.1:9"), "--namespace"),
-        ((), "No --post URL is given"),
-        (("--post", "eventsource:12000"), "--post: String should match pattern"),
+        ("", ("--post", "http://127.0.0.1:9"), "--workflows none"),
+        ("", ("--post", "http://127.0.0.1:9", "--api", "http://127.0.0.1:9"), "--namespace"),
+        ("", (), "No --post URL is given"),
+        ("", ("--post", "eventsource:12000"), "--post: String should match pattern"),
+        ("gone", ("--workflows", "none"), "gone: The directory of the store is missing"),
     ],
 )
-def test_sweep_says_which_option_is_missing(
-    tmp_path: Path, words: tuple[str, ...], problem: str
+def test_sweep_says_what_is_missing(
+    tmp_path: Path, store: str, words: tuple[str, ...], problem: str
 ) -> None:
-    answer = contimg("sweep", "--store", str(tmp_path), *words, code=Exit.USAGE)
+    answer = contimg("sweep", "--store", str(tmp_path / store), *words, code=Exit.USAGE)
     assert problem in answer["message"]
-
-
-def test_sweep_of_missing_store_is_refused(tmp_path: Path, listener: Listener) -> None:
-    answer = sweep(str(tmp_path / "gone"), listener, "--workflows", "none", code=Exit.USAGE)
-    assert "gone: The directory of the store is missing" in answer["message"]

@@ -20,7 +20,7 @@ from contimg.runtime.store import Store, open_store
 from contimg_watch.header import BLOCK_BYTES, RangedFile, read_header
 from contimg_watch.options import FULL_SIZE, ServiceOptions
 from contimg_watch.plan import SubbandHeader
-from contimg_watch.probe import N_WRITERS, probe
+from contimg_watch.probe import N_WRITERS
 from contimg_watch.stage import run
 from subbands import T0, fill, name, write_subband
 from waiting import wait_for
@@ -186,18 +186,10 @@ def test_store_without_conditional_puts_is_refused(rclone_root: str, tmp_path: P
     assert not list(store.entries("groups/"))
 
 
-def test_probe_leaves_nothing(store: Store) -> None:
-    probe(store)
-    assert not list(store.entries())
-
-
 def test_unreachable_store_exits_with_code_20(s3_environment: pytest.MonkeyPatch) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     answer = process(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
     assert answer["code"] == "STORE_UNREACHABLE"
-
-
-# Reading a header by ranges
 
 
 def test_header_is_read_from_few_blocks(store: Store, tmp_path: Path) -> None:

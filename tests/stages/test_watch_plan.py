@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contimg.records.groups import (
-    N_SUBBANDS,
-    GroupRecord,
-    group_id,
-    mjd_of,
-    subband_name,
-    utc_of_jd,
-)
+from contimg.records.groups import N_SUBBANDS, GroupRecord, group_id, mjd_of, utc_of_jd
 from contimg_watch.options import WatchOptions
 from contimg_watch.plan import ListedSubband, PlanState, SubbandHeader, WatchPlan
 from contimg_watch.plan import plan as plan_all
@@ -58,9 +51,6 @@ def plan_one(
 ) -> tuple[PlanState, GroupRecord]:
     (one,) = plan(listing, now, records).groups
     return one.state, one.record
-
-
-# Each case by name
 
 
 def test_complete_group_is_ready_at_once() -> None:
@@ -194,14 +184,6 @@ def test_id_follows_julian_date_of_data() -> None:
     assert mjd_of(utc_of_jd(jd)) == pytest.approx(jd - 2400000.5, abs=1e-9)
     # A float64 Julian date is good to 40 microseconds, and may fall short of the second.
     assert group_id(utc_of_jd(jd - 40e-6 / 86400)) == "20260125t222605"
-
-
-@pytest.mark.parametrize("name", ["{}_sb3.hdf5", "{}_sb03.hdf5.gz", "x{}_sb03.hdf5"])
-def test_other_names_are_not_subbands(name: str) -> None:
-    assert subband_name(name.format("2026-01-25T22:26:05")) is None
-
-
-# Against random listings
 
 
 @st.composite

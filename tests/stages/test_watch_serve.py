@@ -239,9 +239,6 @@ def test_one_pass_fails_after_retries_of_post(full: Path, listener: Listener) ->
     assert listener.refused == 4, "tried again as often as the table of exit codes says"
 
 
-# The parts
-
-
 def test_server_answers_health_metrics_and_bad_requests(root: Path) -> None:
     options = ServiceOptions(store=str(root), host="127.0.0.1", port=0, stall_s=20, interval_s=10)
     watcher = Watcher(options, logging.getLogger("test"))
@@ -257,7 +254,8 @@ def test_server_answers_health_metrics_and_bad_requests(root: Path) -> None:
     server.unready = ""
     assert asker.ask("/readyz") == asker.ask("/healthz") == (200, "ok\n")
     watcher.beaten_s = time.monotonic() - 31
-    assert asker.ask("/healthz") == (503, "no pass began for 31 s\n")
+    code, text = asker.ask("/healthz")
+    assert (code, re.sub(r"3\d", "N", text)) == (503, "no pass began for N s\n")
     assert asker.ask("/readyz")[0] == 503
     watcher.beaten_s = time.monotonic()
     assert asker.ask("/healthz")[0] == 200

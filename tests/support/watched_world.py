@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any
+from typing import Any
 
 from contimg.records.groups import GroupRecord
 from contimg.records.runs import Claim, Outcome, workflow_name
@@ -46,31 +45,14 @@ class MemoryStore:
         self.before_change: Callable[[], None] = lambda: None
         self._clock = clock
 
-    def check(self) -> None:
-        """Be there."""
-
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         found = [(key, *value) for key, value in self.objects.items() if key.startswith(prefix)]
         return iter([Entry(key, len(data), moment) for key, data, moment in sorted(found)])
-
-    def exists(self, key: str) -> bool:
-        return key in self.objects
 
     def read(self, key: str) -> bytes:
         if key not in self.objects:
             raise MissingError(key, "There is no such object.", "")
         return self.objects[key][0]
-
-    def read_range(self, key: str, start: int, stop: int) -> bytes:
-        return self.read(key)[start:stop]
-
-    @contextmanager
-    def open(self, key: str) -> Iterator[IO[bytes]]:
-        raise NotImplementedError(key)
-
-    @contextmanager
-    def writer(self, key: str) -> Iterator[IO[bytes]]:
-        raise NotImplementedError(key)
 
     def put(self, key: str, data: bytes) -> None:
         self.before_change()
@@ -82,9 +64,6 @@ class MemoryStore:
             return False
         self.objects[key] = (data, self._clock())
         return True
-
-    def delete(self, key: str) -> None:
-        self.objects.pop(key, None)
 
 
 @dataclass
@@ -148,8 +127,6 @@ class World:
         self.store.before_change = self._before_change
         self.watcher = self.new_watcher()
 
-    # What may go wrong within a step
-
     def _before_change(self) -> None:
         self._left -= 1
         if self._left == 0:
@@ -170,12 +147,10 @@ class World:
     def crash() -> None:
         raise Crashed
 
-    # The telescope and watch
-
     def new_watcher(self) -> Watcher:
         options = ServiceOptions(store="/nowhere", size=0, timeout_s=TIMEOUT_S)
         watcher = Watcher(options, LOG, self.post)
-        watcher.store = self.store
+        watcher.store = self.store  # type: ignore[assignment]
         watcher._headers = self  # type: ignore[assignment]  # noqa: SLF001 - headers are known here, and h5py is slow
         return watcher
 
@@ -209,8 +184,6 @@ class World:
     def look(self) -> None:
         self.watcher.run_pass(self.now)
 
-    # The bus and the sensor
-
     def post(self, record: GroupRecord) -> None:
         self._before_change()
         if not self.bus_up:
@@ -236,8 +209,6 @@ class World:
     def lose(self, which: int) -> None:
         if self.bus:
             self.bus.pop(which % len(self.bus))
-
-    # The workflows
 
     def work(self, which: int, code: int = 0) -> None:
         """Run the next pod of a workflow."""
@@ -309,8 +280,6 @@ class World:
         self.now += timedelta(seconds=seconds)
         old = self.now - timedelta(seconds=TTL_S)
         self.flows = [flow for flow in self.flows if flow.ended is None or flow.ended > old]
-
-    # The end
 
     def settle(self, rounds: int = 60) -> None:
         """Let everything come to rest in a world where nothing goes wrong any more."""
