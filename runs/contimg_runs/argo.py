@@ -261,7 +261,7 @@ class ArgoServer(ArgoClient):
         }
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
-        """Create a workflow of a template; UsageError if there is one of that name."""
+        """Create a workflow of a template; UsageError if the name is taken."""
         parameters = [f"{key}={value}" for key, value in arguments.items()]
         body = {
             "namespace": self.namespace,
@@ -278,19 +278,19 @@ class ArgoServer(ArgoClient):
             all_states = [read_run_state(workflow) for workflow in self._list()]
         states = [state for state in all_states if state.pipeline.startswith("contimg-")]
         for number, state in enumerate(states):
-            # The list leaves out the templates, which tell what a running workflow has yet to do.
+            # The list leaves out the templates, from which the tasks to come are read.
             whole = self.get_workflow(state.name) if state.status is Status.RUNNING else None
             if whole is not None:
                 states[number] = read_run_state(whole)
         return sorted(states, key=lambda state: state.started)
 
     def state(self, name: str) -> RunState:
-        """Return the state of one workflow; UsageError if there is none of that name."""
+        """Return the state of one workflow; UsageError if it does not exist."""
         with self._explain_errors(f"workflow {name}"):
             return read_run_state(self._require(name))
 
     def source(self, state: RunState, task: str, number: int) -> str:
-        """Say where the log of a task's try is; tries count from 0."""
+        """Return where the log of a task's try is; tries count from 0."""
         return f"pod {state.tasks[task].tries[number].log}"
 
     def lines(

@@ -69,7 +69,7 @@ class AttemptStore:
         return sorted(one.attempt for one in list_records(self.store, f"{group}-a"))
 
     def read_latest(self, group: str) -> Attempt | None:
-        """Return the latest attempt at a group; None if there is none."""
+        """Return the latest attempt at a group; None if no attempt is recorded."""
         for number in self.list_attempts(group)[-1:]:
             run = f"{group}-a{number}"
             record = self.read(GroupRecord, run)

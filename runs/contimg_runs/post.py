@@ -19,7 +19,7 @@ Post = Callable[[GroupRecord], None]
 def post_attempt(url: str, store: str, record: GroupRecord) -> None:
     """Post an attempt at a group of a store once, as JSON; `name` is that of its one workflow.
 
-    StoreError if the answer is not 2xx, or there is none.
+    StoreError if the answer is not 2xx, or the server does not answer.
     """
     ids = {"group": record.id, "attempt": record.attempt, "run": record.name}
     event = {**ids, "name": workflow_name(record.name), "store": store}

@@ -1,4 +1,4 @@
-"""What a run has come to, of either engine: a workflow, its tasks and their tries."""
+"""The state of a run on either engine: a workflow, its tasks and their tries."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -50,7 +50,7 @@ class TaskState(BaseModel, extra="forbid"):
     """One task."""
 
     stage: str = ""
-    """Template that it runs, such as convert; empty where the task's name says it."""
+    """Template that it runs, such as convert; empty where the task is named after it."""
     status: Status = Status.PENDING
     tries: list[Try] = []
     outputs: dict[str, str] = {}

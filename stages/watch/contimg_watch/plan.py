@@ -13,14 +13,14 @@ from contimg_watch.options import WatchOptions
 
 @dataclass(frozen=True, kw_only=True)
 class SubbandHeader:
-    """What a subband's header says about its group."""
+    """The fields of a subband's header that describe its group."""
 
     t0: datetime
     """UTC midpoint of the first integration."""
     duration_s: float
     """From the first integration's midpoint to the last one's, seconds."""
     dec_deg: float | None
-    """Apparent Declination, degrees; None if the header does not say."""
+    """Apparent Declination, degrees; None if it is not in the header."""
 
 
 @dataclass(frozen=True, kw_only=True)

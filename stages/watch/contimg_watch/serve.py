@@ -47,7 +47,7 @@ def serve(options: ServiceOptions, log: Logger) -> NoReturn:
     loop = Loop(watcher, metrics, options.timeout_s)
     try:
         while True:
-            start = watcher.beaten_s = time.monotonic()
+            start = watcher.alive_at_s = time.monotonic()
             good = watcher.try_or_log(loop.run_pass)
             metrics.count_pass(good=good, seconds=time.monotonic() - start, watcher=watcher)
             server.unready = "" if good else "the store does not answer; the log has the reason"
@@ -186,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, text, kind)
         elif self.path in {"/healthz", "/readyz"}:
             problem = self.server.unready if self.path == "/readyz" else ""
-            age_s = time.monotonic() - self.server.watcher.beaten_s
+            age_s = time.monotonic() - self.server.watcher.alive_at_s
             if age_s > self.server.stall_s:
                 problem = f"no pass began for {age_s:.0f} s"
             code = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK

@@ -77,7 +77,7 @@ class Watcher:
         """Those that are still to be posted."""
         self.failure: StoreError | None = None
         """Why the last post failed; None if it did not."""
-        self.beaten_s = time.monotonic()
+        self.alive_at_s = time.monotonic()
         """When it was last known to work, by the monotonic clock; a pass may take minutes."""
         self._log = log
         if options.post:
@@ -155,7 +155,7 @@ class Watcher:
             for entry in self.store.entries(folder):
                 is_subband = subband_name(entry.key.rpartition("/")[2]) is not None
                 if is_subband and entry.size and self._options.size in {0, entry.size}:
-                    self.beaten_s = time.monotonic()
+                    self.alive_at_s = time.monotonic()
                     yield headers.describe(entry)
                 else:
                     yield ListedSubband(**vars(entry))
