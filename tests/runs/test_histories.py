@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain, pairwise
-from typing import Self
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -142,23 +143,11 @@ def live(groups: list[Group], history: list[Step], grace_s: float) -> None:
             assert outcome.phase is not Phase.LOST
 
 
-class OneByOne:
-    """A pool that needs no threads: this store answers at once."""
-
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave nothing."""
-
-
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write rows as JSON and start no threads, which take two thirds of the time."""
-    monkeypatch.setattr(sweep, "ThreadPoolExecutor", OneByOne)
+    no_pool = nullcontext(SimpleNamespace(map=map))
+    monkeypatch.setattr(sweep, "ThreadPoolExecutor", lambda _: no_pool)
     monkeypatch.setattr(Schema, "rows", lambda _self, rows: rows)
     monkeypatch.setattr(Schema, "to_bytes", lambda _self, rows: json.dumps(rows).encode())
     monkeypatch.setattr(
