@@ -11,6 +11,7 @@ import boto3
 import certifi
 import pytest
 
+from argo_nodes import node, said, workflow
 from called import contimg
 from contimg.records.groups import GroupRecord
 from contimg.records.runs import claim_key, outcome_key
@@ -21,7 +22,7 @@ from contimg.runtime.store import Store, open_store
 from contimg_runs.argo import find_kubernetes_api
 from contimg_runs.attempt_store import AttemptStore, table_key
 from contimg_runs.options import ClusterOptions
-from listener import WORKFLOWS, Listener, serve_workflows, workflow
+from listener import WORKFLOWS, Listener, serve_workflows
 from manifests import make_manifest
 
 CONTIMG = Path(sys.executable).parent / "contimg"
@@ -229,12 +230,11 @@ def artifact(store: Store, name: str, created: datetime, usage: Usage | None) ->
     return f"{store.root}/products/{name}/k"
 
 
-def pod(name: str, minute: int, uri: str = "", **more: Any) -> dict[str, Any]:
-    outputs = {"exitCode": "0", "parameters": [{"name": "artifact", "value": uri}]}
-    own = {"id": name, "name": f"{WF}.process.{name}", "type": "Pod", "phase": "Succeeded"}
+def pod(name: str, minute: int, uri: str = "", phase: str = "Succeeded", **more: Any) -> Any:
     start, end = (f"2026-01-26T01:{at:02d}:00Z" for at in (minute, minute + 3))
-    times = {"startedAt": start, "finishedAt": end, "outputs": outputs}
-    return {**own, **times, "templateRef": {"name": f"contimg-{name}", "template": "main"}, **more}
+    own = {"startedAt": start, "finishedAt": end, "outputs": said(uri)}
+    own["templateRef"] = {"name": f"contimg-{name}", "template": "main"}
+    return node(WF, f"process.{name}", "Pod", phase, **{**own, **more})
 
 
 def record_with_cluster(store: Store, listener: Listener, **more: Any) -> dict[str, Any]:
@@ -249,9 +249,8 @@ def test_record_takes_time_and_memory_from_manifests(store: Store, listener: Lis
     old = artifact(store, "flag", start - timedelta(days=3), usage)
     message = "Error (exit code 17): noise"
     failed = pod("image", 12, phase="Failed", message=message, outputs={"exitCode": "17"})
-    nodes = {one["id"]: one for one in (pod("convert", 0, made), pod("flag", 6, old), failed)}
-    template = {"name": "contimg-group"}
-    serve_workflows(listener, workflow(WF, "u1", nodes=nodes, workflowTemplateRef=template))
+    pods = (pod("convert", 0, made), pod("flag", 6, old), failed)
+    serve_workflows(listener, workflow(WF, "Running", *pods, uid="u1", template="contimg-group"))
     answer = record_with_cluster(store, listener, status="Failed")
     assert answer["reason"] == "process-image: noise"
     convert, flag, image = stage_rows(store)
@@ -275,7 +274,7 @@ def test_record_without_cluster_lacks_details_only(
 
 
 def test_record_ignores_other_workflow_of_same_name(disk: Store, listener: Listener) -> None:
-    serve_workflows(listener, workflow(WF, "u2", nodes={"convert": pod("convert", 0)}))
+    serve_workflows(listener, workflow(WF, "Running", pod("convert", 0), uid="u2"))
     record_with_cluster(disk, listener)
     assert stage_rows(disk) == []
 
@@ -285,7 +284,7 @@ def test_record_without_artifact_or_usage_lacks_details_only(
 ) -> None:
     bare = artifact(disk, "flag", datetime(2026, 1, 26, 2, tzinfo=UTC), None)
     pods = (pod("convert", 0, f"{disk.root}/gone"), pod("flag", 6, bare))
-    serve_workflows(listener, workflow(WF, "u1", nodes={one["id"]: one for one in pods}))
+    serve_workflows(listener, workflow(WF, "Running", *pods, uid="u1"))
     record_with_cluster(disk, listener)
     found = [(row["wall_s"], row["cpu_s"]) for row in stage_rows(disk)]
     assert found == [(None, None), (40.0, None)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from argo_nodes import workflow
 from called import contimg
 from contimg.records.runs import Claim, Phase, claim_key
 from contimg.records.schemas.runs import GROUPS, GroupState
@@ -16,7 +17,7 @@ from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import AttemptStore, table_key
 from contimg_runs.options import SweepOptions
 from contimg_runs.sweep import Action
-from listener import WORKFLOWS, Listener, serve_workflows, workflow
+from listener import WORKFLOWS, Listener, serve_workflows
 from watched_world import GRACE_S, T0, TTL_S, Group, World
 
 ID = "20260125t222605"
@@ -316,13 +317,13 @@ def test_sweep_posts_lost_event_and_leaves_running_workflow(root: str, listener:
     assert listener.heard == [{"group": ID, "attempt": 1, "run": A1, "name": name, "store": root}]
     accept = listener.asked[0][1]["Accept"]
     assert accept.startswith("application/json;as=PartialObjectMetadataList")
-    serve_workflows(listener, workflow(name, "u"))
+    serve_workflows(listener, workflow(name, "Running"))
     assert sweep(root, listener)["posted"] == []
 
 
 def test_sweep_starts_next_attempt_of_lost_run(root: str, listener: Listener) -> None:
     open_store(root).put(claim_key(A1), CLAIM % A1.encode())
-    serve_workflows(listener, workflow("w", "another"))
+    serve_workflows(listener, workflow("w", "Running", uid="another"))
     answer = sweep(root, listener, "--dry-run")
     assert answer["would"] == {A1: "mark lost"}
     assert listener.heard == []
@@ -334,7 +335,7 @@ def test_sweep_starts_next_attempt_of_lost_run(root: str, listener: Listener) ->
 
 
 def test_sweep_reads_all_pages_of_workflows(root: str, listener: Listener) -> None:
-    items, url = [workflow(f"contimg-{A1}", "u")], f"{WORKFLOWS}?limit=500"
+    items, url = [workflow(f"contimg-{A1}", "Running")], f"{WORKFLOWS}?limit=500"
     listener.pages[url] = (200, {"items": [], "metadata": {"continue": "more"}})
     listener.pages[f"{url}&continue=more"] = (200, {"items": items, "metadata": {}})
     assert sweep(root, listener)["left"] == 1

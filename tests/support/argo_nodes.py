@@ -49,13 +49,15 @@ def workflow(
     name: str,
     phase: str,
     *nodes: dict[str, Any],
+    uid: str = "u",
     template: str = "contimg-process-group",
     **more: Any,
 ) -> dict[str, Any]:
     """Make a workflow of nodes."""
     own = {"phase": phase, "startedAt": STARTED, "nodes": {one["id"]: one for one in nodes}}
     ended = {"finishedAt": "2026-01-25T22:05:00Z"} if phase in OVER else {}
-    ids = {"name": name, "namespace": "sky", "uid": f"uid-{name}"}
+    labels = {"workflows.argoproj.io/completed": "true"} if ended else {}
+    ids = {"name": name, "namespace": "sky", "uid": uid, "labels": labels}
     arguments = {"parameters": [{"name": "group", "value": "20260125t220000"}]}
     return {
         "metadata": {**ids, "creationTimestamp": STARTED},

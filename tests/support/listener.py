@@ -78,17 +78,6 @@ def any_root(request: pytest.FixtureRequest) -> str:
     return root
 
 
-def workflow(
-    name: str, uid: str, *, phase: str = "Running", nodes: Any = None, **spec: Any
-) -> dict[str, Any]:
-    """Return a workflow as the Kubernetes API gives it."""
-    completed = {"workflows.argoproj.io/completed": "true"} if phase != "Running" else {}
-    meta = {"name": name, "uid": uid, "creationTimestamp": "2026-01-26T01:00:00Z"}
-    ended = {"finishedAt": "2026-01-26T01:30:00Z"} if completed else {}
-    status = {"phase": phase, "nodes": nodes or {}, **ended}
-    return {"metadata": {**meta, "labels": completed}, "spec": spec, "status": status}
-
-
 def serve_workflows(listener: Listener, *workflows: dict[str, Any]) -> None:
     """Let a listener be the Kubernetes API of namespace `radio`."""
     items = [{"metadata": one["metadata"]} for one in workflows]
