@@ -20,7 +20,7 @@ from cluster.loud import pytest_collection_modifyitems, pytest_terminal_summary
 
 __all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary"]
 
-pytest_plugins = ["built", "charted"]
+pytest_plugins = ["built", "charted", "listener"]
 BIN = Path(sys.executable).parent
 KEYS = {
     "AWS_ACCESS_KEY_ID": "contimg",

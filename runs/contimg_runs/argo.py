@@ -1,14 +1,13 @@
 """Argo's workflows by HTTP: in a pod by the Kubernetes API, elsewhere by the Argo Server."""
 
-import http.client
 import json
 import ssl
 import urllib.error
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,16 +15,17 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
 from contimg.runtime.errors import ContimgError, Exit, UsageError
-from contimg_runs.node_status import find_node, read_run_state
+from contimg_runs.node_status import pod_name, read_nodes, read_run_state
+from contimg_runs.options import ClusterOptions
 from contimg_runs.state import RunState, Status, readable_lines
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its token, the cluster's certificate and its namespace."""
-TIMEOUT_S = 30.0
-LOG_TIMEOUT_S = 120.0
+TIMEOUT_S, LOG_TIMEOUT_S = 30.0, 120.0
+JSON = "application/json"
 COMPLETED_LABEL = "workflows.argoproj.io/completed"
 VERSION_LABEL = "app.kubernetes.io/version"
-NAMES_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
+NAMES_ONLY = f"{JSON};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,{JSON}"
 """Accept header for a list without specs and statuses; a whole workflow has up to a megabyte."""
 OMITTED_FIELDS = "-items.status.storedTemplates,-items.status.storedWorkflowTemplateSpec"
 """Three quarters of a workflow in a list."""
@@ -78,8 +78,12 @@ class FormField:
     """None: any text."""
 
 
-class ArgoClient(ABC):
-    """The workflows of one namespace: requests, errors and paging for both of Argo's interfaces."""
+class ArgoClient:
+    """The workflows of one namespace: requests, errors and paging for both of Argo's interfaces.
+
+    `token` is the bearer token, or the file that holds it, which Kubernetes renews; `verify` may be
+    the file with the cluster's own certificate.
+    """
 
     system: ClassVar[str]
     workflows_path: ClassVar[str]
@@ -91,18 +95,18 @@ class ArgoClient(ABC):
     plain_404_is_missing: ClassVar[bool]
     """Whether a 404 without JSON means that an object is missing, not that the URL is wrong."""
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(
+        self, url: str, namespace: str, token: str | Path | None, *, verify: Path | bool = True
+    ) -> None:
         self.place = f"{url}, namespace {namespace}"
-        self.url, self.namespace = url.rstrip("/"), namespace
+        self.url, self.namespace, self._token = url.rstrip("/"), namespace, token or ""
+        self._tls = ssl.create_default_context(cafile=verify if isinstance(verify, Path) else None)
+        if isinstance(verify, Path):
+            # Python 3.13 asks for an extension that the certificates of many clusters lack.
+            self._tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        elif not verify:
+            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
         self._workflows = self.workflows_path.format(namespace)
-
-    @abstractmethod
-    def _read_token(self) -> str:
-        """Return the bearer token; empty without one."""
-
-    @abstractmethod
-    def _trust(self) -> ssl.SSLContext | None:
-        """Return whose certificates are trusted; None: those of Python's default."""
 
     def list_workflows(self) -> list[KnownWorkflow]:
         """List all workflows of the namespace."""
@@ -119,42 +123,31 @@ class ArgoClient(ABC):
         except _NotFoundError:
             return None
 
-    def _list(self, accept: str = "application/json") -> Iterator[dict[str, Any]]:
-        after = ""
-        while True:
+    def _list(self, accept: str = JSON) -> Iterator[dict[str, Any]]:
+        after: str | None = ""
+        while after is not None:
             query = {**self.page_query, **({self.continue_parameter: after} if after else {})}
             path = f"{self._workflows}?{urlencode(query)}"
             page = self._ask("the list of workflows", path, accept=accept)
             yield from page["items"] or ()  # an empty list comes as null
-            after = (page.get("metadata") or {}).get("continue") or ""
-            if not after:
-                return
+            after = (page.get("metadata") or {}).get("continue") or None
 
-    def _ask(
-        self, what: str, path: str, body: object = None, accept: str = "application/json"
-    ) -> dict[str, Any]:
+    def _ask(self, what: str, path: str, body: object = None, accept: str = JSON) -> dict[str, Any]:
         """Return the JSON answer to a GET, or to a POST of a body."""
-        with self._explain_errors(what), self._open(path, body, accept) as answer:
+        with self._explain_errors(what), self._open(path, body, accept, TIMEOUT_S) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
 
-    @contextmanager
-    def _open(
-        self,
-        path: str,
-        body: object = None,
-        accept: str = "application/json",
-        timeout_s: float | None = TIMEOUT_S,
-    ) -> Iterator[http.client.HTTPResponse]:
+    def _open(self, path: str, body: object, accept: str, timeout_s: float | None) -> HTTPResponse:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Accept": accept, "Content-Type": "application/json"}
+        headers = {"Accept": accept, "Content-Type": JSON}
         request = Request(f"{self.url}/{path}", data, headers)  # noqa: S310 - http and https only
-        token = self._read_token()
-        if token:  # `argo auth token` prints "Bearer …"
+        token = self._token if isinstance(self._token, str) else self._token.read_text()
+        if token := token.strip():  # `argo auth token` prints "Bearer …"
             scheme = "" if " " in token else "Bearer "
             request.add_unredirected_header("Authorization", f"{scheme}{token}")
-        with urlopen(request, timeout=timeout_s, context=self._trust()) as answer:  # noqa: S310
-            yield answer
+        answer: HTTPResponse = urlopen(request, timeout=timeout_s, context=self._tls)  # noqa: S310
+        return answer
 
     @contextmanager
     def _explain_errors(self, what: str, remedy: str = "") -> Iterator[None]:
@@ -165,7 +158,7 @@ class ArgoClient(ABC):
         except urllib.error.HTTPError as error:
             with error:
                 raise self._explain_refusal(where, error, remedy) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", "") or error
             problem = f"{self.system} does not answer: {reason}."
             raise EngineError(where, problem, self.remedies[0]) from error
@@ -196,13 +189,7 @@ class ArgoClient(ABC):
 
 
 class KubernetesApi(ArgoClient):
-    """Workflows by the Kubernetes API: get and list only.
-
-    Parameters
-    ----------
-    account
-        Folder with the token, which Kubernetes renews, and certificate; None: no token is needed.
-    """
+    """Workflows by the Kubernetes API: get and list only."""
 
     system = "The Kubernetes API"
     workflows_path = "apis/argoproj.io/v1alpha1/namespaces/{}/workflows"
@@ -216,35 +203,22 @@ class KubernetesApi(ArgoClient):
         404: "Install Argo Workflows in the namespace, or give --workflows none.",
     }
 
-    def __init__(self, url: str, namespace: str, account: Path | None = None) -> None:
-        super().__init__(url, namespace)
-        self._account = account
-
-    def _read_token(self) -> str:
-        return (self._account / "token").read_text().strip() if self._account else ""
-
-    def _trust(self) -> ssl.SSLContext | None:
-        if self._account is None:
-            return None
-        tls = ssl.create_default_context(cafile=str(self._account / "ca.crt"))
-        # Python 3.13 asks for an extension that the certificates of many clusters lack.
-        tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return tls
-
 
 def find_kubernetes_api(
-    env: Mapping[str, str], url: str | None, namespace: str | None, account: Path = ACCOUNT
+    env: Mapping[str, str], options: ClusterOptions, account: Path = ACCOUNT
 ) -> KubernetesApi | None:
-    """Return the API at a URL, else of the pod's cluster; None outside a pod with a token."""
-    if url:
-        if not namespace:
+    """Return the API at --api, else of the pod's cluster; None outside a pod with a token."""
+    if options.api:
+        if not options.namespace:
             raise UsageError("--api", "It needs --namespace beside it.", "Give both.")
-        return KubernetesApi(url, namespace)
+        return KubernetesApi(options.api, options.namespace, None)
     host, port = env.get("KUBERNETES_SERVICE_HOST"), env.get("KUBERNETES_SERVICE_PORT", "443")
-    if not host or not (account / "token").is_file():
+    token, certificate = account / "token", account / "ca.crt"
+    if not host or not token.is_file() or not certificate.is_file():
         return None
+    namespace = options.namespace or (account / "namespace").read_text().strip()
     url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
-    return KubernetesApi(url, namespace or (account / "namespace").read_text().strip(), account)
+    return KubernetesApi(url, namespace, token, verify=certificate)
 
 
 class ArgoServer(ArgoClient):
@@ -264,19 +238,6 @@ class ArgoServer(ArgoClient):
         409: "contimg status shows it; contimg reprocess starts the next attempt at a group.",
     }
 
-    def __init__(self, url: str, namespace: str, token: str | None, *, verify: bool = True) -> None:
-        super().__init__(url, namespace)
-        self._token, self._verify = (token or "").strip(), verify
-
-    def _read_token(self) -> str:
-        return self._token
-
-    def _trust(self) -> ssl.SSLContext | None:
-        tls = ssl.create_default_context()
-        if not self._verify:
-            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        return tls
-
     def form(self, template: str) -> dict[str, FormField]:
         """Return the parameters of a template; UsageError if it is of another version than this."""
         what, mine = f"WorkflowTemplate {template}", version("contimg")
@@ -294,13 +255,13 @@ class ArgoServer(ArgoClient):
                 name=one["name"],
                 default=one.get("value"),
                 description=one.get("description") or "",
-                choices=tuple(one["enum"]) if one.get("enum") else None,
+                choices=tuple(one.get("enum") or ()) or None,
             )
             for one in parameters
         }
 
     def submit(self, template: str, name: str, arguments: Mapping[str, str]) -> None:
-        """Create a workflow of a template; UsageError if there is one of that name."""
+        """Create a workflow of a template; UsageError if the name is taken."""
         parameters = [f"{key}={value}" for key, value in arguments.items()]
         body = {
             "namespace": self.namespace,
@@ -317,19 +278,19 @@ class ArgoServer(ArgoClient):
             all_states = [read_run_state(workflow) for workflow in self._list()]
         states = [state for state in all_states if state.pipeline.startswith("contimg-")]
         for number, state in enumerate(states):
-            # The list leaves out the templates, which tell what a running workflow has yet to do.
+            # The list leaves out the templates, from which the tasks to come are read.
             whole = self.get_workflow(state.name) if state.status is Status.RUNNING else None
             if whole is not None:
                 states[number] = read_run_state(whole)
         return sorted(states, key=lambda state: state.started)
 
     def state(self, name: str) -> RunState:
-        """Return the state of one workflow; UsageError if there is none of that name."""
+        """Return the state of one workflow; UsageError if it does not exist."""
         with self._explain_errors(f"workflow {name}"):
             return read_run_state(self._require(name))
 
     def source(self, state: RunState, task: str, number: int) -> str:
-        """Say where the log of a task's try is; tries count from 0."""
+        """Return where the log of a task's try is; tries count from 0."""
         return f"pod {state.tasks[task].tries[number].log}"
 
     def lines(
@@ -337,7 +298,9 @@ class ArgoServer(ArgoClient):
     ) -> Iterator[str]:
         """Yield the readable log of a task's try, from its pod or from where Argo archived it."""
         pod = state.tasks[task].tries[number].log
-        node = find_node(self._require(state.name), pod) or {}
+        nodes = read_nodes(self._require(state.name)).values()
+        pods = {pod_name(state.name, node): node for node in nodes if node["type"] == "Pod"}
+        node = pods.get(pod, {})
         artifacts = (node.get("outputs") or {}).get("artifacts") or ()
         if any(one["name"] == "main-logs" for one in artifacts):
             folder = f"artifact-files/{self.namespace}/workflows/{quote(state.name)}"
@@ -352,12 +315,9 @@ class ArgoServer(ArgoClient):
         """Yield the lines of an archived log, or of a pod's, which come as JSON."""
         remedy = "Its pod may be gone; the chart's archiveLogs keeps logs."
         timeout_s = None if follow else LOG_TIMEOUT_S  # a stage may write nothing for an hour
-        with (
-            self._explain_errors("a log", remedy),
-            self._open(path, accept="*/*", timeout_s=timeout_s) as answer,
-        ):
-            for line in answer:
-                text = line.decode(errors="replace").rstrip("\r\n")
+        explained = self._explain_errors("a log", remedy)
+        with explained, self._open(path, None, "*/*", timeout_s) as answer:
+            for text in (line.decode(errors="replace").rstrip("\r\n") for line in answer):
                 if path.startswith("artifact-files/"):
                     yield text
                 elif text:

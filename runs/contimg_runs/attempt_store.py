@@ -13,13 +13,21 @@ from contimg.runtime.errors import BadInputError, MissingError, UsageError
 from contimg.runtime.record import Record
 from contimg.runtime.store import Store
 
-Kind = TypeVar("Kind", GroupRecord, Claim, Outcome)
+
+class PostCount(Record):
+    """How often a sweep has posted an attempt without effect; the only file that is replaced."""
+
+    times: int
+
+
+Kind = TypeVar("Kind", GroupRecord, Claim, Outcome, PostCount)
 KEYS: dict[type[Record], str] = {
     GroupRecord: f"{GROUPS}{{}}.json",
     Claim: claim_key("{}"),
     Outcome: outcome_key("{}"),
+    PostCount: f"{RUNS}{{}}/posted.json",
 }
-"""Key of what is written once about ID-aN, which replaces the braces."""
+"""Key of each file about ID-aN, which replaces the braces."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +38,12 @@ class Attempt:
     claim: Claim | None = None
     outcome: Outcome | None = None
 
-    @property
-    def state(self) -> GroupState:
-        """Where the group stands, if this is its latest attempt."""
-        if self.outcome is not None:
-            done = self.outcome.phase is Phase.SUCCEEDED
-            return GroupState.COMPLETED if done else GroupState.FAILED
-        if self.record.retries:
-            return GroupState.RESUMING
-        return GroupState.PENDING if self.claim is None else GroupState.IN_PROGRESS
 
-
+@dataclass(frozen=True)
 class AttemptStore:
     """The records, claims and outcomes of one store."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    store: Store
 
     def read(self, kind: type[Kind], run: str) -> Kind | None:
         """Return the record, claim or outcome of ID-aN; None if it does not exist."""
@@ -70,28 +68,8 @@ class AttemptStore:
         """Return the numbers of the recorded attempts at a group, ascending."""
         return sorted(one.attempt for one in list_records(self.store, f"{group}-a"))
 
-    def find_claimed_run(self, group: str, uid: str) -> str | None:
-        """Return the attempt at a group that a workflow has claimed; None if it has none."""
-        keys = [entry.key for entry in self.store.entries(f"{RUNS}{group}-a")] if group else []
-        for run in (key.split("/")[1] for key in keys if key.endswith("/claim.json")):
-            claim = self.read(Claim, run)
-            if claim is not None and claim.uid == uid:
-                return run
-        return None
-
-    def succeeded_before(self, record: GroupRecord) -> bool:
-        """Return whether an earlier attempt at the same subbands succeeded."""
-        for number in self.list_attempts(record.id):
-            run = f"{record.id}-a{number}"
-            outcome = self.read(Outcome, run) if number < record.attempt else None
-            if outcome is not None and outcome.phase is Phase.SUCCEEDED:
-                before = self.read(GroupRecord, run)
-                if before is not None and before.missing == record.missing:
-                    return True
-        return False
-
     def read_latest(self, group: str) -> Attempt | None:
-        """Return the latest attempt at a group; None if there is none."""
+        """Return the latest attempt at a group; None if no attempt is recorded."""
         for number in self.list_attempts(group)[-1:]:
             run = f"{group}-a{number}"
             record = self.read(GroupRecord, run)
@@ -114,7 +92,7 @@ class AttemptStore:
         """Write the group's row; again if the attempt changed meanwhile: the last writer wins."""
         shown: Attempt | None = None
         while (latest := self.read_latest(group)) is not None and latest != shown:
-            put_row(self.store, latest.record, latest)
+            put_row(self.store, latest)
             shown = latest
 
 
@@ -123,13 +101,22 @@ def table_key(table: str, group: str, unit: str) -> str:
     return f"tables/{table}/date={group[:4]}-{group[4:6]}-{group[6:8]}/{unit}.parquet"
 
 
-def put_row(store: Store, record: GroupRecord, attempt: Attempt | None = None) -> None:
-    """Write the row of a group; without an attempt its subbands are still being collected."""
-    claim, outcome = (attempt.claim, attempt.outcome) if attempt else (None, None)
+def put_row(store: Store, attempt: Attempt, *, collecting: bool = False) -> None:
+    """Write the row of a group; `collecting`: the attempt is not recorded yet."""
+    record, claim, outcome = attempt.record, attempt.claim, attempt.outcome
+    if collecting:
+        state = GroupState.COLLECTING
+    elif outcome is not None:
+        done = outcome.phase is Phase.SUCCEEDED
+        state = GroupState.COMPLETED if done else GroupState.FAILED
+    elif record.retries:
+        state = GroupState.RESUMING
+    else:
+        state = GroupState.PENDING if claim is None else GroupState.IN_PROGRESS
     row = {
         "group": record.id,
-        "state": str(attempt.state if attempt else GroupState.COLLECTING),
-        "attempt": record.attempt if attempt else 0,
+        "state": str(state),
+        "attempt": 0 if collecting else record.attempt,
         "retries": record.retries,
         "n_subbands": N_SUBBANDS - len(record.missing),
         "complete": record.complete,

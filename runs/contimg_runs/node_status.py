@@ -34,7 +34,6 @@ PHASES = {
     Status.STOPPED: Phase.STOPPED,
 }
 """Phase in the records by the status of a task that ran to an end."""
-ON_EXIT = "onExit"
 MAIN = "main"
 """The one task of a workflow that is not a DAG."""
 TASK_TYPES = {"Pod", "Retry", "Skipped"}
@@ -76,7 +75,12 @@ def read_run_state(workflow: Node) -> RunState:
     if state is Status.FAILED and spec.get("shutdown"):
         state = Status.STOPPED
     # The tries of a Retry are pods, or DAGs, whose tasks have nodes of their own.
-    tries = {key: _tries(node, nodes) for key, node in nodes.items() if node["type"] == "Retry"}
+    tries: dict[str, list[Node]] = {}
+    for key, node in nodes.items():
+        if node["type"] == "Retry":
+            own = [nodes[child] for child in node.get("children") or () if child in nodes]
+            own = [child for child in own if child["name"].startswith(f"{node['name']}(")]
+            tries[key] = sorted(own, key=lambda child: child.get("startedAt") or "~")
     within = {one["id"] for found in tries.values() for one in found}
     tasks = [
         node
@@ -106,35 +110,23 @@ def read_run_state(workflow: Node) -> RunState:
 def read_task_runs(workflow: Node) -> tuple[TaskRun, ...]:
     """Return a workflow's tasks that have ended, by their start, without the exit handler's."""
     state = read_run_state(workflow)
-    runs: list[TaskRun] = []
-    for name, task in state.tasks.items():
-        if not task.tries or task.status not in PHASES or name.startswith(ON_EXIT):
-            continue
-        last = task.tries[-1]
-        # A stage that is a workflow by itself has a template that only says "main".
-        stage = (pipeline_of(workflow) if task.stage == MAIN else "") or task.stage
-        runs.append(
-            TaskRun(
-                task=state.name if name == MAIN else name,
-                stage=stage,
-                phase=PHASES[task.status],
-                tries=len(task.tries),
-                exit=last.exit,
-                reason=task.reason.removeprefix(f"exit code {last.exit}: "),
-                started=task.tries[0].started,
-                ended=last.ended,
-                cached=task.status is Status.CACHED,
-                artifact=task.outputs.get("artifact", ""),
-            )
+    return tuple(
+        TaskRun(
+            task=state.name if name == MAIN else name,
+            # A stage that is a workflow by itself has a template that only says "main".
+            stage=(pipeline_of(workflow) if task.stage == MAIN else "") or task.stage,
+            phase=PHASES[task.status],
+            tries=len(task.tries),
+            exit=task.tries[-1].exit,
+            reason=task.reason.removeprefix(f"exit code {task.tries[-1].exit}: "),
+            started=task.tries[0].started,
+            ended=task.tries[-1].ended,
+            cached=task.status is Status.CACHED,
+            artifact=task.outputs.get("artifact", ""),
         )
-    return tuple(runs)
-
-
-def _tries(retry: Node, nodes: Mapping[str, Node]) -> list[Node]:
-    """Return the tries of a Retry, the earliest first."""
-    children = [nodes[key] for key in retry.get("children") or () if key in nodes]
-    tries = [node for node in children if node["name"].startswith(f"{retry['name']}(")]
-    return sorted(tries, key=lambda node: node.get("startedAt") or "~")
+        for name, task in state.tasks.items()
+        if task.tries and task.status in PHASES and not name.startswith("onExit")
+    )
 
 
 def _task_name(workflow: str, node: Node) -> str:
@@ -144,8 +136,8 @@ def _task_name(workflow: str, node: Node) -> str:
     return "-".join(name for name in names if name) or MAIN
 
 
-def _task_state(workflow: str, node: Node, tries: list[Node]) -> TaskState:
-    pods = [one for one in tries if one["type"] == "Pod"]
+def _task_state(workflow: str, node: Node, attempts: list[Node]) -> TaskState:
+    pods = [one for one in attempts if one["type"] == "Pod"]
     last = pods[-1] if pods else node
     status = STATUSES.get(node.get("phase") or "", Status.RUNNING)
     if node["type"] == "Retry" and status is Status.RUNNING:
@@ -154,59 +146,51 @@ def _task_state(workflow: str, node: Node, tries: list[Node]) -> TaskState:
             status = Status.WAITING if status is Status.FAILED else Status.RUNNING
     if _STOPPED.search(f"{node.get('message')} {last.get('message')}") and status is Status.FAILED:
         status = Status.STOPPED
-    outputs = {**_read_outputs(node), **_read_outputs(last)}
+    outputs = {
+        one["name"]: str(one["value"])
+        for part in (node, last)
+        for one in (part.get("outputs") or {}).get("parameters") or ()
+        if one.get("value") is not None
+    }
     if status is Status.DONE and outputs.get("cached") == "true":
         status = Status.CACHED
-    made_s = outputs.get("seconds", "")
+    made_s, message = outputs.get("seconds", ""), last.get("message") or node.get("message")
     reference = (last.get("templateRef") or {}).get("name", "").removeprefix("contimg-")
+    tries = []
+    for pod in (one for one in pods if one.get("startedAt")):
+        code = (pod.get("outputs") or {}).get("exitCode")
+        failed = STATUSES.get(pod.get("phase") or "") is Status.FAILED
+        tries.append(
+            Try(
+                started=pod["startedAt"],
+                ended=pod.get("finishedAt") or None,
+                exit=int(code) if code else read_message(pod.get("message"))[0],
+                reason=_describe_failure(pod.get("message")) if failed else "",
+                log=pod_name(workflow, pod),
+            )
+        )
     return TaskState(
         stage=reference or last.get("templateName") or last.get("displayName") or "?",
         status=status,
-        tries=[_read_try(workflow, pod) for pod in pods if pod.get("startedAt")],
+        tries=tries,
         outputs=outputs,
         progress=last.get("progress") or "",
         made_s=float(made_s) if re.fullmatch(r"[\d.]+(e-?\d+)?", made_s) else None,
-        reason=""
-        if PHASES.get(status) is Phase.SUCCEEDED
-        else _describe_failure(last.get("message") or node.get("message")),
+        reason="" if PHASES.get(status) is Phase.SUCCEEDED else _describe_failure(message),
     )
-
-
-def _read_try(workflow: str, pod: Node) -> Try:
-    code = (pod.get("outputs") or {}).get("exitCode")
-    failed = STATUSES.get(pod.get("phase") or "") is Status.FAILED
-    return Try(
-        started=pod["startedAt"],
-        ended=pod.get("finishedAt") or None,
-        exit=int(code) if code else read_message(pod.get("message"))[0],
-        reason=_describe_failure(pod.get("message")) if failed else "",
-        log=pod_name(workflow, pod),
-    )
-
-
-def _read_outputs(node: Node) -> dict[str, str]:
-    parameters = (node.get("outputs") or {}).get("parameters") or ()
-    return {one["name"]: str(one["value"]) for one in parameters if one.get("value") is not None}
 
 
 def _tasks_to_come(workflow: Node, nodes: Mapping[str, Node]) -> dict[str, TaskState]:
     """Return the tasks of running DAGs that have no node yet, from the stored templates."""
     status, name = workflow.get("status") or {}, workflow["metadata"]["name"]
-    stored = status.get("storedTemplates") or {}
     own = (status.get("storedWorkflowTemplateSpec") or {}).get("templates") or ()
+    templates = {**(status.get("storedTemplates") or {}), **{one["name"]: one for one in own}}
     begun = {_TRY_NUMBER.sub("", node["name"]) for node in nodes.values()}
     found: dict[str, TaskState] = {}
-    for node in nodes.values():
-        if node["type"] != "DAG":
-            continue
-        reference = node.get("templateRef")
-        template = (
-            stored.get(f"namespaced/{reference['name']}/{reference['template']}")
-            if reference
-            else next((one for one in own if one["name"] == node.get("templateName")), None)
-        )
-        around = _task_name(name, node)
-        for task in ((template or {}).get("dag") or {}).get("tasks") or ():
+    for node in (one for one in nodes.values() if one["type"] == "DAG"):
+        ref, around = node.get("templateRef"), _task_name(name, node)
+        key = f"namespaced/{ref['name']}/{ref['template']}" if ref else node.get("templateName")
+        for task in ((templates.get(key) or {}).get("dag") or {}).get("tasks") or ():
             fans_out = any(task.get(key) for key in ("withParam", "withItems", "withSequence"))
             if f"{node['name']}.{task['name']}" not in begun and not fans_out:
                 found[task["name"] if around == MAIN else f"{around}-{task['name']}"] = TaskState()
@@ -221,13 +205,6 @@ def pod_name(workflow: str, node: Node) -> str:
         return str(node["id"])
     prefix = f"{workflow}-{template}"[:MAX_POD_PREFIX_LENGTH]
     return f"{prefix}-{node['id'].rpartition('-')[2]}"
-
-
-def find_node(workflow: Node, pod: str) -> Node | None:
-    """Return the node of a pod."""
-    name = workflow["metadata"]["name"]
-    pods = (node for node in read_nodes(workflow).values() if node["type"] == "Pod")
-    return next((node for node in pods if pod_name(name, node) == pod), None)
 
 
 def pipeline_of(workflow: Node) -> str:
@@ -268,17 +245,15 @@ def judge_run(
     line = " ".join(message.split())[:MAX_REASON_LENGTH]
     if stopped or _STOPPED.search(message):
         return RunVerdict(phase=Phase.STOPPED, reason=line or "stopped by a person")
-    failed = [(failure_cause(task.exit), task) for task in tasks if task.phase is Phase.FAILED]
-    for cause in (FailureCause.DATA, FailureCause.BUG, FailureCause.INFRASTRUCTURE):
-        for found, task in failed:
-            if found is cause:
-                reason = f"{task.task}: {task.reason or 'ended without giving a reason'}"
-                return RunVerdict(phase=Phase.FAILED, blame=cause, exit=task.exit, reason=reason)
-    return RunVerdict(
-        phase=Phase.FAILED,
-        blame=FailureCause.INFRASTRUCTURE,
-        reason=line or f"the workflow ended as {status}",
-    )
+    order = (FailureCause.DATA, FailureCause.BUG, FailureCause.INFRASTRUCTURE)
+    failed = [task for task in tasks if task.phase is Phase.FAILED and task.exit != 0]
+    if failed:
+        first = min(failed, key=lambda task: order.index(failure_cause(task.exit)))
+        reason = f"{first.task}: {first.reason or 'ended without giving a reason'}"
+        cause = failure_cause(first.exit)
+        return RunVerdict(phase=Phase.FAILED, blame=cause, exit=first.exit, reason=reason)
+    reason = line or f"the workflow ended as {status}"
+    return RunVerdict(phase=Phase.FAILED, blame=FailureCause.INFRASTRUCTURE, reason=reason)
 
 
 def read_failures(text: str) -> tuple[TaskRun, ...]:

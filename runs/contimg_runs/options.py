@@ -9,7 +9,6 @@ from contimg.runtime.options import Lines, Options
 DAY_OR_GROUP = r"^(\d{4}-\d{2}-\d{2}|\d{8}t\d{6})$"
 URL = "^https?://[^/]+"
 RUN = r"^\d{8}t\d{6}-a[1-9]\d*$"
-GROUP_ID = r"^\d{8}t\d{6}$"
 CHUNK = 80
 """Groups of one workflow, and chunks of one backfill: a workflow has fewer than 100 nodes."""
 
@@ -50,7 +49,7 @@ class ClaimOptions(RequestOptions, WorkflowRunOptions):
 class BeginOptions(RequestOptions, WorkflowRunOptions):
     """Begin the next attempt at a group: claim it, record it, keep artifacts of the last one."""
 
-    group: str = Field(pattern=GROUP_ID)
+    group: str = Field(pattern=r"^\d{8}t\d{6}$")
     """Id of the group."""
     first: str = ""
     """First step that runs again, with all that read from it; other artifacts are kept. Empty: all

@@ -50,8 +50,7 @@ EPOCH = Pipeline(
     parameters=(
         Parameter(name="strip", description="Pointing Declination of the strip, degrees."),
         Parameter(
-            name="epoch",
-            description="Name of the products' folder, STORE/products/epoch-NAME.",
+            name="epoch", description="Name of the products' folder, STORE/products/epoch-NAME."
         ),
     ),
     steps=(
@@ -65,7 +64,7 @@ PIPELINES = {pipeline.name: pipeline for pipeline in (PROCESS_GROUP, EPOCH)}
 
 
 def find_pipeline(name: str) -> Pipeline:
-    """Return a pipeline; UsageError if there is none of that name."""
+    """Return a pipeline; UsageError if the name is unknown."""
     if name not in PIPELINES:
         problem = f"There is no pipeline of this name; there are {', '.join(PIPELINES)}."
         raise UsageError(f"pipeline {name}", problem, "Correct the name.")

@@ -1,11 +1,10 @@
 """Post an attempt to what starts workflows: a webhook EventSource, or another HTTP server."""
 
-import http.client
 import json
 import urllib.error
-import urllib.request
 from collections.abc import Callable
-from typing import Any
+from http.client import HTTPException
+from urllib.request import Request, urlopen
 
 from contimg.records.groups import GroupRecord
 from contimg.records.runs import workflow_name
@@ -17,33 +16,21 @@ Post = Callable[[GroupRecord], None]
 """Posts a record; StoreError if it is not accepted."""
 
 
-def event(record: GroupRecord, store: str) -> dict[str, Any]:
-    """Return what is posted about an attempt; `name` is the workflow's, which exists once."""
-    return {
-        "group": record.id,
-        "attempt": record.attempt,
-        "run": record.name,
-        "name": workflow_name(record.name),
-        "store": store,
-    }
+def post_attempt(url: str, store: str, record: GroupRecord) -> None:
+    """Post an attempt at a group of a store once, as JSON; `name` is that of its one workflow.
 
-
-def poster(url: str, store: str) -> Post:
-    """Return a function that posts attempts to a URL."""
-    return lambda record: post(url, event(record, store))
-
-
-def post(url: str, body: dict[str, Any], timeout_s: float = TIMEOUT_S) -> None:
-    """Post JSON once; StoreError if the answer is not 2xx, or there is none."""
+    StoreError if the answer is not 2xx, or the server does not answer.
+    """
+    ids = {"group": record.id, "attempt": record.attempt, "run": record.name}
+    event = {**ids, "name": workflow_name(record.name), "store": store}
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - http only
+    request = Request(url, json.dumps(event).encode(), headers)  # noqa: S310 - http only
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310 - as above
-            return
+        urlopen(request, timeout=TIMEOUT_S).close()  # noqa: S310 - as above
     except urllib.error.HTTPError as error:
         with error:
             problem = f"The event was refused with HTTP {error.code} {error.reason}."
             raise StoreError(url, problem, REMEDY) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", "") or str(error) or type(error).__name__
         raise StoreError(url, f"The event could not be posted: {reason}.", REMEDY) from error

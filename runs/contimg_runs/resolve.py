@@ -42,48 +42,31 @@ def resolve_options(
 ) -> Document:
     """Merge all options that were set: the profile, replaced by the text, replaced by the settings.
 
-    Parameters
-    ----------
-    text
-        A document of options, or the file or URI that holds one; empty: no options.
-    profile
-        Name of a profile in `env`; empty: none.
-    settings
-        STAGE.OPTION=VALUE, or SHORTCUT=VALUE; an empty value counts as not given.
-
-    Raises
-    ------
-    UsageError
-        If a stage, option, shortcut or profile is unknown, the text is not YAML, or a value is
-        out of range.
+    `text` is a document of options, or the file or URI that holds one; `profile` is the name of a
+    profile in `env`; `settings` are STAGE.OPTION=VALUE or SHORTCUT=VALUE, where an empty value
+    counts as not given. UsageError if a stage, option, shortcut or profile is unknown, the text is
+    not YAML, or a value is out of range.
     """
     pipeline.check()
     single, shortcuts = read_settings(settings)
     known = [one.name for one in pipeline.shortcuts]
-    for name in shortcuts:
-        if name not in known:
-            there = ", ".join(known) or "none"
-            problem = f"Pipeline {pipeline.name} has no shortcut {name!r}; it has {there}."
-            raise UsageError(f"--set {name}", problem, "Write STAGE.OPTION=VALUE.")
+    for name in sorted(shortcuts.keys() - known):
+        there = ", ".join(known) or "none"
+        problem = f"Pipeline {pipeline.name} has no shortcut {name!r}; it has {there}."
+        raise UsageError(f"--set {name}", problem, "Write STAGE.OPTION=VALUE.")
     # A profile, and the options of an installation, may serve several pipelines.
-    shared = [
-        select_stages(pipeline, read_profile(profile, env or {}), f"profile {profile}"),
-        select_stages(pipeline, read_document(text), "options"),
-    ]
+    stages = {step.stage for one in [pipeline, *PIPELINES.values()] for step in one.steps}
+    own = {step.stage for step in pipeline.steps}
+    shared = []
+    profiled, written = read_profile(profile, env or {}), read_document(text)
+    for where, given in ((f"profile {profile}", profiled), ("options", written)):
+        for stage in sorted(given.keys() - stages):
+            problem = f"There is no stage {stage!r}; there are {', '.join(sorted(stages))}."
+            raise UsageError(where, problem, "Correct the stage's name.")
+        shared.append({stage: options for stage, options in given.items() if stage in own})
     document = merge_documents([*shared, pipeline.with_shortcuts({}, shortcuts), single])
     pipeline.check_options(document)
     return document
-
-
-def select_stages(pipeline: Pipeline, document: Document, where: str) -> Document:
-    """Return a document's part for a pipeline; UsageError if a stage is in no pipeline."""
-    known = {step.stage for one in [pipeline, *PIPELINES.values()] for step in one.steps}
-    for stage in document:
-        if stage not in known:
-            problem = f"There is no stage {stage!r}; there are {', '.join(sorted(known))}."
-            raise UsageError(where, problem, "Correct the stage's name.")
-    own = {step.stage for step in pipeline.steps}
-    return {stage: options for stage, options in document.items() if stage in own}
 
 
 def read_settings(texts: Iterable[str]) -> tuple[Document, dict[str, str]]:

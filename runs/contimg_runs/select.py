@@ -37,24 +37,28 @@ def run_select(options: SelectOptions, console: Console, env: Mapping[str, str])
 def select_runs(store: Store, options: SelectOptions) -> list[str]:
     """Return the groups that are to be processed, as ID-aN of their latest attempts, by id.
 
-    Raises
-    ------
-    UsageError
-        If the days are wrong, or hold more groups than one backfill takes.
+    UsageError if the days are wrong, or hold more groups than one backfill takes.
     """
-    first = _as_group_id(options.first_day, "t000000")
-    last = _as_group_id(options.last_day, "t235959")
+    bounds = []
+    for day, time in ((options.first_day, "t000000"), (options.last_day, "t235959")):
+        try:  # a day, or the id of a group
+            bounds.append(day if "t" in day else f"{date.fromisoformat(day):%Y%m%d}{time}")
+        except ValueError as error:
+            problem = f"There is no day {day}."
+            raise UsageError("days", problem, "Write days as YYYY-MM-DD.") from error
+    first, last = bounds
     if first > last:
         problem = f"The last day, {options.last_day}, is before the first, {options.first_day}."
         raise UsageError("--last-day", problem, "Correct the days.")
     attempts = AttemptStore(store)
-    # An id begins with its day, so that ids sort by time.
-    runs = [one.run for one in list_latest(store) if first <= one.group <= last]
     wanted = [
-        run
-        for run in runs
-        if attempts.read(Claim, run) is None
-        or (options.redo and attempts.read(Outcome, run) is not None)
+        one.run
+        for one in list_latest(store)
+        if first <= one.group <= last  # an id begins with its day, so that ids sort by time
+        and (
+            attempts.read(Claim, one.run) is None
+            or (options.redo and attempts.read(Outcome, one.run) is not None)
+        )
     ]
     if len(wanted) > CHUNK * CHUNK:
         where = f"{options.first_day} to {options.last_day}"
@@ -66,19 +70,8 @@ def select_runs(store: Store, options: SelectOptions) -> list[str]:
 def split_into_chunks(runs: Sequence[str]) -> list[dict[str, str]]:
     """Return the first and the last group of each chunk; a list is too long for a node's name."""
     ids = [run.partition("-")[0] for run in runs]
-    chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-    return [{"first": chunk[0], "last": chunk[-1]} for chunk in chunks]
-
-
-def _as_group_id(day: str, time: str) -> str:
-    """Return the id of a group that may begin at a time of a day; an id stays as it is."""
-    if "t" in day:
-        return day
-    try:
-        return f"{date.fromisoformat(day):%Y%m%d}{time}"
-    except ValueError as error:
-        problem = f"There is no day {day}."
-        raise UsageError("days", problem, "Write days as YYYY-MM-DD.") from error
+    starts = range(0, len(ids), CHUNK)
+    return [{"first": ids[n], "last": ids[n : n + CHUNK][-1]} for n in starts]
 
 
 def run_strips(options: StripsOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
@@ -97,12 +90,9 @@ def list_strips(store: Store, since: datetime | None) -> list[dict[str, str]]:
     """Return the strips with groups since a time; UsageError if there are too many."""
     attempts = AttemptStore(store)
     first = group_id(since) if since else ""  # records of earlier groups need not be read
-    records = [
-        attempts.read(GroupRecord, one.run) for one in list_latest(store) if one.group >= first
-    ]
-    decs = strips(
-        record for record in records if record is not None and (since is None or record.t0 >= since)
-    )
+    runs = [one.run for one in list_latest(store) if one.group >= first]
+    records = [record for run in runs if (record := attempts.read(GroupRecord, run))]
+    decs = strips(record for record in records if since is None or record.t0 >= since)
     if len(decs) > CHUNK:
         problem = f"There are {len(decs)} strips; one night takes at most {CHUNK}."
         raise UsageError(store.root, problem, "Give --days.")

@@ -1,11 +1,11 @@
-"""What a run has come to, of either engine: a workflow, its tasks and their tries."""
+"""The state of a run on either engine: a workflow, its tasks and their tries."""
 
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 EXECUTOR = " argo=true"
 """Argo's executor marks its own log lines with this; they are not the stage's."""
@@ -29,11 +29,7 @@ GOOD = {Status.DONE, Status.CACHED}
 OPEN = {Status.PENDING, Status.RUNNING, Status.WAITING}
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Try(_State):
+class Try(BaseModel, extra="forbid"):
     """One process or pod."""
 
     started: datetime
@@ -50,11 +46,11 @@ class Try(_State):
         return (self.ended - self.started).total_seconds() if self.ended else 0.0
 
 
-class TaskState(_State):
+class TaskState(BaseModel, extra="forbid"):
     """One task."""
 
     stage: str = ""
-    """Template that it runs, such as convert; empty where the task's name says it."""
+    """Template that it runs, such as convert; empty where the task is named after it."""
     status: Status = Status.PENDING
     tries: list[Try] = []
     outputs: dict[str, str] = {}
@@ -67,7 +63,7 @@ class TaskState(_State):
     """Why it failed or was skipped."""
 
 
-class RunState(_State):
+class RunState(BaseModel, extra="forbid"):
     """One workflow."""
 
     name: str

@@ -1,7 +1,5 @@
 """Who may do what: exactly this, and nothing for the whole cluster; who may talk to whom."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ RULES = {
     "contimg-spawn": {RESULTS, ("argoproj.io", "workflows", ("create", "get", "list", "watch"))},
     "contimg-sensor": {("argoproj.io", "workflows", ("create",))},
 }
-NOBODY = {"contimg-watch", "contimg-events", "contimg-preflight"}
+NO_RIGHTS = {"contimg-watch", "contimg-events", "contimg-preflight"}
 """Accounts without a right and without a token."""
 
 
@@ -32,52 +30,44 @@ def rules(role: Document) -> set[tuple[str, str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize("name", ["minimal", "everything", "identity"])
 class TestRoles:
-    def test_each_account_may_do_this_and_no_more(self, name: str) -> None:
+    def test_accounts_have_exactly_these_rules(self, name: str) -> None:
         documents = render(name)
-        assert {
-            role: rules(document) for role, document in of_kind(documents, "Role").items()
-        } == RULES
-        assert set(of_kind(documents, "ServiceAccount")) == {*RULES, *NOBODY}
+        roles = of_kind(documents, "Role")
+        assert {name: rules(role) for name, role in roles.items()} == RULES
+        assert set(of_kind(documents, "ServiceAccount")) == {*RULES, *NO_RIGHTS}
 
-    def test_nothing_is_for_the_whole_cluster(self, name: str) -> None:
+    def test_nothing_is_cluster_wide(self, name: str) -> None:
         assert not [document for document in render(name) if document["kind"].startswith("Cluster")]
 
-    def test_each_role_is_bound_to_its_own_account(self, name: str) -> None:
+    def test_role_is_bound_to_own_account(self, name: str) -> None:
         bindings = of_kind(render(name), "RoleBinding")
         assert set(bindings) == set(RULES)
         for role, binding in bindings.items():
-            assert binding["roleRef"] == {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "Role",
-                "name": role,
-            }
-            assert binding["subjects"] == [
-                {"kind": "ServiceAccount", "name": role, "namespace": "night"}
-            ]
+            reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}
+            assert binding["roleRef"] == reference
+            account = {"kind": "ServiceAccount", "name": role, "namespace": "night"}
+            assert binding["subjects"] == [account]
 
-    def test_who_may_nothing_gets_no_token(self, name: str) -> None:
-        accounts = of_kind(render(name), "ServiceAccount")
-        tokens = {
-            account: document["automountServiceAccountToken"]
-            for account, document in accounts.items()
-        }
-        assert tokens == {**dict.fromkeys(RULES, True), **dict.fromkeys(NOBODY, False)}
+    def test_account_without_rule_has_no_token(self, name: str) -> None:
+        accounts = of_kind(render(name), "ServiceAccount").items()
+        tokens = {one: document["automountServiceAccountToken"] for one, document in accounts}
+        assert tokens == {**dict.fromkeys(RULES, True), **dict.fromkeys(NO_RIGHTS, False)}
 
-    def test_no_pod_runs_as_the_default_account(self, name: str) -> None:
+    def test_no_pod_runs_as_default_account(self, name: str) -> None:
         documents = render(name)
         for template in of_kind(documents, "WorkflowTemplate").values():
             assert template["spec"]["serviceAccountName"] == "contimg-workflow"
         for where, pod in pods(documents):
             if not where.startswith("WorkflowTemplate"):
-                assert pod["serviceAccountName"] in {*RULES, *NOBODY}, where
+                assert pod["serviceAccountName"] in {*RULES, *NO_RIGHTS}, where
 
-    def test_pods_of_ours_that_need_no_api_have_no_token(self, name: str) -> None:
+    def test_pods_without_api_have_no_token(self, name: str) -> None:
         for where, pod in pods(render(name)):
             if where.split()[0] in {"Deployment", "Job", "Pod"}:
                 assert pod["automountServiceAccountToken"] is False, where
 
 
-def test_only_record_and_sweep_read_workflows_and_only_fan_outs_make_them() -> None:
+def test_only_control_commands_and_fan_outs_have_accounts() -> None:
     special: dict[str, set[str]] = {}
     for name, document in of_kind(render(), "WorkflowTemplate").items():
         for template in document["spec"]["templates"]:
@@ -93,7 +83,7 @@ def test_only_record_and_sweep_read_workflows_and_only_fan_outs_make_them() -> N
     assert set(special) <= {"contimg-control", "contimg-spawn"}
 
 
-def test_names_of_accounts_can_be_others() -> None:
+def test_account_names_can_be_changed() -> None:
     names = {"serviceAccounts.names.control": "other", "serviceAccounts.names.sensor": "third"}
     documents = render("minimal", **names)
     assert rules(one(documents, "Role", "other")) == RULES["contimg-control"]
@@ -101,27 +91,18 @@ def test_names_of_accounts_can_be_others() -> None:
     assert sensor["spec"]["template"]["serviceAccountName"] == "third"
 
 
-def test_workload_identity_annotates_the_accounts_that_reach_the_store() -> None:
-    accounts = of_kind(render("identity"), "ServiceAccount")
+def test_workload_identity_annotates_store_accounts() -> None:
     annotated = {
-        name
-        for name, document in accounts.items()
+        name.removeprefix("contimg-")
+        for name, document in of_kind(render("identity"), "ServiceAccount").items()
         if "eks.amazonaws.com/role-arn" in document["metadata"].get("annotations", {})
     }
-    assert annotated == {
-        "contimg-workflow",
-        "contimg-control",
-        "contimg-watch",
-        "contimg-preflight",
-    }
+    assert annotated == {"workflow", "control", "watch", "preflight"}
 
 
-def test_no_secret_is_made_and_no_key_is_in_any_object() -> None:
+def test_no_secret_is_made() -> None:
     for name in ("minimal", "everything", "identity", "bare"):
         assert of_kind(render(name), "Secret") == {}
-
-
-# Who may talk to whom
 
 
 def ports(rule: dict[str, Any]) -> set[Any]:
@@ -145,7 +126,7 @@ DNS = {53, 5353}
         ("identity", {443}, {443, 6443}, {4222}),
     ],
 )
-def test_pods_talk_only_to_what_they_need(
+def test_network_policies_open_only_needed_ports(
     name: str, store: set[int], api: set[int], nats: set[int]
 ) -> None:
     documents = render(name)
@@ -166,38 +147,27 @@ def selects(policy: Document, labels: dict[str, str]) -> bool:
     )
 
 
-def test_each_pod_is_under_exactly_one_policy() -> None:
+def test_each_pod_has_one_network_policy() -> None:
     documents = render("everything")
-    labels = {
-        "watch": one(documents, "Deployment", "contimg-watch")["spec"]["template"]["metadata"][
-            "labels"
-        ],
-        "test": one(documents, "Pod", "contimg-selftest")["metadata"]["labels"],
-        "preflight": one(documents, "Job", "contimg-preflight")["spec"]["template"]["metadata"][
-            "labels"
-        ],
-        "events": one(documents, "EventSource", "contimg-night")["spec"]["template"]["metadata"][
-            "labels"
-        ],
-        "sensor": one(documents, "Sensor", "contimg-night")["spec"]["template"]["metadata"][
-            "labels"
-        ],
-    }
+    labels = {"test": one(documents, "Pod", "contimg-selftest")["metadata"]["labels"]}
+    for kind, name in (
+        ("Deployment", "contimg-watch"),
+        ("Job", "contimg-preflight"),
+        ("EventSource", "contimg-night"),
+        ("Sensor", "contimg-night"),
+    ):
+        labels[kind] = one(documents, kind, name)["spec"]["template"]["metadata"]["labels"]
     for name, document in of_kind(documents, "WorkflowTemplate").items():
-        labels[name] = {
-            **document["spec"]["podMetadata"]["labels"],
-            "workflows.argoproj.io/workflow": "any",
-        }
+        own = document["spec"]["podMetadata"]["labels"]
+        labels[name] = {**own, "workflows.argoproj.io/workflow": "any"}
     policies = of_kind(documents, "NetworkPolicy").values()
     for pod, own in labels.items():
         assert sum(selects(one_policy, own) for one_policy in policies) == 1, pod
         assert own["team"] == "sky"
 
 
-def test_who_may_notify_and_scrape_can_be_narrowed() -> None:
-    spec = one(render("everything"), "NetworkPolicy", "contimg-watch")["spec"]
-    assert spec["ingress"][0]["from"] == [
-        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    ]
-    spec = one(render(), "NetworkPolicy", "contimg-watch")["spec"]
-    assert spec["ingress"][0]["from"] == [{"namespaceSelector": {}}]
+def test_watch_ingress_can_be_narrowed() -> None:
+    labels = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    for name, selector in (("everything", labels), ("minimal", {})):
+        spec = one(render(name), "NetworkPolicy", "contimg-watch")["spec"]
+        assert spec["ingress"][0]["from"] == [{"namespaceSelector": selector}]

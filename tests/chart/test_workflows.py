@@ -1,29 +1,24 @@
 """What the chart adds to the rendered templates, and that it adds nothing else."""
 
-from __future__ import annotations
-
 import json
 import tarfile
-from typing import TYPE_CHECKING, Any
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
 
-from charted import CHART, Document, helm, of_kind, one, render
+from charted import CHART, Document, env, helm, of_kind, one, parameters, render
 from contimg.runtime.stage import stage_specs
 from contimg_workflows.lint import lint
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 RENDERED = CHART / "rendered"
-S3 = {
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-}
+VERSION = version("contimg")
+SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+REGIONS = {"AWS_REGION", "AWS_DEFAULT_REGION"}
+S3 = {*SECRETS, *REGIONS, "AWS_ENDPOINT_URL_S3"}
+pytestmark = pytest.mark.helm
 
 
 def sources() -> dict[tuple[str, str], Document]:
@@ -33,12 +28,18 @@ def sources() -> dict[tuple[str, str], Document]:
 
 
 def ours(documents: list[Document]) -> dict[tuple[str, str], Document]:
-    kinds = ("WorkflowTemplate", "CronWorkflow")
-    return {
-        (kind, name): document
-        for kind in kinds
-        for name, document in of_kind(documents, kind).items()
-    }
+    found = {kind: of_kind(documents, kind) for kind in ("WorkflowTemplate", "CronWorkflow")}
+    return {(kind, name): one for kind, named in found.items() for name, one in named.items()}
+
+
+def template(name: str, values: str = "everything") -> Document:
+    return one(render(values), "WorkflowTemplate", f"contimg-{name}")
+
+
+def artifact_repository(values: str) -> Document:
+    text = one(render(values), "ConfigMap", "contimg-artifacts")["data"]["s3"]
+    found: Document = yaml.safe_load(text)
+    return found
 
 
 def containers(documents: list[Document]) -> dict[str, Document]:
@@ -51,23 +52,12 @@ def containers(documents: list[Document]) -> dict[str, Document]:
     }
 
 
-def env(container: Document) -> dict[str, Any]:
-    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
-
-
-def parameters(document: Document) -> dict[str, str]:
-    spec = document["spec"].get("workflowSpec", document["spec"])
-    return {
-        one["name"]: one.get("value") for one in spec.get("arguments", {}).get("parameters", [])
-    }
-
-
 def stripped(document: Document) -> Document:
     """Return a document without what the chart may set."""
     spec = document["spec"].get("workflowSpec", document["spec"])
     for key in ("serviceAccountName", "artifactRepositoryRef", "podMetadata"):
         spec.pop(key, None)
-    spec["arguments"] = [one["name"] for one in spec.get("arguments", {}).get("parameters", [])]
+    spec["arguments"] = list(parameters(document))
     document["spec"].pop("schedules", None)
     document["metadata"].pop("labels")
     for template in spec.get("templates", []):
@@ -78,155 +68,126 @@ def stripped(document: Document) -> Document:
         if container:
             container["image"] = container["image"].rpartition("/")[2]
             container.pop("imagePullPolicy", None)
+            added = ("AWS_", "CONTIMG_PROFILES")
             container["env"] = [
-                one
-                for one in container["env"]
-                if not one["name"].startswith("AWS_") and one["name"] != "CONTIMG_PROFILES"
+                one for one in container["env"] if not one["name"].startswith(added)
             ]
     return document
 
 
-@pytest.mark.helm
 class TestMerged:
-    def test_every_document_comes_out_with_nothing_lost_and_nothing_added(self) -> None:
+    def test_merged_documents_equal_rendered(self) -> None:
         merged, before = ours(render()), sources()
         assert set(merged) == set(before)
         for key, document in before.items():
-            copy = yaml.safe_load(yaml.safe_dump(merged[key]))
-            assert stripped(copy) == stripped(document), key
+            assert stripped(deepcopy(merged[key])) == stripped(document), key
 
-    def test_argo_s_braces_are_not_helm_s(self) -> None:
+    def test_braces_of_argo_stay(self) -> None:
         text = yaml.safe_dump_all(render())
         assert text.count("{{inputs.parameters.") > 100
         assert "{{workflow.name}}" in text
 
-    def test_every_form_is_filled_with_the_store(self) -> None:
+    def test_forms_name_the_store(self) -> None:
         for key, document in ours(render()).items():
             values = parameters(document)
             if "store" in values:
                 assert values["store"] == "s3://contimg/telescope", key
-        assert (
-            parameters(one(render("everything"), "WorkflowTemplate", "contimg-process-group"))[
-                "store"
-            ]
-            == "s3://sky/a/b"
-        )
+        assert parameters(template("process-group"))["store"] == "s3://sky/a/b"
 
-    def test_labels_of_the_source_stay(self) -> None:
-        template = one(render(), "WorkflowTemplate", "contimg-convert")
-        assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "convert"
-        assert template["metadata"]["labels"]["app.kubernetes.io/version"] == "0.1.0"
+    def test_labels_of_rendered_documents_stay(self) -> None:
+        labels = template("convert", "minimal")["metadata"]["labels"]
+        assert labels["app.kubernetes.io/component"] == "convert"
+        assert labels["app.kubernetes.io/version"] == VERSION
 
-    def test_every_container_reaches_the_store(self) -> None:
+    def test_containers_have_store_variables(self) -> None:
         found = containers(render())
         assert len(found) >= 10
         for name, container in found.items():
             variables = env(container)
             assert variables.keys() >= S3, name
             assert variables["AWS_ENDPOINT_URL_S3"] == "http://s3.storage.svc:9000"
-            assert variables["AWS_SECRET_ACCESS_KEY"] == {
-                "secretKeyRef": {"name": "contimg-s3", "key": "AWS_SECRET_ACCESS_KEY"}
-            }
-            assert variables["CONTIMG_TEMPLATE_VERSION"] == "0.1.0"
+            reference = {"name": "contimg-s3", "key": "AWS_SECRET_ACCESS_KEY"}
+            assert variables["AWS_SECRET_ACCESS_KEY"] == {"secretKeyRef": reference}
+            assert variables["CONTIMG_TEMPLATE_VERSION"] == VERSION
             assert len({one["name"] for one in container["env"]}) == len(container["env"]), name
 
-    def test_with_workload_identity_no_key_is_asked_for(self) -> None:
+    def test_workload_identity_needs_no_keys(self) -> None:
         for name, container in containers(render("identity")).items():
-            assert env(container).keys() & S3 == {"AWS_REGION", "AWS_DEFAULT_REGION"}, name
-        config = yaml.safe_load(
-            one(render("identity"), "ConfigMap", "contimg-artifacts")["data"]["s3"]
-        )
-        assert config["s3"]["useSDKCreds"] is True
-        assert config["s3"]["endpoint"] == "s3.us-west-2.amazonaws.com"
-        assert config["s3"]["insecure"] is False
-        assert config["s3"]["keyFormat"] == "argo/{{workflow.name}}/{{pod.name}}"
+            assert env(container).keys() & S3 == REGIONS, name
+        s3 = artifact_repository("identity")["s3"]
+        assert s3["useSDKCreds"] is True
+        assert s3["endpoint"] == "s3.us-west-2.amazonaws.com"
+        assert s3["insecure"] is False
+        assert s3["keyFormat"] == "argo/{{workflow.name}}/{{pod.name}}"
 
 
-@pytest.mark.helm
 class TestImages:
-    def test_by_default_name_and_version(self) -> None:
+    def test_image_is_name_and_version_by_default(self) -> None:
         assert containers(render())["contimg-convert"]["image"] == "contimg-convert:0.1.0"
 
     def test_registry_tag_and_digest_of_all_or_of_one(self) -> None:
         found = containers(render("everything"))
-        digest = "sha256:" + "0" * 63 + "1"
-        assert (
-            found["contimg-convert"]["image"]
-            == "registry.example.org/contimg/contimg-convert:0.1.0-7"
-        )
-        assert found["contimg-flag"]["image"] == "registry.example.org/contimg/contimg-flag:0.1.0"
-        assert found["contimg-image"]["image"] == f"other.example.org/wsclean@{digest}"
+        digest, registry = "sha256:" + "0" * 63 + "1", "registry.example.org/contimg"
+        images = {name: found[f"contimg-{name}"]["image"] for name in ("convert", "flag", "image")}
+        assert images == {
+            "convert": f"{registry}/contimg-convert:0.1.0-7",
+            "flag": f"{registry}/contimg-flag:0.1.0",
+            "image": f"other.example.org/wsclean@{digest}",
+        }
         assert {container["imagePullPolicy"] for container in found.values()} == {"Always"}
 
-    def test_every_image_of_every_pod_is_one_of_ours(self) -> None:
-        text = yaml.safe_dump_all(render("everything"))
-        images = {
-            line.split()[1] for line in text.splitlines() if line.strip().startswith("image:")
-        }
+    def test_images_of_all_pods_are_ours(self) -> None:
+        lines = [line.strip() for line in yaml.safe_dump_all(render("everything")).splitlines()]
+        images = {line.split()[1] for line in lines if line.startswith("image:")}
         assert len(images) == len({*stage_specs(), "watch"})
-        assert all(
-            image.startswith(
-                ("registry.example.org/contimg/contimg-", "other.example.org/wsclean@")
-            )
-            for image in images
-        )
+        ours = ("registry.example.org/contimg/contimg-", "other.example.org/wsclean@")
+        assert all(image.startswith(ours) for image in images)
 
-    def test_pull_secrets_and_places_reach_every_pod(self) -> None:
+    def test_pull_secrets_and_places_reach_all_pods(self) -> None:
         documents = render("everything")
+        described = (
+            ("Deployment", "contimg-watch"),
+            ("Job", "contimg-preflight"),
+            ("EventSource", "contimg-night"),
+            ("Sensor", "contimg-night"),
+        )
+        templates = [one(documents, kind, name)["spec"]["template"] for kind, name in described]
         holders = [
-            one(documents, "Deployment", "contimg-watch")["spec"]["template"]["spec"],
-            one(documents, "Job", "contimg-preflight")["spec"]["template"]["spec"],
+            *(template.get("spec", template) for template in templates),
             one(documents, "Pod", "contimg-selftest")["spec"],
-            one(documents, "EventSource", "contimg-night")["spec"]["template"],
-            one(documents, "Sensor", "contimg-night")["spec"]["template"],
             one(documents, "EventBus", "sky")["spec"]["jetstream"],
             *(document["spec"] for document in of_kind(documents, "WorkflowTemplate").values()),
         ]
+        toleration = {"key": "batch", "operator": "Exists", "effect": "NoSchedule"}
         for holder in holders:
             assert holder["imagePullSecrets"] == [{"name": "pull-one"}, {"name": "pull-two"}]
             assert holder["nodeSelector"] == {"pool": "batch"}
-            assert holder["tolerations"] == [
-                {"key": "batch", "operator": "Exists", "effect": "NoSchedule"}
-            ]
+            assert holder["tolerations"] == [toleration]
             assert "nodeAffinity" in holder["affinity"]
 
 
-@pytest.mark.helm
-class TestWhatAnOperatorMaySay:
-    def test_resources_are_merged_over_the_template_s(self) -> None:
+class TestValues:
+    def test_resources_are_merged(self) -> None:
         before, after = (
-            containers(render())["contimg-image"]["resources"],
-            containers(render("everything"))["contimg-image"]["resources"],
+            containers(render(values))["contimg-image"]["resources"]
+            for values in ("minimal", "everything")
         )
-        assert after["limits"]["memory"] == "12Gi"
+        assert after["limits"] == {**before["limits"], "memory": "12Gi"}
         assert after["requests"] == {**before["requests"], "cpu": "500m", "memory": "3Gi"}
-        assert {key: value for key, value in after["limits"].items() if key != "memory"} == {
-            key: value for key, value in before["limits"].items() if key != "memory"
-        }
 
     @pytest.mark.parametrize(("stage", "mebibytes"), [("image", 12 * 1024), ("flag", 1500)])
-    def test_the_memory_ramp_begins_at_the_limit(self, stage: str, mebibytes: int) -> None:
-        (template,) = one(render("everything"), "WorkflowTemplate", f"contimg-{stage}")["spec"][
-            "templates"
-        ]
-        patch = yaml.safe_load(template["podSpecPatch"])
-        limit = patch["containers"][0]["resources"]["limits"]["memory"]
+    def test_memory_ramp_begins_at_limit(self, stage: str, mebibytes: int) -> None:
+        documents = (template(stage), sources()["WorkflowTemplate", f"contimg-{stage}"])
+        patches = [yaml.safe_load(one["spec"]["templates"][0]["podSpecPatch"]) for one in documents]
+        limit, before = (
+            patch["containers"][0]["resources"]["limits"]["memory"] for patch in patches
+        )
         assert limit.startswith(f"{{{{={mebibytes} * (")
         assert limit.endswith(")}}Mi")
-        (source,) = (
-            document
-            for key, document in sources().items()
-            if key == ("WorkflowTemplate", f"contimg-{stage}")
-        )
-        assert (
-            limit.partition(" ")[2]
-            == yaml.safe_load(source["spec"]["templates"][0]["podSpecPatch"])["containers"][0][
-                "resources"
-            ]["limits"]["memory"].partition(" ")[2]
-        )
+        assert limit.partition(" ")[2] == before.partition(" ")[2]
 
     def test_defaults_of_parameters(self) -> None:
-        values = parameters(one(render("everything"), "WorkflowTemplate", "contimg-process-group"))
+        values = parameters(template("process-group"))
         assert (values["tier"], values["attempt"]) == ("quicklook", "3")
         assert json.loads(values["options"]) == {
             "image": {"tier": "quicklook", "size": 2048, "niter": 2000000},
@@ -234,12 +195,11 @@ class TestWhatAnOperatorMaySay:
             "calibrate": {"do_k": True},
         }
         for pipeline in ("epoch", "reprocess", "backfill", "backfill-chunk", "nightly"):
-            template = one(render("everything"), "WorkflowTemplate", f"contimg-{pipeline}")
-            assert parameters(template)["options"] == values["options"]
-        plain = parameters(one(render(), "WorkflowTemplate", "contimg-process-group"))
+            assert parameters(template(pipeline))["options"] == values["options"]
+        plain = parameters(template("process-group", "minimal"))
         assert (plain["tier"], plain["options"], plain["profile"]) == ("", "", "")
 
-    def test_profiles_reach_the_commands_that_resolve_them(self) -> None:
+    def test_profiles_reach_commands_that_resolve_them(self) -> None:
         documents = render("everything")
         config = one(documents, "ConfigMap", "contimg-profiles")["data"]["profiles"]
         assert json.loads(config) == {
@@ -247,16 +207,10 @@ class TestWhatAnOperatorMaySay:
             "empty": {},
         }
         reference = {"configMapKeyRef": {"name": "contimg-profiles", "key": "profiles"}}
-        found = {
-            name: env(container).get("CONTIMG_PROFILES")
-            for name, container in containers(documents).items()
-        }
-        asking = {name for name, value in found.items() if value == reference}
-        asked = {
-            name
-            for name, container in containers(documents).items()
-            if "--profile={{inputs.parameters.profile}}" in container["args"]
-        }
+        found = containers(documents)
+        asking = {name for name in found if env(found[name]).get("CONTIMG_PROFILES") == reference}
+        word = "--profile={{inputs.parameters.profile}}"
+        asked = {name for name, container in found.items() if word in container["args"]}
         assert asking == asked >= {"contimg-claim", "contimg-begin", "contimg-resolve-options"}
         assert lint(documents) == []
 
@@ -264,34 +218,26 @@ class TestWhatAnOperatorMaySay:
         crons = of_kind(render("everything"), "CronWorkflow")
         assert crons["contimg-sweep"]["spec"]["schedules"] == ["*/2 * * * *", "1 3 * * *"]
         assert crons["contimg-nightly"]["spec"]["schedules"] == ["0 4 * * *"]
-        assert of_kind(render("minimal", **{"nightly.enabled": False}), "CronWorkflow").keys() == {
-            "contimg-sweep"
-        }
+        without = render("minimal", **{"nightly.enabled": False})
+        assert set(of_kind(without, "CronWorkflow")) == {"contimg-sweep"}
         for cron in crons.values():
             assert cron["spec"]["timezone"] == "Etc/UTC"
             assert cron["spec"]["concurrencyPolicy"] == "Forbid"
 
-    def test_what_the_sweep_is_told(self) -> None:
+    def test_sweep_parameters(self) -> None:
         changes = {"sweep.graceSeconds": 5, "sweep.retries": 1, "sweep.days": 0}
         documents = render("minimal", **changes)
         told = parameters(one(documents, "WorkflowTemplate", "contimg-sweep"))
-        assert {key: told[key] for key in ("grace_s", "retries", "days")} == {
-            "grace_s": "5",
-            "retries": "1",
-            "days": "0",
-        }
+        assert [told[key] for key in ("grace_s", "retries", "days")] == ["5", "1", "0"]
         for kind in ("WorkflowTemplate", "CronWorkflow"):
             places = parameters(one(documents, kind, "contimg-sweep"))
             assert places["store"] == "s3://contimg/telescope"
             assert places["post"] == "http://contimg-night-eventsource-svc.night.svc:12000/group"
 
-    def test_which_strips_are_made_at_night(self) -> None:
-        assert (
-            parameters(one(render("everything"), "WorkflowTemplate", "contimg-nightly"))["days"]
-            == "7"
-        )
+    def test_nightly_days(self) -> None:
+        assert parameters(template("nightly"))["days"] == "7"
 
-    def test_semaphores_are_those_that_the_templates_ask_for(self) -> None:
+    def test_semaphores_are_those_of_templates(self) -> None:
         documents = render("everything")
         limits = one(documents, "ConfigMap", "contimg-semaphores")["data"]
         assert limits == {"casa": "1", "wsclean": "2", "backfill": "3"}
@@ -304,23 +250,19 @@ class TestWhatAnOperatorMaySay:
         }
         assert asked == {("contimg-semaphores", key) for key in limits}
 
-    def test_artifacts_lie_below_the_store(self) -> None:
+    def test_artifacts_are_below_store(self) -> None:
         documents = render()
         for document in of_kind(documents, "WorkflowTemplate").values():
-            assert document["spec"]["artifactRepositoryRef"] == {
-                "configMap": "contimg-artifacts",
-                "key": "s3",
-            }
+            reference = {"configMap": "contimg-artifacts", "key": "s3"}
+            assert document["spec"]["artifactRepositoryRef"] == reference
             for template in document["spec"]["templates"]:
                 for artifact in template.get("outputs", {}).get("artifacts", []):
                     assert artifact["s3"]["key"].startswith("telescope/argo/{{workflow.name}}/")
-        config = yaml.safe_load(one(documents, "ConfigMap", "contimg-artifacts")["data"]["s3"])
-        assert config == {
+        s3 = {"endpoint": "s3.storage.svc:9000", "insecure": True, "region": "us-east-1"}
+        assert artifact_repository("minimal") == {
             "archiveLogs": True,
             "s3": {
-                "endpoint": "s3.storage.svc:9000",
-                "insecure": True,
-                "region": "us-east-1",
+                **s3,
                 "bucket": "contimg",
                 "keyFormat": "telescope/argo/{{workflow.name}}/{{pod.name}}",
                 "accessKeySecret": {"name": "contimg-s3", "key": "AWS_ACCESS_KEY_ID"},
@@ -328,24 +270,19 @@ class TestWhatAnOperatorMaySay:
             },
         }
 
-    def test_certificates_of_one_s_own_server(self) -> None:
-        documents = render("everything")
-        container = containers(documents)["contimg-convert"]
+    def test_own_certificates_are_mounted(self) -> None:
+        container = containers(render("everything"))["contimg-convert"]
         assert env(container)["AWS_CA_BUNDLE"] == "/etc/contimg-ca/root.pem"
-        assert {
-            "name": "contimg-ca",
-            "mountPath": "/etc/contimg-ca",
-            "readOnly": True,
-        } in container["volumeMounts"]
-        (template,) = one(documents, "WorkflowTemplate", "contimg-convert")["spec"]["templates"]
-        assert [volume for volume in template["volumes"] if volume["name"] == "contimg-ca"]
-        config = yaml.safe_load(one(documents, "ConfigMap", "contimg-artifacts")["data"]["s3"])
-        assert config["s3"]["caSecret"] == {"name": "authority", "key": "root.pem"}
-        assert config["s3"]["sessionTokenSecret"] == {"name": "keys", "key": "token"}
+        mount = {"name": "contimg-ca", "mountPath": "/etc/contimg-ca", "readOnly": True}
+        assert mount in container["volumeMounts"]
+        volumes = template("convert")["spec"]["templates"][0]["volumes"]
+        assert "contimg-ca" in {volume["name"] for volume in volumes}
+        s3 = artifact_repository("everything")["s3"]
+        assert s3["caSecret"] == {"name": "authority", "key": "root.pem"}
+        assert s3["sessionTokenSecret"] == {"name": "keys", "key": "token"}
 
 
-@pytest.mark.helm
-def test_a_package_holds_the_templates(tmp_path: Path) -> None:
+def test_package_holds_templates(tmp_path: Path) -> None:
     helm("package", str(CHART), "--destination", str(tmp_path))
     with tarfile.open(tmp_path / "contimg-0.1.0.tgz") as archive:
         names = archive.getnames()
@@ -357,14 +294,8 @@ def test_a_package_holds_the_templates(tmp_path: Path) -> None:
     assert not [name for name in names if "README.head" in name]
 
 
-@pytest.mark.helm
-def test_chart_templates_and_programs_are_of_one_version() -> None:
-    from importlib.metadata import version
-
+def test_chart_and_programs_have_one_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert str(chart["appVersion"]) == version("contimg")
-    images = {
-        container["image"].rpartition(":")[2]
-        for container in containers(list(sources().values())).values()
-    }
-    assert images == {version("contimg")}
+    assert str(chart["appVersion"]) == VERSION
+    images = [container["image"] for container in containers(list(sources().values())).values()]
+    assert {image.rpartition(":")[2] for image in images} == {VERSION}

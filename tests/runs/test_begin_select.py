@@ -1,7 +1,5 @@
 """begin, select and strips: what a reprocessing, a backfill and a night begin with."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,15 +13,15 @@ from called import contimg
 from contimg.records.groups import GroupRecord, Subband, group_id
 from contimg.records.runs import Claim, Outcome, Phase, TaskRun
 from contimg.runtime.errors import Exit, UsageError
-from contimg.runtime.manifest import MANIFEST, QA, Input, Manifest
+from contimg.runtime.manifest import MANIFEST
 from contimg.runtime.pipeline import Step
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import AttemptStore
-from contimg_runs.begin import NextAttempt, begin_attempt, find_kept
-from contimg_runs.claim import claim_attempt
+from contimg_runs.claim import begin_attempt, claim_attempt, find_kept
 from contimg_runs.options import CHUNK, BeginOptions, SelectOptions
 from contimg_runs.pipelines import PROCESS_GROUP
 from contimg_runs.select import list_strips, select_runs, split_into_chunks
+from manifests import make_manifest
 
 ID = "20260125t222605"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -31,37 +29,42 @@ LAST = ("photometry", "report")
 LINE = (*(s for s in PROCESS_GROUP.order if s in PROCESS_GROUP.before(LAST[0])), *LAST)
 GROUP = replace(PROCESS_GROUP, steps=tuple(map(PROCESS_GROUP.step, LINE)))
 """The pipeline without the side branches that it may have."""
-SIDE = replace(
-    GROUP,
-    steps=(
-        *GROUP.steps[:4],
-        Step("hello", inputs={"image": "image"}),
-        Step("spectra", inputs={"ms": "convert", "notes": "hello"}),
-        *GROUP.steps[4:],
-    ),
+BRANCH = (
+    Step("hello", inputs={"image": "image"}),
+    Step("spectra", inputs={"ms": "convert", "notes": "hello"}),
 )
+SIDE = replace(GROUP, steps=(*GROUP.steps[:4], *BRANCH, *GROUP.steps[4:]))
 """The graph with a side branch: image → hello → spectra, beside photometry."""
-INPUTS = {
-    step.stage: dict(step.inputs) for step in SIDE.steps if step.stage not in {LINE[0], LINE[-1]}
-}
+INPUTS = {step.stage: dict(step.inputs) for step in SIDE.steps if step.stage != LINE[-1]}
 
 
 def record(
     group: str = ID, attempt: int = 1, subbands: int = 16, dec: float | None = 33.0
 ) -> GroupRecord:
     t0 = datetime.strptime(group, "%Y%m%dt%H%M%S").replace(tzinfo=UTC)
+    names = [f"incoming/sb{n:02d}.hdf5" for n in range(subbands)]
     return GroupRecord(
         id=group,
         attempt=attempt,
         t0=t0,
         duration_s=309.0,
         dec_deg=dec,
-        subbands=tuple(
-            Subband(index=n, uri=f"incoming/sb{n:02d}.hdf5", size=1, modified=t0)
-            for n in range(subbands)
-        ),
+        subbands=tuple(Subband(index=n, uri=k, size=1, modified=t0) for n, k in enumerate(names)),
         missing=tuple(range(subbands, 16)),
     )
+
+
+@pytest.fixture
+def attempts(tmp_path: Path) -> AttemptStore:
+    """A store with the record of one group."""
+    return store_with(tmp_path, record())
+
+
+@pytest.fixture
+def ended(attempts: AttemptStore) -> AttemptStore:
+    """The same; the first attempt at the group succeeded."""
+    end(attempts)
+    return attempts
 
 
 def store_with(folder: Path, *records: GroupRecord) -> AttemptStore:
@@ -76,7 +79,7 @@ def claim(number: int, uid: str) -> Claim:
     return Claim(run=run, uid=uid, workflow=f"contimg-{run}", at=NOW)
 
 
-def begin(attempts: AttemptStore, uid: str = "u1", first: str = "") -> NextAttempt:
+def begin(attempts: AttemptStore, uid: str = "u1", first: str = "") -> tuple[int, dict[str, str]]:
     options = BeginOptions(store="", uid=uid, workflow=f"re-{uid}", group=ID, first=first)
     return begin_attempt(attempts, GROUP, options)
 
@@ -85,36 +88,19 @@ def end(attempts: AttemptStore, number: int = 1, uid: str = "u0", **artifacts: s
     """Let an attempt be claimed and succeed with artifacts by stage."""
     owned = claim(number, uid)
     attempts.write(owned)
-    outcome = Outcome(
-        run=owned.run,
-        workflow=owned.workflow,
-        uid=uid,
-        phase=Phase.SUCCEEDED,
-        ended=NOW,
-        tasks=tuple(
-            TaskRun(task=stage, stage=stage, phase=Phase.SUCCEEDED, tries=1, artifact=uri)
-            for stage, uri in artifacts.items()
-        ),
-    )
-    assert attempts.write(outcome)
+    good = Phase.SUCCEEDED
+    tasks = [
+        TaskRun(task=stage, stage=stage, phase=good, tries=1, artifact=uri)
+        for stage, uri in artifacts.items()
+    ]
+    ids = owned.model_dump(include={"run", "workflow", "uid"})
+    assert attempts.write(Outcome(**ids, phase=good, ended=NOW, tasks=tuple(tasks)))
 
 
 def make_artifact(folder: Path, stage: str, key: str, day: int, **inputs: str) -> str:
     path = folder / "products" / ID / stage / key
     path.mkdir(parents=True)
-    manifest = Manifest(
-        stage=stage,
-        version="0",
-        key=key,
-        options={},
-        inputs=tuple(Input(name=name, uri=uri, digest="0") for name, uri in inputs.items()),
-        tools={},
-        outputs=(),
-        metrics={},
-        qa=QA(),
-        seconds={},
-        created=NOW + timedelta(days=day),
-    )
+    manifest = make_manifest(stage, NOW + timedelta(days=day), key, inputs)
     (path / MANIFEST).write_text(manifest.model_dump_json())
     return str(path)
 
@@ -130,77 +116,65 @@ def make_chain(
     return made
 
 
-# begin
-
-
-def test_begin_claims_and_records_next_attempt(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    end(attempts)
-    begun = begin(attempts)
-    assert (begun.number, dict(begun.kept)) == (2, {})
-    found = attempts.read_latest(ID)
+def test_begin_claims_and_records_next_attempt(ended: AttemptStore) -> None:
+    assert begin(ended) == (2, {})
+    found = ended.read_latest(ID)
     assert found is not None
     assert found.record == record(attempt=2)
     assert found.claim is not None
     assert (found.claim.uid, found.claim.workflow) == ("u1", "re-u1")
 
 
-def test_begin_by_retried_pod_gets_same_attempt(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    end(attempts)
-    assert [begin(attempts).number for _ in range(3)] == [2, 2, 2]
-    assert attempts.list_attempts(ID) == [1, 2]
+def test_begin_by_retried_pod_gets_same_attempt(ended: AttemptStore) -> None:
+    assert [begin(ended)[0] for _ in range(3)] == [2, 2, 2]
+    assert ended.list_attempts(ID) == [1, 2]
 
 
-def test_begin_after_kill_between_claim_and_record_resumes(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    end(attempts)
-    attempts.write(claim(2, "u1"))
-    assert begin(attempts).number == 2
-    assert attempts.list_attempts(ID) == [1, 2]
+@pytest.mark.parametrize(
+    ("owner", "numbers"), [("u1", [1, 2]), ("other", [1, 3])], ids=["own", "of another"]
+)
+def test_begin_resumes_own_claim_without_record(
+    ended: AttemptStore, owner: str, numbers: list[int]
+) -> None:
+    ended.write(claim(2, owner))  # killed between claim and record
+    assert begin(ended)[0] == numbers[-1]
+    assert ended.list_attempts(ID) == numbers
 
 
-def test_begin_skips_number_claimed_by_another(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    end(attempts)
-    attempts.write(claim(2, "other"))
-    assert begin(attempts).number == 3
+def test_begun_attempt_is_not_claimed_by_event(ended: AttemptStore) -> None:
+    begin(ended)
+    assert claim_attempt(ended, claim(2, "event")) == "already done by re-u1 (u1)"
+    assert claim_attempt(ended, claim(2, "u1")) == ""
 
 
-def test_begun_attempt_is_not_claimed_by_event(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    end(attempts)
-    begin(attempts)
-    assert not claim_attempt(attempts, claim(2, "event")).claimed
-    assert claim_attempt(attempts, claim(2, "u1")).claimed
-
-
-def test_begin_refuses_attempt_in_progress(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    attempts.write(claim(1, "u0"))
-    with pytest.raises(UsageError, match=f"in progress: contimg-{ID}-a1 has it"):
-        begin(attempts)
-    assert attempts.list_attempts(ID) == [1]
+def assert_refused(attempts: AttemptStore, words: str, first: str = "") -> None:
+    before = attempts.list_attempts(ID)
+    with pytest.raises(UsageError, match=words):
+        begin(attempts, first=first)
+    assert attempts.list_attempts(ID) == before
     assert attempts.read(Claim, f"{ID}-a2") is None
 
 
-def test_begin_refuses_unknown_group(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"groups/{ID}-a1.json: There is no record of this group"):
-        begin(store_with(tmp_path))
+def test_begin_refuses_attempt_in_progress_or_unknown(
+    attempts: AttemptStore, tmp_path: Path
+) -> None:
+    attempts.write(claim(1, "u0"))
+    assert_refused(attempts, f"in progress: contimg-{ID}-a1 has it")
+    unknown = store_with(tmp_path / "empty")
+    assert_refused(unknown, f"groups/{ID}-a1.json: There is no record of this group")
 
 
-def test_begin_keeps_artifacts_of_last_outcome(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
+def test_begin_keeps_artifacts_of_last_outcome(attempts: AttemptStore, tmp_path: Path) -> None:
     make_chain(tmp_path, "newer", day=9)
     used = make_chain(tmp_path, "used")
     end(attempts, **used)
-    kept = begin(attempts, first="image").kept
-    assert kept == {step: used[step] for step in ("convert", "flag", "calibrate")}
+    assert begin(attempts, first="image") == (2, {step: used[step] for step in LINE[:3]})
 
 
 @pytest.mark.parametrize("first", LINE)
-def test_without_outcome_newest_chain_is_kept(tmp_path: Path, first: str) -> None:
-    attempts = store_with(tmp_path, record())
+def test_newest_chain_is_kept_without_outcome(
+    attempts: AttemptStore, tmp_path: Path, first: str
+) -> None:
     make_chain(tmp_path, "old", day=1)
     newest = make_chain(tmp_path, "new", day=2)
     kept = find_kept(attempts, GROUP, ID, first)
@@ -218,10 +192,9 @@ def test_without_outcome_newest_chain_is_kept(tmp_path: Path, first: str) -> Non
         ("report", {"report"}),
     ],
 )
-def test_steps_after_first_run_again_and_other_branches_are_kept(
-    tmp_path: Path, first: str, again: set[str], *, by_outcome: bool
+def test_other_branches_are_kept(
+    attempts: AttemptStore, tmp_path: Path, first: str, again: set[str], *, by_outcome: bool
 ) -> None:
-    attempts = store_with(tmp_path, record())
     made = make_chain(tmp_path, "x", steps=(*LINE[:4], "hello", "spectra", "photometry"))
     if by_outcome:
         end(attempts, **made)
@@ -229,44 +202,31 @@ def test_steps_after_first_run_again_and_other_branches_are_kept(
     assert kept == {step: uri for step, uri in made.items() if step not in again}
 
 
-def test_missing_side_branch_runs_again(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
+def test_missing_side_branch_runs_again(attempts: AttemptStore, tmp_path: Path) -> None:
     line = make_chain(tmp_path, "x")
     assert find_kept(attempts, SIDE, ID, "hello") == line
     with pytest.raises(UsageError, match=r"Not all artifacts of .*hello.* exist"):
         find_kept(attempts, SIDE, ID, "spectra")
 
 
-def test_side_branch_made_from_other_artifacts_is_not_kept(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
+def test_side_branch_of_other_artifacts_is_not_kept(attempts: AttemptStore, tmp_path: Path) -> None:
     make_chain(tmp_path, "old", day=1, steps=(*LINE[:4], "hello"))
     newest = make_chain(tmp_path, "new", day=2)
     assert find_kept(attempts, SIDE, ID, "photometry") == {step: newest[step] for step in LINE[:4]}
 
 
-def test_begin_without_required_artifact_changes_nothing(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    end(attempts)
+def test_begin_without_artifact_or_step_changes_nothing(
+    ended: AttemptStore, tmp_path: Path
+) -> None:
     uris = make_chain(tmp_path, "x")
     make_artifact(tmp_path, "flag", "of another calibration", 1, ms=uris["convert"])
     (Path(uris["flag"]) / MANIFEST).unlink()
-    with pytest.raises(UsageError, match="Not all artifacts of convert, flag, calibrate exist"):
-        begin(attempts, first="image")
-    assert attempts.list_attempts(ID) == [1]
-    assert attempts.read(Claim, f"{ID}-a2") is None
-
-
-def test_begin_from_unknown_step_changes_nothing(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    end(attempts)
-    with pytest.raises(UsageError, match="There is no step 'mosaic'; the steps are convert, flag"):
-        begin(attempts, first="mosaic")
-    assert attempts.read(Claim, f"{ID}-a2") is None
+    assert_refused(ended, "Not all artifacts of convert, flag, calibrate exist", "image")
+    assert_refused(ended, "There is no step 'mosaic'; the steps are convert, flag", "mosaic")
 
 
 @pytest.mark.parametrize("first", ["", "convert"])
-def test_begin_from_first_step_reads_no_outcome(tmp_path: Path, first: str) -> None:
-    attempts = store_with(tmp_path, record())
+def test_begin_from_first_step_reads_no_outcome(attempts: AttemptStore, first: str) -> None:
     attempts.store.put(f"runs/{ID}-a1/outcome.json", b"of another version")
     assert find_kept(attempts, GROUP, ID, first) == {}
 
@@ -284,9 +244,9 @@ class _LateSubband(AttemptStore):
 def test_begin_keeps_nothing_if_late_subband_came(tmp_path: Path) -> None:
     end(store_with(tmp_path, record(subbands=15)))
     make_chain(tmp_path, "x")
-    begun = begin(_LateSubband(open_store(str(tmp_path))), first="image")
-    assert (begun.number, dict(begun.kept)) == (2, {})
-    latest = AttemptStore(open_store(str(tmp_path))).read_latest(ID)
+    late = _LateSubband(open_store(str(tmp_path)))
+    assert begin(late, first="image") == (2, {})
+    latest = late.read_latest(ID)
     assert latest is not None
     assert latest.record.complete
 
@@ -296,7 +256,7 @@ MOVES = st.tuples(st.sampled_from(["begin", "again", "end", "event"]), st.intege
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(moves=st.lists(MOVES, max_size=12))
-def test_in_any_order_one_workflow_has_an_attempt(
+def test_attempt_has_one_workflow_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[str, int]]
 ) -> None:
     attempts = store_with(tmp_path_factory.mktemp("store"), record())
@@ -307,21 +267,18 @@ def test_in_any_order_one_workflow_has_an_attempt(
         number, uid = latest.record.attempt, f"u{who}"
         if move in {"begin", "again"}:
             try:
-                owners.setdefault(begin(attempts, uid).number, set()).add(uid)
+                owners.setdefault(begin(attempts, uid)[0], set()).add(uid)
             except UsageError:
                 assert latest.claim is not None
                 assert latest.outcome is None
         elif move == "event":
-            if claim_attempt(attempts, claim(number, uid)).claimed:
+            if not claim_attempt(attempts, claim(number, uid)):
                 owners.setdefault(number, set()).add(uid)
         elif latest.claim is not None and latest.outcome is None:
             end(attempts, number, latest.claim.uid)
     assert all(len(uids) == 1 for uids in owners.values())
     numbers = attempts.list_attempts(ID)
     assert numbers == list(range(1, len(numbers) + 1))
-
-
-# The options of the run
 
 
 OWN = {
@@ -347,10 +304,9 @@ OWN = {
         (("--pipeline", "mosaics"), "There is no pipeline of this name"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_is_claimed(
-    tmp_path: Path, command: str, words: tuple[str, ...], problem: str
+def test_wrong_options_are_refused_before_claim(
+    attempts: AttemptStore, tmp_path: Path, command: str, words: tuple[str, ...], problem: str
 ) -> None:
-    attempts = store_with(tmp_path, record())
     given = (*OWN[command], "--store", str(tmp_path), *words)
     handed = tmp_path / "handed"
     assert problem in contimg(command, *given, code=Exit.USAGE, outputs=handed)["message"]
@@ -358,10 +314,10 @@ def test_wrong_options_are_refused_before_anything_is_claimed(
     assert not list(attempts.store.entries("runs/"))
 
 
+@pytest.mark.usefixtures("attempts")
 def test_claim_hands_over_profile_options_and_shortcuts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store_with(tmp_path, record())
     profile = "{deep: {image: {tier: high_precision}, calibrate: {solve: never}}}"
     monkeypatch.setenv("CONTIMG_PROFILES", profile)
     words = ("--profile", "deep", "--options", "{image: {tier: development}}")
@@ -372,8 +328,9 @@ def test_claim_hands_over_profile_options_and_shortcuts(
     assert handed == '{"image":{"tier":"quicklook"},"calibrate":{"solve":"never"}}'
 
 
-def test_begin_hands_over_options_with_kept_artifacts(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
+def test_begin_hands_over_options_with_kept_artifacts(
+    attempts: AttemptStore, tmp_path: Path
+) -> None:
     made = make_chain(tmp_path, "x")
     end(attempts, **made)
     own = (*OWN["begin"], "--store", str(tmp_path), "--first", "image")
@@ -386,9 +343,6 @@ def test_begin_hands_over_options_with_kept_artifacts(tmp_path: Path) -> None:
         "convert": {"reuse": made["convert"]},
         "calibrate": {"reuse": made["calibrate"]},
     }
-
-
-# select and strips
 
 
 def wanted(attempts: AttemptStore, first: str, last: str, *, redo: bool = False) -> list[str]:
@@ -405,7 +359,7 @@ def test_select_lists_unclaimed_groups_of_days(tmp_path: Path) -> None:
     assert wanted(attempts, "2026-01-25", ID) == ["20260125t000000-a1", f"{ID}-a2"]
 
 
-def test_select_skips_finished_unless_redo_and_running_always(tmp_path: Path) -> None:
+def test_select_skips_finished_unless_redo(tmp_path: Path) -> None:
     running = "20260125t000000"
     attempts = store_with(tmp_path, record(), record(running), record("20260125t100000"))
     end(attempts)
@@ -415,16 +369,12 @@ def test_select_skips_finished_unless_redo_and_running_always(tmp_path: Path) ->
     assert wanted(attempts, "2026-01-25", "2026-01-25", redo=True) == runs
 
 
-@pytest.mark.parametrize(
-    ("first", "last", "words"),
-    [
-        ("2026-01-26", "2026-01-25", "The last day, 2026-01-25, is before the first, 2026-01-26"),
-        ("2026-02-30", "2026-03-01", "There is no day 2026-02-30"),
-    ],
-)
-def test_select_refuses_wrong_days(tmp_path: Path, first: str, last: str, words: str) -> None:
+def test_select_refuses_wrong_days(attempts: AttemptStore) -> None:
+    words = "The last day, 2026-01-25, is before the first, 2026-01-26"
     with pytest.raises(UsageError, match=words):
-        wanted(store_with(tmp_path), first, last)
+        wanted(attempts, "2026-01-26", "2026-01-25")
+    with pytest.raises(UsageError, match="There is no day 2026-02-30"):
+        wanted(attempts, "2026-02-30", "2026-03-01")
 
 
 @given(count=st.integers(0, 4 * CHUNK))
@@ -441,40 +391,30 @@ def test_strips_are_listed_once(tmp_path: Path) -> None:
     old = record("20250101t000000", dec=-5.2)
     others = [record("20260125t230000", dec=33.1), record("20260126t000000", dec=None)]
     attempts = store_with(tmp_path, old, record(), *others)
-    assert list_strips(attempts.store, None) == [
-        {"strip": "-5.2", "epoch": "dec-m05.2"},
-        {"strip": "33.0", "epoch": "dec-p33.0"},
-    ]
-    since = list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))
-    assert [one["epoch"] for one in since] == ["dec-p33.0"]
+    south, north = {"strip": "-5.2", "epoch": "dec-m05.2"}, {"strip": "33.0", "epoch": "dec-p33.0"}
+    assert list_strips(attempts.store, None) == [south, north]
+    # Old records are not read.
+    attempts.store.put("groups/20250102t000000-a1.json", b"of another version")
+    assert list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC)) == [north]
 
 
 @pytest.mark.parametrize("step", [-1, 0, 499_999, 500_000])
-def test_strips_since_a_time_are_those_of_groups_observed_then(tmp_path: Path, step: int) -> None:
+def test_strips_are_of_groups_observed_since(tmp_path: Path, step: int) -> None:
     since = datetime(2026, 1, 25, 22, 26, 4, 500_000, tzinfo=UTC)
     t0 = since + timedelta(microseconds=step)
     attempts = store_with(tmp_path, record(group_id(t0)).model_copy(update={"t0": t0}))
     assert len(list_strips(attempts.store, since)) == (step >= 0)
 
 
-def test_strips_of_a_night_read_no_old_records(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path, record())
-    attempts.store.put("groups/20250101t000000-a1.json", b"of another version")
-    assert len(list_strips(attempts.store, datetime(2026, 1, 1, tzinfo=UTC))) == 1
-
-
-def test_commands_hand_over_their_answers(tmp_path: Path) -> None:
-    attempts = store_with(tmp_path / "s", record())
-    end(attempts)
-
+def test_commands_hand_over_their_answers(ended: AttemptStore, tmp_path: Path) -> None:
     def run(command: str, *words: str) -> dict[str, str]:
         handed = tmp_path / command
-        contimg(command, "--store", str(tmp_path / "s"), *words, outputs=handed)
+        contimg(command, "--store", ended.store.root, *words, outputs=handed)
         files = [path for path in handed.iterdir() if path.name != "summary.json"]
         return {path.name: path.read_text() for path in files}
 
     assert run("begin", *OWN["begin"]) == {"attempt": "2", "options": "{}"}
-    end(attempts, 2, "u")
+    end(ended, 2, "u")
     assert run("select", *OWN["select"]) == {"chunks": "[]", "new": "[]", "again": "[]"}
     whole = json.dumps([{"first": ID, "last": ID}])
     again = json.dumps([f"{ID}-a2"])

@@ -1,45 +1,42 @@
 """contimg claim and contimg record, as the first and the last pod of a workflow run them."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
+import certifi
 import pytest
 
+from argo_nodes import node, said, workflow
 from called import contimg
 from contimg.records.groups import GroupRecord
-from contimg.records.runs import Claim, claim_key, outcome_key
+from contimg.records.runs import claim_key, outcome_key
 from contimg.records.schemas.runs import GROUPS, STAGE_RUNS
 from contimg.runtime.errors import Exit
-from contimg.runtime.manifest import QA, Manifest, Usage
-from contimg.runtime.store import open_store
+from contimg.runtime.manifest import Usage
+from contimg.runtime.store import Store, open_store
 from contimg_runs.argo import find_kubernetes_api
 from contimg_runs.attempt_store import AttemptStore, table_key
-from listener import WORKFLOWS, Listener, serve_workflows, workflow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from contimg.runtime.store import Store
+from contimg_runs.options import ClusterOptions
+from listener import WORKFLOWS, Listener, serve_workflows
+from manifests import make_manifest
 
 CONTIMG = Path(sys.executable).parent / "contimg"
 """The program itself, where many run at the same time."""
 ID = "20260125t222605"
 RUN, WF = f"{ID}-a1", f"contimg-{ID}-a1"
 T0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
+OWN = ("--run", RUN, "--uid", "u", "--workflow", "w")
 
 
-@pytest.fixture(params=["directory", "moto"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture
+def store(any_root: str) -> Store:
     """A store with one complete group."""
-    on_disk = request.param == "directory"
-    opened = open_store(str(tmp_path / "s") if on_disk else request.getfixturevalue("moto_root"))
+    opened = open_store(any_root)
     add(opened)
     return opened
 
@@ -53,17 +50,8 @@ def disk(tmp_path: Path) -> Store:
     return opened
 
 
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.close()
-
-
-def add(store: Store, attempt: int = 1, missing: tuple[int, ...] = ()) -> None:
-    record = GroupRecord(
-        id=ID, attempt=attempt, t0=T0, duration_s=296.3, dec_deg=33.0, subbands=(), missing=missing
-    )
+def add(store: Store, attempt: int = 1) -> None:
+    record = GroupRecord(id=ID, attempt=attempt, t0=T0, duration_s=296.3, dec_deg=33.0, subbands=())
     assert AttemptStore(store).write(record)
 
 
@@ -86,13 +74,9 @@ def group_row(store: Store) -> dict[str, Any]:
 
 
 def stage_rows(store: Store, run: str = RUN, day: str = ID) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = STAGE_RUNS.read(
-        store.read(table_key("stage_runs", day, run)), ""
-    ).to_pylist()
+    data = store.read(table_key("stage_runs", day, run))
+    found: list[dict[str, Any]] = STAGE_RUNS.read(data, "").to_pylist()
     return found
-
-
-# claim
 
 
 def test_claim_is_given_to_first_workflow_only(store: Store, tmp_path: Path) -> None:
@@ -104,15 +88,11 @@ def test_claim_is_given_to_first_workflow_only(store: Store, tmp_path: Path) -> 
     assert (tmp_path / "o2/claimed").read_text() == "false"
     assert claim(store, "u1")["claimed"] is True, "a pod that was tried again"
     row = group_row(store)
-    assert (row["state"], row["workflow"], row["n_subbands"], row["attempt"]) == (
-        "in progress",
-        WF,
-        16,
-        1,
-    )
+    assert (row["state"], row["workflow"]) == ("in progress", WF)
+    assert (row["n_subbands"], row["attempt"]) == (16, 1)
 
 
-def test_claim_of_many_processes_at_once_is_given_to_one(tmp_path: Path) -> None:
+def test_claim_by_many_processes_is_given_to_one(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     add(store)
     argv = [str(CONTIMG), "claim", "--store", store.root, "--run", RUN, "--workflow", WF, "--uid"]
@@ -136,17 +116,13 @@ def test_claim_of_replaced_attempt_is_refused(store: Store) -> None:
     assert claim(store, "u1", run=f"{ID}-a2")["claimed"] is True
 
 
-def test_claim_of_unknown_attempt_names_those_that_exist(store: Store) -> None:
-    answer = claim(store, "u", run="20260101t000000-a1", code=Exit.USAGE)["message"]
-    assert (
-        "groups/20260101t000000-a1.json: There is no record of this attempt; the group has no"
-        in answer
-    )
-    answer = claim(store, "u", run=f"{ID}-a7", code=Exit.USAGE)["message"]
-    assert (
-        f"groups/{ID}-a7.json: There is no record of this attempt; the group has attempts 1"
-        in answer
-    )
+@pytest.mark.parametrize(
+    ("run", "known"), [("20260101t000000-a1", "no attempt"), (f"{ID}-a7", "attempts 1")]
+)
+def test_claim_of_unknown_attempt_names_known(store: Store, run: str, known: str) -> None:
+    answer = claim(store, "u", run=run, code=Exit.USAGE)["message"]
+    problem = f"There is no record of this attempt; the group has {known}"
+    assert f"groups/{run}.json: {problem}" in answer
 
 
 @pytest.mark.parametrize("run", ["", "x", ID, f"{ID}-a0", f"../{RUN}"])
@@ -156,7 +132,12 @@ def test_claim_refuses_what_is_not_an_attempt(tmp_path: Path, run: str) -> None:
     assert "--run" in answer["message"]
 
 
-# record, without a cluster
+def test_claim_of_other_version_is_named(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    add(store)
+    store.put(claim_key(RUN), b'{"schema_version": 2}')
+    answer = claim(store, "u", code=Exit.BAD_INPUT)["message"]
+    assert f"runs/{RUN}/claim.json: This is not a Claim of this version" in answer
 
 
 def test_record_of_success_is_written_once(store: Store, tmp_path: Path) -> None:
@@ -182,15 +163,12 @@ def test_record_of_failure_keeps_code_and_reason(store: Store) -> None:
     message = "Error (exit code 12): sb03.hdf5: expected"
     failures = [{"displayName": "convert", "message": message, "templateName": "convert"}]
     record(store, "u1", "--failures", json.dumps(json.dumps(failures)), status="Failed")
-    reason = "convert: sb03.hdf5: expected"
-    kept = json.loads(store.read(outcome_key(RUN)))
+    kept, row = json.loads(store.read(outcome_key(RUN))), group_row(store)
     assert (kept["phase"], kept["blame"], kept["exit"]) == ("failed", "data", 12)
-    row = group_row(store)
     assert (row["state"], row["exit"]) == ("failed", 12)
-    assert kept["reason"] == row["reason"] == reason
-    assert [(one["task"], one["state"], one["exit"]) for one in stage_rows(store)] == [
-        ("convert", "failed", 12)
-    ]
+    assert kept["reason"] == row["reason"] == "convert: sb03.hdf5: expected"
+    (stage,) = stage_rows(store)
+    assert (stage["task"], stage["state"], stage["exit"]) == ("convert", "failed", 12)
 
 
 def test_record_finds_attempt_of_workflow_by_uid(store: Store) -> None:
@@ -223,76 +201,44 @@ def test_record_of_unknown_attempt_is_refused(store: Store) -> None:
     assert "There is no record of this attempt; the group has attempts 1" in answer["message"]
 
 
-@pytest.mark.parametrize("command", ["claim", "record"])
+@pytest.mark.usefixtures("moto_root")
+@pytest.mark.parametrize(
+    "command", [("claim", *OWN), ("record", *OWN, "--status", "Succeeded")], ids=["claim", "record"]
+)
 def test_unusable_stores_are_named(
-    command: str, tmp_path: Path, moto_root: str, s3_environment: pytest.MonkeyPatch
+    tmp_path: Path, s3_environment: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    own = ["--run", RUN, "--uid", "u", "--workflow", "w"]
-    own += ["--status", "Succeeded"] if command == "record" else []
-    assert moto_root
-    gone = contimg(command, "--store", str(tmp_path / "gone"), *own, code=Exit.USAGE)["message"]
-    assert "gone: The directory of the store is missing" in gone
-    bucket = contimg(command, "--store", "s3://no-such-bucket/x", *own, code=Exit.USAGE)["message"]
-    assert "There is no bucket no-such-bucket (NoSuchBucket)" in bucket
+    def refusal(root: str, code: Exit = Exit.USAGE) -> Any:
+        return contimg(*command, "--store", root, code=code)["message"]
+
+    assert "gone: The directory of the store is missing" in refusal(str(tmp_path / "gone"))
+    assert "There is no bucket no-such-bucket (NoSuchBucket)" in refusal("s3://no-such-bucket/x")
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    down = contimg(command, "--store", "s3://contimg/x", *own, code=Exit.STORE_UNREACHABLE)[
-        "message"
-    ]
-    assert "Could not connect" in down
+    assert "Could not connect" in refusal("s3://contimg/x", Exit.STORE_UNREACHABLE)
 
 
 def test_wrong_credentials_are_named(rclone_root: str, s3_environment: pytest.MonkeyPatch) -> None:
     s3_environment.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    own = ["--run", RUN, "--uid", "u", "--workflow", "w"]
-    answer = contimg("claim", "--store", rclone_root, *own, code=Exit.USAGE)["message"]
+    answer = contimg("claim", "--store", rclone_root, *OWN, code=Exit.USAGE)["message"]
     assert "S3 refused access" in answer
 
 
-def test_claim_of_other_version_is_named(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
-    add(store)
-    store.put(claim_key(RUN), b'{"schema_version": 2}')
-    answer = claim(store, "u", code=Exit.BAD_INPUT)["message"]
-    assert f"runs/{RUN}/claim.json: This is not a Claim of this version" in answer
-
-
-# record, with the Kubernetes API
-
-
 def artifact(store: Store, name: str, created: datetime, usage: Usage | None) -> str:
-    manifest = Manifest(
-        stage=name,
-        version="0.1.0",
-        key="k",
-        options={},
-        inputs=(),
-        tools={},
-        outputs=(),
-        metrics={},
-        qa=QA(),
-        seconds={"work": 40.0},
-        created=created,
-        usage=usage,
-    )
+    manifest = make_manifest(name, created, seconds={"work": 40.0}, usage=usage)
     store.put(f"products/{name}/k/manifest.json", manifest.model_dump_json().encode())
     return f"{store.root}/products/{name}/k"
 
 
-def pod(name: str, minute: int, uri: str = "", **more: Any) -> dict[str, Any]:
-    outputs = {"exitCode": "0", "parameters": [{"name": "artifact", "value": uri}]}
-    times = {
-        "startedAt": f"2026-01-26T01:{minute:02d}:00Z",
-        "finishedAt": f"2026-01-26T01:{minute + 3:02d}:00Z",
-    }
-    own = {
-        "id": name,
-        "name": f"{WF}.process.{name}",
-        "type": "Pod",
-        "phase": "Succeeded",
-        "outputs": outputs,
-    }
-    return {**own, **times, "templateRef": {"name": f"contimg-{name}", "template": "main"}, **more}
+def pod(name: str, minute: int, uri: str = "", phase: str = "Succeeded", **more: Any) -> Any:
+    start, end = (f"2026-01-26T01:{at:02d}:00Z" for at in (minute, minute + 3))
+    own = {"startedAt": start, "finishedAt": end, "outputs": said(uri)}
+    own["templateRef"] = {"name": f"contimg-{name}", "template": "main"}
+    return node(WF, f"process.{name}", "Pod", phase, **{**own, **more})
+
+
+def record_with_cluster(store: Store, listener: Listener, **more: Any) -> dict[str, Any]:
+    return record(store, "u1", "--api", listener.url, "--namespace", "radio", **more)
 
 
 def test_record_takes_time_and_memory_from_manifests(store: Store, listener: Listener) -> None:
@@ -303,12 +249,10 @@ def test_record_takes_time_and_memory_from_manifests(store: Store, listener: Lis
     old = artifact(store, "flag", start - timedelta(days=3), usage)
     message = "Error (exit code 17): noise"
     failed = pod("image", 12, phase="Failed", message=message, outputs={"exitCode": "17"})
-    nodes = {one["id"]: one for one in (pod("convert", 0, made), pod("flag", 6, old), failed)}
-    serve_workflows(
-        listener, workflow(WF, "u1", nodes=nodes, workflowTemplateRef={"name": "contimg-group"})
-    )
-    api = ("--api", listener.url, "--namespace", "radio")
-    assert record(store, "u1", *api, status="Failed")["reason"] == "process-image: noise"
+    pods = (pod("convert", 0, made), pod("flag", 6, old), failed)
+    serve_workflows(listener, workflow(WF, "Running", *pods, uid="u1", template="contimg-group"))
+    answer = record_with_cluster(store, listener, status="Failed")
+    assert answer["reason"] == "process-image: noise"
     convert, flag, image = stage_rows(store)
     assert (convert["queue_s"], convert["wall_s"], convert["cpu_s"]) == (10.0, 90.0, 170.5)
     assert convert["peak_memory_bytes"] == 3 << 30
@@ -322,51 +266,42 @@ def test_record_takes_time_and_memory_from_manifests(store: Store, listener: Lis
 
 
 @pytest.mark.parametrize("answer", [403, 404, 500])
-def test_record_without_answer_of_cluster_lacks_details_only(
+def test_record_without_cluster_lacks_details_only(
     disk: Store, listener: Listener, answer: int
 ) -> None:
     listener.pages[f"{WORKFLOWS}/{WF}"] = (answer, {})
-    api = ("--api", listener.url, "--namespace", "radio")
-    assert record(disk, "u1", *api)["outcome"] == "succeeded"
+    assert record_with_cluster(disk, listener)["outcome"] == "succeeded"
 
 
 def test_record_ignores_other_workflow_of_same_name(disk: Store, listener: Listener) -> None:
-    serve_workflows(listener, workflow(WF, "u2", nodes={"convert": pod("convert", 0)}))
-    record(disk, "u1", "--api", listener.url, "--namespace", "radio")
+    serve_workflows(listener, workflow(WF, "Running", pod("convert", 0), uid="u2"))
+    record_with_cluster(disk, listener)
     assert stage_rows(disk) == []
 
 
-def test_record_of_missing_artifact_or_usage_lacks_details_only(
+def test_record_without_artifact_or_usage_lacks_details_only(
     disk: Store, listener: Listener
 ) -> None:
     bare = artifact(disk, "flag", datetime(2026, 1, 26, 2, tzinfo=UTC), None)
     pods = (pod("convert", 0, f"{disk.root}/gone"), pod("flag", 6, bare))
-    serve_workflows(listener, workflow(WF, "u1", nodes={one["id"]: one for one in pods}))
-    record(disk, "u1", "--api", listener.url, "--namespace", "radio")
+    serve_workflows(listener, workflow(WF, "Running", *pods, uid="u1"))
+    record_with_cluster(disk, listener)
     found = [(row["wall_s"], row["cpu_s"]) for row in stage_rows(disk)]
     assert found == [(None, None), (40.0, None)]
 
 
-# Finding the API in a pod
-
-
 def test_pod_finds_kubernetes_api(tmp_path: Path) -> None:
     env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
-    assert find_kubernetes_api(env, None, None, tmp_path) is None, "no token is mounted"
+    anywhere = ClusterOptions()
+    assert find_kubernetes_api(env, anywhere, tmp_path) is None, "no token is mounted"
     (tmp_path / "token").write_text("one\n")
     (tmp_path / "namespace").write_text("radio")
-    found = find_kubernetes_api(env, None, None, tmp_path)
+    (tmp_path / "ca.crt").write_text(Path(certifi.where()).read_text())
+    found = find_kubernetes_api(env, anywhere, tmp_path)
     assert found is not None
     assert (found.url, found.namespace) == ("https://10.0.0.1:6443", "radio")
-    six = find_kubernetes_api({"KUBERNETES_SERVICE_HOST": "fd00::1"}, None, "other", tmp_path)
-    assert six is not None
-    assert (six.url, six.namespace) == ("https://[fd00::1]:443", "other")
-    assert find_kubernetes_api({}, None, None, tmp_path) is None
-
-
-def test_claim_of_second_writer_is_refused(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
-    one = Claim(run=RUN, uid="u", workflow=WF, at=T0)
-    assert AttemptStore(store).write(one)
-    assert not AttemptStore(store).write(one.model_copy(update={"uid": "v"}))
-    assert AttemptStore(store).read(Claim, RUN) == one
+    other, six = ClusterOptions(namespace="other"), {"KUBERNETES_SERVICE_HOST": "fd00::1"}
+    found = find_kubernetes_api(six, other, tmp_path)
+    assert found is not None
+    assert (found.url, found.namespace) == ("https://[fd00::1]:443", "other")
+    assert find_kubernetes_api({}, anywhere, tmp_path) is None

@@ -1,11 +1,11 @@
 """Random histories of failures: in each, one success per attempt, and nothing is lost."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING, Self
+from itertools import chain, pairwise
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -17,11 +17,7 @@ from contimg.records.schemas.runs import GROUPS, GroupState
 from contimg.records.tables import Schema
 from contimg_runs import sweep
 from contimg_runs.attempt_store import table_key
-from contimg_runs.decide import SweepRules
-from watched_world import CADENCE, GRACE_S, MANY_RETRIES, T0, Group, World
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from watched_world import CADENCE, GRACE_S, RULES, T0, Group, World
 
 INFRASTRUCTURE_CODES = (0, 20, 21, 22, 25, 137, 143, 64, -1)
 STEPS = tuple(
@@ -33,10 +29,8 @@ MISHAPS = {"fail", "die", "vanish", "crash", "between"}
 Step = tuple[str, int, int]
 # A step and its two digits are one choice: three choices take as long as the world itself.
 EVERY: list[Step] = [(name, a, b) for name in STEPS for a in range(10) for b in range(10)]
-ANY, HARMLESS = (
-    st.sampled_from(EVERY),
-    st.sampled_from([step for step in EVERY if step[0] not in MISHAPS]),
-)
+ANY = st.sampled_from(EVERY)
+HARMLESS = st.sampled_from([step for step in EVERY if step[0] not in MISHAPS])
 
 
 @st.composite
@@ -52,9 +46,8 @@ def some_groups(draw: st.DrawFn) -> list[Group]:
     made = []
     for number in range(draw(st.integers(1, 2))):
         lacking = draw(st.sampled_from([0, 0, 0, 1, 3]))
-        coming = draw(
-            st.sampled_from([list(range(lacking, 16)), [*range(15, lacking, -1), lacking]])
-        )
+        upwards = list(range(lacking, 16))
+        coming = draw(st.sampled_from([upwards, upwards[::-1]]))
         made.append(Group(T0 + number * CADENCE, list(coming), bad=draw(st.integers(0, 9)) == 0))
     return made
 
@@ -124,60 +117,37 @@ def assert_final_state(world: World) -> None:
             assert before is not None
             assert not record.retries or before.may_be_tried_again, "restarted without need"
         record, outcome = attempts[-1]
-        assert world.written.get(record.id, record.name) == record.name, (
-            "rows of an older attempt replaced later ones"
-        )
+        # Else rows of an older attempt replaced later ones.
+        assert world.written.get(record.id, record.name) == record.name
         assert outcome is not None
         assert {one.index for one in record.subbands} == group.landed, "a subband is in no run"
         assert outcome.phase is (Phase.FAILED if group.bad else Phase.SUCCEEDED)
         assert outcome.blame is (FailureCause.DATA if group.bad else FailureCause.NONE)
-        assert row(world, record.id)["state"] == (
-            GroupState.FAILED if group.bad else GroupState.COMPLETED
-        )
-
-
-def assert_no_attempt_was_repeated(world: World) -> None:
-    """Where only events and subbands were lost or late, no attempt was restarted."""
-    for number in range(len(world.groups)):
-        for record, outcome in world.attempts(number):
-            assert outcome is not None
-            assert record.retries == 0
-            assert outcome.phase is not Phase.LOST
-
-
-def row(world: World, group: str) -> dict[str, object]:
-    (found,) = GROUPS.read(world.store.read(table_key("groups", group, group)), group).to_pylist()
-    return found
+        data = world.store.read(table_key("groups", record.id, record.id))
+        (row,) = GROUPS.read(data, record.id).to_pylist()
+        assert row["state"] == (GroupState.FAILED if group.bad else GroupState.COMPLETED)
 
 
 def live(groups: list[Group], history: list[Step], grace_s: float) -> None:
-    world = World(groups, SweepRules(grace_s=grace_s, retries=MANY_RETRIES))
+    world = World(groups, RULES.model_copy(update={"grace_s": grace_s}))
     for step in history:
         take(world, step)
         assert_at_most_one_success(world)
     world.settle()
     assert_final_state(world)
     if not MISHAPS & {what for what, _, _ in history}:
-        assert_no_attempt_was_repeated(world)
-
-
-class OneByOne:
-    """A pool that needs no threads: this store answers at once."""
-
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave nothing."""
+        # Only events and subbands were lost or late: no attempt was restarted.
+        for record, outcome in chain.from_iterable(map(world.attempts, range(len(groups)))):
+            assert outcome is not None
+            assert record.retries == 0
+            assert outcome.phase is not Phase.LOST
 
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write rows as JSON and start no threads, which take two thirds of the time."""
-    monkeypatch.setattr(sweep, "ThreadPoolExecutor", OneByOne)
+    no_pool = nullcontext(SimpleNamespace(map=map))
+    monkeypatch.setattr(sweep, "ThreadPoolExecutor", lambda _: no_pool)
     monkeypatch.setattr(Schema, "rows", lambda _self, rows: rows)
     monkeypatch.setattr(Schema, "to_bytes", lambda _self, rows: json.dumps(rows).encode())
     monkeypatch.setattr(
@@ -185,17 +155,21 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+SETTINGS = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+HISTORY = given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
+
+
 @pytest.mark.usefixtures("cheap")
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
-def test_history_ends_with_one_success_per_attempt_and_nothing_lost(
+@settings(SETTINGS, max_examples=1000)
+@HISTORY
+def test_history_ends_with_one_success_per_attempt(
     groups: list[Group], history: list[Step], grace_s: float
 ) -> None:
     live(groups, history, grace_s)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
+@SETTINGS
+@HISTORY
 def test_history_with_real_tables_ends_the_same(
     groups: list[Group], history: list[Step], grace_s: float
 ) -> None:

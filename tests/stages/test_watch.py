@@ -1,7 +1,5 @@
 """contimg-watch on real files, in a directory and over HTTP."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -9,7 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,18 +16,17 @@ import pytest
 from contimg.records.groups import GroupRecord, read_group
 from contimg.runtime.console import Console
 from contimg.runtime.errors import Exit
-from contimg.runtime.store import open_store
+from contimg.runtime.store import Store, open_store
 from contimg_watch.header import BLOCK_BYTES, RangedFile, read_header
 from contimg_watch.options import FULL_SIZE, ServiceOptions
-from contimg_watch.probe import N_WRITERS, probe
+from contimg_watch.plan import SubbandHeader
+from contimg_watch.probe import N_WRITERS
 from contimg_watch.stage import run
 from subbands import T0, fill, name, write_subband
 from waiting import wait_for
 
-if TYPE_CHECKING:
-    from contimg.runtime.store import Store
-
 WATCH = Path(sys.executable).parent / "contimg-watch"
+RUN = "20260125t222605-a1"
 
 
 def watch(store: Store, **options: Any) -> dict[str, Any]:
@@ -45,11 +42,9 @@ def process(store: Store, *words: str, code: int) -> dict[str, Any]:
     return answer
 
 
-@pytest.fixture(params=["directory", "moto"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    on_disk = request.param == "directory"
-    root = str(tmp_path / "store") if on_disk else request.getfixturevalue("moto_root")
-    return open_store(root)
+@pytest.fixture
+def store(any_root: str) -> Store:
+    return open_store(any_root)
 
 
 @pytest.fixture
@@ -57,12 +52,19 @@ def disk(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
+@pytest.fixture
+def full(disk: Store, tmp_path: Path) -> Store:
+    """A directory with a complete group."""
+    fill(disk, tmp_path)
+    return disk
+
+
 def test_complete_group_is_recorded_once(store: Store, tmp_path: Path) -> None:
     fill(store, tmp_path)
-    assert process(store, code=0)["written"] == ["20260125t222605-a1"]
+    assert process(store, code=0)["written"] == [RUN]
     again = process(store, code=0)
     assert (again["written"], again["recorded"]) == ([], 1)
-    record = read_group(f"{store.root}/groups/20260125t222605-a1.json")
+    record = read_group(f"{store.root}/groups/{RUN}.json")
     assert record.complete
     assert record.dec_deg == pytest.approx(33.0)
     assert record.duration_s == pytest.approx(23 * 12.884902, abs=0.001)
@@ -76,7 +78,7 @@ def test_group_is_recorded_partial_after_timeout_then_complete(
     fill(store, tmp_path, without=(5,))
     waiting = watch(store)["waiting"]
     assert [(one["group"], one["missing"]) for one in waiting] == [("20260125t222605", [5])]
-    assert watch(store, timeout_s=0)["written"] == ["20260125t222605-a1"]
+    assert watch(store, timeout_s=0)["written"] == [RUN]
     fill(store, tmp_path)
     assert watch(store)["written"] == ["20260125t222605-a2"]
     assert watch(store)["written"] == []
@@ -96,7 +98,7 @@ def test_broken_files_are_quarantined_with_reasons(store: Store, tmp_path: Path)
     assert "truncated" in reasons["sb04"]
     assert "is not a UVH5 file" in reasons["sb05"]
     assert len(reasons) == 3
-    record = read_group(f"{store.root}/groups/20260125t222605-a1.json")
+    record = read_group(f"{store.root}/groups/{RUN}.json")
     assert record.missing == (3, 4, 5)
 
 
@@ -104,87 +106,75 @@ def test_size_of_telescope_is_required_by_default(store: Store, tmp_path: Path) 
     fill(store, tmp_path)
     reasons = set(watch(store, size=FULL_SIZE)["quarantined"].values())
     assert ServiceOptions(store="x").size == FULL_SIZE
-    assert reasons == {
-        f"expected 145348600 bytes, found {(tmp_path / 'subband.hdf5').stat().st_size}"
-    }
+    size = (tmp_path / "subband.hdf5").stat().st_size
+    assert reasons == {f"expected 145348600 bytes, found {size}"}
     assert not list(store.entries("groups/"))
 
 
 def test_headers_are_read_again_only_if_object_changed(disk: Store, tmp_path: Path) -> None:
-    store = disk
-    fill(store, tmp_path, without=(5,))
-    watch(store)
+    fill(disk, tmp_path, without=(5,))
+    watch(disk)
     # The same size and time, but unreadable.
     for path in (tmp_path / "store" / "incoming").rglob("*.hdf5"):
         stat = path.stat()
         path.write_bytes(b"x" * stat.st_size)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert watch(store)["quarantined"] == {}
+    assert watch(disk)["quarantined"] == {}
     path.write_bytes(b"x" * 17)
-    assert list(watch(store)["quarantined"]) == [str(path.relative_to(store.root))]
+    assert list(watch(disk)["quarantined"]) == [str(path.relative_to(disk.root))]
 
 
-def test_headers_of_deleted_objects_are_forgotten(disk: Store, tmp_path: Path) -> None:
-    store = disk
-    fill(store, tmp_path)
-    watch(store)
-    assert store.read("watch/headers.json").count(b"hdf5") == 16
+def test_headers_of_deleted_objects_are_forgotten(full: Store) -> None:
+    watch(full)
+    assert full.read("watch/headers.json").count(b"hdf5") == 16
     for index in range(12):
-        store.delete(f"incoming/{name(index, T0, index % 3)}")
-    assert watch(store, dates=("2026-01-01",))["recorded"] == 0
-    assert store.read("watch/headers.json").count(b"hdf5") == 16
-    assert watch(store)["recorded"] == 1
-    assert store.read("watch/headers.json").count(b"hdf5") == 4
+        full.delete(f"incoming/{name(index, T0, index % 3)}")
+    assert watch(full, dates=("2026-01-01",))["recorded"] == 0
+    assert full.read("watch/headers.json").count(b"hdf5") == 16
+    assert watch(full)["recorded"] == 1
+    assert full.read("watch/headers.json").count(b"hdf5") == 4
 
 
-def test_cache_of_other_version_is_ignored(disk: Store, tmp_path: Path) -> None:
-    store = disk
-    fill(store, tmp_path)
-    store.put("watch/headers.json", b'{"of another": "version"}')
-    assert watch(store)["written"] == ["20260125t222605-a1"]
+def test_cache_of_other_version_is_ignored(full: Store) -> None:
+    full.put("watch/headers.json", b'{"of another": "version"}')
+    assert watch(full)["written"] == [RUN]
 
 
 def test_dates_limit_pass_but_not_group_around_midnight(disk: Store, tmp_path: Path) -> None:
-    store = disk
     midnight = datetime(2026, 1, 26, 0, 0, 1, tzinfo=UTC)
     source = tmp_path / "subband.hdf5"
     write_subband(source, midnight)
     for index in range(16):
-        store.put(f"incoming/{name(index, midnight, -(index % 3))}", source.read_bytes())
-    fill(store, tmp_path, T0)
-    assert watch(store, dates=("2026-01-26",), timeout_s=0)["written"] == ["20260126t000001-a1"]
-    assert watch(store, dates=("2026-01-25",), timeout_s=0)["written"] == ["20260125t222605-a1"]
-    answer = process(store, "--dates", "25.1.2026", code=Exit.USAGE)
+        disk.put(f"incoming/{name(index, midnight, -(index % 3))}", source.read_bytes())
+    fill(disk, tmp_path, T0)
+    assert watch(disk, dates=("2026-01-26",), timeout_s=0)["written"] == ["20260126t000001-a1"]
+    assert watch(disk, dates=("2026-01-25",), timeout_s=0)["written"] == [RUN]
+    answer = process(disk, "--dates", "25.1.2026", code=Exit.USAGE)
     assert "YYYY-MM-DD" in answer["message"]
 
 
 def test_follow_records_new_group_and_stops_on_sigterm(disk: Store, tmp_path: Path) -> None:
-    store = disk
-    fill(store, tmp_path, without=(5,))
-    argv = [str(WATCH), "--store", store.root, "--size", "0", "--follow", "--interval-s", "0.1"]
+    fill(disk, tmp_path, without=(5,))
+    argv = [str(WATCH), "--store", disk.root, "--size", "0", "--follow", "--interval-s", "0.1"]
     log = tmp_path / "log"
     with log.open("w") as sink:
         watcher = subprocess.Popen(argv, stderr=sink)
-    wait_for(lambda: store.exists("watch/headers.json"))
-    assert not list(store.entries("groups/"))
-    fill(store, tmp_path)
+    wait_for(lambda: disk.exists("watch/headers.json"))
+    assert not list(disk.entries("groups/"))
+    fill(disk, tmp_path)
     wait_for(lambda: "16 subbands" in log.read_text())
-    assert list(store.entries("groups/"))
+    assert list(disk.entries("groups/"))
     watcher.send_signal(signal.SIGTERM)
     assert watcher.wait(timeout=60) == Exit.TERMINATED
-    assert log.read_text().count("group 20260125t222605-a1: 16 subbands") == 1
+    assert log.read_text().count(f"group {RUN}: 16 subbands") == 1
 
 
-def test_two_watchers_write_one_record(disk: Store, tmp_path: Path) -> None:
-    store = disk
-    fill(store, tmp_path)
-    argv = [str(WATCH), "--store", store.root, "--size", "0"]
-    both = [
-        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for _ in range(2)
-    ]
+def test_two_watchers_write_one_record(full: Store) -> None:
+    argv = [str(WATCH), "--store", full.root, "--size", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    both = [subprocess.Popen(argv, **pipes) for _ in range(2)]
     written = [json.loads(one.communicate(timeout=30)[0])["written"] for one in both]
-    assert sorted(written) == [[], ["20260125t222605-a1"]]
+    assert sorted(written) == [[], [RUN]]
 
 
 def test_store_without_conditional_puts_is_refused(rclone_root: str, tmp_path: Path) -> None:
@@ -196,20 +186,10 @@ def test_store_without_conditional_puts_is_refused(rclone_root: str, tmp_path: P
     assert not list(store.entries("groups/"))
 
 
-def test_probe_leaves_nothing(store: Store) -> None:
-    probe(store)
-    assert not list(store.entries())
-
-
-def test_unreachable_store_exits_with_code_20(
-    s3_environment: pytest.MonkeyPatch,
-) -> None:
+def test_unreachable_store_exits_with_code_20(s3_environment: pytest.MonkeyPatch) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     answer = process(open_store("s3://contimg/x"), code=Exit.STORE_UNREACHABLE)
     assert answer["code"] == "STORE_UNREACHABLE"
-
-
-# Reading a header by ranges
 
 
 def test_header_is_read_from_few_blocks(store: Store, tmp_path: Path) -> None:
@@ -234,30 +214,27 @@ def test_ranged_file_reads_and_seeks_like_file(tmp_path: Path) -> None:
     raw = RangedFile(store, "k", len(data))
     assert raw.read() == data
     assert (raw.seek(-5, 2), raw.read(10), raw.read(1)) == (len(data) - 5, data[-5:], b"")
-    assert (raw.seek(BLOCK_BYTES - 2), raw.seek(1, 1), raw.tell()) == (
-        BLOCK_BYTES - 2,
-        BLOCK_BYTES - 1,
-        BLOCK_BYTES - 1,
-    )
-
-
-@pytest.mark.parametrize("missing", ["Header/time_array", "Header/extra_keywords/phase_center_dec"])
-def test_header_needs_times_but_not_declination(tmp_path: Path, missing: str) -> None:
-    path = tmp_path / "s.hdf5"
-    write_subband(path)
-    with h5py.File(path, "a") as file:
-        del file[missing]
-    header, problem = read_header(open_store(str(tmp_path)), "s.hdf5", path.stat().st_size)
-    if missing.endswith("dec"):
-        assert header is not None
-        assert header.dec_deg is None
-    else:
-        assert header is None
-        assert "time_array" in problem
+    places = (raw.seek(BLOCK_BYTES - 2), raw.seek(1, 1), raw.tell())
+    assert places == (BLOCK_BYTES - 2, BLOCK_BYTES - 1, BLOCK_BYTES - 1)
 
 
 TIME, DEC = "Header/time_array", "Header/extra_keywords/phase_center_dec"
 GOOD_JD = 2461066.434
+GROUP = object()
+"""Stands for a group of the HDF5 file in place of a data set."""
+
+
+def read_changed(folder: Path, name: str, value: object) -> tuple[SubbandHeader | None, str]:
+    """Read the header of a subband in which one item has another value; None: it is missing."""
+    path = folder / "s.hdf5"
+    write_subband(path)
+    with h5py.File(path, "a") as file:
+        del file[name]
+        if value is GROUP:
+            file.create_group(name)
+        elif value is not None:
+            file[name] = value
+    return read_header(open_store(str(folder)), "s.hdf5", path.stat().st_size)
 
 
 @pytest.mark.parametrize(
@@ -273,47 +250,34 @@ GOOD_JD = 2461066.434
         (TIME, np.float64(GOOD_JD), "holds no numbers"),
         (TIME, np.full((2, 2), GOOD_JD), "holds no numbers"),
         (TIME, np.array([b"a", b"b"]), "holds no numbers"),
-        (TIME, None, "holds no numbers"),
+        (TIME, GROUP, "holds no numbers"),
+        (TIME, None, "time_array"),
         (DEC, "abc", "holds no number"),
         (DEC, np.ones(2), "holds no number"),
-        (DEC, None, "holds no number"),
+        (DEC, GROUP, "holds no number"),
     ],
 )
 def test_nonsensical_header_is_described(
     tmp_path: Path, name: str, value: object, words: str
 ) -> None:
-    path = tmp_path / "s.hdf5"
-    write_subband(path)
-    with h5py.File(path, "a") as file:
-        if name in file:
-            del file[name]
-        if value is None:
-            file.create_group(name)
-        else:
-            file[name] = value
-    header, problem = read_header(open_store(str(tmp_path)), "s.hdf5", path.stat().st_size)
+    header, problem = read_changed(tmp_path, name, value)
     assert header is None
-    assert f"{name} " in problem
+    assert value is None or f"{name} " in problem
     assert words in problem
 
 
-def test_declination_nan_is_unknown(tmp_path: Path) -> None:
-    path = tmp_path / "s.hdf5"
-    write_subband(path)
-    with h5py.File(path, "a") as file:
-        file[DEC][()] = np.nan
-    header, problem = read_header(open_store(str(tmp_path)), "s.hdf5", path.stat().st_size)
+@pytest.mark.parametrize("value", [np.nan, None], ids=["nan", "missing"])
+def test_declination_may_be_unknown(tmp_path: Path, value: object) -> None:
+    header, problem = read_changed(tmp_path, DEC, value)
     assert problem == ""
     assert header is not None
     assert header.dec_deg is None
 
 
-def test_record_is_valid_after_store_moved(disk: Store, tmp_path: Path) -> None:
-    store = disk
-    fill(store, tmp_path)
-    watch(store)
-    raw = GroupRecord.model_validate_json(store.read("groups/20260125t222605-a1.json"))
+def test_record_is_valid_after_store_moved(full: Store, tmp_path: Path) -> None:
+    watch(full)
+    raw = GroupRecord.model_validate_json(full.read(f"groups/{RUN}.json"))
     assert all(subband.uri.startswith("incoming/") for subband in raw.subbands)
     (tmp_path / "store").rename(tmp_path / "elsewhere")
-    moved = read_group(str(tmp_path / "elsewhere/groups/20260125t222605-a1.json"))
+    moved = read_group(str(tmp_path / f"elsewhere/groups/{RUN}.json"))
     assert all(Path(subband.uri).exists() for subband in moved.subbands)

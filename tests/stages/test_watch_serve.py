@@ -1,8 +1,7 @@
 """contimg-watch --serve as a process: notifications, posts, health and metrics."""
 
-from __future__ import annotations
-
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -10,26 +9,25 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from called import contimg
+from contimg.records.groups import GroupRecord
 from contimg.records.schemas.runs import GROUPS
 from contimg.runtime.errors import Exit, StoreError
 from contimg.runtime.store import open_store
 from contimg_runs.attempt_store import table_key
-from contimg_runs.post import post
-from contimg_watch.metrics import Metrics
+from contimg_runs.post import post_attempt
 from contimg_watch.options import ServiceOptions
-from contimg_watch.serve import Pulse, listen
+from contimg_watch.serve import Metrics, Server
+from contimg_watch.stage import Watcher
 from listener import Listener
 from subbands import fill
 from waiting import wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 BIN = Path(sys.executable).parent
 ID = "20260125t222605"
@@ -37,10 +35,17 @@ PASSES = 'contimg_watch_passes_total{result="ok"}'
 
 
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.close()
+def root(tmp_path: Path) -> Path:
+    """An empty directory as a store."""
+    (tmp_path / "store").mkdir()
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def full(root: Path, tmp_path: Path) -> Path:
+    """A store with a complete group."""
+    fill(open_store(str(root)), tmp_path)
+    return root
 
 
 class Service:
@@ -94,15 +99,19 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 def state(root: Path) -> str:
     store = open_store(str(root))
     key = table_key("groups", ID, ID)
-    return (
-        str(GROUPS.read(store.read(key), "").to_pylist()[0]["state"]) if store.exists(key) else ""
-    )
+    rows = GROUPS.read(store.read(key), "").to_pylist() if store.exists(key) else [{"state": ""}]
+    return str(rows[0]["state"])
+
+
+def watch_once(store: str, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [BIN / "contimg-watch", "--store", store, "--size", "0", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_notification_makes_service_post_new_group(
-    tmp_path: Path, listener: Listener, serve: Callable[..., Service]
+    root: Path, tmp_path: Path, listener: Listener, serve: Callable[..., Service]
 ) -> None:
-    root, start = tmp_path / "store", time.time()
+    start = time.time()
     fill(open_store(str(root)), tmp_path, without=(5,))
     service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "3600")
     wait_for(lambda: service.ask("/readyz")[0] == 200)
@@ -125,10 +134,8 @@ def test_notification_makes_service_post_new_group(
 
 
 def test_many_notifications_make_one_pass_per_second(
-    tmp_path: Path, serve: Callable[..., Service]
+    root: Path, serve: Callable[..., Service]
 ) -> None:
-    root = tmp_path / "store"
-    root.mkdir()
     service = serve(str(root), "--interval-s", "3600")
     wait_for(lambda: service.ask("/readyz")[0] == 200)
     start = time.monotonic()
@@ -137,13 +144,11 @@ def test_many_notifications_make_one_pass_per_second(
     assert service.metric(PASSES) <= 3 + (time.monotonic() - start)
 
 
-def test_refused_post_is_tried_again_until_accepted_once(
-    tmp_path: Path, listener: Listener, serve: Callable[..., Service]
+def test_refused_post_is_tried_until_accepted_once(
+    full: Path, listener: Listener, serve: Callable[..., Service]
 ) -> None:
-    root = tmp_path / "store"
-    fill(open_store(str(root)), tmp_path)
     listener.code = 503
-    service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "0.2")
+    service = serve(str(full), "--post", f"{listener.url}/group", "--interval-s", "0.2")
     wait_for(lambda: "The event was refused with HTTP 503" in service.read_log())
     wait_for(lambda: service.metric("contimg_watch_unposted") == 1)
     wait_for(lambda: service.ask("/readyz")[0] == 200)
@@ -156,20 +161,19 @@ def test_refused_post_is_tried_again_until_accepted_once(
 
 
 def test_sweep_posts_what_killed_service_did_not(
-    tmp_path: Path, listener: Listener, serve: Callable[..., Service]
+    full: Path, listener: Listener, serve: Callable[..., Service]
 ) -> None:
-    root = tmp_path / "store"
-    fill(open_store(str(root)), tmp_path)
     listener.code = 503
-    service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "0.2")
+    post = ("--post", f"{listener.url}/group")
+    service = serve(str(full), *post, "--interval-s", "0.2")
     wait_for(lambda: "HTTP 503" in service.read_log())
     service.process.kill()
     service.process.wait(10)
     listener.code = 200
-    again = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "0.2")
+    again = serve(str(full), *post, "--interval-s", "0.2")
     wait_for(lambda: again.metric('contimg_watch_groups{state="recorded"}') == 1)
     assert listener.heard == []
-    own = ("--store", str(root), "--post", f"{listener.url}/group", "--workflows", "none")
+    own = ("--store", str(full), *post, "--workflows", "none")
     done = contimg("sweep", *own, "--grace-s", "0", "--days", "0")
     assert done["posted"] == [f"{ID}-a1"]
     assert [one["run"] for one in listener.heard] == [f"{ID}-a1"]
@@ -190,73 +194,55 @@ def test_service_waits_for_unreachable_store(
 
 
 @pytest.mark.parametrize(
-    ("uri", "words"),
+    ("server", "uri", "secret", "words"),
     [
-        ("s3://no-such-bucket/x", "There is no bucket no-such-bucket (NoSuchBucket)"),
-        ("/nowhere/at/all", "/nowhere/at/all: The directory of the store is missing"),
+        ("moto", "s3://no-such-bucket/x", "", "There is no bucket no-such-bucket (NoSuchBucket)"),
+        ("moto", "/nowhere/at/all", "", "/nowhere/at/all: The directory of the store is missing"),
+        ("rclone", "", "another", "S3 refused access"),
+        ("rclone", "", "", "concurrent conditional puts won"),
     ],
 )
-def test_service_ends_if_store_does_not_exist(
-    moto_root: str, uri: str, words: str, serve: Callable[..., Service]
+def test_service_ends_if_store_is_unusable(
+    request: pytest.FixtureRequest,
+    s3_environment: pytest.MonkeyPatch,
+    serve: Callable[..., Service],
+    server: str,
+    uri: str,
+    secret: str,
+    words: str,
 ) -> None:
-    assert moto_root
-    service = serve(uri)
-    assert service.process.wait(30) == Exit.USAGE
+    root = request.getfixturevalue(f"{server}_root")
+    open_store(root).put("k", b"")
+    if secret:
+        s3_environment.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    service, once = serve(uri or root), watch_once(uri or root)
+    assert (service.process.wait(60), once.returncode) == (Exit.USAGE, Exit.USAGE)
     assert words in service.read_log()
-    argv = [BIN / "contimg-watch", "--store", uri]
-    folder = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    assert (folder.returncode, words in folder.stderr) == (Exit.USAGE, True)
+    assert words in once.stderr
     assert not Path("/nowhere").exists()
 
 
-def test_service_ends_with_wrong_credentials(
-    rclone_root: str, s3_environment: pytest.MonkeyPatch, serve: Callable[..., Service]
-) -> None:
-    s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    service = serve(rclone_root)
-    assert service.process.wait(30) == Exit.USAGE
-    assert "S3 refused access" in service.read_log()
-
-
-def test_service_ends_if_store_lacks_conditional_puts(
-    rclone_root: str, serve: Callable[..., Service]
-) -> None:
-    open_store(rclone_root).put("k", b"")
-    service = serve(rclone_root)
-    assert service.process.wait(60) == Exit.USAGE
-    assert "concurrent conditional puts won" in service.read_log()
-
-
 def test_service_ends_if_port_is_taken(
-    tmp_path: Path, listener: Listener, serve: Callable[..., Service]
+    root: Path, listener: Listener, serve: Callable[..., Service]
 ) -> None:
-    service = serve(str(tmp_path), "--port", str(listener.port))
+    service = serve(str(root), "--port", str(listener.port))
     assert service.process.wait(30) == Exit.USAGE
-    assert (
-        f"127.0.0.1:{listener.port}: The service cannot listen at this address"
-        in service.read_log()
-    )
+    problem = "The service cannot listen at this address"
+    assert f"127.0.0.1:{listener.port}: {problem}" in service.read_log()
 
 
-def test_one_pass_fails_after_retries_of_post(tmp_path: Path, listener: Listener) -> None:
-    root = tmp_path / "store"
-    fill(open_store(str(root)), tmp_path)
-    argv = [BIN / "contimg-watch", "--store", str(root), "--size", "0", "--post"]
+def test_one_pass_fails_after_retries_of_post(full: Path, listener: Listener) -> None:
     listener.code = 500
-    done = subprocess.run(
-        [*argv, f"{listener.url}/group"], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = watch_once(str(full), "--post", f"{listener.url}/group")
     assert done.returncode == Exit.STORE_UNREACHABLE
     assert "refused with HTTP 500" in done.stderr
     assert listener.refused == 4, "tried again as often as the table of exit codes says"
 
 
-# The parts
-
-
-def test_server_answers_health_metrics_and_bad_requests() -> None:
-    now = [0.0]
-    server = listen("127.0.0.1", 0, Pulse(30, lambda: now[0]), Metrics())
+def test_server_answers_health_metrics_and_bad_requests(root: Path) -> None:
+    options = ServiceOptions(store=str(root), host="127.0.0.1", port=0, stall_s=20, interval_s=10)
+    watcher = Watcher(options, logging.getLogger("test"))
+    server = Server(options, watcher, Metrics())
     asker = Service.__new__(Service)
     asker.url = f"http://127.0.0.1:{server.server_port}"
     assert asker.ask("/")[0] == 404
@@ -265,12 +251,13 @@ def test_server_answers_health_metrics_and_bad_requests() -> None:
     for too_long in ((1 << 20) + 1, 30 << 20):
         assert asker.ask("/notify", bytes(too_long)) == (413, "a notification is short\n")
     assert asker.ask("/readyz") == (503, "the store was not probed yet\n")
-    server.pulse.unready = ""
+    server.unready = ""
     assert asker.ask("/readyz") == asker.ask("/healthz") == (200, "ok\n")
-    now[0] = 31
-    assert asker.ask("/healthz") == (503, "no pass began for 31 s\n")
+    watcher.alive_at_s = time.monotonic() - 31
+    code, text = asker.ask("/healthz")
+    assert (code, re.sub(r"3\d", "N", text)) == (503, "no pass began for N s\n")
     assert asker.ask("/readyz")[0] == 503
-    server.pulse.beat()
+    watcher.alive_at_s = time.monotonic()
     assert asker.ask("/healthz")[0] == 200
     assert "process_resident_memory_bytes" in asker.ask("/metrics")[1]
     server.shutdown()
@@ -279,22 +266,21 @@ def test_server_answers_health_metrics_and_bad_requests() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/group", "http://no-such-host.invalid/group"])
 def test_post_without_answer_is_store_error(url: str) -> None:
+    t0 = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
+    record = GroupRecord(id=ID, attempt=1, t0=t0, duration_s=1, dec_deg=None, subbands=())
     with pytest.raises(StoreError, match=re.escape(url)):
-        post(url, {}, timeout_s=2)
+        post_attempt(url, "s3://contimg", record)
 
 
-def test_service_refuses_wrong_options() -> None:
+@pytest.mark.parametrize("wrong", [{"post": "group"}, {"port": 70000}, {"stall_s": 0}], ids=str)
+def test_service_refuses_wrong_options(wrong: dict[str, object]) -> None:
     assert ServiceOptions(store="x").post is None
-    for wrong in ({"post": "group"}, {"port": 70000}, {"stall_s": 0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            ServiceOptions(store="x", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ServiceOptions(store="x", **wrong)  # type: ignore[arg-type]
 
 
-def test_unreadable_record_is_logged_and_skipped(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    fill(open_store(str(root)), tmp_path)
-    open_store(str(root)).put("groups/20200101t000000-a1.json", b"{}")
-    argv = [BIN / "contimg-watch", "--store", str(root), "--size", "0"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+def test_unreadable_record_is_logged_and_skipped(full: Path) -> None:
+    open_store(str(full)).put("groups/20200101t000000-a1.json", b"{}")
+    done = watch_once(str(full))
     assert json.loads(done.stdout)["written"] == [f"{ID}-a1"]
     assert "groups/20200101t000000-a1.json is not a group record" in done.stderr

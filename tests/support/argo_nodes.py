@@ -1,10 +1,9 @@
 """Workflows as the Argo Server tells of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 STARTED, ENDED = "2026-01-25T22:00:00Z", "2026-01-25T22:01:30Z"
+OVER = {"Succeeded", "Failed", "Error", "Skipped", "Omitted"}
 
 
 def fnv(text: str) -> int:
@@ -15,27 +14,18 @@ def fnv(text: str) -> int:
     return value
 
 
-def _id(workflow: str, path: str) -> str:
-    return f"{workflow}-{fnv(f'{workflow}.{path}')}" if path else workflow
-
-
 def node(workflow: str, path: str, kind: str, phase: str, **more: Any) -> dict[str, Any]:
     """Make a node; its path lies below the workflow, such as process.convert(0)."""
-    name = f"{workflow}.{path}" if path else workflow
+    reference = {"name": "contimg-x", "template": "main"}
     made = {
-        "id": _id(workflow, path),
-        "name": name,
+        "id": f"{workflow}-{fnv(f'{workflow}.{path}')}" if path else workflow,
+        "name": f"{workflow}.{path}" if path else workflow,
         "displayName": path.rpartition(".")[2] or workflow,
         "type": kind,
-        "boundaryID": _id(workflow, path.rpartition(".")[0]) if path else None,
         "phase": phase,
         "startedAt": STARTED,
-        "finishedAt": ENDED
-        if phase in {"Succeeded", "Failed", "Error", "Skipped", "Omitted"}
-        else None,
-        "templateRef": {"name": "contimg-x", "template": "main"}
-        if kind in {"Pod", "Retry"}
-        else None,
+        "finishedAt": ENDED if phase in OVER else None,
+        "templateRef": reference if kind in {"Pod", "Retry"} else None,
         **more,
     }
     return {key: value for key, value in made.items() if value is not None}
@@ -46,12 +36,11 @@ def tried(
 ) -> list[dict[str, Any]]:
     """Make a task that may be tried again: a Retry with a pod for each phase; what is more belongs
     to the last pod."""
-    pods = [
-        node(workflow, f"{path}({n})", "Pod", one, **(more if n == len(phases) - 1 else {}))
-        for n, one in enumerate(phases)
-    ]
-    for n, pod in enumerate(pods):
-        pod["startedAt"] = f"2026-01-25T22:0{n}:00Z"
+    pods = []
+    for n, one in enumerate(phases):
+        own = more if n == len(phases) - 1 else {}
+        pod = node(workflow, f"{path}({n})", "Pod", one, **own)
+        pods.append({**pod, "startedAt": f"2026-01-25T22:0{n}:00Z"})
     children = [pod["id"] for pod in pods]
     return [node(workflow, path, "Retry", phase or phases[-1], children=children), *pods]
 
@@ -60,42 +49,28 @@ def workflow(
     name: str,
     phase: str,
     *nodes: dict[str, Any],
+    uid: str = "u",
     template: str = "contimg-process-group",
     **more: Any,
 ) -> dict[str, Any]:
     """Make a workflow of nodes."""
-    status = {
-        "phase": phase,
-        "startedAt": STARTED,
-        "nodes": {one["id"]: one for one in nodes},
-        **more,
-    }
-    if phase in {"Succeeded", "Failed", "Error"}:
-        status["finishedAt"] = "2026-01-25T22:05:00Z"
+    own = {"phase": phase, "startedAt": STARTED, "nodes": {one["id"]: one for one in nodes}}
+    ended = {"finishedAt": "2026-01-25T22:05:00Z"} if phase in OVER else {}
+    labels = {"workflows.argoproj.io/completed": "true"} if ended else {}
+    ids = {"name": name, "namespace": "sky", "uid": uid, "labels": labels}
+    arguments = {"parameters": [{"name": "group", "value": "20260125t220000"}]}
     return {
-        "metadata": {
-            "name": name,
-            "namespace": "sky",
-            "uid": f"uid-{name}",
-            "creationTimestamp": STARTED,
-        },
-        "spec": {
-            "workflowTemplateRef": {"name": template},
-            "arguments": {"parameters": [{"name": "group", "value": "20260125t220000"}]},
-        },
-        "status": status if phase else {},
+        "metadata": {**ids, "creationTimestamp": STARTED},
+        "spec": {"workflowTemplateRef": {"name": template}, "arguments": arguments},
+        "status": {**own, **more, **ended} if phase else {},
     }
 
 
 def said(artifact: str, *, cached: str = "false", seconds: str = "12.5") -> dict[str, Any]:
     """Make what a stage hands over."""
-    parameters = [
-        {"name": "artifact", "value": artifact},
-        {"name": "cached", "value": cached},
-        {"name": "seconds", "value": seconds},
-    ]
+    values = {"artifact": artifact, "cached": cached, "seconds": seconds}
     return {
         "exitCode": "0",
-        "parameters": parameters,
+        "parameters": [{"name": name, "value": value} for name, value in values.items()],
         "artifacts": [{"name": "main-logs", "s3": {"key": "argo/x/main.log"}}],
     }

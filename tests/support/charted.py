@@ -1,23 +1,18 @@
 """The chart as helm renders it; and hooks: without helm one loud line says how many of its tests
 did not run."""
 
-from __future__ import annotations
-
 import functools
 import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from _pytest.terminal import TerminalReporter
+from _pytest.terminal import TerminalReporter
 
 MARK = "helm"
 ROOT = Path(__file__).parents[2]
@@ -40,9 +35,9 @@ def program() -> str | None:
     found = shutil.which("helm")
     if found is None and KIT.is_file():
         script = f'eval "$({KIT})" && command -v helm'
-        found = subprocess.run(
-            ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60
-        ).stdout.strip()
+        argv = ["bash", "-c", script]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        found = done.stdout.strip()
     return found or None
 
 
@@ -53,6 +48,11 @@ def helm(*words: str) -> str:
     if done.returncode:
         raise HelmError(done.stderr + done.stdout)
     return done.stdout
+
+
+def helm_template(values: Path, *words: str) -> str:
+    version = f"--kube-version={KUBERNETES}.0"
+    return helm("template", "contimg", str(CHART), version, "-f", str(values), *words)
 
 
 def render(
@@ -66,18 +66,7 @@ def render(
 
 @functools.cache
 def _render(name: str, words: tuple[str, ...], namespace: str) -> tuple[Document, ...]:
-    file = str(VALUES / f"{name}.yaml")
-    text = helm(
-        "template",
-        "contimg",
-        str(CHART),
-        "-n",
-        namespace,
-        f"--kube-version={KUBERNETES}.0",
-        "-f",
-        file,
-        *words,
-    )
+    text = helm_template(VALUES / f"{name}.yaml", "-n", namespace, *words)
     return tuple(document for document in yaml.safe_load_all(text) if document)
 
 
@@ -87,34 +76,33 @@ def refusal(values: Document) -> str:
         json.dump(values, file)
         file.flush()
         with pytest.raises(HelmError) as refused:
-            helm(
-                "template",
-                "contimg",
-                str(CHART),
-                f"--kube-version={KUBERNETES}.0",
-                "-f",
-                str(VALUES / "minimal.yaml"),
-                "-f",
-                file.name,
-            )
+            helm_template(VALUES / "minimal.yaml", "-f", file.name)
     return str(refused.value)
 
 
 def one(documents: list[Document], kind: str, name: str) -> Document:
     """Return the object of a kind and name."""
-    (found,) = (
-        document
-        for document in documents
-        if (document["kind"], document["metadata"]["name"]) == (kind, name)
-    )
-    return found
+    return of_kind(documents, kind)[name]
 
 
 def of_kind(documents: list[Document], kind: str) -> dict[str, Document]:
     """Return all objects of a kind by name."""
+    chosen = [document for document in documents if document["kind"] == kind]
+    found = {document["metadata"]["name"]: document for document in chosen}
+    assert len(found) == len(chosen)
+    return found
+
+
+def parameters(document: Document) -> dict[str, Any]:
+    """Return the values of the parameters of a workflow, by name."""
+    spec = document["spec"].get("workflowSpec", document["spec"])
     return {
-        document["metadata"]["name"]: document for document in documents if document["kind"] == kind
+        one["name"]: one.get("value") for one in spec.get("arguments", {}).get("parameters", [])
     }
+
+
+def env(container: Document) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
 
 
 def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
@@ -128,20 +116,12 @@ def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
         elif kind in {"Deployment", "Job"}:
             yield where, spec["template"]["spec"]
         elif kind == "WorkflowTemplate":
-            for template in spec["templates"]:
-                if "container" in template:
-                    pod = {
-                        key: template[key]
-                        for key in ("volumes", "securityContext", "serviceAccountName")
-                        if key in template
-                    }
-                    yield (
-                        f"{where} {template['name']}",
-                        {**pod, "containers": [template["container"]]},
-                    )
+            for template in (one for one in spec["templates"] if "container" in one):
+                kept = ("volumes", "securityContext", "serviceAccountName")
+                pod = {key: template[key] for key in kept if key in template}
+                yield f"{where} {template['name']}", {**pod, "containers": [template["container"]]}
         elif kind in {"EventSource", "Sensor"}:
-            template = spec["template"]
-            yield where, {**template, "containers": [template["container"]]}
+            yield where, {**spec["template"], "containers": [spec["template"]["container"]]}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -152,10 +132,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
-    count = sum(
-        1 for report in skipped if MARK in report.keywords and "no helm" in str(report.longrepr)
-    )
-    if count:
-        terminalreporter.write_line(
-            f"CHART NOT PROVEN: {count} tests did not run (there is no helm)", red=True, bold=True
-        )
+    ours = [one for one in skipped if MARK in one.keywords and "no helm" in str(one.longrepr)]
+    if ours:
+        line = f"CHART NOT PROVEN: {len(ours)} tests did not run (there is no helm)"
+        terminalreporter.write_line(line, red=True, bold=True)

@@ -1,17 +1,20 @@
-"""A small HTTP server that records requests: a webhook, or the Kubernetes API."""
-
-from __future__ import annotations
+"""A small HTTP server that records requests: a webhook, or the Kubernetes API; and two stores."""
 
 import json
 import threading
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/radio/workflows"
 
 
 class Listener:
     """One server on a port of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Callable[[dict[str, Any]], object] = lambda _body: None) -> None:
         self.heard: list[dict[str, Any]] = []
         """Bodies of POSTs that were taken."""
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -29,6 +32,7 @@ class Listener:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if outer.code == 200:
                     outer.heard.append(body)
+                    taken(body)
                 else:
                     outer.refused += 1
                 self._say(outer.code, {})
@@ -38,7 +42,7 @@ class Listener:
                 self._say(*outer.pages.get(self.path, (404, {"reason": "NotFound"})))
 
             def log_message(self, *_: object) -> None:
-                """Be silent."""
+                """Log nothing."""
 
             def _say(self, code: int, answer: Any) -> None:
                 data = json.dumps(answer).encode()
@@ -58,26 +62,20 @@ class Listener:
         self._server.server_close()
 
 
-WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/radio/workflows"
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
 
 
-def workflow(
-    name: str, uid: str, *, phase: str = "Running", nodes: Any = None, **spec: Any
-) -> dict[str, Any]:
-    """Return a workflow as the Kubernetes API gives it."""
-    completed = {"workflows.argoproj.io/completed": "true"} if phase != "Running" else {}
-    meta = {
-        "name": name,
-        "uid": uid,
-        "creationTimestamp": "2026-01-26T01:00:00Z",
-        "labels": completed,
-    }
-    ended = {"finishedAt": "2026-01-26T01:30:00Z"} if completed else {}
-    return {
-        "metadata": meta,
-        "spec": spec,
-        "status": {"phase": phase, "nodes": nodes or {}, **ended},
-    }
+@pytest.fixture(params=["directory", "moto"])
+def any_root(request: pytest.FixtureRequest) -> str:
+    """The root of an empty store, in a directory and on S3."""
+    if request.param == "directory":
+        return str(request.getfixturevalue("tmp_path") / "store")
+    root: str = request.getfixturevalue("moto_root")
+    return root
 
 
 def serve_workflows(listener: Listener, *workflows: dict[str, Any]) -> None:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 from contimg.records.groups import GroupRecord
-from contimg.records.runs import Claim, FailureCause, Outcome, Phase, workflow_name
+from contimg.records.runs import Claim, Outcome, workflow_name
 from contimg.runtime.errors import MissingError, StoreError
 from contimg.runtime.store import Entry
 from contimg_runs.argo import COMPLETED_LABEL, KnownWorkflow
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.claim import claim_attempt
-from contimg_runs.decide import SweepRules
+from contimg_runs.options import SweepOptions
 from contimg_runs.record import read_outcome, record_outcome
 from contimg_runs.sweep import Sweeper, SweepResult
 from contimg_watch.options import ServiceOptions
 from contimg_watch.plan import ListedSubband, SubbandHeader
 from contimg_watch.stage import Watcher
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 LOG = logging.getLogger("world")
 LOG.disabled = True
@@ -33,6 +29,7 @@ CADENCE = timedelta(seconds=309.24)
 TIMEOUT_S, GRACE_S, TTL_S = 900.0, 600.0, 3600.0
 MANY_RETRIES = 1000
 """More retries than a test uses, where it is not about giving up."""
+RULES = SweepOptions(store="memory", grace_s=GRACE_S, retries=MANY_RETRIES, days=0)
 
 
 class Crashed(BaseException):
@@ -48,31 +45,14 @@ class MemoryStore:
         self.before_change: Callable[[], None] = lambda: None
         self._clock = clock
 
-    def check(self) -> None:
-        """Be there."""
-
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         found = [(key, *value) for key, value in self.objects.items() if key.startswith(prefix)]
         return iter([Entry(key, len(data), moment) for key, data, moment in sorted(found)])
-
-    def exists(self, key: str) -> bool:
-        return key in self.objects
 
     def read(self, key: str) -> bytes:
         if key not in self.objects:
             raise MissingError(key, "There is no such object.", "")
         return self.objects[key][0]
-
-    def read_range(self, key: str, start: int, stop: int) -> bytes:
-        return self.read(key)[start:stop]
-
-    @contextmanager
-    def open(self, key: str) -> Iterator[IO[bytes]]:
-        raise NotImplementedError(key)
-
-    @contextmanager
-    def writer(self, key: str) -> Iterator[IO[bytes]]:
-        raise NotImplementedError(key)
 
     def put(self, key: str, data: bytes) -> None:
         self.before_change()
@@ -84,9 +64,6 @@ class MemoryStore:
             return False
         self.objects[key] = (data, self._clock())
         return True
-
-    def delete(self, key: str) -> None:
-        self.objects.pop(key, None)
 
 
 @dataclass
@@ -105,18 +82,13 @@ class Flow:
 
     def document(self) -> dict[str, Any]:
         """Return it as the Kubernetes API does, with the one task that did the work."""
-        node = {
-            "id": "1",
-            "name": f"{self.name}.process",
-            "type": "Pod",
-            "templateName": "process",
-            "phase": self.phase,
-            "message": f"Error (exit code {self.code}): so it was" if self.code else "",
-            "startedAt": "2026-01-26T00:00:00Z",
-            "finishedAt": "2026-01-26T00:01:00Z",
-        }
-        meta = {"name": self.name, "uid": self.uid, "creationTimestamp": "2026-01-26T00:00:00Z"}
-        meta["labels"] = {COMPLETED_LABEL: "true"} if self.step == "over" else {}  # type: ignore[assignment]
+        start, end = "2026-01-26T00:00:00Z", "2026-01-26T00:01:00Z"
+        message = f"Error (exit code {self.code}): so it was" if self.code else ""
+        own = {"id": "1", "name": f"{self.name}.process", "type": "Pod", "templateName": "process"}
+        times = {"startedAt": start, "finishedAt": end}
+        node = {**own, **times, "phase": self.phase, "message": message}
+        labels = {COMPLETED_LABEL: "true"} if self.step == "over" else {}
+        meta = {"name": self.name, "uid": self.uid, "creationTimestamp": start, "labels": labels}
         return {"metadata": meta, "spec": {}, "status": {"phase": self.phase, "nodes": {"1": node}}}
 
 
@@ -134,11 +106,11 @@ class Group:
 class World:
     """Everything, and the steps that it takes."""
 
-    def __init__(self, groups: list[Group], rules: SweepRules | None = None) -> None:
+    def __init__(self, groups: list[Group], rules: SweepOptions = RULES) -> None:
         self.now = T0 + timedelta(days=1)
         self.groups = groups
         self.store = MemoryStore(lambda: self.now)
-        self.rules = rules or SweepRules(grace_s=GRACE_S, retries=MANY_RETRIES)
+        self.rules = rules
         self.bus: list[GroupRecord] = []
         self.events: list[GroupRecord] = []
         """All that was ever on the bus, which may deliver it again at any time."""
@@ -154,8 +126,6 @@ class World:
         self._aside: Callable[[], None] = lambda: None
         self.store.before_change = self._before_change
         self.watcher = self.new_watcher()
-
-    # What may go wrong within a step
 
     def _before_change(self) -> None:
         self._left -= 1
@@ -177,12 +147,10 @@ class World:
     def crash() -> None:
         raise Crashed
 
-    # The telescope and watch
-
     def new_watcher(self) -> Watcher:
         options = ServiceOptions(store="/nowhere", size=0, timeout_s=TIMEOUT_S)
         watcher = Watcher(options, LOG, self.post)
-        watcher.store = self.store
+        watcher.store = self.store  # type: ignore[assignment]
         watcher._headers = self  # type: ignore[assignment]  # noqa: SLF001 - headers are known here, and h5py is slow
         return watcher
 
@@ -191,10 +159,7 @@ class World:
         header = SubbandHeader(t0=self.groups[number].t0, duration_s=296.0, dec_deg=33.0)
         return ListedSubband(key=entry.key, size=entry.size, modified=entry.modified, header=header)
 
-    def forget_all_but(self, _keys: set[str]) -> None:
-        """Remember all."""
-
-    def save(self) -> None:
+    def save(self, listed: set[str] | None) -> None:
         """Keep nothing."""
 
     def land(self, number: int, *, again: bool = False) -> None:
@@ -208,14 +173,16 @@ class World:
         else:
             return
         stamp = group.t0 + timedelta(seconds=skew)
-        self.store.objects[
-            f"incoming/day{number:02d}/{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
-        ] = (b"x", self.now)
+        name = f"{stamp:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
+        self.store.objects[f"incoming/day{number:02d}/{name}"] = (b"x", self.now)
+
+    def land_all(self) -> None:
+        for number, group in enumerate(self.groups):
+            while group.coming:
+                self.land(number)
 
     def look(self) -> None:
         self.watcher.run_pass(self.now)
-
-    # The bus and the sensor
 
     def post(self, record: GroupRecord) -> None:
         self._before_change()
@@ -232,9 +199,8 @@ class World:
     def deliver(self, which: int, *, keep: bool = False) -> None:
         """Let the sensor have an event, not always the oldest; once more later, if it is kept."""
         if self.bus:
-            record = (
-                self.bus[which % len(self.bus)] if keep else self.bus.pop(which % len(self.bus))
-            )
+            index = which % len(self.bus)
+            record = self.bus[index] if keep else self.bus.pop(index)
             name = workflow_name(record.name)
             if all(flow.name != name for flow in self.flows):
                 self._born += 1
@@ -244,16 +210,13 @@ class World:
         if self.bus:
             self.bus.pop(which % len(self.bus))
 
-    # The workflows
-
     def work(self, which: int, code: int = 0) -> None:
         """Run the next pod of a workflow."""
         living = [flow for flow in self.flows if flow.step != "over" and not self._waits(flow)]
         if living:
             flow = living[which % len(living)]
-            {"claim": self._claim, "process": self._process, "record": self.record}[flow.step](
-                flow, code
-            )
+            steps = {"claim": self._claim, "process": self._process, "record": self.record}
+            steps[flow.step](flow, code)
 
     def start(self) -> None:
         """Let every event arrive and every new workflow claim."""
@@ -265,40 +228,34 @@ class World:
 
     def _waits(self, flow: Flow) -> bool:
         """Say whether a workflow waits for the mutex of its group."""
-        group = flow.run.split("-")[0]
-        return flow.step == "claim" and any(
-            one.step in {"process", "record"}
-            for one in self.flows
-            if one.run.startswith(f"{group}-")
-        )
+        group = f"{flow.run.split('-')[0]}-"
+        others = [one.step for one in self.flows if one.run.startswith(group)]
+        return flow.step == "claim" and not {"process", "record"}.isdisjoint(others)
 
     def _claim(self, flow: Flow, _code: int) -> None:
         wanted = Claim(run=flow.run, uid=flow.uid, workflow=flow.name, at=self.now)
-        mine = claim_attempt(AttemptStore(self.store), wanted).claimed
-        flow.step, flow.phase = ("process", "Running") if mine else ("record", "Succeeded")
+        refused = claim_attempt(AttemptStore(self.store), wanted)
+        flow.step, flow.phase = ("record", "Succeeded") if refused else ("process", "Running")
 
     def _process(self, flow: Flow, code: int) -> None:
-        bad = any(
-            group.bad and f"{group.t0:%Y%m%dt%H%M%S}" == flow.run.split("-")[0]
-            for group in self.groups
-        )
-        flow.code = 12 if bad else code
+        own = flow.run.split("-")[0]
+        bad = {f"{group.t0:%Y%m%dt%H%M%S}" for group in self.groups if group.bad}
+        flow.code = 12 if own in bad else code
         flow.phase = "Failed" if flow.code else "Succeeded"
         flow.step = "record"
         if not flow.code and flow in self.flows:
             self.successes.setdefault(flow.run, []).append(flow.uid)
-            self.written[flow.run.split("-")[0]] = flow.run
+            self.written[own] = flow.run
 
     def record(self, flow: Flow, code: int) -> None:
         """Run the exit handler, or let its pod die."""
         if not code:
-            record_outcome(
-                AttemptStore(self.store), read_outcome(flow.run, flow.document(), flow.phase)
-            )
+            outcome = read_outcome(flow.run, flow.document(), flow.phase)
+            record_outcome(AttemptStore(self.store), outcome)
         flow.step, flow.ended = "over", self.now
 
     def vanish(self, which: int) -> None:
-        """Somebody deletes a workflow."""
+        """Let a person delete a workflow."""
         if self.flows:
             self.flows.pop(which % len(self.flows))
 
@@ -310,9 +267,13 @@ class World:
     def get_workflow(self, name: str) -> dict[str, Any] | None:
         return next((flow.document() for flow in self.flows if flow.name == name), None)
 
-    def sweep(self) -> None:
-        sweeper = Sweeper(self.store, self, self.post, self.rules, LOG)
-        self.swept = sweeper.run_pass(self.now)
+    def new_sweeper(self, rules: SweepOptions | None = None) -> Sweeper:
+        store = AttemptStore(self.store)
+        return Sweeper(store, self, self.post, rules or self.rules, LOG)  # type: ignore[arg-type]
+
+    def sweep(self, after_s: float = 0.0) -> None:
+        self.wait(after_s)
+        self.swept = self.new_sweeper().run_pass(self.now)
 
     def wait(self, seconds: float) -> None:
         """Let time pass; finished workflows are cleared away after a while."""
@@ -320,14 +281,10 @@ class World:
         old = self.now - timedelta(seconds=TTL_S)
         self.flows = [flow for flow in self.flows if flow.ended is None or flow.ended > old]
 
-    # The end
-
     def settle(self, rounds: int = 60) -> None:
         """Let everything come to rest in a world where nothing goes wrong any more."""
         self.bus_up = True
-        for number, group in enumerate(self.groups):
-            while group.coming:
-                self.land(number)
+        self.land_all()
         for _ in range(rounds):
             # Longer than any wait: after a round without a change nothing changes any more.
             self.wait(TIMEOUT_S + GRACE_S * 64)
@@ -350,11 +307,6 @@ class World:
         """Return the attempts at a group with their outcomes."""
         attempts = AttemptStore(self.store)
         group = f"{self.groups[number].t0:%Y%m%dt%H%M%S}"
-        found = [
-            (attempts.read(GroupRecord, f"{group}-a{n}"), attempts.read(Outcome, f"{group}-a{n}"))
-            for n in attempts.list_attempts(group)
-        ]
+        runs = [f"{group}-a{number}" for number in attempts.list_attempts(group)]
+        found = [(attempts.read(GroupRecord, run), attempts.read(Outcome, run)) for run in runs]
         return [(record, outcome) for record, outcome in found if record is not None]
-
-
-__all__ = ["FailureCause", "Group", "Phase", "World"]

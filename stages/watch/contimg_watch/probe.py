@@ -11,13 +11,7 @@ N_WRITERS = 32
 
 
 def probe(store: Store) -> None:
-    """Let 32 writers create one object at the same time.
-
-    Raises
-    ------
-    UsageError
-        Unless exactly one wins, the object is what it wrote, and a later one is refused.
-    """
+    """Let 32 writers create one object at once; UsageError unless exactly the first one wins."""
     key = f"watch/probe-{uuid.uuid4().hex}"
     barrier = threading.Barrier(N_WRITERS)
 
@@ -33,11 +27,10 @@ def probe(store: Store) -> None:
     finally:
         store.delete(key)
     if len(winners) != 1 or is_late_accepted or content != str(winners[0]).encode():
+        won = f"{len(winners)} of {N_WRITERS} concurrent conditional puts won"
         late = ", and a later one" if is_late_accepted else ""
-        won = f"{len(winners)} of {N_WRITERS} concurrent conditional puts won{late}"
-        problem = f"{won}; exactly one must win."
+        problem = f"{won}{late}; exactly one must win."
         remedy = (
-            "Use a store with conditional puts (If-None-Match): "
-            "AWS, Ceph, Garage, SeaweedFS, MinIO, or a directory."
+            "Use AWS, Ceph, Garage, SeaweedFS, MinIO or a directory: they honour If-None-Match."
         )
         raise UsageError(store.root, problem, remedy)

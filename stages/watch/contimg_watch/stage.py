@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from logging import Logger
 from typing import Any
 
@@ -12,13 +13,15 @@ from pydantic import ValidationError
 from contimg.records.groups import INCOMING, GroupRecord, list_records, subband_name
 from contimg.runtime.console import Console
 from contimg.runtime.errors import ContimgError, Exit, StoreError, UsageError, retry_of
-from contimg.runtime.store import Entry, Store, open_store
-from contimg_runs.attempt_store import AttemptStore, put_row
-from contimg_runs.post import Post, poster
-from contimg_watch.header_cache import HeaderCache
+from contimg.runtime.store import Store, open_store
+from contimg_runs.attempt_store import Attempt, AttemptStore, put_row
+from contimg_runs.post import Post, post_attempt
+from contimg_watch.header import HeaderCache
 from contimg_watch.options import ServiceOptions, WatchOptions
-from contimg_watch.plan import GroupingRules, ListedSubband, PlanState, WatchPlan, plan
+from contimg_watch.plan import ListedSubband, PlanState, WatchPlan, plan
 from contimg_watch.probe import probe
+
+Days = frozenset[date]
 
 
 def run(options: WatchOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
@@ -36,7 +39,12 @@ def run(options: WatchOptions, console: Console, _env: Mapping[str, str]) -> dic
         watcher.try_or_log(watcher.run_pass)
         time.sleep(options.interval_s)
     found = watcher.run_pass()
-    watcher.post_with_retries()
+    for number in range(retry_of(Exit.STORE_UNREACHABLE).limit):
+        if watcher.failure is not None:
+            time.sleep(2**number)
+            watcher.post_due()
+    if watcher.failure is not None:
+        raise watcher.failure
     waiting = [
         {
             "group": group.record.id,
@@ -57,15 +65,9 @@ def run(options: WatchOptions, console: Console, _env: Mapping[str, str]) -> dic
 
 
 class Watcher:
-    """Looks at one store again and again; calls `beat` for each header, which may take minutes."""
+    """Looks at one store again and again."""
 
-    def __init__(
-        self,
-        options: ServiceOptions,
-        log: Logger,
-        post: Post | None = None,
-        beat: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, options: ServiceOptions, log: Logger, post: Post | None = None) -> None:
         self.store: Store = open_store(options.store)
         self.written: list[str] = []
         """Records that this watcher wrote."""
@@ -75,11 +77,12 @@ class Watcher:
         """Those that are still to be posted."""
         self.failure: StoreError | None = None
         """Why the last post failed; None if it did not."""
-        self._log, self._beat = log, beat
-        self._post = poster(options.post, self.store.root) if options.post else post
-        self._rules = GroupingRules(
-            gap_s=options.gap_s, timeout_s=options.timeout_s, size=options.size
-        )
+        self.alive_at_s = time.monotonic()
+        """When it was last known to work, by the monotonic clock; a pass may take minutes."""
+        self._log = log
+        if options.post:
+            post = partial(post_attempt, options.post, self.store.root)
+        self._options, self._post = options, post
         try:
             self._days = frozenset(date.fromisoformat(word) for word in options.dates)
         except ValueError as error:
@@ -92,32 +95,33 @@ class Watcher:
         """Number of subbands in the row of each group that is being collected."""
         self._quarantined: set[tuple[str, str]] = set()
 
-    def run_pass(
-        self, now: datetime | None = None, days: frozenset[date] = frozenset()
-    ) -> WatchPlan:
-        """Look once, write the records that are due and post them.
-
-        `days` limit the pass to their folders and the neighbours, if the options do not.
-        """
+    def run_pass(self, now: datetime | None = None, days: Days = frozenset()) -> WatchPlan:
+        """Look once, at some days if the options name none; write and post the records due."""
         days = self._days or days
         headers = self._headers = self._headers or HeaderCache(self.store)
-        listing = [self._describe(entry, headers) for entry in self._list_incoming(days)]
-        if not days:
-            headers.forget_all_but({one.key for one in listing})
-        headers.save()
+        listing = list(self._list_incoming(days, headers))
+        headers.save(None if days else {one.key for one in listing})
         self._refresh_cache()
         now = now or datetime.now(UTC)
-        found = plan(listing, now, self._records.values(), self._rules)
+        found = plan(listing, now, self._records.values(), self._options)
         if days:  # of the groups around midnight of other days not all subbands were listed
             groups = [group for group in found.groups if group.record.t0.date() in days]
             found = replace(found, groups=tuple(groups))
-        for group in found.groups:
-            if group.state is PlanState.READY:
-                self._write(group.record)
+        for record in (one.record for one in found.groups if one.state is PlanState.READY):
+            if AttemptStore(self.store).write(record):
+                self.written.append(record.name)
+                self.unposted += [record] if self._post is not None else []
+                missing = ", ".join(f"sb{number:02d}" for number in record.missing)
+                without = f", without {missing}" if missing else ""
+                n_subbands = len(record.subbands)
+                self._log.info("group %s: %d subbands%s", record.name, n_subbands, without)
         self.post_due()
         if self._post is not None:
             self._update_rows(found)
-        self._log_change(found)
+        for key, reason in found.quarantined:  # each is logged once
+            if (key, reason) not in self._quarantined:
+                self._log.warning("quarantined: %s/%s: %s", self.store.root, key, reason)
+        self._quarantined = set(found.quarantined)
         return found
 
     def try_or_log(self, work: Callable[[], object]) -> bool:
@@ -143,30 +147,18 @@ class Watcher:
             self.posted.append(self.unposted.pop(0).name)
         self.failure = None
 
-    def post_with_retries(self) -> None:
-        """Post again, as often as the table of exit codes says; StoreError if it still fails."""
-        for number in range(retry_of(Exit.STORE_UNREACHABLE).limit):
-            if self.failure is None:
-                return
-            time.sleep(2**number)
-            self.post_due()
-        if self.failure is not None:
-            raise self.failure
-
-    def _list_incoming(self, days: frozenset[date]) -> Iterator[Entry]:
-        """List the given days and their neighbours: a group around midnight lies in two folders."""
-        if not days:
-            yield from self.store.entries(INCOMING)
-        for day in sorted({day + timedelta(days=step) for day in days for step in (-1, 0, 1)}):
-            yield from self.store.entries(f"{INCOMING}{day}/")
-
-    def _describe(self, entry: Entry, headers: HeaderCache) -> ListedSubband:
-        """Return an object of the listing; read the header only of what may be a good subband."""
-        is_subband = subband_name(entry.key.rpartition("/")[2]) is not None
-        if is_subband and entry.size and self._rules.size in {0, entry.size}:
-            self._beat()
-            return headers.describe(entry)
-        return ListedSubband(key=entry.key, size=entry.size, modified=entry.modified)
+    def _list_incoming(self, days: Days, headers: HeaderCache) -> Iterator[ListedSubband]:
+        """List the objects of the days, or of all; with headers where they may be good subbands."""
+        # With neighbours: a group around midnight lies in two folders.
+        near = sorted({day + timedelta(days=step) for day in days for step in (-1, 0, 1)})
+        for folder in [f"{INCOMING}{day}/" for day in near] if days else [INCOMING]:
+            for entry in self.store.entries(folder):
+                is_subband = subband_name(entry.key.rpartition("/")[2]) is not None
+                if is_subband and entry.size and self._options.size in {0, entry.size}:
+                    self.alive_at_s = time.monotonic()
+                    yield headers.describe(entry)
+                else:
+                    yield ListedSubband(**vars(entry))
 
     def _refresh_cache(self) -> None:
         """Read the records that were not read before; they never change."""
@@ -180,15 +172,6 @@ class Watcher:
                 reason = str(error).splitlines()[0]
                 self._log.warning("%s/%s is not a group record: %s", self.store.root, key, reason)
 
-    def _write(self, record: GroupRecord) -> None:
-        if AttemptStore(self.store).write(record):
-            self.written.append(record.name)
-            if self._post is not None:
-                self.unposted.append(record)
-            missing = ", ".join(f"sb{number:02d}" for number in record.missing)
-            without = f", without {missing}" if missing else ""
-            self._log.info("group %s: %d subbands%s", record.name, len(record.subbands), without)
-
     def _update_rows(self, found: WatchPlan) -> None:
         """Update the table of groups; only where workflows run, which update it afterwards."""
         for group in found.groups:
@@ -197,12 +180,5 @@ class Watcher:
             if group.state is PlanState.READY:
                 AttemptStore(self.store).refresh_row(record.id)
             elif is_new and self._collecting.get(record.id) != n_subbands:
-                put_row(self.store, record)
+                put_row(self.store, Attempt(record), collecting=True)
                 self._collecting[record.id] = n_subbands
-
-    def _log_change(self, found: WatchPlan) -> None:
-        """Log each quarantined object once."""
-        for key, reason in found.quarantined:
-            if (key, reason) not in self._quarantined:
-                self._log.warning("quarantined: %s/%s: %s", self.store.root, key, reason)
-        self._quarantined = set(found.quarantined)

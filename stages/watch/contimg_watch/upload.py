@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,12 @@ from contimg_watch.options import UploadOptions
 
 def run(options: UploadOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
     """Copy what is there, or keep copying; return what was done."""
-    uploader = Uploader(options, console.log)
+    store = open_store(options.store)
+    # What a killed uploader left half written in a directory; S3 shows no such files.
+    left = store.tidy(INCOMING) if isinstance(store, DirectoryStore) else 0
+    if left:
+        console.log.info("removed %d half-written files of an upload that was killed", left)
+    uploader = Uploader(options, store, console.log)
     while options.follow:
         try:
             uploader.run_pass()
@@ -35,36 +40,32 @@ class LocalSubband:
     """A finished subband on disk, as it was when it was described."""
 
     path: Path
+    key: str
+    """Key in the store: the day is that of the name, whichever folder the file lies in."""
     size: int
     modified_ns: int
 
-    @property
-    def key(self) -> str:
-        """Its key in the store: the day is that of its name, whichever folder it lies in."""
-        return f"{INCOMING}{self.path.name[:10]}/{self.path.name}"
 
-
+@dataclass
 class Uploader:
     """Copies one folder into one store, pass after pass."""
 
-    def __init__(self, options: UploadOptions, log: Logger) -> None:
-        self.copied, self.bytes, self.already = 0, 0, 0
-        self._options, self._log = options, log
-        self._store: Store = open_store(options.store)
-        self._done: set[LocalSubband] = set()
-        # What a killed uploader left half written in a directory; S3 shows no such files.
-        left = self._store.tidy(INCOMING) if isinstance(self._store, DirectoryStore) else 0
-        if left:
-            self._log.info("removed %d half-written files of an upload that was killed", left)
+    options: UploadOptions
+    store: Store
+    log: Logger
+    copied: int = 0
+    bytes: int = 0
+    already: int = 0
+    done: set[LocalSubband] = field(default_factory=set)
 
     def run_pass(self) -> None:
         """Copy what is finished and not in the store yet, the oldest first."""
-        finished = list_finished(Path(self._options.folder))
-        new = [local for local in finished if local not in self._done]
+        finished = list_finished(Path(self.options.folder))
+        new = [local for local in finished if local not in self.done]
         folders = sorted({local.key.removesuffix(local.path.name) for local in new})
-        entries = [entry for folder in folders for entry in self._store.entries(folder)]
+        entries = [entry for folder in folders for entry in self.store.entries(folder)]
         sizes = {entry.key: entry.size for entry in entries}
-        with ThreadPoolExecutor(self._options.jobs) as pool:
+        with ThreadPoolExecutor(self.options.jobs) as pool:
             try:
                 list(pool.map(lambda local: self._upload(local, sizes.get(local.key)), new))
             except BaseException:
@@ -72,45 +73,42 @@ class Uploader:
                 raise
 
     def _upload(self, local: LocalSubband, size: int | None) -> None:
-        """Copy a file unless the store has it with its size, or its content if all is verified."""
-        if size == local.size and (self._options.verify != "all" or self._is_same(local)):
-            self.already += 1
-            self._done.add(local)
-        elif self._copy(local):
-            self.copied += 1
-            self.bytes += local.size
-            self._done.add(local)
-            self._log.info("%s: %.1f MB", local.key, local.size / 1e6)
+        """Copy a file unless the store has it with its size, or its content if all is verified.
 
-    def _copy(self, local: LocalSubband) -> bool:
-        """Copy a file and read it back; False if it changed or went, for the next pass."""
+        The copy is read back; a file that changed or went meanwhile is left to the next pass.
+        """
+        is_there = size == local.size
+        if is_there and self.options.verify == "all":
+            with local.path.open("rb") as source:
+                is_there = copy_digest(source, None) == self._digest(local.key)
+        if is_there:
+            self.already += 1
+            self.done.add(local)
+            return
         try:
-            size, digest = put_file(self._store, local.key, local.path)
+            size, digest = put_file(self.store, local.key, local.path)
         except FileNotFoundError:
-            return False
+            return
         if describe(local.path) != local or size != local.size:
-            self._log.warning("%s changed while it was copied", local.path)
-            self._store.delete(local.key)
-            return False
-        if self._options.verify != "size":
+            self.log.warning("%s changed while it was copied", local.path)
+            self.store.delete(local.key)
+            return
+        if self.options.verify != "size":
             found_size, found_digest = self._digest(local.key)
             if (found_size, found_digest) != (local.size, digest):
-                self._store.delete(local.key)
-                read, written = (
-                    f"{found_size} bytes, sha256 {found_digest[:12]}",
-                    f"{size}, {digest[:12]}",
-                )
-                problem = f"The copy is damaged: {read} were read back, {written} were written."
+                self.store.delete(local.key)
+                found = f"{found_size} bytes, sha256 {found_digest[:12]}"
+                expected = f"{size}, {digest[:12]}"
+                problem = f"The copy is damaged: {found} were read back, {expected} were written."
                 remedy = "It was removed; it is copied again."
-                raise StoreError(f"{self._store.root}/{local.key}", problem, remedy)
-        return True
-
-    def _is_same(self, local: LocalSubband) -> bool:
-        with local.path.open("rb") as source:
-            return copy_digest(source, None) == self._digest(local.key)
+                raise StoreError(f"{self.store.root}/{local.key}", problem, remedy)
+        self.copied += 1
+        self.bytes += local.size
+        self.done.add(local)
+        self.log.info("%s: %.1f MB", local.key, local.size / 1e6)
 
     def _digest(self, key: str) -> tuple[int, str]:
-        with self._store.open(key) as source:
+        with self.store.open(key) as source:
             return copy_digest(source, None)
 
 
@@ -130,4 +128,5 @@ def describe(path: Path) -> LocalSubband | None:
         stat = path.stat()
     except FileNotFoundError:
         return None
-    return LocalSubband(path, stat.st_size, stat.st_mtime_ns)
+    key = f"{INCOMING}{path.name[:10]}/{path.name}"
+    return LocalSubband(path, key, stat.st_size, stat.st_mtime_ns)
