@@ -143,7 +143,7 @@ class TestCandidates:
 
     def test_an_empty_table_or_none_has_none(self, tmp_path: Path) -> None:
         assert candidates(tmp_path) == []
-        empty = ESE_CANDIDATES.to_bytes(ESE_CANDIDATES.empty())
+        empty = ESE_CANDIDATES.to_bytes(ESE_CANDIDATES.rows([]))
         open_store(str(tmp_path)).put("tables/ese_candidates/date=2026-05-01/a.parquet", empty)
         assert candidates(tmp_path) == []
 

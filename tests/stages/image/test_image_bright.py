@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contimg.astro.catalogues import nvss
-from contimg.astro.coordinates import direction_of_cosines
+from contimg.astro.coordinates import direction_cosines
 from contimg.records.images import Beam
 from contimg_image.averaging import AveragedVisibilities
 from contimg_image.beam import SPECTRAL_INDEX
@@ -105,8 +105,8 @@ def test_choose_sources_uses_only_order_of_fluxes() -> None:
     assert np.count_nonzero(once.inside) == 20
     assert np.count_nonzero(~once.inside) == 5
     head = field.data.header
-    ra, dec = direction_of_cosines(*once.cosines[0, :2], head.ra_rad, head.dec_rad)
-    assert (np.degrees(ra), np.degrees(dec)) == pytest.approx((24.422, 33.160), abs=2e-3)  # 3C48
+    east, north, _ = direction_cosines(*np.radians([24.422, 33.160]), head.ra_rad, head.dec_rad)
+    assert once.cosines[0, :2] == pytest.approx(np.array([east, north]), abs=np.radians(1.6e-3))
     assert once.inside[0]
 
 
