@@ -69,12 +69,12 @@ def test_standards_match_perley_butler_2017() -> None:
 
 def test_standards_match_those_of_the_stages() -> None:
     """The table was copied twice, independently; a slip in either shows here."""
-    from contimg.astro.standards import standard_flux_jy
+    from contimg.astro.standards import standard
 
     frequency = np.array([1.31e9, 1.405e9, 1.499e9])
     for source in standards():
         assert source.spectrum_jy(frequency, 0.0) == pytest.approx(
-            np.asarray(standard_flux_jy(source.name, frequency)), rel=1e-6
+            standard(source.name).flux_jy(frequency), rel=1e-6
         )
 
 

@@ -22,7 +22,7 @@ from contimg.astro.coordinates import (
 )
 from contimg.astro.gains import Factors, load_gains
 from contimg.astro.predict import PointSources
-from contimg.astro.standards import standard_flux_jy
+from contimg.astro.standards import standard
 from contimg.astro.telescope import SITE, primary_beam, stations
 from contimg.records.calibration import Calibration
 from contimg.records.ms import Antennas, MSHeader, Rows, create
@@ -46,7 +46,7 @@ FREQ_HZ = 1.4e9 + 0.5e6 * np.arange(32)
 
 def three_c_48(freq_hz: FloatArray = FREQ_HZ) -> PointSources:
     ra_rad, dec_rad = np.radians([[24.42208096], [33.15975916]])
-    return PointSources(ra_rad, dec_rad, standard_flux_jy("3C48", freq_hz)[None])
+    return PointSources(ra_rad, dec_rad, standard("3C48").flux_jy(freq_hz)[None])
 
 
 @dataclass

@@ -121,7 +121,7 @@ class TestCandidates:
 
     def test_empty_or_missing_table_has_no_rows(self, tmp_path: Path) -> None:
         assert candidates(tmp_path) == []
-        empty = ESE_CANDIDATES.to_bytes(ESE_CANDIDATES.empty())
+        empty = ESE_CANDIDATES.to_bytes(ESE_CANDIDATES.rows([]))
         open_store(str(tmp_path)).put("tables/ese_candidates/date=2026-05-01/a.parquet", empty)
         assert candidates(tmp_path) == []
 

@@ -38,24 +38,16 @@ class CatalogueOptions(Options):
     """Frequency of the fluxes, MHz, if neither the file nor the survey has it."""
 
 
+RUN = "contimg.astro.catalogue_cli:add_catalogue"
 COMMAND = Command(
-    name="catalogue",
-    options=CatalogueOptions,
-    run="contimg.astro.catalogue_cli:add_catalogue",
-    positional=("action", "file"),
+    name="catalogue", options=CatalogueOptions, run=RUN, positional=("action", "file")
 )
 
 
 def add_catalogue(
     options: CatalogueOptions, console: Console, _env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Read the file, write the table and return the summary.
-
-    Raises
-    ------
-    MissingError, BadFileError, BadInputError, UsageError
-        If the file cannot be read or understood, or the name is not allowed.
-    """
+    """Read the file, write the table and return the summary."""
     from contimg.astro.catalogue_files import read_catalogue
     from contimg.records.schemas.shipped import CATALOGUE
 
@@ -65,8 +57,7 @@ def add_catalogue(
     except FileNotFoundError as error:
         raise MissingError(where, "There is no such catalogue file.", "Check the path.") from error
     except OSError as error:
-        problem = f"The file cannot be read: {error}."
-        raise BadFileError(where, problem, "Check its permissions.") from error
+        raise BadFileError(where, f"The file cannot be read: {error}.", "Check it.") from error
     stem = options.file.name.split(".")[0].lower()
     name = options.name or (options.catalogue if options.catalogue != "other" else stem)
     if not CATALOGUE_NAME.match(name):

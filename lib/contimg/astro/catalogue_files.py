@@ -26,18 +26,12 @@ from contimg.runtime.errors import BadFileError, BadInputError, UsageError
 FloatArray = npt.NDArray[np.float64]
 Survey = Literal["nvss", "first", "racs", "vlass", "other"]
 
-UNITS = {
-    "ra": "deg",
-    "dec": "deg",
-    "flux": "Jy",
-    "flux_err": "Jy",
-    "flux_peak": "Jy/beam",
-    "major": "arcsec",
-    "minor": "arcsec",
-    "position_angle": "deg",
-    "spectral_index": "",
-    "frequency": "Hz",
-}
+SIZE_UNITS = {"major": "arcsec", "minor": "arcsec", "position_angle": "deg"}
+UNITS = (
+    {"ra": "deg", "dec": "deg", "flux": "Jy", "flux_err": "Jy", "flux_peak": "Jy/beam"}
+    | SIZE_UNITS
+    | {"spectral_index": "", "frequency": "Hz"}
+)
 """Units of contimg's columns."""
 SURVEY_NAMES = {
     "ra": "_raj2000 raj2000 ra_2000 ra_deg ra raj2000_deg",
@@ -55,7 +49,6 @@ SURVEY_NAMES = {
     "name": "name source_name component_name compname iau_name nvss first island_id source_id",
 }
 """Names of each column in surveys, in lower case with signs as ``_``, the preferred first."""
-SIZE_UNITS = {"major": "arcsec", "minor": "arcsec", "position_angle": "deg"}
 FLUX_UNITS = {"flux": "mJy", "flux_err": "mJy", "flux_peak": "mJy/beam"}
 SURVEY_UNITS: Mapping[Survey, Mapping[str, str]] = {
     "nvss": {"flux": "mJy", "flux_err": "mJy", **SIZE_UNITS},
@@ -68,12 +61,10 @@ SURVEY_UNITS: Mapping[Survey, Mapping[str, str]] = {
 FREQUENCY_HZ: Mapping[Survey, float] = {"nvss": 1.4e9, "first": 1.4e9, "vlass": 2.987741e9}
 NVSS_BEAM_ARCSEC = 45.0
 FULL_TURN_DEG = 360.0
-UNIT_SPELLINGS = {
-    **dict.fromkeys(("degree", "degrees"), "deg"),
-    **dict.fromkeys(("jy/beam", "jy/bm"), "Jy/beam"),
-    **dict.fromkeys(("mjy/beam", "mjy/bm"), "mJy/beam"),
-    **{unit.lower(): unit for unit in ("mJy", "Jy", "MHz", "GHz", "Hz")},
-    "asec": "arcsec",
+UNIT_SPELLINGS = {"degree": "deg", "degrees": "deg", "asec": "arcsec"} | {
+    spelling.lower(): unit
+    for unit in ("mJy", "Jy", "mJy/beam", "Jy/beam", "MHz", "GHz", "Hz")
+    for spelling in (unit, unit.replace("beam", "bm"))
 }
 SEXAGESIMAL_UNITS = ("hms", "h:m:s", "dms", "d:m:s")
 SEXAGESIMAL_PARTS = 3
@@ -96,16 +87,8 @@ def read_catalogue(
 ) -> dict[str, Any]:
     """Return the columns of `contimg.records.schemas.shipped.CATALOGUE` from a catalogue file.
 
-    Parameters
-    ----------
-    data
-        The file: FITS, VOTable or CSV, perhaps gzipped; its content decides, not its name.
-    where
-        Its name, for messages.
-    survey
-        Has units and frequency where the file has none.
-    frequency_hz
-        Of the fluxes, where neither the file nor the survey has one.
+    It is FITS, VOTable or CSV, perhaps gzipped, by its content, not by its name `where`. Units and
+    frequency are those of the file, else of the survey; `frequency_hz` is used if neither has one.
 
     Raises
     ------
@@ -122,8 +105,7 @@ def read_catalogue(
         for target, names in SURVEY_NAMES.items()
     }
     missing = [target for target in ("ra", "dec") if found[target] is None]
-    if found["flux"] is None and found["flux_peak"] is None:
-        missing.append("flux")
+    missing += ["flux"] if found["flux"] is None and found["flux_peak"] is None else []
     if missing:
         needed = "; ".join(f"{t}: one of {', '.join(SURVEY_NAMES[t].split())}" for t in missing)
         present = ", ".join(column.name for column in columns.values()) or "no columns"
@@ -155,8 +137,7 @@ def read_catalogue(
     whole: dict[str, Any] = {target: values.get(target, nothing)[keep] for target in UNITS}
     whole["ra"] = np.mod(whole["ra"], FULL_TURN_DEG)
     if found["name"] is not None and found["name"].values.dtype.kind in "OSU":
-        names = found["name"].values[keep]
-        whole["name"] = [(v.decode() if isinstance(v, bytes) else str(v)).strip() for v in names]
+        whole["name"] = [name.strip() for name in found["name"].values[keep].astype(str).tolist()]
     else:
         prefix = survey.upper() if survey != "other" else "CAT"
         whole["name"] = source_names(prefix, whole["ra"], whole["dec"]).tolist()
@@ -165,66 +146,25 @@ def read_catalogue(
 
 def _read_columns(data: bytes, where: str) -> list[CatalogueColumn]:
     """Read every column of the file's first table."""
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise _damaged(where, "gzip file", error) from error
-    start = data[:2000].lstrip()
-    if not start:
-        raise BadFileError(where, "The file is empty.", "Download it again.")
-    if start.startswith(b"SIMPLE"):
-        return _read_fits(data, where)
-    if b"<VOTABLE" in start.upper():
-        return _read_votable(data, where)
-    return _read_csv(data, where)
-
-
-def _damaged(where: str, kind: str, error: Exception) -> BadFileError:
-    return BadFileError(where, f"This is not a whole {kind}: {error}.", "Download it again.")
-
-
-def _read_fits(data: bytes, where: str) -> list[CatalogueColumn]:
-    from astropy.io import fits
-    from astropy.utils.exceptions import AstropyUserWarning
-
-    try:
-        with warnings.catch_warnings(), fits.open(io.BytesIO(data), memmap=False) as units:
-            warnings.simplefilter("error", AstropyUserWarning)  # how a truncated file is reported
-            tables = [unit for unit in units if isinstance(unit, fits.BinTableHDU | fits.TableHDU)]
-            if not tables:
-                problem = "The FITS file has no table extension."
-                raise BadFileError(where, problem, "Name the catalogue's file.")
-            return [
-                CatalogueColumn(c.name, np.asarray(tables[0].data[c.name]), c.unit or "")
-                for c in tables[0].columns
-            ]
-    except (OSError, ValueError, TypeError, AstropyUserWarning) as error:
-        raise _damaged(where, "FITS file", error) from error
-
-
-def _read_votable(data: bytes, where: str) -> list[CatalogueColumn]:
-    from astropy.io.votable import exceptions, parse_single_table
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", exceptions.VOTableSpecWarning)
-            table = parse_single_table(io.BytesIO(data), verify="ignore")
-    except (exceptions.VOTableSpecError, OSError, ValueError, IndexError, EOFError) as error:
-        raise _damaged(where, "VOTable", error) from error
-    columns = []
-    for field in table.fields:
-        values = np.asarray(np.ma.getdata(table.array[field.ID]))
-        mask = np.ma.getmaskarray(table.array[field.ID])
-        if mask.any() and values.dtype.kind in "iuf":
-            values = np.where(mask, np.nan, values.astype(np.float64))
-        columns.append(CatalogueColumn(field.name, values, str(field.unit or "")))
-    return columns
-
-
-def _read_csv(data: bytes, where: str) -> list[CatalogueColumn]:
+    from astropy.utils.exceptions import AstropyWarning
     from pyarrow import csv
 
+    kind, damages = "gzip file", (OSError, EOFError, zlib.error, ValueError, TypeError, IndexError)
+    try:
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        start = data[:2000].lstrip()
+        if not start:
+            raise BadFileError(where, "The file is empty.", "Download it again.")
+        if start.startswith(b"SIMPLE"):
+            kind = "FITS file"
+            return _read_fits(data, where)
+        if b"<VOTABLE" in start.upper():
+            kind = "VOTable"
+            return _read_votable(data)
+    except (AstropyWarning, *damages) as error:
+        problem = f"This is not a whole {kind}: {error}."
+        raise BadFileError(where, problem, "Download it again.") from error
     lines = data.split(b"\n", 200)
     comments = next((i for i, line in enumerate(lines) if not line.startswith(b"#")), len(lines))
     try:
@@ -240,6 +180,37 @@ def _read_csv(data: bytes, where: str) -> list[CatalogueColumn]:
     return columns
 
 
+def _read_fits(data: bytes, where: str) -> list[CatalogueColumn]:
+    from astropy.io import fits
+    from astropy.utils.exceptions import AstropyUserWarning
+
+    with warnings.catch_warnings(), fits.open(io.BytesIO(data), memmap=False) as units:
+        warnings.simplefilter("error", AstropyUserWarning)  # how a truncated file is reported
+        tables = [unit for unit in units if isinstance(unit, fits.BinTableHDU | fits.TableHDU)]
+        if not tables:
+            problem = "The FITS file has no table extension."
+            raise BadFileError(where, problem, "Name the catalogue's file.")
+        values = tables[0].data
+        columns = tables[0].columns
+        return [CatalogueColumn(c.name, np.asarray(values[c.name]), c.unit or "") for c in columns]
+
+
+def _read_votable(data: bytes) -> list[CatalogueColumn]:
+    from astropy.io.votable import exceptions, parse_single_table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", exceptions.VOTableSpecWarning)
+        table = parse_single_table(io.BytesIO(data), verify="ignore")
+    columns = []
+    for field in table.fields:
+        values = np.asarray(np.ma.getdata(table.array[field.ID]))
+        mask = np.ma.getmaskarray(table.array[field.ID])
+        if mask.any() and values.dtype.kind in "iuf":
+            values = np.where(mask, np.nan, values.astype(np.float64))
+        columns.append(CatalogueColumn(field.name, values, str(field.unit or "")))
+    return columns
+
+
 def _plain_name(name: str) -> str:
     """Return a name in lower case, with an underscore for anything but letters and digits."""
     lead = "_" if name.startswith("_") else ""
@@ -248,7 +219,9 @@ def _plain_name(name: str) -> str:
 
 def _values(column: CatalogueColumn, target: str, survey: Survey, where: str) -> FloatArray:
     """Return a column's numbers in contimg's unit."""
-    unit = column.unit.strip().strip('"').strip()
+    from astropy import units
+
+    unit, wanted = column.unit.strip().strip('"').strip(), UNITS[target]
     is_position, is_text = target in {"ra", "dec"}, column.values.dtype.kind in "OSU"
     if is_position and is_text:
         hours = target == "ra" and unit not in {"deg", "d:m:s"}
@@ -261,34 +234,24 @@ def _values(column: CatalogueColumn, target: str, survey: Survey, where: str) ->
     except (ValueError, TypeError) as error:
         problem = f"Column {column.name} is not numeric: {error}."
         raise BadInputError(where, problem, "Correct the column.") from error
-    if is_text:
+    if is_text or not wanted:
         return numbers
+    ending = UNIT_AT_END.match(_plain_name(column.name))
+    default = "deg" if is_position else SURVEY_UNITS[survey].get(target, "")
+    unit = unit or (ending["unit"] if ending else default)
     if not unit:
-        ending = UNIT_AT_END.match(_plain_name(column.name))
-        default = "deg" if is_position else SURVEY_UNITS[survey].get(target, "")
-        unit = ending["unit"] if ending else default
-    return numbers * _unit_factor(column.name, unit, UNITS[target], where)
-
-
-def _unit_factor(name: str, unit: str, wanted: str, where: str) -> float:
-    """Return the factor that converts numbers in `unit` to `wanted`."""
-    from astropy import units
-
-    if not wanted:
-        return 1.0
-    if not unit:
-        problem = f"Column {name} has no unit."
-        remedy = f"Write it as '{name} [m{wanted}]', or name the survey with --catalogue."
+        problem = f"Column {column.name} has no unit."
+        remedy = f"Write it as '{column.name} [m{wanted}]', or name the survey with --catalogue."
         raise BadInputError(where, problem, remedy)
     # Peaks are given in Jy as often as in Jy/beam; both mean the same.
-    own, target = (
+    own, ours = (
         re.sub(r"/\s*beam|beam-1|beam\^-1", "", UNIT_SPELLINGS.get(one.lower(), one)).strip()
         for one in (unit, wanted)
     )
     try:
-        return float(units.Unit(own).to(units.Unit(target)))
+        return numbers * float(units.Unit(own).to(units.Unit(ours)))
     except (ValueError, TypeError, units.UnitConversionError) as error:
-        problem = f"Column {name} is in {unit}, which cannot be converted to {wanted}."
+        problem = f"Column {column.name} is in {unit}, which cannot be converted to {wanted}."
         raise BadInputError(where, problem, "Convert the column, or correct its unit.") from error
 
 
@@ -297,9 +260,8 @@ def _is_source(
 ) -> npt.NDArray[np.bool_]:
     """Return which rows are sources: they have a position and a flux, and are no duplicates."""
     ra, dec, flux, frequency = (values[name] for name in ("ra", "dec", "flux", "frequency"))
-    with np.errstate(invalid="ignore"):
-        good = np.isfinite(ra) & (np.abs(ra) <= FULL_TURN_DEG)
-        good &= np.abs(dec) <= FULL_TURN_DEG / 4
+    with np.errstate(invalid="ignore"):  # comparisons with NaN are False
+        good = (np.abs(ra) <= FULL_TURN_DEG) & (np.abs(dec) <= FULL_TURN_DEG / 4)
         for positive in (flux, frequency):
             good &= np.isfinite(positive) & (positive > 0)
     duplicate = columns.get("duplicate_flag") or columns.get("dupflag")
@@ -312,33 +274,21 @@ def _is_source(
 def parse_degrees(words: npt.NDArray[Any], *, hours: bool, where: str) -> FloatArray:
     """Return degrees of texts such as ``12 34 56.7``, ``-01:02:03``, ``12h34m56.7s`` or ``188.7``.
 
-    Parameters
-    ----------
-    words
-        Texts or bytes, shape (N,).
-    hours
-        Whether the first of three parts is hours (Right Ascension) or degrees.
-    where
-        The file, for messages.
-
-    Raises
-    ------
-    BadInputError
-        If one has neither one part nor three, or is not numeric; it is quoted.
+    The first of three parts is hours (Right Ascension) or degrees. Raises BadInputError, in which
+    `where` names the file, if a text has neither one part nor three, or is not numeric.
     """
-    text = pa.array([w.decode() if isinstance(w, bytes) else str(w) for w in words.tolist()])
+    text = pa.array(words.astype(str).tolist())
     spaced = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^0-9.+\-eE]+", " "))
     pieces = pc.split_pattern(spaced, " ")
-    counts = np.asarray(pc.list_value_length(pieces))
+    counts, remedy = np.asarray(pc.list_value_length(pieces)), "Correct the positions."
     wrong = np.flatnonzero((counts != SEXAGESIMAL_PARTS) & (counts != 1))
     if wrong.size:
         problem = f"A position is {text[int(wrong[0])].as_py()!r}, not degrees or three parts."
-        raise BadInputError(where, problem, "Correct the positions.")
+        raise BadInputError(where, problem, remedy)
     try:
         numbers = pc.cast(pc.list_flatten(pieces), pa.float64()).to_numpy()
     except pa.ArrowInvalid as error:
-        problem = f"A position is not numeric: {error}."
-        raise BadInputError(where, problem, "Correct the positions.") from error
+        raise BadInputError(where, f"A position is not numeric: {error}.", remedy) from error
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     degrees: FloatArray = numbers[first]
     triple = counts == SEXAGESIMAL_PARTS

@@ -7,10 +7,10 @@ Degrees and Jy; J2000 positions are taken as ICRS, which holds to 0.03 arcsec.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field, fields, replace
-from importlib.resources import files
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
+import erfa
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,7 +19,7 @@ from contimg.astro.constants import NVSS_HZ
 from contimg.astro.coordinates import Site, apparent_hadec, icrs_of_hadec, separation_rad
 from contimg.astro.standards import standard
 from contimg.astro.telescope import band_hz, primary_beam
-from contimg.records.schemas.shipped import CATALOGUE, NVSS, VLA_CALIBRATORS
+from contimg.records.schemas.shipped import CATALOGUE, NVSS, VLA_CALIBRATORS, read_shipped
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.store import split
 
@@ -35,6 +35,9 @@ MIN_BEAM = 0.02
 """Least mean beam at a calibrator: more than the first sidelobe, whose peak is 0.0175."""
 SEARCH_RADIUS_DEG = 5.0
 """Farther away the beam is far below MIN_BEAM at all frequencies of the band."""
+FLUX_COLUMNS = {"flux_jy": "flux", "peak_jy": "flux_peak", "spectral_index": "spectral_index"}
+COLUMNS = {"ra_deg": "ra", "dec_deg": "dec", "major_arcsec": "major"} | FLUX_COLUMNS
+"""Columns of a table by the fields of `Catalogue`."""
 BEAM_SAMPLES = 13
 """Number of times and of frequencies at which the beam is averaged; its mean is right to 1e-4."""
 
@@ -66,14 +69,14 @@ class Catalogue:
     @functools.cached_property
     def name(self) -> npt.NDArray[Any]:
         """Names of the sources."""
-        if self.names is not None:
-            return self.names
-        return source_names(self.title, self.ra_deg, self.dec_deg)
+        if self.names is None:
+            return source_names(self.title, self.ra_deg, self.dec_deg)
+        return self.names
 
     @functools.cached_property
     def unit_vectors(self) -> FloatArray:
         """Directions, shape (N, 3)."""
-        return unit_vectors(self.ra_deg, self.dec_deg)
+        return np.asarray(erfa.s2c(np.radians(self.ra_deg), np.radians(self.dec_deg)))
 
     def select(self, which: npt.NDArray[Any]) -> Self:
         """Return the sources of a mask or of a list of indices."""
@@ -83,7 +86,7 @@ class Catalogue:
 
     def within(self, ra_deg: float, dec_deg: float, radius_deg: float) -> Self:
         """Return the sources within a radius (up to 180 deg), in the catalogue's order."""
-        offset = self.unit_vectors - unit_vectors(np.array([ra_deg]), np.array([dec_deg]))
+        offset = self.unit_vectors - erfa.s2c(np.radians(ra_deg), np.radians(dec_deg))
         chord = 2 * np.sin(np.radians(min(radius_deg, 180.0)) / 2)
         return self.select(np.flatnonzero(np.einsum("ij,ij->i", offset, offset) <= chord**2))
 
@@ -93,17 +96,17 @@ class Catalogue:
         return np.degrees(separation_rad(*here, np.radians(ra_deg), np.radians(dec_deg)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Calibrators(Catalogue):
     """The VLA's calibrators that have a flux density at 20 cm."""
 
-    alias: npt.NDArray[Any] = field(default_factory=lambda: np.array([], object))
+    alias: npt.NDArray[Any]
     """3C name and the like, or empty."""
-    code_c: npt.NDArray[Any] = field(default_factory=lambda: np.array([], object))
+    code_c: npt.NDArray[Any]
     """P, S, W, C, X, ? at 20 cm in the VLA's configuration C: to 3.4 km, nearest to our array."""
-    code_d: npt.NDArray[Any] = field(default_factory=lambda: np.array([], object))
+    code_d: npt.NDArray[Any]
     """The same in D, 1.0 km."""
-    uv_max_klambda: FloatArray = field(default_factory=lambda: np.array([]))
+    uv_max_klambda: FloatArray
     """Longest baseline to use, NaN where the list has none; ours is 13 kilowavelengths."""
 
     @functools.cached_property
@@ -137,74 +140,38 @@ class CalibratorInBeam(NamedTuple):
 @functools.cache
 def nvss() -> Catalogue:
     """Return positions and peaks of NVSS above 50 mJy/beam: 125,309 sources above Dec -40.4 deg."""
-    table = NVSS.read(_read_shipped("nvss"), "package data nvss.parquet")
-    peak = _numbers(table, "flux_peak")
-    unknown = np.full(peak.size, np.nan)
-    return Catalogue(
-        title="NVSS",
-        freq_hz=NVSS_HZ,
-        ra_deg=_numbers(table, "ra"),
-        dec_deg=_numbers(table, "dec"),
-        flux_jy=peak,
-        peak_jy=peak,
-        major_arcsec=unknown,
-        spectral_index=unknown,
-    )
+    found = _fields(read_shipped(NVSS))
+    return Catalogue(title="NVSS", freq_hz=NVSS_HZ, **{**found, "flux_jy": found["peak_jy"]})
 
 
 @functools.cache
 def calibrators() -> Calibrators:
     """Return the VLA's calibrators that have a flux density at 20 cm (1028 of 1865)."""
-    data = _read_shipped("vla_calibrators")
-    table = VLA_CALIBRATORS.read(data, "package data vla_calibrators.parquet")
-    # The list writes 0.00 where it knows no flux.
-    flux, flux_6cm = (
-        np.where(_numbers(table, name) > 0, _numbers(table, name), np.nan)
-        for name in ("flux_20cm", "flux_6cm")
-    )
-    unknown = np.full(flux.size, np.nan)
-    whole = Calibrators(
-        title="VLA",
-        freq_hz=L_BAND_HZ,
-        ra_deg=_numbers(table, "ra"),
-        dec_deg=_numbers(table, "dec"),
-        flux_jy=flux,
-        peak_jy=unknown,
-        major_arcsec=unknown,
-        spectral_index=np.log(flux_6cm / flux) / np.log(C_BAND_HZ / L_BAND_HZ),
-        names=_texts(table, "name"),
-        alias=_texts(table, "alias"),
-        code_c=_texts(table, "code_c"),
-        code_d=_texts(table, "code_d"),
-        uv_max_klambda=_numbers(table, "uv_max"),
-    )
-    return whole.select(np.isfinite(flux))
+    table = read_shipped(VLA_CALIBRATORS)
+    fluxes = (_column(table, name) for name in ("flux_20cm", "flux_6cm"))
+    # The list has 0.00 where no flux is known.
+    flux, flux_6cm = (np.where(values > 0, values, np.nan) for values in fluxes)
+    index = np.log(flux_6cm / flux) / np.log(C_BAND_HZ / L_BAND_HZ)
+    found = _fields(table) | {"flux_jy": flux, "spectral_index": index}
+    names = {"names": "name", "alias": "alias", "code_c": "code_c", "code_d": "code_d"}
+    found |= {field: _column(table, name) for field, name in names.items()}
+    found["uv_max_klambda"] = _column(table, "uv_max")
+    return Calibrators(title="VLA", freq_hz=L_BAND_HZ, **found).select(np.isfinite(flux))
 
 
 def load(uri: str) -> Catalogue:
     """Read a catalogue that ``contimg catalogue add`` made.
 
-    Raises
-    ------
-    MissingError, BadInputError
-        If it does not exist, or is not such a catalogue.
+    Raises MissingError or BadInputError if it does not exist, or is not such a catalogue.
     """
     store, key = split(uri)
     table = CATALOGUE.read(store.read(key), uri)
     if not table.num_rows:
         raise BadInputError(uri, "The catalogue has no sources.", "Add it again.")
-    frequency = _numbers(table, "frequency")
-    return Catalogue(
-        title=key.removesuffix(".parquet"),
-        freq_hz=float(frequency[0]) if np.all(frequency == frequency[0]) else 0.0,
-        ra_deg=_numbers(table, "ra"),
-        dec_deg=_numbers(table, "dec"),
-        flux_jy=_numbers(table, "flux"),
-        peak_jy=_numbers(table, "flux_peak"),
-        major_arcsec=_numbers(table, "major"),
-        spectral_index=_numbers(table, "spectral_index"),
-        names=_texts(table, "name"),
-    )
+    frequency = _column(table, "frequency")
+    freq_hz = float(frequency[0]) if np.all(frequency == frequency[0]) else 0.0
+    found = _fields(table) | {"names": _column(table, "name")}
+    return Catalogue(title=key.removesuffix(".parquet"), freq_hz=freq_hz, **found)
 
 
 def calibrators_in_beam(
@@ -212,16 +179,7 @@ def calibrators_in_beam(
 ) -> list[CalibratorInBeam]:
     """Return the calibrators in the beam of an observation on the meridian, brightest first.
 
-    Parameters
-    ----------
-    mjd_start, mjd_end
-        Begin and end of the observation, UTC, days.
-    pointing_dec_deg
-        Apparent Declination of the dishes, at hour angle zero.
-
-    Returns
-    -------
-    In the order of apparent flux.
+    It lasts from `mjd_start` to `mjd_end`, UTC; the dishes point to an apparent Declination.
     """
     middle, length = (mjd_start + mjd_end) / 2, mjd_end - mjd_start
     ra, dec = icrs_of_hadec(0.0, np.radians(pointing_dec_deg), middle, site)
@@ -231,39 +189,37 @@ def calibrators_in_beam(
     # Midpoints of equal parts: the mean of a smooth function without end effects.
     part = (np.arange(BEAM_SAMPLES) + 0.5) / BEAM_SAMPLES
     times, band = mjd_start + length * part, band_hz()
+    middle_hz = float(np.mean(band))
     ha, apparent_dec = apparent_hadec(
         np.radians(known.ra_deg), np.radians(known.dec_deg), times[:, None], site
     )
     away = separation_rad(ha, apparent_dec, 0.0, np.radians(pointing_dec_deg))
     freqs = band[0] + (band[-1] - band[0]) * part
     beam = np.asarray(primary_beam(away[..., None], freqs).mean(axis=(0, 2)), np.float64)
-    found = [_in_beam(known, int(i), float(beam[i])) for i in np.flatnonzero(beam >= MIN_BEAM)]
+    found = []
+    for i in np.flatnonzero(beam >= MIN_BEAM):
+        name, place = str(known.name[i]), (float(known.ra_deg[i]), float(known.dec_deg[i]))
+        index = float(np.nan_to_num(known.spectral_index[i]))
+        flux = float(known.flux_jy[i]) * (middle_hz / known.freq_hz) ** index
+        source = standard(place)
+        if source is not None:
+            name, flux = source.name, float(source.flux_jy(middle_hz))
+            ratio = source.flux_jy(middle_hz * 1.01) / source.flux_jy(middle_hz / 1.01)
+            index = float(np.log(ratio) / (2 * np.log(1.01)))
+        found.append(
+            CalibratorInBeam(
+                name=name,
+                ra_deg=place[0],
+                dec_deg=place[1],
+                flux_jy=flux,
+                beam=float(beam[i]),
+                apparent_jy=flux * float(beam[i]),
+                is_standard=source is not None and source.anchor,
+                spectral_index=index,
+                compact=bool(known.code_c[i] in GOOD_CODES),
+            )
+        )
     return sorted(found, key=lambda c: (-c.apparent_jy, c.name))
-
-
-def _in_beam(known: Calibrators, i: int, beam: float) -> CalibratorInBeam:
-    """Return what is known of a calibrator at the middle of the band."""
-    ra, dec, name = float(known.ra_deg[i]), float(known.dec_deg[i]), str(known.name[i])
-    middle = float(np.mean(band_hz()))
-    index = float(np.nan_to_num(known.spectral_index[i]))
-    flux = float(known.flux_jy[i]) * (middle / known.freq_hz) ** index
-    source = standard((ra, dec))
-    if source is not None:
-        name, step = source.name, 1.01
-        flux = float(source.flux_jy(middle))
-        ratio = source.flux_jy(middle * step) / source.flux_jy(middle / step)
-        index = float(np.log(ratio) / (2 * np.log(step)))
-    return CalibratorInBeam(
-        name=name,
-        ra_deg=ra,
-        dec_deg=dec,
-        flux_jy=flux,
-        beam=beam,
-        apparent_jy=flux * beam,
-        is_standard=source is not None and source.anchor,
-        spectral_index=index,
-        compact=bool(known.code_c[i] in GOOD_CODES),
-    )
 
 
 def source_names(prefix: str, ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -282,24 +238,19 @@ def source_names(prefix: str, ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> 
     return np.char.add(f"{prefix} J", letters.view(f"S{len(columns)}")[..., 0].astype(np.str_))
 
 
-def unit_vectors(ra_deg: FloatArray, dec_deg: FloatArray) -> FloatArray:
-    """Return the unit vectors of positions, shape (N, 3)."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+def _fields(table: pa.Table) -> dict[str, Any]:
+    """Return the fields of a Catalogue that a table has; NaN for the others."""
+    found = dict.fromkeys(COLUMNS, np.full(table.num_rows, np.nan))
+    held = {field: name for field, name in COLUMNS.items() if name in table.column_names}
+    return found | {field: _column(table, name) for field, name in held.items()}
 
 
-def _read_shipped(name: str) -> bytes:
-    return (files("contimg.astro") / "data" / f"{name}.parquet").read_bytes()
-
-
-def _numbers(table: pa.Table, name: str) -> FloatArray:
-    # Not to_numpy: that imports pandas if installed, which takes longer than all the rest.
+def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
     column: Any = table[name].combine_chunks()
+    if pa.types.is_string(column.type):
+        return np.asarray(column.to_pylist(), object)
+    # Not to_numpy: that imports pandas if installed, which takes longer than all the rest.
     kind, size = column.type.to_pandas_dtype(), column.type.byte_width
     values = np.frombuffer(column.buffers()[1], kind, len(column), column.offset * size)
     is_null = np.asarray(column.is_null().to_pylist(), bool)
     return np.asarray(np.where(is_null, np.nan, values), np.float64)
-
-
-def _texts(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    return np.asarray(table[name].to_pylist(), object)

@@ -69,18 +69,13 @@ def earth_orientation() -> Any:  # noqa: ANN401 - astropy has no types
 def earth_rotation(mjd_utc: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return UT1-UTC (s) and the polar motion x, y (rad), each of the shape of `mjd_utc` (days).
 
-    Raises
-    ------
-    BadInputError
-        If a date is outside the installed table.
+    Raises BadInputError if a date is outside the installed table.
     """
     mjd = np.atleast_1d(np.asarray(mjd_utc, np.float64))
     days, dut1, x, y = _finals()
     if not np.all((mjd >= days[0]) & (mjd < days[-1])):
-        problem = (
-            f"It is known from MJD {days[0]:.0f} to {days[-1]:.0f}, not at MJD "
-            f"{np.nanmin(mjd):.5f} to {np.nanmax(mjd):.5f}."
-        )
+        asked = f"{np.nanmin(mjd):.5f} to {np.nanmax(mjd):.5f}"
+        problem = f"It is known from MJD {days[0]:.0f} to {days[-1]:.0f}, not at MJD {asked}."
         remedy = "Correct the times, or install a newer astropy-iers-data."
         raise BadInputError("Earth orientation", problem, remedy)
     low = np.searchsorted(days, mjd, side="right") - 1
@@ -105,20 +100,20 @@ def _finals() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     width = content.index(b"\n") + 1
     table = np.frombuffer(content[: len(content) // width * width], "S1").reshape(-1, width)
 
-    def column(first: int, last: int) -> FloatArray:
+    # finals2000A: MJD, then UT1-UTC, x and y of bulletin A and the same of bulletin B.
+    bulletin_a, bulletin_b = ((59, 68), (19, 27), (38, 46)), ((155, 165), (135, 144), (145, 154))
+    columns = []
+    for first, last in ((8, 15), *bulletin_a, *bulletin_b):
         letters = np.ascontiguousarray(table[:, first - 1 : last])
         words = np.char.strip(letters.view(f"S{last - first + 1}").ravel())
         words[words == b""] = b"nan"
-        return words.astype(np.float64)
-
-    # finals2000A: the columns of bulletin B where it has a value, else those of bulletin A.
-    bulletin_b = (column(155, 165), column(135, 144), column(145, 154))
-    bulletin_a = (column(59, 68), column(19, 27), column(38, 46))
-    known = ~np.isnan(bulletin_a[0])
+        columns.append(words.astype(np.float64))
+    mjd, *values = columns
+    known = ~np.isnan(values[0])
     dut1, x, y = (
-        np.where(np.isnan(b), a, b)[known] for a, b in zip(bulletin_a, bulletin_b, strict=True)
+        np.where(np.isnan(b), a, b)[known] for a, b in zip(values[:3], values[3:], strict=True)
     )
-    return column(8, 15)[known], dut1, x, y
+    return mjd[known], dut1, x, y
 
 
 def apparent_hadec(
@@ -126,17 +121,9 @@ def apparent_hadec(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the apparent hour angle (-pi to pi, west positive) and Declination, unrefracted.
 
-    Parameters
-    ----------
-    ra_rad, dec_rad, mjd_utc
-        ICRS (epoch of date: no proper motion) and UTC; they broadcast. The slow part is done once
-        per element of `mjd_utc`, so give it as (T, 1) and the sources as (S,).
-    site
-        The observer.
-
-    Notes
-    -----
-    SOFA's chain apco13, atciqz, atioq, whose precession and nutation are IAU 2006/2000A.
+    Arguments are ICRS (epoch of date: no proper motion) and UTC; they broadcast. The slow part is
+    done once per element of `mjd_utc`, so give it as (T, 1) and the sources as (S,). It is SOFA's
+    chain apco13, atciqz, atioq, whose precession and nutation are IAU 2006/2000A.
     """
     astrom = _astrometry(mjd_utc, site)
     cirs_ra, cirs_dec = erfa.atciqz(ra_rad, dec_rad, astrom)
@@ -152,20 +139,6 @@ def icrs_of_hadec(
     cirs_ra, cirs_dec = erfa.atoiq("H", ha_rad, dec_rad, astrom)
     ra, dec = erfa.aticq(cirs_ra, cirs_dec, astrom)
     return np.asarray(ra), np.asarray(dec)
-
-
-def local_sidereal_time_rad(mjd_utc: npt.ArrayLike, site: Site) -> FloatArray:
-    """Return the local apparent sidereal time, 0 to 2 pi, of the shape of `mjd_utc`.
-
-    Greenwich apparent sidereal time (IAU 2006/2000A) plus the geodetic longitude. The ICRS RA of
-    HA = 0 differs by precession and aberration since J2000, about 1200": use `icrs_of_hadec`.
-    """
-    mjd = np.asarray(mjd_utc, np.float64)
-    dut1, _, _ = earth_rotation(mjd)
-    ut1 = erfa.utcut1(MJD_ZERO_JD, mjd, dut1)
-    terrestrial = erfa.taitt(*erfa.utctai(MJD_ZERO_JD, mjd))
-    greenwich = erfa.gst06a(*ut1, *terrestrial)
-    return np.asarray(erfa.anp(greenwich + np.radians(site.lon_deg)), np.float64)
 
 
 def direction_cosines(
@@ -186,20 +159,6 @@ def direction_cosines(
     return np.asarray(east), np.asarray(north), towards
 
 
-def direction_of_cosines(
-    l_rad: npt.ArrayLike, m_rad: npt.ArrayLike, ra0_rad: npt.ArrayLike, dec0_rad: npt.ArrayLike
-) -> tuple[FloatArray, FloatArray]:
-    """Return RA (0 to 2 pi) and Dec of direction cosines about a centre; NaN beyond the horizon."""
-    east, north = np.asarray(l_rad, np.float64), np.asarray(m_rad, np.float64)
-    with np.errstate(invalid="ignore"):
-        along = np.sqrt(1.0 - east**2 - north**2)
-    sin0, cos0 = np.sin(dec0_rad), np.cos(dec0_rad)
-    ra = np.asarray(ra0_rad, np.float64) + np.arctan2(east, along * cos0 - north * sin0)
-    up = along * sin0 + north * cos0
-    dec = np.arctan2(up, np.hypot(east, along * cos0 - north * sin0))
-    return np.asarray(np.mod(ra, 2 * np.pi)), np.asarray(dec)
-
-
 def separation_rad(
     ra1_rad: npt.ArrayLike, dec1_rad: npt.ArrayLike, ra2_rad: npt.ArrayLike, dec2_rad: npt.ArrayLike
 ) -> FloatArray:
@@ -207,19 +166,14 @@ def separation_rad(
     return np.asarray(erfa.seps(ra1_rad, dec1_rad, ra2_rad, dec2_rad), np.float64)
 
 
-def circular_mean_rad(angle_rad: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> float:
+def circular_mean_rad(angle_rad: npt.ArrayLike) -> float:
     """Return the direction of the mean unit vector of angles, 0 to 2 pi; valid for RA near 0h.
 
-    Raises
-    ------
-    BadInputError
-        If the angles cancel, or there are none: then they have no mean.
+    Raises BadInputError if the angles cancel, or there are none: then they have no mean.
     """
     angle = np.asarray(angle_rad, np.float64)
-    given = np.asarray(1.0 if weight is None else weight, np.float64)
-    weights = np.broadcast_to(given, angle.shape)
-    total = complex(np.sum(weights * np.exp(1j * angle)))
-    if not abs(total) > 1e-9 * float(np.sum(np.abs(weights))):
+    total = complex(np.sum(np.exp(1j * angle)))
+    if not abs(total) > 1e-9 * angle.size:
         problem = "The angles have no mean direction: there are none, or they cancel."
         raise BadInputError("circular mean", problem, "Check the positions.")
     return float(np.angle(total) % (2 * np.pi))
@@ -229,7 +183,6 @@ def _astrometry(mjd_utc: npt.ArrayLike, site: Site) -> Any:  # noqa: ANN401 - SO
     mjd = np.asarray(mjd_utc, np.float64)
     dut1, x, y = earth_rotation(mjd)
     place = np.radians(site.lon_deg), np.radians(site.lat_deg), site.height_m
-    no_pressure, celsius, humidity, wavelength_um = 0.0, 0.0, 0.0, 1e5
-    refraction = no_pressure, celsius, humidity, wavelength_um
+    refraction = (0.0, 0.0, 0.0, 1e5)  # no pressure, degrees Celsius, humidity, wavelength in um
     astrom, _ = erfa.apco13(MJD_ZERO_JD, mjd, dut1, *place, x, y, *refraction)
     return astrom

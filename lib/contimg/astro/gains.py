@@ -49,14 +49,10 @@ class CalTable:
     """Same shape: no solution."""
 
     def interpolate(self, times_s: FloatArray) -> tuple[GainArray, FlagArray]:
-        """Interpolate G in time, amplitude and phase each linearly.
+        """Return values and flags of G at times, shape (times, antennas, polarizations).
 
-        As in CASA, a time between two solutions is flagged if either is, and a time beyond them
-        takes the nearest one.
-
-        Returns
-        -------
-        Values and flags, shape (times, antennas, polarizations).
+        Amplitude and phase are each interpolated linearly. As in CASA, a time between two solutions
+        is flagged if either is, and a time beyond them takes the nearest one.
         """
         value, flag = self.value[:, :, 0, :], self.flag[:, :, 0, :]
         if self.time_s.size == 1:
@@ -75,10 +71,7 @@ class CalTable:
     def bandpass(self, freq_hz: FloatArray) -> tuple[GainArray, FlagArray]:
         """Return the values and flags of B or K at channels, shape (antennas, C, polarizations).
 
-        Raises
-        ------
-        BadInputError
-            If there are solutions of several times, or a bandpass has other channels.
+        Raises BadInputError if solutions are of several times, or a bandpass of other channels.
         """
         if self.time_s.size != 1:
             problem = f"There are solutions of {self.time_s.size} times, not of one."
@@ -88,9 +81,8 @@ class CalTable:
             turns = self.value[0].real * NANOSECOND_S * offset_hz
             return np.exp(2j * np.pi * turns), np.broadcast_to(self.flag[0], turns.shape)
         width = float(np.min(np.abs(np.diff(freq_hz)))) if freq_hz.size > 1 else 1.0
-        tolerance = GRID_TOLERANCE * width
         same = self.freq_hz.shape == freq_hz.shape
-        if not same or np.any(np.abs(self.freq_hz - freq_hz) > tolerance):
+        if not same or np.any(np.abs(self.freq_hz - freq_hz) > GRID_TOLERANCE * width):
             own, data = (f"{f.size} from {f[0] / 1e6:.6f} MHz" for f in (self.freq_hz, freq_hz))
             problem = f"Its channels ({own}) are not those of the data ({data})."
             remedy = "Apply a bandpass to data with its own channels only."
@@ -117,10 +109,7 @@ class Factors:
 def read_caltable(path: Path) -> CalTable:
     """Read a caltable of one spectral window; solutions without a row are flagged.
 
-    Raises
-    ------
-    BadInputError
-        If it is not a caltable, of another kind, or of several spectral windows.
+    Raises BadInputError if it is not a caltable, of another kind, or of several spectral windows.
     """
     import casacore.tables as ct
 
@@ -151,14 +140,7 @@ def read_caltable(path: Path) -> CalTable:
     shape = (starts.size, count, *value.shape[1:])
     values, flags = np.ones(shape, np.complex128), np.ones(shape, bool)
     values[slot, antenna], flags[slot, antenna] = value, flag
-    return CalTable(
-        where=where,
-        kind=kind,
-        time_s=starts,
-        freq_hz=np.asarray(freq, np.float64),
-        value=values,
-        flag=flags,
-    )
+    return CalTable(where, kind, starts, np.asarray(freq, np.float64), values, flags)
 
 
 @dataclass(frozen=True)
@@ -173,20 +155,9 @@ class Gains:
         return cls(tuple(read_caltable(path) for path in paths))
 
     def evaluate(self, times_mjd_s: npt.ArrayLike, freq_hz: FloatArray) -> Factors:
-        """Return the gains of all antennas at some times and the channels of a Measurement Set.
+        """Return the gains of all antennas at times, UTC, (T,), and the channels of the data, (C,).
 
-        Parameters
-        ----------
-        times_mjd_s
-            Shape (T,), MJD in seconds, UTC.
-        freq_hz
-            Shape (C,), the channels of the data.
-
-        Raises
-        ------
-        BadInputError
-            If a bandpass has other channels than the data, or tables have different antennas or
-            polarizations.
+        Raises BadInputError as `CalTable.bandpass`, or if tables are of different arrays.
         """
         times = np.atleast_1d(np.asarray(times_mjd_s, np.float64))
         _, antennas, _, pols = self.tables[0].value.shape
@@ -205,12 +176,8 @@ class Gains:
                 value, flag = table.bandpass(freq_hz)
                 band, band_flag = band * value, band_flag | flag
         gain[gain_flag], band[band_flag] = 1.0, 1.0
-        return Factors(
-            bandpass=band.astype(np.complex64),
-            bandpass_flag=band_flag,
-            gain=gain.astype(np.complex64),
-            gain_flag=gain_flag,
-        )
+        singles = band.astype(np.complex64), gain.astype(np.complex64)
+        return Factors(singles[0], band_flag, singles[1], gain_flag)
 
 
 def load_gains(context: Context, uri: str) -> Gains:
@@ -223,30 +190,16 @@ def apply_block(
     flags: FlagArray,
     ant1: IntArray,
     ant2: IntArray,
-    time_index: IntArray,
+    slot: IntArray,
     factors: Factors,
 ) -> None:
     """Divide a block of rows by their gains, in place, and flag what has no solution.
 
-    Parameters
-    ----------
-    data, flags
-        Shape (rows, channels, polarizations), changed in place.
-    ant1, ant2, time_index
-        Shape (rows,): antennas, and the index of the row's time among those of `factors`.
-    factors
-        What `Gains.evaluate` returned.
+    `data` and `flags` have shape (rows, channels, polarizations); `ant1`, `ant2` and `slot`, the
+    index of the row's time among those of `factors`, have shape (rows,).
     """
     from contimg.astro import kernels  # numba is slow to import, and most readers apply no gains
 
-    kernels.apply(
-        data,
-        flags,
-        np.asarray(ant1, np.int64),
-        np.asarray(ant2, np.int64),
-        np.asarray(time_index, np.int64),
-        (1 / factors.bandpass).astype(np.complex64),
-        factors.bandpass_flag,
-        (1 / factors.gain).astype(np.complex64),
-        factors.gain_flag,
-    )
+    index = (np.asarray(one, np.int64) for one in (ant1, ant2, slot))
+    band, gain = ((1 / one).astype(np.complex64) for one in (factors.bandpass, factors.gain))
+    kernels.apply(data, flags, *index, band, factors.bandpass_flag, gain, factors.gain_flag)

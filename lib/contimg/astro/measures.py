@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,16 +26,15 @@ from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoRoomError
 
 RECIPE_VERSION = 1
-"""Version of what `_build` does; another one makes another folder."""
-COPIED_FOLDERS = (
-    *("geodetic", "nrao", "ephemerides/DE200"),
-    *("ephemerides/DE405", "ephemerides/Lines", "ephemerides/Sources"),
-)
+"""Version of how the folder is made; another one makes another folder."""
+EPHEMERIDES = tuple(f"ephemerides/{name}" for name in ("DE200", "DE405", "Lines", "Sources"))
+COPIED_FOLDERS = ("geodetic", "nrao", *EPHEMERIDES)
 """Of casadata: Earth orientation, observatories, flux standards, planets, rest frequencies."""
 CASA_FOLDERS = ("alma", "catalogs", "demo", "ephemerides", "geodetic", "gui", "nrao")
 """CASA complains unless its data folder has these; they may be empty."""
 FOLDER_BYTES = 80_000_000
 """Size of the folder, rounded up."""
+NO_DATA = "{} is not installed; CASA has no data without it."
 CONFIG = """\
 measurespath = {measures!r}
 datapath = [measurespath]
@@ -59,16 +58,9 @@ def call_casa(context: Context, function: str, timeout_s: float, **arguments: An
 def casa_environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return the whole environment for a child that imports CASA: offline, silent, one thread.
 
-    Parameters
-    ----------
-    env
-        The environment of this process. ``CONTIMG_MEASURES`` is the folder for the measures, by
-        default one of this user's in the temporary folder; ``TMPDIR`` and ``HOME`` mean the usual.
-
-    Raises
-    ------
-    BadInputError, NoRoomError
-        If casadata is not installed, or there is no room for the copy.
+    `env` is that of this process. Its ``CONTIMG_MEASURES`` is the folder for the measures, by
+    default one of this user's in the temporary folder. Raises BadInputError if casadata is not
+    installed, NoRoomError if there is no room for the copy.
     """
     # One folder a user, whose owner is checked: anyone may make folders in /tmp.
     temporary = Path(env.get("TMPDIR") or tempfile.gettempdir()).absolute()
@@ -80,15 +72,10 @@ def casa_environment(env: Mapping[str, str]) -> dict[str, str]:
     folder = measures_folder(_make_folder(Path(chosen).absolute()) if chosen else own)
     # Without .pyc files the import of casatasks takes 5.5 s, not 2.2 s, and prints warnings.
     made = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    made |= LINEAR_ALGEBRA | {"CASASITECONFIG": str(folder / "casasiteconfig.py")}
     # Not below CONTIMG_MEASURES: that may be part of an image whose root is read-only.
-    made |= {
-        **LINEAR_ALGEBRA,
-        "CASASITECONFIG": str(folder / "casasiteconfig.py"),
-        "MPLCONFIGDIR": str(_make_folder(own / "matplotlib")),
-        "MPLBACKEND": "Agg",
-    }
-    home = env.get("HOME", "")
-    if not (home and os.access(home, os.W_OK)):
+    made |= {"MPLCONFIGDIR": str(_make_folder(own / "matplotlib")), "MPLBACKEND": "Agg"}
+    if not os.access(env.get("HOME") or "/nowhere", os.W_OK):
         made["HOME"] = str(_make_folder(own / "home"))
     return made
 
@@ -111,41 +98,35 @@ def measures_folder(root: Path) -> Path:
     try:
         versions = [version(name) for name in ("casadata", "astropy-iers-data")]
     except PackageNotFoundError as error:
-        problem = f"{error.name} is not installed; CASA has no data without it."
-        raise BadInputError("this Python", problem, f"Install {error.name}.") from error
+        problem, remedy = NO_DATA.format(error.name), f"Install {error.name}."
+        raise BadInputError("this Python", problem, remedy) from error
     folder = root / "-".join(["measures", str(RECIPE_VERSION), *versions])
     if folder.is_dir():
         return folder
+    spec = find_spec("casadata")
+    if spec is None or spec.origin is None:
+        raise BadInputError("this Python", NO_DATA.format("casadata"), "Install casadata.")
     free = shutil.disk_usage(root).free
     if free < FOLDER_BYTES:
         problem = f"{FOLDER_BYTES / 1e6:.0f} MB are needed, but {free / 1e6:.0f} MB are free."
         remedy = "Free space, or set CONTIMG_MEASURES to a folder with more."
         raise NoRoomError(str(root), problem, remedy)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=root) as temporary:
-        part = Path(temporary) / "measures"
-        _build(part, folder)
+        source, part = Path(spec.origin).parent / "__data__", Path(temporary) / "measures"
+        for name in CASA_FOLDERS:
+            (part / name).mkdir(parents=True)
+        for name in COPIED_FOLDERS:
+            # Modes are not copied: the source may be read-only.
+            copy = {"dirs_exist_ok": True, "copy_function": shutil.copyfile}
+            shutil.copytree(source / name, part / name, **copy)  # type: ignore[arg-type]
+        renew(part / "geodetic")
+        (part / "casasiteconfig.py").write_text(CONFIG.format(measures=str(folder)))
         try:
             part.rename(folder)
         except OSError:
             if not folder.is_dir():  # otherwise another process was first with the same folder
                 raise
     return folder
-
-
-def _build(part: Path, final: Path) -> None:
-    spec = find_spec("casadata")
-    if spec is None or spec.origin is None:
-        problem = "casadata is not installed; CASA has no data without it."
-        raise BadInputError("this Python", problem, "Install casadata.")
-    source = Path(spec.origin).parent / "__data__"
-    for name in CASA_FOLDERS:
-        (part / name).mkdir(parents=True)
-    for name in COPIED_FOLDERS:
-        # Modes are not copied: the source may be read-only.
-        copy = {"dirs_exist_ok": True, "copy_function": shutil.copyfile}
-        shutil.copytree(source / name, part / name, **copy)  # type: ignore[arg-type]
-    renew(part / "geodetic")
-    (part / "casasiteconfig.py").write_text(CONFIG.format(measures=str(final)))
 
 
 def renew(geodetic: Path) -> None:
@@ -157,47 +138,27 @@ def renew(geodetic: Path) -> None:
     """
     import astropy_iers_data
     from astropy.utils.iers import LeapSeconds
+    from casacore import tables
 
     orientation = earth_orientation()
     mjd = np.asarray(orientation["MJD"].value, np.float64)
-    values = {
-        "x": orientation["PM_x"].to_value("arcsec"),
-        "y": orientation["PM_y"].to_value("arcsec"),
-        "dUT1": orientation["UT1_UTC"].to_value("s"),
-    }
-
-    def rewrite(table: Any) -> None:  # noqa: ANN401 - python-casacore has no types
-        held = table.getcol("MJD")
-        both = np.isin(held, mjd)
-        for name, value in values.items():
-            column = table.getcol(name)
-            column[both] = value[np.searchsorted(mjd, held[both])]
-            table.putcol(name, column)
-
-    def append(table: Any) -> None:  # noqa: ANN401
-        rewrite(table)
-        new, start = mjd > table.getcol("MJD")[-1], table.nrows()
-        if new.any():
-            table.addrows(int(np.count_nonzero(new)))
-            for name in table.colnames():
-                # CASA does not use errors and nutation; casadata has zeros in predictions.
-                source = mjd if name == "MJD" else values.get(name, np.zeros_like(mjd))
-                table.putcol(name, source[new], start, int(np.count_nonzero(new)))
-
-    for name in ("IERSeop97", "IERSeop2000"):
-        _change_table(geodetic / name, rewrite)
-    _change_table(geodetic / "IERSpredict", append)
+    sources = (("x", "PM_x", "arcsec"), ("y", "PM_y", "arcsec"), ("dUT1", "UT1_UTC", "s"))
+    values = {name: orientation[source].to_value(unit) for name, source, unit in sources}
+    for name in ("IERSeop97", "IERSeop2000", "IERSpredict"):
+        with tables.table(str(geodetic / name), readonly=False, ack=False) as table:
+            held = table.getcol("MJD")
+            both, new = np.isin(held, mjd), mjd > held[-1]
+            for column, value in values.items():
+                content = table.getcol(column)
+                content[both] = value[np.searchsorted(mjd, held[both])]
+                table.putcol(column, content)
+            if name == "IERSpredict" and new.any():
+                table.addrows(int(np.count_nonzero(new)))
+                for column in table.colnames():
+                    # CASA does not use errors and nutation; casadata has zeros in predictions.
+                    source = mjd if column == "MJD" else values.get(column, np.zeros_like(mjd))
+                    table.putcol(column, source[new], held.size, int(np.count_nonzero(new)))
     # casacore finds leap seconds out of date 180 days after this.
     expires = LeapSeconds.open(astropy_iers_data.IERS_LEAP_SECOND_FILE).expires
-    expiry = str(expires.strftime("%Y/%m/%d/%H:%M"))
-    _change_table(geodetic / "TAI_UTC", lambda table: table.putkeyword("VS_DATE", expiry))
-
-
-def _change_table(path: Path, change: Callable[[Any], None]) -> None:
-    from casacore import tables
-
-    table = tables.table(str(path), readonly=False, ack=False)
-    try:
-        change(table)
-    finally:
-        table.close()
+    with tables.table(str(geodetic / "TAI_UTC"), readonly=False, ack=False) as table:
+        table.putkeyword("VS_DATE", str(expires.strftime("%Y/%m/%d/%H:%M")))

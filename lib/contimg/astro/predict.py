@@ -11,25 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
 
+from contimg.astro import coordinates
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
-from contimg.astro.coordinates import (
-    SIDEREAL_RATE,
-    Site,
-    apparent_hadec,
-    direction_cosines,
-    icrs_of_hadec,
-    separation_rad,
-)
 from contimg.astro.telescope import primary_beam
 from contimg.runtime.errors import BadInputError
 
-FloatArray = npt.NDArray[np.float64]
-ComplexArray = npt.NDArray[np.complex64]
-IntArray = npt.NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+ComplexArray = NDArray[np.complex64]
+IntArray = NDArray[np.int64]
 
-EARTH_RATE_RAD_S = 2 * np.pi * SIDEREAL_RATE / DAY_S
+EARTH_RATE_RAD_S = 2 * np.pi * coordinates.SIDEREAL_RATE / DAY_S
 """Rotation of the Earth relative to the stars."""
 PHASE_PER_M_HZ = 2 * np.pi / SPEED_OF_LIGHT_M_S
 """Phase of a path, rad/(m Hz)."""
@@ -57,10 +50,6 @@ class PointSources:
     flux_jy: FloatArray
     """Shape (S, channels), Jy, before any beam."""
 
-    def __len__(self) -> int:
-        """Return the number of sources."""
-        return int(self.ra_rad.size)
-
 
 @dataclass(frozen=True)
 class SkyModel:
@@ -76,7 +65,7 @@ class SkyModel:
     """Width of a channel; 0: no bandwidth smearing."""
     integration_s: float
     """Length of an integration; 0: no time smearing."""
-    site: Site | None = None
+    site: coordinates.Site | None = None
     """None: the array tracks the phase centre, and its beam is unknown and taken as 1."""
     pointing_dec_rad: float = 0.0
     """Apparent Declination that a drifting array points to, at hour angle 0."""
@@ -84,27 +73,15 @@ class SkyModel:
     def beam(self, mjd_utc: float) -> FloatArray:
         """Return the primary beam at one moment, shape (S, channels)."""
         if self.site is None:
-            return np.ones((len(self.sources), self.freq_hz.size))
+            return np.ones((self.sources.ra_rad.size, self.freq_hz.size))
         ra, dec = self.sources.ra_rad, self.sources.dec_rad
-        hour_angle, apparent_dec = apparent_hadec(ra, dec, mjd_utc, self.site)
-        away = separation_rad(hour_angle, apparent_dec, 0.0, self.pointing_dec_rad)
+        hour_angle, apparent_dec = coordinates.apparent_hadec(ra, dec, mjd_utc, self.site)
+        away = coordinates.separation_rad(hour_angle, apparent_dec, 0.0, self.pointing_dec_rad)
         # The formula of the Airy disc does not hold behind the dish.
         front = np.where(away < np.pi / 2, away, np.pi / 2)
         return np.asarray(primary_beam(front[:, None], self.freq_hz[None, :]))
 
-    def tracked(self, mjd_utc: float) -> FloatArray:
-        """Return l, m, n - 1 of the direction that the correlator tracks then, shape (3,)."""
-        if self.site is None:
-            return np.zeros(3)
-        ra, dec = icrs_of_hadec(0.0, self.pointing_dec_rad, mjd_utc, self.site)
-        return np.array(direction_cosines(ra, dec, self.ra0_rad, self.dec0_rad)).reshape(3)
-
-    def directions(self) -> FloatArray:
-        """Return l, m, n - 1 of the sources, shape (S, 3)."""
-        ra, dec = self.sources.ra_rad, self.sources.dec_rad
-        return np.stack(direction_cosines(ra, dec, self.ra0_rad, self.dec0_rad), axis=1)
-
-    def apparent_jy(self, mjd_utc: npt.ArrayLike) -> FloatArray:
+    def apparent_jy(self, mjd_utc: ArrayLike) -> FloatArray:
         """Return the flux after the beam, mean over some moments, shape (S, channels)."""
         moments = np.atleast_1d(np.asarray(mjd_utc, np.float64))
         beam = np.mean([self.beam(float(moment)) for moment in moments], axis=0)
@@ -114,25 +91,10 @@ class SkyModel:
 def antenna_positions(
     uvw_m: FloatArray, ant1: IntArray, ant2: IntArray, antennas: int
 ) -> FloatArray:
-    """Return positions x of the antennas such that UVW of a row is ``x[ant2] - x[ant1]``.
+    """Return positions x, (antennas, 3), m, such that UVW of a row is ``x[ant2] - x[ant1]``.
 
-    Parameters
-    ----------
-    uvw_m
-        Shape (rows, 3), one integration, m.
-    ant1, ant2
-        Shape (rows,).
-    antennas
-        Number of antennas; those without a row get 0.
-
-    Returns
-    -------
-    Shape (antennas, 3), m.
-
-    Raises
-    ------
-    BadInputError
-        If UVW are not such differences, as after an edit of single rows.
+    `uvw_m`, (rows, 3), m, is of one integration; antennas without a row get 0. Raises BadInputError
+    if UVW are not such differences, as after an edit of single rows.
     """
     cross = ant1 != ant2
     first, second = ant1[cross], ant2[cross]
@@ -143,13 +105,10 @@ def antenna_positions(
     np.add.at(side, second, uvw_m[cross])
     np.subtract.at(side, first, uvw_m[cross])
     positions = np.asarray(np.linalg.lstsq(laplacian, side, rcond=1e-9)[0], np.float64)
-    left = np.abs(positions[ant2] - positions[ant1] - uvw_m)
-    worst = float(left.max(initial=0.0))
+    worst = float(np.abs(positions[ant2] - positions[ant1] - uvw_m).max(initial=0.0))
     if not worst <= UVW_TOLERANCE_M:
-        problem = (
-            f"UVW differ by up to {worst:.3g} m from differences of antenna positions; "
-            f"{UVW_TOLERANCE_M} m are allowed."
-        )
+        found = f"UVW differ by up to {worst:.3g} m from differences of antenna positions"
+        problem = f"{found}; {UVW_TOLERANCE_M} m are allowed."
         raise BadInputError("UVW", problem, "Compute UVW again.")
     return positions
 
@@ -163,14 +122,25 @@ def predict(sky: SkyModel, positions_m: FloatArray, mjd_utc: float) -> ComplexAr
     ANTENNA1 = i and ANTENNA2 = j: the mean over the integration and the channel, relative to the
     direction that the correlator tracks, to second order in the smearing.
     """
+    from contimg.astro import kernels  # numba is slow to import, and fluxes need none of it
+
     antennas = positions_m.shape[0]
     model = np.empty((sky.freq_hz.size, antennas, antennas), np.complex64)
     apparent = sky.sources.flux_jy * sky.beam(mjd_utc)
-    nodes = _nodes(sky, positions_m, sky.tracked(mjd_utc), apparent)
-    weights = (apparent[nodes.source] * nodes.share[:, None]).T.astype(np.float32)
-    for first in range(0, sky.freq_hz.size, CHANNEL_BLOCK):
-        part = slice(first, first + CHANNEL_BLOCK)
-        fringes = _fringes(nodes.path_m, nodes.delay_m_hz, sky.freq_hz[part])
+    source, share, path_m, delay_m_hz = _nodes(sky, positions_m, mjd_utc, apparent)
+    weights = (apparent[source] * share[:, None]).T.astype(np.float32)
+    for low in range(0, sky.freq_hz.size, CHANNEL_BLOCK):
+        part = slice(low, low + CHANNEL_BLOCK)
+        freq_hz, step = sky.freq_hz[part], np.diff(sky.freq_hz[part])
+        # exp(2 pi i (f path + delay) / c)
+        fringes = np.empty((freq_hz.size, *path_m.shape), np.complex64)
+        if step.size and np.ptp(step) > SPACING_TOLERANCE_HZ:
+            for row, freq in enumerate(freq_hz):
+                fringes[row] = np.exp(1j * PHASE_PER_M_HZ * (freq * path_m + delay_m_hz))
+        else:
+            first = np.exp(1j * PHASE_PER_M_HZ * (freq_hz[0] * path_m + delay_m_hz))
+            turn = np.exp(1j * PHASE_PER_M_HZ * (step[0] if step.size else 0.0) * path_m)
+            kernels.turn(first.ravel(), turn.ravel(), fringes.reshape(freq_hz.size, -1))
         adjoint = fringes.conj().transpose(0, 2, 1)
         np.matmul(adjoint, fringes * weights[part, :, None], out=model[part])
     return model
@@ -191,10 +161,7 @@ def predict_rows(
 
 
 def power_law(
-    flux_jy: npt.ArrayLike,
-    at_hz: float,
-    freq_hz: FloatArray,
-    alpha: npt.ArrayLike = DEFAULT_SPECTRAL_INDEX,
+    flux_jy: ArrayLike, at_hz: float, freq_hz: FloatArray, alpha: ArrayLike = DEFAULT_SPECTRAL_INDEX
 ) -> FloatArray:
     """Return spectra S (nu / nu0)^alpha, shape (S, channels), Jy."""
     flux = np.atleast_1d(np.asarray(flux_jy, np.float64))
@@ -202,30 +169,24 @@ def power_law(
     return np.asarray(flux[:, None] * (freq_hz[None, :] / at_hz) ** index[:, None])
 
 
-@dataclass(frozen=True)
-class _Nodes:
-    """Points at which the mean over integration and channel is computed; N in all."""
-
-    source: IntArray
-    """Shape (N,): index of its source."""
-    share: FloatArray
-    """Shape (N,): its fraction of that source's flux."""
-    path_m: FloatArray
-    """Shape (N, antennas): path at the channel's centre."""
-    delay_m_hz: FloatArray
-    """Shape (N, antennas): path times the offset from the channel's centre."""
-
-
 def _nodes(
-    sky: SkyModel, positions_m: FloatArray, tracked: FloatArray, apparent: FloatArray
-) -> _Nodes:
+    sky: SkyModel, positions_m: FloatArray, mjd_utc: float, apparent: FloatArray
+) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
     """Place 2 x 2 Gauss nodes for each source that smearing changes, and one for the others.
 
     Only the path relative to the tracked direction smears: in time it changes as the Earth turns,
     in frequency its phase changes across the channel.
+
+    Returns
+    -------
+    Of N nodes the index of its source and its fraction of that source's flux, shape (N,); the path
+    at the channel's centre, m, and the path times the offset from that, m Hz, (N, antennas).
     """
-    directions = sky.directions()
-    beyond = directions - tracked
+    ra, dec, centre = sky.sources.ra_rad, sky.sources.dec_rad, (sky.ra0_rad, sky.dec0_rad)
+    beyond = directions = np.stack(coordinates.direction_cosines(ra, dec, *centre), axis=1)
+    if sky.site is not None:
+        tracked = coordinates.icrs_of_hadec(0.0, sky.pointing_dec_rad, mjd_utc, sky.site)
+        beyond = directions - np.array(coordinates.direction_cosines(*tracked, *centre)).reshape(3)
     path, extra = directions @ positions_m.T, beyond @ positions_m.T
     pole = np.array([0.0, np.cos(sky.dec0_rad), np.sin(sky.dec0_rad)])
     rate = EARTH_RATE_RAD_S * (beyond @ np.cross(pole, positions_m).T)
@@ -233,31 +194,15 @@ def _nodes(
     loss = np.sum(np.max(np.abs(PHASE_PER_M_HZ * turns), axis=2) ** 2, axis=0) / 6
     flux = apparent.mean(axis=1)
     smeared = np.flatnonzero(loss * flux > MIN_SMEARING * flux.sum())
-    sharp = np.setdiff1d(np.arange(len(sky.sources)), smeared)
+    sharp = np.setdiff1d(np.arange(sky.sources.ra_rad.size), smeared)
     signs = [(late, high) for late in (-1, 1) for high in (-1, 1)]
     late_s, high_hz = GAUSS_NODE * sky.integration_s, GAUSS_NODE * sky.width_hz
     paths = [path[smeared] + late * late_s * rate[smeared] for late, _ in signs]
     delays = [high * high_hz * extra[smeared] for _, high in signs]
     shares = np.full(smeared.size * len(signs), 1 / len(signs))
-    return _Nodes(
-        source=np.concatenate([sharp, *[smeared] * len(signs)]),
-        share=np.concatenate([np.ones(sharp.size), shares]),
-        path_m=np.concatenate([path[sharp], *paths]),
-        delay_m_hz=np.concatenate([np.zeros((sharp.size, positions_m.shape[0])), *delays]),
+    return (
+        np.concatenate([sharp, *[smeared] * len(signs)]),
+        np.concatenate([np.ones(sharp.size), shares]),
+        np.concatenate([path[sharp], *paths]),
+        np.concatenate([np.zeros((sharp.size, positions_m.shape[0])), *delays]),
     )
-
-
-def _fringes(paths_m: FloatArray, delays_m_hz: FloatArray, freq_hz: FloatArray) -> ComplexArray:
-    """Return exp(2 pi i (f path + delay) / c), shape (channels, sources, antennas)."""
-    from contimg.astro import kernels  # numba is slow to import, and fluxes need none of it
-
-    step = np.diff(freq_hz)
-    fringes = np.empty((freq_hz.size, *paths_m.shape), np.complex64)
-    if step.size and np.ptp(step) > SPACING_TOLERANCE_HZ:
-        for row, freq in enumerate(freq_hz):
-            fringes[row] = np.exp(1j * PHASE_PER_M_HZ * (freq * paths_m + delays_m_hz))
-        return fringes
-    first = np.exp(1j * PHASE_PER_M_HZ * (freq_hz[0] * paths_m + delays_m_hz))
-    turn = np.exp(1j * PHASE_PER_M_HZ * (step[0] if step.size else 0.0) * paths_m)
-    kernels.turn(first.ravel(), turn.ravel(), fringes.reshape(freq_hz.size, -1))
-    return fringes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,7 @@ import numpy.typing as npt
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import Site
 from contimg.records.groups import N_SUBBANDS
-from contimg.records.schemas.shipped import STATIONS
-from contimg.runtime.errors import UsageError
+from contimg.records.schemas.shipped import STATIONS, read_shipped
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,21 +22,16 @@ NAMES = ("OVRO_MMA", "DSA_110", "DSA-110")
 MS_NAME = "DSA_110"
 """TELESCOPE_NAME of every Measurement Set."""
 
-CHANNELS_PER_SUBBAND = 48
-N_CHANNELS = N_SUBBANDS * CHANNELS_PER_SUBBAND
+N_CHANNELS = N_SUBBANDS * 48
 CHANNEL_WIDTH_HZ = 244140.625
 """250 MHz / 1024."""
 TOP_HZ = 1498.643188e6
 """Centre of the highest channel, the first one of subband 0."""
 INTEGRATION_S = 12.884902000427246
-SEFD_JY = 6000.0
-"""System equivalent flux density of one antenna and polarization; measured: 5800 to 6500 Jy."""
 
 DISH_M = 4.65
 MAX_SERIES_X = 1e-4
 """The x below which 1 - x^2/4 is the Airy pattern to every digit."""
-AIRY_HALF_POWER = 1.616339948310703
-"""The x at which (2 J1(x) / x)^2 is one half."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,9 @@ class Stations:
     """The stations, in order of their number; every array has 117 rows."""
 
     number: npt.NDArray[np.int16]
-    """1 to 117; the antenna's name is this as text, its pyuvdata number is one less."""
+    """1 to 117; the pyuvdata number is one less."""
+    names: tuple[str, ...]
+    """Antenna names as the telescope writes them: the number as text."""
     arm: tuple[str, ...]
     """``ew``, ``ns`` or ``outrigger``."""
     active: npt.NDArray[np.bool_]
@@ -58,50 +53,29 @@ class Stations:
     itrf_m: FloatArray
     """Shape (117, 3)."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Antenna names as the telescope writes them."""
-        return tuple(str(number) for number in self.number)
-
 
 @functools.cache
 def stations() -> Stations:
     """Return the stations; read-only arrays, shared by all callers."""
-    data = (files("contimg.astro") / "data" / "stations.parquet").read_bytes()
-    table = STATIONS.read(data, "package data stations.parquet")
+    table = read_shipped(STATIONS)
     # Not to_numpy: that imports pandas if installed, which takes longer than all the rest.
     column = {
         name: np.array(table[name].to_pylist(), table[name].type.to_pandas_dtype())
         for name in table.column_names
-        if name != "arm"
     }
     itrf = np.stack([column[axis] for axis in ("x", "y", "z")], axis=1)
     for array in (*column.values(), itrf):
         array.flags.writeable = False
     return Stations(
         number=column["station"],
-        arm=tuple(str(arm) for arm in table["arm"].to_pylist()),
+        names=tuple(map(str, column["station"])),
+        arm=tuple(map(str, column["arm"])),
         active=column["active"],
         lat_deg=column["lat"],
         lon_deg=column["lon"],
         height_m=column["height"],
         itrf_m=itrf,
     )
-
-
-def subband_frequencies_hz(subband: int) -> FloatArray:
-    """Return the 48 channel centres of a subband, Hz, in the order of its file: descending.
-
-    Raises
-    ------
-    UsageError
-        If there is no such subband.
-    """
-    if not 0 <= subband < N_SUBBANDS:
-        problem = f"There is no subband {subband}; they are 0 to {N_SUBBANDS - 1}."
-        raise UsageError("subband", problem, "Name a subband of the telescope.")
-    channels = np.arange(CHANNELS_PER_SUBBAND, dtype=np.float64) + subband * CHANNELS_PER_SUBBAND
-    return TOP_HZ - CHANNEL_WIDTH_HZ * channels
 
 
 def band_hz() -> FloatArray:
@@ -122,10 +96,3 @@ def primary_beam(separation_rad: npt.ArrayLike, freq_hz: npt.ArrayLike) -> Float
     central = x < MAX_SERIES_X  # where the quotient is 0/0
     safe = np.where(central, 1.0, x)
     return np.asarray(np.where(central, 1.0 - x**2 / 4, (2 * j1(safe) / safe) ** 2))
-
-
-def beam_fwhm_rad(freq_hz: npt.ArrayLike) -> FloatArray:
-    """Return the full width at half maximum of the primary beam: 2.71 deg at 1.405 GHz."""
-    wavelengths = np.pi * DISH_M * np.asarray(freq_hz, np.float64)
-    half = np.arcsin(AIRY_HALF_POWER * SPEED_OF_LIGHT_M_S / wavelengths)
-    return np.asarray(2 * half, np.float64)

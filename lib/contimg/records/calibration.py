@@ -105,10 +105,7 @@ class Calibration(Record):
 def read_calibration(context: Context, uri: str) -> Calibration:
     """Read the record of a calibrate artifact.
 
-    Raises
-    ------
-    BadInputError
-        If it is not such a record.
+    Raises BadInputError if it is not such a record.
     """
     where = f"{uri.rstrip('/')}/{RECORD}"
     try:

@@ -23,47 +23,28 @@ ZSTD_LEVEL = 3
 DIMENSIONS = 3
 
 
-def write_flags(path: Path, flags: BoolArray) -> None:
-    """Write flags of shape (rows, channels, correlations), True is flagged.
-
-    Raises
-    ------
-    BadInputError
-        If the array has another number of dimensions.
-    """
-    path.write_bytes(pack_flags(flags, str(path)))
-
-
 def read_flags(path: Path) -> BoolArray:
-    """Read the flags that `write_flags` wrote, shape (rows, channels, correlations).
-
-    Raises
-    ------
-    BadInputError
-        If the file is something else, or damaged.
-    """
+    """Read a file of flags, shape (rows, channels, correlations); errors as `unpack_flags`."""
     return unpack_flags(path.read_bytes(), str(path))
 
 
 def pack_flags(flags: BoolArray, where: str = "flags") -> bytes:
-    """Return the file's bytes; `where` names it in errors."""
+    """Return the file of flags of shape (rows, channels, correlations); True is flagged.
+
+    Raises BadInputError if the array has another number of dimensions.
+    """
     if flags.ndim != DIMENSIONS:
         problem = f"The flags have shape {flags.shape}, not (rows, channels, correlations)."
         raise BadInputError(where, problem, "Correct the stage.")
     header = b" ".join([MAGIC, *(str(size).encode() for size in flags.shape)])
-    packed: bytes = pa.Codec("zstd", ZSTD_LEVEL).compress(
-        np.packbits(flags).tobytes(), asbytes=True
-    )
-    return header + b"\n" + packed
+    codec = pa.Codec("zstd", ZSTD_LEVEL)
+    return header + b"\n" + codec.compress(np.packbits(flags).tobytes(), asbytes=True)
 
 
 def unpack_flags(data: bytes, where: str = "flags") -> BoolArray:
     """Return the flags in a file's bytes; `where` names it in errors.
 
-    Raises
-    ------
-    BadInputError
-        If the bytes are something else, or damaged.
+    Raises BadInputError if the bytes are something else, or damaged.
     """
     header, _, packed = data.partition(b"\n")
     sizes = header.removeprefix(MAGIC + b" ").split()

@@ -96,7 +96,7 @@ class GroupRecord(Record):
 
 
 def subband_name(name: str) -> SubbandName | None:
-    """Read the name of a complete subband file; None for any other, such as a partial one."""
+    """Parse the name of a complete subband file; None for any other, such as a partial one."""
     match = _SUBBAND.fullmatch(name)
     if match is None or int(match["index"]) >= N_SUBBANDS:
         return None
@@ -165,18 +165,13 @@ def group_id(t0: datetime) -> str:
 
 
 def read_group(uri: str) -> GroupRecord:
-    """Read a group record STORE/groups/ID-aN.json; the subbands' URIs come back absolute.
+    """Read a group record STORE/groups/ID-aN.json; the returned subbands' URIs are absolute.
 
-    Raises
-    ------
-    MissingError
-        If it does not exist.
-    BadInputError
-        If it is not a group record.
+    Raises MissingError if it does not exist, BadInputError if it is not a group record.
     """
     store, key = split(uri)
     record = group_record(store.read(key), uri)
-    root, subbands = store_of(uri), []
+    root, subbands = open_store(uri.rpartition("/")[0] or ".").root.rpartition("/")[0], []
     for subband in record.subbands:
         is_absolute = subband.uri.startswith("/") or "://" in subband.uri
         full = subband.uri if is_absolute else f"{root}/{subband.uri}"
@@ -187,17 +182,13 @@ def read_group(uri: str) -> GroupRecord:
 def group_record(data: bytes, uri: str) -> GroupRecord:
     """Parse the content of a group record; the subbands' URIs stay as they are.
 
-    Raises
-    ------
-    BadInputError
-        If it is not a group record.
+    Raises BadInputError if it is not a group record.
     """
     try:
         return GroupRecord.model_validate_json(data)
     except ValidationError as error:
         problem = f"This is not a group record: {error}."
-        remedy = "Name a STORE/groups/ID-aN.json that watch wrote."
-        raise BadInputError(uri, problem, remedy) from error
+        raise BadInputError(uri, problem, "Name a STORE/groups/ID-aN.json.") from error
 
 
 def group_input(name: str, uri: str) -> Input:
@@ -213,8 +204,3 @@ def group_input(name: str, uri: str) -> Input:
 
 GroupURI = Annotated[str, InputKind("group", group_input)]
 """URI of a group's record, digested without the attempt: the same subbands are the same work."""
-
-
-def store_of(uri: str) -> str:
-    """Return the root of the store of a group record."""
-    return open_store(uri.rpartition("/")[0] or ".").root.rpartition("/")[0]

@@ -35,10 +35,7 @@ class Beam:
     def form(self, cell_x_deg: float, cell_y_deg: float) -> tuple[float, float, float]:
         """Return a, b, c of the beam exp(−(a dx² + 2 b dx dy + c dy²)) for pixel offsets dx, dy.
 
-        Parameters
-        ----------
-        cell_x_deg, cell_y_deg
-            Signed increments of the image axes (CDELT), negative where RA grows to the left.
+        The sizes of a cell are the signed increments of the axes (CDELT).
         """
         sin, cos = np.sin(np.radians(self.pa_deg)), np.cos(np.radians(self.pa_deg))
         along = np.array([cell_x_deg * sin, cell_y_deg * cos]) / self.major_deg
@@ -74,10 +71,7 @@ class SkyImage:
     def beam(self) -> Beam:
         """The restoring beam.
 
-        Raises
-        ------
-        BadImageError
-            If the header has none, or one without a size.
+        Raises BadImageError if the header has none, or one without a size.
         """
         values = [self.header.get(name) for name in ("BMAJ", "BMIN", "BPA")]
         if any(value is None for value in values) or min(values[:2]) <= 0:
@@ -91,15 +85,9 @@ class SkyImage:
         x, y = self.wcs.all_world2pix(np.atleast_1d(ra_deg), np.atleast_1d(dec_deg), 0)
         return np.asarray(x, np.float64), np.asarray(y, np.float64)
 
-    def to_sky(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return RA and Dec, ICRS degrees, of zero-based pixel positions."""
-        ra, dec = self.wcs.all_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0)
-        return np.asarray(ra, np.float64), np.asarray(dec, np.float64)
-
     def sample(self, ra_deg: FloatArray, dec_deg: FloatArray) -> FloatArray:
         """Return bilinear values at ICRS positions, NaN outside; for maps smooth over a pixel."""
-        x, y = self.to_pixels(ra_deg, dec_deg)
-        return bilinear(self.pixels, x, y)
+        return bilinear(self.pixels, *self.to_pixels(ra_deg, dec_deg))
 
 
 def bilinear(pixels: Pixels, x: FloatArray, y: FloatArray) -> FloatArray:
@@ -117,10 +105,7 @@ def bilinear(pixels: Pixels, x: FloatArray, y: FloatArray) -> FloatArray:
 def read_image(path: Path, where: str = "") -> SkyImage:
     """Read a FITS image of one plane, without axes of length one (WSClean's frequency and Stokes).
 
-    Parameters
-    ----------
-    where
-        Name of the image in messages, such as its URI; its path if empty.
+    Messages call it `where`, such as its URI; its path if empty.
 
     Raises
     ------
@@ -149,5 +134,4 @@ def read_image(path: Path, where: str = "") -> SkyImage:
         raise BadImageError(name, problem, "Name an image of one plane.")
     if not np.isfinite(plane).any():
         raise BadImageError(name, "No pixel is finite.", "Look at the imaging log.")
-    pixels = np.ascontiguousarray(plane, dtype=np.float32)
-    return SkyImage(where=name, pixels=pixels, header=header, wcs=wcs)
+    return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs)

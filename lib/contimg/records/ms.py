@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,25 +36,22 @@ FEED_INTERVAL_S = 1e30
 """Validity of the FEED table: for ever."""
 READ_ONLY = {"ack": False, "lockoptions": "usernoread"}
 """Arguments of casacore's ``table`` for readers, which take no lock so that no other one waits."""
-COLUMN_TYPES = {
-    "DATA": "complex",
-    "MODEL_DATA": "complex",
-    "CORRECTED_DATA": "complex",
-    "WEIGHT_SPECTRUM": "float",
-}
+VISIBILITIES = ("DATA", "MODEL_DATA", "CORRECTED_DATA")
+COLUMN_TYPES = {**dict.fromkeys(VISIBILITIES, "complex"), "WEIGHT_SPECTRUM": "float"}
 """Columns that a caller may ask for besides FLAG, and their casacore types."""
 ZERO_COLUMNS = (
     *("ARRAY_ID", "OBSERVATION_ID", "DATA_DESC_ID", "FIELD_ID"),
     *("PROCESSOR_ID", "STATE_ID", "FEED1", "FEED2"),
 )
 """Scalar columns whose value is 0 in every row."""
-SCALAR_COLUMNS = (
-    *("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "SCAN_NUMBER"),
-    *(*ZERO_COLUMNS, "FLAG_ROW"),
-)
-FIXED_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
-    "FEED": {"BEAM_OFFSET": (2, 2), "POL_RESPONSE": (2, 2)},
-    "FIELD": {"DELAY_DIR": (1, 2), "PHASE_DIR": (1, 2), "REFERENCE_DIR": (1, 2)},
+TIMES = ("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE")
+SCALAR_COLUMNS = [*TIMES, "SCAN_NUMBER", *ZERO_COLUMNS, "FLAG_ROW"]
+NUMERIC_ZEROS = {"complex": 0j, "float": 0.0, "double": 0.0, "int": 0}
+ZERO_OF_TYPE: dict[str, Any] = NUMERIC_ZEROS | {"boolean": False, "string": ""}
+DIRECTIONS = ("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR")
+FIXED_SHAPES = {
+    "FEED": dict.fromkeys(("BEAM_OFFSET", "POL_RESPONSE"), (2, 2)),
+    "FIELD": dict.fromkeys(DIRECTIONS, (1, 2)),
 }
 """Arrays of subtables that get a fixed shape, as in numpy."""
 FIXED_SHAPE_OPTION = 5
@@ -106,27 +103,22 @@ class Rows:
         return len(self.time_s)
 
 
+@dataclass(frozen=True)
 class Writer:
     """An MS being written, in blocks of rows; `create` makes it with all rows."""
 
-    def __init__(self, table: Any) -> None:  # noqa: ANN401 - casacore has no types
-        self._table = table
+    table: Any
 
     def put(self, first: int, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write rows from `first` on; each array has shape (rows, channels, correlations)."""
+        """Write rows from `first` on; visibilities have shape (rows, channels, correlations)."""
         for name, values in columns.items():
-            self._table.putcol(name, values, first, len(values))
+            self.table.putcol(name, values, first, len(values))
 
     def put_weight(self, first: int, weight: npt.NDArray[np.float32]) -> None:
-        """Write WEIGHT, shape (rows, correlations), and the SIGMA that follows from it."""
-        self.put(first, {"WEIGHT": weight, "SIGMA": sigma_of(weight)})
-
-
-def sigma_of(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return weight^-1/2, and 0 where the weight is 0."""
-    sigma = np.zeros_like(weight)
-    np.power(weight, -0.5, out=sigma, where=weight > 0)
-    return sigma
+        """Write WEIGHT, shape (rows, correlations), and SIGMA, its inverse square root or 0."""
+        sigma = np.zeros_like(weight)
+        np.power(weight, -0.5, out=sigma, where=weight > 0)
+        self.put(first, {"WEIGHT": weight, "SIGMA": sigma})
 
 
 @contextlib.contextmanager
@@ -135,10 +127,7 @@ def create(
 ) -> Iterator[Writer]:
     """Make an MS with all its subtables and rows; the caller puts FLAG and `columns`, in blocks.
 
-    Raises
-    ------
-    BadInputError
-        If the frequencies do not ascend: readers disagree about such spectral windows.
+    Raises BadInputError if frequencies do not ascend: readers disagree about such windows.
     """
     import casacore.tables as ct
 
@@ -147,29 +136,18 @@ def create(
         raise BadInputError(str(path), "The channels do not ascend in frequency.", remedy)
     with ct.default_ms(str(path), *_layout(header, columns)) as table:
         table.addrows(len(rows))
-        zeros = np.zeros(len(rows), np.int32)
-        values: dict[str, npt.NDArray[Any]] = {
-            "TIME": rows.time_s,
-            "TIME_CENTROID": rows.time_s,
-            "INTERVAL": rows.interval_s,
-            "EXPOSURE": rows.interval_s,
-            "ANTENNA1": rows.antenna1,
-            "ANTENNA2": rows.antenna2,
-            "UVW": rows.uvw_m,
-            "WEIGHT": rows.weight,
-            "SIGMA": sigma_of(rows.weight),
-            "SCAN_NUMBER": zeros + 1,
-            "FLAG_ROW": np.zeros(len(rows), bool),
-            **dict.fromkeys(ZERO_COLUMNS, zeros),
-        }
-        for name, value in values.items():
-            table.putcol(name, value)
+        writer, zeros = Writer(table), np.zeros(len(rows), np.int32)
+        times = (rows.time_s, rows.time_s, rows.interval_s, rows.interval_s)
+        writer.put(0, dict(zip(TIMES, times, strict=True)) | dict.fromkeys(ZERO_COLUMNS, zeros))
+        writer.put(0, {"ANTENNA1": rows.antenna1, "ANTENNA2": rows.antenna2, "UVW": rows.uvw_m})
+        writer.put(0, {"SCAN_NUMBER": zeros + 1, "FLAG_ROW": np.zeros(len(rows), bool)})
+        writer.put_weight(0, rows.weight)
         table.putcolkeyword("UVW", "MEASINFO", {"type": "uvw", "Ref": "ICRS"})
         if "MODEL_DATA" in columns:
             # CASA's calibration looks for it.
             channels = np.array([[0, len(header.frequencies_hz)]], np.int32)
             table.putcolkeyword("MODEL_DATA", "CHANNEL_SELECTION", channels)
-        yield Writer(table)
+        yield writer
     for name, subtable in _subtables(header, rows).items():
         _write_subtable(path, name, subtable)
 
@@ -179,61 +157,63 @@ def _layout(header: MSHeader, columns: Sequence[str]) -> tuple[Any, dict[str, An
     import casacore.tables as ct
 
     shape = (len(header.frequencies_hz), len(header.correlations))
-    description, managers = ct.required_ms_desc(), {}
-
-    def tiled(name: str, kind: str, cell: tuple[int, ...], rows: int) -> None:
+    tile_rows = max(1, TILE_BYTES // (8 * max(1, shape[0] * shape[1])))
+    tiled = [
+        *((name, COLUMN_TYPES[name], shape, tile_rows) for name in columns),
+        ("FLAG", "boolean", shape, 8 * tile_rows),
+        ("UVW", "double", (3,), TILE_ROWS),
+        *((name, "float", shape[1:], TILE_ROWS) for name in ("WEIGHT", "SIGMA")),
+    ]
+    description, managers = ct.required_ms_desc(), dict[str, Any]()
+    for name, kind, cell, rows in tiled:
         manager, group = "TiledColumnStMan", f"Tiled{name}"
-        made = ct.makearrcoldesc(
-            name,
-            {"complex": 0j, "float": 0.0, "double": 0.0, "boolean": False}[kind],
-            valuetype=kind,
-            ndim=len(cell),
-            shape=list(cell),
-            options=4,
-            datamanagertype=manager,
-            datamanagergroup=group,
-        )
+        zero, storage = ZERO_OF_TYPE[kind], {"datamanagertype": manager, "datamanagergroup": group}
+        form = {"valuetype": kind, "ndim": len(cell), "shape": list(cell), "options": 4}
+        made = ct.makearrcoldesc(name, zero, **form, **storage)
         if name in description:
             made["desc"].update({k: description[name][k] for k in ("keywords", "comment")})
         description.update(ct.maketabdesc([made]))
         spec = {"DEFAULTTILESHAPE": np.array([*cell[::-1], rows], np.int32)}
         managers[f"*{name}"] = {"NAME": group, "TYPE": manager, "SPEC": spec, "COLUMNS": [name]}
-
-    tile_rows = max(1, TILE_BYTES // (8 * max(1, shape[0] * shape[1])))
-    for name in columns:
-        tiled(name, COLUMN_TYPES[name], shape, tile_rows)
-    tiled("FLAG", "boolean", shape, 8 * tile_rows)
-    tiled("UVW", "double", (3,), TILE_ROWS)
-    tiled("WEIGHT", "float", shape[1:], TILE_ROWS)
-    tiled("SIGMA", "float", shape[1:], TILE_ROWS)
     manager, group = "IncrementalStMan", "Incremental"
     for name in SCALAR_COLUMNS:
         description[name].update(dataManagerType=manager, dataManagerGroup=group)
-    scalars = list(SCALAR_COLUMNS)
-    managers["*rows"] = {"NAME": group, "TYPE": manager, "SPEC": {}, "COLUMNS": scalars}
+    managers["*rows"] = {"NAME": group, "TYPE": manager, "SPEC": {}, "COLUMNS": SCALAR_COLUMNS}
     return description, managers
 
 
 def _subtables(header: MSHeader, rows: Rows) -> dict[str, dict[str, Any]]:
-    """Return the columns of every subtable, one sequence per column."""
+    """Return the columns of every subtable, one sequence per column; other scalars are 0."""
     start = float(rows.time_s[0] - rows.interval_s[0] / 2)
     end = float(rows.time_s[-1] + rows.interval_s[-1] / 2)
     channels, correlations = len(header.frequencies_hz), len(header.correlations)
     widths = np.full((1, channels), header.channel_width_hz)
     product = np.repeat(np.arange(correlations, dtype=np.int32)[:, None], 2, axis=1)
     # A centre is a polynomial of order 0: shape (rows, 1, 2).
-    centre = np.array([[[header.ra_rad, header.dec_rad]]])
+    centres = dict.fromkeys(DIRECTIONS, np.array([[[header.ra_rad, header.dec_rad]]]))
+    names, count = list(header.antennas.names), len(header.antennas.names)
     return {
-        **_antenna_subtables(header.antennas, (start + end) / 2),
-        "FIELD": {
-            "NAME": [header.field],
-            "CODE": [""],
-            "TIME": [start],
-            "NUM_POLY": [0],
-            "SOURCE_ID": [-1],
-            "FLAG_ROW": [False],
-            **dict.fromkeys(("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR"), centre),
+        "ANTENNA": {
+            **dict.fromkeys(("NAME", "STATION"), names),
+            "TYPE": ["GROUND-BASED"] * count,
+            "MOUNT": ["ALT-AZ"] * count,
+            "POSITION": header.antennas.positions_m,
+            "OFFSET": np.zeros((count, 3)),
+            "DISH_DIAMETER": header.antennas.diameters_m,
         },
+        "FEED": {
+            "ANTENNA_ID": np.arange(count, dtype=np.int32),
+            **dict.fromkeys(("SPECTRAL_WINDOW_ID", "BEAM_ID"), np.full(count, -1, np.int32)),
+            "TIME": np.full(count, (start + end) / 2),
+            "INTERVAL": np.full(count, FEED_INTERVAL_S),
+            "NUM_RECEPTORS": np.full(count, 2, np.int32),
+            "BEAM_OFFSET": np.zeros((count, 2, 2)),
+            "POLARIZATION_TYPE": [["X", "Y"]] * count,
+            "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (count, 1, 1)),
+            "POSITION": np.zeros((count, 3)),
+            "RECEPTOR_ANGLE": np.zeros((count, 2)),
+        },
+        "FIELD": {"NAME": [header.field], "TIME": [start], "SOURCE_ID": [-1], **centres},
         "SPECTRAL_WINDOW": {
             "NUM_CHAN": [channels],
             "NAME": ["DSA-110"],
@@ -243,81 +223,24 @@ def _subtables(header: MSHeader, rows: Rows) -> dict[str, dict[str, Any]]:
             **dict.fromkeys(("CHAN_WIDTH", "EFFECTIVE_BW", "RESOLUTION"), widths),
             "TOTAL_BANDWIDTH": [channels * header.channel_width_hz],
             "NET_SIDEBAND": [1],
-            "IF_CONV_CHAIN": [0],
-            "FREQ_GROUP": [0],
             "FREQ_GROUP_NAME": ["none"],
-            "FLAG_ROW": [False],
         },
         "POLARIZATION": {
             "NUM_CORR": [correlations],
-            "FLAG_ROW": [False],
             "CORR_TYPE": np.array([header.correlations], np.int32),
             "CORR_PRODUCT": (product % min(2, correlations))[None],
         },
-        "DATA_DESCRIPTION": {
-            "SPECTRAL_WINDOW_ID": [0],
-            "POLARIZATION_ID": [0],
-            "FLAG_ROW": [False],
-        },
+        "DATA_DESCRIPTION": {"SPECTRAL_WINDOW_ID": [0], "POLARIZATION_ID": [0]},
         "OBSERVATION": {
             "TELESCOPE_NAME": [header.telescope],
             "TIME_RANGE": np.array([[start, end]]),
             "OBSERVER": ["DSA-110"],
             "PROJECT": ["contimg"],
-            "RELEASE_DATE": [0.0],
-            "SCHEDULE_TYPE": [""],
-            "FLAG_ROW": [False],
             "LOG": [[""]],
             "SCHEDULE": [[""]],
         },
-        "STATE": {
-            "SIG": [True],
-            "REF": [False],
-            "CAL": [0.0],
-            "LOAD": [0.0],
-            "SUB_SCAN": [0],
-            "FLAG_ROW": [False],
-            "OBS_MODE": ["OBSERVE_TARGET#ON_SOURCE"],
-        },
-        "PROCESSOR": {
-            "TYPE": ["CORRELATOR"],
-            "SUB_TYPE": [""],
-            "TYPE_ID": [-1],
-            "MODE_ID": [-1],
-            "FLAG_ROW": [False],
-        },
-    }
-
-
-def _antenna_subtables(antennas: Antennas, middle_s: float) -> dict[str, dict[str, Any]]:
-    """Return the columns of ANTENNA and FEED."""
-    names, count = list(antennas.names), len(antennas.names)
-    zero, none, both = (np.full(count, value, np.int32) for value in (0, -1, 2))
-    return {
-        "ANTENNA": {
-            "NAME": names,
-            "STATION": names,
-            "TYPE": ["GROUND-BASED"] * count,
-            "MOUNT": ["ALT-AZ"] * count,
-            "POSITION": antennas.positions_m,
-            "OFFSET": np.zeros((count, 3)),
-            "DISH_DIAMETER": antennas.diameters_m,
-            "FLAG_ROW": np.zeros(count, bool),
-        },
-        "FEED": {
-            "ANTENNA_ID": np.arange(count, dtype=np.int32),
-            "FEED_ID": zero,
-            "SPECTRAL_WINDOW_ID": none,
-            "TIME": np.full(count, middle_s),
-            "INTERVAL": np.full(count, FEED_INTERVAL_S),
-            "NUM_RECEPTORS": both,
-            "BEAM_ID": none,
-            "BEAM_OFFSET": np.zeros((count, 2, 2)),
-            "POLARIZATION_TYPE": [["X", "Y"]] * count,
-            "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (count, 1, 1)),
-            "POSITION": np.zeros((count, 3)),
-            "RECEPTOR_ANGLE": np.zeros((count, 2)),
-        },
+        "STATE": {"SIG": [True], "OBS_MODE": ["OBSERVE_TARGET#ON_SOURCE"]},
+        "PROCESSOR": {"TYPE": ["CORRELATOR"], "TYPE_ID": [-1], "MODE_ID": [-1]},
     }
 
 
@@ -334,8 +257,12 @@ def _write_subtable(path: Path, name: str, columns: Mapping[str, Any]) -> None:
         fixed = {"ndim": len(shape), "shape": list(shape), "option": FIXED_SHAPE_OPTION}
         description[column].update(fixed)
     count = len(next(iter(columns.values())))
+    scalars = {
+        k: v["valueType"] for k, v in description.items() if "valueType" in v and "ndim" not in v
+    }
+    zeros = {column: [ZERO_OF_TYPE[kind]] * count for column, kind in scalars.items()}
     with ct.table(f"{path}/{name}", description, nrow=count, ack=False) as table:
-        for column, value in columns.items():
+        for column, value in (zeros | dict(columns)).items():
             given = value
             if isinstance(value, list) and isinstance(value[0], list):
                 # python-casacore takes lists of texts only in this form.
@@ -343,11 +270,11 @@ def _write_subtable(path: Path, name: str, columns: Mapping[str, Any]) -> None:
                 given = {"shape": [count, len(value[0])], "array": texts}
             table.putcol(column, given)
         if name == "FIELD":
-            for column in FIXED_SHAPES[name]:
+            for column in DIRECTIONS:
                 table.putcolkeyword(column, "MEASINFO", {"type": "direction", "Ref": "ICRS"})
 
 
-class MeasurementSet:
+class MeasurementSet(contextlib.AbstractContextManager["MeasurementSet"]):
     """An MS that is only read; it takes no lock."""
 
     def __init__(self, path: Path) -> None:
@@ -359,9 +286,7 @@ class MeasurementSet:
         except RuntimeError as error:
             problem = f"This is not a Measurement Set: {error}."
             raise BadInputError(str(path), problem, "Convert the group again.") from error
-
-    def __enter__(self) -> Self:
-        return self
+        self.columns: list[str] = self._table.colnames()
 
     def __exit__(self, *_: object) -> None:
         self._table.close()
@@ -369,19 +294,11 @@ class MeasurementSet:
     def __len__(self) -> int:
         return int(self._table.nrows())
 
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-        return list(self._table.colnames())
-
     @cached_property
     def header(self) -> MSHeader:
         """Metadata from the subtables.
 
-        Raises
-        ------
-        BadInputError
-            If there is not one field, one spectral window and one polarization set-up.
+        Raises BadInputError if there is not one field and one spectral window.
         """
         spectral, field = self._subtable("SPECTRAL_WINDOW"), self._subtable("FIELD")
         antenna, polarization = self._subtable("ANTENNA"), self._subtable("POLARIZATION")
@@ -398,9 +315,7 @@ class MeasurementSet:
             frequencies_hz=spectral["CHAN_FREQ"][0],
             channel_width_hz=float(abs(spectral["CHAN_WIDTH"][0, 0])),
             antennas=Antennas(
-                names=tuple(antenna["NAME"]),
-                positions_m=antenna["POSITION"],
-                diameters_m=antenna["DISH_DIAMETER"],
+                tuple(antenna["NAME"]), antenna["POSITION"], antenna["DISH_DIAMETER"]
             ),
             correlations=tuple(int(code) for code in polarization["CORR_TYPE"][0]),
         )
@@ -408,15 +323,8 @@ class MeasurementSet:
     @cached_property
     def rows(self) -> Rows:
         """The small columns, whole."""
-        get = self._table.getcol
-        return Rows(
-            time_s=get("TIME"),
-            interval_s=get("INTERVAL"),
-            antenna1=get("ANTENNA1"),
-            antenna2=get("ANTENNA2"),
-            uvw_m=get("UVW"),
-            weight=get("WEIGHT"),
-        )
+        names = ("TIME", "INTERVAL", "ANTENNA1", "ANTENNA2", "UVW", "WEIGHT")
+        return Rows(*map(self._table.getcol, names))
 
     def read(self, column: str, first: int = 0, count: int = -1) -> npt.NDArray[Any]:
         """Return `count` rows of a column from `first` on, all of them if -1.

@@ -53,11 +53,10 @@ class Claim(Record):
     """Of the workflow, as Kubernetes gives it: another workflow of the same name has another."""
     workflow: str
     at: AwareDatetime
-    """UTC."""
 
 
 class TaskRun(Record):
-    """One task of a workflow, with all its tries."""
+    """One task of a workflow, with all its tries; times are UTC."""
 
     task: str
     """Name in the workflow."""
@@ -70,9 +69,8 @@ class TaskRun(Record):
     reason: str = ""
     """Why it failed, as the stage said."""
     started: AwareDatetime | None = None
-    """UTC; when the first try's pod was created."""
+    """When the first try's pod was created."""
     ended: AwareDatetime | None = None
-    """UTC."""
     queue_s: float | None = None
     """From the creation of the last try's pod to the start of its work, seconds."""
     wall_s: float | None = None
@@ -87,7 +85,7 @@ class TaskRun(Record):
 
 
 class Outcome(Record):
-    """What became of a run."""
+    """What became of a run; times are UTC."""
 
     schema_version: Literal[1] = 1
     run: str
@@ -104,17 +102,15 @@ class Outcome(Record):
     reason: str = ""
     """One line for a person."""
     started: AwareDatetime | None = None
-    """UTC; when the workflow was created."""
+    """When the workflow was created."""
     ended: AwareDatetime
-    """UTC."""
     tasks: tuple[TaskRun, ...] = ()
 
     @property
     def may_be_tried_again(self) -> bool:
         """Whether the next attempt with the same data may succeed."""
-        return self.phase is Phase.LOST or (
-            self.phase is Phase.FAILED and self.blame is FailureCause.INFRASTRUCTURE
-        )
+        from_infrastructure = self.blame is FailureCause.INFRASTRUCTURE
+        return self.phase is Phase.LOST or (self.phase is Phase.FAILED and from_infrastructure)
 
 
 def claim_key(run: str) -> str:

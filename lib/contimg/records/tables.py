@@ -13,7 +13,7 @@ DuckDB and pandas read files of one version together by name (``union_by_name``)
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -28,19 +28,14 @@ FLUX = "phot.flux.density;em.radio.750-1500MHz"
 """UCD of every flux that we measure."""
 VERSION = b"contimg.schema_version"
 NAME = b"contimg.table"
-VOTABLE_TYPES = {
-    "string": "unicodeChar",
-    "double": "double",
-    "float": "float",
-    "bool": "boolean",
-    "int64": "long",
-    "int32": "int",
-    "int16": "short",
-    "uint8": "unsignedByte",
-}
+INTEGERS = {"int64": "long", "int32": "int", "int16": "short", "uint8": "unsignedByte"}
+NUMBERS = INTEGERS | {"double": "double", "float": "float"}
+VOTABLE_TYPES = NUMBERS | {"string": "unicodeChar", "bool": "boolean"}
 NAMESPACE = "http://www.ivoa.net/xml/VOTable/v1.3"
 NULL_LENGTH = 4
 """Characters of "None", which astropy 7 and 8 make of a null string; they fail without room."""
+REMEDY = "Make it again with this version (contimg reprocess)."
+Upgrade = Callable[[pa.Table], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -63,16 +58,8 @@ def parse_columns(text: str) -> tuple[Column, ...]:
     for line in filter(str.strip, text.splitlines()):
         parts: list[Any] = [" ".join(part.split()) for part in line.split("|", 4)]
         name, kind, unit, ucd, meaning = parts
-        columns.append(
-            Column(
-                name=name,
-                type=pa.type_for_alias(kind.removesuffix("?")),
-                unit=unit,
-                ucd=ucd,
-                meaning=meaning,
-                nullable=kind.endswith("?"),
-            )
-        )
+        arrow = pa.type_for_alias(kind.removesuffix("?"))
+        columns.append(Column(name, arrow, unit, ucd, meaning, kind.endswith("?")))
     return tuple(columns)
 
 
@@ -86,38 +73,22 @@ class Schema:
     columns: tuple[Column, ...]
     meaning: str = ""
     """What the table is, and where it comes from if it is not ours."""
-    upgrades: Mapping[int, Callable[[pa.Table], pa.Table]] = field(
-        default_factory=dict, compare=False
-    )
+    upgrades: Mapping[int, Upgrade] = field(default_factory=dict, compare=False)
     """By version: makes a table of the next version from one of that version."""
-
-    @property
-    def _tag(self) -> dict[bytes | str, bytes | str]:
-        return {NAME: self.name.encode(), VERSION: str(self.version).encode()}
 
     def arrow(self) -> pa.Schema:
         """Return the Arrow schema with units, UCDs and meanings in the fields' metadata."""
-        fields = [
-            pa.field(
-                c.name, c.type, c.nullable, {"unit": c.unit, "ucd": c.ucd, "description": c.meaning}
-            )
-            for c in self.columns
-        ]
-        return pa.schema(fields, metadata=self._tag)
+        fields = []
+        for c in self.columns:
+            metadata = {"unit": c.unit, "ucd": c.ucd, "description": c.meaning}
+            fields.append(pa.field(c.name, c.type, c.nullable, metadata))
+        return pa.schema(fields, {NAME: self.name.encode(), VERSION: str(self.version).encode()})
 
     def table(self, columns: Mapping[str, Any]) -> pa.Table:
-        """Make a sorted table from one sequence per column; NaN and None become null.
+        """Make a sorted table from an array or list per column; NaN and None become null.
 
-        Parameters
-        ----------
-        columns
-            Arrays, or lists with None, by name.
-
-        Raises
-        ------
-        BadInputError
-            If a column is missing, unknown, of another type or length, or null where it must not
-            be.
+        Raises BadInputError if a column is missing, unknown, of another type or length, or null
+        where it must not be.
         """
         names = {c.name for c in self.columns}
         missing, unknown = sorted(names - set(columns)), sorted(set(columns) - names)
@@ -137,24 +108,17 @@ class Schema:
             raise self._error(f"There are unknown columns {unknown}.")
         return self.table({c.name: [row.get(c.name) for row in rows] for c in self.columns})
 
-    def empty(self) -> pa.Table:
-        """Return the table without rows."""
-        return self.arrow().empty_table()
-
     def to_bytes(self, content: pa.Table | Mapping[str, Any]) -> bytes:
         """Return the Parquet file of a table, or of its columns; the same rows, the same bytes."""
         if isinstance(content, pa.Table):
             content = {name: content[name] for name in content.column_names}
         made = self.table(content)
         lengths = {}
-        for column in self.columns:
-            if pa.types.is_string(column.type):
-                longest = pc.max(pc.utf8_length(made[column.name])).as_py() or 1
-                lengths[column.name] = max(
-                    longest, NULL_LENGTH if made[column.name].null_count else 1
-                )
+        for name in (c.name for c in self.columns if pa.types.is_string(c.type)):
+            longest = pc.max(pc.utf8_length(made[name])).as_py() or 1
+            lengths[name] = max(longest, NULL_LENGTH if made[name].null_count else 1)
         footer = {
-            **self._tag,
+            **(self.arrow().metadata or {}),
             **{f"table::len::{n}".encode(): str(length).encode() for n, length in lengths.items()},
             b"IVOA.VOTable-Parquet.version": b"1.0",
             b"IVOA.VOTable-Parquet.content": self._votable(lengths),
@@ -168,16 +132,10 @@ class Schema:
     def read(self, data: bytes, where: str) -> pa.Table:
         """Read a Parquet file of this table, of this version or one that can be upgraded.
 
-        Returns
-        -------
-        The columns of this schema, in its order: null where the file has none, and without those
-        that only the file has.
-
-        Raises
-        ------
-        BadInputError
-            If it is another table, a version that this code does not read, or lacks a column that
-            is not nullable.
+        It has the columns of this schema, in its order: null where the file has none, and without
+        those that only the file has.
+        Raises BadInputError if it is another table or version, or lacks a column that is not
+        nullable.
         """
         found = read_parquet(data, where)
         footer = found.schema.metadata or {}
@@ -187,67 +145,47 @@ class Schema:
             found = self.upgrades[step](found)
             step += 1
         if (name, step) != (self.name, self.version):
-            raise BadInputError(
-                where,
-                f"This is table {name} version {version}, not {self.name} version {self.version}.",
-                "Make it again with this version (contimg reprocess), or install the version that "
-                "wrote it.",
-            )
+            wanted = f"{self.name} version {self.version}"
+            problem = f"This is table {name} version {version}, not {wanted}."
+            remedy = f"{REMEDY} Or install the version of contimg that wrote it."
+            raise BadInputError(where, problem, remedy)
         arrays = []
         for column in self.columns:
+            kind: Any = column.type
+            problem = ""
             if column.name in found.column_names:
                 array = found[column.name]
+                if array.type != kind:
+                    problem = f"Column {column.name} is {array.type}, not {kind}."
             elif column.nullable:
-                kind: Any = column.type
                 array = pa.chunked_array([pa.nulls(found.num_rows, kind)])
             else:
                 problem = f"Table {name} lacks its column {column.name}."
-                raise BadInputError(where, problem, "Make it again (contimg reprocess).")
-            if array.type != column.type:
-                problem = f"Column {column.name} is {array.type}, not {column.type}."
-                raise BadInputError(where, problem, "Make it again (contimg reprocess).")
+            if problem:
+                raise BadInputError(where, problem, REMEDY)
             arrays.append(array)
         return pa.Table.from_arrays(arrays, schema=self.arrow())
-
-    def read_all(self, files: Iterable[tuple[bytes, str]]) -> pa.Table:
-        """Read several files of this table, whatever columns each has, as one table.
-
-        Parameters
-        ----------
-        files
-            The content of each file and what messages call it.
-        """
-        return pa.concat_tables([self.empty(), *(self.read(data, where) for data, where in files)])
 
     def _array(self, column: Column, values: Any) -> pa.Array[Any] | pa.ChunkedArray[Any]:  # noqa: ANN401 - whatever Arrow reads
         try:
             if isinstance(values, pa.Array | pa.ChunkedArray):
                 made = values.cast(column.type)
             else:
-                if pa.types.is_fixed_size_list(column.type):
-                    values = list(
-                        values
-                    )  # Arrow reads no two-dimensional array, but a list of its rows
-                made = pa.array(values, type=column.type, from_pandas=True)
+                # Arrow reads no two-dimensional array, but a list of its rows.
+                rows = list(values) if pa.types.is_fixed_size_list(column.type) else values
+                made = pa.array(rows, type=column.type, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise self._error(f"Column {column.name} is not {column.type}: {error}.") from error
         if made.null_count and (not column.nullable or pa.types.is_boolean(column.type)):
-            raise self._error(
-                f"Column {column.name} must not be null, but is in {made.null_count} rows."
-            )
+            problem = f"Column {column.name} must not be null, but is in {made.null_count} rows."
+            raise self._error(problem)
         return made
 
     def _error(self, problem: str) -> BadInputError:
         return BadInputError(f"table {self.name}", problem, "Correct the stage that writes it.")
 
     def _votable(self, lengths: Mapping[str, int]) -> bytes:
-        """Return the VOTable header: VOTable 1.4 with PARQUET in place of the data.
-
-        Parameters
-        ----------
-        lengths
-            Characters of the longest text of each column of strings.
-        """
+        """Return the VOTable 1.4 header; `lengths` are the longest texts of string columns."""
         root = ET.Element("VOTABLE", {"version": "1.4", "xmlns": NAMESPACE})
         resource = ET.SubElement(root, "RESOURCE", {"type": "results"})
         table = ET.SubElement(resource, "TABLE", {"name": self.name})

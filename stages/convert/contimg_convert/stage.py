@@ -21,8 +21,7 @@ from contimg.records.groups import (
     mjd_of,
     read_group,
 )
-from contimg.records.schemas.ms import MS
-from contimg.records.schemas.subbands import SUBBANDS
+from contimg.records.schemas.ms import MS, SUBBANDS
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.manifest import QA
 from contimg_convert.fringes import check_signal

@@ -11,8 +11,7 @@ import pytest
 
 from contimg.records.groups import read_group
 from contimg.records.ms import MeasurementSet
-from contimg.records.schemas.ms import MS
-from contimg.records.schemas.subbands import SUBBANDS
+from contimg.records.schemas.ms import MS, SUBBANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,8 +19,7 @@ IMAGES = Schema(
     ms | string | | meta.id;obs | Key of the convert artifact
     ra | float64 | deg | pos.eq.ra;meta.main | ICRS, centre
     dec | float64 | deg | pos.eq.dec;meta.main | ICRS, centre
-    strip | float64? | deg | pos.eq.dec;instr | Apparent Declination of the pointing; null if \
-        unknown
+    strip | float64? | deg | pos.eq.dec;instr | Apparent Declination of the pointing, if known
     width | float64 | deg | phys.angSize;instr.fov | Width and height of the image
     cell | float64 | arcsec | phys.angSize;instr.pixel | Width of a pixel
     mjd | float64 | d | time.epoch | UTC midpoint of the observation
@@ -33,11 +32,9 @@ IMAGES = Schema(
     bmin | float64 | arcsec | phys.angSize.sminAxis;instr.beam | Restoring beam, FWHM
     bpa | float64 | deg | pos.posAng;instr.beam | North through east
     rms | float64 | mJy/beam | {NOISE} | Median local rms inside the 20 % beam, apparent flux
-    thermal_rms | float64? | mJy/beam | {NOISE};meta.modelled | Noise that the weights promise; \
-        null if unknown
+    thermal_rms | float64? | mJy/beam | {NOISE};meta.modelled | Noise expected from the weights
     peak | float64 | mJy/beam | {FLUX};stat.max | Brightest pixel, apparent flux
-    flux_ratio | float64? | | phot.flux.density;arith.ratio | Bright catalogue sources, found / \
-        expected; null if none
+    flux_ratio | float64? | | phot.flux.density;arith.ratio | Bright sources, found / expected
     smearing_loss | float64? | | stat.value;arith.ratio | Lost to channel averaging at the 20 % beam
     used_fraction | float64 | | stat.value;arith.ratio | Visibilities that carry weight
     antennas | int32 | | meta.number;instr | Antennas with data

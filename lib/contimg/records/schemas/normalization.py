@@ -10,8 +10,7 @@ NORMALIZATION = Schema(
     sort=("field", "epoch"),
     meaning="Flux scale of each transit of a Dec strip, from reference sources that do not vary.",
     columns=parse_columns("""
-    field | string | | meta.id | Part of the strip that is normalised as one, RA and Dec of its \
-        middle
+    field | string | | meta.id | Part of the strip normalised as one: RA and Dec of its middle
     epoch | int32 | | meta.number;time.epoch | Number of the field's transit since J2000
     mjd | float64 | d | time.epoch | UTC, mean of the field's measurements
     strip | float64 | deg | pos.eq.dec;instr | Declination that the telescope pointed to
@@ -39,22 +38,19 @@ NORMALIZED = Schema(
     field | string | | meta.id | As in the table normalization
     epoch | int32 | | meta.number;time.epoch | As in the table normalization
     mjd | float64 | d | time.epoch | UTC, mean of the source's measurements in this epoch
-    groups | int32 | | meta.number;obs | Observations that were averaged with the weight beam^2 / \
-        rms^2
+    groups | int32 | | meta.number;obs | Observations, averaged with the weight beam^2 / rms^2
     flux_raw | float64 | mJy/beam | {FLUX} | Forced peak flux, mean of the observations
     flux_raw_err | float64 | mJy/beam | stat.error;{FLUX} | 1 sigma: noise and the systematic term
     noise | float64 | mJy/beam | stat.error;{FLUX} | 1 sigma: noise alone
     factor | float64? | | arith.factor;phot.calib | C for this source: never from itself; null if \
         the epoch has none
     factor_err | float64? | | stat.error;phot.calib | 1 sigma
-    flux | float64? | mJy/beam | {FLUX};meta.main | flux_raw / factor, also where not detected; \
-        null without a factor
+    flux | float64? | mJy/beam | {FLUX};meta.main | flux_raw / factor, even if not detected
     flux_err | float64? | mJy/beam | stat.error;{FLUX};meta.main | 1 sigma
     snr | float64 | | stat.snr | flux_raw / noise
     upper_limit | bool | | meta.code | True: not detected in this epoch
     reference | bool | | meta.code | True: the source is a reference of its field
-    baseline | float64? | mJy/beam | {FLUX};stat.median | Median of flux_raw over the first 10 \
-        good epochs
+    baseline | float64? | mJy/beam | {FLUX};stat.median | Median flux_raw, first 10 good epochs
     baseline_scatter | float64? | mJy/beam | stat.stdev;{FLUX} | 1.4826 MAD of the same
     """),
 )

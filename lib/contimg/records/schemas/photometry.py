@@ -16,42 +16,31 @@ PHOTOMETRY = Schema(
     image | string | | meta.id;obs.image | Key of the image artifact
     mjd | float64 | d | time.epoch | UTC midpoint of the observation
     strip | float64? | deg | pos.eq.dec;instr | Declination that the telescope pointed to
-    beam | float32? | | arith.factor;instr.beam | Effective beam there, 1 at the centre; fluxes \
-        are divided by it
-    flux_peak | float32? | mJy/beam | {FLUX};stat.max | Beam amplitude at the position; null if \
-        not detected
-    flux_peak_err | float32? | mJy/beam | stat.error;{FLUX} | 1 sigma: local_rms and the \
-        flux-scale term
-    flux_fit | float32? | mJy | {FLUX} | Flux of the beam fitted at the position; null if not \
-        detected
-    flux_fit_err | float32? | mJy | stat.error;{FLUX} | 1 sigma: flux_fit_rms and the flux-scale \
-        term
-    flux_forced | float32? | mJy/beam | {FLUX} | As flux_peak, and also where the source was not \
-        detected
-    local_rms | float32? | mJy/beam | instr.det.noise | 1 sigma noise of flux_forced, corrected \
-        for the beam
+    beam | float32? | | arith.factor;instr.beam | Effective beam, 1 at the centre; divides fluxes
+    flux_peak | float32? | mJy/beam | {FLUX};stat.max | Beam amplitude; null if not detected
+    flux_peak_err | float32? | mJy/beam | stat.error;{FLUX} | 1 sigma: local_rms and flux-scale term
+    flux_fit | float32? | mJy | {FLUX} | Flux of the beam fitted at the position, if detected
+    flux_fit_err | float32? | mJy | stat.error;{FLUX} | 1 sigma: flux_fit_rms and flux-scale term
+    flux_forced | float32? | mJy/beam | {FLUX} | As flux_peak, but also if not detected
+    local_rms | float32? | mJy/beam | instr.det.noise | 1 sigma of flux_forced, divided by the beam
     flux_fit_rms | float32? | mJy | stat.error;{FLUX} | 1 sigma noise of flux_fit, from the \
         noise's autocorrelation
-    flux_scale_err | float32? | | stat.error;phot.flux.density | 1 sigma of the image's flux \
-        scale, a fraction
+    flux_scale_err | float32? | | stat.error;phot.flux.density | 1 sigma of the flux scale, relative
     background | float32? | mJy/beam | phot.flux.density;instr.background | Taken from an annulus, \
         subtracted
     snr | float32 | | stat.snr | flux_forced / local_rms
     upper_limit | bool | | meta.code | True: not detected, flux_limit holds
     flux_limit | float32? | mJy/beam | {FLUX};stat.max | max(flux_forced, 0) + 3 local_rms; null \
         if detected
-    compactness | float32? | | phys.angSize;arith.ratio | flux_fit / flux_peak; above 1 for an \
-        extended source
+    compactness | float32? | | phys.angSize;arith.ratio | flux_fit / flux_peak; above 1 if extended
     blend | int16 | | meta.number | Sources that were fitted together; 1: alone
-    ra_offset | float32? | arcsec | pos.eq.ra;arith.diff | Fitted minus catalogue, on the sky; \
-        null if faint
+    ra_offset | float32? | arcsec | pos.eq.ra;arith.diff | Fitted minus catalogue, on the sky
     dec_offset | float32? | arcsec | pos.eq.dec;arith.diff | Fitted minus catalogue; null if faint
     ra_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
     dec_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
     catalogue_name | string? | | meta.id;meta.dataset | Name in the catalogue
     catalogue_flux | float32? | mJy | {FLUX} | Flux in the catalogue, at its own resolution
-    flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux; null if \
-        not detected
+    flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux, or null
     """),
 )
 """One file a group: ``photometry/date=YYYY-MM-DD/GROUP.parquet``."""

@@ -48,8 +48,7 @@ STAGE_RUNS = Schema(
     {REASON}
     {STARTED}
     {ENDED}
-    queue_s | float64? | s | time.duration | From the last try's pod to the start of its work; \
-        null if unknown
+    queue_s | float64? | s | time.duration | From the last try's pod to its work; null if unknown
     wall_s | float64? | s | time.duration | Of the stage itself; null if it failed or was cached
     cpu_s | float64? | s | time.duration | Of the stage with its children; null as wall_s
     peak_memory_bytes | int64? | byte | meta.number | Of the stage with its children; null as wall_s
@@ -72,8 +71,7 @@ GROUPS = Schema(
     complete | bool | | meta.code | True: all subbands are there
     mjd_start | float64 | d | time.start;obs | UTC midpoint of the first integration
     mjd_end | float64 | d | time.end;obs | UTC midpoint of the last integration
-    dec | float64? | deg | pos.eq.dec | Apparent Declination of the pointing; null if the header \
-        does not say
+    dec | float64? | deg | pos.eq.dec | Apparent Declination of the pointing, if known
     workflow | string? | | meta.id | That has the latest attempt; null while it is pending
     {EXIT}
     {REASON}

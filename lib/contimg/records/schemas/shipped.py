@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
+import pyarrow as pa
+
 from contimg.records.tables import FLUX, Schema, parse_columns
 
 RA = "ra | float64 | deg | pos.eq.ra;meta.main | Right ascension, ICRS (or FK5 J2000, \
@@ -74,15 +78,21 @@ CATALOGUE = Schema(
     name | string | | meta.id;meta.main | Name in the survey, or one made from the position
     {RA}
     {DEC}
-    flux | float64 | Jy | phot.flux.density;em.radio | Integrated flux density; the peak where \
-        none is given
+    flux | float64 | Jy | phot.flux.density;em.radio | Integrated flux density, else the peak
     flux_err | float64? | Jy | stat.error;phot.flux.density;em.radio | 1 sigma
     flux_peak | float64? | Jy/beam | phot.flux.density;em.radio;stat.max | Peak flux density
-    major | float32? | arcsec | phys.angSize.smajAxis | Deconvolved major axis, FWHM; an upper \
-        limit in some surveys
+    major | float32? | arcsec | phys.angSize.smajAxis | Deconvolved FWHM; sometimes an upper limit
     minor | float32? | arcsec | phys.angSize.sminAxis | Deconvolved minor axis, FWHM
     position_angle | float32? | deg | pos.posAng | Of the major axis, north through east
     spectral_index | float32? | | spect.index | alpha, S ~ nu^alpha
     frequency | float64 | Hz | em.freq;em.radio | Of the flux densities
     """),
 )
+
+
+def read_shipped(schema: Schema) -> pa.Table:
+    """Read the table of a schema from the package's data."""
+    file = f"{schema.name}.parquet"
+    return schema.read(
+        (files("contimg.astro") / "data" / file).read_bytes(), f"package data {file}"
+    )

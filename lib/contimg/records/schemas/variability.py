@@ -49,17 +49,14 @@ LIGHTCURVE_STATS = Schema(
     flux_mean | float64 | mJy/beam | {FLUX};stat.mean | Mean with the weights 1 / flux_err^2
     flux_mean_err | float64 | mJy/beam | stat.error;{FLUX} | 1 sigma
     flux_median | float64 | mJy/beam | {FLUX};stat.median | Median of the epochs, unweighted
-    flux_std | float64? | mJy/beam | stat.stdev;{FLUX} | Sample standard deviation; null for one \
-        epoch
+    flux_std | float64? | mJy/beam | stat.stdev;{FLUX} | Standard deviation; null for one epoch
     v_peak | float64? | | src.var.index | flux_std / unweighted mean; null for one epoch
-    eta_peak | float64? | | stat.fit.chi2;src.var | Reduced chi-square about the mean; null for \
-        one epoch
+    eta_peak | float64? | | stat.fit.chi2;src.var | Reduced chi-square about the mean, or null
     p_constant | float64? | | stat.probability | Probability of such an eta from noise alone
     vs_abs_max_peak | float64? | | src.var.index | Largest |difference / error| of two epochs
     m_abs_max_peak | float64? | | src.var.index | |2 difference / sum| of the same two epochs
     n_significant_pairs | int32 | | meta.number | Pairs with |Vs| >= 4.3 and |m| > 0.26
-    outlier_max | float64? | | stat.value | Largest deviation from the other epochs, in their \
-        standard deviation
+    outlier_max | float64? | | stat.value | Largest deviation from other epochs, in their sigma
     outlier_mjd | float64? | d | time.epoch | Where
     reference | bool | | meta.code | True: the source is a reference of its field
     {SCORE}
@@ -100,7 +97,6 @@ ESE_CANDIDATES = Schema(
     lens_fraction | float64 | | phot.flux.density;arith.ratio | Lensed part of the flux
     lens_depth | float64 | | src.var.amplitude | Depth of the dip, a fraction of the quiescent flux
     flux_quiescent | float64 | mJy/beam | {FLUX} | Without the lens
-    red_noise | float64 | | src.var.amplitude | 1 sigma of the source's own slow variation, a \
-        fraction of its flux
+    red_noise | float64 | | src.var.amplitude | 1 sigma of its own slow variation, as a fraction
     """),
 )
