@@ -25,11 +25,9 @@ from contimg.records.ms import MeasurementSet
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, SolveFailedError, UsageError
-from contimg_calibrate import sky as skies
+from contimg_calibrate import sky_models
 from contimg_calibrate.quality import (
     check_solution,
-    flagged_fraction,
-    measure_amplitudes,
     measure_residuals,
     phase_error_rad,
 )
@@ -161,14 +159,16 @@ GOOD = {
 }
 
 
-def check(gain: CalTable, **residuals: float) -> dict[str, float]:
+def check(
+    gain: CalTable, bandpass: CalTable | None = None, max_flagged: float = 0.3, **changes: Any
+) -> dict[str, float]:
     return check_solution(
         "group",
-        tables={"gain": gain, "bandpass": replace(gain, kind="B")},
-        health=np.ones(gain.value.shape[1]),
-        residuals={**GOOD, **residuals},
-        max_flagged=0.3,
-        band=np.ones(gain.value.shape[2], bool),
+        tables={"bandpass": replace(bandpass or gain, kind="B"), "gain": gain},
+        health=changes.pop("health", np.ones(gain.value.shape[1])),
+        max_flagged=max_flagged,
+        band=changes.pop("band", np.ones(gain.value.shape[2], bool)),
+        residuals={**GOOD, **changes},
     )
 
 
@@ -178,14 +178,15 @@ class TestQuality:
         assert quality["amplitude_median"] == pytest.approx(0.07)
         assert quality["odd_antennas"] == quality["flagged_gain"] == 0.0
 
-    def test_flagged_fraction_ignores_antennas_and_channels_without_data(self) -> None:
+    def test_flagged_fraction_ignores_what_has_no_data(self) -> None:
         flag = np.zeros((1, 10, 8, 2), bool)
         flag[:, :5], flag[:, :, 6:] = True, True
-        bandpass = make_table(np.ones(flag.shape), flag, "B")
-        alive, band = np.arange(10) >= 5, np.arange(8) < 6
-        assert flagged_fraction(bandpass, alive, band) == 0.0
-        assert flagged_fraction(bandpass, np.ones(10, bool), band) == 0.5
-        assert flagged_fraction(bandpass, np.zeros(10, bool), band) == 1.0
+        gain, bandpass = make_table(np.ones((1, 10, 1, 2))), make_table(np.ones(flag.shape), flag)
+        data = {"bandpass": bandpass, "band": np.arange(8) < 6, "max_flagged": 0.9}
+        assert check(gain, health=np.arange(10) >= 5, **data)["flagged_bandpass"] == 0.0
+        assert check(gain, health=np.ones(10), **data)["flagged_bandpass"] == 0.5
+        with pytest.raises(SolveFailedError, match="100.0% of the bandpass solutions"):
+            check(gain, health=np.zeros(10), **data)
 
     @pytest.mark.parametrize(("antennas", "passes"), [(3, True), (4, False)])
     def test_too_many_flagged_solutions_fail(self, antennas: int, passes: bool) -> None:  # noqa: FBT001
@@ -207,8 +208,8 @@ class TestQuality:
 
     @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
     def test_all_antennas_are_odd_without_amplitudes(self, value: float) -> None:
-        gain = make_table(np.full((1, 4, 1, 2), value))
-        assert measure_amplitudes(gain, np.ones(4, bool))[1] == 1.0
+        with pytest.raises(SolveFailedError, match="100.0% of the antenna gains"):
+            check(make_table(np.full((1, 4, 1, 2), value)))
 
     @pytest.mark.parametrize("residual", [{"amplitude_rms": 0.5}, {"phase_rms_deg": 60.0}])
     def test_large_residuals_fail(self, residual: dict[str, float]) -> None:
@@ -252,16 +253,16 @@ class TestQuality:
 class TestSky:
     @pytest.mark.parametrize("name", ["3C48", "j0137+3309", "0137+331", "24.42208,33.15976"])
     def test_position_is_found_by_any_name(self, name: str) -> None:
-        assert skies.look_up_position(name) == pytest.approx((24.42208, 33.15976), abs=1e-4)
+        assert sky_models.look_up_position(name) == pytest.approx((24.42208, 33.15976), abs=1e-4)
 
     def test_flux_standard_has_its_polynomial(self) -> None:
-        found = skies.look_up_calibrator(24.42208, 33.15976, band_hz())
+        found = sky_models.look_up_calibrator(24.42208, 33.15976, band_hz())
         assert found.standard
         assert found.spectrum_jy == pytest.approx(standard_flux_jy("3C48", band_hz()))
         assert found.spectrum_jy[0] > found.spectrum_jy[-1]
 
     def test_other_calibrator_has_a_power_law(self) -> None:
-        found = skies.look_up_calibrator(*skies.look_up_position("2148+069"), band_hz())
+        found = sky_models.look_up_calibrator(*sky_models.look_up_position("2148+069"), band_hz())
         assert not found.standard
         assert found.name == "2148+069"
         assert 1.0 < found.spectrum_jy.mean() < 10.0
@@ -270,11 +271,10 @@ class TestSky:
     @pytest.mark.parametrize("place", [(100.0, 30.0), (343.4906, 16.1482)])
     def test_flux_is_never_assumed(self, place: tuple[float, float]) -> None:
         with pytest.raises(UsageError, match="known flux"):
-            skies.look_up_calibrator(*place, band_hz())
+            sky_models.look_up_calibrator(*place, band_hz())
 
     def test_field_sources_reach_the_null_of_the_beam(self) -> None:
-        dec = np.radians(33.0)
-        found = skies.find_field_sources(61065.0904, 61065.0940, dec, SITE, FREQ_HZ)
+        found = sky_models.find_field_sources(61065.0904, 61065.0940, 33.0, SITE, FREQ_HZ)
         centre = SyntheticGroup(found, mjd=61065.0922).centre()
         away = np.degrees(separation_rad(found.ra_rad, found.dec_rad, *centre))
         assert 3.2 < away.max() < 4.3
@@ -287,7 +287,7 @@ class TestSky:
         assert around.flux_jy.max() > 10.0
         places = np.radians(around.ra_deg), np.radians(around.dec_deg)
         field = PointSources(*places, power_law(around.flux_jy, 1.4e9, FREQ_HZ))
-        whole = skies.merge_sources(three_c_48(), field)
+        whole = sky_models.merge_sources(three_c_48(), field)
         assert np.sum(whole.flux_jy[:, 0] > 10.0) == 1
         assert whole.flux_jy[0, 0] == three_c_48().flux_jy[0, 0]
 
@@ -296,7 +296,7 @@ class TestSky:
         places = np.full(3, ra), dec + np.array([0.0, 0.01, 0.2])
         sources = PointSources(*places, power_law([1.0, 5.0, 50.0], 1.4e9, FREQ_HZ))
         sky = SkyModel(sources, ra, dec, FREQ_HZ, 0.0, 0.0, SITE, np.radians(33.0))
-        kept = skies.keep_bright(sky, np.array([61065.05196817219]), 0.5).sources
+        kept = sky_models.keep_bright(sky, np.array([61065.05196817219]), 0.5).sources
         assert np.array_equal(kept.flux_jy, sources.flux_jy[[1, 0]])
         assert np.array_equal(kept.dec_rad, sources.dec_rad[[1, 0]])
 
@@ -305,7 +305,7 @@ class TestSky:
         places = np.linspace(0.1, 0.2, len(fluxes))
         sources = PointSources(places, places, np.array(fluxes)[:, None])
         none = PointSources(np.zeros(0), np.zeros(0), np.zeros((0, 1)))
-        assert np.array_equal(skies.merge_sources(sources, none).flux_jy, sources.flux_jy)
+        assert np.array_equal(sky_models.merge_sources(sources, none).flux_jy, sources.flux_jy)
 
 
 RECORD: dict[str, Any] = {

@@ -14,7 +14,7 @@ from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.predict import PointSources, power_law
 from contimg.astro.telescope import SITE
 from contimg.runtime.errors import BadInputError, NoCalibrationError
-from contimg_calibrate.sky import find_field_sources, merge_sources
+from contimg_calibrate.sky_models import find_field_sources, merge_sources
 from contimg_calibrate.solver import rank_references, split_intervals
 from observed import FREQ_HZ, USED, SyntheticGroup, calibrate, load_factors, read_record
 
@@ -27,8 +27,8 @@ def make_field(**changes: Any) -> SyntheticGroup:
     """Return a group on a field without a calibrator, with the sky of NVSS."""
     defaults = {"mjd": LATER_MJD, "name": "20260125t021221", "noise_jy": 0.3, "drift_deg": 5.0}
     made = SyntheticGroup(**{**defaults, **changes})
-    first, last, dec_rad = made.mjds[0], made.mjds[-1], np.radians(made.dec_deg)
-    return replace(made, sources=find_field_sources(first, last, dec_rad, SITE, FREQ_HZ))
+    first, last, dec_deg = made.mjds[0], made.mjds[-1], made.dec_deg
+    return replace(made, sources=find_field_sources(first, last, dec_deg, SITE, FREQ_HZ))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from contimg.runtime.errors import (
     SolveFailedError,
 )
 from contimg_calibrate.options import STAGE, CalibrateOptions
-from contimg_calibrate.sky import find_field_sources, merge_sources, read_model
+from contimg_calibrate.sky_models import find_field_sources, merge_sources, read_model
 from observed import (
     FREQ_HZ,
     STATIONS,
@@ -168,7 +168,7 @@ def test_do_k_solves_delays(solved: Solved, group: SyntheticGroup, tmp_path: Pat
 def test_field_sources_in_model_reduce_errors_to_noise(tmp_path: Path) -> None:
     """Full sky, thermal noise: the calibrator alone in the model leaves larger errors."""
     bare = SyntheticGroup(noise_jy=1.0)
-    field = find_field_sources(bare.mjds[0], bare.mjds[-1], np.radians(33.0), SITE, FREQ_HZ)
+    field = find_field_sources(bare.mjds[0], bare.mjds[-1], 33.0, SITE, FREQ_HZ)
     group = replace(bare, sources=merge_sources(three_c_48(), field))
     ms = group.write(tmp_path)
     whole = gain_errors(run(tmp_path, ms), group, tmp_path / "whole")

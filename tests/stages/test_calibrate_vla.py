@@ -22,7 +22,7 @@ from contimg.runtime import contract
 from contimg.runtime.console import Console
 from contimg.runtime.errors import BadInputError, UsageError
 from contimg_calibrate.foreign import copy_field
-from contimg_calibrate.importing import STAGE, ImportOptions
+from contimg_calibrate.options import IMPORT_MS, ImportOptions
 from observed import calibrate, load_factors, read_record
 
 ComplexArray = npt.NDArray[np.complex64]
@@ -65,7 +65,7 @@ def run(folder: Path, **options: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def imported(folder: Path) -> str:
     options = ImportOptions(path=str(folder / "vla.ms"), field=FIELD, out=str(folder / "imported"))
-    summary = contract.run(STAGE, options, dict(os.environ), Console("import-ms", {}))
+    summary = contract.run(IMPORT_MS, options, dict(os.environ), Console("import-ms", {}))
     return str(summary["artifact"])
 
 

@@ -69,12 +69,8 @@ class Dataset:
 
         They are valid until `space` is used again.
 
-        Raises
-        ------
-        BadFileError
-            If the file ends before them, or HDF5 cannot decode them.
-        StoreError
-            If the file cannot be read.
+        Raises BadFileError if the file ends before them, or HDF5 cannot decode them; StoreError if
+        the file cannot be read.
         """
         if self.raw:
             start = self._origins[:, 0]

@@ -34,14 +34,8 @@ MODEL_RADIUS_DEG = 4.5
 def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Make the MS and return the summary. The MS gets its name only when it is whole.
 
-    Raises
-    ------
-    UsageError
-        If it exists already.
-    BadInputError
-        If the flags are not of this group.
-    NoSourcesError
-        If a field model has no source.
+    Raises UsageError if it exists already; BadInputError if the flags are not of this group;
+    NoSourcesError if a field model has no source.
     """
     with scratch_folder(scratch_root(env), "export-ms") as scratch:
         context = Context(options.ms, scratch, (), env, console)
@@ -95,10 +89,7 @@ def fetch_flags(uri: str, context: Context, ms: MeasurementSet) -> npt.NDArray[n
 def build_field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> SkyModel:
     """Return the catalogue sources that the array sees in this group.
 
-    Raises
-    ------
-    NoSourcesError
-        If none is bright enough: a model of zeros would be useless.
+    Raises NoSourcesError if none is bright enough: a model of zeros would be useless.
     """
     header, metrics = ms.header, context.manifest(options.ms).metrics
     near = nvss().within(metrics["ra_deg"], metrics["dec_deg"], MODEL_RADIUS_DEG)

@@ -20,10 +20,8 @@ MIN_COHERENCE_SIGMA = 5
 def check_signal(options: ConvertOptions, group: str, tally: Tally, ms: Path) -> None:
     """Refuse data that are no observation.
 
-    Raises
-    ------
-    NoSignalError
-        If too many values are not finite, or too many are zeros and the rest shows no fringes.
+    Raises NoSignalError if too many values are not finite, or too many are zeros and the rest shows
+    no fringes.
     """
     remedy = "The correlator failed: leave this group out."
     if tally.invalid >= options.max_invalid:

@@ -85,14 +85,9 @@ class OpenSubband:
 def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
     """Open one subband.
 
-    Raises
-    ------
-    BadFileError
-        If it is empty, truncated, not HDF5, not UVH5, or not as this telescope writes it.
-    WrongTelescopeError
-        If another telescope wrote it.
-    StoreError
-        If the file exists but cannot be read.
+    Raises BadFileError if it is empty, truncated, not HDF5, not UVH5, or not as this telescope
+    writes it; WrongTelescopeError if another telescope wrote it; StoreError if the file exists but
+    cannot be read.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -220,10 +215,8 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
     unprojected, which means phased to the zenith elsewhere, and keeps the keywords when it writes
     the file with a catalogue of phase centres (UVH5 1.2). `check_uvw` tests whether they hold.
 
-    Raises
-    ------
-    BadFileError
-        If the data are phased to another kind of centre, or the header contradicts itself.
+    Raises BadFileError if the data are phased to another kind of centre, or the header contradicts
+    itself.
     """
     keywords = header.get("extra_keywords", {})
     names = ("ha_phase_center", "phase_center_dec")
@@ -283,10 +276,7 @@ def check_group(headers: Mapping[int, SubbandHeader], count: int) -> FloatArray:
 
     They have shape (count x C,), Hz, ascending, those of missing subbands included.
 
-    Raises
-    ------
-    InconsistentGroupError
-        Naming the file that disagrees with the first one.
+    Raises InconsistentGroupError naming the file that disagrees with the first one.
     """
     first = headers[min(headers)]
     for header in headers.values():
@@ -345,10 +335,8 @@ def _compare_headers(header: SubbandHeader, first: SubbandHeader) -> None:
 def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
     """Compare the header's UVW with ours, shape (B, 3), m; return the largest difference, m.
 
-    Raises
-    ------
-    InconsistentGroupError
-        If sign, Declination or station coordinates cannot be as we take them.
+    Raises InconsistentGroupError if sign, Declination or station coordinates cannot be as we take
+    them.
     """
     longest = float(np.max(np.linalg.norm(ours_m, axis=1)))
     found = float(np.max(np.abs(header.uvw_m - ours_m)))

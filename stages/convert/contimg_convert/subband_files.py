@@ -39,14 +39,8 @@ class SubbandFile:
 def fetch_subbands(record: GroupRecord, context: Context) -> list[SubbandFile]:
     """Make the files of a group readable and check their sizes.
 
-    Raises
-    ------
-    InconsistentGroupError
-        If the group has no subband, or two of one index.
-    MissingError
-        If a file does not exist.
-    BadFileError
-        If a size differs from the record's.
+    Raises InconsistentGroupError if the group has no subband, or two of one index; MissingError if
+    a file does not exist; BadFileError if a size differs from the record's.
     """
     if not record.subbands:
         remedy = "Wait for the telescope's files."

@@ -99,10 +99,7 @@ def order_baselines(numbers: IntArray, antenna1: IntArray, antenna2: IntArray) -
 def plan_conversion(group: str, headers: Mapping[int, SubbandHeader]) -> ConversionPlan:
     """Check that the subbands belong together and to a group's id; work out rows and geometry.
 
-    Raises
-    ------
-    InconsistentGroupError
-        If they do not.
+    Raises InconsistentGroupError if they do not.
     """
     band_hz = check_group(headers, N_SUBBANDS)
     header = headers[min(headers)]
@@ -136,12 +133,8 @@ def write_ms(
 ) -> Tally:
     """Write the MS of a group; `show` is called with the integrations done and their total.
 
-    Raises
-    ------
-    NoSignalError
-        If an nsamples is impossible.
-    BadFileError
-        If a file cannot be read to its end.
+    Raises NoSignalError if an nsamples is impossible; BadFileError if a file cannot be read to its
+    end.
     """
     times, count = len(plan.header.times_jd), len(plan.header.antenna1)
     step = max(1, BLOCK_BYTES // (count * len(plan.band_hz) * POLS * 8))

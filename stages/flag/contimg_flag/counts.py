@@ -31,10 +31,7 @@ class FlagCounts:
     def record_step(self, step: str, meaning: str) -> None:
         """Count the flags after a step.
 
-        Raises
-        ------
-        AllFlaggedError
-            If no visibility is left.
+        Raises AllFlaggedError if no visibility is left.
         """
         vis = self.visibilities
         rows, channels, products = vis.flags.shape

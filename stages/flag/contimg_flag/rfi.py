@@ -28,12 +28,8 @@ MEMORY_FACTOR = 1.6
 def run_aoflagger(visibilities: Visibilities, context: Context) -> None:
     """Run AOFlagger with our strategy, on one thread so that the same data give the same flags.
 
-    Raises
-    ------
-    UsageError
-        If it is not installed.
-    ChildFailedError, ChildTimedOutError
-        With the end of its log.
+    Raises UsageError if it is not installed; ChildFailedError, ChildTimedOutError with the end of
+    its log.
     """
     if tool_version("aoflagger") == "absent":
         raise UsageError(
