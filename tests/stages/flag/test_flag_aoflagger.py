@@ -118,7 +118,7 @@ def write_ms(path: Path, size: Size, data: np.ndarray) -> Visibilities:
     with create(path, header, rows) as writer:
         flat = seen.reshape(count, size.channels, 2)
         writer.put(0, {"DATA": flat.astype(np.complex64), "FLAG": np.zeros(flat.shape, bool)})
-    return Visibilities(path)
+    return Visibilities(path, "ms")
 
 
 def run_aoflagger(

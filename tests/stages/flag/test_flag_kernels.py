@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contimg_flag import array_mean, receptors, steps
+from contimg_flag import outliers, steps
 
 kernel = settings(deadline=None, max_examples=50)  # the first call of a kernel compiles it
 SHAPES = st.tuples(st.integers(1, 12), st.integers(2, 9), st.integers(1, 2))
@@ -76,7 +76,7 @@ def test_add_rows_equals_numpy(shape: tuple[int, int, int], seed: int) -> None:
     mean = np.empty((shape[0], shape[2]), np.float32)
     steps.mean_amplitudes(data, flags, mean)
     total, count = np.zeros((3, *shape[1:])), np.zeros((3, *shape[1:]))
-    array_mean.add_rows(data, flags, cross, mean, time, total, count)
+    steps.add_rows(data, flags, cross, mean, time, total, count)
     for t in range(3):
         mine = (time == t) & cross
         good = ~flags[mine] & (mean[mine] > 0)[:, None]
@@ -92,7 +92,7 @@ def test_sum_baselines_ignores_the_order_of_antennas(antennas: int, rows: int, s
     first = rng.integers(0, antennas - 1, rows)
     second = np.array([rng.integers(one + 1, antennas) for one in first])
     values = rng.standard_normal((rows, 2))
-    found = receptors.sum_baselines(
+    found = outliers.sum_baselines(
         values, first.astype(np.int32), second.astype(np.int32), antennas
     )
     for i in range(antennas):
@@ -128,6 +128,6 @@ def test_find_interference_never_flags_missing_samples(
     rng = np.random.default_rng(seed)
     level = 1 + 0.01 * rng.standard_normal((times, channels))
     level[rng.uniform(size=level.shape) < 0.2] = np.nan
-    found = array_mean.find_interference(level)
+    found = outliers.find_interference(level)
     assert found.shape == level.shape
     assert not found[np.isnan(level)].any()

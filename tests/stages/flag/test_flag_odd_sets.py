@@ -19,7 +19,6 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime.errors import BadInputError, UsageError
 from contimg_flag import rfi
-from contimg_flag.counts import FlagCounts
 from contimg_flag.visibilities import Visibilities
 from observed import packed, write_artifact
 from waiting import wait_for
@@ -163,7 +162,7 @@ def test_missing_artifact_is_not_found(tmp_path: Path) -> None:
 
 def test_blocks_cover_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contimg_flag.visibilities.BLOCK_BYTES", 7 * CHANNELS * 2 * 8)
-    blocks = list(Visibilities(write_ms(tmp_path / "a.ms")).blocks())
+    blocks = list(Visibilities(write_ms(tmp_path / "a.ms"), "ms").blocks())
     assert [data.shape[0] for _, data in blocks] == [7] * 6 + [3]
     assert [(block.start, block.stop) for block, _ in blocks] == [
         (k, min(k + 7, 45)) for k in range(0, 45, 7)
@@ -171,23 +170,22 @@ def test_blocks_cover_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_flags_on_disk_are_written_and_merged_back(tmp_path: Path) -> None:
-    visibilities = Visibilities(write_ms(tmp_path / "a.ms"))
+    visibilities = Visibilities(write_ms(tmp_path / "a.ms"), "ms")
     visibilities.flags[3, 4, 1] = True
     with visibilities.flags_on_disk():
-        again = Visibilities(tmp_path / "a.ms")
+        again = Visibilities(tmp_path / "a.ms", "ms")
         assert np.argwhere(again.flags).tolist() == [[3, 4, 1]]
         visibilities.flags[:] = False
     assert visibilities.flags[3, 4, 1]
 
 
 def test_counts_are_by_antenna_channel_and_time(tmp_path: Path) -> None:
-    visibilities = Visibilities(write_ms(tmp_path / "a.ms"))
-    counts = FlagCounts(visibilities, "ms")
+    visibilities = Visibilities(write_ms(tmp_path / "a.ms"), "ms")
     row = int(np.flatnonzero((visibilities.antenna1 == 0) & (visibilities.antenna2 == 8))[1])
     visibilities.flags[row, :24, 0] = True
     visibilities.flags[~visibilities.cross] = True
-    counts.record_step("trial", "a test")
-    report = counts.report(np.zeros((ANTENNAS, 2), bool))
+    visibilities.record_step("trial", "a test")
+    report = visibilities.report(np.zeros((ANTENNAS, 2), bool))
     assert report["fraction"] == pytest.approx(24 / (TIMES * 10 * CHANNELS * 2), abs=1e-6)
     by_name = {item["name"]: item["fraction"] for item in report["antennas"]}
     # An antenna has four baselines in three integrations.
@@ -205,12 +203,12 @@ def test_empty_set_is_bad_input(tmp_path: Path) -> None:
     ):
         nothing.copy(str(tmp_path / "b.ms"), deep=True).close()
     with pytest.raises(BadInputError):
-        Visibilities(tmp_path / "b.ms")
+        Visibilities(tmp_path / "b.ms", "ms")
 
 
 def test_missing_aoflagger_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contimg_flag.rfi.tool_version", lambda _: "absent")
-    visibilities = Visibilities(write_ms(tmp_path / "a.ms"))
+    visibilities = Visibilities(write_ms(tmp_path / "a.ms"), "ms")
     with pytest.raises(UsageError, match=r"aoflagger is not on the PATH.*--rfi casa"):
         rfi.run_aoflagger(visibilities, context=None)  # type: ignore[arg-type]
 

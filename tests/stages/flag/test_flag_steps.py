@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contimg_flag import array_mean, receptors, steps
+from contimg_flag import outliers, steps
 
 ANTENNAS = 12
 FIRST, SECOND = (index.astype(np.int32) for index in np.triu_indices(ANTENNAS, 1))
@@ -18,7 +18,7 @@ def make_noise(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
 
 
 def make_matrix(values: np.ndarray) -> np.ndarray:
-    return receptors.sum_baselines(values, FIRST, SECOND, ANTENNAS)
+    return outliers.sum_baselines(values, FIRST, SECOND, ANTENNAS)
 
 
 def test_flag_zeros_flags_zeros_and_nonfinite_samples_only() -> None:
@@ -81,7 +81,7 @@ def test_good_amplitudes_are_nan_where_flagged() -> None:
 
 def test_sum_baselines_is_symmetric_and_nan_without_rows() -> None:
     first, second = np.array([0, 0, 1], np.int32), np.array([1, 1, 2], np.int32)
-    sums = receptors.sum_baselines(np.array([[1.0], [2.0], [4.0]]), first, second, 4)
+    sums = outliers.sum_baselines(np.array([[1.0], [2.0], [4.0]]), first, second, 4)
     assert sums[0, 1, 0] == sums[1, 0, 0] == 3
     assert sums[2, 1, 0] == 4
     assert np.isnan(sums[0, 2, 0])
@@ -91,7 +91,7 @@ def test_sum_baselines_is_symmetric_and_nan_without_rows() -> None:
 def test_average_baselines_singles_out_the_bad_receptor() -> None:
     fractions = np.zeros((FIRST.size, 2))
     fractions[(FIRST == 3) | (SECOND == 3), 1] = 0.96
-    found = receptors.average_baselines(make_matrix(fractions).real) >= 0.95
+    found = outliers.average_baselines(make_matrix(fractions).real) >= 0.95
     assert np.argwhere(found).tolist() == [[3, 1]]
 
 
@@ -99,7 +99,7 @@ def test_find_silent_finds_receptor_without_power() -> None:
     gains = np.random.default_rng(2).uniform(0.7, 1.4, ANTENNAS)
     gains[5] = 0.02
     amplitudes = np.stack([gains[FIRST] * gains[SECOND], np.ones(FIRST.size)], axis=1)
-    found = receptors.find_silent(make_matrix(amplitudes).real)
+    found = outliers.find_silent(make_matrix(amplitudes).real)
     assert np.argwhere(found).tolist() == [[5, 0]]
 
 
@@ -120,13 +120,13 @@ def test_find_deaf_finds_receptor_without_sky_under_a_loud_sky(
     pairs = np.zeros((FIRST.size, 1), np.int32)
     steps.neighbour_products(data, np.zeros(data.shape, bool), product, power, pairs)
     matrices = make_matrix(product), make_matrix(power).real, make_matrix(pairs).real
-    assert np.flatnonzero(receptors.find_deaf(*matrices)).tolist() == found
+    assert np.flatnonzero(outliers.find_deaf(*matrices)).tolist() == found
 
 
 def test_flag_dead_flags_all_baselines_of_one_polarization() -> None:
     flags, dead = np.zeros((FIRST.size, 3, 2), bool), np.zeros((ANTENNAS, 2), bool)
     dead[2, 1] = True
-    receptors.flag_dead(flags, dead, FIRST, SECOND)
+    outliers.flag_dead(flags, dead, FIRST, SECOND)
     assert not flags[..., 0].any()
     assert np.array_equal(flags[:, 0, 1], (FIRST == 2) | (SECOND == 2))
 
@@ -146,7 +146,7 @@ def test_find_interference_finds_carriers_and_bursts(times: int, channels: int) 
     truth[: times // 2, 90:92] = True
     truth[2, 100 : 100 + channels // 4] = True
     level[truth] *= 1.15
-    found = array_mean.find_interference(level)
+    found = outliers.find_interference(level)
     assert found[truth].mean() >= 0.99
     assert found[~truth].mean() <= 0.001
 
@@ -154,13 +154,13 @@ def test_find_interference_finds_carriers_and_bursts(times: int, channels: int) 
 def test_find_interference_leaves_clean_data_with_a_missing_subband() -> None:
     level = make_level(24, 768)
     level[:, 96:144] = np.nan
-    assert not array_mean.find_interference(level).any()
+    assert not outliers.find_interference(level).any()
 
 
 def test_find_bursts_finds_bursts_but_no_setting_source() -> None:
     setting = np.linspace(1.0, 0.3, 24)  # 16 Jy going out of the beam
-    assert not array_mean.find_bursts(setting).any()
-    assert not array_mean.find_bursts(setting[::-1]).any()
+    assert not outliers.find_bursts(setting).any()
+    assert not outliers.find_bursts(setting[::-1]).any()
     setting[[7, 23]] *= 1.6
-    assert np.flatnonzero(array_mean.find_bursts(setting)).tolist() == [7, 23]
-    assert not array_mean.find_bursts(np.ones(1)).any()
+    assert np.flatnonzero(outliers.find_bursts(setting)).tolist() == [7, 23]
+    assert not outliers.find_bursts(np.ones(1)).any()
