@@ -13,10 +13,8 @@ from hypothesis.extra.numpy import arrays
 from contimg.records.flagfile import pack_flags, read_flags, unpack_flags, write_flags
 from contimg.runtime.errors import BadInputError
 
-SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 20), st.integers(1, 4))
 
-
-@given(SHAPES.flatmap(lambda shape: arrays(np.bool_, shape)))
+@given(arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 20), st.integers(1, 4))))
 def test_unpack_flags_inverts_pack_flags(flags: np.ndarray) -> None:
     data = pack_flags(flags)
     assert np.array_equal(unpack_flags(data), flags)
@@ -37,27 +35,21 @@ def test_pack_flags_refuses_two_axes() -> None:
         pack_flags(np.zeros((3, 4), bool))
 
 
-@pytest.mark.parametrize("cut", [0, 5, 40, -7])
-def test_read_flags_refuses_damaged_file(cut: int, tmp_path: Path) -> None:
-    path = tmp_path / "flags.bin"
-    write_flags(path, np.random.default_rng(1).uniform(size=(300, 48, 2)) < 0.5)
-    path.write_bytes(path.read_bytes()[:cut])
+HALF = pack_flags(np.random.default_rng(1).uniform(size=(300, 48, 2)) < 0.5)
+
+
+@pytest.mark.parametrize("content", [HALF[:cut] for cut in (0, 5, 40, -7)], ids=len)
+def test_read_flags_refuses_damaged_file(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "flags.bin").write_bytes(content)
     with pytest.raises(BadInputError, match=r"flags\.bin"):
-        read_flags(path)
+        read_flags(tmp_path / "flags.bin")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"contimg-flags 1 x y z\n",
-        b"contimg-flags 1 3 4\n",
-        b"contimg-flags 2 1 1 1\nabc",
-        b"X",
-    ],
-)
-def test_read_flags_refuses_other_content(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "flags.bin"
-    path.write_bytes(content)
+OTHER = ("", "contimg-flags 1 x y z\n", "contimg-flags 1 3 4\n", "contimg-flags 2 1 1 1\nabc", "X")
+
+
+@pytest.mark.parametrize("content", OTHER)
+def test_read_flags_refuses_other_content(content: str, tmp_path: Path) -> None:
+    (tmp_path / "flags.bin").write_text(content)
     with pytest.raises(BadInputError, match="flag file"):
-        read_flags(path)
+        read_flags(tmp_path / "flags.bin")
