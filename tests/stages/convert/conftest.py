@@ -76,18 +76,14 @@ class Observation:
     def sky(self) -> list[tuple[float, float, float]]:
         """ICRS RA and Dec (rad) of the sources, and flux."""
         middle = self.start_jd + (self.integrations - 1) / 2 * self.integration_s / 86400
-        lst = utils.get_lst_for_time(np.array([middle]), telescope_loc=LOCATION)
+        here: dict[str, Any] = {"time_array": np.array([middle]), "telescope_loc": LOCATION}
+        lst = utils.get_lst_for_time(here["time_array"], telescope_loc=LOCATION)
         found = []
         for east, north, flux in self.sources:
-            dec = np.radians(self.dec_deg + north)
+            dec = np.radians([self.dec_deg + north])
             app_ra = lst + np.radians(east) / np.cos(dec)
-            ra, dec = utils.phasing.transform_app_to_icrs(
-                time_array=np.array([middle]),
-                app_ra=app_ra,
-                app_dec=np.array([dec]),
-                telescope_loc=LOCATION,
-            )
-            found.append((float(ra[0]), float(dec[0]), flux))
+            place = utils.phasing.transform_app_to_icrs(app_ra=app_ra, app_dec=dec, **here)
+            found.append((*(float(angle[0]) for angle in place), flux))
         return found
 
     def visibilities(self, frequencies_hz: np.ndarray, seed: int) -> np.ndarray:
@@ -99,23 +95,18 @@ class Observation:
         positions, pairs = self.positions_m, self.pairs
         baselines = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ to_local(LOCATION.lon.rad)
         lst = utils.get_lst_for_time(self.times_jd, telescope_loc=LOCATION)
+        here = {"time_array": self.times_jd, "lst_array": lst, "telescope_loc": LOCATION}
         old = unit(np.zeros(1), np.radians([self.dec_deg]))
         total = np.zeros((len(lst), len(pairs), len(frequencies_hz)), complex)
         for ra, dec, flux in self.sky:
             app_ra, app_dec = utils.phasing.calc_app_coords(
-                lon_coord=ra,
-                lat_coord=dec,
-                coord_frame="icrs",
-                time_array=self.times_jd,
-                lst_array=lst,
-                telescope_loc=LOCATION,
+                lon_coord=ra, lat_coord=dec, coord_frame="icrs", **here
             )
             path = (unit(lst - app_ra, app_dec) - old) @ baselines.T
             total += flux * np.exp(2j * np.pi / C * path[..., None] * frequencies_hz)
         draw = np.random.default_rng(seed)
-        return total + self.noise * (
-            draw.normal(size=total.shape) + 1j * draw.normal(size=total.shape)
-        )
+        noise = draw.normal(size=total.shape) + 1j * draw.normal(size=total.shape)
+        return total + self.noise * noise
 
     @property
     def positions_m(self) -> np.ndarray:
@@ -127,18 +118,12 @@ class Observation:
         t0 = utc_of_jd(self.times_jd[0])
         folder = store / "incoming" / f"{t0:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True)
-        subbands = []
+        subbands, modified = [], datetime(2026, 1, 26, tzinfo=UTC)
         for index in range(self.subbands) if indices is None else indices:
             path = folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
             self.write_subband(path, index)
-            subbands.append(
-                Subband(
-                    index=index,
-                    uri=str(path.relative_to(store)),
-                    size=path.stat().st_size,
-                    modified=datetime(2026, 1, 26, tzinfo=UTC),
-                )
-            )
+            uri, size = str(path.relative_to(store)), path.stat().st_size
+            subbands.append(Subband(index=index, uri=uri, size=size, modified=modified))
         record = GroupRecord(
             id=group_id(t0),
             attempt=1,
@@ -174,7 +159,14 @@ class Observation:
         pairs, positions, times = self.pairs, self.positions_m, self.integrations
         axes = to_local(LOCATION.lon.rad) @ meridian(np.radians(self.dec_deg)).T
         uvw = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ axes
-        values = {
+        texts = {"telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search"}
+        texts |= {"phase_type": "drift", "history": "test", "version": "1.0"}
+        texts["extra_keywords/phase_center_epoch"] = "HADEC"
+        values: dict[str, Any] = {name: np.bytes_(text) for name, text in texts.items()}
+        sizes = {"Nants_data": len(STATIONS), "Nants_telescope": len(positions), "Nspws": 1}
+        sizes |= {"Nbls": len(pairs), "Nblts": len(pairs) * times, "Ntimes": times, "Npols": 2}
+        values |= {**sizes, "Nfreqs": self.channels}
+        values |= {
             "ant_1_array": np.tile(pairs[:, 0], times),
             "ant_2_array": np.tile(pairs[:, 1], times),
             "uvw_array": np.tile(uvw.astype(np.float32), (times, 1)),
@@ -184,12 +176,6 @@ class Observation:
             "channel_width": self.width_hz,
             "spw_array": np.array([1]),
             "polarization_array": np.array([-5, -6]),
-            "telescope_name": np.bytes_(b"OVRO_MMA"),
-            "instrument": np.bytes_(b"DSA"),
-            "object_name": np.bytes_(b"search"),
-            "phase_type": np.bytes_(b"drift"),
-            "history": np.bytes_(b"test"),
-            "version": np.bytes_(b"1.0"),
             "latitude": LOCATION.lat.deg,
             "longitude": LOCATION.lon.deg,
             "altitude": LOCATION.height.value,
@@ -197,17 +183,8 @@ class Observation:
             "antenna_numbers": np.arange(len(positions)),
             "antenna_positions": positions,
             "antenna_diameters": np.full(len(positions), 4.65),
-            "Nants_data": len(STATIONS),
-            "Nants_telescope": len(positions),
-            "Nbls": len(pairs),
-            "Nspws": 1,
-            "Npols": 2,
-            "Nblts": len(pairs) * times,
-            "Ntimes": times,
-            "Nfreqs": self.channels,
             "extra_keywords/phase_center_dec": np.radians(self.dec_deg),
             "extra_keywords/ha_phase_center": 0.0,
-            "extra_keywords/phase_center_epoch": np.bytes_(b"HADEC"),
         }
         for name, value in values.items():
             header[name] = value
@@ -228,11 +205,6 @@ def to_local(lon: float) -> np.ndarray:
 def meridian(dec: float) -> np.ndarray:
     """u, v, w axes of hour angle 0."""
     return np.array([[0, 1, 0], [-np.sin(dec), 0, np.cos(dec)], [np.cos(dec), 0, np.sin(dec)]])
-
-
-@pytest.fixture
-def observation() -> Observation:
-    return Observation()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from contimg.records.ms import MeasurementSet
 from contimg.runtime.errors import BadFileError
 from contimg_convert.reading import open_subband
 
-KEYWORDS = ("ha_phase_center", "phase_center_dec")
 LATITUDE_DEG, DEC_DEG = 37.234, 33.0
 
 
@@ -53,15 +52,12 @@ def rewrite_group(group: Path, store: Path, change: Callable[[UVData], Any]) -> 
 def to_driftscan(data: UVData, altitude_deg: float = 90 - LATITUDE_DEG + DEC_DEG) -> None:
     centre = {"cat_type": "driftscan", "cat_frame": "altaz", "cat_name": "meridian"}
     (number,) = data.phase_center_catalog
-    data.phase_center_catalog[number] |= {
-        **centre,
-        "cat_lon": np.pi,
-        "cat_lat": np.radians(altitude_deg),
-    }
+    place = {"cat_lon": np.pi, "cat_lat": np.radians(altitude_deg)}
+    data.phase_center_catalog[number] |= {**centre, **place}
 
 
 def drop_keywords(data: UVData) -> None:
-    for name in KEYWORDS:
+    for name in ("ha_phase_center", "phase_center_dec"):
         del data.extra_keywords[name]
 
 
@@ -81,14 +77,14 @@ def to_two_centres(data: UVData) -> None:
 
 @pytest.mark.parametrize("change", [lambda _: None, to_driftscan], ids=["unprojected", "driftscan"])
 def test_rewritten_group_gives_same_ms(
-    group: Path, converted: Any, tmp_path: Path, run_convert: Callable[..., Any], change: Any
+    group: Path, converted: Any, tmp_path: Path, run_convert: Any, change: Any
 ) -> None:
     made = run_convert(rewrite_group(group, tmp_path / "store", change))
     assert made.sha256 == converted.sha256
 
 
 def test_driftscan_without_keywords_gives_same_values(
-    group: Path, converted: Any, tmp_path: Path, run_convert: Callable[..., Any]
+    group: Path, converted: Any, tmp_path: Path, run_convert: Any
 ) -> None:
     made = run_convert(rewrite_group(group, tmp_path / "store", to_driftscan_alone))
     with MeasurementSet(made.ms) as found, MeasurementSet(converted.ms) as expected:
@@ -108,37 +104,39 @@ REFUSED: dict[str, tuple[Callable[[UVData], Any], str]] = {
 }
 
 
-def open_first(path: Path) -> None:
+@pytest.fixture
+def subband(group: Path) -> Path:
+    return next((group.parent.parent / "incoming").rglob("*_sb00.hdf5"))
+
+
+def open_copy(path: Path) -> None:
     with open_subband(path, "a.hdf5", 0):
         pass
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
 def test_other_phase_centres_are_refused(
-    group: Path, tmp_path: Path, change: Callable[[UVData], Any], message: str
+    subband: Path, tmp_path: Path, change: Callable[[UVData], Any], message: str
 ) -> None:
-    path = next((group.parent.parent / "incoming").rglob("*_sb00.hdf5"))
     with pytest.raises(BadFileError, match=rf"a\.hdf5: .*{message}"):
-        open_first(rewrite(path, tmp_path / "a.hdf5", change))
+        open_copy(rewrite(subband, tmp_path / "a.hdf5", change))
 
 
-def test_version_2_is_refused(group: Path, tmp_path: Path) -> None:
-    path = next((group.parent.parent / "incoming").rglob("*_sb00.hdf5"))
-    rewrite(path, tmp_path / "a.hdf5")
+def test_version_2_is_refused(subband: Path, tmp_path: Path) -> None:
+    rewrite(subband, tmp_path / "a.hdf5")
     with h5py.File(tmp_path / "a.hdf5", "r+") as file:
         del file["Header/version"]
         file["Header/version"] = np.bytes_("2.0")
     with pytest.raises(BadFileError, match=r"a\.hdf5: The file has version 2\.0 of UVH5"):
-        open_first(tmp_path / "a.hdf5")
+        open_copy(tmp_path / "a.hdf5")
 
 
-def test_telescope_files_are_read_without_pyuvdata(group: Path) -> None:
+def test_telescope_files_are_read_without_pyuvdata(subband: Path) -> None:
     """Its import takes more processor time than a small group."""
-    path = next((group.parent.parent / "incoming").rglob("*_sb00.hdf5"))
     code = (
         "import pathlib, sys, contimg_convert.stage\n"
         "from contimg_convert.reading import open_subband\n"
         "with open_subband(pathlib.Path(sys.argv[1]), 'a.hdf5', 0): pass\n"
         "assert 'pyuvdata' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(subband)], check=True)
