@@ -163,9 +163,8 @@ def read_registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
     if options.store is None:
         return []
     store = open_store(f"{options.store.rstrip('/')}/tables/{CALTABLES.name}")
-    reach = timedelta(days=options.borrow_days + 1)
-    middle = utc_of_mjd(target.mjd)
-    first, last = (middle - reach).date().isoformat(), (middle + reach).date().isoformat()
+    reach, middle = timedelta(days=options.borrow_days + 1), utc_of_mjd(target.mjd)
+    first, last = (day.date().isoformat() for day in (middle - reach, middle + reach))
     rows: list[SetRow] = []
     for entry in store.entries("date="):
         if first <= entry.key.partition("=")[2][:10] <= last and entry.key.endswith(".parquet"):

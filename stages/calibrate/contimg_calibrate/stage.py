@@ -201,6 +201,7 @@ def solve_calibrator(
     with context.step("solve"):
         answer = _call_solver(context, "solve_group", ms, sky, {**given, "group": ms.name})
     standard, reach_days = calibrator.standard, options.valid_hours / 24
+    reason = "The gains were solved on this very field."
     record = Calibration(
         group=ms.name,
         mjd=ms.mjd,
@@ -221,7 +222,7 @@ def solve_calibrator(
         valid_to_mjd=ms.mjd + reach_days,
         reference_antenna=answer["reference_antenna"],
         flag_fraction=answer["quality"]["flagged_bandpass"],
-        field_phase=records.FieldPhase(done=False, reason="The gains were solved on this field."),
+        field_phase=records.FieldPhase(done=False, reason=reason),
     )
     return record, answer["tables"], answer["quality"]
 

@@ -117,11 +117,11 @@ def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ra
     if not np.any(ratio.power):
         remedy = "Look at the flag artifact's report."
         raise AllFlaggedError(ms.path.name, "All cross-correlations are flagged.", remedy)
-    ratio.weight[:] = _estimate_weights(noise)
+    ratio.weight[:] = estimate_weights(noise)
     return ratio
 
 
-def _estimate_weights(noise: FloatArray) -> Float32Array:
+def estimate_weights(noise: FloatArray) -> Float32Array:
     """Return 1 / variance of each baseline and polarization.
 
     `noise` has shape (B, P, 2): sums of squared second differences, and their number.

@@ -79,6 +79,5 @@ def _fetch_one(subband: Subband, folder: Path) -> SubbandFile:
         problem = f"The file has {size} bytes, but the group's record says {subband.size} bytes."
         remedy = "Copy the subband again from the telescope's disk, then run watch."
         raise BadFileError(subband.uri, problem, remedy)
-    return SubbandFile(
-        index=subband.index, uri=subband.uri, path=path, size=size, fetched_sha256=digest
-    )
+    index, uri = subband.index, subband.uri
+    return SubbandFile(index=index, uri=uri, path=path, size=size, fetched_sha256=digest)
