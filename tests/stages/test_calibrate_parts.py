@@ -27,11 +27,7 @@ from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, SolveFailedError, UsageError
 from contimg_calibrate import sky_models
 from contimg_calibrate import visibilities as vis
-from contimg_calibrate.quality import (
-    check_solution,
-    measure_residuals,
-    phase_error_rad,
-)
+from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import Ratio, load_ratio, sum_channels, sum_times
 from observed import FREQ_HZ, STATIONS, USED, SyntheticGroup, three_c_48, write_artifact
 
@@ -214,9 +210,8 @@ class TestQuality:
 
     def test_residuals_of_no_data_are_infinite(self, ratio: Ratio) -> None:
         empty = np.zeros((ratio.slot.size, 2), np.float32)
-        assert (
-            measure_residuals(ratio, empty.astype(np.complex64), empty)["phase_rms_deg"] == np.inf
-        )
+        found = measure_residuals(ratio, empty.astype(np.complex64), empty)
+        assert found["phase_rms_deg"] == np.inf
         assert phase_error_rad(ratio, empty) == np.inf
 
     def test_row_gains_are_zero_where_flagged(self) -> None:

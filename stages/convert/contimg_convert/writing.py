@@ -123,10 +123,7 @@ def write_ms(
     step = max(1, BLOCK_BYTES // (count * len(plan.band_hz) * POLS * 8))
     threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
     block = Block(plan, subbands, step, threads)
-    with (
-        ms.create(path, *describe_ms(field, plan)) as writer,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with ms.create(path, *describe_ms(field, plan)) as writer, ThreadPoolExecutor(threads) as pool:
         for first in range(0, times, step):
             last = min(first + step, times)
             block.start(first, last)

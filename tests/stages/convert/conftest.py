@@ -7,7 +7,7 @@ source.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,11 +45,9 @@ class Observation:
     integrations: int = 5
     integration_s: float = 12.884902000427246
     channels: int = 6
-    subbands: int = 16
     sources: tuple[tuple[float, float, float], ...] = ()
     """Offset east and north of the meridian at mid-time, degrees (apparent), and flux."""
     noise: float = 0.0
-    nsamples: float = 1.0
     layout: dict[str, Any] = field(default_factory=lambda: {"chunks": (13, 1, 4, 1)})
     """How h5py stores the visibilities."""
 
@@ -59,7 +57,7 @@ class Observation:
 
     @property
     def width_hz(self) -> float:
-        return BAND_HZ / self.subbands / self.channels
+        return BAND_HZ / 16 / self.channels
 
     def frequencies_hz(self, index: int) -> np.ndarray:
         first = index * self.channels
@@ -113,13 +111,13 @@ class Observation:
         centre = np.array([value.value for value in (LOCATION.x, LOCATION.y, LOCATION.z)])
         return np.asarray(stations().itrf_m - centre)
 
-    def write(self, store: Path, indices: tuple[int, ...] | None = None) -> Path:
+    def write(self, store: Path, indices: Sequence[int] = range(16)) -> Path:
         """Write the subbands and the group's record; return the record's path."""
         t0 = utc_of_jd(self.times_jd[0])
         folder = store / "incoming" / f"{t0:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True)
         subbands, modified = [], datetime(2026, 1, 26, tzinfo=UTC)
-        for index in range(self.subbands) if indices is None else indices:
+        for index in indices:
             path = folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
             self.write_subband(path, index)
             uri, size = str(path.relative_to(store)), path.stat().st_size
@@ -141,13 +139,12 @@ class Observation:
     def write_subband(self, path: Path, index: int) -> Path:
         frequencies = self.frequencies_hz(index)
         shape = (self.integrations * len(self.pairs), 1, self.channels, 2)
-        one, two = (
-            self.visibilities(frequencies, 2 * index + pol).reshape(shape[:-1]) for pol in (0, 1)
-        )
+        one, two = (self.visibilities(frequencies, 2 * index + pol) for pol in (0, 1))
+        values = np.stack([one, 2 * two], axis=-1).astype(np.complex64)
         datasets = {
-            "visdata": np.stack([one, 2 * two], axis=-1).astype(np.complex64),
+            "visdata": values.reshape(shape),
             "flags": np.zeros(shape, bool),
-            "nsamples": np.full(shape, self.nsamples, np.float32),
+            "nsamples": np.ones(shape, np.float32),
         }
         with h5py.File(path, "w") as file:
             self._write_header(file.create_group("Header"), frequencies)

@@ -1,7 +1,8 @@
-"""The executable at the telescope's size: memory, caching, being stopped and being killed."""
+"""What a run leaves: rows, a cached artifact, and nothing else when it is stopped or killed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ import pytest
 
 from chain import Chain, contimg
 from contimg.astro.coordinates import direction_cosines
+from contimg.records.groups import read_group
 from contimg.records.ms import MeasurementSet
+from contimg.records.schemas.ms import MS
+from contimg.records.schemas.subbands import SUBBANDS
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import read_manifest
 from contimg.runtime.stage import stage_specs
@@ -24,6 +28,8 @@ from contimg.runtime.tar import unpack
 
 GIB = 1 << 30
 C = 299792458.0
+ABSENT = 3
+"""The subband that a group lacks."""
 
 
 def argv(record: object, out: object) -> list[str]:
@@ -54,6 +60,80 @@ def test_second_run_is_cached_without_heavy_imports(group: Path, tmp_path: Path)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "contimg_convert.options" in imported
     assert not imported & {"h5py", "numba", "casacore", "pyuvdata"}
+
+
+def rows(tables: Path, schema: Any) -> list[dict[str, Any]]:
+    """Return all rows of a table; the group must have written one file."""
+    (path,) = tables.glob(f"{schema.name}/date=*/*.parquet")
+    found: list[dict[str, Any]] = schema.read(path.read_bytes(), str(path)).to_pylist()
+    return found
+
+
+@pytest.fixture
+def record(two_sources: Any, tmp_path: Path) -> Path:
+    """A group that lacks one subband."""
+    return two_sources.write(tmp_path / "store", tuple(k for k in range(16) if k != ABSENT))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    return tmp_path / "run0" / "tables"
+
+
+@pytest.fixture
+def with_rows(record: Path, run_convert: Any, tables: Path) -> Any:
+    return run_convert(record, tables=str(tables))
+
+
+@pytest.mark.usefixtures("with_rows")
+def test_subband_rows_match_files_and_band(record: Path, two_sources: Any, tables: Path) -> None:
+    found = rows(tables, SUBBANDS)
+    assert [row["subband"] for row in found] == list(range(16))
+    assert [row["subband"] for row in found if row["missing"]] == [ABSENT]
+    assert {found[ABSENT][name] for name in ("file", "bytes", "sha256", "modified")} == {None}
+    for subband in read_group(str(record)).subbands:
+        row, data = found[subband.index], Path(subband.uri).read_bytes()
+        assert (row["file"], row["bytes"]) == (Path(subband.uri).name, len(data))
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        # The listing's time, to the microsecond that an MJD holds.
+        modified = 40587 + subband.modified.timestamp() / 86400
+        assert row["modified"] == pytest.approx(modified, abs=1e-10)
+    for row in found:
+        channels = two_sources.frequencies_hz(row["subband"])
+        # Edges lie half a channel beyond the file's own first and last channel.
+        assert row["freq_max"] == pytest.approx(channels.max() + two_sources.width_hz / 2, abs=1)
+        assert row["freq_min"] == pytest.approx(channels.min() - two_sources.width_hz / 2, abs=1)
+
+
+def test_ms_row_agrees_with_ms(with_rows: Any, tables: Path, tmp_path: Path) -> None:
+    (row,) = rows(tables, MS)
+    tar = tmp_path / "run0" / "artifact" / "ms.tar"
+    assert row["sha256"] == hashlib.sha256(tar.read_bytes()).hexdigest()
+    assert row["bytes"] == tar.stat().st_size
+    with MeasurementSet(with_rows.ms) as ms:
+        assert row["n_rows"] == len(ms)
+        assert row["channels"] == len(ms.header.frequencies_hz)
+        centre = np.degrees([ms.header.ra_rad, ms.header.dec_rad])
+        assert (row["ra"], row["dec"]) == pytest.approx(tuple(centre))
+        times = ms.rows.time_s / 86400
+        assert row["mjd_start"] < times.min() < row["mjd"] < times.max() < row["mjd_end"]
+        assert row["baselines"] * row["integrations"] == row["n_rows"]
+    assert (row["n_subbands"], row["verdict"]) == (15, "warning")
+    # Relative to the store that holds tables and artifact; else the whole URI.
+    assert (row["artifact"], row["ms"]) == ("artifact", "artifact")
+    for elsewhere in ("/elsewhere/tables", "tables"):
+        assert with_rows.context.relative_uri(elsewhere) == str(tar.parent)
+
+
+@pytest.mark.usefixtures("with_rows")
+def test_second_run_replaces_rows(
+    record: Path, run_convert: Any, tables: Path, tmp_path: Path
+) -> None:
+    before = rows(tables, SUBBANDS)
+    run_convert(record, tables=str(tables))
+    assert rows(tables, SUBBANDS) == before
+    (row,) = rows(tables, MS)
+    assert row["artifact"] == str(tmp_path / "run1" / "artifact")
 
 
 def test_true_gains_recover_simulated_sky(small_chain: Chain, tmp_path: Path) -> None:

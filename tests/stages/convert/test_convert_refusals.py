@@ -123,9 +123,8 @@ def copy_previous(store: Path) -> None:
 
 
 EVERYTHING = np.s_[:]
-TIMES, FREQUENCIES, POINTING = (
-    f"Header/{name}" for name in ("time_array", "freq_array", "extra_keywords/phase_center_dec")
-)
+TIMES, FREQUENCIES, UVW = (f"Header/{name}_array" for name in ("time", "freq", "uvw"))
+ANTENNAS, POINTING = "Header/antenna_", "Header/extra_keywords/phase_center_dec"
 TRUNCATED = rewrite(lambda data: data[: len(data) * 9 // 10])
 SAMPLES = "nsamples must be 0 to 1e+09; found {:g} (1 such"
 GROUP, FIRST = "20260125t222624-a1", "_sb00.hdf5"
@@ -149,7 +148,7 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
         r"The polarizations are \(1, 2\)": put("Header/polarization_array", EVERYTHING, [1, 2]),
         "The 275 rows are not integrations in order of time": replace(TIMES, np.flip),
         r"Every antenna needs a number, a name and a position; antennas \[2\]": put(
-            "Header/antenna_numbers", 2, 500
+            f"{ANTENNAS}numbers", 2, 500
         ),
     },
     (errors.WrongTelescopeError, BAD): {
@@ -166,7 +165,7 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
             TIMES, EVERYTHING, 12.88 / 86400
         ),
         r"The set of antennas and baselines .* differs from that of .*_sb00\.hdf5": add(
-            "Header/antenna_positions", 0, 1.0
+            f"{ANTENNAS}positions", 0, 1.0
         ),
         "The channels step by .* they must descend by 1953125 Hz": replace(FREQUENCIES, np.fliplr),
         r"Subband 7 begins at 1414\.757445 MHz.*at 1415\.757445 MHz": add(
@@ -180,19 +179,19 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
     (errors.InconsistentGroupError, GROUP): {
         "The group has no subbands": edit_record(
             lambda record: record.update(subbands=[], missing=list(ALL))
-        ),
+        )
     },
     (errors.InconsistentGroupError, FIRST): {
         r"The first integration is at 20260125t22\d+, .* says 20260125t222700": edit_record(
             lambda record: record.update(id="20260125t222700")
         ),
         r"uvw_array is off by up to [\d.]+ m from the antenna positions": replace(
-            "Header/uvw_array", np.negative, 0
+            UVW, np.negative, 0
         ),
     },
     (errors.BadInputError, GROUP): {"group record": edit_record(lambda record: record.clear())},
     (errors.MissingError, BAD): {
-        "The subband does not exist": lambda store: file_of(store).unlink(),
+        "The subband does not exist": lambda store: file_of(store).unlink()
     },
     (errors.NoSignalError, BAD): {
         r"nsamples must be 0 to .*found -1\.2e\+12": put("Data/nsamples", EVERYTHING, -1.2e12),
@@ -210,19 +209,12 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
     },
 }
 """By error and what its message names: what the message says, and how to cause it."""
-CASES = [
-    (*key, message, spoil) for key, cases in REFUSED.items() for message, spoil in cases.items()
-]
+CASES = [(*key, *case) for key, cases in REFUSED.items() for case in cases.items()]
 
 
 @pytest.mark.parametrize(("error", "where", "message", "spoil"), CASES)
 def test_bad_input_is_refused(
-    store: Path,
-    run_convert: Any,
-    error: type[ContimgError],
-    where: str,
-    message: str,
-    spoil: Spoil,
+    store: Path, run_convert: Any, error: Any, where: str, message: str, spoil: Spoil
 ) -> None:
     spoil(store)
     with pytest.raises(error, match=message) as caught:

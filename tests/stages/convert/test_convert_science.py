@@ -204,6 +204,7 @@ def test_ms_has_one_field_and_one_band(converted: Any, two_sources: Any) -> None
     span_days = two_sources.integrations * two_sources.integration_s / 86400
     assert metrics["mjd_end"] - metrics["mjd_start"] == pytest.approx(span_days, rel=1e-4)
     assert metrics["missing_subbands"] == []
+    assert not list(converted.ms.parents[1].rglob("*.parquet")), "--tables was not given"
     assert converted.outcome.qa.verdict == "good"
     longest = np.linalg.norm(rows.uvw_m, axis=1).max()
     assert longest <= 1.1 * metrics["longest_baseline_m"]
