@@ -20,9 +20,10 @@ from astropy import units
 from astropy.coordinates import EarthLocation
 from pyuvdata import utils
 
-from contimg.astro.coordinates import use_offline_iers
+from contimg.astro.coordinates import direction_cosines, use_offline_iers
 from contimg.astro.telescope import stations
 from contimg.records.groups import GroupRecord, Subband, group_id, utc_of_jd
+from contimg.records.ms import MeasurementSet, MSHeader, Rows
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.tar import unpack
 from contimg_convert.options import ConvertOptions
@@ -211,10 +212,23 @@ class Converted:
     outcome: StageResult
     context: Context
     ms: Path
+    header: MSHeader
+    rows: Rows
 
     @property
     def sha256(self) -> str:
         return next(output.sha256 for output in self.context.outputs if output.name == "ms.tar")
+
+    def read(self, column: str) -> np.ndarray:
+        with MeasurementSet(self.ms) as data:
+            return data.read(column)
+
+    def fringes(self, ra_rad: float, dec_rad: float, east: int = 1, north: int = 1) -> np.ndarray:
+        """Return the visibilities of 1 Jy, shape (rows, channels); -1 mirrors its place."""
+        centre = self.header.ra_rad, self.header.dec_rad
+        cosines = np.array(direction_cosines(ra_rad, dec_rad, *centre)) * [east, north, 1]
+        path = (self.rows.uvw_m @ cosines)[:, None]
+        return np.exp(2j * np.pi / C * path * self.header.frequencies_hz)
 
 
 def convert(record: Path, scratch: Path, **options: Any) -> Converted:
@@ -224,7 +238,9 @@ def convert(record: Path, scratch: Path, **options: Any) -> Converted:
     context = Context(str(artifact), scratch / "work", (), {})
     outcome = run(ConvertOptions(group=str(record), out=str(scratch), **options), context)
     with (artifact / "ms.tar").open("rb") as tar:
-        return Converted(outcome, context, unpack(tar, scratch / "ms"))
+        path = unpack(tar, scratch / "ms")
+    with MeasurementSet(path) as data:
+        return Converted(outcome, context, path, data.header, data.rows)
 
 
 @pytest.fixture(scope="session")

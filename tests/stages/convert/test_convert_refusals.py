@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 import pytest
 
-from contimg.records.ms import MeasurementSet
 from contimg.runtime import errors
 from contimg.runtime.errors import ContimgError
 
@@ -238,10 +237,10 @@ def test_zeros_beside_fringes_are_accepted(store: Path, run_convert: Any) -> Non
 
 def test_weights_are_mean_nsamples(store: Path, run_convert: Any) -> None:
     put("Data/nsamples", np.s_[:, :, :3, 0], 0.5, *ALL)(store)
-    with MeasurementSet(run_convert(record_of(store)).ms) as data:
-        weights = data.rows.weight
-        np.testing.assert_allclose(weights, np.broadcast_to([0.75, 1.0], weights.shape), rtol=1e-6)
-        np.testing.assert_allclose(data.read("SIGMA"), weights**-0.5, rtol=1e-6)
+    made = run_convert(record_of(store))
+    weights = made.rows.weight
+    np.testing.assert_allclose(weights, np.broadcast_to([0.75, 1.0], weights.shape), rtol=1e-6)
+    np.testing.assert_allclose(made.read("SIGMA"), weights**-0.5, rtol=1e-6)
 
 
 def test_flags_and_weights_follow_visibilities(store: Path, run_convert: Any) -> None:
@@ -256,17 +255,16 @@ def test_flags_and_weights_follow_visibilities(store: Path, run_convert: Any) ->
         file["Data/visdata"][:] = np.where(flags, 0, number).astype(complex)
 
     edit(mark, *ALL)(store)
-    with MeasurementSet(run_convert(record_of(store)).ms) as data:
-        flags, amplitude = data.read("FLAG"), np.abs(data.read("DATA"))
-        np.testing.assert_array_equal(flags, amplitude == 0)
-        np.testing.assert_allclose(amplitude.max(axis=1), data.rows.weight, rtol=1e-6)
+    made = run_convert(record_of(store))
+    flags, amplitude = made.read("FLAG"), np.abs(made.read("DATA"))
+    np.testing.assert_array_equal(flags, amplitude == 0)
+    np.testing.assert_allclose(amplitude.max(axis=1), made.rows.weight, rtol=1e-6)
     assert 0.09 < flags.mean() < 0.11
 
 
 def test_raw_flag_is_carried(store: Path, run_convert: Any) -> None:
     put("Data/flags", (7, 0, 2, 1), True, 3)(store)  # noqa: FBT003
-    with MeasurementSet(run_convert(record_of(store)).ms) as data:
-        (where,) = np.argwhere(data.read("FLAG"))
+    (where,) = np.argwhere(run_convert(record_of(store)).read("FLAG"))
     # Channel 2 of subband 3, from above; the row is one of the first integration.
     assert tuple(where[1:]) == (15 * 6 + 5 - (3 * 6 + 2), 1)
     assert where[0] < 55
@@ -276,8 +274,7 @@ def test_nonfinite_values_become_flagged_zeros(store: Path, run_convert: Any) ->
     put("Data/visdata", (9, 0, 4, 0), complex(np.nan, 0), 0)(store)
     put("Data/visdata", (9, 0, 5, 1), complex(0, np.inf), 0)(store)
     made = run_convert(record_of(store))
-    with MeasurementSet(made.ms) as data:
-        flags, values = data.read("FLAG"), data.read("DATA")
+    flags, values = made.read("FLAG"), made.read("DATA")
     assert flags.sum() == 2
     assert np.isfinite(values).all()
     assert not values[flags].any()
