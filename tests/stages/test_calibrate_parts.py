@@ -242,7 +242,7 @@ class TestSky:
         with pytest.raises(UsageError, match="known flux"):
             sky_models.look_up_calibrator(*place, band_hz())
 
-    def test_field_sources_reach_the_null_of_the_beam(self) -> None:
+    def test_field_sources_reach_beam_null(self) -> None:
         found = sky_models.find_field_sources(61065.0904, 61065.0940, 33.0, SITE, FREQ_HZ)
         centre = SyntheticGroup(found, mjd=61065.0922).centre()
         away = np.degrees(separation_rad(found.ra_rad, found.dec_rad, *centre))

@@ -138,7 +138,7 @@ class TestResolve:
         register(tmp_path, make_row("near", 0.04))
         assert STAGE.key(options, STAGE.inputs(options)) != before
 
-    def test_place_of_the_store_is_not_in_the_key(self, tmp_path: Path) -> None:
+    def test_store_location_keeps_key(self, tmp_path: Path) -> None:
         first, second = (register(tmp_path / x, make_row("far", -3)) for x in ("one", "two"))
         assert STAGE.key(first, STAGE.inputs(first)) == STAGE.key(second, STAGE.inputs(second))
 
@@ -161,7 +161,7 @@ class TestResolve:
         with pytest.raises(NoCalibrationError, match="not given"):
             resolve(options)
 
-    def test_inputs_of_another_kind_are_refused(self, tmp_path: Path) -> None:
+    def test_other_inputs_are_refused(self, tmp_path: Path) -> None:
         write_artifact(tmp_path / "flag", "flag", {}, {"flags.bin": b"x"})
         with pytest.raises(BadInputError, match="not a convert artifact"):
             selection.read_target(str(tmp_path / "flag"))

@@ -104,7 +104,7 @@ def test_solve_writes_record_row_and_arrays(solved: Solved, group: SyntheticGrou
     assert json.loads((artifact / "quality.json").read_text())["phase_rms_deg"] < 1.0
 
 
-def test_same_work_is_cached_and_repeats_its_bytes(solved: Solved, tmp_path: Path) -> None:
+def test_second_solve_gives_same_bytes(solved: Solved, tmp_path: Path) -> None:
     chosen = {"phase_solint_s": 1.0, **ALONE}
     assert run(solved.store, solved.ms, **chosen)["cached"]
     options = CalibrateOptions(ms=solved.ms, out=str(tmp_path), **chosen)
@@ -144,7 +144,7 @@ def test_do_k_solves_delays(solved: Solved, group: SyntheticGroup, tmp_path: Pat
     assert np.abs(delays[USED] - wanted[USED]).max() < 0.05
 
 
-def test_field_sources_in_model_reduce_errors_to_noise(tmp_path: Path) -> None:
+def test_field_sources_reduce_errors_to_noise(tmp_path: Path) -> None:
     """Full sky, thermal noise: the calibrator alone in the model leaves larger errors."""
     bare = SyntheticGroup(noise_jy=1.0)
     field = find_field_sources(bare.mjds[0], bare.mjds[-1], 33.0, SITE, FREQ_HZ)

@@ -49,7 +49,7 @@ def test_phase_centre_crosses_meridian_at_mid_time(dec: float) -> None:
     assert np.ptp(ha) == pytest.approx(23 * 12.884902 * 1.0027379 * np.radians(15 / 3600), rel=1e-4)
 
 
-def test_phase_centre_differs_from_sidereal_time_by_precession() -> None:
+def test_phase_centre_includes_precession() -> None:
     """Precession and aberration since J2000 are 1200 arcsec."""
     times = times_jd()
     ra0, _ = phase_centre(times, 33.0)

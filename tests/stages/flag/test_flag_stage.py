@@ -85,7 +85,7 @@ def test_interference_is_separated_from_good_data() -> None:
     assert found[~np.broadcast_to(alive, found.shape)].all()
 
 
-def test_missing_dead_and_deaf_are_flagged_and_named() -> None:
+def test_missing_and_dead_are_flagged() -> None:
     assert load_flags(SICK.flags)[:, :, LOST].all()
     first = load_report(SICK.flags)["steps"][0]
     assert (first["step"], first["fraction"]) == ("missing", pytest.approx(1 / 16, abs=1e-6))

@@ -32,7 +32,7 @@ def test_flag_zeros_flags_only_zeros_and_nonfinite() -> None:
     assert np.argwhere(flags).tolist() == [[0, 0, 0], [1, 2, 0], [3, 0, 1], [4, 7, 1]]
 
 
-def test_clip_level_is_median_plus_seven_robust_sigma() -> None:
+def test_clip_level_adds_robust_sigma() -> None:
     amplitudes = np.array([30, 2, np.nan, 3.5, 1, 5], np.float32)
     # median 3.5, deviations 26.5 1.5 0 2.5 1.5, their median 1.5
     level = 3.5 + 7 * 1.482602218505602 * 1.5
