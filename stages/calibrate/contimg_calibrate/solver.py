@@ -72,8 +72,7 @@ class Solver:
         np.add.at(y_sum[:, 0], row, y)
         x, y = x_sum.astype(np.complex64), y_sum.astype(np.float32)
         freq_hz = np.array([self.header.frequencies_hz[window].mean()])
-        interval_s = self.integration_s
-        return self._solve(f"{role}.G", times_s, interval_s, freq_hz, x, y, apmode=mode)
+        return self._solve(f"{role}.G", times_s, self.integration_s, freq_hz, x, y, apmode=mode)
 
     def solve_band(self, name: str, tables: list[Path], **arguments: Any) -> Path:  # noqa: ANN401
         """Solve K or B (the suffix of `name`) after some tables, on one row per baseline."""

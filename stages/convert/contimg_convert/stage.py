@@ -45,12 +45,12 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
         # Digests are computed beside the conversion, which reads the same bytes.
         pool = ThreadPoolExecutor(1)
         stack.callback(pool.shutdown, cancel_futures=True)
-        futures = {file.index: pool.submit(file.digest) for file in files}
+        futures = {file.subband.index: pool.submit(file.digest) for file in files}
         with context.step("headers and geometry"):
-            subbands = {
-                file.index: stack.enter_context(open_subband(file.path, file.uri, file.index))
-                for file in files
-            }
+            subbands = {}
+            for file in files:
+                index, uri = file.subband.index, file.subband.uri
+                subbands[index] = stack.enter_context(open_subband(file.path, uri, index))
             headers = {index: subband.header for index, subband in subbands.items()}
             plan = plan_conversion(record.id, headers)
         context.need(plan.bytes, MEMORY_BYTES)
@@ -63,8 +63,8 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
             digests = {index: future.result() for index, future in futures.items()}
     # Names, not URIs: where the store lies is no part of the product.
     listing = [
-        {"index": f.index, "name": Path(f.uri).name, "bytes": f.size, "sha256": digests[f.index]}
-        for f in files
+        {"index": s.index, "name": Path(s.uri).name, "bytes": s.size, "sha256": digests[s.index]}
+        for s in record.subbands
     ]
     context.write("subbands.json", json.dumps(listing, indent=1).encode())
     missing = sorted(set(range(N_SUBBANDS)) - set(digests))

@@ -20,11 +20,8 @@ DOWNLOAD_THREADS = 4
 class SubbandFile:
     """One subband's file on a local disk."""
 
-    index: int
-    uri: str
+    subband: Subband
     path: Path
-    size: int
-    """Bytes."""
     fetched_sha256: str
     """Digest from the download; empty if the file is read in place."""
 
@@ -79,5 +76,4 @@ def _fetch_one(subband: Subband, folder: Path) -> SubbandFile:
         problem = f"The file has {size} bytes, but the group's record says {subband.size} bytes."
         remedy = "Copy the subband again from the telescope's disk, then run watch."
         raise BadFileError(subband.uri, problem, remedy)
-    index, uri = subband.index, subband.uri
-    return SubbandFile(index=index, uri=uri, path=path, size=size, fetched_sha256=digest)
+    return SubbandFile(subband=subband, path=path, fetched_sha256=digest)
