@@ -286,12 +286,11 @@ def check_group(headers: Mapping[int, UVH5Header], count: int) -> FloatArray:
     for header in headers.values():
         pointing = abs(header.dec_rad - first.dec_rad) <= POINTING_TOLERANCE_RAD
         antennas = np.array_equal(header.array.positions_m, array.positions_m)
+        pairs, wanted = ((h.antenna1, h.antenna2) for h in (header, first))
         same = {
             "time axis": np.array_equal(header.times_jd, first.times_jd),
             "pointing": pointing and header.ha_rad == first.ha_rad,
-            "set of antennas and baselines": np.array_equal(header.antenna1, first.antenna1)
-            and np.array_equal(header.antenna2, first.antenna2)
-            and antennas,
+            "set of antennas and baselines": antennas and np.array_equal(pairs, wanted),
             "channel grid": (len(header.frequencies_hz), header.width_hz) == (channels, width),
         }
         for what, describe in SHARED.items():
