@@ -25,22 +25,10 @@ from contimg.records.ms import MeasurementSet
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, SolveFailedError, UsageError
-from contimg_calibrate import sky as skies
-from contimg_calibrate.quality import (
-    check_solution,
-    flagged_fraction,
-    measure_amplitudes,
-    measure_residuals,
-    phase_error_rad,
-)
-from contimg_calibrate.visibilities import (
-    Ratio,
-    _estimate_weights,
-    load_ratio,
-    row_gains,
-    sum_channels,
-    sum_times,
-)
+from contimg_calibrate import sky_models
+from contimg_calibrate import visibilities as vis
+from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
+from contimg_calibrate.visibilities import Ratio, load_ratio, sum_channels, sum_times
 from observed import FREQ_HZ, STATIONS, USED, SyntheticGroup, three_c_48, write_artifact
 
 GROUP = SyntheticGroup(times=3, noise_jy=2.0)
@@ -53,17 +41,16 @@ def ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def load(ms: Path, flags: npt.NDArray[np.bool_] | None = None) -> Ratio:
+    pointing = SITE, np.radians(GROUP.dec_deg)
+    sky = SkyModel(GROUP.sources, *GROUP.centre(), FREQ_HZ, 0.0, 0.0, *pointing)
+    with MeasurementSet(ms) as table:
+        return load_ratio(table, flags, sky)
+
+
 @pytest.fixture(scope="module")
 def ratio(ms: Path) -> Ratio:
     return load(ms)
-
-
-def load(ms: Path, flags: npt.NDArray[np.bool_] | None = None) -> Ratio:
-    sky = SkyModel(
-        GROUP.sources, *GROUP.centre(), FREQ_HZ, 0.0, 0.0, SITE, np.radians(GROUP.dec_deg)
-    )
-    with MeasurementSet(ms) as table:
-        return load_ratio(table, flags, sky)
 
 
 @pytest.fixture
@@ -96,7 +83,7 @@ class TestSums:
         assert np.median(ratio.weight / expected) == pytest.approx(1.0, abs=0.1)
         assert np.std(np.log(ratio.weight / expected)) < 0.35
 
-    def test_sums_have_the_minimum_of_the_samples(self, ratio: Ratio, unity: Factors) -> None:
+    def test_sums_and_samples_share_their_minimum(self, ratio: Ratio, unity: Factors) -> None:
         """Chi square of any gains, from all samples or from the sums, differs by a constant."""
         rng = np.random.default_rng(0)
         constants = []
@@ -111,22 +98,17 @@ class TestSums:
             constants.append(float(np.sum(weight * left)) - sums)
         assert np.ptp(constants) < 1e-4 * abs(np.mean(constants))
 
-    def test_sum_channels_takes_gains_out(self, ratio: Ratio, truth: Factors) -> None:
+    def test_sums_take_gains_out_and_add_up(self, ratio: Ratio, truth: Factors) -> None:
         x, y = sum_channels(ratio, truth)
         assert np.mean(x / y) == pytest.approx(1.0, abs=2e-3)
         # Y is the inverse variance of the real part.
         assert np.std((x / y - 1).real * np.sqrt(y)) == pytest.approx(1.0, abs=0.1)
-
-    def test_both_sums_have_one_total(self, ratio: Ratio, truth: Factors) -> None:
-        rows, bands = sum_channels(ratio, truth), sum_times(ratio, truth)
-        for row, band in zip(rows, bands, strict=True):
+        for row, band in zip((x, y), sum_times(ratio, truth), strict=True):
             assert row.sum() == pytest.approx(band.sum(), rel=1e-4)
-
-    def test_parts_of_the_band_add_up(self, ratio: Ratio, truth: Factors) -> None:
         parts = [sum_channels(ratio, truth, part)[1] for part in (slice(0, 10), slice(10, None))]
-        assert sum(parts) == pytest.approx(sum_channels(ratio, truth)[1], rel=1e-5)
+        assert sum(parts) == pytest.approx(y, rel=1e-5)
 
-    def test_flagged_solutions_and_samples_count_nothing(self, ms: Path, truth: Factors) -> None:
+    def test_flagged_solutions_and_samples_are_ignored(self, ms: Path, truth: Factors) -> None:
         flags = np.zeros(GROUP.shape, bool)
         flags[:, 3] = True
         ratio, lost = load(ms, flags), STATIONS[2] - 1
@@ -140,7 +122,7 @@ class TestSums:
     def test_weights_are_limited_and_have_a_default(self) -> None:
         noise = np.zeros((4, 1, 2))
         noise[:, 0] = [[1e-9, 100], [1.0, 100], [1.0, 100], [0.0, 0.0]]
-        weight = _estimate_weights(noise)[:, 0]
+        weight = vis.estimate_weights(noise)[:, 0]
         assert weight[0] == pytest.approx(10 * weight[1], rel=1e-5)
         assert weight[3] == pytest.approx(weight[1], rel=1e-5)
 
@@ -152,51 +134,48 @@ def make_table(value: npt.ArrayLike, flag: npt.ArrayLike = 0, kind: str = "G") -
     return CalTable("made", kind, times_s, freq_hz, values, flags)
 
 
-GOOD = {
-    "scale": 1.0,
-    "scale_error": 1e-4,
-    "amplitude_rms": 0.01,
-    "phase_rms_deg": 0.5,
-    "expected_rms": 0.01,
-}
+RMS = {"amplitude_rms": 0.01, "phase_rms_deg": 0.5, "expected_rms": 0.01}
+GOOD = {"scale": 1.0, "scale_error": 1e-4, **RMS}
 
 
-def check(gain: CalTable, **residuals: float) -> dict[str, float]:
+def check(
+    gain: CalTable, bandpass: CalTable | None = None, max_flagged: float = 0.3, **changes: Any
+) -> dict[str, float]:
     return check_solution(
         "group",
-        tables={"gain": gain, "bandpass": replace(gain, kind="B")},
-        health=np.ones(gain.value.shape[1]),
-        residuals={**GOOD, **residuals},
-        max_flagged=0.3,
-        band=np.ones(gain.value.shape[2], bool),
+        tables={"bandpass": replace(bandpass or gain, kind="B"), "gain": gain},
+        health=changes.pop("health", np.ones(gain.value.shape[1])),
+        max_flagged=max_flagged,
+        band=changes.pop("band", np.ones(gain.value.shape[2], bool)),
+        residuals={**GOOD, **changes},
     )
 
 
 class TestQuality:
-    def test_good_solution_passes(self) -> None:
+    def test_good_or_noisy_solution_passes(self) -> None:
         quality = check(make_table(np.full((1, 10, 1, 2), 0.07)))
         assert quality["amplitude_median"] == pytest.approx(0.07)
         assert quality["odd_antennas"] == quality["flagged_gain"] == 0.0
+        noisy = {"amplitude_rms": 0.8, "phase_rms_deg": 60.0, "expected_rms": 0.3}
+        assert check(make_table(np.ones((1, 10, 1, 2))), **noisy)["expected_rms"] == 0.3
 
-    def test_flagged_fraction_ignores_antennas_and_channels_without_data(self) -> None:
+    def test_flagged_fraction_ignores_what_has_no_data(self) -> None:
         flag = np.zeros((1, 10, 8, 2), bool)
         flag[:, :5], flag[:, :, 6:] = True, True
-        bandpass = make_table(np.ones(flag.shape), flag, "B")
-        alive, band = np.arange(10) >= 5, np.arange(8) < 6
-        assert flagged_fraction(bandpass, alive, band) == 0.0
-        assert flagged_fraction(bandpass, np.ones(10, bool), band) == 0.5
-        assert flagged_fraction(bandpass, np.zeros(10, bool), band) == 1.0
+        gain, bandpass = make_table(np.ones((1, 10, 1, 2))), make_table(np.ones(flag.shape), flag)
+        data = {"bandpass": bandpass, "band": np.arange(8) < 6, "max_flagged": 0.9}
+        assert check(gain, health=np.arange(10) >= 5, **data)["flagged_bandpass"] == 0.0
+        assert check(gain, health=np.ones(10), **data)["flagged_bandpass"] == 0.5
+        with pytest.raises(SolveFailedError, match=r"100\.0% of the bandpass solutions"):
+            check(gain, health=np.zeros(10), **data)
 
-    @pytest.mark.parametrize(("antennas", "passes"), [(3, True), (4, False)])
-    def test_too_many_flagged_solutions_fail(self, antennas: int, passes: bool) -> None:  # noqa: FBT001
+    def test_more_than_max_flagged_fails(self) -> None:
         flag = np.zeros((1, 10, 1, 2), bool)
-        flag[:, :antennas] = True
-        gain = make_table(np.ones(flag.shape), flag)
-        if passes:
-            assert check(gain)["flagged_gain"] == pytest.approx(antennas / 10)
-            return
+        flag[:, :3] = True
+        assert check(make_table(np.ones(flag.shape), flag))["flagged_gain"] == pytest.approx(0.3)
+        flag[:, 3] = True
         with pytest.raises(SolveFailedError, match="at most 30% flagged solutions"):
-            check(gain)
+            check(make_table(np.ones(flag.shape), flag))
 
     @pytest.mark.parametrize("factor", [0.01, 100.0])
     def test_odd_amplitudes_fail(self, factor: float) -> None:
@@ -207,25 +186,25 @@ class TestQuality:
 
     @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
     def test_all_antennas_are_odd_without_amplitudes(self, value: float) -> None:
-        gain = make_table(np.full((1, 4, 1, 2), value))
-        assert measure_amplitudes(gain, np.ones(4, bool))[1] == 1.0
+        with pytest.raises(SolveFailedError, match=r"100\.0% of the antenna gains"):
+            check(make_table(np.full((1, 4, 1, 2), value)))
 
     @pytest.mark.parametrize("residual", [{"amplitude_rms": 0.5}, {"phase_rms_deg": 60.0}])
     def test_large_residuals_fail(self, residual: dict[str, float]) -> None:
         with pytest.raises(SolveFailedError, match="rms about the model"):
             check(make_table(np.ones((1, 10, 1, 2))), **residual)
 
-    def test_large_residuals_of_noise_pass(self) -> None:
-        noisy = {"amplitude_rms": 0.8, "phase_rms_deg": 60.0, "expected_rms": 0.3}
-        assert check(make_table(np.ones((1, 10, 1, 2))), **noisy)["expected_rms"] == 0.3
-
     def test_residuals_of_true_gains_are_noise(
         self, ratio: Ratio, truth: Factors, unity: Factors
     ) -> None:
-        found = measure_residuals(ratio, *sum_channels(ratio, truth))
+        x, y = sum_channels(ratio, truth)
+        found = measure_residuals(ratio, x, y)
         assert found["scale"] == pytest.approx(1.0, abs=5 * found["scale_error"])
         assert found["amplitude_rms"] == pytest.approx(found["expected_rms"], rel=0.15)
         assert np.radians(found["phase_rms_deg"]) == pytest.approx(found["expected_rms"], rel=0.15)
+        # 2 Jy over 15.7 Jy, 21 baselines, 3 times, 32 channels.
+        expected = 2.0 / 15.7 / np.sqrt(21 * 3 * 32)
+        assert phase_error_rad(ratio, y) == pytest.approx(expected, rel=0.1)
         raw = measure_residuals(ratio, *sum_channels(ratio, unity))
         assert raw["phase_rms_deg"] > 60.0
 
@@ -233,48 +212,38 @@ class TestQuality:
         empty = np.zeros((ratio.slot.size, 2), np.float32)
         found = measure_residuals(ratio, empty.astype(np.complex64), empty)
         assert found["phase_rms_deg"] == np.inf
-
-    def test_phase_error_follows_the_noise(self, ratio: Ratio, truth: Factors) -> None:
-        _, y = sum_channels(ratio, truth)
-        # 2 Jy over 15.7 Jy, 21 baselines, 3 times, 32 channels.
-        expected = 2.0 / 15.7 / np.sqrt(21 * 3 * 32)
-        assert phase_error_rad(ratio, y) == pytest.approx(expected, rel=0.1)
-        assert phase_error_rad(ratio, np.zeros_like(y)) == np.inf
+        assert phase_error_rad(ratio, empty) == np.inf
 
     def test_row_gains_are_zero_where_flagged(self) -> None:
         gain = np.array([[[2.0, 1j], [1j, 1.0]]], np.complex64)
         lost = np.array([[[False, False], [False, True]]])
         factors = Factors(np.ones((2, 1, 2), np.complex64), np.zeros((2, 1, 2), bool), gain, lost)
-        found = row_gains(factors, np.array([0]), np.array([0]), np.array([1]))
+        found = vis.row_gains(factors, np.array([0]), np.array([0]), np.array([1]))
         assert found == pytest.approx(np.array([[-2j, 0.0]]))
 
 
 class TestSky:
     @pytest.mark.parametrize("name", ["3C48", "j0137+3309", "0137+331", "24.42208,33.15976"])
     def test_position_is_found_by_any_name(self, name: str) -> None:
-        assert skies.look_up_position(name) == pytest.approx((24.42208, 33.15976), abs=1e-4)
+        assert sky_models.look_up_position(name) == pytest.approx((24.42208, 33.15976), abs=1e-4)
 
-    def test_flux_standard_has_its_polynomial(self) -> None:
-        found = skies.look_up_calibrator(24.42208, 33.15976, band_hz())
+    def test_spectrum_is_of_standard_or_list(self) -> None:
+        found = sky_models.look_up_calibrator(24.42208, 33.15976, band_hz())
         assert found.standard
         assert found.spectrum_jy == pytest.approx(standard("3C48").flux_jy(band_hz()))
         assert found.spectrum_jy[0] > found.spectrum_jy[-1]
-
-    def test_other_calibrator_has_a_power_law(self) -> None:
-        found = skies.look_up_calibrator(*skies.look_up_position("2148+069"), band_hz())
-        assert not found.standard
-        assert found.name == "2148+069"
+        found = sky_models.look_up_calibrator(*sky_models.look_up_position("2148+069"), band_hz())
+        assert (found.name, found.standard) == ("2148+069", False)
         assert 1.0 < found.spectrum_jy.mean() < 10.0
 
     # The second is 3C454.3, a blazar: its flux in a list is of another day.
     @pytest.mark.parametrize("place", [(100.0, 30.0), (343.4906, 16.1482)])
     def test_flux_is_never_assumed(self, place: tuple[float, float]) -> None:
         with pytest.raises(UsageError, match="known flux"):
-            skies.look_up_calibrator(*place, band_hz())
+            sky_models.look_up_calibrator(*place, band_hz())
 
-    def test_field_sources_reach_the_null_of_the_beam(self) -> None:
-        dec = np.radians(33.0)
-        found = skies.find_field_sources(61065.0904, 61065.0940, dec, SITE, FREQ_HZ)
+    def test_field_sources_reach_beam_null(self) -> None:
+        found = sky_models.find_field_sources(61065.0904, 61065.0940, 33.0, SITE, FREQ_HZ)
         centre = SyntheticGroup(found, mjd=61065.0922).centre()
         away = np.degrees(separation_rad(found.ra_rad, found.dec_rad, *centre))
         assert 3.2 < away.max() < 4.3
@@ -288,7 +257,7 @@ class TestSky:
         assert around.flux_jy.max() > 10.0
         places = np.radians(around.ra_deg), np.radians(around.dec_deg)
         field = PointSources(*places, power_law(around.flux_jy, 1.4e9, FREQ_HZ))
-        whole = skies.merge_sources(three_c_48(), field)
+        whole = sky_models.merge_sources(three_c_48(), field)
         assert np.sum(whole.flux_jy[:, 0] > 10.0) == 1
         assert whole.flux_jy[0, 0] == three_c_48().flux_jy[0, 0]
 
@@ -297,33 +266,28 @@ class TestSky:
         places = np.full(3, ra), dec + np.array([0.0, 0.01, 0.2])
         sources = PointSources(*places, power_law([1.0, 5.0, 50.0], 1.4e9, FREQ_HZ))
         sky = SkyModel(sources, ra, dec, FREQ_HZ, 0.0, 0.0, SITE, np.radians(33.0))
-        kept = skies.keep_bright(sky, np.array([61065.05196817219]), 0.5).sources
+        kept = sky_models.keep_bright(sky, np.array([61065.05196817219]), 0.5).sources
         assert np.array_equal(kept.flux_jy, sources.flux_jy[[1, 0]])
         assert np.array_equal(kept.dec_rad, sources.dec_rad[[1, 0]])
 
     @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5))
-    def test_merge_sources_with_nothing_changes_nothing(self, fluxes: list[float]) -> None:
+    def test_merge_sources_with_none_is_identity(self, fluxes: list[float]) -> None:
         places = np.linspace(0.1, 0.2, len(fluxes))
         sources = PointSources(places, places, np.array(fluxes)[:, None])
         none = PointSources(np.zeros(0), np.zeros(0), np.zeros((0, 1)))
-        assert np.array_equal(skies.merge_sources(sources, none).flux_jy, sources.flux_jy)
+        assert np.array_equal(sky_models.merge_sources(sources, none).flux_jy, sources.flux_jy)
 
 
+CALIBRATOR = {"name": "3C48", "ra_deg": 24.4, "dec_deg": 33.2, "standard": True}
+TABLE = {"role": "bandpass", "kind": "B", "file": "bandpass.tar", "interp": "nearest"}
 RECORD: dict[str, Any] = {
     "group": "20260125t011431",
     "mjd": 61065.05,
     "dec_deg": 33.0,
     "rung": "PRIMARY_TRANSIT_GENERATED",
     "solved": True,
-    "tables": [{"role": "bandpass", "kind": "B", "file": "bandpass.tar", "interp": "nearest"}],
-    "calibrator": {
-        "name": "3C48",
-        "ra_deg": 24.4,
-        "dec_deg": 33.2,
-        "flux_jy": 16.0,
-        "apparent_jy": 15.7,
-        "standard": True,
-    },
+    "tables": [TABLE],
+    "calibrator": {**CALIBRATOR, "flux_jy": 16.0, "apparent_jy": 15.7},
     "flux_anchor": "standard",
     "valid_from_mjd": 61064.55,
     "valid_to_mjd": 61065.55,
@@ -333,24 +297,21 @@ RECORD: dict[str, Any] = {
 }
 
 
+def read(folder: Path, content: str) -> Calibration:
+    write_artifact(folder / "set", "calibrate", {}, {"calibration.json": content.encode()})
+    return read_calibration(Context(str(folder / "out"), folder, (), {}), str(folder / "set"))
+
+
 class TestRecord:
     def test_record_survives_json(self, tmp_path: Path) -> None:
         made = Calibration.model_validate(RECORD)
-        files = {"calibration.json": made.model_dump_json().encode()}
-        write_artifact(tmp_path / "set", "calibrate", {}, files)
-        context = Context(str(tmp_path / "out"), tmp_path, (), {})
-        assert read_calibration(context, str(tmp_path / "set")) == made
-        table = {"role": "bandpass", "kind": "B", "file": "bandpass.tar", "interp": "nearest"}
-        assert made.tables == (AppliedTable.model_validate(table),)
+        assert read(tmp_path, made.model_dump_json()) == made
+        assert made.tables == (AppliedTable.model_validate(TABLE),)
 
-    @pytest.mark.parametrize(
-        "content", [b"{}", b"no json", json.dumps({**RECORD, "rung": "GUESSED"}).encode()]
-    )
-    def test_other_content_is_refused(self, tmp_path: Path, content: bytes) -> None:
-        write_artifact(tmp_path / "set", "calibrate", {}, {"calibration.json": content})
-        context = Context(str(tmp_path / "out"), tmp_path, (), {})
+    @pytest.mark.parametrize("content", ["{}", "no json", json.dumps({**RECORD, "rung": "GUESS"})])
+    def test_other_content_is_refused(self, tmp_path: Path, content: str) -> None:
         with pytest.raises(BadInputError, match="a calibration record"):
-            read_calibration(context, str(tmp_path / "set"))
+            read(tmp_path, content)
 
     def test_unknown_field_is_refused(self) -> None:
         with pytest.raises(ValidationError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contimg.astro.coordinates import Site
+from contimg.astro.telescope import SITE
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError, UsageError
 from contimg.runtime.stage import StageSpec
+from contimg_calibrate import selection
 from contimg_calibrate.options import STAGE, CalibrateOptions
-from contimg_calibrate.selection import (
-    SetRow,
-    Target,
-    find_calibrator,
-    is_same_date,
-    rank_sets,
-    read_target,
-    resolve,
-)
+from contimg_calibrate.selection import SetRow, Target, find_calibrator, resolve
 from observed import write_artifact
 
 MJD = 61065.0922
-FIELD = Target(
-    name="20260125t021221",
-    mjd_start=MJD - 0.002,
-    mjd_end=MJD + 0.002,
-    dec_deg=33.0,
-    site=Site(37.234, -118.283, 1188.0),
-)
+FIELD = Target("20260125t021221", MJD - 0.002, MJD + 0.002, dec_deg=33.0, site=SITE)
 """The field east of 3C48, an hour later: no calibrator of 5 Jy in the beam."""
 TRANSIT = replace(FIELD, name="20260125t011431", mjd_start=61065.0500, mjd_end=61065.0540)
 """3C48 is in the beam."""
-METRICS = {
-    "group": FIELD.name,
-    "mjd_start": FIELD.mjd_start,
-    "mjd_end": FIELD.mjd_end,
-    "pointing_dec_deg": 33.0,
-    "lat_deg": 37.234,
-    "lon_deg": -118.283,
-    "height_m": 1188.0,
-}
+PLACE = {"lat_deg": SITE.lat_deg, "lon_deg": SITE.lon_deg, "height_m": SITE.height_m}
+TIMES = {"mjd_start": FIELD.mjd_start, "mjd_end": FIELD.mjd_end}
+METRICS = {"group": FIELD.name, "pointing_dec_deg": 33.0, **PLACE, **TIMES}
 
 
 def make_options(**changes: Any) -> CalibrateOptions:
@@ -63,11 +45,11 @@ def make_row(
 
 
 def rank(rows: list[SetRow], **options: Any) -> list[str]:
-    return [row.artifact for row in rank_sets(rows, FIELD, make_options(**options))]
+    return [row.artifact for row in selection.rank_sets(rows, FIELD, make_options(**options))]
 
 
 class TestRanking:
-    def test_order_is_transit_then_date_then_borrowed_with_standards_first(self) -> None:
+    def test_order_is_transit_date_borrowed(self) -> None:
         rows = [
             make_row("borrowed bright", -3, anchor="catalogue"),
             make_row("borrowed", -20),
@@ -79,67 +61,45 @@ class TestRanking:
         kinds = ("transit", "date", "borrowed")
         assert rank(rows) == [name for kind in kinds for name in (kind, f"{kind} bright")]
 
-    def test_nearest_in_time_is_first_before_or_after(self) -> None:
+    def test_nearest_in_time_is_first(self) -> None:
         rows = [make_row("later", 3), make_row("before", -2), make_row("after", 2.5)]
         assert rank(rows) == ["before", "after", "later"]
 
     @pytest.mark.parametrize("days", [-0.45, 0.45])
     def test_windows_reach_both_ways(self, days: float) -> None:
         row = make_row(days=days)
-        assert is_same_date(MJD, row.mjd, row.valid_from, row.valid_to)
+        assert selection.is_same_date(MJD, row.mjd, row.valid_from, row.valid_to)
         assert rank([row], borrow_days=1e-3) == ["a"]
 
-    @pytest.mark.parametrize(
-        ("days", "usable"), [(29.9, True), (-29.9, True), (30.1, False), (-30.1, False)]
-    )
-    def test_sets_are_borrowed_within_thirty_days(self, days: float, usable: bool) -> None:  # noqa: FBT001
-        assert bool(rank([make_row(days=days)])) is usable
-
-    @pytest.mark.parametrize(
-        ("dec", "usable"), [(37.9, True), (28.1, True), (38.1, False), (16.3, False)]
-    )
-    @pytest.mark.parametrize("days", [0.01, -7.0])
-    def test_no_set_crosses_strips(self, dec: float, usable: bool, days: float) -> None:  # noqa: FBT001
-        assert bool(rank([make_row(days=days, dec=dec)])) is usable
+    def test_days_and_strip_limit_sets(self) -> None:
+        for days, dec in [(29.9, 33.0), (-29.9, 33.0), *product((0.01, -7.0), (37.9, 28.1))]:
+            assert rank([make_row(days=days, dec=dec)]) == ["a"], (days, dec)
+        for days, dec in [(30.1, 33.0), (-30.1, 33.0), *product((0.01, -7.0), (38.1, 16.3))]:
+            assert not rank([make_row(days=days, dec=dec)]), (days, dec)
 
     @given(st.permutations([("a", 1), ("b", -1), ("c", 0.01), ("d", 5), ("e", 0.01)]))
     def test_order_of_rows_does_not_matter(self, sets: list[tuple[str, float]]) -> None:
-        rows = [
-            make_row(name, days, anchor="catalogue" if name == "d" else "standard")
-            for name, days in sets
-        ]
+        anchors = dict.fromkeys("abce", "standard") | {"d": "catalogue"}
+        rows = [make_row(name, days, anchor=anchors[name]) for name, days in sets]
         assert rank(rows) == rank(sorted(rows, key=lambda row: row.artifact))
 
 
 class TestFindCalibrator:
-    def test_3c48_in_the_beam_is_found(self) -> None:
-        found = find_calibrator(make_options(), TRANSIT)
-        assert found is not None
-        assert found.name == "3C48"
-        assert found.is_standard
-
-    @pytest.mark.parametrize(
-        ("target", "changes", "found"),
-        [
-            (FIELD, {}, False),
-            (TRANSIT, {"min_primary_jy": 15.0}, True),
-            (TRANSIT, {"min_primary_jy": 17.0}, False),
-            (TRANSIT, {"solve": "never"}, False),
-        ],
-    )
-    def test_thresholds_apply_to_the_apparent_flux(
-        self,
-        target: Target,
-        changes: dict[str, Any],
-        found: bool,  # noqa: FBT001
-    ) -> None:
-        assert (find_calibrator(make_options(**changes), target) is not None) is found
-
-    @pytest.mark.parametrize("name", ["3C48", "J0137+3309", "24.4221,33.1598"])
-    def test_calibrator_is_found_by_name_or_position(self, name: str) -> None:
+    @pytest.mark.parametrize("name", [None, "3C48", "J0137+3309", "24.4221,33.1598"])
+    def test_calibrator_in_beam_is_found(self, name: str | None) -> None:
         found = find_calibrator(make_options(calibrator=name), TRANSIT)
         assert found is not None
-        assert found.name == "3C48"
+        assert (found.name, found.is_standard) == ("3C48", True)
+
+    @pytest.mark.parametrize(
+        ("target", "changes"),
+        [(FIELD, {}), (TRANSIT, {"min_primary_jy": 17.0}), (TRANSIT, {"solve": "never"})],
+    )
+    def test_faint_calibrator_is_not_taken(self, target: Target, changes: dict[str, Any]) -> None:
+        assert find_calibrator(make_options(**changes), target) is None
+
+    def test_threshold_applies_to_apparent_flux(self) -> None:
+        assert find_calibrator(make_options(min_primary_jy=15.0), TRANSIT) is not None
 
     def test_named_calibrator_outside_the_beam_is_refused(self) -> None:
         with pytest.raises(NoCalibrationError, match=r"no calibrator 3C286 in the beam.*3C48"):
@@ -156,13 +116,8 @@ def register(store: Path, *rows: SetRow) -> CalibrateOptions:
     for row in rows:
         files = {"calibration.json": row.artifact.encode()}
         made = write_artifact(store / row.artifact, "calibrate", {}, files)
-        values = {field.name: getattr(row, field.name) for field in fields(row)}
-        values |= {
-            "group": row.artifact,
-            "calibrator": "3C48",
-            "rung": "PRIMARY_TRANSIT_GENERATED",
-            "digest": row.digest or made.digest,
-        }
+        values = {**asdict(row), "group": row.artifact, "calibrator": "3C48"}
+        values |= {"rung": "PRIMARY_TRANSIT_GENERATED", "digest": row.digest or made.digest}
         day = store / "tables" / "caltables" / f"date=2026-01-{25 + round(row.mjd - MJD):02d}"
         day.mkdir(parents=True, exist_ok=True)
         content = CALTABLES.to_bytes(CALTABLES.rows([values]))
@@ -183,7 +138,7 @@ class TestResolve:
         register(tmp_path, make_row("near", 0.04))
         assert STAGE.key(options, STAGE.inputs(options)) != before
 
-    def test_place_of_the_store_is_not_in_the_key(self, tmp_path: Path) -> None:
+    def test_store_location_keeps_key(self, tmp_path: Path) -> None:
         first, second = (register(tmp_path / x, make_row("far", -3)) for x in ("one", "two"))
         assert STAGE.key(first, STAGE.inputs(first)) == STAGE.key(second, STAGE.inputs(second))
 
@@ -197,9 +152,8 @@ class TestResolve:
         options = register(tmp_path, make_row("other strip", -3, dec=54.6))
         with pytest.raises(NoCalibrationError) as caught:
             resolve(options)
-        numbers = ("2 Jy", "5 Jy", "30 d", "MJD 61065.092", "5 deg")
-        for part in (FIELD.name, *numbers, str(tmp_path), "NO_VIABLE_TABLE"):
-            assert part in str(caught.value)
+        parts = ("2 Jy", "5 Jy", "30 d", "MJD 61065.092", "5 deg", "NO_VIABLE_TABLE")
+        assert all(part in str(caught.value) for part in (FIELD.name, *parts, str(tmp_path)))
         assert caught.value.exit == 15
 
     def test_without_a_store_there_is_no_set(self, tmp_path: Path) -> None:
@@ -207,27 +161,21 @@ class TestResolve:
         with pytest.raises(NoCalibrationError, match="not given"):
             resolve(options)
 
-    def test_inputs_of_another_kind_are_refused(self, tmp_path: Path) -> None:
+    def test_other_inputs_are_refused(self, tmp_path: Path) -> None:
         write_artifact(tmp_path / "flag", "flag", {}, {"flags.bin": b"x"})
         with pytest.raises(BadInputError, match="not a convert artifact"):
-            read_target(str(tmp_path / "flag"))
+            selection.read_target(str(tmp_path / "flag"))
         with pytest.raises(MissingError, match="no Measurement Set"):
             resolve(CalibrateOptions(plain_ms=str(tmp_path), out="x"))
 
 
-class TestOptions:
-    @pytest.mark.parametrize(
-        "chosen",
-        [
-            {},
-            {"ms": "a", "plain_ms": "b"},
-            {"ms": "a", "model_source": "file"},
-            {"ms": "a", "model_file": "m"},
-        ],
-    )
-    def test_contradictory_options_are_refused(self, chosen: dict[str, Any]) -> None:
-        with pytest.raises(ValidationError):
-            CalibrateOptions(out="x", **chosen)
+@pytest.mark.parametrize("more", [{"plain_ms": "b"}, {"model_source": "file"}, {"model_file": "m"}])
+def test_contradictory_options_are_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CalibrateOptions(out="x")
+    with pytest.raises(ValidationError):
+        CalibrateOptions(out="x", ms="a", **more)
 
-    def test_entry_point_is_a_spec(self) -> None:
-        assert isinstance(STAGE, StageSpec)
+
+def test_entry_point_is_a_spec() -> None:
+    assert isinstance(STAGE, StageSpec)

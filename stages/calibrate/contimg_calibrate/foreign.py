@@ -9,14 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.constants import DAY_S
 from contimg.records.flagfile import pack_flags
-from contimg.records.ms import Antennas, MeasurementSet, MSHeader, Rows, create
+from contimg.records.ms import READ_ONLY, Antennas, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import AllFlaggedError, BadInputError
-from contimg_calibrate.importing import ImportOptions
+from contimg_calibrate.options import ImportOptions
 
 PARALLEL_HANDS = (5, 8, 9, 12)
 """RR, LL, XX, YY in casacore's ``Stokes`` enumeration."""
@@ -53,17 +54,11 @@ def run(options: ImportOptions, context: Context) -> StageResult:
 def copy_field(source: Path, field: str, into: Path) -> Path:
     """Copy one field, by number or name, of any Measurement Set into a new one.
 
-    Raises
-    ------
-    BadInputError
-        If there is no such field, or it was observed in several spectral windows.
-    AllFlaggedError
-        If the field has no rows.
+    Raises BadInputError if there is no such field, or it was observed in several spectral windows;
+    AllFlaggedError if the field has no rows.
     """
-    import casacore.tables as ct
-
     try:
-        with ct.table(str(source), ack=False, lockoptions="usernoread") as table:
+        with ct.table(str(source), **READ_ONLY) as table:
             names = _read_subtable(source, "FIELD")["NAME"]
             number = int(field) if field.isdigit() else -1
             if field in names:
@@ -84,9 +79,7 @@ def copy_field(source: Path, field: str, into: Path) -> Path:
 
 def _read_subtable(source: Path, name: str) -> dict[str, Any]:
     """Return the columns of a subtable that have a value in every row, as lists of cells."""
-    import casacore.tables as ct
-
-    with ct.table(f"{source}::{name}", ack=False, lockoptions="usernoread") as table:
+    with ct.table(f"{source}::{name}", **READ_ONLY) as table:
         rows = range(table.nrows())
         return {
             column: [table.getcell(column, i) for i in rows]
@@ -102,15 +95,14 @@ def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> None:  # noqa
         problem = f"The field was observed in {ids.size} spectral windows; one is expected."
         raise BadInputError(str(source), problem, "Split the Measurement Set first.")
     names = ("FIELD", "ANTENNA", "SPECTRAL_WINDOW", "POLARIZATION", "DATA_DESCRIPTION")
-    fields, antennas, windows, polarizations, descriptions = (
-        _read_subtable(source, name) for name in names
-    )
+    fields, antennas, windows, setups, descriptions = (_read_subtable(source, n) for n in names)
     window = descriptions["SPECTRAL_WINDOW_ID"][ids[0]]
-    codes = np.asarray(polarizations["CORR_TYPE"][descriptions["POLARIZATION_ID"][ids[0]]])
+    codes = np.asarray(setups["CORR_TYPE"][descriptions["POLARIZATION_ID"][ids[0]]])
     hands = np.flatnonzero(np.isin(codes, PARALLEL_HANDS))
     freq_hz = np.asarray(windows["CHAN_FREQ"][window])
     order = np.argsort(freq_hz)
     ra, dec = np.asarray(fields["PHASE_DIR"][field]).reshape(-1)[:2]
+    positions, diameters = (np.array(antennas[name]) for name in ("POSITION", "DISH_DIAMETER"))
     header = MSHeader(
         telescope=str(_read_subtable(source, "OBSERVATION")["TELESCOPE_NAME"][0]),
         field=str(fields["NAME"][field]),
@@ -118,11 +110,7 @@ def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> None:  # noqa
         dec_rad=float(dec),
         frequencies_hz=freq_hz[order],
         channel_width_hz=float(abs(np.asarray(windows["CHAN_WIDTH"][window])[0])),
-        antennas=Antennas(
-            names=tuple(antennas["NAME"]),
-            positions_m=np.array(antennas["POSITION"]),
-            diameters_m=np.array(antennas["DISH_DIAMETER"]),
-        ),
+        antennas=Antennas(tuple(antennas["NAME"]), positions, diameters),
         correlations=tuple(int(code) for code in codes[hands]),
     )
     columns = Rows(

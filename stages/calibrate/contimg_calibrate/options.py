@@ -1,4 +1,4 @@
-"""The options and the spec of the calibrate stage."""
+"""Options of the calibrate stage and of ``contimg import-ms``, and how contimg runs both."""
 
 from __future__ import annotations
 
@@ -80,6 +80,15 @@ class CalibrateOptions(StageOptions):
         return self
 
 
+class ImportOptions(StageOptions):
+    """Import one field of any Measurement Set. Give the artifact as --ms and as --flags."""
+
+    path: str
+    """Folder of the Measurement Set."""
+    field: str = "0"
+    """The field, by number or name."""
+
+
 STAGE = StageSpec(
     name="calibrate",
     options=CalibrateOptions,
@@ -88,4 +97,13 @@ STAGE = StageSpec(
     resources=Resources(deadline_s=2400, memory_mi=8192, scratch_mi=4096),
     semaphore="casa",
     image_level="casa",
+)
+IMPORT_MS = StageSpec(
+    name="import-ms",
+    options=ImportOptions,
+    resources=Resources(deadline_s=2400, memory_mi=8192),
+    package="contimg_calibrate",
+    module="contimg_calibrate.foreign",
+    tools=("python-casacore",),
+    resolver="contimg_calibrate.selection:resolve",
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from contimg.astro.gains import CalTable
+from contimg.astro.gains import CalTable, ComplexArray, FlagArray, FloatArray
 from contimg.runtime.errors import SolveFailedError
-from contimg_calibrate.visibilities import ComplexArray, FlagArray, Float32Array, FloatArray, Ratio
+from contimg_calibrate.visibilities import Float32Array, Ratio
 
 ODD_FACTOR = 5.0
 """An antenna is odd if its amplitude differs from the median by more than this factor."""
@@ -15,16 +15,6 @@ MAX_ODD_FRACTION = 0.1
 MAX_AMPLITUDE_RMS, MAX_PHASE_RMS_DEG = 0.3, 20.0
 """A solve fails if the mean over the group of calibrated data over model scatters more than this
 from baseline to baseline, beyond its noise."""
-
-
-def flagged_fraction(
-    table: CalTable, has_data: FlagArray, has_band: FlagArray | None = None
-) -> float:
-    """Return the flagged fraction of the solutions of antennas (and channels) that have data."""
-    flags = table.flag[:, has_data]
-    if has_band is not None and table.kind == "B":
-        flags = flags[:, :, has_band]
-    return float(flags.mean()) if flags.size else 1.0
 
 
 def measure_residuals(ratio: Ratio, x: ComplexArray, y: Float32Array) -> dict[str, float]:
@@ -66,35 +56,31 @@ def check_solution(
     each antenna, `residuals` what `measure_residuals` returns after all tables, `max_flagged` the
     largest acceptable fraction of flagged solutions, and `band` the channels that have data.
 
-    Raises
-    ------
-    SolveFailedError
-        If the solution cannot be trusted. There is no identity table to fall back to.
+    Raises SolveFailedError if the solution cannot be trusted. There is no identity table to fall
+    back to.
     """
-    alive = health > 0
-    flagged = {role: flagged_fraction(table, alive, band) for role, table in tables.items()}
+    alive, flagged = health > 0, {}
+    for role, table in tables.items():
+        flags = table.flag[:, alive]
+        if table.kind == "B":
+            flags = flags[:, :, band]
+        flagged[role] = float(flags.mean()) if flags.size else 1.0
     worst = max(flagged, key=lambda role: flagged[role])
     amplitude, odd = measure_amplitudes(tables["gain"], alive)
-    noise = residuals["expected_rms"]
-    amplitude_rms, phase_rms_deg = residuals["amplitude_rms"], residuals["phase_rms_deg"]
-    max_amplitude_rms = MAX_AMPLITUDE_RMS + 3 * noise
-    max_phase_rms_deg = MAX_PHASE_RMS_DEG + 3 * np.degrees(noise)
+    names = ("expected_rms", "amplitude_rms", "phase_rms_deg")
+    noise, rms, rms_deg = (residuals[name] for name in names)
+    max_rms, max_rms_deg = MAX_AMPLITUDE_RMS + 3 * noise, MAX_PHASE_RMS_DEG + 3 * np.degrees(noise)
     problem = ""
     if flagged[worst] > max_flagged:
-        problem = (
-            f"{flagged[worst]:.1%} of the {worst} solutions are flagged; "
-            f"at most {max_flagged:.0%} flagged solutions are accepted."
-        )
+        limit = f"at most {max_flagged:.0%} flagged solutions are accepted"
+        problem = f"{flagged[worst]:.1%} of the {worst} solutions are flagged; {limit}."
     elif odd > MAX_ODD_FRACTION:
-        problem = (
-            f"{odd:.1%} of the antenna gains are not within a factor {ODD_FACTOR:g} of their "
-            f"median; at most {MAX_ODD_FRACTION:.0%} are accepted."
-        )
-    elif amplitude_rms > max_amplitude_rms or phase_rms_deg > max_phase_rms_deg:
-        problem = (
-            f"Calibrated baselines scatter by {amplitude_rms:.2f} and {phase_rms_deg:.0f} deg rms "
-            f"about the model; {MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg are accepted."
-        )
+        limit = f"within a factor {ODD_FACTOR:g} of their median"
+        problem = f"{odd:.1%} of the antenna gains are not {limit} (limit {MAX_ODD_FRACTION:.0%})."
+    elif rms > max_rms or rms_deg > max_rms_deg:
+        limit = f"{MAX_AMPLITUDE_RMS} and {MAX_PHASE_RMS_DEG:g} deg are accepted"
+        found = f"{rms:.2f} and {rms_deg:.0f} deg rms about the model"
+        problem = f"Calibrated baselines scatter by {found}; {limit}."
     if problem:
         remedy = "Look at the flags, the model's flux and solutions.npz of an earlier set."
         raise SolveFailedError(where, problem, remedy)

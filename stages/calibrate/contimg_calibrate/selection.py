@@ -19,8 +19,8 @@ from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationErr
 from contimg.runtime.manifest import Input, artifact_input, read_manifest
 from contimg.runtime.store import open_store
 from contimg.runtime.tar import pack
-from contimg_calibrate.options import CalibrateOptions
-from contimg_calibrate.sky import look_up_position
+from contimg_calibrate.options import CalibrateOptions, ImportOptions
+from contimg_calibrate.sky_models import look_up_position
 
 MAX_CANDIDATES = 3
 """Sets that are tried one after another before the stage gives up."""
@@ -67,10 +67,7 @@ def read_target(uri: str) -> Target | None:
 
     Return None for an imported Measurement Set of another telescope.
 
-    Raises
-    ------
-    BadInputError
-        If it is not a convert artifact.
+    Raises BadInputError if it is not a convert artifact.
     """
     metrics = read_manifest(uri).metrics
     if "telescope" in metrics and "pointing_dec_deg" not in metrics:
@@ -93,10 +90,8 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
 
     It is the one with the largest apparent flux, flux standards first.
 
-    Raises
-    ------
-    NoCalibrationError
-        If --calibrator is not in the beam, or --solve always finds none there.
+    Raises NoCalibrationError if --calibrator is not in the beam, or --solve always finds none
+    there.
     """
     if options.solve == "never":
         return None
@@ -109,7 +104,7 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
                 return source
         names = ", ".join(source.name for source in found) or "none"
         problem = f"There is no calibrator {options.calibrator} in the beam, only: {names}."
-        raise NoCalibrationError(target.name, problem, "Name one of those, or none.")
+        raise NoCalibrationError(target.name, problem, "Name one of those, or omit --calibrator.")
     always = options.solve == "always"
     limits_jy = {True: options.min_primary_jy, False: options.min_bright_jy}
     usable = [c for c in found if always or c.apparent_jy >= limits_jy[c.is_standard]]
@@ -119,17 +114,21 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     return min(usable, key=lambda c: not c.is_standard, default=None)
 
 
-def resolve(options: CalibrateOptions) -> list[Input]:
+def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     """Return the inputs besides options: a plain Measurement Set, or the best sets of the store.
 
-    Raises
-    ------
-    NoCalibrationError
-        If there is neither a calibrator in the beam nor a valid set.
+    Raises MissingError if there is no Measurement Set in the folder; NoCalibrationError if there is
+    neither a calibrator in the beam nor a valid set.
     """
-    if options.plain_ms is not None:
-        return [describe_plain_ms(options.plain_ms)]
-    if options.calibration is not None or options.ms is None:
+    plain_ms = options.path if isinstance(options, ImportOptions) else options.plain_ms
+    if plain_ms is not None:
+        if not (Path(plain_ms) / "table.dat").exists():
+            problem = "There is no Measurement Set here (a folder with table.dat)."
+            raise MissingError(plain_ms, problem, "Correct the path.")
+        with Path("/dev/null").open("wb") as sink:
+            _, digest = pack(Path(plain_ms), sink)
+        return [Input(name="plain_ms", uri=plain_ms, digest=digest)]
+    if isinstance(options, ImportOptions) or options.calibration is not None or options.ms is None:
         return []
     target = read_target(options.ms)
     if target is None or find_calibrator(options, target) is not None:
@@ -147,27 +146,16 @@ def resolve(options: CalibrateOptions) -> list[Input]:
         if len(inputs) == MAX_CANDIDATES:
             break
     if not inputs:
-        raise NoCalibrationError(
-            target.name,
+        where = options.store or "a --store, which was not given"
+        problem = (
             f"Found neither a standard of {options.min_primary_jy:g} Jy nor a calibrator of "
             f"{options.min_bright_jy:g} Jy (apparent) in the beam at Dec {target.dec_deg:+.2f}, "
             f"nor a set within {options.borrow_days:g} d of MJD {target.mjd:.3f} and "
-            f"{options.strip_deg:g} deg of that Dec in "
-            f"{options.store or 'a --store, which was not given'} (NO_VIABLE_TABLE).",
-            "Calibrate a group with a calibrator of this strip first.",
+            f"{options.strip_deg:g} deg of that Dec in {where} (NO_VIABLE_TABLE)."
         )
+        remedy = "Calibrate a group with a calibrator of this strip first."
+        raise NoCalibrationError(target.name, problem, remedy)
     return inputs
-
-
-def describe_plain_ms(path: str) -> Input:
-    """Describe a folder with a Measurement Set as an input; MissingError if there is none."""
-    folder = Path(path)
-    if not (folder / "table.dat").exists():
-        problem = "There is no Measurement Set here (a folder with table.dat)."
-        raise MissingError(path, problem, "Correct the path.")
-    with Path("/dev/null").open("wb") as sink:
-        _, digest = pack(folder, sink)
-    return Input(name="plain_ms", uri=path, digest=digest)
 
 
 def read_registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
@@ -175,9 +163,8 @@ def read_registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
     if options.store is None:
         return []
     store = open_store(f"{options.store.rstrip('/')}/tables/{CALTABLES.name}")
-    reach = timedelta(days=options.borrow_days + 1)
-    middle = utc_of_mjd(target.mjd)
-    first, last = (middle - reach).date().isoformat(), (middle + reach).date().isoformat()
+    reach, middle = timedelta(days=options.borrow_days + 1), utc_of_mjd(target.mjd)
+    first, last = (day.date().isoformat() for day in (middle - reach, middle + reach))
     rows: list[SetRow] = []
     for entry in store.entries("date="):
         if first <= entry.key.partition("=")[2][:10] <= last and entry.key.endswith(".parquet"):
@@ -201,7 +188,7 @@ def rank_sets(rows: Sequence[SetRow], target: Target, options: CalibrateOptions)
         in_time = valid or away_days <= options.borrow_days
         if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg:
             same_date = is_same_date(target.mjd, row.mjd, row.valid_from, row.valid_to)
-            step = 0 if away_days <= SAME_TRANSIT_DAYS else 1 if same_date else 2
+            step = 0 if away_days <= SAME_TRANSIT_DAYS else 1 + (not same_date)
             ranked.append((step, row.flux_anchor != "standard", away_days, row.artifact, row))
     return [row for *_, row in sorted(ranked, key=lambda key: key[:-1])]
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import contextlib
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.coordinates import Site
-from contimg.astro.gains import Factors, Gains, read_caltable
+from contimg.astro.gains import ComplexArray, Factors, FloatArray, Gains, IntArray, read_caltable
 from contimg.astro.predict import PointSources, SkyModel
 from contimg.records.flagfile import read_flags
-from contimg.records.ms import MeasurementSet, MSHeader, Rows, create
-from contimg.runtime.errors import ContimgError
-from contimg_calibrate import casa
+from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
+from contimg.runtime.errors import ContimgError, SolveFailedError
+from contimg_calibrate import visibilities as vis
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
-from contimg_calibrate.visibilities import (
-    ComplexArray,
-    Float32Array,
-    FloatArray,
-    IntArray,
-    Ratio,
-    load_ratio,
-    row_gains,
-    sum_channels,
-    sum_times,
-)
+from contimg_calibrate.visibilities import Float32Array, Ratio
 
 WINDOWS = 16
 """Phases before the bandpass are solved on one part in this many of the band: narrow enough for
@@ -47,10 +40,10 @@ class Solver:
 
     header: MSHeader
     ratio: Ratio
+    integration_s: float
     folder: Path
     limits: dict[str, Any]
     """Arguments that all solves share: refant, minsnr, minblperant."""
-    integration_s: float
 
     def evaluate(self, tables: list[Path]) -> Factors:
         """Evaluate caltables at the times and channels of the data; 1 without tables."""
@@ -58,41 +51,37 @@ class Solver:
         if tables:
             return Gains.read(tables).evaluate(times_s, freq_hz)
         antennas, pols = self.ratio.antennas, self.ratio.power.shape[2]
-        band, gain = (antennas, freq_hz.size, pols), (times_s.size, antennas, pols)
-        return Factors(
-            bandpass=np.ones(band, np.complex64),
-            bandpass_flag=np.zeros(band, bool),
-            gain=np.ones(gain, np.complex64),
-            gain_flag=np.zeros(gain, bool),
-        )
+        band = np.ones((antennas, freq_hz.size, pols), np.complex64)
+        gain = np.ones((times_s.size, antennas, pols), np.complex64)
+        return Factors(bandpass=band, bandpass_flag=band == 0, gain=gain, gain_flag=gain == 0)
 
-    def write_continuum(
-        self, name: str, tables: list[Path], solint_s: float, channels: slice = slice(None)
+    def solve_gains(
+        self, role: str, tables: list[Path], solint_s: float, mode: str, window: slice = slice(None)
     ) -> Path:
-        """Write data over model after some tables: one channel, one row per interval and baseline.
+        """Solve G after some tables, on one channel and one row per interval and baseline.
 
         CASA solves sums over an interval 5 times faster than single rows, to the same minimum.
         """
         ratio, pairs = self.ratio, len(self.ratio.pairs)
-        x, y = sum_channels(ratio, self.evaluate(tables), channels)
+        x, y = vis.sum_channels(ratio, self.evaluate(tables), window)
         times_s, interval = split_intervals(ratio.times_s, self.integration_s, solint_s)
         row = interval[ratio.slot] * pairs + ratio.pair
-        shape = (times_s.size * pairs, x.shape[1])
+        shape = (times_s.size * pairs, 1, x.shape[1])
         x_sum, y_sum = np.zeros(shape, np.complex128), np.zeros(shape)
-        np.add.at(x_sum, row, x)
-        np.add.at(y_sum, row, y)
+        np.add.at(x_sum[:, 0], row, x)
+        np.add.at(y_sum[:, 0], row, y)
         x, y = x_sum.astype(np.complex64), y_sum.astype(np.float32)
-        freq_hz = np.array([self.header.frequencies_hz[channels].mean()])
-        return self._write_ms(name, times_s, self.integration_s, freq_hz, x[:, None], y[:, None])
+        freq_hz = np.array([self.header.frequencies_hz[window].mean()])
+        return self._solve(f"{role}.G", times_s, self.integration_s, freq_hz, x, y, apmode=mode)
 
-    def write_spectrum(self, name: str, tables: list[Path]) -> Path:
-        """Write data over model after some tables: all channels, one row per baseline."""
-        x, y = sum_times(self.ratio, self.evaluate(tables))
+    def solve_band(self, name: str, tables: list[Path], **arguments: Any) -> Path:  # noqa: ANN401
+        """Solve K or B (the suffix of `name`) after some tables, on one row per baseline."""
+        x, y = vis.sum_times(self.ratio, self.evaluate(tables))
         times_s = self.ratio.times_s.mean(keepdims=True)
         interval_s = self.integration_s * self.ratio.times_s.size
-        return self._write_ms(name, times_s, interval_s, self.header.frequencies_hz, x, y)
+        return self._solve(name, times_s, interval_s, self.header.frequencies_hz, x, y, **arguments)
 
-    def _write_ms(
+    def _solve(
         self,
         name: str,
         times_s: FloatArray,
@@ -100,18 +89,25 @@ class Solver:
         freq_hz: FloatArray,
         x: ComplexArray,
         y: Float32Array,
+        **arguments: Any,  # noqa: ANN401
     ) -> Path:
-        """Write DATA = X/Y, MODEL_DATA = 1, WEIGHT_SPECTRUM = Y for one solve.
+        """Write DATA = X/Y, MODEL_DATA = 1, WEIGHT_SPECTRUM = Y, and solve one caltable on it.
 
         WEIGHT is the mean of Y over the channels that have data. `x` and `y` have shape (times *
-        baselines, channels, polarizations).
+        baselines, channels, polarizations), `arguments` are those of CASA's calibrater.setsolve.
+        The calibrater tool is used because casatasks around it would only add 1.8 s of imports.
+
+        Raises SolveFailedError if CASA finds no solution at all.
         """
+        import casatools
+
+        role, _, kind = name.partition(".")
+        ms, table = self.folder / f"{role}.ms", self.folder / name
         pairs, count = self.ratio.pairs, len(y)
         data = np.divide(x, y, out=np.zeros_like(x), where=y > 0)
         filled = np.count_nonzero(y > 0, axis=1)
         weight = np.zeros(filled.shape, np.float32)
         np.divide(y.sum(axis=1), filled, out=weight, where=filled > 0)
-        channels = len(self.header.frequencies_hz) if freq_hz.size == 1 else 1
         rows = Rows(
             time_s=np.repeat(times_s, len(pairs)),
             interval_s=np.full(count, interval_s),
@@ -120,44 +116,66 @@ class Solver:
             uvw_m=np.zeros((count, 3)),
             weight=weight,
         )
+        channels = len(self.header.frequencies_hz) if freq_hz.size == 1 else 1
         width_hz = self.header.channel_width_hz * channels
         header = replace(self.header, frequencies_hz=freq_hz, channel_width_hz=width_hz)
         columns = {"DATA": data, "MODEL_DATA": np.ones_like(data), "WEIGHT_SPECTRUM": y}
-        with create(self.folder / name, header, rows, tuple(columns)) as writer:
+        with create(ms, header, rows, tuple(columns)) as writer:
             writer.put(0, {**columns, "FLAG": y <= 0})
-        return self.folder / name
+        with contextlib.closing(casatools.calibrater()) as tool:
+            tool.open(str(ms), addcorr=False, addmodel=False)
+            tool.selectvis()
+            settings = {**self.limits, "type": kind, **arguments}
+            tool.setsolve(table=str(table), t="int", append=False, **settings)
+            tool.solve()
+        if not (table / "table.dat").exists():
+            problem = f"CASA found no solutions of type {kind}."
+            raise SolveFailedError(ms.name, problem, "Look at the flags and at the model's flux.")
+        original = table.rename(table.with_name(f"{name}.original"))
+        rewrite_table(original, table)
+        shutil.rmtree(original)
+        return table
 
 
-def run(task: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def run(
+    task: str, ms: str, flags: str, sky: dict[str, Any], folder: str, given: dict[str, Any]
+) -> dict[str, Any]:
     """Call `solve_group` or `solve_field`; return a `ContimgError` as its name and arguments."""
+    arrays = {name: np.array(values) for name, values in sky["sources"].items()}
+    site = Site(**sky["site"]) if sky["site"] else None
+    changes = {"sources": PointSources(**arrays), "freq_hz": np.array(sky["freq_hz"]), "site": site}
     try:
-        solver = _prepare(**arguments)
-        solve = {"solve_group": solve_group, "solve_field": solve_field}[task]
-        return solve(solver, arguments["given"])
+        with MeasurementSet(Path(ms)) as table:
+            header, integration_s = table.header, float(np.median(table.rows.interval_s))
+            extra = read_flags(Path(flags)) if flags else None
+            ratio = vis.load_ratio(table, extra, SkyModel(**{**sky, **changes}))
+        names, wanted = header.antennas.names, given["reference_antenna"]
+        references = rank_references(header.telescope, names, ratio.health, wanted)
+        limits = {name: given[name] for name in ("minsnr", "minblperant")}
+        limits["refant"] = ",".join(references)
+        solver = Solver(
+            header=header,
+            ratio=ratio,
+            folder=Path(folder),
+            limits=limits,
+            integration_s=integration_s,
+        )
+        return {"solve_group": solve_group, "solve_field": solve_field}[task](solver, given)
     except ContimgError as error:
         return {"error": type(error).__name__, "arguments": list(error.args)}
 
 
 def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     """Solve phases, bandpass and gains on a calibrator; return their quality and the tables."""
-    out, limits, ratio = solver.folder, solver.limits, solver.ratio
-    ms = solver.write_continuum(
-        "prephase.ms", [], given["prephase_solint_s"], _choose_window(ratio)
-    )
-    prephase = casa.solve(ms, out / "prephase.G", **limits, type="G", apmode="p")
-    band = []
-    if given["do_k"]:
-        ms = solver.write_spectrum("delay.ms", [prephase])
-        band = [casa.solve(ms, out / "delay.K", **limits, type="K")]
-    ms = solver.write_spectrum("bandpass.ms", [prephase, *band])
-    bandpass = {**limits, "type": "B", "solnorm": True, "fillgaps": given["fillgaps"]}
-    band.append(casa.solve(ms, out / "bandpass.B", **bandpass))
-    ms = solver.write_continuum("phase.ms", band, given["phase_solint_s"])
-    phase = casa.solve(ms, out / "phase.G", **limits, type="G", apmode="p")
-    ms = solver.write_continuum("gain.ms", [*band, phase], np.inf)
-    gain = casa.solve(ms, out / "gain.G", **limits, type="G", apmode="ap")
+    ratio, window = solver.ratio, _choose_window(solver.ratio)
+    prephase = solver.solve_gains("prephase", [], given["prephase_solint_s"], "p", window)
+    band = [solver.solve_band("delay.K", [prephase])] if given["do_k"] else []
+    settings = {"solnorm": True, "fillgaps": given["fillgaps"]}
+    band.append(solver.solve_band("bandpass.B", [prephase, *band], **settings))
+    phase = solver.solve_gains("phase", band, given["phase_solint_s"], "p")
+    gain = solver.solve_gains("gain", [*band, phase], np.inf, "ap")
     tables = {path.stem: path for path in [*band, phase, gain]}
-    x, y = sum_channels(ratio, solver.evaluate(list(tables.values())))
+    x, y = vis.sum_channels(ratio, solver.evaluate(list(tables.values())))
     quality = check_solution(
         given["group"],
         tables={role: read_caltable(path) for role, path in tables.items()},
@@ -166,18 +184,18 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
         max_flagged=given["max_flagged"],
         band=np.any(ratio.power > 0, axis=(0, 2)),
     )
-    return {
-        "quality": quality,
-        "tables": {role: str(path) for role, path in tables.items()},
-        "reference_antenna": casa.read_reference_antenna(gain),
-    }
+    # CASA skips a reference antenna that has no solution: the one used is that of most solutions.
+    with ct.table(str(gain), **READ_ONLY) as solutions:
+        used = solutions.getcol("ANTENNA2")
+    reference = solver.header.antennas.names[int(np.bincount(used[used >= 0]).argmax())]
+    folders = {role: str(path) for role, path in tables.items()}
+    return {"quality": quality, "tables": folders, "reference_antenna": reference}
 
 
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     """Solve phases on a field after a set, if the signal suffices; return how the set fits."""
-    ratio = solver.ratio
-    tables = [Path(path) for path in given["tables"]]
-    x, y = sum_channels(ratio, solver.evaluate(tables))
+    ratio, tables = solver.ratio, [Path(path) for path in given["tables"]]
+    x, y = vis.sum_channels(ratio, solver.evaluate(tables))
     noise_deg = float(np.degrees(phase_error_rad(ratio, y)))
     # Unmodelled sources are noise that averages over neither time nor frequency, only over the
     # baselines of an antenna.
@@ -185,72 +203,29 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     confusion_deg = np.degrees(given["confusion"] / np.sqrt(2 * others))
     total_deg = float(np.hypot(noise_deg, confusion_deg))
     before = measure_residuals(ratio, x, y)
-    answer = {"phase_error_deg": total_deg, "before": before, "done": False, "solint": ""}
-    if given["mode"] == "never" or (given["mode"] == "auto" and total_deg > given["limit_deg"]):
+    answer = {"phase_error_deg": total_deg, "residuals": before, "done": False, "solint": ""}
+    if total_deg > given["limit_deg"]:
         return answer
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
-    ms = solver.write_continuum("field.ms", tables, solint_s)
-    field = casa.solve(ms, solver.folder / "field.G", **solver.limits, type="G", apmode="p")
-    gain = row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
+    field = solver.solve_gains("field", tables, solint_s, "p")
+    gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
-    solint = f"{solint_s:g} s"
-    return {**answer, "done": True, "solint": solint, "after": after, "table": str(field)}
-
-
-def sky_to_json(sky: SkyModel) -> dict[str, Any]:
-    """Return a sky as JSON; `sky_from_json` reads it in the child."""
-    fields = asdict(sky)
-    sources = {name: values.tolist() for name, values in fields["sources"].items()}
-    return {**fields, "sources": sources, "freq_hz": sky.freq_hz.tolist()}
-
-
-def sky_from_json(saved: dict[str, Any]) -> SkyModel:
-    """Return the sky that `sky_to_json` saved."""
-    sources = PointSources(**{name: np.array(values) for name, values in saved["sources"].items()})
-    site = Site(**saved["site"]) if saved["site"] else None
-    return SkyModel(
-        **{**saved, "sources": sources, "freq_hz": np.array(saved["freq_hz"]), "site": site}
-    )
-
-
-def _prepare(
-    ms: str, flags: str, sky: dict[str, Any], folder: str, given: dict[str, Any]
-) -> Solver:
-    """Load the data over the model and choose the reference antennas."""
-    extra = read_flags(Path(flags)) if flags else None
-    with MeasurementSet(Path(ms)) as table:
-        header, integration_s = table.header, float(np.median(table.rows.interval_s))
-        ratio = load_ratio(table, extra, sky_from_json(sky))
-    limits = {name: given[name] for name in ("minsnr", "minblperant")}
-    references = rank_references(
-        header.telescope, header.antennas.names, ratio.health, given["reference_antenna"]
-    )
-    return Solver(
-        header=header,
-        ratio=ratio,
-        folder=Path(folder),
-        limits={"refant": ",".join(references), **limits},
-        integration_s=integration_s,
-    )
+    solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
+    return {**answer, **solved}
 
 
 def rank_references(
     telescope: str, names: tuple[str, ...], health: FloatArray, wanted: str | None = None
 ) -> list[str]:
     """Return the best reference antennas: the requested one, healthy outriggers, then others."""
-    ranked = [
-        (
-            name != wanted,
-            bool(health[i] < MIN_HEALTH),
-            not (telescope == TELESCOPE and name.isdigit() and int(name) in OUTRIGGERS),
-            -round(float(health[i]), 2),
-            i,
-        )
-        for i, name in enumerate(names)
-        if health[i] > 0
-    ]
+    ranked = []
+    for i in np.flatnonzero(health > 0).tolist():
+        name, fraction = names[i], float(health[i])
+        outrigger = telescope == TELESCOPE and name.isdigit() and int(name) in OUTRIGGERS
+        poor = fraction < MIN_HEALTH
+        ranked.append((name != wanted, poor, not outrigger, -round(fraction, 2), i))
     return [names[key[-1]] for key in sorted(ranked)[:MAX_REFERENCES]]
 
 
@@ -279,3 +254,27 @@ def _choose_window(ratio: Ratio) -> slice:
     good = starts[content >= MIN_WINDOW_CONTENT * content.max()]
     start = int(good[np.argmin(np.abs(good + size / 2 - channels / 2))])
     return slice(start, start + size)
+
+
+def rewrite_table(source: Path, target: Path) -> None:
+    """Copy a table and its subtables into columns of fixed shape; empty columns are dropped.
+
+    Between arrays of variable shape casacore leaves random bytes.
+    """
+    with ct.table(str(source), **READ_ONLY) as old:
+        filled = [name for name in old.colnames() if old.nrows() and old.iscelldefined(name, 0)]
+        kept = filled if old.nrows() else old.colnames()
+        description = {name: old.getcoldesc(name) for name in kept}
+        for name in filled:
+            if description[name].get("ndim"):
+                shape = list(np.shape(old.getcell(name, 0)))
+                description[name].update(ndim=len(shape), shape=shape, option=FIXED_SHAPE_OPTION)
+        with ct.table(str(target), description, nrow=old.nrows(), ack=False) as new:
+            for name in filled:
+                new.putcol(name, old.getcol(name))
+            new.putinfo(old.info())
+            for name, value in old.getkeywords().items():
+                subtable = isinstance(value, str) and value.startswith("Table: ")
+                if subtable:
+                    rewrite_table(source / name, target / name)
+                new.putkeyword(name, f"Table: {target / name}" if subtable else value)

@@ -4,46 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import casacore.tables as ct
 import numpy as np
 
-from contimg.astro.gains import read_caltable
+from contimg.astro.constants import DAY_S
+from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.records import calibration as records
 from contimg.records.array_files import to_npz
-from contimg.records.calibration import (
-    RECORD,
-    AppliedTable,
-    Calibration,
-    CalibratorRecord,
-    FieldPhase,
-    SetSource,
-    read_calibration,
-)
+from contimg.records.calibration import RECORD, AppliedTable, Calibration
 from contimg.records.groups import utc_of_mjd
+from contimg.records.ms import READ_ONLY, MeasurementSet, MSHeader
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime import errors
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
-from contimg_calibrate import selection
-from contimg_calibrate.observation import MSObservation, read_observation
+from contimg_calibrate import selection, sky_models
+from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import CalibrateOptions
-from contimg_calibrate.sky import (
-    MIN_FIELD_JY,
-    MIN_FLUX_FRACTION,
-    Calibrator,
-    keep_bright,
-    look_up_calibrator,
-    look_up_position,
-    merge_sources,
-    read_model,
-)
-from contimg_calibrate.solver import sky_to_json
+from contimg_calibrate.sky_models import Calibrator, find_field_sources, keep_bright
 
 TIMEOUT_S = 1800.0
 TABLES = (
@@ -69,17 +54,52 @@ CONFUSION_JY = 0.2
 above 50 mJy, dN/dS ~ S^-2."""
 MIN_SCALE_SNR = 5.0
 """A scale of lower significance does not decide whether a set fits."""
+BEAM_MOMENTS = 5
+"""Moments at which the beam is averaged to estimate fluxes; models use every integration."""
+CalibratedSet = tuple[Calibration, dict[str, str], dict[str, float]]
+"""The outcome of either way to calibrate: record, folders of the caltables by role, quality."""
 
 
 @dataclass(frozen=True)
-class CalibratedSet:
-    """The outcome of either way to calibrate."""
+class MSObservation:
+    """The header of the Measurement Set, and when and where the array pointed."""
 
-    record: Calibration
-    folders: dict[str, str]
-    """Caltables by role."""
-    quality: dict[str, float]
-    warnings: tuple[str, ...] = ()
+    name: str
+    path: Path
+    flags: Path | None
+    header: MSHeader
+    mjd_start: float
+    mjd_end: float
+    integration_s: float
+    dec_deg: float
+    """Apparent Declination of the pointing; of the phase centre where that is unknown."""
+    target: selection.Target | None
+    """None: another telescope, whose pointing and beam are unknown."""
+
+    @property
+    def mjd(self) -> float:
+        """Midpoint, UTC."""
+        return (self.mjd_start + self.mjd_end) / 2
+
+    @property
+    def beam_mjds(self) -> FloatArray:
+        """Moments of the observation at which to evaluate the beam, MJD."""
+        part = (np.arange(BEAM_MOMENTS) + 0.5) / BEAM_MOMENTS
+        return np.asarray(self.mjd_start + (self.mjd_end - self.mjd_start) * part)
+
+    def make_sky(self, sources: PointSources) -> SkyModel:
+        """Return sources as this array sees them: without smearing or beam if it is another one."""
+        header, ours = self.header, self.target is not None
+        return SkyModel(
+            sources=sources,
+            ra0_rad=header.ra_rad,
+            dec0_rad=header.dec_rad,
+            freq_hz=header.frequencies_hz,
+            width_hz=header.channel_width_hz if ours else 0.0,
+            integration_s=self.integration_s if ours else 0.0,
+            site=self.target.site if self.target else None,
+            pointing_dec_rad=float(np.radians(self.dec_deg)),
+        )
 
 
 def run(options: CalibrateOptions, context: Context) -> StageResult:
@@ -88,33 +108,71 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         ms = read_observation(options, context)
     calibrator = choose_calibrator(options, ms)
     if calibrator is not None:
-        made = solve_calibrator(options, context, ms, calibrator)
+        record, folders, quality = solve_calibrator(options, context, ms, calibrator)
     else:
-        made = select_set(options, context, ms)
-    record, quality = made.record, made.quality
+        record, folders, quality = select_set(options, context, ms)
     with context.step("write"):
         for table in record.tables:
-            context.write_tree(table.file, Path(made.folders[table.role]))
-        context.write("solutions.npz", pack_solutions(made.folders))
+            context.write_tree(table.file, Path(folders[table.role]))
+        context.write("solutions.npz", pack_solutions(folders))
         context.write("quality.json", json.dumps(quality, indent=1).encode())
         context.write(RECORD, record.model_dump_json(indent=1).encode())
         if record.solved and options.store is not None:
-            _register(context, options.store, record)
+            outputs = sorted(context.outputs, key=lambda output: output.name)
+            tables = f"{options.store.rstrip('/')}/tables"
+            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction"}
+            row = {
+                **record.model_dump(include=names),
+                "valid_from": record.valid_from_mjd,
+                "valid_to": record.valid_to_mjd,
+                "dec": record.dec_deg,
+                "calibrator": record.calibrator.name,
+                "apparent_flux": record.calibrator.apparent_jy,
+                "artifact": context.relative_uri(tables),
+                "digest": digest_json([[output.name, output.sha256] for output in outputs]),
+            }
+            day = utc_of_mjd(record.mjd).date().isoformat()
+            context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
+    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction"}
     metrics = {
-        "group": record.group,
+        **record.model_dump(include=names),
         "provenance": record.rung,
         "calibrator": record.calibrator.name,
-        "flux_anchor": record.flux_anchor,
-        "solved": record.solved,
         "field_phase": record.field_phase.done,
-        "reference_antenna": record.reference_antenna,
-        "flag_fraction": record.flag_fraction,
         "scale": record.field_phase.scale,
         "set_group": record.source.group if record.source else record.group,
         **quality,
     }
-    verdict = "warning" if made.warnings else "good"
-    return StageResult(metrics=metrics, qa=QA(verdict=verdict, reasons=made.warnings))
+    if record.solved or record.field_phase.scale is not None:
+        return StageResult(metrics=metrics)
+    warning = "the set could not be checked against the field's sources"
+    return StageResult(metrics=metrics, qa=QA(verdict="warning", reasons=(warning,)))
+
+
+def read_observation(options: CalibrateOptions, context: Context) -> MSObservation:
+    """Fetch the Measurement Set and its flags into scratch, and read its header and times."""
+    if options.ms is not None:
+        target = selection.read_target(options.ms)
+        path = context.fetch_tree(options.ms, "ms.tar")
+        name = target.name if target else path.stem
+    else:
+        source = Path(str(options.plain_ms))
+        target, name = None, source.stem
+        path = copy_field(source, options.field, context.scratch / "field.ms")
+    with MeasurementSet(path) as ms:
+        times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
+        header = ms.header
+    return MSObservation(
+        name=name,
+        path=path,
+        flags=context.fetch(options.flags, "flags.bin") if options.flags else None,
+        header=header,
+        mjd_start=float(times.min() - interval / 2) / DAY_S,
+        mjd_end=float(times.max() + interval / 2) / DAY_S,
+        integration_s=interval,
+        dec_deg=target.dec_deg if target else float(np.degrees(header.dec_rad)),
+        target=target,
+    )
 
 
 def choose_calibrator(options: CalibrateOptions, ms: MSObservation) -> Calibrator | None:
@@ -124,12 +182,12 @@ def choose_calibrator(options: CalibrateOptions, ms: MSObservation) -> Calibrato
     freq_hz = ms.header.frequencies_hz
     if ms.target is not None:
         found = selection.find_calibrator(options, ms.target)
-        return found and look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
+        return found and sky_models.look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
     if options.calibrator is None:
         problem = "A Measurement Set of another telescope needs a calibrator's name."
         remedy = "Name it with --calibrator, or a set with --calibration."
         raise UsageError("--plain-ms", problem, remedy)
-    return look_up_calibrator(*look_up_position(options.calibrator), freq_hz)
+    return sky_models.look_up_calibrator(*sky_models.look_up_position(options.calibrator), freq_hz)
 
 
 def solve_calibrator(
@@ -142,84 +200,86 @@ def solve_calibrator(
     given = options.model_dump(include=names | {"max_flagged", "reference_antenna"})
     with context.step("solve"):
         answer = _call_solver(context, "solve_group", ms, sky, {**given, "group": ms.name})
-    primary = calibrator.standard
-    reach_days = options.valid_hours / 24
+    standard, reach_days = calibrator.standard, options.valid_hours / 24
+    reason = "The gains were solved on this very field."
     record = Calibration(
         group=ms.name,
         mjd=ms.mjd,
         dec_deg=ms.dec_deg,
         tables=tuple(table for table in TABLES if table.role in answer["tables"]),
-        rung="PRIMARY_TRANSIT_GENERATED" if primary else "BRIGHT_FALLBACK_GENERATED",
+        rung="PRIMARY_TRANSIT_GENERATED" if standard else "BRIGHT_FALLBACK_GENERATED",
         solved=True,
-        calibrator=CalibratorRecord(
+        calibrator=records.CalibratorRecord(
             name=calibrator.name,
             ra_deg=calibrator.ra_deg,
             dec_deg=calibrator.dec_deg,
             flux_jy=float(calibrator.spectrum_jy.mean()),
             apparent_jy=apparent_jy,
-            standard=calibrator.standard,
+            standard=standard,
         ),
-        flux_anchor="standard" if primary else "catalogue",
+        flux_anchor="standard" if standard else "catalogue",
         valid_from_mjd=ms.mjd - reach_days,
         valid_to_mjd=ms.mjd + reach_days,
         reference_antenna=answer["reference_antenna"],
         flag_fraction=answer["quality"]["flagged_bandpass"],
-        field_phase=FieldPhase(done=False, reason="The gains were solved on this very field."),
+        field_phase=records.FieldPhase(done=False, reason=reason),
     )
-    return CalibratedSet(record=record, folders=answer["tables"], quality=answer["quality"])
+    return record, answer["tables"], answer["quality"]
 
 
 def model_calibrator(
     options: CalibrateOptions, context: Context, ms: MSObservation, calibrator: Calibrator
 ) -> tuple[SkyModel, float]:
     """Return the model, and the calibrator's apparent flux (Jy, mean over the group and band)."""
-    place = np.radians([[calibrator.ra_deg], [calibrator.dec_deg]])
-    source = PointSources(place[0], place[1], calibrator.spectrum_jy[None, :])
-    alone = ms.make_sky(source)
+    ra_rad, dec_rad = np.radians([[calibrator.ra_deg], [calibrator.dec_deg]])
+    alone = ms.make_sky(PointSources(ra_rad, dec_rad, calibrator.spectrum_jy[None, :]))
     apparent_jy = float(alone.apparent_jy(ms.beam_mjds).mean())
     if options.model_file is not None:
-        content = context.read(options.model_file)
-        sources = read_model(content, options.model_file, ms.header.frequencies_hz)
+        where = options.model_file
+        sources = sky_models.read_model(context.read(where), where, ms.header.frequencies_hz)
         return ms.make_sky(sources), apparent_jy
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
-    whole = ms.make_sky(merge_sources(source, ms.find_field_sources()))
-    return keep_bright(whole, ms.beam_mjds, MIN_FLUX_FRACTION * apparent_jy), apparent_jy
+    field = find_field_sources(
+        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+    )
+    whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
+    least_jy = sky_models.MIN_FLUX_FRACTION * apparent_jy
+    return keep_bright(whole, ms.beam_mjds, least_jy), apparent_jy
 
 
 def select_set(options: CalibrateOptions, context: Context, ms: MSObservation) -> CalibratedSet:
     """Try the candidate sets, best first, until one fits the field.
 
-    Raises
-    ------
-    BadInputError
-        If --calibration is not a set that was solved on its own group.
-    NoCalibrationError
-        If no set fits.
+    Raises BadInputError if --calibration is not a set that was solved on its own group;
+    NoCalibrationError if no set fits.
     """
     uris = [item.uri for item in context.named(selection.SET_INPUT)]
     refused: list[str] = []
     for uri in [options.calibration] if options.calibration else uris:
-        chosen = read_calibration(context, uri)
+        chosen = records.read_calibration(context, uri)
         if not chosen.solved:
             problem = "The set was not solved on its own group, but selected."
             raise BadInputError(uri, problem, f"Take {chosen.source}.")
         with context.step("fit"):
             phase, folders = fit_field(options, context, ms, uri, chosen)
-        same_date = selection.is_same_date(
-            ms.mjd, chosen.mjd, chosen.valid_from_mjd, chosen.valid_to_mjd
-        )
+        window = chosen.valid_from_mjd, chosen.valid_to_mjd
+        same_date = selection.is_same_date(ms.mjd, chosen.mjd, *window)
         scale = phase.scale
         # A set of another date must be seen to fit; one of the same date may pass unchecked.
         unchecked = scale is None and (same_date or ms.target is None)
         fits = scale is not None and 1 / options.max_scale <= scale <= options.max_scale
         if not unchecked and not fits:
-            faint = "the field is too faint to tell"
-            reason = faint if scale is None else f"calibrated data are {scale:.3g} x the model"
+            reason = "the field is too faint to tell"
+            if scale is not None:
+                reason = f"calibrated data are {scale:.3g} x the model"
             context.log.warning("%s refused: %s", uri, reason)
             refused.append(f"{chosen.group} ({reason})")
             continue
         manifest = context.manifest(uri)
+        source = records.SetSource(
+            group=chosen.group, key=manifest.key, digest=manifest.digest, mjd=chosen.mjd
+        )
         changes = {
             "group": ms.name,
             "mjd": ms.mjd,
@@ -228,67 +288,54 @@ def select_set(options: CalibrateOptions, context: Context, ms: MSObservation) -
             "rung": "SAME_DATE_VALID" if same_date else "BORROWED_VALIDATED",
             "solved": False,
             "field_phase": phase,
-            "source": SetSource(
-                group=chosen.group, key=manifest.key, digest=manifest.digest, mjd=chosen.mjd
-            ),
+            "source": source,
         }
-        warning = "the set could not be checked against the field's sources"
-        return CalibratedSet(
-            record=chosen.model_copy(update=changes),
-            folders=folders,
-            quality={},
-            warnings=(warning,) if scale is None else (),
-        )
-    raise NoCalibrationError(
-        ms.name,
-        f"No set brings the data within a factor {options.max_scale:g} of the NVSS model; "
-        f"tried: {', '.join(refused) or 'no set'}.",
-        "Calibrate a group of this strip nearer in time.",
-    )
+        return chosen.model_copy(update=changes), folders, {}
+    within = f"within a factor {options.max_scale:g} of the NVSS model"
+    problem = f"No set brings the data {within}; tried: {', '.join(refused) or 'no set'}."
+    raise NoCalibrationError(ms.name, problem, "Calibrate a group of this strip nearer in time.")
 
 
 def fit_field(
     options: CalibrateOptions, context: Context, ms: MSObservation, uri: str, chosen: Calibration
-) -> tuple[FieldPhase, dict[str, str]]:
+) -> tuple[records.FieldPhase, dict[str, str]]:
     """Solve phases on the field after a set; return what was done, and the tables by role."""
-    folders: dict[str, str] = {
-        table.role: str(context.fetch_tree(uri, table.file)) for table in chosen.tables
-    }
+    fetched = {table.role: context.fetch_tree(uri, table.file) for table in chosen.tables}
+    folders: dict[str, str] = {role: str(folder) for role, folder in fetched.items()}
     if ms.target is None:
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
-        return FieldPhase(done=False, reason=reason), folders
-    sky = keep_bright(ms.make_sky(ms.find_field_sources()), ms.beam_mjds, MIN_FIELD_JY)
+        return records.FieldPhase(done=False, reason=reason), folders
+    field = find_field_sources(
+        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+    )
+    sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
     if not apparent_jy.size:
         reason = "NVSS has no source in the beam that is bright enough."
-        return FieldPhase(done=False, reason=reason), folders
+        return records.FieldPhase(done=False, reason=reason), folders
+    limits_deg = {"never": -1.0, "auto": MAX_PHASE_ERROR_DEG, "always": np.inf}
     given = {
         **options.model_dump(include={"phase_solint_s", "minsnr", "minblperant"}),
         "tables": list(folders.values()),
-        "mode": options.field_phase,
         "confusion": CONFUSION_JY / float(np.sqrt(np.sum(apparent_jy**2))),
-        "limit_deg": MAX_PHASE_ERROR_DEG if options.field_phase == "auto" else 180.0,
+        "limit_deg": limits_deg[options.field_phase],
         "short_limit_deg": SHORT_SOLINT_ERROR_DEG,
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
-    residuals = answer.get("after", answer["before"])
-    scale, scale_error = residuals["scale"], residuals["scale_error"]
+    scale, scale_error = answer["residuals"]["scale"], answer["residuals"]["scale_error"]
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
-    numbers = (
-        f"expected error {answer['phase_error_deg']:.2f} deg an antenna, "
-        f"expected drift since the set {drift_deg:.1f} deg"
-    )
+    numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"
+    numbers += f", expected drift since the set {drift_deg:.1f} deg"
+    reason = f"The field's NVSS sources suffice: {numbers}."
     if options.field_phase == "never":
         reason = f"Not asked for; {numbers}."
     elif answer["done"]:
-        reason = f"The field's NVSS sources suffice: {numbers}."
+        folders["field"] = answer["table"]
     else:
         limit = f"limit {MAX_PHASE_ERROR_DEG:g} deg"
         reason = f"The field's NVSS sources do not suffice: {numbers}, {limit}."
-    if answer["done"]:
-        folders["field"] = answer["table"]
-    return FieldPhase(
+    return records.FieldPhase(
         done=answer["done"],
         reason=reason,
         solint=answer["solint"],
@@ -307,17 +354,12 @@ def _call_solver(
     folder.mkdir()
     size = sum(path.stat().st_size for path in ms.path.rglob("*") if path.is_file())
     context.need(SCRATCH_BYTES, memory=int(MEMORY_FACTOR * size) + CASA_BYTES)
-    answer: dict[str, Any] = call_casa(
-        context,
-        "contimg_calibrate.solver:run",
-        TIMEOUT_S,
-        task=task,
-        ms=str(ms.path),
-        flags=str(ms.flags or ""),
-        sky=sky_to_json(sky),
-        folder=str(folder),
-        given=given,
-    )
+    saved = {**asdict(sky), "freq_hz": sky.freq_hz.tolist()}
+    saved["sources"] = {name: values.tolist() for name, values in saved["sources"].items()}
+    paths = {"ms": str(ms.path), "flags": str(ms.flags or ""), "folder": str(folder)}
+    arguments = {"task": task, "sky": saved, "given": given, **paths}
+    solver = "contimg_calibrate.solver:run"
+    answer: dict[str, Any] = call_casa(context, solver, TIMEOUT_S, **arguments)
     if "error" in answer:
         raise getattr(errors, answer["error"])(*answer["arguments"])
     return answer
@@ -336,28 +378,6 @@ def pack_solutions(folders: Mapping[str, str]) -> bytes:
         arrays[f"{role}_flag"] = table.flag
         arrays[f"{role}_time_s"] = table.time_s
         arrays[f"{role}_freq_hz"] = table.freq_hz
-        with ct.table(f"{folder}::ANTENNA", ack=False, lockoptions="usernoread") as antennas:
+        with ct.table(f"{folder}::ANTENNA", **READ_ONLY) as antennas:
             arrays["antenna"] = np.array(antennas.getcol("NAME"), np.str_)
     return to_npz(arrays)
-
-
-def _register(context: Context, store: str, record: Calibration) -> None:
-    """Add a solved set to the registry of the store."""
-    outputs = sorted(context.outputs, key=lambda output: output.name)
-    tables = f"{store.rstrip('/')}/tables"
-    row = {
-        "group": record.group,
-        "mjd": record.mjd,
-        "valid_from": record.valid_from_mjd,
-        "valid_to": record.valid_to_mjd,
-        "dec": record.dec_deg,
-        "calibrator": record.calibrator.name,
-        "flux_anchor": record.flux_anchor,
-        "apparent_flux": record.calibrator.apparent_jy,
-        "rung": record.rung,
-        "flag_fraction": record.flag_fraction,
-        "artifact": context.relative_uri(tables),
-        "digest": digest_json([[output.name, output.sha256] for output in outputs]),
-    }
-    day = utc_of_mjd(record.mjd).date().isoformat()
-    context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))

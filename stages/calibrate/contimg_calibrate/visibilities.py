@@ -17,17 +17,12 @@ import numpy.typing as npt
 from numba import njit
 
 from contimg.astro.constants import DAY_S
-from contimg.astro.gains import Factors
+from contimg.astro.gains import ComplexArray, Factors, FlagArray, FloatArray, GainArray, IntArray
 from contimg.astro.predict import SkyModel, antenna_positions, predict_rows
 from contimg.records.ms import MeasurementSet
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 
-FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
-ComplexArray = npt.NDArray[np.complex64]
-Complex128Array = npt.NDArray[np.complex128]
-FlagArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 SAME_TIME_S = 1e-3
 """Rows nearer in time than this belong to one integration."""
@@ -80,12 +75,8 @@ def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ra
 
     Rows are time-major. `flags`, shape (rows, channels, polarizations), are added to the set's own.
 
-    Raises
-    ------
-    AllFlaggedError
-        If no cross-correlation is unflagged.
-    BadInputError
-        If the model is zero where there are data.
+    Raises AllFlaggedError if no cross-correlation is unflagged; BadInputError if the model is zero
+    where there are data.
     """
     rows, antennas = ms.rows, len(ms.header.antennas.names)
     ant1, ant2 = rows.antenna1.astype(np.int64), rows.antenna2.astype(np.int64)
@@ -126,11 +117,11 @@ def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ra
     if not np.any(ratio.power):
         remedy = "Look at the flag artifact's report."
         raise AllFlaggedError(ms.path.name, "All cross-correlations are flagged.", remedy)
-    ratio.weight[:] = _estimate_weights(noise)
+    ratio.weight[:] = estimate_weights(noise)
     return ratio
 
 
-def _estimate_weights(noise: FloatArray) -> Float32Array:
+def estimate_weights(noise: FloatArray) -> Float32Array:
     """Return 1 / variance of each baseline and polarization.
 
     `noise` has shape (B, P, 2): sums of squared second differences, and their number.
@@ -233,7 +224,7 @@ def _sum_channels(
     band: ComplexArray,
     gain: ComplexArray,
     span: tuple[int, int],
-    out: tuple[Complex128Array, FloatArray],
+    out: tuple[GainArray, FloatArray],
 ) -> None:
     """Sum each row over the channels of `span`, with its bandpass and gain taken out."""
     slot, ant1, ant2 = where

@@ -38,30 +38,19 @@ class Dataset:
     def __init__(self, uri: str, dataset: h5py.Dataset, descriptor: int, dtype: str) -> None:
         self.uri = uri
         self.shape = (dataset.shape[0], dataset.shape[-2], dataset.shape[-1])
+        self.raw = False
+        """Whether the bytes of the file are the values, and all its chunks are allocated."""
         self._dataset, self._descriptor, self._dtype = dataset, descriptor, np.dtype(dtype)
-        self._chunk_shape = self.shape
-        self._offsets, self._origins = np.empty(0, np.int64), np.empty((0, 3), np.int64)
-        filters = dataset.id.get_create_plist().get_nfilters()
-        if dataset.chunks and dataset.dtype == self._dtype and not filters:
-            self._find_chunks()
-
-    @property
-    def raw(self) -> bool:
-        """Whether the bytes of the file are the values."""
-        return self._offsets.size > 0
-
-    def _find_chunks(self) -> None:
-        """Find offset and origin of each chunk, in file order; none if some are not allocated."""
-        chunks = self._dataset.chunks
-        shape = (chunks[0], chunks[-2], chunks[-1])
+        chunks, filters = dataset.chunks, dataset.id.get_create_plist().get_nfilters()
+        if not chunks or dataset.dtype != self._dtype or filters:
+            return
+        self._chunk_shape = (chunks[0], chunks[-2], chunks[-1])
         found: list[tuple[int, ...]] = []
-        self._dataset.id.chunk_iter(
-            lambda chunk: found.append((chunk.byte_offset, *chunk.chunk_offset))
-        )
-        counts = [-(-size // part) for size, part in zip(self.shape, shape, strict=True)]
+        dataset.id.chunk_iter(lambda chunk: found.append((chunk.byte_offset, *chunk.chunk_offset)))
+        counts = [-(-n // part) for n, part in zip(self.shape, self._chunk_shape, strict=True)]
         if len(found) == np.prod(counts):
-            table = np.array(sorted(found), np.int64)
-            self._chunk_shape, self._offsets = shape, table[:, 0].copy()
+            self.raw, table = True, np.array(sorted(found), np.int64)  # in the order of the file
+            self._offsets = table[:, 0].copy()
             self._origins = np.ascontiguousarray(table[:, [1, -2, -1]])
 
     def read_block(self, first: int, last: int, space: Workspace) -> Chunks:
@@ -69,12 +58,8 @@ class Dataset:
 
         They are valid until `space` is used again.
 
-        Raises
-        ------
-        BadFileError
-            If the file ends before them, or HDF5 cannot decode them.
-        StoreError
-            If the file cannot be read.
+        Raises BadFileError if the file ends before them, or HDF5 cannot decode them; StoreError if
+        the file cannot be read.
         """
         if self.raw:
             start = self._origins[:, 0]
@@ -84,9 +69,8 @@ class Dataset:
         try:
             values: AnyArray = self._dataset[first:last]
         except (OSError, RuntimeError) as error:
-            raise BadFileError(
-                self.uri, f"HDF5 cannot decode the data: {error!s}.", RECOPY_REMEDY
-            ) from error
+            problem = f"HDF5 cannot decode the data: {error!s}."
+            raise BadFileError(self.uri, problem, RECOPY_REMEDY) from error
         if values.dtype.names == ("r", "i"):  # integers of older writers
             values = values["r"] + 1j * values["i"]
         buffer = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8)
@@ -116,24 +100,18 @@ class Dataset:
         places = np.cumsum(lengths) - lengths
         buffer = space.array("chunks", (int(lengths.sum()),), "u1")
         view = memoryview(buffer)  # type: ignore[arg-type]
-        for start, length, place in zip(
-            *(a.tolist() for a in (starts, lengths, places)), strict=True
-        ):
-            self._read_bytes(view[place : place + length], start)
+        for start, length, place in np.stack([starts, lengths, places], axis=1).tolist():
+            into, done = view[place : place + length], 0
+            while done < length:
+                try:
+                    count = os.preadv(self._descriptor, [into[done:]], start + done)
+                except OSError as error:
+                    problem = f"The file cannot be read: {error!s}."
+                    remedy = "Check the disk and its mounts."
+                    raise StoreError(self.uri, problem, remedy) from error
+                if count == 0:
+                    size, end = os.fstat(self._descriptor).st_size, start + length
+                    problem = f"The file ends after {size} bytes, but has data at {end}."
+                    raise BadFileError(self.uri, problem, RECOPY_REMEDY)
+                done += count
         return buffer, offsets + np.repeat(places - starts, last - first + 1)
-
-    def _read_bytes(self, into: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(into):
-            try:
-                count = os.preadv(self._descriptor, [into[done:]], offset + done)
-            except OSError as error:
-                remedy = "Check the disk and its mounts."
-                raise StoreError(
-                    self.uri, f"The file cannot be read: {error!s}.", remedy
-                ) from error
-            if count == 0:
-                size = os.fstat(self._descriptor).st_size
-                problem = f"The file ends after {size} bytes, but has data at {offset + len(into)}."
-                raise BadFileError(self.uri, problem, RECOPY_REMEDY)
-            done += count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,22 +35,16 @@ MODEL_RADIUS_DEG = 4.5
 def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Make the MS and return the summary. The MS gets its name only when it is whole.
 
-    Raises
-    ------
-    UsageError
-        If it exists already.
-    BadInputError
-        If the flags are not of this group.
-    NoSourcesError
-        If a field model has no source.
+    Raises UsageError if it exists already; BadInputError if the flags are not of this group;
+    NoSourcesError if a field model has no source.
     """
     with scratch_folder(scratch_root(env), "export-ms") as scratch:
         context = Context(options.ms, scratch, (), env, console)
         source = context.fetch_tree(options.ms, "ms.tar")
         target = options.folder.absolute() / source.name
         if target.exists():
-            remedy = "Remove it, or name another folder."
-            raise UsageError(str(target), "The folder exists already.", remedy)
+            problem, remedy = "The folder exists already.", "Remove it, or name another folder."
+            raise UsageError(str(target), problem, remedy)
         part = target.with_name(f".part-{target.name}")
         shutil.rmtree(part, ignore_errors=True)
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -63,23 +58,16 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
                 bounds = [0, *edges.tolist(), len(ms)]
                 with create(part, ms.header, ms.rows, COLUMNS) as writer:
                     for number, (first, last) in enumerate(itertools.pairwise(bounds), 1):
-                        part_rows = slice(first, last)
-                        writer.put(first, make_columns(ms, part_rows, flags, gains, sky))
+                        writer.put(first, make_columns(ms, slice(first, last), flags, gains, sky))
                         context.progress(number, len(bounds) - 1)
             part.rename(target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     calibrated = options.calibration is not None
     if not calibrated:
-        console.log.warning(
-            "CORRECTED_DATA is not calibrated: it equals DATA. Give --calibration to apply one."
-        )
-    return {
-        "command": "export-ms",
-        "ms": str(target),
-        "calibrated": calibrated,
-        "model": options.model,
-    }
+        console.log.warning("CORRECTED_DATA equals DATA: not calibrated. Give --calibration.")
+    made = {"command": "export-ms", "ms": str(target)}
+    return {**made, "calibrated": calibrated, "model": options.model}
 
 
 def fetch_flags(uri: str, context: Context, ms: MeasurementSet) -> npt.NDArray[np.bool_]:
@@ -95,34 +83,27 @@ def fetch_flags(uri: str, context: Context, ms: MeasurementSet) -> npt.NDArray[n
 def build_field_sky(options: ExportOptions, context: Context, ms: MeasurementSet) -> SkyModel:
     """Return the catalogue sources that the array sees in this group.
 
-    Raises
-    ------
-    NoSourcesError
-        If none is bright enough: a model of zeros would be useless.
+    Raises NoSourcesError if none is bright enough: a model of zeros would be useless.
     """
     header, metrics = ms.header, context.manifest(options.ms).metrics
     near = nvss().within(metrics["ra_deg"], metrics["dec_deg"], MODEL_RADIUS_DEG)
-    flux = power_law(near.flux_jy, NVSS_HZ, header.frequencies_hz)
-
-    def select(keep: npt.NDArray[np.bool_]) -> SkyModel:
-        ra, dec = np.radians(near.ra_deg[keep]), np.radians(near.dec_deg[keep])
-        return SkyModel(
-            sources=PointSources(ra, dec, flux[keep]),
-            ra0_rad=header.ra_rad,
-            dec0_rad=header.dec_rad,
-            freq_hz=header.frequencies_hz,
-            width_hz=header.channel_width_hz,
-            integration_s=metrics["integration_s"],
-            site=Site(metrics["lat_deg"], metrics["lon_deg"], metrics["height_m"]),
-            pointing_dec_rad=float(np.radians(metrics["pointing_dec_deg"])),
-        )
-
-    everything = select(np.ones(len(near.ra_deg), bool))
-    keep = everything.apparent_jy(metrics["mjd"]).mean(axis=1) >= options.least_mjy / 1e3
+    flux_jy = power_law(near.flux_jy, NVSS_HZ, header.frequencies_hz)
+    columns = np.radians(near.ra_deg), np.radians(near.dec_deg), flux_jy
+    sky = SkyModel(
+        sources=PointSources(*columns),
+        ra0_rad=header.ra_rad,
+        dec0_rad=header.dec_rad,
+        freq_hz=header.frequencies_hz,
+        width_hz=header.channel_width_hz,
+        integration_s=metrics["integration_s"],
+        site=Site(metrics["lat_deg"], metrics["lon_deg"], metrics["height_m"]),
+        pointing_dec_rad=float(np.radians(metrics["pointing_dec_deg"])),
+    )
+    keep = sky.apparent_jy(metrics["mjd"]).mean(axis=1) >= options.least_mjy / 1e3
     if not keep.any():
         problem = f"The beam has no source of at least {options.least_mjy:g} mJy."
         raise NoSourcesError(options.ms, problem, "Lower --least-mjy, or take --model point.")
-    return select(keep)
+    return replace(sky, sources=PointSources(*(column[keep] for column in columns)))
 
 
 def make_columns(

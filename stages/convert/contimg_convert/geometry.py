@@ -12,12 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from contimg.astro.coordinates import (
-    Site,
-    apparent_hadec,
-    circular_mean_rad,
-    icrs_of_hadec,
-)
+from contimg.astro.coordinates import Site, apparent_hadec, circular_mean_rad, icrs_of_hadec
 from contimg.records.groups import MJD_ZERO_JD
 
 FloatArray = npt.NDArray[np.float64]
@@ -40,29 +35,15 @@ class Geometry:
     """Shape (T, A): path to the new centre less path to the old one."""
 
 
-def phase_centre(
-    times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Site
-) -> tuple[float, float]:
-    """Return the mean ICRS direction of the pointing centres of a group's integrations, rad."""
-    ra, dec = icrs_of_hadec(ha_rad, dec_rad, times_jd - MJD_ZERO_JD, site)
-    return circular_mean_rad(ra), float(np.mean(dec))
-
-
 def rotate_to_icrs(
     times_jd: FloatArray, ha_rad: float, dec_rad: float, site: Site, positions_m: FloatArray
 ) -> Geometry:
     """Return the geometry that takes data phased to (HA, Dec) to the centre of the group.
 
-    Parameters
-    ----------
-    times_jd
-        Midpoints, UTC, Julian Date, shape (T,).
-    ha_rad, dec_rad
-        Where the fringes were stopped: apparent, the same for all integrations.
-    site
-        Position of the array.
-    positions_m
-        Antennas relative to the site in ITRF axes, shape (A, 3).
+    The centre is the mean ICRS direction of the pointing centres of the integrations. `times_jd`
+    are their midpoints, UTC, Julian Date, shape (T,); HA and Dec, where the fringes were stopped,
+    are apparent and the same for all. `positions_m`, shape (A, 3), are relative to the site in
+    ITRF axes.
 
     Notes
     -----
@@ -71,9 +52,10 @@ def rotate_to_icrs(
     the centre by up to 1e-4 (0.7" at 2 degrees), and positions in the image are ICRS all over it.
     The usual rotation by a position angle leaves that out.
     """
-    ra0, dec0 = phase_centre(times_jd, ha_rad, dec_rad, site)
-    antennas = local_axes(positions_m, site)
-    uvw = np.einsum("ak,tik->tai", antennas, sky_axes(ra0, dec0, times_jd - MJD_ZERO_JD, site))
+    mjd, antennas = times_jd - MJD_ZERO_JD, local_axes(positions_m, site)
+    ra, dec = icrs_of_hadec(ha_rad, dec_rad, mjd, site)
+    ra0, dec0 = circular_mean_rad(ra), float(np.mean(dec))
+    uvw = np.einsum("ak,tik->tai", antennas, sky_axes(ra0, dec0, mjd, site))
     delay = uvw[..., 2] - antennas @ unit_vector(ha_rad, dec_rad)
     return Geometry(ra_rad=ra0, dec_rad=dec0, uvw_m=uvw, delay_m=delay)
 
@@ -90,11 +72,8 @@ def sky_axes(ra_rad: float, dec_rad: float, mjd: FloatArray, site: Site) -> Floa
         ra, dec = np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
         return unit_vector(*apparent_hadec(ra, dec, mjd, site))
 
-    slopes = [
-        (apparent(*(radial + STEP_RAD * axis)) - apparent(*(radial - STEP_RAD * axis)))
-        / (2 * STEP_RAD)
-        for axis in (east, north)
-    ]
+    steps = [(radial + STEP_RAD * axis, radial - STEP_RAD * axis) for axis in (east, north)]
+    slopes = [(apparent(*ahead) - apparent(*behind)) / (2 * STEP_RAD) for ahead, behind in steps]
     centre = unit_vector(*apparent_hadec(ra_rad, dec_rad, mjd, site))
     return np.stack([*slopes, centre], axis=1)
 
@@ -117,12 +96,8 @@ def meridian_uvw(ha_rad: float, dec_rad: float, site: Site, positions_m: FloatAr
     """Return each antenna's UVW towards a direction fixed to the Earth, (A, 3), as in raw files."""
     sin_ha, cos_ha = np.sin(ha_rad), np.cos(ha_rad)
     sin_dec, cos_dec = np.sin(dec_rad), np.cos(dec_rad)
-    axes = np.array(
-        [
-            [sin_ha, cos_ha, 0.0],
-            [-sin_dec * cos_ha, sin_dec * sin_ha, cos_dec],
-            [cos_dec * cos_ha, -cos_dec * sin_ha, sin_dec],
-        ]
-    )
-    uvw: FloatArray = local_axes(positions_m, site) @ axes.T
+    u = [sin_ha, cos_ha, 0.0]
+    v = [-sin_dec * cos_ha, sin_dec * sin_ha, cos_dec]
+    w = [cos_dec * cos_ha, -cos_dec * sin_ha, sin_dec]
+    uvw: FloatArray = local_axes(positions_m, site) @ np.array([u, v, w]).T
     return uvw

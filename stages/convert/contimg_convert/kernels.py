@@ -73,21 +73,11 @@ def rotate_visibilities(
     """Multiply the visibilities of complex64 chunks by their phasors and put them into `out`.
 
     Values that are not finite become flagged zeros. Calls for other channels may run at the same
-    time.
-
-    Parameters
-    ----------
-    window
-        The first row of a block of whole integrations, and the row after its last.
-    places
-        For each baseline, shape (B, 3): its row within an integration of the output, 1 if it must
-        be conjugated, 1 if it is an autocorrelation.
-    channels
-        Channels in the file, and the output channel of the first one. The others are below it.
-    phase
-        From `fill_phasors`.
-    out
-        Data, (rows, channels, 2 x polarizations) float32, and flags.
+    time. `window` is the first row of a block of whole integrations and the row after its last.
+    `places`, shape (B, 3), has for each baseline its row within an integration of the output, 1 if
+    it must be conjugated, and 1 if it is an autocorrelation. `channels` is the number of channels
+    in the file and the output channel of the first one; the others are below it. `phase` is from
+    `fill_phasors`, `out` the data, (rows, channels, 2 x polarizations) float32, and the flags.
     """
     buffer, offsets, origins, shape = chunks
     data, flags = out

@@ -48,7 +48,7 @@ class AntennaArray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubbandHeader:
+class UVH5Header:
     """The header of one file; T integrations, B baselines, C channels."""
 
     uri: str
@@ -75,24 +75,30 @@ class SubbandHeader:
 class OpenSubband:
     """An open file."""
 
-    header: SubbandHeader
+    header: UVH5Header
     visibilities: Dataset
     flags: Dataset
     samples: Dataset
+
+
+SHARED: dict[str, Callable[[UVH5Header], str]] = {
+    "time axis": lambda h: f"{len(h.times_jd)} integrations from JD {h.times_jd[0]:.8f}",
+    "pointing": lambda h: f"HA {np.degrees(h.ha_rad):.4f}, Dec {np.degrees(h.dec_rad):.4f} deg",
+    "set of antennas and baselines": lambda h: (
+        f"{len(h.array.numbers)} antennas, {len(h.antenna1)} baselines"
+    ),
+    "channel grid": lambda h: f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz",
+}
+"""What all subbands of a group have in common, and how to describe it."""
 
 
 @contextlib.contextmanager
 def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
     """Open one subband.
 
-    Raises
-    ------
-    BadFileError
-        If it is empty, truncated, not HDF5, not UVH5, or not as this telescope writes it.
-    WrongTelescopeError
-        If another telescope wrote it.
-    StoreError
-        If the file exists but cannot be read.
+    Raises BadFileError if it is empty, truncated, not HDF5, not UVH5, or not as this telescope
+    writes it; WrongTelescopeError if another telescope wrote it; StoreError if the file exists but
+    cannot be read.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -129,7 +135,7 @@ def open_subband(path: Path, uri: str, index: int) -> Iterator[OpenSubband]:
         yield OpenSubband(header=header, visibilities=visibilities, flags=flags, samples=samples)
 
 
-def read_header(header: h5py.Group, uri: str, index: int) -> SubbandHeader:
+def read_header(header: h5py.Group, uri: str, index: int) -> UVH5Header:
     """Read and check the header of one file."""
     name, instrument = (_decode_text(header[key][()]) for key in ("telescope_name", "instrument"))
     if name not in telescope.NAMES or not instrument.startswith(INSTRUMENT):
@@ -144,14 +150,12 @@ def read_header(header: h5py.Group, uri: str, index: int) -> SubbandHeader:
     width = float(np.ravel(header["channel_width"][()])[0])
     steps = np.diff(frequencies)
     if not np.allclose(steps, -width, rtol=0, atol=CHANNEL_TOLERANCE * width):
-        problem = (
-            f"The channels step by {steps.min():.0f} to {steps.max():.0f} Hz;"
-            f" they must descend by {width:.0f} Hz."
-        )
+        found = f"{steps.min():.0f} to {steps.max():.0f} Hz"
+        problem = f"The channels step by {found}; they must descend by {width:.0f} Hz."
         raise InconsistentGroupError(uri, problem, REGROUP_REMEDY)
     array = _read_antennas(header, uri, np.concatenate([antenna1, antenna2]))
     ha, dec = read_fringe_stop(header, array.site, uri)
-    return SubbandHeader(
+    return UVH5Header(
         uri=uri,
         index=index,
         frequencies_hz=frequencies,
@@ -183,24 +187,19 @@ def _read_rows(header: h5py.Group, uri: str) -> tuple[FloatArray, IntArray, IntA
         and np.all(pairs.reshape(2, -1, baselines) == pairs[:, None, :baselines])
         and np.all(np.diff(times[::baselines]) > 0)
     ):
-        problem = (
-            f"The {times.size} rows are not integrations in order of time, each with the same"
-            " baselines."
-        )
+        order = "integrations in order of time, each with the same baselines"
+        problem = f"The {times.size} rows are not {order}."
         raise BadFileError(uri, problem, RECOPY_REMEDY)
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
 
 
 def _read_antennas(header: h5py.Group, uri: str, used: IntArray) -> AntennaArray:
     numbers = np.asarray(header["antenna_numbers"][()], np.int64)
-    keys = ("antenna_numbers", "antenna_names", "antenna_positions")
-    lengths = {len(header[key]) for key in keys}
+    lengths = {len(header[f"antenna_{name}"]) for name in ("numbers", "names", "positions")}
     unknown = sorted(set(used.tolist()) - set(numbers.tolist()))
     if len(lengths) > 1 or unknown:
-        problem = (
-            "Every antenna needs a number, a name and a position; antennas"
-            f" {unknown} have none, and the lists have lengths {sorted(lengths)}."
-        )
+        found = f"antennas {unknown} have none, and the lists have lengths {sorted(lengths)}"
+        problem = f"Every antenna needs a number, a name and a position; {found}."
         raise BadFileError(uri, problem, RECOPY_REMEDY)
     has_diameters = "antenna_diameters" in header
     diameters = header["antenna_diameters"][()] if has_diameters else telescope.DISH_M
@@ -220,10 +219,8 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
     unprojected, which means phased to the zenith elsewhere, and keeps the keywords when it writes
     the file with a catalogue of phase centres (UVH5 1.2). `check_uvw` tests whether they hold.
 
-    Raises
-    ------
-    BadFileError
-        If the data are phased to another kind of centre, or the header contradicts itself.
+    Raises BadFileError if the data are phased to another kind of centre, or the header contradicts
+    itself.
     """
     keywords = header.get("extra_keywords", {})
     names = ("ha_phase_center", "phase_center_dec")
@@ -237,9 +234,8 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
     centre = None if phase else _read_catalogued_centre(header, site, uri)
     found = stated or centre
     if found is None:
-        problem = (
-            f"The header does not say where the fringes were stopped: no {' or '.join(names)}."
-        )
+        missing = " or ".join(names)
+        problem = f"The header does not say where the fringes were stopped: no {missing}."
         raise BadFileError(uri, problem, RAW_FILE_REMEDY)
     if centre is not None and np.max(np.abs(np.subtract(found, centre))) > POINTING_TOLERANCE_RAD:
         here, there = (", ".join(f"{np.degrees(a):.4f}" for a in pair) for pair in (found, centre))
@@ -278,84 +274,53 @@ def _read_catalogued_centre(header: h5py.Group, site: Site, uri: str) -> tuple[f
     return float(ha), float(dec)
 
 
-def check_group(headers: Mapping[int, SubbandHeader], count: int) -> FloatArray:
+def check_group(headers: Mapping[int, UVH5Header], count: int) -> FloatArray:
     """Check that the subbands belong together; return the channels of the band.
 
     They have shape (count x C,), Hz, ascending, those of missing subbands included.
 
-    Raises
-    ------
-    InconsistentGroupError
-        Naming the file that disagrees with the first one.
+    Raises InconsistentGroupError naming the file that disagrees with the first one.
     """
     first = headers[min(headers)]
+    channels, width, array = len(first.frequencies_hz), first.width_hz, first.array
     for header in headers.values():
-        _compare_headers(header, first)
-    channels = len(first.frequencies_hz)
-    span = channels * first.width_hz
+        pointing = abs(header.dec_rad - first.dec_rad) <= POINTING_TOLERANCE_RAD
+        antennas = np.array_equal(header.array.positions_m, array.positions_m)
+        pairs, wanted = ((h.antenna1, h.antenna2) for h in (header, first))
+        same = {
+            "time axis": np.array_equal(header.times_jd, first.times_jd),
+            "pointing": pointing and header.ha_rad == first.ha_rad,
+            "set of antennas and baselines": antennas and np.array_equal(pairs, wanted),
+            "channel grid": (len(header.frequencies_hz), header.width_hz) == (channels, width),
+        }
+        for what, describe in SHARED.items():
+            if not same[what]:
+                problem = f"The {what} ({describe(header)}) differs from that of {first.uri}"
+                problem += f" ({describe(first)})."
+                raise InconsistentGroupError(header.uri, problem, REGROUP_REMEDY)
+    span = channels * width
     top = first.frequencies_hz[0] + first.index * span
+    band: FloatArray = top - width * np.arange(count * channels, dtype=np.float64)
     for index, header in headers.items():
         expected, found = top - index * span, header.frequencies_hz[0]
-        if abs(expected - found) > CHANNEL_TOLERANCE * first.width_hz:
-            problem = (
-                f"Subband {index} begins at {found / 1e6:.6f} MHz; after {first.uri} it must begin"
-                f" at {expected / 1e6:.6f} MHz."
-            )
+        if abs(expected - found) > CHANNEL_TOLERANCE * width:
+            begin = f"Subband {index} begins at {found / 1e6:.6f} MHz"
+            problem = f"{begin}; after {first.uri} it must begin at {expected / 1e6:.6f} MHz."
             raise InconsistentGroupError(header.uri, problem, REGROUP_REMEDY)
-    band: FloatArray = top - first.width_hz * np.arange(count * channels, dtype=np.float64)
-    for index, header in headers.items():
         band[index * channels : (index + 1) * channels] = header.frequencies_hz
     return band[::-1].copy()
 
 
-def _compare_headers(header: SubbandHeader, first: SubbandHeader) -> None:
-    def check(what: str, describe: Callable[[SubbandHeader], str], *, same: bool) -> None:
-        if not same:
-            problem = f"The {what} ({describe(header)}) differs from that of {first.uri}"
-            raise InconsistentGroupError(
-                header.uri, f"{problem} ({describe(first)}).", REGROUP_REMEDY
-            )
-
-    check(
-        "time axis",
-        lambda h: f"{len(h.times_jd)} integrations from JD {h.times_jd[0]:.8f}",
-        same=np.array_equal(header.times_jd, first.times_jd),
-    )
-    check(
-        "pointing",
-        lambda h: f"HA {np.degrees(h.ha_rad):.4f}, Dec {np.degrees(h.dec_rad):.4f} deg",
-        same=abs(header.dec_rad - first.dec_rad) <= POINTING_TOLERANCE_RAD
-        and header.ha_rad == first.ha_rad,
-    )
-    check(
-        "set of antennas and baselines",
-        lambda h: f"{len(h.array.numbers)} antennas, {len(h.antenna1)} baselines",
-        same=np.array_equal(header.antenna1, first.antenna1)
-        and np.array_equal(header.antenna2, first.antenna2)
-        and np.array_equal(header.array.positions_m, first.array.positions_m),
-    )
-    check(
-        "channel grid",
-        lambda h: f"{len(h.frequencies_hz)} channels of {h.width_hz:.3f} Hz",
-        same=len(header.frequencies_hz) == len(first.frequencies_hz)
-        and header.width_hz == first.width_hz,
-    )
-
-
-def check_uvw(header: SubbandHeader, ours_m: FloatArray) -> float:
+def check_uvw(header: UVH5Header, ours_m: FloatArray) -> float:
     """Compare the header's UVW with ours, shape (B, 3), m; return the largest difference, m.
 
-    Raises
-    ------
-    InconsistentGroupError
-        If sign, Declination or station coordinates cannot be as we take them.
+    Raises InconsistentGroupError if sign, Declination or station coordinates cannot be as we take
+    them.
     """
     longest = float(np.max(np.linalg.norm(ours_m, axis=1)))
     found = float(np.max(np.abs(header.uvw_m - ours_m)))
     if not found <= max(1.0, UVW_TOLERANCE * longest):
         problem = f"uvw_array is off by up to {found:.1f} m from the antenna positions."
-        remedy = (
-            "Check antenna_positions, phase_center_dec and the sign of uvw_array in the header."
-        )
+        remedy = "Check antenna_positions, phase_center_dec and the sign of uvw_array."
         raise InconsistentGroupError(header.uri, problem, remedy)
     return found

@@ -13,18 +13,13 @@ from typing import Any
 import numpy as np
 
 from contimg.astro.constants import DAY_S
-from contimg.records.groups import (
-    MJD_ZERO_JD,
-    N_SUBBANDS,
-    GroupRecord,
-    day_of_mjd,
-    mjd_of,
-    read_group,
-)
+from contimg.records import groups
+from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS, GroupRecord
+from contimg.records.ms import MeasurementSet
 from contimg.records.schemas.ms import MS, SUBBANDS
 from contimg.runtime.context import Context, StageResult
+from contimg.runtime.errors import NoSignalError
 from contimg.runtime.manifest import QA
-from contimg_convert.fringes import check_signal
 from contimg_convert.options import ConvertOptions
 from contimg_convert.reading import open_subband
 from contimg_convert.subband_files import fetch_subbands
@@ -34,11 +29,14 @@ MEMORY_BYTES = 1 << 30
 """Memory that a conversion takes besides its MS."""
 WARN_ZEROS_FRACTION = 0.02
 """From this fraction of zeros on the verdict is a warning."""
+SIGNAL_ROWS, SIGNAL_STRIDE = 512, 16
+"""Rows of a block, and one block in this many, that are searched for fringes."""
+MIN_COHERENCE_SIGMA = 5
 
 
 def run(options: ConvertOptions, context: Context) -> StageResult:
     """Convert one group."""
-    record = read_group(options.group)
+    record = groups.read_group(options.group)
     with context.step("bring subbands"):
         files = fetch_subbands(record, context)
     folder = context.scratch / f"{record.id}.ms"
@@ -46,12 +44,12 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
         # Digests are computed beside the conversion, which reads the same bytes.
         pool = ThreadPoolExecutor(1)
         stack.callback(pool.shutdown, cancel_futures=True)
-        futures = {file.index: pool.submit(file.digest) for file in files}
+        futures = {file.subband.index: pool.submit(file.digest) for file in files}
         with context.step("headers and geometry"):
-            subbands = {
-                file.index: stack.enter_context(open_subband(file.path, file.uri, file.index))
-                for file in files
-            }
+            subbands = {}
+            for file in files:
+                index, uri = file.subband.index, file.subband.uri
+                subbands[index] = stack.enter_context(open_subband(file.path, uri, index))
             headers = {index: subband.header for index, subband in subbands.items()}
             plan = plan_conversion(record.id, headers)
         context.need(plan.bytes, MEMORY_BYTES)
@@ -64,26 +62,69 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
             digests = {index: future.result() for index, future in futures.items()}
     # Names, not URIs: where the store lies is no part of the product.
     listing = [
-        {"index": f.index, "name": Path(f.uri).name, "bytes": f.size, "sha256": digests[f.index]}
-        for f in files
+        {"index": s.index, "name": Path(s.uri).name, "bytes": s.size, "sha256": digests[s.index]}
+        for s in record.subbands
     ]
     context.write("subbands.json", json.dumps(listing, indent=1).encode())
     missing = sorted(set(range(N_SUBBANDS)) - set(digests))
     metrics = collect_metrics(record, plan, tally) | {"missing_subbands": missing}
-    qa = judge_quality(metrics)
+    reasons = []
+    if missing:
+        reasons.append(f"subbands missing: {', '.join(map(str, missing))}")
+    if tally.zeros >= WARN_ZEROS_FRACTION:
+        reasons.append(f"{tally.zeros:.1%} of the cross-correlations are zero")
+    if tally.invalid > 0:
+        reasons.append(f"{tally.invalid:.2%} of the visibilities are not finite")
+    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
     if options.tables is not None:
-        day = day_of_mjd(metrics["mjd"])
-        for schema, rows in (
-            (SUBBANDS, subband_rows(record, digests, metrics)),
-            (MS, [ms_row(context, options.tables, metrics, qa.verdict)]),
-        ):
-            context.publish(options.tables, schema, day, record.id, schema.rows(rows))
+        publish_rows(context, options.tables, record, digests, metrics, qa.verdict)
     return StageResult(metrics=metrics, qa=qa)
+
+
+def check_signal(options: ConvertOptions, group: str, tally: Tally, ms: Path) -> None:
+    """Raise NoSignalError if the data are no observation.
+
+    That is if too many values are not finite, or too many are zeros and the rest shows no fringes:
+    the sky is the same in neighbouring channels, noise is not.
+
+    Notes
+    -----
+    The coherence is Re sum(V_c conj(V_c+1)) / sum |V_c|^2 over all pairs of cross-correlations that
+    are neither zero nor flagged; its error for noise alone is 1 / sqrt(2 N). It is the share of the
+    power that is sky: 1 for a strong source, 0 (and 1 of N = 0) for noise, zeros or a broken
+    correlator.
+    """
+    remedy = "The correlator failed: leave this group out."
+    if tally.invalid >= options.max_invalid:
+        problem = f"{tally.invalid:.1%} of the visibilities are not finite; the limit is"
+        raise NoSignalError(group, f"{problem} {options.max_invalid:.0%}.", remedy)
+    if tally.zeros < options.max_zeros:
+        return
+    product, power, count = 0.0, 0.0, 0
+    with MeasurementSet(ms) as data:
+        cross = data.rows.antenna1 != data.rows.antenna2
+        for part in list(data.blocks(SIGNAL_ROWS))[::SIGNAL_STRIDE]:
+            first, rows, mine = part.start, part.stop - part.start, cross[part]
+            values, flags = (data.read(name, first, rows)[mine] for name in ("DATA", "FLAG"))
+            good = ~flags & (values != 0)
+            pairs = good[:, 1:] & good[:, :-1]
+            one, two = values[:, 1:][pairs], values[:, :-1][pairs]
+            product += float(np.sum((one * two.conj()).real, dtype=np.float64))
+            power += float(np.sum(np.abs(one) ** 2 + np.abs(two) ** 2, dtype=np.float64)) / 2
+            count += one.size
+    coherence, error = (product / power, 1 / np.sqrt(2 * count)) if power else (0.0, 1.0)
+    if not coherence > MIN_COHERENCE_SIGMA * error:
+        problem = (
+            f"{tally.zeros:.1%} of the cross-correlations are zeros (the limit is"
+            f" {options.max_zeros:.0%}), and the others show no fringes: the coherence of"
+            f" neighbouring channels is {coherence:.1e} ± {error:.0e}."
+        )
+        raise NoSignalError(group, problem, remedy)
 
 
 def collect_metrics(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> dict[str, Any]:
     """Return the metrics of the manifest, but for the missing subbands."""
-    header, site, order = plan.header, plan.header.array.site, plan.baselines
+    header, site = plan.header, plan.header.array.site
     half_day = header.integration_s / 2 / DAY_S
     mjd = header.times_jd - MJD_ZERO_JD
     return {
@@ -100,7 +141,7 @@ def collect_metrics(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> 
         "lat_deg": site.lat_deg,
         "lon_deg": site.lon_deg,
         "height_m": site.height_m,
-        "antennas": len(np.unique([order.antenna1, order.antenna2])),
+        "antennas": len(np.unique([plan.antenna1, plan.antenna2])),
         "baselines": len(header.antenna1),
         "rows": plan.rows,
         "channels": len(plan.band_hz),
@@ -114,46 +155,21 @@ def collect_metrics(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> 
     }
 
 
-def judge_quality(metrics: Mapping[str, Any]) -> QA:
-    """Return the verdict: a warning if something is missing, zero or not finite."""
-    reasons = []
-    if metrics["missing_subbands"]:
-        reasons.append(f"subbands missing: {', '.join(map(str, metrics['missing_subbands']))}")
-    if metrics["zeros_fraction"] >= WARN_ZEROS_FRACTION:
-        reasons.append(f"{metrics['zeros_fraction']:.1%} of the cross-correlations are zero")
-    if metrics["invalid_fraction"] > 0:
-        reasons.append(f"{metrics['invalid_fraction']:.2%} of the visibilities are not finite")
-    return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+def publish_rows(
+    context: Context,
+    tables: str,
+    record: GroupRecord,
+    digests: Mapping[int, str],
+    metrics: Mapping[str, Any],
+    verdict: str,
+) -> None:
+    """Write the row of the Measurement Set, and the rows of all subbands, highest frequency first.
 
-
-def ms_row(
-    context: Context, tables: str, metrics: Mapping[str, Any], verdict: str
-) -> dict[str, Any]:
-    """Return the row of the Measurement Set that this run wrote."""
-    tar = next(output for output in context.outputs if output.name == "ms.tar")
-    # Metrics carry their units in their names, columns in the schema.
-    values = {re.sub("_(deg|hz|m|s)$", "", name): value for name, value in metrics.items()}
-    return {
-        **{column.name: values[column.name] for column in MS.columns if column.name in values},
-        "artifact": context.relative_uri(tables),
-        "ms": context.key,
-        "strip": metrics["pointing_dec_deg"],
-        "n_rows": metrics["rows"],
-        "n_subbands": N_SUBBANDS - len(metrics["missing_subbands"]),
-        "bytes": tar.bytes,
-        "sha256": tar.sha256,
-        "verdict": verdict,
-    }
-
-
-def subband_rows(
-    record: GroupRecord, digests: Mapping[int, str], metrics: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Return 16 rows, highest frequency first, from the sha256 by subband and the metrics."""
-    top = metrics["freq_max_hz"]
+    `digests` are the sha256 of the subbands that are present, by index.
+    """
+    top, present = metrics["freq_max_hz"], {subband.index: subband for subband in record.subbands}
     width = (top - metrics["freq_min_hz"]) / N_SUBBANDS
-    present = {subband.index: subband for subband in record.subbands}
-    rows = []
+    subbands = []
     for index in range(N_SUBBANDS):
         row = {
             "group": record.id,
@@ -170,7 +186,23 @@ def subband_rows(
                 "file": subband.uri.rpartition("/")[2],
                 "bytes": subband.size,
                 "sha256": digests[index],
-                "modified": mjd_of(subband.modified),
+                "modified": groups.mjd_of(subband.modified),
             }
-        rows.append(row)
-    return rows
+        subbands.append(row)
+    tar = next(output for output in context.outputs if output.name == "ms.tar")
+    # Metrics carry their units in their names, columns in the schema.
+    values = {re.sub("_(deg|hz|m|s)$", "", name): value for name, value in metrics.items()}
+    ms = {
+        **{column.name: values[column.name] for column in MS.columns if column.name in values},
+        "artifact": context.relative_uri(tables),
+        "ms": context.key,
+        "strip": metrics["pointing_dec_deg"],
+        "n_rows": metrics["rows"],
+        "n_subbands": N_SUBBANDS - len(metrics["missing_subbands"]),
+        "bytes": tar.bytes,
+        "sha256": tar.sha256,
+        "verdict": verdict,
+    }
+    day = groups.day_of_mjd(metrics["mjd"])
+    for schema, rows in ((SUBBANDS, subbands), (MS, [ms])):
+        context.publish(tables, schema, day, record.id, schema.rows(rows))

@@ -20,11 +20,8 @@ DOWNLOAD_THREADS = 4
 class SubbandFile:
     """One subband's file on a local disk."""
 
-    index: int
-    uri: str
+    subband: Subband
     path: Path
-    size: int
-    """Bytes."""
     fetched_sha256: str
     """Digest from the download; empty if the file is read in place."""
 
@@ -39,14 +36,8 @@ class SubbandFile:
 def fetch_subbands(record: GroupRecord, context: Context) -> list[SubbandFile]:
     """Make the files of a group readable and check their sizes.
 
-    Raises
-    ------
-    InconsistentGroupError
-        If the group has no subband, or two of one index.
-    MissingError
-        If a file does not exist.
-    BadFileError
-        If a size differs from the record's.
+    Raises InconsistentGroupError if the group has no subband, or two of one index; MissingError if
+    a file does not exist; BadFileError if a size differs from the record's.
     """
     if not record.subbands:
         remedy = "Wait for the telescope's files."
@@ -85,6 +76,4 @@ def _fetch_one(subband: Subband, folder: Path) -> SubbandFile:
         problem = f"The file has {size} bytes, but the group's record says {subband.size} bytes."
         remedy = "Copy the subband again from the telescope's disk, then run watch."
         raise BadFileError(subband.uri, problem, remedy)
-    return SubbandFile(
-        index=subband.index, uri=subband.uri, path=path, size=size, fetched_sha256=digest
-    )
+    return SubbandFile(subband=subband, path=path, fetched_sha256=digest)

@@ -9,56 +9,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from contimg.astro import telescope
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.records import ms
 from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS, group_id, utc_of_jd
 from contimg.runtime.errors import InconsistentGroupError, NoSignalError
-from contimg_convert import kernels
+from contimg_convert import kernels, reading
 from contimg_convert.chunks import Workspace
 from contimg_convert.geometry import FloatArray, Geometry, IntArray, meridian_uvw, rotate_to_icrs
-from contimg_convert.reading import (
-    POLARIZATIONS,
-    REGROUP_REMEDY,
-    OpenSubband,
-    SubbandHeader,
-    check_group,
-    check_uvw,
-)
 
 BLOCK_BYTES = 128 << 20
 """Bytes of visibilities converted at a time."""
 MAX_THREADS = 4
 MAX_SAMPLES = 1e9
 """No nsamples is larger: the correlator takes 3e6 samples of a channel in an integration."""
-POLS = len(POLARIZATIONS)
+POLS = len(reading.POLARIZATIONS)
 MAX_UVW_RATIO = 1.1
 """No |uvw| may exceed this times the longest baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineOrder:
-    """Where each of the B baselines of the files goes: sorted by antenna, ANTENNA1 <= ANTENNA2."""
+class ConversionPlan:
+    """All that is known before the first visibility is read; B baselines.
 
+    The MS has them sorted by antenna, ANTENNA1 <= ANTENNA2.
+    """
+
+    header: reading.UVH5Header
+    """Of the first subband; the others share it."""
+    band_hz: FloatArray
     pairs: IntArray
-    """Antenna indices (not numbers) in the order of the files, shape (B, 2)."""
+    """Antenna indices (not numbers) of the baselines in the order of the files, shape (B, 2)."""
     places: IntArray
     """Shape (B, 3), as the kernels take it. The MS has the conjugate of the UVH5 convention."""
     antenna1: IntArray
     """ANTENNA1 in the order of the MS, shape (B,)."""
     antenna2: IntArray
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConversionPlan:
-    """All that is known before the first visibility is read."""
-
-    header: SubbandHeader
-    """Of the first subband; the others share it."""
-    band_hz: FloatArray
-    baselines: BaselineOrder
     geometry: Geometry
     uvw_difference_m: float
     """Largest difference between the header's UVW and ours for the same direction."""
@@ -82,44 +69,36 @@ class Tally:
     """Of all visibilities: not finite."""
 
 
-def order_baselines(numbers: IntArray, antenna1: IntArray, antenna2: IntArray) -> BaselineOrder:
-    """Sort the baselines of the files, given as antenna numbers, for the MS."""
-    by_number = np.argsort(numbers)
-    found = np.searchsorted(numbers, np.stack([antenna1, antenna2], axis=1), sorter=by_number)
-    pairs = by_number[found]
+def plan_conversion(group: str, headers: Mapping[int, reading.UVH5Header]) -> ConversionPlan:
+    """Check that the subbands belong together and to a group's id; work out rows and geometry.
+
+    Raises InconsistentGroupError if they do not.
+    """
+    band_hz = reading.check_group(headers, N_SUBBANDS)
+    header = headers[min(headers)]
+    array, direction = header.array, (header.ha_rad, header.dec_rad)
+    by_number = np.argsort(array.numbers)
+    numbers = np.stack([header.antenna1, header.antenna2], axis=1)
+    pairs = by_number[np.searchsorted(array.numbers, numbers, sorter=by_number)]
     low, high = np.sort(pairs, axis=1).T
     order = np.lexsort((high, low))
     rank = np.empty(len(pairs), np.int64)
     rank[order] = np.arange(len(pairs))
     conjugate, auto = pairs[:, 0] <= pairs[:, 1], pairs[:, 0] == pairs[:, 1]
-    places = np.stack([rank, conjugate, auto], axis=1).astype(np.int64)
-    return BaselineOrder(pairs=pairs, places=places, antenna1=low[order], antenna2=high[order])
-
-
-def plan_conversion(group: str, headers: Mapping[int, SubbandHeader]) -> ConversionPlan:
-    """Check that the subbands belong together and to a group's id; work out rows and geometry.
-
-    Raises
-    ------
-    InconsistentGroupError
-        If they do not.
-    """
-    band_hz = check_group(headers, N_SUBBANDS)
-    header = headers[min(headers)]
-    array, direction = header.array, (header.ha_rad, header.dec_rad)
-    baselines = order_baselines(array.numbers, header.antenna1, header.antenna2)
     uvw = meridian_uvw(*direction, array.site, array.positions_m)
-    first, second = baselines.pairs.T
-    difference = check_uvw(header, uvw[second] - uvw[first])
-    vectors = array.positions_m[baselines.antenna1] - array.positions_m[baselines.antenna2]
+    difference = reading.check_uvw(header, uvw[pairs[:, 1]] - uvw[pairs[:, 0]])
+    vectors = array.positions_m[low] - array.positions_m[high]
     started = group_id(utc_of_jd(header.times_jd[0]))
     if started != group:
         problem = f"The first integration is at {started}, but the record says {group}."
-        raise InconsistentGroupError(header.uri, problem, REGROUP_REMEDY)
+        raise InconsistentGroupError(header.uri, problem, reading.REGROUP_REMEDY)
     return ConversionPlan(
         header=header,
         band_hz=band_hz,
-        baselines=baselines,
+        pairs=pairs,
+        places=np.stack([rank, conjugate, auto], axis=1).astype(np.int64),
+        antenna1=low[order],
+        antenna2=high[order],
         uvw_difference_m=difference,
         longest_baseline_m=float(np.max(np.linalg.norm(vectors, axis=1))),
         rows=len(header.times_jd) * len(header.antenna1),
@@ -131,35 +110,32 @@ def write_ms(
     path: Path,
     field: str,
     plan: ConversionPlan,
-    subbands: Mapping[int, OpenSubband],
+    subbands: Mapping[int, reading.OpenSubband],
     show: Callable[[int, int], None],
 ) -> Tally:
     """Write the MS of a group; `show` is called with the integrations done and their total.
 
-    Raises
-    ------
-    NoSignalError
-        If an nsamples is impossible.
-    BadFileError
-        If a file cannot be read to its end.
+    Raises NoSignalError if an nsamples is impossible; BadFileError if a file cannot be read to its
+    end.
     """
     times, count = len(plan.header.times_jd), len(plan.header.antenna1)
+    channels = len(subbands) * len(plan.header.frequencies_hz)
     step = max(1, BLOCK_BYTES // (count * len(plan.band_hz) * POLS * 8))
     threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
     block = Block(plan, subbands, step, threads)
-    with (
-        ms.create(path, ms_header(field, plan), ms_rows(plan)) as writer,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with ms.create(path, *describe_ms(field, plan)) as writer, ThreadPoolExecutor(threads) as pool:
         for first in range(0, times, step):
             last = min(first + step, times)
             block.start(first, last)
             list(pool.map(block.fill, subbands))
             rows = (last - first) * count
             writer.put(first * count, {"DATA": block.data[:rows], "FLAG": block.flags[:rows]})
-            writer.put_weight(first * count, block.weights(rows))
+            # The mean nsamples over the channels that exist.
+            weight = block.samples[:, :rows].sum(axis=0) / channels
+            writer.put_weight(first * count, weight.astype(np.float32))
             show(last, times)
-    return block.tally()
+    zeros, invalid, crosses = block.tallies.sum(axis=0).tolist()
+    return Tally(zeros=zeros / max(1, crosses), invalid=invalid / (plan.rows * channels * POLS))
 
 
 class Block:
@@ -168,7 +144,7 @@ class Block:
     def __init__(
         self,
         plan: ConversionPlan,
-        subbands: Mapping[int, OpenSubband],
+        subbands: Mapping[int, reading.OpenSubband],
         integrations: int,
         threads: int,
     ) -> None:
@@ -176,33 +152,32 @@ class Block:
         shape = (integrations * len(plan.header.antenna1), len(plan.band_hz), POLS)
         self.data = np.zeros(shape, np.complex64)
         self.flags = np.zeros(shape, bool)
-        self._sums = np.zeros((N_SUBBANDS, shape[0], POLS))
-        self._tallies = np.zeros((N_SUBBANDS, kernels.TALLIES), np.int64)
-        rank = plan.baselines.places[:, 0]
+        self.samples = np.zeros((N_SUBBANDS, shape[0], POLS))
+        """Sums of nsamples over the channels of each subband."""
+        self.tallies = np.zeros((N_SUBBANDS, kernels.TALLIES), np.int64)
+        """Counts of all blocks so far."""
+        rank = plan.places[:, 0]
         self._rows = (np.arange(integrations)[:, None] * len(rank) + rank).ravel()
         """Row of the block for each row of the files."""
+        each, top = len(plan.header.frequencies_hz), len(plan.band_hz) - 1
+        self._channels = {index: (each, top - index * each) for index in range(N_SUBBANDS)}
+        """Channels of each subband, and the place of its first one; others are below."""
         self._window = (0, 0)
         self._delays = np.empty((0, 0))
         self._spaces = [Workspace() for _ in range(threads)]
-
-    def _channels(self, index: int) -> tuple[int, int]:
-        """Return the channels of a subband, and the place of its first one; others are below."""
-        count = len(self._plan.header.frequencies_hz)
-        return count, len(self._plan.band_hz) - 1 - index * count
 
     def start(self, first: int, last: int) -> None:
         """Begin the block of the integrations `first` to `last` - 1; `fill` each subband then."""
         each = len(self._plan.header.antenna1)
         self._window = (first * each, last * each)
         self._delays = self._plan.geometry.delay_m[first:last]
-        for index in range(N_SUBBANDS):
-            count, top = self._channels(index)
+        for index, (count, top) in self._channels.items():
             self.flags[:, top - count + 1 : top + 1] = index not in self._subbands
 
     def fill(self, index: int) -> None:
         """Read, rotate and place one subband."""
-        subband, window, channels = self._subbands[index], self._window, self._channels(index)
-        order, frequencies = self._plan.baselines, subband.header.frequencies_hz
+        subband, window, channels = self._subbands[index], self._window, self._channels[index]
+        plan, frequencies = self._plan, subband.header.frequencies_hz
         space = self._spaces.pop()
         try:
             chunks = subband.flags.read_block(*window, space)
@@ -215,16 +190,16 @@ class Block:
             turns = -2j * np.pi / SPEED_OF_LIGHT_M_S * self._delays
             phase = space.array("phase", (window[1] - window[0], channels[0], 2), "f4")
             first, turn = np.exp(turns * frequencies[0]), np.exp(turns * step)
-            kernels.fill_phasors(first, turn, order.pairs, phase)
+            kernels.fill_phasors(first, turn, plan.pairs, phase)
             chunks = subband.visibilities.read_block(*window, space)
-            out, tally = (self.data.view(np.float32), self.flags), self._tallies[index]
-            kernels.rotate_visibilities(chunks, window, order.places, channels, phase, out, tally)
+            out, tally = (self.data.view(np.float32), self.flags), self.tallies[index]
+            kernels.rotate_visibilities(chunks, window, plan.places, channels, phase, out, tally)
             self._add_samples(subband, space)
         finally:
             self._spaces.append(space)
 
-    def _add_samples(self, subband: OpenSubband, space: Workspace) -> None:
-        sums, channels = self._sums[subband.header.index], len(subband.header.frequencies_hz)
+    def _add_samples(self, subband: reading.OpenSubband, space: Workspace) -> None:
+        sums, channels = self.samples[subband.header.index], len(subband.header.frequencies_hz)
         chunks = subband.samples.read_block(*self._window, space)
         values = chunks[0].view(np.float32)
         if values.min() != values.max():  # perhaps only by the padding of chunks at the edges
@@ -232,10 +207,8 @@ class Block:
         lowest, highest = values.min(), values.max()
         if not (lowest >= 0 and highest <= MAX_SAMPLES):  # also if one is NaN
             impossible = values[~((values >= 0) & (values <= MAX_SAMPLES))]
-            problem = (
-                f"nsamples must be 0 to {MAX_SAMPLES:.0e}; found {impossible[0]:g}"
-                f" ({impossible.size} such values in one block)."
-            )
+            found = f"{impossible[0]:g} ({impossible.size} such values in one block)"
+            problem = f"nsamples must be 0 to {MAX_SAMPLES:.0e}; found {found}."
             remedy = "The correlator failed: leave this group out."
             raise NoSignalError(subband.header.uri, problem, remedy)
         if lowest == highest:
@@ -243,47 +216,25 @@ class Block:
         else:
             sums[self._rows[: len(values)]] = values.sum(axis=1, dtype=np.float64)
 
-    def weights(self, rows: int) -> npt.NDArray[np.float32]:
-        """Return the mean nsamples over the channels that exist, shape (rows, polarizations)."""
-        channels = len(self._subbands) * len(self._plan.header.frequencies_hz)
-        return np.asarray(self._sums[:, :rows].sum(axis=0) / channels, np.float32)
 
-    def tally(self) -> Tally:
-        """Return the counts of all blocks so far."""
-        zeros, invalid, crosses = self._tallies.sum(axis=0).tolist()
-        values = (
-            self._plan.rows * len(self._subbands) * len(self._plan.header.frequencies_hz) * POLS
-        )
-        return Tally(zeros=zeros / max(1, crosses), invalid=invalid / values)
-
-
-def ms_header(field: str, plan: ConversionPlan) -> ms.MSHeader:
-    """Return what the MS states once."""
-    array = plan.header.array
-    return ms.MSHeader(
+def describe_ms(field: str, plan: ConversionPlan) -> tuple[ms.MSHeader, ms.Rows]:
+    """Return what the MS states once, and for each row; weights are 1 until they are put."""
+    array, one, two = plan.header.array, plan.antenna1, plan.antenna2
+    times = (plan.header.times_jd - MJD_ZERO_JD) * DAY_S
+    uvw = (plan.geometry.uvw_m[:, one] - plan.geometry.uvw_m[:, two]).reshape(-1, 3)
+    longest = float(np.max(np.linalg.norm(uvw, axis=1)))
+    if longest > MAX_UVW_RATIO * plan.longest_baseline_m:
+        raise AssertionError(f"max |uvw| {longest:.1f} m, baseline {plan.longest_baseline_m:.1f} m")
+    header = ms.MSHeader(
         telescope=telescope.MS_NAME,
         field=field,
         ra_rad=plan.geometry.ra_rad,
         dec_rad=plan.geometry.dec_rad,
         frequencies_hz=plan.band_hz,
         channel_width_hz=plan.header.width_hz,
-        antennas=ms.Antennas(
-            names=array.names,
-            positions_m=array.positions_m + array.site.itrf_m,
-            diameters_m=array.diameters_m,
-        ),
+        antennas=ms.Antennas(array.names, array.positions_m + array.site.itrf_m, array.diameters_m),
     )
-
-
-def ms_rows(plan: ConversionPlan) -> ms.Rows:
-    """Return what the MS states for each row; weights are 1 until they are put."""
-    one, two = plan.baselines.antenna1, plan.baselines.antenna2
-    times = (plan.header.times_jd - MJD_ZERO_JD) * DAY_S
-    uvw = (plan.geometry.uvw_m[:, one] - plan.geometry.uvw_m[:, two]).reshape(-1, 3)
-    longest = float(np.max(np.linalg.norm(uvw, axis=1)))
-    if longest > MAX_UVW_RATIO * plan.longest_baseline_m:
-        raise AssertionError(f"max |uvw| {longest:.1f} m, baseline {plan.longest_baseline_m:.1f} m")
-    return ms.Rows(
+    rows = ms.Rows(
         time_s=np.repeat(times, len(one)),
         interval_s=np.full(plan.rows, plan.header.integration_s),
         antenna1=np.tile(one.astype(np.int32), len(times)),
@@ -291,3 +242,4 @@ def ms_rows(plan: ConversionPlan) -> ms.Rows:
         uvw_m=uvw,
         weight=np.ones((plan.rows, POLS), np.float32),
     )
+    return header, rows

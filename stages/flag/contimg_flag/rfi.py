@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
-from contimg.astro.measures import call_casa
 from contimg.runtime.errors import UsageError
 from contimg.runtime.versions import tool_version
 
@@ -25,35 +24,23 @@ MEMORY_FACTOR = 1.6
 """Memory of AOFlagger over the bytes of DATA; 2.1 GB at full size."""
 
 
-def run_aoflagger(visibilities: Visibilities, context: Context) -> None:
+def run_aoflagger(vis: Visibilities, context: Context) -> None:
     """Run AOFlagger with our strategy, on one thread so that the same data give the same flags.
 
-    Raises
-    ------
-    UsageError
-        If it is not installed.
-    ChildFailedError, ChildTimedOutError
-        With the end of its log.
+    Raises UsageError if it is not installed; ChildFailedError, ChildTimedOutError with the end of
+    its log.
     """
     if tool_version("aoflagger") == "absent":
-        raise UsageError(
-            "--rfi aoflagger",
-            "The program aoflagger is not on the PATH.",
-            "Install Debian's package aoflagger (make tools), or choose --rfi casa.",
-        )
-    context.need(0, memory=int(MEMORY_FACTOR * visibilities.flags.size * 8))
-    few = len(visibilities.times_s) < MIN_INTEGRATIONS
+        problem = "The program aoflagger is not on the PATH."
+        remedy = "Install Debian's package aoflagger (make tools), or choose --rfi casa."
+        raise UsageError("--rfi aoflagger", problem, remedy)
+    context.need(0, memory=int(MEMORY_FACTOR * vis.flags.size * 8))
+    few = len(vis.times_s) < MIN_INTEGRATIONS
     base = RAISED_THRESHOLD_BASE if few else THRESHOLD_BASE
     settings = f"base = {base}; chunk = {CHUNK_CHANNELS}"
     argv = ["aoflagger", "-j", "1", "-memory-read", "-preamble", settings, "-strategy"]
-    with visibilities.flags_on_disk(), as_file(files("contimg_flag") / "dsa110.lua") as strategy:
-        context.run([*argv, str(strategy), str(visibilities.path)], TIMEOUT_S)
-
-
-def run_casa(visibilities: Visibilities, context: Context) -> None:
-    """Run tfcrop and rflag of CASA's flagdata."""
-    with visibilities.flags_on_disk():
-        call_casa(context, "contimg_flag.rfi:call_flagdata", TIMEOUT_S, ms=str(visibilities.path))
+    with vis.flags_on_disk(), as_file(files("contimg_flag") / "dsa110.lua") as strategy:
+        context.run([*argv, str(strategy), str(vis.path)], TIMEOUT_S)
 
 
 def call_flagdata(ms: str) -> bool:

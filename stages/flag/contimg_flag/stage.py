@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 
+from contimg.astro.measures import call_casa
 from contimg.records.flagfile import pack_flags
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.manifest import QA
-from contimg_flag import array_mean, receptors, rfi, steps
-from contimg_flag.counts import FlagCounts
+from contimg_flag import outliers, rfi, steps
 from contimg_flag.options import FlagOptions
 from contimg_flag.steps import BoolArray, Float32Array
 from contimg_flag.visibilities import Visibilities
@@ -27,119 +27,111 @@ MAX_DEAD_RECEPTORS = 10
 def run(options: FlagOptions, context: Context) -> StageResult:
     """Flag one group."""
     with context.step("read"):
-        visibilities = Visibilities(context.fetch_tree(options.ms, "ms.tar"))
+        vis = Visibilities(context.fetch_tree(options.ms, "ms.tar"), options.ms)
         group = context.manifest(options.ms).metrics.get("group")
-    counts = FlagCounts(visibilities, options.ms)
     meaning = "already flagged in the Measurement Set: missing subbands, not finite"
-    counts.record_step("missing", meaning)
+    vis.record_step("missing", meaning)
     context.progress(1, PROGRESS_STEPS)
     with context.step("zeros, autos, dead antennas"):
-        dead, amplitude = _flag_zeros_and_dead(visibilities, counts, options.dead_fraction)
+        dead, amplitude = _flag_zeros_and_dead(vis, options.dead_fraction)
     context.progress(4, PROGRESS_STEPS)
     with context.step("interference"):
         if options.rfi != "off":
-            _flag_array_mean(visibilities, amplitude)
-            counts.record_step("array", "stands out in the mean over all baselines")
+            _flag_array_mean(vis, amplitude)
+            vis.record_step("array", "stands out in the mean over all baselines")
         if options.rfi == "aoflagger":
-            rfi.run_aoflagger(visibilities, context)
-            counts.record_step("rfi", "AOFlagger, each baseline")
+            rfi.run_aoflagger(vis, context)
+            vis.record_step("rfi", "AOFlagger, each baseline")
         elif options.rfi == "casa":
-            rfi.run_casa(visibilities, context)
-            counts.record_step("rfi", "CASA tfcrop and rflag, each baseline")
+            ms = str(vis.path)
+            with vis.flags_on_disk():
+                call_casa(context, "contimg_flag.rfi:call_flagdata", rfi.TIMEOUT_S, ms=ms)
+            vis.record_step("rfi", "CASA tfcrop and rflag, each baseline")
     context.progress(6, PROGRESS_STEPS)
     with context.step("clip"):
-        _clip(visibilities, options.clip_sigma)
+        _clip(vis, options.clip_sigma)
         meaning = f"amplitude more than {options.clip_sigma:g} sigma above its channel's median"
-        counts.record_step("clip", meaning)
-    report = counts.report(dead)
+        vis.record_step("clip", meaning)
+    report = vis.report(dead)
     with context.step("write"):
-        context.write("flags.bin", pack_flags(visibilities.flags))
+        context.write("flags.bin", pack_flags(vis.flags))
         context.write("flagging.json", json.dumps(report, indent=1).encode())
     context.progress(PROGRESS_STEPS, PROGRESS_STEPS)
     lost = [f"{item['name']}{name[0]}" for item in report["antennas"] for name in item["dead"]]
     reasons, limit = [], f"expected at most {MAX_FLAGGED_FRACTION:.0%}"
-    if counts.fraction > MAX_FLAGGED_FRACTION:
-        reasons.append(f"{counts.fraction:.1%} of the visibilities are flagged ({limit})")
+    if vis.fraction > MAX_FLAGGED_FRACTION:
+        reasons.append(f"{vis.fraction:.1%} of the visibilities are flagged ({limit})")
     if len(lost) > MAX_DEAD_RECEPTORS:
         reasons.append(f"{len(lost)} receptors are dead (expected at most {MAX_DEAD_RECEPTORS})")
-    metrics = {"group": group, "fraction": counts.fraction, "dead_receptors": lost}
-    metrics |= {f"fraction_{item['step']}": item["fraction"] for item in counts.steps}
+    metrics = {"group": group, "fraction": vis.fraction, "dead_receptors": lost}
+    metrics |= {f"fraction_{item['step']}": item["fraction"] for item in vis.steps}
     qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
     return StageResult(metrics=metrics, qa=qa)
 
 
-def _flag_zeros_and_dead(
-    visibilities: Visibilities, counts: FlagCounts, dead_fraction: float
-) -> tuple[BoolArray, Float32Array]:
+def _flag_zeros_and_dead(vis: Visibilities, dead_fraction: float) -> tuple[BoolArray, Float32Array]:
     """Flag zeros, autos and dead receptors.
 
     Return the dead receptors, shape (antennas, correlations), and the mean amplitude of each row,
     shape (rows, correlations).
     """
-    flags, cross = visibilities.flags, visibilities.cross
-    missing = (counts.by_channel >= 1).mean()
+    flags, cross = vis.flags, vis.cross
+    missing = (vis.by_channel >= 1).mean()
     shape = flags.shape[::2]
     amplitude, power = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     product, pairs = np.zeros(shape, np.complex64), np.zeros(shape, np.int32)
-    for block, data in visibilities.blocks():
+    for block, data in vis.blocks():
         steps.flag_zeros(data, flags[block])
         steps.mean_amplitudes(data, flags[block], amplitude[block])
         steps.neighbour_products(data, flags[block], product[block], power[block], pairs[block])
-    counts.record_step("zeros", "exactly zero: the correlator had no data")
+    vis.record_step("zeros", "exactly zero: the correlator had no data")
     flags[~cross] = True
-    counts.record_step("autos", "auto-correlations; they count in no fraction")
+    vis.record_step("autos", "auto-correlations; they count in no fraction")
     # Channels that are missing for all antennas make no receptor dead.
-    bad_fraction = (counts.by_row - missing) / max(1e-9, 1 - float(missing))
-    antenna1, antenna2 = visibilities.antenna1, visibilities.antenna2
-    antennas = len(visibilities.header.antennas.names)
+    bad_fraction = (vis.by_row - missing) / max(1e-9, 1 - float(missing))
+    antenna1, antenna2 = vis.antenna1, vis.antenna2
+    antennas = len(vis.header.antennas.names)
     rows, bad, amplitudes, products, powers, numbers = (
-        receptors.sum_baselines(values[cross], antenna1[cross], antenna2[cross], antennas)
+        outliers.sum_baselines(values[cross], antenna1[cross], antenna2[cross], antennas)
         for values in (np.ones(shape), bad_fraction, amplitude, product, power, pairs)
     )
-    dead = receptors.average_baselines(bad.real / rows.real) >= dead_fraction
-    dead |= receptors.find_silent(amplitudes.real / rows.real)
-    dead |= receptors.find_deaf(products, powers.real, numbers.real)
-    receptors.flag_dead(flags, dead, antenna1, antenna2)
+    dead = outliers.average_baselines(bad.real / rows.real) >= dead_fraction
+    dead |= outliers.find_silent(amplitudes.real / rows.real)
+    dead |= outliers.find_deaf(products, powers.real, numbers.real)
+    flags |= (dead[antenna1] | dead[antenna2])[:, None, :]
     meaning = f"receptors with at least {dead_fraction:.0%} bad visibilities, no power or no sky"
-    counts.record_step("dead", meaning)
+    vis.record_step("dead", meaning)
     return dead, amplitude
 
 
-def _flag_array_mean(visibilities: Visibilities, amplitude: Float32Array) -> None:
+def _flag_array_mean(vis: Visibilities, amplitude: Float32Array) -> None:
     """Flag interference in the mean over baselines, on all baselines and correlations.
 
     `amplitude` is the mean amplitude of each row, shape (rows, correlations).
     """
-    flags, cross, count = visibilities.flags, visibilities.cross, len(visibilities.times_s)
+    flags, cross, count = vis.flags, vis.cross, len(vis.times_s)
     shape = (count, *flags.shape[1:])
     total, samples = np.zeros(shape), np.zeros(shape)
-    for block, data in visibilities.blocks():
-        array_mean.add_rows(
-            data,
-            flags[block],
-            cross[block],
-            amplitude[block],
-            visibilities.time_index[block],
-            total,
-            samples,
-        )
+    for block, data in vis.blocks():
+        part = cross[block], amplitude[block], vis.time_index[block]
+        steps.add_rows(data, flags[block], *part, total, samples)
     level = np.divide(total, samples, out=np.full(shape, np.nan), where=samples > 0)
-    found = np.any([array_mean.find_interference(x) for x in np.moveaxis(level, -1, 0)], axis=0)
-    times = visibilities.time_index[cross]
+    found = np.any([outliers.find_interference(x) for x in np.moveaxis(level, -1, 0)], axis=0)
+    times = vis.time_index[cross]
     rows = np.bincount(times, minlength=count)
     loudness = np.bincount(times, amplitude[cross].mean(axis=1), count) / rows
     # Of the median channel: a burst in part of the band is no reason to flag the rest.
-    found[array_mean.find_bursts(loudness * np.nanmedian(level, axis=(1, 2)))] = True
+    found[outliers.find_bursts(loudness * np.nanmedian(level, axis=(1, 2)))] = True
     for time in np.flatnonzero(found.any(axis=1)):
-        flags[visibilities.time_index == time] |= found[time][None, :, None]
+        flags[vis.time_index == time] |= found[time][None, :, None]
 
 
-def _clip(visibilities: Visibilities, sigma: float) -> None:
+def _clip(vis: Visibilities, sigma: float) -> None:
     """Flag single cross-correlations that are too loud for their channel and correlation."""
-    flags = visibilities.flags
+    flags = vis.flags
     _, channels, products = flags.shape
     amplitudes = np.empty(flags.shape, np.float32)
-    for block, data in visibilities.blocks():
+    for block, data in vis.blocks():
         steps.good_amplitudes(data, flags[block], amplitudes[block])
     for first in range(0, channels, CLIP_CHANNELS):
         part = amplitudes[:, first : first + CLIP_CHANNELS]

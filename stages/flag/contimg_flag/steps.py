@@ -102,6 +102,31 @@ def good_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) ->
                 into[row, channel, product] = size
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def add_rows(
+    data: ComplexArray,
+    flags: BoolArray,
+    cross: BoolArray,
+    mean: Float32Array,
+    time: LongArray,
+    total: FloatArray,
+    count: FloatArray,
+) -> None:
+    """Add rows to the sums over baselines of the amplitude relative to the row's mean.
+
+    `total` and `count` have shape (integrations, channels, correlations).
+    """
+    for row in range(data.shape[0]):
+        if cross[row]:
+            for channel in range(data.shape[1]):
+                for product in range(data.shape[2]):
+                    if not flags[row, channel, product] and mean[row, product] > 0:
+                        total[time[row], channel, product] += (
+                            amplitude(data[row, channel, product]) / mean[row, product]
+                        )
+                        count[time[row], channel, product] += 1
+
+
 def clip_level(amplitudes: Float32Array, sigma: float) -> float:
     """Return the amplitude above which samples of one channel and correlation are outliers.
 

@@ -7,7 +7,7 @@ source.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +20,10 @@ from astropy import units
 from astropy.coordinates import EarthLocation
 from pyuvdata import utils
 
-from contimg.astro.coordinates import use_offline_iers
+from contimg.astro.coordinates import direction_cosines, use_offline_iers
 from contimg.astro.telescope import stations
 from contimg.records.groups import GroupRecord, Subband, group_id, utc_of_jd
+from contimg.records.ms import MeasurementSet, MSHeader, Rows
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.tar import unpack
 from contimg_convert.options import ConvertOptions
@@ -45,11 +46,9 @@ class Observation:
     integrations: int = 5
     integration_s: float = 12.884902000427246
     channels: int = 6
-    subbands: int = 16
     sources: tuple[tuple[float, float, float], ...] = ()
     """Offset east and north of the meridian at mid-time, degrees (apparent), and flux."""
     noise: float = 0.0
-    nsamples: float = 1.0
     layout: dict[str, Any] = field(default_factory=lambda: {"chunks": (13, 1, 4, 1)})
     """How h5py stores the visibilities."""
 
@@ -59,7 +58,7 @@ class Observation:
 
     @property
     def width_hz(self) -> float:
-        return BAND_HZ / self.subbands / self.channels
+        return BAND_HZ / 16 / self.channels
 
     def frequencies_hz(self, index: int) -> np.ndarray:
         first = index * self.channels
@@ -76,18 +75,14 @@ class Observation:
     def sky(self) -> list[tuple[float, float, float]]:
         """ICRS RA and Dec (rad) of the sources, and flux."""
         middle = self.start_jd + (self.integrations - 1) / 2 * self.integration_s / 86400
-        lst = utils.get_lst_for_time(np.array([middle]), telescope_loc=LOCATION)
+        here: dict[str, Any] = {"time_array": np.array([middle]), "telescope_loc": LOCATION}
+        lst = utils.get_lst_for_time(here["time_array"], telescope_loc=LOCATION)
         found = []
         for east, north, flux in self.sources:
-            dec = np.radians(self.dec_deg + north)
+            dec = np.radians([self.dec_deg + north])
             app_ra = lst + np.radians(east) / np.cos(dec)
-            ra, dec = utils.phasing.transform_app_to_icrs(
-                time_array=np.array([middle]),
-                app_ra=app_ra,
-                app_dec=np.array([dec]),
-                telescope_loc=LOCATION,
-            )
-            found.append((float(ra[0]), float(dec[0]), flux))
+            place = utils.phasing.transform_app_to_icrs(app_ra=app_ra, app_dec=dec, **here)
+            found.append((*(float(angle[0]) for angle in place), flux))
         return found
 
     def visibilities(self, frequencies_hz: np.ndarray, seed: int) -> np.ndarray:
@@ -99,46 +94,35 @@ class Observation:
         positions, pairs = self.positions_m, self.pairs
         baselines = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ to_local(LOCATION.lon.rad)
         lst = utils.get_lst_for_time(self.times_jd, telescope_loc=LOCATION)
+        here = {"time_array": self.times_jd, "lst_array": lst, "telescope_loc": LOCATION}
         old = unit(np.zeros(1), np.radians([self.dec_deg]))
         total = np.zeros((len(lst), len(pairs), len(frequencies_hz)), complex)
         for ra, dec, flux in self.sky:
             app_ra, app_dec = utils.phasing.calc_app_coords(
-                lon_coord=ra,
-                lat_coord=dec,
-                coord_frame="icrs",
-                time_array=self.times_jd,
-                lst_array=lst,
-                telescope_loc=LOCATION,
+                lon_coord=ra, lat_coord=dec, coord_frame="icrs", **here
             )
             path = (unit(lst - app_ra, app_dec) - old) @ baselines.T
             total += flux * np.exp(2j * np.pi / C * path[..., None] * frequencies_hz)
         draw = np.random.default_rng(seed)
-        return total + self.noise * (
-            draw.normal(size=total.shape) + 1j * draw.normal(size=total.shape)
-        )
+        noise = draw.normal(size=total.shape) + 1j * draw.normal(size=total.shape)
+        return total + self.noise * noise
 
     @property
     def positions_m(self) -> np.ndarray:
         centre = np.array([value.value for value in (LOCATION.x, LOCATION.y, LOCATION.z)])
         return np.asarray(stations().itrf_m - centre)
 
-    def write(self, store: Path, indices: tuple[int, ...] | None = None) -> Path:
+    def write(self, store: Path, indices: Sequence[int] = range(16)) -> Path:
         """Write the subbands and the group's record; return the record's path."""
         t0 = utc_of_jd(self.times_jd[0])
         folder = store / "incoming" / f"{t0:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True)
-        subbands = []
-        for index in range(self.subbands) if indices is None else indices:
+        subbands, modified = [], datetime(2026, 1, 26, tzinfo=UTC)
+        for index in indices:
             path = folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
             self.write_subband(path, index)
-            subbands.append(
-                Subband(
-                    index=index,
-                    uri=str(path.relative_to(store)),
-                    size=path.stat().st_size,
-                    modified=datetime(2026, 1, 26, tzinfo=UTC),
-                )
-            )
+            uri, size = str(path.relative_to(store)), path.stat().st_size
+            subbands.append(Subband(index=index, uri=uri, size=size, modified=modified))
         record = GroupRecord(
             id=group_id(t0),
             attempt=1,
@@ -156,13 +140,12 @@ class Observation:
     def write_subband(self, path: Path, index: int) -> Path:
         frequencies = self.frequencies_hz(index)
         shape = (self.integrations * len(self.pairs), 1, self.channels, 2)
-        one, two = (
-            self.visibilities(frequencies, 2 * index + pol).reshape(shape[:-1]) for pol in (0, 1)
-        )
+        one, two = (self.visibilities(frequencies, 2 * index + pol) for pol in (0, 1))
+        values = np.stack([one, 2 * two], axis=-1).astype(np.complex64)
         datasets = {
-            "visdata": np.stack([one, 2 * two], axis=-1).astype(np.complex64),
+            "visdata": values.reshape(shape),
             "flags": np.zeros(shape, bool),
-            "nsamples": np.full(shape, self.nsamples, np.float32),
+            "nsamples": np.ones(shape, np.float32),
         }
         with h5py.File(path, "w") as file:
             self._write_header(file.create_group("Header"), frequencies)
@@ -174,7 +157,14 @@ class Observation:
         pairs, positions, times = self.pairs, self.positions_m, self.integrations
         axes = to_local(LOCATION.lon.rad) @ meridian(np.radians(self.dec_deg)).T
         uvw = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ axes
-        values = {
+        texts = {"telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search"}
+        texts |= {"phase_type": "drift", "history": "test", "version": "1.0"}
+        texts["extra_keywords/phase_center_epoch"] = "HADEC"
+        values: dict[str, Any] = {name: np.bytes_(text) for name, text in texts.items()}
+        sizes = {"Nants_data": len(STATIONS), "Nants_telescope": len(positions), "Nspws": 1}
+        sizes |= {"Nbls": len(pairs), "Nblts": len(pairs) * times, "Ntimes": times, "Npols": 2}
+        values |= {**sizes, "Nfreqs": self.channels}
+        values |= {
             "ant_1_array": np.tile(pairs[:, 0], times),
             "ant_2_array": np.tile(pairs[:, 1], times),
             "uvw_array": np.tile(uvw.astype(np.float32), (times, 1)),
@@ -184,12 +174,6 @@ class Observation:
             "channel_width": self.width_hz,
             "spw_array": np.array([1]),
             "polarization_array": np.array([-5, -6]),
-            "telescope_name": np.bytes_(b"OVRO_MMA"),
-            "instrument": np.bytes_(b"DSA"),
-            "object_name": np.bytes_(b"search"),
-            "phase_type": np.bytes_(b"drift"),
-            "history": np.bytes_(b"test"),
-            "version": np.bytes_(b"1.0"),
             "latitude": LOCATION.lat.deg,
             "longitude": LOCATION.lon.deg,
             "altitude": LOCATION.height.value,
@@ -197,17 +181,8 @@ class Observation:
             "antenna_numbers": np.arange(len(positions)),
             "antenna_positions": positions,
             "antenna_diameters": np.full(len(positions), 4.65),
-            "Nants_data": len(STATIONS),
-            "Nants_telescope": len(positions),
-            "Nbls": len(pairs),
-            "Nspws": 1,
-            "Npols": 2,
-            "Nblts": len(pairs) * times,
-            "Ntimes": times,
-            "Nfreqs": self.channels,
             "extra_keywords/phase_center_dec": np.radians(self.dec_deg),
             "extra_keywords/ha_phase_center": 0.0,
-            "extra_keywords/phase_center_epoch": np.bytes_(b"HADEC"),
         }
         for name, value in values.items():
             header[name] = value
@@ -230,11 +205,6 @@ def meridian(dec: float) -> np.ndarray:
     return np.array([[0, 1, 0], [-np.sin(dec), 0, np.cos(dec)], [np.cos(dec), 0, np.sin(dec)]])
 
 
-@pytest.fixture
-def observation() -> Observation:
-    return Observation()
-
-
 @dataclass(frozen=True)
 class Converted:
     """The result of one run of the stage."""
@@ -242,10 +212,23 @@ class Converted:
     outcome: StageResult
     context: Context
     ms: Path
+    header: MSHeader
+    rows: Rows
 
     @property
     def sha256(self) -> str:
         return next(output.sha256 for output in self.context.outputs if output.name == "ms.tar")
+
+    def read(self, column: str) -> np.ndarray:
+        with MeasurementSet(self.ms) as data:
+            return data.read(column)
+
+    def fringes(self, ra_rad: float, dec_rad: float, east: int = 1, north: int = 1) -> np.ndarray:
+        """Return the visibilities of 1 Jy, shape (rows, channels); -1 mirrors its place."""
+        centre = self.header.ra_rad, self.header.dec_rad
+        cosines = np.array(direction_cosines(ra_rad, dec_rad, *centre)) * [east, north, 1]
+        path = (self.rows.uvw_m @ cosines)[:, None]
+        return np.exp(2j * np.pi / C * path * self.header.frequencies_hz)
 
 
 def convert(record: Path, scratch: Path, **options: Any) -> Converted:
@@ -255,7 +238,9 @@ def convert(record: Path, scratch: Path, **options: Any) -> Converted:
     context = Context(str(artifact), scratch / "work", (), {})
     outcome = run(ConvertOptions(group=str(record), out=str(scratch), **options), context)
     with (artifact / "ms.tar").open("rb") as tar:
-        return Converted(outcome, context, unpack(tar, scratch / "ms"))
+        path = unpack(tar, scratch / "ms")
+    with MeasurementSet(path) as data:
+        return Converted(outcome, context, path, data.header, data.rows)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""The executable at the telescope's size: memory, caching, being stopped and being killed."""
+"""What a run leaves: rows, a cached artifact, and nothing else when it is stopped or killed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chain import Chain
+from chain import Chain, contimg
 from contimg.astro.coordinates import direction_cosines
+from contimg.records.groups import read_group
 from contimg.records.ms import MeasurementSet
+from contimg.records.schemas.ms import MS, SUBBANDS
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import read_manifest
 from contimg.runtime.stage import stage_specs
@@ -24,6 +27,8 @@ from contimg.runtime.tar import unpack
 
 GIB = 1 << 30
 C = 299792458.0
+ABSENT = 3
+"""The subband that a group lacks."""
 
 
 def argv(record: object, out: object) -> list[str]:
@@ -33,9 +38,8 @@ def argv(record: object, out: object) -> list[str]:
 def start_convert(record: object, out: Path, scratch: Path) -> subprocess.Popen[str]:
     """Start a conversion and wait until it writes its MS."""
     env = {**os.environ, "CONTIMG_SCRATCH": str(scratch)}
-    child = subprocess.Popen(
-        argv(record, out), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    child = subprocess.Popen(argv(record, out), env=env, **pipes)
     assert child.stderr is not None
     for line in child.stderr:
         if json.loads(line)["message"] == "convert":
@@ -44,9 +48,7 @@ def start_convert(record: object, out: Path, scratch: Path) -> subprocess.Popen[
 
 
 def test_second_run_is_cached_without_heavy_imports(group: Path, tmp_path: Path) -> None:
-    command = argv(group, tmp_path)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    first = json.loads(done.stdout)
+    first, command = contimg("convert", group=group, out=tmp_path), argv(group, tmp_path)
     timed = [command[0], "-X", "importtime", *command[1:]]
     done = subprocess.run(timed, capture_output=True, text=True, check=True)
     again = json.loads(done.stdout)
@@ -59,7 +61,80 @@ def test_second_run_is_cached_without_heavy_imports(group: Path, tmp_path: Path)
     assert not imported & {"h5py", "numba", "casacore", "pyuvdata"}
 
 
-def test_true_gains_turn_simulated_group_into_its_sky(small_chain: Chain, tmp_path: Path) -> None:
+def rows(tables: Path, schema: Any) -> list[dict[str, Any]]:
+    """Return all rows of a table; the group must have written one file."""
+    (path,) = tables.glob(f"{schema.name}/date=*/*.parquet")
+    found: list[dict[str, Any]] = schema.read(path.read_bytes(), str(path)).to_pylist()
+    return found
+
+
+@pytest.fixture
+def record(two_sources: Any, tmp_path: Path) -> Path:
+    """A group that lacks one subband."""
+    return two_sources.write(tmp_path / "store", tuple(k for k in range(16) if k != ABSENT))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    return tmp_path / "run0" / "tables"
+
+
+@pytest.fixture
+def with_rows(record: Path, run_convert: Any, tables: Path) -> Any:
+    return run_convert(record, tables=str(tables))
+
+
+@pytest.mark.usefixtures("with_rows")
+def test_subband_rows_match_files_and_band(record: Path, two_sources: Any, tables: Path) -> None:
+    found = rows(tables, SUBBANDS)
+    assert [row["subband"] for row in found] == list(range(16))
+    assert [row["subband"] for row in found if row["missing"]] == [ABSENT]
+    assert {found[ABSENT][name] for name in ("file", "bytes", "sha256", "modified")} == {None}
+    for subband in read_group(str(record)).subbands:
+        row, data = found[subband.index], Path(subband.uri).read_bytes()
+        assert (row["file"], row["bytes"]) == (Path(subband.uri).name, len(data))
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        # The listing's time, to the microsecond that an MJD holds.
+        modified = 40587 + subband.modified.timestamp() / 86400
+        assert row["modified"] == pytest.approx(modified, abs=1e-10)
+    for row in found:
+        channels = two_sources.frequencies_hz(row["subband"])
+        # Edges lie half a channel beyond the file's own first and last channel.
+        assert row["freq_max"] == pytest.approx(channels.max() + two_sources.width_hz / 2, abs=1)
+        assert row["freq_min"] == pytest.approx(channels.min() - two_sources.width_hz / 2, abs=1)
+
+
+def test_ms_row_agrees_with_ms(with_rows: Any, tables: Path, tmp_path: Path) -> None:
+    (row,) = rows(tables, MS)
+    tar = tmp_path / "run0" / "artifact" / "ms.tar"
+    assert row["sha256"] == hashlib.sha256(tar.read_bytes()).hexdigest()
+    assert row["bytes"] == tar.stat().st_size
+    header, times = with_rows.header, with_rows.rows.time_s / 86400
+    assert row["n_rows"] == len(times)
+    assert row["channels"] == len(header.frequencies_hz)
+    centre = np.degrees([header.ra_rad, header.dec_rad])
+    assert (row["ra"], row["dec"]) == pytest.approx(tuple(centre))
+    assert row["mjd_start"] < times.min() < row["mjd"] < times.max() < row["mjd_end"]
+    assert row["baselines"] * row["integrations"] == row["n_rows"]
+    assert (row["n_subbands"], row["verdict"]) == (15, "warning")
+    # Relative to the store that holds tables and artifact; else the whole URI.
+    assert (row["artifact"], row["ms"]) == ("artifact", "artifact")
+    for elsewhere in ("/elsewhere/tables", "tables"):
+        assert with_rows.context.relative_uri(elsewhere) == str(tar.parent)
+
+
+@pytest.mark.usefixtures("with_rows")
+def test_second_run_replaces_rows(
+    record: Path, run_convert: Any, tables: Path, tmp_path: Path
+) -> None:
+    before = rows(tables, SUBBANDS)
+    run_convert(record, tables=str(tables))
+    assert rows(tables, SUBBANDS) == before
+    (row,) = rows(tables, MS)
+    assert row["artifact"] == str(tmp_path / "run1" / "artifact")
+
+
+def test_true_gains_recover_simulated_sky(small_chain: Chain, tmp_path: Path) -> None:
     """The simulator shares no code with convert: divide by its gains, compare with its flux."""
     truth, arrays = small_chain.truth, small_chain.truth_arrays
     name, calibrator = small_chain.group_id, truth["groups"][0]["sources"][0]
@@ -72,15 +147,12 @@ def test_true_gains_turn_simulated_group_into_its_sky(small_chain: Chain, tmp_pa
     index[arrays["antennas"]] = np.arange(len(arrays["antennas"]))
     one, two = index[rows.antenna1], index[rows.antenna2]
     when = np.searchsorted(np.unique(rows.time_s), rows.time_s)
-    gains = [
-        arrays["bandpass"][:, side] * arrays[f"gains_{name}"][:, side, when][..., None]
-        for side in (one, two)
-    ]
+    band, gain = arrays["bandpass"], arrays[f"gains_{name}"]
+    left, right = (band[:, side] * gain[:, side, when][..., None] for side in (one, two))
     alive = arrays[f"alive_{name}"].astype(bool)
-    use = ((one != two) & alive[when, one] & alive[when, two])[:, None] & (
-        arrays[f"rfi_{name}"][when] == 0
-    )
-    stokes_i = (values / np.moveaxis(gains[0] * gains[1].conj(), 0, -1)).mean(axis=-1)
+    good = (one != two) & alive[when, one] & alive[when, two]
+    use = good[:, None] & (arrays[f"rfi_{name}"][when] == 0)
+    stokes_i = (values / np.moveaxis(left * right.conj(), 0, -1)).mean(axis=-1)
     place = np.radians([calibrator["ra_deg"], calibrator["dec_deg"]])
     cosines = np.array(direction_cosines(*place, header.ra_rad, header.dec_rad))
     fringe = np.exp(-2j * np.pi / C * (rows.uvw_m @ cosines)[:, None] * header.frequencies_hz)
@@ -93,10 +165,8 @@ def test_true_gains_turn_simulated_group_into_its_sky(small_chain: Chain, tmp_pa
 @pytest.mark.slow
 def test_full_group_takes_less_than_two_gib(full_chain: Chain, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
-    with subprocess.Popen(
-        argv(full_chain.record, tmp_path / "out"),
-        env={**os.environ, "CONTIMG_SCRATCH": str(scratch)},
-    ) as child:
+    env = {**os.environ, "CONTIMG_SCRATCH": str(scratch)}
+    with subprocess.Popen(argv(full_chain.record, tmp_path / "out"), env=env) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0
@@ -109,7 +179,7 @@ def test_full_group_takes_less_than_two_gib(full_chain: Chain, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_full_group_from_bucket_fits_in_scratch_of_its_pod(
+def test_full_group_from_bucket_fits_scratch(
     full_chain: Chain, rclone_root: str, tmp_path: Path
 ) -> None:
     """All 16 files lie beside the MS then, in a scratch of the size that the template gives."""
@@ -121,13 +191,9 @@ def test_full_group_from_bucket_fits_in_scratch_of_its_pod(
     size = f"{stage_specs()['convert'].resources.scratch_mi}m"
     walled = f'mount -t tmpfs -o size={size} none {scratch} && exec "$@"'
     words = argv(f"{rclone_root}/groups/{record.name}", f"{rclone_root}/out")
-    done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", walled, "sh", *words],
-        env={**os.environ, "CONTIMG_SCRATCH": str(scratch)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    boxed = ["unshare", "--map-root-user", "--mount", "sh", "-c", walled, "sh", *words]
+    env = {**os.environ, "CONTIMG_SCRATCH": str(scratch)}
+    done = subprocess.run(boxed, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     there = read_manifest(json.loads(done.stdout)["artifact"]).output("ms.tar")
     assert there.sha256 == read_manifest(full_chain.ms).output("ms.tar").sha256
@@ -150,12 +216,7 @@ def test_killed_run_leaves_no_artifact(full_chain: Chain, tmp_path: Path) -> Non
     child.communicate()
     assert not list((tmp_path / "out").rglob("manifest.json"))
     env = {**os.environ, "CONTIMG_SCRATCH": str(tmp_path / "scratch")}
-    again = subprocess.run(
-        argv(full_chain.record, tmp_path / "out"),
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = argv(full_chain.record, tmp_path / "out")
+    again = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert json.loads(again.stdout)["cached"] is False
     assert not list((tmp_path / "scratch").iterdir()), "left behind by the killed run"

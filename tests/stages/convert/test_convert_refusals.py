@@ -1,4 +1,4 @@
-"""Input that convert must refuse: the message names the file and the remedy, nothing is left."""
+"""Groups whose files were edited: values go where they belong, and bad input is refused."""
 
 from __future__ import annotations
 
@@ -15,17 +15,10 @@ import h5py
 import numpy as np
 import pytest
 
-from contimg.runtime.errors import (
-    BadFileError,
-    BadInputError,
-    ContimgError,
-    InconsistentGroupError,
-    MissingError,
-    NoSignalError,
-    WrongTelescopeError,
-)
+from contimg.runtime import errors
+from contimg.runtime.errors import ContimgError
 
-SPOILT = 7
+SPOILT, BAD = 7, "_sb07.hdf5"
 """The subband that most tests spoil."""
 ALL = range(16)
 Spoil = Callable[[Path], None]
@@ -90,6 +83,10 @@ def replace(name: str, value: Any, *indices: int) -> Spoil:
     return edit(change, *indices)
 
 
+def delete(name: str) -> Spoil:
+    return edit(lambda file: file.__delitem__(name))
+
+
 def rewrite(change: Callable[[bytes], bytes], *, listed: bool = True) -> Spoil:
     def spoil(store: Path) -> None:
         file_of(store).write_bytes(change(file_of(store).read_bytes()))
@@ -101,10 +98,6 @@ def rewrite(change: Callable[[bytes], bytes], *, listed: bool = True) -> Spoil:
 
 def put(name: str, where: Any, value: Any, *indices: int) -> Spoil:
     return edit(lambda file: file[name].__setitem__(where, value), *indices)
-
-
-def add(name: str, where: Any, value: float, *indices: int) -> Spoil:
-    return edit(lambda file: file[name].__setitem__(where, file[name][where] + value), *indices)
 
 
 def noise_with_zeros(file: h5py.File) -> None:
@@ -120,159 +113,114 @@ def empty_hdf5(store: Path) -> None:
     resize(store)
 
 
+def copy_previous(store: Path) -> None:
+    shutil.copy(file_of(store, SPOILT - 1), file_of(store))
+
+
 EVERYTHING = np.s_[:]
-KEYWORDS, TIMES, FREQUENCIES = (
-    f"Header/{name}" for name in ("extra_keywords", "time_array", "freq_array")
-)
-REFUSED: dict[type[ContimgError], dict[str, tuple[Spoil, str]]] = {
-    BadFileError: {
-        "truncated": (
-            rewrite(lambda data: data[: len(data) * 9 // 10]),
-            r"The file of \d+ bytes is truncated .*Copy",
+TIMES, FREQUENCIES, UVW = (f"Header/{name}_array" for name in ("time", "freq", "uvw"))
+ANTENNAS, POINTING = "Header/antenna_", "Header/extra_keywords/phase_center_dec"
+TRUNCATED = rewrite(lambda data: data[: len(data) * 9 // 10])
+SAMPLES = "nsamples must be 0 to 1e+09; found {:g} (1 such"
+GROUP, FIRST = "20260125t222624-a1", "_sb00.hdf5"
+REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
+    (errors.BadFileError, BAD): {
+        r"The file of \d+ bytes is truncated .*Copy": TRUNCATED,
+        "The file is empty": rewrite(lambda _: b""),
+        r"The file has \d+ bytes, but the group's record says \d+ bytes.*watch": rewrite(
+            lambda data: data + b"more", listed=False
         ),
-        "empty": (rewrite(lambda _: b""), "The file is empty"),
-        "wrong size": (
-            rewrite(lambda data: data + b"more", listed=False),
-            r"The file has \d+ bytes, but the group's record says \d+ bytes.*watch",
+        "The file of 30000 bytes is not an HDF5 file": rewrite(
+            lambda _: b"SIMPLE  =                    T" * 1000
         ),
-        "no HDF5": (
-            rewrite(lambda _: b"SIMPLE  =                    T" * 1000),
-            "The file of 30000 bytes is not an HDF5 file",
+        "The file is not a UVH5 file .*Header": empty_hdf5,
+        r"shape \(274, 6, 2\), but its header says \(275, 6, 2\)": replace(
+            "Data/flags", lambda flags: flags[:-1]
         ),
-        "no header": (empty_hdf5, "The file is not a UVH5 file .*Header"),
-        "short data": (
-            replace("Data/flags", lambda flags: flags[:-1]),
-            r"shape \(274, 6, 2\), but its header says \(275, 6, 2\)",
-        ),
-        "phased": (
-            replace("Header/phase_type", np.bytes_(b"phased")),
-            "The data are phased .*expected drift",
-        ),
-        "no phase type": (
-            edit(lambda file: file.__delitem__("Header/phase_type")),
-            "The header has neither phase_type nor readable phase centres",
-        ),
-        "no pointing": (
-            edit(lambda file: file.__delitem__(f"{KEYWORDS}/phase_center_dec")),
-            "The header does not say where the fringes were stopped",
-        ),
-        "Stokes": (
-            put("Header/polarization_array", EVERYTHING, [1, 2]),
-            r"The polarizations are \(1, 2\)",
-        ),
-        "shuffled rows": (
-            replace(TIMES, lambda times: times[::-1]),
-            "The 275 rows are not integrations in order of time",
-        ),
-        "unknown antenna": (
-            put("Header/antenna_numbers", 2, 500),
-            r"Every antenna needs a number, a name and a position; antennas \[2\]",
+        "The data are phased .*expected drift": replace("Header/phase_type", np.bytes_("phased")),
+        "The header has neither phase_type nor readable phase centres": delete("Header/phase_type"),
+        "The header does not say where the fringes were stopped": delete(POINTING),
+        r"The polarizations are \(1, 2\)": put("Header/polarization_array", EVERYTHING, [1, 2]),
+        "The 275 rows are not integrations in order of time": replace(TIMES, np.flip),
+        r"Every antenna needs a number, a name and a position; antennas \[2\]": put(
+            f"{ANTENNAS}numbers", 2, 500
         ),
     },
-    WrongTelescopeError: {
-        "other telescope": (
-            replace("Header/telescope_name", np.bytes_(b"HERA")),
-            "The file is from telescope HERA, instrument DSA, not the DSA-110",
+    (errors.WrongTelescopeError, BAD): {
+        "The file is from telescope HERA, instrument DSA, not the DSA-110": replace(
+            "Header/telescope_name", np.bytes_("HERA")
         ),
-        "other instrument": (replace("Header/instrument", np.bytes_(b"LWA352")), "LWA352"),
+        "LWA352": replace("Header/instrument", np.bytes_("LWA352")),
     },
-    InconsistentGroupError: {
-        "mixed Dec": (
-            replace(f"{KEYWORDS}/phase_center_dec", np.radians(33.002)),
-            r"The pointing .*33\.0020 deg\) differs from .*_sb00\.hdf5 .*33\.0000 deg",
+    (errors.InconsistentGroupError, BAD): {
+        r"The pointing .*33\.0020 deg\) differs from .*_sb00\.hdf5 .*33\.0000 deg": replace(
+            POINTING, np.radians(33.002)
         ),
-        "mixed times": (
-            add(TIMES, EVERYTHING, 12.88 / 86400),
-            r"The time axis .* differs from that of .*_sb00\.hdf5",
+        r"The time axis .* differs from that of .*_sb00\.hdf5": replace(
+            TIMES, lambda jd: jd + 12.88 / 86400
         ),
-        "other antennas": (
-            add("Header/antenna_positions", 0, 1.0),
-            r"The set of antennas and baselines .* differs from that of .*_sb00\.hdf5",
+        r"The set of antennas and baselines .* differs from that of .*_sb00\.hdf5": replace(
+            f"{ANTENNAS}positions", lambda xyz: xyz + np.eye(len(xyz), 3)
         ),
-        "ascending": (
-            replace(FREQUENCIES, lambda frequencies: frequencies[:, ::-1]),
-            "The channels step by .* they must descend by 1953125 Hz",
+        "The channels step by .* they must descend by 1953125 Hz": replace(FREQUENCIES, np.fliplr),
+        r"Subband 7 begins at 1414\.757445 MHz.*at 1415\.757445 MHz": replace(
+            FREQUENCIES, lambda hz: hz - 1e6
         ),
-        "gap": (
-            add(FREQUENCIES, EVERYTHING, -1e6),
-            r"Subband 7 begins at 1414\.757445 MHz.*at 1415\.757445 MHz",
-        ),
-        "duplicate content": (
-            lambda store: shutil.copy(file_of(store, SPOILT - 1), file_of(store)) and None,
-            "Subband 7 begins at",
-        ),
-        "duplicate index": (
-            edit_record(lambda record: record["subbands"].append(record["subbands"][SPOILT])),
-            "The group has subband 7 twice",
-        ),
-        "no subband": (
-            edit_record(lambda record: record.update(subbands=[], missing=list(range(16)))),
-            "The group has no subbands",
-        ),
-        "other id": (
-            edit_record(lambda record: record.update(id="20260125t222700")),
-            r"The first integration is at 20260125t22\d+, .* says 20260125t222700",
-        ),
-        "mirrored uvw": (
-            replace("Header/uvw_array", np.negative, 0),
-            r"uvw_array is off by up to [\d.]+ m from the antenna positions",
+        "Subband 7 begins at": copy_previous,
+        "The group has subband 7 twice": edit_record(
+            lambda record: record["subbands"].append(record["subbands"][SPOILT])
         ),
     },
-    BadInputError: {"no record": (edit_record(lambda record: record.clear()), "group record")},
-    MissingError: {"lost": (lambda store: file_of(store).unlink(), "The subband does not exist")},
-    NoSignalError: {
-        "impossible nsamples": (
-            put("Data/nsamples", EVERYTHING, -1.2e12),
-            r"nsamples must be 0 to .*found -1\.2e\+12",
+    (errors.InconsistentGroupError, GROUP): {
+        "The group has no subbands": edit_record(
+            lambda record: record.update(subbands=[], missing=list(ALL))
+        )
+    },
+    (errors.InconsistentGroupError, FIRST): {
+        r"The first integration is at 20260125t22\d+, .* says 20260125t222700": edit_record(
+            lambda record: record.update(id="20260125t222700")
         ),
+        r"uvw_array is off by up to [\d.]+ m from the antenna positions": replace(
+            UVW, np.negative, 0
+        ),
+    },
+    (errors.BadInputError, GROUP): {"group record": edit_record(lambda record: record.clear())},
+    (errors.MissingError, BAD): {
+        "The subband does not exist": lambda store: file_of(store).unlink()
+    },
+    (errors.NoSignalError, BAD): {
+        r"nsamples must be 0 to .*found -1\.2e\+12": put("Data/nsamples", EVERYTHING, -1.2e12),
         **{
-            f"nsamples {value:g}": (
-                put("Data/nsamples", (40, 0, 2, 1), value),
-                re.escape(f"nsamples must be 0 to 1e+09; found {value:g} (1 such"),
-            )
+            re.escape(SAMPLES.format(value)): put("Data/nsamples", (40, 0, 2, 1), value)
             for value in (-1e-3, np.nan, np.inf, 1.1e9)
         },
-        "undefined": (
-            put("Data/visdata", EVERYTHING, np.nan, *range(5)),
-            r"31\.2% of the visibilities are not finite",
+    },
+    (errors.NoSignalError, GROUP): {
+        r"31\.2% of the visibilities are not finite": put(
+            "Data/visdata", EVERYTHING, np.nan, *range(5)
         ),
-        "zeros": (put("Data/visdata", EVERYTHING, 0, *ALL), r"100\.0% of .* zeros"),
-        "zeros and noise": (
-            edit(noise_with_zeros, *ALL),
-            r"(29|30)\.\d% of .* zeros .* no fringes: the coherence",
-        ),
+        r"100\.0% of .* zeros": put("Data/visdata", EVERYTHING, 0, *ALL),
+        r"(29|30)\.\d% of .* zeros .* no fringes: the coherence": edit(noise_with_zeros, *ALL),
     },
 }
-GROUP = "20260125t222624-a1"
-WHERE = {
-    **dict.fromkeys(("no subband", "no record", "undefined", "zeros", "zeros and noise"), GROUP),
-    **dict.fromkeys(("other id", "mirrored uvw"), "_sb00.hdf5"),
-}
-"""What the message names if it is not the spoilt subband."""
-CASES = [(error, name, *case) for error, cases in REFUSED.items() for name, case in cases.items()]
+"""By error and what its message names: what the message says, and how to cause it."""
+CASES = [(*key, *case) for key, cases in REFUSED.items() for case in cases.items()]
 
 
-@pytest.mark.parametrize(
-    ("error", "name", "spoil", "message"), CASES, ids=[name for _, name, *_ in CASES]
-)
-def test_bad_input_is_refused_with_reason(
-    store: Path,
-    run_convert: Callable[..., Any],
-    error: type[ContimgError],
-    name: str,
-    spoil: Spoil,
-    message: str,
+@pytest.mark.parametrize(("error", "where", "message", "spoil"), CASES)
+def test_bad_input_is_refused(
+    store: Path, run_convert: Any, error: Any, where: str, message: str, spoil: Spoil
 ) -> None:
     spoil(store)
     with pytest.raises(error, match=message) as caught:
         run_convert(record_of(store))
-    where, _, remedy = caught.value.args
-    assert WHERE.get(name, f"_sb{SPOILT:02d}.hdf5") in where
+    named, _, remedy = caught.value.args
+    assert where in named
     assert remedy
     assert not list(store.parent.rglob("ms.tar"))
 
 
-def test_zeros_beside_fringes_are_accepted(store: Path, run_convert: Callable[..., Any]) -> None:
+def test_zeros_beside_fringes_are_accepted(store: Path, run_convert: Any) -> None:
     def spoil(file: h5py.File) -> None:
         shape = file["Data/visdata"].shape
         file["Data/visdata"][:] *= np.random.default_rng(1).random(shape) > 0.3
@@ -283,11 +231,57 @@ def test_zeros_beside_fringes_are_accepted(store: Path, run_convert: Callable[..
     assert made.outcome.qa.verdict == "warning"
 
 
+def test_weights_are_mean_nsamples(store: Path, run_convert: Any) -> None:
+    put("Data/nsamples", np.s_[:, :, :3, 0], 0.5, *ALL)(store)
+    made = run_convert(record_of(store))
+    weights = made.rows.weight
+    np.testing.assert_allclose(weights, np.broadcast_to([0.75, 1.0], weights.shape), rtol=1e-6)
+    np.testing.assert_allclose(made.read("SIGMA"), weights**-0.5, rtol=1e-6)
+
+
+def test_flags_and_weights_follow_visibilities(store: Path, run_convert: Any) -> None:
+    """Flagged samples are marked by zeros, and nsamples by the amplitude of their row."""
+
+    def mark(file: h5py.File) -> None:
+        shape = file["Data/visdata"].shape
+        number = np.arange(1, 2 * shape[0] + 1, dtype=float).reshape(shape[0], 1, 1, 2)
+        flags = np.random.default_rng(shape[2]).random(shape) > 0.9
+        file["Data/nsamples"][:] = np.broadcast_to(number, shape)
+        file["Data/flags"][:] = flags
+        file["Data/visdata"][:] = np.where(flags, 0, number).astype(complex)
+
+    edit(mark, *ALL)(store)
+    made = run_convert(record_of(store))
+    flags, amplitude = made.read("FLAG"), np.abs(made.read("DATA"))
+    np.testing.assert_array_equal(flags, amplitude == 0)
+    np.testing.assert_allclose(amplitude.max(axis=1), made.rows.weight, rtol=1e-6)
+    assert 0.09 < flags.mean() < 0.11
+
+
+def test_raw_flag_is_carried(store: Path, run_convert: Any) -> None:
+    put("Data/flags", (7, 0, 2, 1), True, 3)(store)  # noqa: FBT003
+    (where,) = np.argwhere(run_convert(record_of(store)).read("FLAG"))
+    # Channel 2 of subband 3, from above; the row is one of the first integration.
+    assert tuple(where[1:]) == (15 * 6 + 5 - (3 * 6 + 2), 1)
+    assert where[0] < 55
+
+
+def test_nonfinite_values_become_flagged_zeros(store: Path, run_convert: Any) -> None:
+    put("Data/visdata", (9, 0, 4, 0), complex(np.nan, 0), 0)(store)
+    put("Data/visdata", (9, 0, 5, 1), complex(0, np.inf), 0)(store)
+    made = run_convert(record_of(store))
+    flags, values = made.read("FLAG"), made.read("DATA")
+    assert flags.sum() == 2
+    assert np.isfinite(values).all()
+    assert not values[flags].any()
+    assert made.outcome.qa.verdict == "warning"
+
+
 def test_executable_exits_with_code_of_error(store: Path, tmp_path: Path) -> None:
-    REFUSED[BadFileError]["truncated"][0](store)
+    TRUNCATED(store)
     words = ["--group", str(record_of(store)), "--out", str(tmp_path / "out")]
     argv = [sys.executable, "-m", "contimg_convert", *words]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == BadFileError.exit
+    assert done.returncode == errors.BadFileError.exit
     assert "truncated" in done.stderr
     assert not list((tmp_path / "out").rglob("manifest.json"))

@@ -7,17 +7,15 @@ import io
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from contimg.astro.catalogues import calibrators, nvss
 from contimg.astro.constants import NVSS_HZ, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import Site, icrs_of_hadec, separation_rad
+from contimg.astro.gains import FloatArray
 from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, SkyModel, power_law
 from contimg.astro.standards import standard
 from contimg.astro.telescope import DISH_M
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
-
-FloatArray = npt.NDArray[np.float64]
 
 MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue source nearer than this to the calibrator is the calibrator, or a part of it."""
@@ -47,10 +45,7 @@ class Calibrator:
 def look_up_position(calibrator: str) -> tuple[float, float]:
     """Return RA and Dec (degrees, ICRS) of a calibrator given by its name or as "RA,Dec".
 
-    Raises
-    ------
-    UsageError
-        If it is neither.
+    Raises UsageError if it is neither.
     """
     try:
         ra, dec = (float(part) for part in calibrator.split(","))
@@ -58,13 +53,10 @@ def look_up_position(calibrator: str) -> tuple[float, float]:
         found = standard(calibrator)
         if found is not None:
             return found.ra_deg, found.dec_deg
-        listed = calibrators()
-        wanted = calibrator.upper().removeprefix("J")
-        for name, alias, ra, dec in zip(
-            listed.name, listed.alias, listed.ra_deg, listed.dec_deg, strict=True
-        ):
-            if wanted in {str(name).upper(), str(alias).upper()}:
-                return float(ra), float(dec)
+        listed, wanted = calibrators(), calibrator.upper().removeprefix("J")
+        for i, names in enumerate(zip(listed.name, listed.alias, strict=True)):
+            if wanted in {str(name).upper() for name in names}:
+                return float(listed.ra_deg[i]), float(listed.dec_deg[i])
         problem = f"{calibrator} is neither a known calibrator nor RA,Dec in degrees."
         remedy = "Name a Perley-Butler 2017 standard or a VLA calibrator with a 20 cm flux."
         raise UsageError("--calibrator", problem, remedy) from None
@@ -74,10 +66,7 @@ def look_up_position(calibrator: str) -> tuple[float, float]:
 def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Calibrator:
     """Return the calibrator at a position; its spectrum is Perley & Butler's or the VLA list's.
 
-    Raises
-    ------
-    UsageError
-        If no list has a flux for it: a flux is never assumed.
+    Raises UsageError if no list has a flux for it: a flux is never assumed.
     """
     known = standard((ra_deg, dec_deg))
     if known is not None:
@@ -91,39 +80,34 @@ def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Ca
         remedy = "No flux is ever assumed: name a calibrator of the lists, or give --model-file."
         raise UsageError("--calibrator", problem, remedy)
     index = float(np.nan_to_num(listed.spectral_index[i]))
-    return Calibrator(
-        name=str(listed.name[i]),
-        ra_deg=float(listed.ra_deg[i]),
-        dec_deg=float(listed.dec_deg[i]),
-        spectrum_jy=power_law(listed.flux_jy[i], listed.freq_hz, freq_hz, index)[0],
-        standard=False,
-    )
+    spectrum_jy = power_law(listed.flux_jy[i], listed.freq_hz, freq_hz, index)[0]
+    place = float(listed.ra_deg[i]), float(listed.dec_deg[i])
+    return Calibrator(str(listed.name[i]), *place, spectrum_jy, standard=False)
 
 
 def find_field_sources(
-    mjd_start: float, mjd_end: float, dec_rad: float, site: Site, freq_hz: FloatArray
+    mjd_start: float, mjd_end: float, dec_deg: float, site: Site, freq_hz: FloatArray
 ) -> PointSources:
     """Return the NVSS sources within the beam's null at any time of a group, with alpha = -0.7."""
+    dec_rad = float(np.radians(dec_deg))
     moments = np.array([mjd_start, (mjd_start + mjd_end) / 2, mjd_end])
     ra, dec = icrs_of_hadec(0.0, dec_rad, moments, site)
     drift_rad = (moments[2] - moments[0]) * np.pi * np.cos(dec_rad)
     radius_rad = BEAM_NULL * SPEED_OF_LIGHT_M_S / (DISH_M * freq_hz.min()) + drift_rad
-    ra_deg, dec_deg, radius_deg = (float(np.degrees(x)) for x in (ra[1], dec[1], radius_rad))
-    found = nvss().within(ra_deg, dec_deg, radius_deg)
+    found = nvss().within(*(float(np.degrees(x)) for x in (ra[1], dec[1], radius_rad)))
     spectra = power_law(found.flux_jy, NVSS_HZ, freq_hz)
     return PointSources(np.radians(found.ra_deg), np.radians(found.dec_deg), spectra)
 
 
 def merge_sources(first: PointSources, others: PointSources) -> PointSources:
     """Return `first` and those of `others` that do not coincide with one of them."""
-    away = separation_rad(
-        others.ra_rad[:, None], others.dec_rad[:, None], first.ra_rad, first.dec_rad
-    )
+    ra_rad, dec_rad, flux_jy = others.ra_rad, others.dec_rad, others.flux_jy
+    away = separation_rad(ra_rad[:, None], dec_rad[:, None], first.ra_rad, first.dec_rad)
     apart = np.all(away > np.radians(MATCH_RADIUS_DEG), axis=1)
     return PointSources(
-        ra_rad=np.concatenate([first.ra_rad, others.ra_rad[apart]]),
-        dec_rad=np.concatenate([first.dec_rad, others.dec_rad[apart]]),
-        flux_jy=np.concatenate([first.flux_jy, others.flux_jy[apart]]),
+        ra_rad=np.concatenate([first.ra_rad, ra_rad[apart]]),
+        dec_rad=np.concatenate([first.dec_rad, dec_rad[apart]]),
+        flux_jy=np.concatenate([first.flux_jy, flux_jy[apart]]),
     )
 
 
@@ -140,31 +124,23 @@ def keep_bright(sky: SkyModel, mjd_utc: FloatArray, least_jy: float) -> SkyModel
 def read_model(data: bytes, where: str, freq_hz: FloatArray) -> PointSources:
     """Read a CSV of sources: ra_deg, dec_deg, flux_jy[, alpha (-0.7), reference_hz (1.4e9)].
 
-    Raises
-    ------
-    BadInputError
-        If it is not such a list.
-    NoSourcesError
-        If it is empty.
+    Raises BadInputError if it is not such a list; NoSourcesError if it is empty.
     """
-    names = ("ra_deg", "dec_deg", "flux_jy")
+    numbers = []
     try:
-        numbers = np.array(
-            [
-                [
-                    *(float(row[name]) for name in names),
-                    float(row.get("alpha") or DEFAULT_SPECTRAL_INDEX),
-                    float(row.get("reference_hz") or NVSS_HZ),
-                ]
-                for row in csv.DictReader(io.StringIO(data.decode()))
-            ]
-        )
+        for row in csv.DictReader(io.StringIO(data.decode())):
+            alpha, hz = (
+                row.get("alpha") or DEFAULT_SPECTRAL_INDEX,
+                row.get("reference_hz") or NVSS_HZ,
+            )
+            place_and_flux = row["ra_deg"], row["dec_deg"], row["flux_jy"]
+            numbers.append([float(value) for value in (*place_and_flux, alpha, hz)])
     except (ValueError, KeyError, TypeError) as error:
         wanted = "a CSV with columns ra_deg, dec_deg, flux_jy[, alpha, reference_hz]"
         problem = f"The model is not {wanted}: {type(error).__name__} {error}."
         raise BadInputError(where, problem, "Correct the list.") from error
-    if not numbers.size:
+    if not numbers:
         raise NoSourcesError(where, "The model has no sources.", "Give a list with sources.")
-    ra_deg, dec_deg, flux_jy, alpha, reference_hz = numbers.T[..., None]
-    spectra = flux_jy * (freq_hz / reference_hz) ** alpha
+    ra_deg, dec_deg, flux_jy, alphas, reference_hz = np.array(numbers).T[..., None]
+    spectra = flux_jy * (freq_hz / reference_hz) ** alphas
     return PointSources(np.radians(ra_deg[:, 0]), np.radians(dec_deg[:, 0]), spectra)

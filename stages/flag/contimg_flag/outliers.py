@@ -1,0 +1,136 @@
+"""Unusable receptors and interference, both found from all baselines.
+
+A receptor is one polarization of an antenna. A matrix has shape (antennas, antennas, correlations),
+is symmetric, and is NaN where the baseline does not exist; results have shape (antennas,
+correlations).
+
+A source makes fringes, which the mean over thousands of baselines averages out, and a common level,
+which is smooth in time and frequency. Interference raises one channel, or some channels of one
+integration, above its neighbours (the idea of Wilensky et al. 2019, PASP 131, 114507, with
+amplitudes instead of differences, because a group has only a few integrations).
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from contimg.astro.constants import MAD_TO_SIGMA
+from contimg_flag.steps import BoolArray, FloatArray, IntArray
+
+Matrix = npt.NDArray[np.complex128]
+
+SILENT_FRACTION = 0.1
+"""A receptor has no power below this part of the median amplitude; healthy gains differ by 2."""
+DEAF_EXCESS, HEARING_EXCESS = 2.0, 10.0
+"""Correlated power over that of noise: a receptor is deaf below the first, if the median receptor
+is above the second."""
+THRESHOLD_SIGMA = 7.0
+"""An outlier by this many robust sigma is interference if its excess is above one of these, too:"""
+CHANNEL_EXCESS, SAMPLE_EXCESS, INTEGRATION_EXCESS = 0.03, 0.05, 0.25
+"""A source that leaves the beam changes an integration by at most 5 %; the mean bandpass of 96
+antennas is smooth to 1 %."""
+WINDOW_CHANNELS = 11
+"""Width of the running median that a channel is compared with."""
+
+
+def sum_baselines(
+    values: npt.NDArray[np.number], antenna1: IntArray, antenna2: IntArray, antennas: int
+) -> Matrix:
+    """Sum the rows of each baseline, cross-correlations of shape (rows, correlations)."""
+    sums = np.zeros((antennas, antennas, values.shape[1]), np.complex128)
+    np.add.at(sums, (antenna1, antenna2), values)
+    exists = np.zeros((antennas, antennas), bool)
+    exists[antenna1, antenna2] = True
+    sums[~exists] = np.nan
+    mirrored = np.where(exists.T[..., None], np.swapaxes(sums, 0, 1), np.nan)
+    return np.where(exists[..., None], sums, mirrored)
+
+
+def average_baselines(matrix: FloatArray) -> FloatArray:
+    """Average over the baselines of each antenna; NaN for an antenna without any."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.asarray(np.nanmean(matrix, axis=1))
+
+
+def find_silent(amplitude: FloatArray) -> BoolArray:
+    """Return which receptors have no power.
+
+    Amplitudes are products of two gains, so that a weak gain shows in all baselines of its antenna.
+    `amplitude` is the matrix of mean amplitudes, 0 where everything is flagged.
+    """
+    with warnings.catch_warnings():
+        # All NaN: a receptor that is dead or absent.
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        medians = np.nanmedian(np.where(amplitude > 0, amplitude, np.nan), axis=1)
+        typical = np.nanmedian(medians)
+    return np.asarray(medians < SILENT_FRACTION * typical)
+
+
+def find_deaf(product: Matrix, power: FloatArray, pairs: FloatArray) -> BoolArray:
+    """Return which receptors have noise but no sky.
+
+    The sky is coherent from channel to channel, noise is not: for N pairs of noise |sum V V*|^2 is
+    (sum |V|^2)^2 / N. N times the quotient is therefore 1 for noise, and N times the squared
+    coherent fraction of the power for a sky. If the whole array receives next to nothing, no
+    receptor is called deaf. The matrices are those of `steps.neighbour_products`.
+    """
+    excess = np.full(power.shape, np.nan)
+    heard = power > 0
+    excess[heard] = pairs[heard] * np.abs(product[heard]) ** 2 / power[heard] ** 2
+    level = average_baselines(excess)
+    if not np.isfinite(level).any() or np.nanmedian(level) < HEARING_EXCESS:
+        return np.zeros(level.shape, bool)
+    return np.asarray(level < DEAF_EXCESS)
+
+
+def find_interference(level: FloatArray) -> BoolArray:
+    """Return which samples are interference, shape (integrations, channels).
+
+    `level`, of the same shape, is the mean over baselines of the amplitude relative to its row's
+    mean; NaN where everything is flagged. A sample is compared with the quietest quarter of its
+    channel, which shows a burst of any width, and with its neighbours in the same integration,
+    which shows a carrier of any length. Interference that is present at all times is sought with a
+    lower threshold in that quarter.
+    """
+    good = np.isfinite(level)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # a missing subband
+        flat = level / np.nanmedian(level, axis=1)[:, None]
+        # One of the values, so that a quartile of four integrations is not interpolated.
+        channel = np.nanquantile(flat, 0.25, axis=0, method="lower")
+        in_time = flat / channel
+        in_time = in_time / np.nanmedian(in_time, axis=1)[:, None] - 1
+        in_frequency = flat / _running_median(flat) - 1
+        steady = channel / _running_median(channel) - 1
+    found = _find_excess(in_time, good, SAMPLE_EXCESS)
+    found |= _find_excess(in_frequency, good, SAMPLE_EXCESS)
+    found |= _find_excess(steady, np.isfinite(channel), CHANNEL_EXCESS)
+    return np.asarray(found & good)
+
+
+def find_bursts(amplitudes: FloatArray) -> BoolArray:
+    """Return which integrations are louder than both their neighbours by a quarter."""
+    padded = np.concatenate([[-np.inf], amplitudes, [-np.inf]])
+    neighbours = np.maximum(padded[:-2], padded[2:])
+    loud = amplitudes > (1 + INTEGRATION_EXCESS) * neighbours
+    return np.asarray(np.isfinite(neighbours) & loud)
+
+
+def _find_excess(excess: FloatArray, good: BoolArray, least: float) -> BoolArray:
+    """Return which good samples exceed both `least` and the threshold in robust sigma."""
+    if not good.any():
+        return np.zeros(excess.shape, bool)
+    sigma = MAD_TO_SIGMA * np.median(np.abs(excess[good] - np.median(excess[good])))
+    return np.asarray(good & (excess > max(least, THRESHOLD_SIGMA * sigma)))
+
+
+def _running_median(values: FloatArray) -> FloatArray:
+    """Return the running median along the last axis, NaN ignored."""
+    half = WINDOW_CHANNELS // 2
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(half, half)], constant_values=np.nan)
+    return np.asarray(np.nanmedian(sliding_window_view(padded, WINDOW_CHANNELS, axis=-1), axis=-1))
