@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from chain import Chain, full_calibrator, small_calibrator
-from cluster.loud import pytest_collection_modifyitems, pytest_terminal_summary
+from waiting import wait_for
 
-__all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary"]
-
-pytest_plugins = ["built", "charted", "listener"]
+pytest_plugins = ["needs", "listener"]
 BIN = Path(sys.executable).parent
 KEYS = {
     "AWS_ACCESS_KEY_ID": "contimg",
@@ -46,46 +44,40 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _serve(argv: list[str], url: str, log: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def _serve(argv: list[str], log: Path) -> Iterator[str]:
+    """Run a server on a free port, whose number is put for {port}; yield its address."""
+    port = free_port()
+    words, url = [word.format(port=port) for word in argv], f"http://127.0.0.1:{port}"
+    env = {**os.environ, **KEYS}
     with log.open("wb") as sink:
-        server = subprocess.Popen(
-            argv, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **KEYS}
-        )
-    for _ in range(300):
-        if _answers(url):
-            return server
+        server = subprocess.Popen(words, stdout=sink, stderr=subprocess.STDOUT, env=env)
+    try:
+        wait_for(lambda: server.poll() is not None or _answers(url), 30)
         assert server.poll() is None, log.read_text()
-        time.sleep(0.1)
-    server.kill()
-    raise TimeoutError(log.read_text())
+        yield url
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 @pytest.fixture(scope="session")
 def moto_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An S3 server that honours conditional puts."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    log = tmp_path_factory.mktemp("moto") / "log"
-    server = _serve([str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)], url, log)
-    yield url
-    server.terminate()
-    server.wait(10)
+    argv = [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", "{port}"]
+    with _serve(argv, tmp_path_factory.mktemp("moto") / "log") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An S3 server that streams to and from disk."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     folder = tmp_path_factory.mktemp("rclone")
     keys = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
-    program = shutil.which("rclone", path=str(BIN)) or str(BIN / "rclone")
-    argv = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys]
+    argv = [str(BIN / "rclone"), "serve", "s3", "--addr", "127.0.0.1:{port}", "--auth-key", keys]
     argv += ["--vfs-cache-mode", "off", str(folder)]
-    server = _serve(argv, url, folder.parent / "rclone.log")
-    yield url
-    server.terminate()
-    server.wait(10)
+    with _serve(argv, folder.parent / "rclone.log") as url:
+        yield url
 
 
 @pytest.fixture
@@ -99,30 +91,25 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.fixture
-def moto_root(
-    moto_endpoint: str, s3_environment: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> str:
+def moto_root(moto_endpoint: str, s3_environment: pytest.MonkeyPatch) -> str:
     """An empty prefix on the moto server; the environment points there."""
-    return _root(moto_endpoint, s3_environment, request.node.name)
+    return _root(moto_endpoint, s3_environment)
 
 
 @pytest.fixture
-def rclone_root(
-    rclone_endpoint: str, s3_environment: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> str:
+def rclone_root(rclone_endpoint: str, s3_environment: pytest.MonkeyPatch) -> str:
     """An empty prefix on the rclone server; the environment points there."""
-    return _root(rclone_endpoint, s3_environment, request.node.name)
+    return _root(rclone_endpoint, s3_environment)
 
 
-def _root(endpoint: str, environment: pytest.MonkeyPatch, name: str) -> str:
+def _root(endpoint: str, environment: pytest.MonkeyPatch) -> str:
     import boto3
 
     environment.setenv("AWS_ENDPOINT_URL", endpoint)
     client = boto3.client("s3")
     if "contimg" not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
         client.create_bucket(Bucket="contimg")
-    prefix = "".join(letter if letter.isalnum() else "-" for letter in name)
-    return f"s3://contimg/{prefix}-{time.monotonic_ns()}"
+    return f"s3://contimg/{uuid.uuid4()}"
 
 
 @pytest.fixture(scope="session")

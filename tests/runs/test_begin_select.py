@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from called import contimg
+from commands import contimg
 from contimg.records.groups import GroupRecord, Subband, group_id
 from contimg.records.runs import Claim, Outcome, Phase, TaskRun
 from contimg.runtime.errors import Exit, UsageError

@@ -12,7 +12,7 @@ import certifi
 import pytest
 
 from argo_nodes import node, said, workflow
-from called import contimg
+from commands import contimg
 from contimg.records.groups import GroupRecord
 from contimg.records.runs import claim_key, outcome_key
 from contimg.records.schemas.runs import GROUPS, STAGE_RUNS

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from argo_nodes import workflow
-from called import contimg
+from commands import contimg
 from contimg.records.runs import Claim, Phase, claim_key
 from contimg.records.schemas.runs import GROUPS, GroupState
 from contimg.runtime.errors import Exit

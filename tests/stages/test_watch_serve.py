@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from called import contimg
+from commands import contimg
 from contimg.records.groups import GroupRecord
 from contimg.records.schemas.runs import GROUPS
 from contimg.runtime.errors import Exit, StoreError

@@ -1,5 +1,4 @@
-"""The chart as helm renders it; and hooks: without helm one loud line says how many of its tests
-did not run."""
+"""The chart as helm renders it."""
 
 import functools
 import json
@@ -12,9 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from _pytest.terminal import TerminalReporter
 
-MARK = "helm"
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "contimg"
 VALUES = ROOT / "tests" / "chart" / "values"
@@ -39,6 +36,11 @@ def program() -> str | None:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         found = done.stdout.strip()
     return found or None
+
+
+def missing() -> str:
+    """Return why the chart cannot be tested; nothing if it can."""
+    return "" if program() else "there is no helm"
 
 
 def helm(*words: str) -> str:
@@ -122,17 +124,3 @@ def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
                 yield f"{where} {template['name']}", {**pod, "containers": [template["container"]]}
         elif kind in {"EventSource", "Sensor"}:
             yield where, {**spec["template"], "containers": [spec["template"]["container"]]}
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    # From one place, so that pytest counts them in one line.
-    if item.get_closest_marker(MARK) and program() is None:
-        pytest.skip("there is no helm")
-
-
-def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
-    skipped = terminalreporter.stats.get("skipped", [])
-    ours = [one for one in skipped if MARK in one.keywords and "no helm" in str(one.longrepr)]
-    if ours:
-        line = f"CHART NOT PROVEN: {len(ours)} tests did not run (there is no helm)"
-        terminalreporter.write_line(line, red=True, bold=True)

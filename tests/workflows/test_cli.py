@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from commands import here
+from commands import run_here
 from contimg.records.groups import GroupRecord, Subband
 from contimg.records.strips import strip_name, strips
 from contimg.runtime.command import commands
@@ -62,7 +62,7 @@ def put(store: Path, *records: GroupRecord) -> None:
 
 
 def status_of(bench: Bench, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert here(status, "--runs", str(bench.runs), *words) == 0
+    assert run_here(status, "--runs", str(bench.runs), *words) == 0
     return capsys.readouterr().out
 
 
@@ -103,9 +103,9 @@ def test_status_lines_option_limits_log(bench: Bench, capsys: pytest.CaptureFixt
 
 
 def test_status_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert here(status, "--store", str(tmp_path)) == 2
+    assert run_here(status, "--store", str(tmp_path)) == 2
     assert "There is no run here." in capsys.readouterr().err
-    assert here(status) == 2
+    assert run_here(status) == 2
     assert "Neither --store nor --runs is given." in capsys.readouterr().err
 
 
@@ -169,7 +169,7 @@ def test_wrong_command_line_is_explained(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str, found: str
 ) -> None:
     put(tmp_path, record())
-    assert here(run, *words.replace("X", str(tmp_path)).split()) == 2
+    assert run_here(run, *words.replace("X", str(tmp_path)).split()) == 2
     said = capfd.readouterr()
     assert found in said.err
     assert said.out == ""
@@ -219,7 +219,7 @@ def test_wrong_options_start_nothing(
     elif name != "run" and "tier=best" in words:
         found = "'best' is not one of quicklook, development"
     call = partial(run_command, commands()[name])
-    assert here(call, *rest, *words, "--store", str(tmp_path)) == 2
+    assert run_here(call, *rest, *words, "--store", str(tmp_path)) == 2
     said = capfd.readouterr()
     assert found in said.err
     assert (said.out, said.err.count("\n")) == ("", 1)
@@ -230,7 +230,7 @@ def test_wrong_options_start_nothing(
 def test_wrong_watch_options_are_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    assert here(run, "all", "--store", str(tmp_path), *words) == 2
+    assert run_here(run, "all", "--store", str(tmp_path), *words) == 2
     assert "options: watch --si" in capfd.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -243,7 +243,7 @@ def test_settings_win_over_document_over_profile(
     (tmp_path / "o.yaml").write_text("image: {size: 1024, niter: 6}\nnormalize: {}\n")
     options = ["--profile", "p", "--config", str(tmp_path / "o.yaml"), "--set", "image.niter=7"]
     words = ["process-group", "--group", GROUP, "--store", str(tmp_path), *options]
-    assert here(run, *words) == 1
+    assert run_here(run, *words) == 1
     state = json.loads((tmp_path / "runs/contimg-20260125t011431-a1/state.json").read_text())
     assert json.loads(state["arguments"]["options"]) == {
         "image": {"tier": "quicklook", "size": 1024, "niter": "7"}
@@ -302,7 +302,7 @@ def test_latest_records_are_last_attempts(tmp_path: Path) -> None:
 def test_unreadable_record_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, record())
     open_store(str(tmp_path)).put("groups/20260124t000000-a1.json", b"{}")
-    assert here(run, "process-group", "--group", GROUP, "--store", str(tmp_path)) == 19
+    assert run_here(run, "process-group", "--group", GROUP, "--store", str(tmp_path)) == 19
     assert f"{tmp_path}/groups/20260124t000000-a1.json:" in capfd.readouterr().err
 
 

@@ -15,9 +15,7 @@ from hera.workflows.models import WorkflowSubmitRequest
 
 from argo_api import ArgoApi
 from argo_nodes import node, said, tried, workflow
-from commands import here
-from contimg.runtime.command import commands
-from contimg.runtime.contract import run_command
+from commands import run_here
 from contimg_runs.argo import ArgoServer, EngineError
 from contimg_runs.node_status import read_run_state
 from contimg_runs.pipelines import PROCESS_GROUP
@@ -38,8 +36,7 @@ NO_ROOM = "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."
 
 def contimg(line: str) -> int:
     """Run a command line of `contimg` in this process; return its exit code."""
-    name, *words = shlex.split(line)
-    return here(partial(run_command, commands()[name]), *words)
+    return run_here(*shlex.split(line))
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from commands import here
-from contimg.runtime.command import commands
-from contimg.runtime.contract import run_command
+from commands import run_here
 from contimg.runtime.store import open_store
 from contimg_runs.state import RunState, Status
 from contimg_workflows.state import RunFolder
@@ -40,11 +37,6 @@ def contimg(*words: str) -> tuple[int, dict[str, Any], str]:
         [str(CONTIMG), *words], capture_output=True, text=True, timeout=120, check=False
     )
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
-
-
-def local(*words: str) -> int:
-    """Run a command line in this process."""
-    return here(partial(run_command, commands()[words[0]]), *words[1:])
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -88,7 +80,7 @@ def test_submitted_run_ends_by_itself(tmp_path: Path) -> None:
 def test_simultaneous_submits_run_once_each(tmp_path: Path) -> None:
     (tmp_path / "incoming").mkdir()
     for _ in range(3):
-        assert local("submit", "watch", "--store", str(tmp_path), "--set", "size=0") == 0
+        assert run_here("submit", "watch", "--store", str(tmp_path), "--set", "size=0") == 0
     names = sorted(path.parent.name for path in tmp_path.glob("runs/*/state.json"))
     assert len(names) == 3
     states = [ended(tmp_path, name) for name in names]
@@ -129,7 +121,7 @@ def test_submit_wait_returns_outcome(tmp_path: Path) -> None:
 def test_wrong_request_leaves_no_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str, found: str
 ) -> None:
-    assert local("submit", *words.split(), "--store", str(tmp_path)) != 0
+    assert run_here("submit", *words.split(), "--store", str(tmp_path)) != 0
     said = capfd.readouterr()
     assert found in said.err
     assert said.out == ""
@@ -137,7 +129,7 @@ def test_wrong_request_leaves_no_run(
 
 
 def test_submit_without_place_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
-    assert local("submit", "watch") == 2
+    assert run_here("submit", "watch") == 2
     assert "Neither --store nor --runs is given." in capfd.readouterr().err
 
 
@@ -162,7 +154,7 @@ def test_status_shows_pending_run(bench: Bench, capsys: pytest.CaptureFixture[st
     holder = subprocess.Popen(argv, start_new_session=True)
     try:
         wait_for(lambda: RunFolder(bench.runs / "new").load().status is Status.PENDING)
-        assert local("status", "--runs", str(bench.runs)) == 0
+        assert run_here("status", "--runs", str(bench.runs)) == 0
         header, row = capsys.readouterr().out.splitlines()
         assert header.split() == ["workflow", "status", "tasks", "wall", "why"]
         assert row.split() == ["new", "·", "pending", "0/4"]
@@ -175,7 +167,7 @@ def test_pending_run_without_engine_is_interrupted(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waiting(bench)
-    assert local("status", "--runs", str(bench.runs)) == 0
+    assert run_here("status", "--runs", str(bench.runs)) == 0
     row = capsys.readouterr().out.splitlines()[1]
     assert row.split()[:3] == ["new", "■", "interrupted"]
     assert "no engine is left to begin it; submit it again" in row
@@ -183,13 +175,13 @@ def test_pending_run_without_engine_is_interrupted(
 
 def test_next_engine_resumes_killed_backlog(tmp_path: Path) -> None:
     (tmp_path / "incoming").mkdir()
-    assert local("submit", "watch", "--store", str(tmp_path), "--set", "size=0") == 0
+    assert run_here("submit", "watch", "--store", str(tmp_path), "--set", "size=0") == 0
     (first,) = tmp_path.glob("runs/*/state.json")
     folder = RunFolder(tmp_path / "runs" / first.parent.name)
     for pid in wait_for(lambda: engines(tmp_path / "runs")):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: folder.load().status is Status.INTERRUPTED)
-    assert local("submit", "watch", "--store", str(tmp_path), "--set", "size=0") == 0
+    assert run_here("submit", "watch", "--store", str(tmp_path), "--set", "size=0") == 0
     names = [path.parent.name for path in tmp_path.glob("runs/*/state.json")]
     assert [ended(tmp_path, name).status for name in names] == [Status.DONE, Status.DONE]
 
@@ -213,12 +205,12 @@ def engines(runs: Path) -> list[int]:
 def test_logs_are_readable_lines_per_task(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"b_do": "world", "b_times": "1", "c_nap_s": "0.3", "d_do": "data"}
     bench.engine().run([bench.workflow("one", **settings)])
-    assert local("logs", "one", "b", "--runs", str(bench.runs)) == 0
+    assert run_here("logs", "one", "b", "--runs", str(bench.runs)) == 0
     said = capsys.readouterr().out
     assert "error: s3://x: expected an answer, found none." in said
     assert said.count("(try 2)") == 1
     assert "{" not in said
-    assert local("logs", "one", "--runs", str(bench.runs)) == 0
+    assert run_here("logs", "one", "--runs", str(bench.runs)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("d | ") and "x.hdf5: expected 145 bytes" in line for line in lines)
     assert {line.split(" | ")[0] for line in lines} <= {"a", "b", "c", "d"}
@@ -264,7 +256,7 @@ def test_logs_of_unknown_run_or_task(
     bench: Bench, capfd: pytest.CaptureFixture[str], words: list[str], found: str
 ) -> None:
     bench.engine().run([bench.workflow("one")])
-    assert local("logs", *words, "--runs", str(bench.runs)) == 2
+    assert run_here("logs", *words, "--runs", str(bench.runs)) == 2
     assert found in capfd.readouterr().err
 
 
@@ -331,7 +323,7 @@ def test_wrong_reprocess_is_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str, found: str
 ) -> None:
     bad_group(tmp_path)
-    assert local("reprocess", *words.split(), "--store", str(tmp_path)) == 2
+    assert run_here("reprocess", *words.split(), "--store", str(tmp_path)) == 2
     assert found in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "groups").iterdir()] == ["20260125t011431-a1.json"]
     assert not (tmp_path / "runs").exists()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from commands import here
+from commands import run_here
 from contimg.records.schemas.variability import ESE_CANDIDATES
 from contimg.runtime.command import commands
 from contimg.runtime.contract import run_command
@@ -151,7 +151,7 @@ class TestRunProgram:
 
 def test_failed_simulation_ends_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     demo = partial(run_command, DEMO)
-    assert here(demo, "--folder", str(tmp_path), "--epochs", "0") == Exit.CHILD_FAILED
+    assert run_here(demo, "--folder", str(tmp_path), "--epochs", "0") == Exit.CHILD_FAILED
     out, err = capfd.readouterr()
     assert out == ""
     assert "--epochs" in err, "the simulator's message"

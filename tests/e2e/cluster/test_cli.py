@@ -22,9 +22,7 @@ from cluster.argo import phase
 from cluster.groups import Night
 from cluster.kube import environment, wait_until
 from cluster.site import STEPS, Site
-from commands import here
-from contimg.runtime.command import commands
-from contimg.runtime.contract import run_command
+from commands import run_here
 from contimg_runs.argo import ArgoServer
 from contimg_runs.state import GOOD
 
@@ -47,7 +45,7 @@ def contimg(site: Site, command: str, *words: str, **env: str) -> CommandOutput:
     told = {"ARGO_SERVER": site.argo.url, "ARGO_NAMESPACE": site.namespace, "ARGO_TOKEN": "", **env}
     out, err = io.StringIO(), io.StringIO()
     with mock.patch.dict(os.environ, told), redirect_stdout(out), redirect_stderr(err):
-        code = here(partial(run_command, commands()[command]), *words)
+        code = run_here(command, *words)
     return CommandOutput(code, out.getvalue(), err.getvalue())
 
 
