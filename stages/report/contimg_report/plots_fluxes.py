@@ -1,4 +1,4 @@
-"""Figures of one image's fluxes against the catalogue."""
+"""Figures of one image's fluxes and positions against the catalogue."""
 
 from __future__ import annotations
 
@@ -6,31 +6,20 @@ import numpy as np
 import pyarrow as pa
 
 from contimg.astro.constants import MAD_TO_SIGMA
-from contimg_report.artifacts import Array, column
+from contimg_report.artifacts import column
 from contimg_report.figure import BLUE, INK, ORANGE, Picture, finish, label_plainly, new_figure
-from contimg_report.formatting import number
 
 MIN_SNR = 20.0
 """Noise dominates the flux ratio of fainter sources."""
-TABLE_ROWS = 15
 
 
 def draw_fluxes(table: pa.Table) -> list[Picture]:
-    """Draw the flux ratio and the offsets, if there are bright single sources."""
+    """Draw flux ratios and position offsets to the catalogue; empty without bright sources."""
     ratio, snr = column(table, "flux_ratio"), column(table, "snr")
     good = np.isfinite(ratio) & (snr >= MIN_SNR) & (column(table, "blend") == 1)
     if not good.any():
         return []
-    pictures = [draw_flux_ratio(ratio[good], column(table, "catalogue_flux")[good])]
-    east, north = column(table, "ra_offset"), column(table, "dec_offset")
-    measured = np.isfinite(east) & np.isfinite(north)
-    if measured.any():
-        pictures.append(draw_offsets(east[measured], north[measured]))
-    return pictures
-
-
-def draw_flux_ratio(ratio: Array, catalogue_mjy: Array) -> Picture:
-    """Draw our peak flux over that of the catalogue."""
+    ratio, catalogue_mjy = ratio[good], column(table, "catalogue_flux")[good]
     median = float(np.median(ratio))
     scatter = MAD_TO_SIGMA * float(np.median(np.abs(ratio - median)))
     figure, (axes,) = new_figure(3.0)
@@ -45,11 +34,12 @@ def draw_flux_ratio(ratio: Array, catalogue_mjy: Array) -> Picture:
     text = f"median {median:.3f}, scatter {scatter:.3f}"
     alt = f"Flux ratio to the catalogue of {ratio.size} bright single sources: {text} (1.4826 MAD)."
     caption = f"Flux ratio to NVSS, {ratio.size} sources: {text} (band)."
-    return finish(figure, "flux-ratio", alt, caption)
-
-
-def draw_offsets(east: Array, north: Array) -> Picture:
-    """Draw our positions against those of the catalogue, arcsec."""
+    pictures = [finish(figure, "flux-ratio", alt, caption)]
+    east, north = column(table, "ra_offset"), column(table, "dec_offset")  # arcsec
+    measured = np.isfinite(east) & np.isfinite(north)
+    if not measured.any():
+        return pictures
+    east, north = east[measured], north[measured]
     distance, x, y = np.hypot(east, north), float(np.median(east)), float(np.median(north))
     reach = max(2.0, 1.1 * float(np.quantile(distance, 0.98)))
     figure, (axes,) = new_figure(3.4)
@@ -61,26 +51,6 @@ def draw_offsets(east: Array, north: Array) -> Picture:
     axes.set(xlim=(reach, -reach), ylim=(-reach, reach))
     text = f"{east.size} sources: median ({x:+.2f}″, {y:+.2f}″), "
     text += f"median distance {float(np.median(distance)):.2f}″"
+    caption = f"Positions against NVSS, {text}. The cross is the median."
     alt = f"Positions against the catalogue, {text}."
-    return finish(
-        figure, "offsets", alt, f"Positions against NVSS, {text}. The cross is the median."
-    )
-
-
-def brightest_rows(table: pa.Table) -> list[dict[str, str]]:
-    """Return table rows of the brightest sources."""
-    shown = {
-        "flux": ("flux_forced", 1),
-        "error": ("flux_peak_err", 1),
-        "snr": ("snr", 0),
-        "beam": ("beam", 2),
-        "catalogue": ("catalogue_flux", 1),
-        "ratio": ("flux_ratio", 3),
-    }
-    order = np.argsort(-column(table, "flux_forced"))[:TABLE_ROWS]
-    values = {key: (column(table, name), digits) for key, (name, digits) in shown.items()}
-    return [
-        {"source": table["source"][int(k)].as_py()}
-        | {key: number(column_[k], digits) for key, (column_, digits) in values.items()}
-        for k in order
-    ]
+    return [*pictures, finish(figure, "offsets", alt, caption)]
