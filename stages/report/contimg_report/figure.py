@@ -68,12 +68,9 @@ def new_figure(
     stage's time.
     """
     figure = Figure(figsize=(WIDTH_IN, height_in))
-    figure.subplots_adjust(
-        left=LEFT_IN / WIDTH_IN,
-        right=1 - (BAR_IN if bar == "right" else RIGHT_IN) / WIDTH_IN,
-        bottom=(BAR_IN if bar == "bottom" else BOTTOM_IN) / height_in,
-        top=1 - TOP_IN / height_in,
-    )
+    right = 1 - (BAR_IN if bar == "right" else RIGHT_IN) / WIDTH_IN
+    bottom = (BAR_IN if bar == "bottom" else BOTTOM_IN) / height_in
+    figure.subplots_adjust(LEFT_IN / WIDTH_IN, bottom, right, 1 - TOP_IN / height_in)
     return figure, list(figure.subplots(1, columns, squeeze=False).ravel())
 
 

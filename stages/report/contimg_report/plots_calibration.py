@@ -14,10 +14,7 @@ Arrays = dict[str, Array]
 
 
 def draw_bandpass(arrays: Arrays) -> list[Picture]:
-    """Draw the bandpass: amplitudes as lines, then amplitude and phase with one row per antenna.
-
-    Each polarization has a panel.
-    """
+    """Draw each polarization's bandpass: amplitudes as lines, amplitudes and phases by antenna."""
     value, flag = select_solutions(arrays, "bandpass")
     if value is None or flag is None:
         return []
@@ -76,9 +73,6 @@ def draw_gains(arrays: Arrays) -> list[Picture]:
     role = "phase" if "phase_value" in arrays else "gain"
     solved_once = "Gain phases, one solution for the group: nothing to draw against time."
     solved_again = "Phases solved again on the field: the drift since the calibrator."
-    solved_often = (
-        "Gain phases against time, every antenna, X and Y; relative to the first solution."
-    )
     for source, name, caption in ((role, "gain", solved_once), ("field", "field", solved_again)):
         value, _ = select_solutions(arrays, source)
         if value is not None and name == "gain" and len(value) > 1:
@@ -94,7 +88,8 @@ def draw_gains(arrays: Arrays) -> list[Picture]:
             drift = float(np.nanmax(np.abs(turned[:, :, 0])))
             alt = f"Phase of {value.shape[1]} antennas against time, relative to the first of "
             alt += f"{len(value)} solutions; largest change {drift:.1f} degrees."
-            pictures.append(finish(figure, "gain-phase", alt, solved_often))
+            note = "Gain phases against time, every antenna, X and Y; relative to the first"
+            pictures.append(finish(figure, "gain-phase", alt, f"{note} solution."))
         elif value is not None:
             phase = np.degrees(np.angle(np.nanmean(value, axis=(0, 2))))
             rms = f"rms {np.sqrt(np.nanmean(phase**2)):.1f} degrees"

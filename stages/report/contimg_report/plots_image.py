@@ -1,19 +1,21 @@
-"""Figures of the image: its planes and beams, and the visibilities behind it."""
+"""Figures of the image: planes, beams, the visibilities behind it, and fluxes measured on it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
 import numpy as np
+import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, LogNorm, Normalize
 from matplotlib.patches import Ellipse
 
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.records.images import Beam, SkyImage
 from contimg.runtime.errors import BadImageError
 from contimg_report import figure as fig
-from contimg_report.artifacts import ReportArtifact
-from contimg_report.figure import Array, Picture, Style, draw_map, finish
+from contimg_report.artifacts import ReportArtifact, column
+from contimg_report.figure import GREEN, ORANGE, Array, Picture, Style, draw_map, finish
 
 CONTOUR_COLOURS = ("#ffffff", "#ffffff", "#1c2530")
 """Visible on the dark and on the bright end of the map."""
@@ -26,6 +28,8 @@ DISTANCE_BINS = 14
 """Bins of uv distance, with as many baselines each."""
 MIN_COVERAGE = 1e-3
 """Lower end of the colour scale of the uv coverage, a fraction of the fullest cell."""
+MIN_SNR = 20.0
+"""Noise dominates the flux ratio of fainter sources."""
 
 
 def draw_planes(artifact: ReportArtifact) -> list[Picture]:
@@ -125,9 +129,7 @@ def draw_psf(image: SkyImage, beam: Beam | None) -> Picture:
 def draw_beam(axes: Axes, beam: Beam, place: tuple[float, float]) -> None:
     """Draw the restoring beam; East is to the left, so the position angle changes its sign."""
     size = ELLIPSE_SCALE * beam.minor_deg, ELLIPSE_SCALE * beam.major_deg
-    axes.add_patch(
-        Ellipse(place, *size, angle=-beam.pa_deg, facecolor=fig.ORANGE, edgecolor="none")
-    )
+    axes.add_patch(Ellipse(place, *size, angle=-beam.pa_deg, facecolor=ORANGE, edgecolor="none"))
 
 
 def draw_visibilities(artifact: ReportArtifact) -> list[Picture]:
@@ -183,13 +185,8 @@ def draw_amplitudes(arrays: dict[str, Array]) -> Picture:
     if np.any(arrays["model_jy2"] > 0):
         _, model = bin_power(distance, arrays["model_jy2"])
         _, left = bin_power(distance, arrays["left_jy2"])
-        rest: Style = {
-            "color": fig.GREEN,
-            "markersize": 3,
-            "linewidth": 0.9,
-            "label": "data − model",
-        }
-        axes.plot(x, model, "-", color=fig.ORANGE, linewidth=1.6, label="model")
+        rest: Style = {"color": GREEN, "markersize": 3, "linewidth": 0.9, "label": "data − model"}
+        axes.plot(x, model, "-", color=ORANGE, linewidth=1.6, label="model")
         axes.plot(x, left, "s--", **rest)
         levels += [model, left]
         good = np.flatnonzero(np.isfinite(data) & np.isfinite(model))
@@ -198,9 +195,8 @@ def draw_amplitudes(arrays: dict[str, Array]) -> Picture:
             for k in (good[:1].tolist() + good[-1:].tolist())
         ]
         text = " and ".join(ends) or "no signal above the noise"
-        note = (
-            f" Model: {int(arrays['sources'])} sources at catalogue positions, with fitted fluxes."
-        )
+        count = int(arrays["sources"])
+        note = f" Model: {count} sources at catalogue positions, with fitted fluxes."
     noise = float(np.sqrt(np.median(arrays["noise_jy2"] / np.sqrt(arrays["samples"]))))
     if np.isfinite(noise):
         line: Style = {"linewidth": 0.8, "linestyle": ":", "label": "noise of a baseline, 1σ"}
@@ -219,3 +215,46 @@ def draw_amplitudes(arrays: dict[str, Array]) -> Picture:
     if np.isnan(every).any():
         caption += " Where a line has a gap, there is only noise."
     return finish(figure, "uv-amplitude", alt, caption, largest=1.5)
+
+
+def draw_fluxes(table: pa.Table) -> list[Picture]:
+    """Draw flux ratios and position offsets to the catalogue; empty without bright sources."""
+    ratio, snr = column(table, "flux_ratio"), column(table, "snr")
+    good = np.isfinite(ratio) & (snr >= MIN_SNR) & (column(table, "blend") == 1)
+    if not good.any():
+        return []
+    ratio, catalogue_mjy = ratio[good], column(table, "catalogue_flux")[good]
+    median = float(np.median(ratio))
+    scatter = MAD_TO_SIGMA * float(np.median(np.abs(ratio - median)))
+    figure, (axes,) = fig.new_figure(3.0)
+    axes.axhspan(median - scatter, median + scatter, color=fig.BLUE, alpha=0.15, linewidth=0)
+    axes.axhline(median, color=fig.BLUE)
+    axes.axhline(1, color=fig.INK, linewidth=0.8, linestyle=":")
+    axes.plot(catalogue_mjy, ratio, "o", color=fig.BLUE, alpha=0.8)
+    reach = max(0.2, float(np.quantile(np.abs(ratio - 1), 0.98)) * 1.2)
+    axes.set(xscale="log", xlabel="Catalogue flux (mJy)")
+    axes.set(ylabel="Our peak / catalogue", ylim=(1 - reach, 1 + reach))
+    fig.label_plainly(axes.xaxis)
+    text = f"median {median:.3f}, scatter {scatter:.3f}"
+    alt = f"Flux ratio to the catalogue of {ratio.size} bright single sources: {text} (1.4826 MAD)."
+    caption = f"Flux ratio to NVSS, {ratio.size} sources: {text} (band)."
+    pictures = [finish(figure, "flux-ratio", alt, caption)]
+    east, north = column(table, "ra_offset"), column(table, "dec_offset")  # arcsec
+    measured = np.isfinite(east) & np.isfinite(north)
+    if not measured.any():
+        return pictures
+    east, north = east[measured], north[measured]
+    distance, x, y = np.hypot(east, north), float(np.median(east)), float(np.median(north))
+    reach = max(2.0, 1.1 * float(np.quantile(distance, 0.98)))
+    figure, (axes,) = fig.new_figure(3.4)
+    axes.axhline(0, color=fig.INK, linewidth=0.6)
+    axes.axvline(0, color=fig.INK, linewidth=0.6)
+    axes.plot(east, north, "o", color=fig.BLUE, alpha=0.8)
+    axes.plot(x, y, "+", color=ORANGE, markersize=14, markeredgewidth=2)
+    axes.set(xlabel="East offset (arcsec)", ylabel="North offset (arcsec)", aspect="equal")
+    axes.set(xlim=(reach, -reach), ylim=(-reach, reach))
+    text = f"{east.size} sources: median ({x:+.2f}″, {y:+.2f}″), "
+    text += f"median distance {float(np.median(distance)):.2f}″"
+    caption = f"Positions against NVSS, {text}. The cross is the median."
+    alt = f"Positions against the catalogue, {text}."
+    return [*pictures, finish(figure, "offsets", alt, caption)]

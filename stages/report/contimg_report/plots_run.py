@@ -72,10 +72,7 @@ def draw_eta_v(stats: pa.Table) -> list[Picture]:
 
 
 def draw_light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture], list[Picture]]:
-    """Draw the candidates' light curves, and those of the most variable others and references.
-
-    With upper limits and the fitted lens, if there is one.
-    """
+    """Draw the light curves of candidates with their lens, and of others: variable, references."""
     eta, flux = np.nan_to_num(column(stats, "eta_peak")), column(stats, "flux_mean")
     candidate = column(stats, "ese_candidate").astype(bool)
     rest = np.flatnonzero(~candidate)
@@ -108,11 +105,10 @@ def draw_light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture],
             axes.plot(days[fitted], scale * model[fitted], **lens)
             axes.legend()
         axes.set(xlabel=f"MJD − {start:.0f} (days)", ylabel=f"Flux ({unit}/beam)", title=source)
-        caption = f"{source}: {kind}, η {eta[k]:.1f}."
-        alt = f"Light curve of {source} ({kind}, η {eta[k]:.1f}): {mine.sum()} epochs, "
-        alt += (
-            f"{limit.sum()} upper limits, from {flux.min():.1f} to {flux.max():.1f} mJy per beam."
-        )
+        text = f"{kind}, η {eta[k]:.1f}"
+        span = f"from {flux.min():.1f} to {flux.max():.1f} mJy per beam"
+        alt = f"Light curve of {source} ({text}): {mine.sum()} epochs, {limit.sum()} upper limits, "
         largest, drawn = (WIDE, candidates) if candidate[k] else (1.0, others)
-        drawn.append(finish(figure, f"curve-{k}", alt, caption, largest=largest))
+        name, caption = f"curve-{k}", f"{source}: {text}."
+        drawn.append(finish(figure, name, f"{alt}{span}.", caption, largest=largest))
     return candidates, others

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contimg.records.groups import N_SUBBANDS
-from contimg_report import plots_calibration, plots_flags, plots_fluxes, plots_image, plots_run
+from contimg_report import plots_calibration, plots_flags, plots_image, plots_run
 from contimg_report.artifacts import ReportArtifact
 from contimg_report.formatting import describe_metric, number, percent, utc
 
@@ -123,7 +123,7 @@ def describe_photometry(photometry: ReportArtifact) -> Content:
     return {
         "tiles": [Tile("Flux / NVSS", ratio, note, photometry.good)],
         "photometry": metrics,
-        "flux_pictures": plots_fluxes.draw_fluxes(table),
+        "flux_pictures": plots_image.draw_fluxes(table),
         "sources": brightest.to_pylist(),
     }
 
@@ -176,15 +176,8 @@ def describe_other(artifact: ReportArtifact) -> Content:
         for name, (label, text) in described.items()
         if type(manifest.metrics[name]) in {int, float} and not name.endswith("mjd")
     ]
-    content: Content = {
-        "artifact": artifact,
-        "tiles": tiles[:1],
-        "metrics": list(described.values()),
-        "pictures": {},
-        "pages": {},
-        "documents": {},
-        "files": [],
-    }
+    content: Content = {"artifact": artifact, "tiles": tiles[:1], "metrics": described.values()}
+    content |= {"pictures": {}, "pages": {}, "documents": {}, "files": []}
     for output in manifest.outputs:
         name, size = output.name, output.bytes
         if name.endswith(".png") and size <= MAX_PNG_BYTES:
