@@ -10,15 +10,8 @@ import erfa
 import numpy as np
 
 from contimg.astro.telescope import stations
-from contimg_simulate.frame import (
-    HEIGHT_M,
-    LATITUDE_DEG,
-    LONGITUDE_DEG,
-    Floats,
-    Integers,
-    to_meridian,
-    unit_vectors,
-)
+from contimg_simulate import frame
+from contimg_simulate.frame import Floats, Integers
 
 SUBBANDS = 16
 FINE_CHANNELS = 48
@@ -39,12 +32,9 @@ class DataScale:
     name: Literal["small", "full"]
     channels: int
     """Channels of a subband."""
+    width_hz: float
+    """Width of a channel."""
     integrations: int
-
-    @property
-    def width_hz(self) -> float:
-        """Width of a channel."""
-        return FINE_WIDTH_HZ * FINE_CHANNELS / self.channels
 
     def frequencies_hz(self, subband: int) -> Floats:
         """Return the channel centres of a subband as in its file, descending, (channels,)."""
@@ -57,8 +47,8 @@ class DataScale:
 
 
 SCALES = {
-    "small": DataScale("small", channels=12, integrations=4),
-    "full": DataScale("full", channels=48, integrations=24),
+    "small": DataScale("small", channels=12, width_hz=4 * FINE_WIDTH_HZ, integrations=4),
+    "full": DataScale("full", channels=FINE_CHANNELS, width_hz=FINE_WIDTH_HZ, integrations=24),
 }
 
 
@@ -68,6 +58,8 @@ class StationArray:
 
     offsets_m: Floats
     """ITRS offsets of all stations from the site, shape (S, 3)."""
+    stations_m: Floats
+    """The same in the telescope's frame."""
     active: Integers
     """Antenna numbers (station - 1) that are correlated, ascending, shape (A,)."""
     positions_m: Floats
@@ -80,18 +72,22 @@ class StationArray:
 
     def uvw_m(self, dec_rad: float) -> Floats:
         """Return second less first antenna along u, v, w towards hour angle 0, (B, 3)."""
-        frame = to_meridian(self.offsets_m)
         north = np.array([-np.sin(dec_rad), 0.0, np.cos(dec_rad)])
-        axes = np.stack([np.array([0.0, 1.0, 0.0]), north, unit_vectors(0.0, dec_rad)])
-        return np.asarray((frame[self.second] - frame[self.first]) @ axes.T)
+        axes = np.stack([np.array([0.0, 1.0, 0.0]), north, frame.unit_vectors(0.0, dec_rad)])
+        return np.asarray((self.stations_m[self.second] - self.stations_m[self.first]) @ axes.T)
 
 
 @functools.cache
 def dsa110() -> StationArray:
     """Return the array: 117 stations, of which 96 are correlated in the correlator's order."""
     table = stations()
-    lon, lat = np.deg2rad(table.lon_deg), np.deg2rad(table.lat_deg)
-    site = erfa.gd2gc(1, np.deg2rad(LONGITUDE_DEG), np.deg2rad(LATITUDE_DEG), HEIGHT_M)
+    longitude, latitude = np.deg2rad(frame.LONGITUDE_DEG), np.deg2rad(frame.LATITUDE_DEG)
+    site = erfa.gd2gc(1, longitude, latitude, frame.HEIGHT_M)
+    itrs_m = erfa.gd2gc(1, np.deg2rad(table.lon_deg), np.deg2rad(table.lat_deg), table.height_m)
+    offsets_m = np.asarray(itrs_m) - site
+    x, y, z = offsets_m.T
+    sine, cosine = np.sin(longitude), np.cos(longitude)
+    stations_m = np.stack([x * cosine + y * sine, -x * sine + y * cosine, z], axis=-1)
     numbers = np.asarray(table.number, dtype=np.int64)[table.active]
     # The correlator's inputs ascend, but for 102 after 105 and 116 before 114.
     order = [n for n in sorted(numbers.tolist()) if n not in MOVED_STATIONS]
@@ -99,14 +95,12 @@ def dsa110() -> StationArray:
     order.insert(order.index(114), 116)
     pairs = [(a - 1, b - 1) for i, a in enumerate(order) for b in order[i:]]
     first, second = np.array(pairs, dtype=np.int64).T.copy()
-    offsets, active = (
-        np.asarray(erfa.gd2gc(1, lon, lat, table.height_m)) - site,
-        np.sort(numbers) - 1,
-    )
+    active = np.sort(numbers) - 1
     return StationArray(
-        offsets_m=offsets,
+        offsets_m=offsets_m,
+        stations_m=stations_m,
         active=active,
-        positions_m=to_meridian(offsets[active]),
+        positions_m=stations_m[active],
         first=first,
         second=second,
         pairs=(np.searchsorted(active, first), np.searchsorted(active, second)),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +18,8 @@ CARRIER_JY, BURST_JY = (30.0, 300.0), (30.0, 100.0)
 """Least and greatest flux of an emitter, as an antenna's sidelobes let it in."""
 BURST_FRACTION = 0.25
 """Part of the band that a burst covers."""
-TRUNCATED_FRACTION = 142_348_126 / 145_348_600
-"""Part of a file that is left of a truncated one, as once seen."""
+LEFT_OF_FILE = {"empty": 0.0, "truncated": 142_348_126 / 145_348_600}
+"""Part of a damaged file that is left; that of a truncated one was once seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,44 +34,32 @@ class Emitter:
 
 
 def draw_emitters(kind: str, scale: DataScale, rng: np.random.Generator) -> list[Emitter]:
-    """Return a group's interference."""
-    carriers = CARRIERS if kind in {"narrow", "both"} else 0
-    bursts = 1 if kind in {"burst", "both"} else 0
-    made = [_draw_emitter(scale, rng, CARRIER_JY, burst=False) for _ in range(carriers)]
-    return made + [_draw_emitter(scale, rng, BURST_JY, burst=True) for _ in range(bursts)]
+    """Draw a group's interference: carriers, then a burst.
 
-
-def _draw_emitter(
-    scale: DataScale, rng: np.random.Generator, limits_jy: tuple[float, float], *, burst: bool
-) -> Emitter:
-    """Draw a burst of one integration, or 1-2 channels for half of the group or longer."""
-    azimuth, latitude = rng.uniform(0, 2 * np.pi), np.deg2rad(LATITUDE_DEG)
-    north, east = np.cos(azimuth), np.sin(azimuth)
-    flux = float(np.exp(rng.uniform(*np.log(limits_jy))))
+    A carrier has 1 or 2 channels for half of the group or longer, a burst one integration.
+    """
     times, channels = scale.integrations, SUBBANDS * scale.channels
-    on = np.zeros((times, channels), bool)
-    if burst:
-        width = round(BURST_FRACTION * channels)
-        first = rng.integers(channels - width + 1)
-        on[rng.integers(times), first : first + width] = True
-    else:
-        first, width = rng.integers(channels - 1), int(rng.integers(1, 3))
-        length = rng.integers((times + 1) // 2, times + 1)
-        start = rng.integers(times - length + 1)
-        on[start : start + length, first : first + width] = True
-    direction = np.array([-np.sin(latitude) * north, east, np.cos(latitude) * north])
-    return Emitter(direction=direction, flux_jy=flux, on=on)
-
-
-def draw_alive(
-    options: SimulateOptions, array: StationArray, integrations: int, rng: np.random.Generator
-) -> Booleans:
-    """Return whether each antenna's data arrive, shape (T, A)."""
-    # A cross-correlation needs both antennas.
-    lost = 1 - np.sqrt(1 - options.zeros)
-    arrives = rng.uniform(size=(integrations, len(array.active))) >= lost
-    arrives[:, antenna_indices(options.dead_antennas, array)] = False
-    return np.asarray(arrives)
+    latitude, emitters = np.deg2rad(LATITUDE_DEG), []
+    bursts = [False] * CARRIERS * (kind in {"narrow", "both"}) + [True] * (
+        kind in {"burst", "both"}
+    )
+    for burst in bursts:
+        azimuth = rng.uniform(0, 2 * np.pi)
+        north, east = np.cos(azimuth), np.sin(azimuth)
+        flux = float(np.exp(rng.uniform(*np.log(BURST_JY if burst else CARRIER_JY))))
+        on = np.zeros((times, channels), bool)
+        if burst:
+            width = round(BURST_FRACTION * channels)
+            first = rng.integers(channels - width + 1)
+            on[rng.integers(times), first : first + width] = True
+        else:
+            first, width = rng.integers(channels - 1), int(rng.integers(1, 3))
+            length = rng.integers((times + 1) // 2, times + 1)
+            start = rng.integers(times - length + 1)
+            on[start : start + length, first : first + width] = True
+        direction = np.array([-np.sin(latitude) * north, east, np.cos(latitude) * north])
+        emitters.append(Emitter(direction=direction, flux_jy=flux, on=on))
+    return emitters
 
 
 def antenna_indices(stations: Sequence[str], array: StationArray) -> list[int]:
@@ -109,11 +95,3 @@ def read_damage(options: SimulateOptions) -> dict[int, str]:
             raise UsageError("subbands", problem, "Name subbands by their numbers.")
         damage |= {int(word): kind for word in words}
     return damage
-
-
-def damage_file(path: Path, kind: str) -> None:
-    """Cut off a file that is to be truncated or empty."""
-    if kind == "empty":
-        os.truncate(path, 0)
-    elif kind == "truncated":
-        os.truncate(path, int(path.stat().st_size * TRUNCATED_FRACTION))

@@ -98,10 +98,3 @@ def unit_vectors(ha_rad: Floats | float, dec_rad: Floats | float) -> Floats:
     """Return unit vectors in the telescope's frame, shape (..., 3)."""
     equator = np.cos(dec_rad)
     return np.stack([equator * np.cos(ha_rad), -equator * np.sin(ha_rad), np.sin(dec_rad)], axis=-1)
-
-
-def to_meridian(offsets_itrs_m: Floats) -> Floats:
-    """Turn ITRS offsets, shape (N, 3), into the telescope's frame."""
-    sine, cosine = np.sin(np.deg2rad(LONGITUDE_DEG)), np.cos(np.deg2rad(LONGITUDE_DEG))
-    x, y, z = offsets_itrs_m.T
-    return np.stack([x * cosine + y * sine, -x * sine + y * cosine, z], axis=-1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contimg_simulate.array import INTEGRATION_S, SCALES, SUBBANDS, DataScale, dsa110
-from contimg_simulate.defects import Emitter, antenna_indices, draw_alive, draw_emitters
+from contimg_simulate.array import INTEGRATION_S, SCALES, DataScale, dsa110
+from contimg_simulate.defects import Emitter, antenna_indices, draw_emitters
 from contimg_simulate.frame import Booleans, Complexes, Complexes64, Floats, hadec, unit_vectors
-from contimg_simulate.instrument import POLARIZATIONS, Instrument, airy_power
+from contimg_simulate.instrument import Instrument, airy_power
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import GroupPlan
 from contimg_simulate.sky import SkySource, positions_rad
@@ -18,7 +18,6 @@ from contimg_simulate.visibilities import Receivers, compute_delays, predict, re
 
 # Streams of random numbers.
 NOISE, DEFECTS = 11, 12
-MIDDLE_HZ = np.array([1.405e9])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +26,7 @@ class SimulatedGroup:
 
     plan: GroupPlan
     options: SimulateOptions
+    scale: DataScale
     sources: Sequence[SkySource]
     flux_scale: float
     separation_rad: Floats
@@ -43,11 +43,6 @@ class SimulatedGroup:
     """Shape (T, A)."""
     deaf: Sequence[int]
     sefd_jy: Floats
-
-    @property
-    def scale(self) -> DataScale:
-        """The size of the data."""
-        return SCALES[self.options.scale]
 
     def apparent_jy(self, frequency_hz: Floats) -> Floats:
         """Return the fluxes through the beam, (N, T, channels), without the flux-scale error."""
@@ -76,19 +71,6 @@ def locate(plan: GroupPlan, sources: Sequence[SkySource]) -> tuple[Floats, Float
     return offset, np.asarray(2 * np.arcsin(half))
 
 
-def select_visible(
-    plan: GroupPlan, options: SimulateOptions, sky: Sequence[SkySource], radius_deg: float
-) -> list[SkySource]:
-    """Return the sources that a group sees: near enough, and bright enough through the beam."""
-    _, separation = locate(plan, sky)
-    near = np.rad2deg(separation.min(axis=1)) < radius_deg
-    # Quiet fluxes: a source that varies must not come and go with its flux.
-    quiet = np.array([source.flux_jy for source in sky])
-    apparent = quiet * beam_power(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
-    seen = near & (apparent >= options.faintest_jy)
-    return [source for source, keep in zip(sky, seen, strict=True) if keep]
-
-
 def prepare_group(
     plan: GroupPlan, options: SimulateOptions, sources: Sequence[SkySource]
 ) -> SimulatedGroup:
@@ -108,14 +90,17 @@ def prepare_group(
         values.reshape(-1, len(plan.mjd), len(array.active))
         for values in compute_delays(array.positions_m, offsets, turning)
     )
+    bandpass, gains = instrument.bandpass(scale.band_hz()), instrument.gains(plan.mjd)
     if options.gains == "unit":
-        bandpass = np.ones((POLARIZATIONS, len(array.active), SUBBANDS * scale.channels), complex)
-        gains = np.ones((POLARIZATIONS, len(array.active), scale.integrations), complex)
-    else:
-        bandpass, gains = instrument.bandpass(scale.band_hz()), instrument.gains(plan.mjd)
+        bandpass, gains = np.ones_like(bandpass), np.ones_like(gains)
+    # A cross-correlation needs both antennas.
+    lost = 1 - np.sqrt(1 - options.zeros)
+    alive = rng.uniform(size=(scale.integrations, len(array.active))) >= lost
+    alive[:, antenna_indices(options.dead_antennas, array)] = False
     return SimulatedGroup(
         plan=plan,
         options=options,
+        scale=scale,
         sources=sources,
         flux_scale=instrument.flux_scale(plan.epoch) if plan.role == "target" else 1.0,
         separation_rad=separation,
@@ -124,7 +109,7 @@ def prepare_group(
         bandpass=bandpass,
         gains=gains,
         emitters=emitters,
-        alive=draw_alive(options, array, scale.integrations, rng),
+        alive=alive,
         deaf=antenna_indices(options.deaf_antennas, array),
         sefd_jy=instrument.sefds_jy(),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.polynomial.polynomial import polyval
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from contimg.astro.catalogues import nvss as catalogue
+from contimg.records.groups import mjd_of
 from contimg.runtime.errors import BadInputError
 from contimg_simulate.frame import Floats, unit_vectors
-from contimg_simulate.lightcurves import Curve, Steady
+from contimg_simulate.lightcurves import Curve, Flare, Lens, Steady
+from contimg_simulate.options import SimulateOptions
 
 REFERENCE_HZ = 1.4e9
 """Frequency of a list's fluxes, and of NVSS's."""
@@ -23,8 +26,9 @@ MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue row nearer than this to a standard or to a listed source is that source."""
 SPECTRAL_INDEX, SPECTRAL_SPREAD = -0.7, 0.2
 """Mean and scatter of the spectral indices that catalogue sources are given, S ~ nu^alpha."""
-
-STANDARDS: Mapping[str, tuple[float, float, tuple[float, ...]]] = {
+LENS_DAY, FLARE_DAY = 100.0, 75.0
+"""Days after the demo's first epoch: late enough that ten quiet epochs come before."""
+STANDARDS: dict[str, tuple[float, float, tuple[float, ...]]] = {
     "3C48": (24.42208095, 33.15975916, (1.3253, -0.7553, -0.1914, 0.0498)),
     "3C147": (85.65057467, 49.85200943, (1.4516, -0.6961, -0.2007, 0.0640, -0.0464, 0.0289)),
     "3C196": (123.40023, 48.21739, (1.2872, -0.8530, -0.1534, -0.0200, 0.0201)),
@@ -64,12 +68,23 @@ class SkySource(BaseModel):
 def standards() -> list[SkySource]:
     """Return the flux standards as sources."""
     made = []
-    for name, (ra, dec, polynomial) in STANDARDS.items():
-        flux = 10 ** float(polyval(np.log10(REFERENCE_HZ / 1e9), polynomial))
-        made.append(
-            SkySource(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, polynomial=polynomial)
-        )
+    for name, (ra, dec, spectrum) in STANDARDS.items():
+        flux = 10 ** float(polyval(np.log10(REFERENCE_HZ / 1e9), spectrum))
+        made.append(SkySource(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, polynomial=spectrum))
     return made
+
+
+def demo_variables(options: SimulateOptions) -> list[SkySource]:
+    """Return two NVSS sources of the demo's target field: one behind a lens, one that flares."""
+    start = mjd_of(datetime.fromisoformat(options.date).replace(tzinfo=UTC))
+    rows = (
+        ("NVSS J023312+325651", 38.30157, 32.94762, 0.148, -0.1, Lens(centre_mjd=start + LENS_DAY)),
+        ("NVSS J023556+330517", 38.98424, 33.08807, 0.123, -0.2, Flare(peak_mjd=start + FLARE_DAY)),
+    )
+    return [
+        SkySource(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, alpha=alpha, curve=curve)
+        for name, ra, dec, flux, alpha, curve in rows
+    ]
 
 
 def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[SkySource]:
@@ -121,9 +136,7 @@ def read_sources(data: bytes, uri: str) -> list[SkySource]:
             rows = [r | {"curve": json.loads(r["curve"])} if "curve" in r else r for r in rows]
         return TypeAdapter(list[SkySource]).validate_python(rows)
     except (ValueError, ValidationError) as error:
-        problem = (
-            "This is no JSON list or CSV of sources (name, ra_deg, dec_deg, flux_jy[, alpha,"
-            f" curve]): {error!s}."
-        )
+        columns = "name, ra_deg, dec_deg, flux_jy[, alpha, curve]"
+        problem = f"The file is no JSON list or CSV of sources ({columns}): {error}."
         remedy = "Correct the list; docs/stages/simulate.md has an example."
         raise BadInputError(uri, problem, remedy) from error

@@ -14,6 +14,7 @@ from contimg.astro.constants import DAY_S
 from contimg.records.groups import utc_of_jd
 from contimg_simulate.array import INTEGRATION_S, SUBBANDS, DataScale, dsa110
 from contimg_simulate.frame import HEIGHT_M, LATITUDE_DEG, LONGITUDE_DEG, Complexes64, Floats
+from contimg_simulate.schedule import GroupPlan
 
 FILE_BYTES = 145_348_600
 """Size of a full-scale file; the telescope's are exactly this."""
@@ -40,33 +41,22 @@ def draw_stamps(start_jd: float, rng: np.random.Generator) -> list[str]:
 
 
 def write_subband(
-    path: Path,
-    index: int,
-    scale: DataScale,
-    dec_rad: float,
-    time_jd: Floats,
-    visibilities: Complexes64,
+    path: Path, index: int, scale: DataScale, plan: GroupPlan, visibilities: Complexes64
 ) -> None:
     """Write a subband as UVH5.
 
-    Parameters
-    ----------
-    dec_rad
-        Apparent Declination of the pointing.
-    time_jd
-        Integration midpoints, UTC, shape (T,).
-    visibilities
-        Shape (T, baselines, channels, 2), channels descending.
+    Visibilities have the shape (T, baselines, channels, 2), channels descending.
     """
-    array, times = dsa110(), len(time_jd)
+    array, times = dsa110(), len(plan.time_jd)
+    baselines = len(array.first)
     per_row: dict[str, npt.NDArray[Any]] = {
         "ant_1_array": np.tile(array.first, times),
         "ant_2_array": np.tile(array.second, times),
-        "uvw_array": np.tile(array.uvw_m(dec_rad).astype(np.float32), (times, 1)),
-        "time_array": np.repeat(time_jd, len(array.first)),
-        "integration_time": np.full(times * len(array.first), INTEGRATION_S),
+        "uvw_array": np.tile(array.uvw_m(plan.dec_rad).astype(np.float32), (times, 1)),
+        "time_array": np.repeat(plan.time_jd, baselines),
+        "integration_time": np.full(times * baselines, INTEGRATION_S),
     }
-    shape = (times * len(array.first), 1, scale.channels, 2)
+    shape = (times * baselines, 1, scale.channels, 2)
     datasets: dict[str, npt.NDArray[Any]] = {
         "visdata": visibilities.reshape(shape),
         "flags": np.zeros(shape, bool),
@@ -74,7 +64,7 @@ def write_subband(
     }
     with h5py.File(path, "w", rdcc_nbytes=CACHE_BYTES) as file:
         header, data = file.create_group("Header"), file.create_group("Data")
-        for name, value in header_values(index, scale, time_jd).items():
+        for name, value in header_values(index, scale, plan.time_jd).items():
             header[name] = value
         for name, values in per_row.items():
             chunks: tuple[int, ...] = (512, 3) if values.ndim > 1 else (1024,)
@@ -82,7 +72,7 @@ def write_subband(
             header.create_dataset(name, data=values, maxshape=size, chunks=chunks)
         delays = np.random.default_rng(110).integers(1000, 9999, (len(array.offsets_m), 2))
         extra = header.create_group("extra_keywords")
-        extra["phase_center_dec"] = dec_rad
+        extra["phase_center_dec"] = plan.dec_rad
         extra["ha_phase_center"] = 0.0
         extra["phase_center_epoch"] = "HADEC"
         extra["fs_table"] = np.bytes_("/home/ubuntu/data/fringestopping_table.npz")
