@@ -18,9 +18,9 @@ import contimg_simulate
 from contimg.records.groups import group_id, subband_name, utc_of_jd
 from contimg.runtime.errors import BadInputError, MissingError, NoSourcesError, UsageError
 from contimg_simulate import uvh5
-from contimg_simulate.array import SCALES, dsa110
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import plan_groups
+from contimg_simulate.telescope import SCALES, dsa110
 from simulated import SimulatedRun, off_axis, simulate
 
 SKY = [off_axis(0.0, 0.3, 10.0), off_axis(0.5, -0.4, 0.5)]

@@ -14,7 +14,7 @@ from astropy.time import Time
 from astropy.utils import iers
 from astropy_iers_data import IERS_A_FILE
 
-from contimg_simulate.array import dsa110
+from contimg_simulate.telescope import dsa110
 from simulated import BARE, off_axis, simulate
 
 SOURCES = [

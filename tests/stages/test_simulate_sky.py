@@ -15,9 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contimg.runtime.errors import BadInputError
-from contimg_simulate import frame
-from contimg_simulate.lightcurves import Flare, Lens, Steady, lens_gain
-from contimg_simulate.sky import SkySource, merge_sources, nvss, read_sources, standards
+from contimg_simulate import telescope
+from contimg_simulate.sky import (
+    Flare,
+    Lens,
+    SkySource,
+    Steady,
+    lens_gain,
+    merge_sources,
+    nvss,
+    read_sources,
+    standards,
+)
 
 BULLETIN = iers.IERS_A.open(IERS_A_FILE)
 MAS = np.deg2rad(1e-3 / 3600)
@@ -32,7 +41,7 @@ def test_hour_angle_and_dec_match_astropy(ra: float, dec: float, mjd: float) -> 
         seen = SkyCoord(ra * u.deg, dec * u.deg).transform_to(
             HADec(obstime=Time(mjd, format="mjd", scale="utc"), location=SITE)
         )
-        ha, declination = frame.hadec(np.deg2rad([ra]), np.deg2rad([dec]), np.array([mjd]))
+        ha, declination = telescope.hadec(np.deg2rad([ra]), np.deg2rad([dec]), np.array([mjd]))
         apart = np.remainder(ha[0, 0] - seen.ha.rad + np.pi, 2 * np.pi) - np.pi
         # UT1 between days is interpolated alike to a microsecond, 15 microarcseconds.
         assert abs(apart * np.cos(seen.dec.rad)) < MAS
@@ -41,18 +50,18 @@ def test_hour_angle_and_dec_match_astropy(ra: float, dec: float, mjd: float) -> 
 
 def test_icrs_of_meridian_inverts_hadec() -> None:
     mjd = np.array([61065.05, 61100.7])
-    ra, dec = frame.icrs_of_meridian(np.deg2rad(33.0), mjd)
+    ra, dec = telescope.icrs_of_meridian(np.deg2rad(33.0), mjd)
     for k in range(2):
-        ha, declination = frame.hadec(ra[k : k + 1], dec[k : k + 1], mjd[k : k + 1])
+        ha, declination = telescope.hadec(ra[k : k + 1], dec[k : k + 1], mjd[k : k + 1])
         assert abs(ha[0, 0]) < MAS
         assert abs(declination[0, 0] - np.deg2rad(33.0)) < MAS
 
 
 def test_hour_angle_is_zero_at_transit() -> None:
     place = np.deg2rad(24.4221), np.deg2rad(33.16)
-    mjd = frame.transit_mjd(*place, 61065.0)
+    mjd = telescope.transit_mjd(*place, 61065.0)
     assert 0 <= mjd - 61065.0 < 1
-    ha, _ = frame.hadec(np.array([place[0]]), np.array([place[1]]), np.array([mjd]))
+    ha, _ = telescope.hadec(np.array([place[0]]), np.array([place[1]]), np.array([mjd]))
     # A millisecond is 15 mas.
     assert abs(ha[0, 0]) < 15 * MAS
 

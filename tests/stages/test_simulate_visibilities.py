@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg_simulate.array import INTEGRATION_S, SCALES, dsa110
-from contimg_simulate.frame import EARTH_RATE_RAD_S, hadec, unit_vectors
 from contimg_simulate.instrument import airy_power
 from contimg_simulate.observe import simulate_subband
+from contimg_simulate.telescope import (
+    EARTH_RATE_RAD_S,
+    INTEGRATION_S,
+    SCALES,
+    dsa110,
+    hadec,
+    unit_vectors,
+)
 from simulated import BARE, group, off_axis
 
 NODES = 12

@@ -17,7 +17,7 @@ from contimg.runtime.errors import ChildFailedError, Exit
 from contimg.runtime.options import choices
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
-from contimg_simulate import demo as sky
+from contimg_simulate import sky
 from contimg_simulate.options import SimulateOptions
 from contimg_workflows import demo
 from contimg_workflows.commands import DEMO
@@ -35,7 +35,7 @@ def truth() -> dict[str, Any]:
     """Give the sources that the real simulator varies in its demo, as its truth.json lists them,
     and steady ones beside."""
     options = SimulateOptions(out="o", incoming="i", campaign="demo")
-    made = [source.model_dump(mode="json") for source in sky.variables(options)]
+    made = [source.model_dump(mode="json") for source in sky.demo_variables(options)]
     steady = [
         source | {"name": f"{source['name']}-beside", "curve": {"kind": "steady"}}
         for source in made

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import j1
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg_simulate.frame import Complexes, Floats
 from contimg_simulate.options import SimulateOptions
+from contimg_simulate.telescope import Complexes, Floats
 
 DISH_M = 4.65
 MEAN_GAIN = 0.07

@@ -11,9 +11,9 @@ import numpy as np
 from contimg.astro.constants import DAY_S
 from contimg.records.groups import group_id, mjd_of, utc_of_jd
 from contimg.runtime.errors import UsageError
-from contimg_simulate.array import CADENCE_S, INTEGRATION_S, SCALES
-from contimg_simulate.frame import MJD_ZERO, Floats, icrs_of_meridian, transit_mjd
+from contimg_simulate import telescope
 from contimg_simulate.options import SimulateOptions
+from contimg_simulate.telescope import INTEGRATION_S, MJD_ZERO, DataScale, Floats
 
 Role = Literal["calibrator", "target", "single"]
 
@@ -23,6 +23,7 @@ class GroupPlan:
     """One group to be made."""
 
     id: str
+    scale: DataScale
     time_jd: Floats
     """Integration midpoints, UTC, shape (T,)."""
     mjd: Floats
@@ -41,19 +42,19 @@ class GroupPlan:
 
 def plan_groups(options: SimulateOptions) -> list[GroupPlan]:
     """Return the groups that the options ask for, in order of time."""
-    scale, dec = SCALES[options.scale], float(np.deg2rad(options.dec_deg))
+    scale, dec = telescope.SCALES[options.scale], float(np.deg2rad(options.dec_deg))
     half = (scale.integrations - 1) / 2 * INTEGRATION_S / DAY_S
     steps = np.arange(scale.integrations) * INTEGRATION_S / DAY_S
 
     def start_before_transit(ra_deg: float, after_mjd: float) -> float:
         """Return the first midpoint of a group whose middle is at a transit."""
-        return transit_mjd(float(np.deg2rad(ra_deg)), dec, after_mjd + half) - half
+        return telescope.transit_mjd(float(np.deg2rad(ra_deg)), dec, after_mjd + half) - half
 
     visits: list[tuple[float, Role, int]] = []
     if options.campaign == "single":
         given = parse_mjd(options.time or options.date)
         first = given if options.time else start_before_transit(options.ra_deg, given)
-        starts = first + np.arange(options.groups) * CADENCE_S / DAY_S
+        starts = first + np.arange(options.groups) * telescope.CADENCE_S / DAY_S
         visits = [(start, "single", 0) for start in starts.tolist()]
     else:
         first_day = parse_mjd(options.date)
@@ -68,10 +69,11 @@ def plan_groups(options: SimulateOptions) -> list[GroupPlan]:
     for start, role, epoch in visits:
         time_jd = np.asarray(start + MJD_ZERO + steps)
         mjd = time_jd - MJD_ZERO
-        ra_rad, dec_rad = icrs_of_meridian(dec, mjd.mean(keepdims=True))
+        ra_rad, dec_rad = telescope.icrs_of_meridian(dec, mjd.mean(keepdims=True))
         plans.append(
             GroupPlan(
                 id=group_id(utc_of_jd(float(time_jd[0]))),
+                scale=scale,
                 time_jd=time_jd,
                 mjd=mjd,
                 middle_mjd=float(mjd.mean()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from contimg.astro.constants import DAY_S
 from contimg.records.array_files import to_npz
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
-from contimg.runtime.store import Store, open_store, put_file
+from contimg.runtime.store import open_store, put_file
 from contimg_simulate import observe, sky, uvh5
-from contimg_simulate.array import INTEGRATION_S, SUBBANDS, dsa110
-from contimg_simulate.defects import LEFT_OF_FILE, read_damage
-from contimg_simulate.observe import SimulatedGroup, beam_power, locate
+from contimg_simulate.observe import LEFT_OF_FILE, SimulatedGroup, beam_power, locate, read_damage
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import GroupPlan, plan_groups
 from contimg_simulate.sky import REFERENCE_HZ, SkySource
+from contimg_simulate.telescope import INTEGRATION_S, SUBBANDS, dsa110
 
 SKY_RADIUS_DEG = 7.0
 """How far from the pointing sources are looked for: beyond the second sidelobe."""
@@ -46,8 +45,19 @@ def run(options: SimulateOptions, context: Context) -> StageResult:
     with context.step("groups"):
         for number, plan in enumerate(plans):
             group = observe.prepare_group(plan, options, build_sky(plan, options, own))
-            broken = damage if number == 0 else {}
-            files = write_group(group, broken, incoming, context, (number, len(plans)))
+            opened_jd = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
+            rng = np.random.default_rng([options.seed, NAMES, round(plan.middle_mjd * DAY_S)])
+            files = []
+            for index, stamp in enumerate(uvh5.draw_stamps(opened_jd, rng)):
+                broken = damage.get(index) if number == 0 else None
+                if broken != "missing":
+                    path = context.scratch / "subband.hdf5"
+                    uvh5.write_subband(path, index, plan, observe.simulate_subband(group, index))
+                    if broken:
+                        os.truncate(path, int(path.stat().st_size * LEFT_OF_FILE[broken]))
+                    files.append(f"{stamp[:10]}/{stamp}_sb{index:02d}.hdf5")
+                    put_file(incoming, files[-1], path)
+                context.progress(number * SUBBANDS + index + 1, len(plans) * SUBBANDS)
             groups.append(describe_group(group, files))
             arrays |= group_arrays(group)
             skies |= {source.name: source for source in group.sources}
@@ -59,16 +69,14 @@ def run(options: SimulateOptions, context: Context) -> StageResult:
         "sources": [skies[name].model_dump(mode="json") for name in sorted(skies)],
         "groups": groups,
     }
+    written = sum(len(group["files"]) for group in groups)
     context.write("truth.json", json.dumps(truth, indent=1).encode())
     context.write("truth.npz", to_npz(arrays))
-    names, files = [group["id"] for group in groups], sum(len(group["files"]) for group in groups)
-    metrics = {"groups": len(groups), "files": files, "sources": len(skies), "ids": names}
-    return StageResult(metrics=metrics)
+    metrics: dict[str, Any] = {"groups": len(groups), "files": written, "sources": len(skies)}
+    return StageResult(metrics=metrics | {"ids": [group["id"] for group in groups]})
 
 
-def build_sky(
-    plan: GroupPlan, options: SimulateOptions, own: Sequence[SkySource]
-) -> list[SkySource]:
+def build_sky(plan: GroupPlan, options: SimulateOptions, own: list[SkySource]) -> list[SkySource]:
     """Return the sources that a group sees: near enough, and bright enough through the beam.
 
     They are the user's, then the flux standards, then those of the catalogue.
@@ -78,8 +86,7 @@ def build_sky(
     NoSourcesError
         If there are none.
     """
-    ra, dec = plan.centre_deg
-    found = list(own)
+    (ra, dec), found = plan.centre_deg, own
     if options.campaign == "demo":
         found = sky.merge_sources(own, sky.demo_variables(options))
     if options.nvss:
@@ -98,37 +105,12 @@ def build_sky(
     return [source for source, seen in zip(found, keep, strict=True) if seen]
 
 
-def write_group(
-    group: SimulatedGroup,
-    damage: Mapping[int, str],
-    incoming: Store,
-    context: Context,
-    part: tuple[int, int],
-) -> list[str]:
-    """Write the files of group `part[0]` of `part[1]`; return their keys below `incoming`."""
-    plan = group.plan
-    opened = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
-    rng = np.random.default_rng([group.options.seed, NAMES, round(plan.middle_mjd * DAY_S)])
-    keys = []
-    for index, stamp in enumerate(uvh5.draw_stamps(opened, rng)):
-        kind, path = damage.get(index), context.scratch / "subband.hdf5"
-        if kind != "missing":
-            visibilities = observe.simulate_subband(group, index)
-            uvh5.write_subband(path, index, group.scale, plan, visibilities)
-            if kind:
-                os.truncate(path, int(path.stat().st_size * LEFT_OF_FILE[kind]))
-            keys.append(f"{stamp[:10]}/{stamp}_sb{index:02d}.hdf5")
-            put_file(incoming, keys[-1], path)
-        context.progress(part[0] * SUBBANDS + index + 1, part[1] * SUBBANDS)
-    return keys
-
-
 def describe_group(group: SimulatedGroup, files: Sequence[str]) -> dict[str, Any]:
     """Return what is true of one group, as JSON holds it.
 
     Of each source its flux and mean beam in the group, without the flux-scale error.
     """
-    plan, scale = group.plan, group.scale
+    plan, scale = group.plan, group.plan.scale
     # The mean beam is taken at the middle of each subband.
     frequency = np.array([scale.frequencies_hz(k).mean() for k in range(SUBBANDS)])
     beam = beam_power(group.options, group.separation_rad, frequency).mean(axis=(1, 2))
@@ -165,7 +147,7 @@ def describe_group(group: SimulatedGroup, files: Sequence[str]) -> dict[str, Any
 
 def group_arrays(group: SimulatedGroup) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of the truth: those of all groups, and the group's own with its id."""
-    rfi = np.zeros((group.scale.integrations, group.bandpass.shape[2]), bool)
+    rfi = np.zeros((group.plan.scale.integrations, group.bandpass.shape[2]), bool)
     for emitter in group.emitters:
         rfi |= emitter.on
     name = group.plan.id
@@ -175,7 +157,7 @@ def group_arrays(group: SimulatedGroup) -> dict[str, npt.NDArray[Any]]:
         f"alive_{name}": group.alive,
         f"rfi_{name}": rfi,
         "antennas": dsa110().active,
-        "frequency_hz": group.scale.band_hz(),
+        "frequency_hz": group.plan.scale.band_hz(),
         "bandpass": group.bandpass.astype(np.complex64),
         "sefd_jy": group.sefd_jy,
     }

@@ -15,7 +15,7 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.manifest import read_manifest
 from contimg.runtime.store import open_store
 from contimg_report.figure import STYLE
-from contimg_simulate.lightcurves import Flare, Lens
+from contimg_simulate.sky import Flare, Lens
 from report_pages import Run, make_report, png, write_artifact
 
 EPOCHS, SOURCES, FIRST_MJD, RMS_MJY = 26, 40, 61065.05, 1.0
