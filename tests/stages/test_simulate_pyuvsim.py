@@ -17,12 +17,8 @@ from astropy_iers_data import IERS_A_FILE
 from contimg_simulate.telescope import dsa110
 from simulated import BARE, off_axis, simulate
 
-SOURCES = [
-    off_axis(0.0, 0.1, 3.0),
-    off_axis(1.3, 0.4, 1.0),
-    off_axis(-0.7, -1.6, 0.5),
-    off_axis(-2.0, 1.0, 2.0),
-]
+PLACES = ((0.0, 0.1, 3.0), (1.3, 0.4, 1.0), (-0.7, -1.6, 0.5), (-2.0, 1.0, 2.0))
+SOURCES = [off_axis(*place) for place in PLACES]
 SUBBANDS = (0, 9, 15)
 
 
@@ -36,12 +32,11 @@ def simulate_by_pyuvsim(file: h5py.File, rows: list[int]) -> np.ndarray[Any, Any
 
     stokes = np.zeros((4, 1, len(SOURCES))) * u.Jy
     stokes[0, 0] = [source.flux_jy for source in SOURCES] * u.Jy
-    places = {
-        "ra": Longitude([source.ra_deg for source in SOURCES] * u.deg),
-        "dec": Latitude([source.dec_deg for source in SOURCES] * u.deg),
-    }
+    ra = Longitude([source.ra_deg for source in SOURCES] * u.deg)
+    dec = Latitude([source.dec_deg for source in SOURCES] * u.deg)
     kind = {"spectral_type": "flat", "component_type": "point", "frame": "icrs"}
-    sky = SkyModel(name=[source.name for source in SOURCES], stokes=stokes, **places, **kind)
+    names = [source.name for source in SOURCES]
+    sky = SkyModel(name=names, ra=ra, dec=dec, stokes=stokes, **kind)
     header = file["Header"]
     longitude, latitude = header["longitude"][()] * u.deg, header["latitude"][()] * u.deg
     where = EarthLocation.from_geodetic(longitude, latitude, header["altitude"][()] * u.m)
@@ -75,11 +70,8 @@ def test_visibilities_match_pyuvsim(tmp_path_factory: pytest.TempPathFactory, in
     baselines = [*np.argsort(lengths)[-8:], *np.flatnonzero(array.first > array.second)[:2]]
     baselines += range(1, lengths.size, lengths.size // 8)
     rows = [int(row) + t * lengths.size for row in baselines for t in (0, 3)]
-    with (
-        h5py.File(made.files[index]) as file,
-        warnings.catch_warnings(),
-        iers.earth_orientation_table.set(iers.IERS_A.open(IERS_A_FILE)),
-    ):
+    iers_a = iers.earth_orientation_table.set(iers.IERS_A.open(IERS_A_FILE))
+    with h5py.File(made.files[index]) as file, iers_a, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = simulate_by_pyuvsim(file, rows)
         found = file["Data/visdata"][:][rows][:, 0, :, 0]
