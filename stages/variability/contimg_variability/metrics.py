@@ -39,8 +39,6 @@ def weighted_mean(flux: Floats, error: Floats) -> tuple[float, float]:
 def eta(flux: Floats, error: Floats) -> float:
     """Return η, the reduced χ² of a light curve about its weighted mean; NaN for one epoch.
 
-    Notes
-    -----
     1 for noise alone. Swinbank et al. 2015, A&C 11, 25: η = N/(N − 1) (⟨wF²⟩ − ⟨wF⟩²/⟨w⟩). The two
     forms are equal; this one is summed about the mean, because the difference of the two means
     cancels at high S/N.
@@ -91,8 +89,6 @@ def compare_pairs(flux: Floats, error: Floats) -> Pair:
 def leave_one_out(flux: Floats) -> Floats:
     """Return each epoch's distance from the mean of the others, in standard deviations, shape (N,).
 
-    Notes
-    -----
     The externally studentised residual t_k = (F_k − ⟨F⟩₋ₖ)/(s₋ₖ √(N/(N − 1))). It has no upper
     limit, whereas max|F − ⟨F⟩|/s is at most (N − 1)/√N, below 5 for fewer than 27 epochs. NaN below
     4 epochs; infinite if the others are all equal.
@@ -127,8 +123,6 @@ def mission_score(mjd: Floats, flux: Floats, error: Floats) -> Score:
     A high score makes a light curve worth a closer look, but does not make it an ESE: a flare of
     the right length scores as high. `mjd` is ascending.
 
-    Notes
-    -----
     score = 0.2 (1 − asymmetry) + 0.4 [14 d < τ < 180 d] + 0.4 [0.2 < amplitude < 2.0, and the
     extremes differ by |Vs| ≥ 4.3]. The mission asks for "asymmetry of rise and fall". A lens is
     symmetric where an intrinsic flare rises faster than it falls, so symmetry adds to the score. It
