@@ -19,7 +19,8 @@ from contimg_variability.templates import Bank, Bools
 RED_NOISE_SIZES = (0.005, 0.015, 0.05, 0.15, 0.45)
 RED_NOISE_DAYS = (3.0, 15.0, 60.0, 240.0)
 """3 days is shorter than any cadence: it stands for errors that were underestimated."""
-PARAMETER_COUNTS = {"red noise": 3, "flare": 8, "two flares": 13, "bad epochs": 7, "lens": 8}
+PARAMETERS = {"red noise": 3, "flare": 8, "two flares": 13, "bad epochs": 7, "lens": 8}
+"""Fitted parameters of each explanation; half of it times ln N is the penalty (Schwarz 1978)."""
 MIN_DEPTH = 0.1
 """Observed lenses dim their sources by 10 to 50 % and more (Fiedler et al. 1994)."""
 MIN_DIP_EPOCHS, DIP_SIGMA = 3, 3.0
@@ -238,8 +239,9 @@ def compare_lens(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
     y, sigma = flux / scale, error / scale
     noise = model_noise(mjd, y, sigma)
     coarse = model_noise(mjd, y, np.hypot(sigma, COARSE_ERROR_FRACTION * np.ptp(y)))
-    red = float(noise.constant.max()) - penalty("red noise", y.size)
-    bad = noise.fit_two_bad_epochs() - penalty("bad epochs", y.size)
+    half_log = 0.5 * float(np.log(y.size))
+    red = float(noise.constant.max()) - PARAMETERS["red noise"] * half_log
+    bad = noise.fit_two_bad_epochs() - PARAMETERS["bad epochs"] * half_log
 
     def dims_source(shapes: Floats, a: Floats, b: Floats) -> Bools:
         """Return which lenses clearly dim the source for some epochs, and lens at most all of it.
@@ -253,11 +255,11 @@ def compare_lens(mjd: Floats, flux: Floats, error: Floats) -> Evidence | None:
         return np.asarray(possible & (dips >= MIN_DIP_EPOCHS))
 
     bank = replace(templates.lens_bank(mjd), allowed=dims_source)
-    ahead = max(red, bad) + penalty("lens", y.size)
+    ahead = max(red, bad) + PARAMETERS["lens"] * half_log
     best = maximise(bank, coarse, noise, worth=ahead - MAX_SEARCH_DEFICIT)
     if best is None:
         return None
-    value = best.value - penalty("lens", y.size)
+    value = best.value - PARAMETERS["lens"] * half_log
     flares = fit_flares(mjd, coarse, noise, value if best.value > ahead else None)
     alpha, beta, middle, duration = bank.parameters_at(best.point)
     shape = bank.curve(mjd, alpha, beta, middle, duration)
@@ -287,9 +289,10 @@ def fit_flares(
     noise (None), no search is made: the bank's best flare is good enough.
     """
     bank, constant = templates.flare_bank(mjd), float(noise.constant.max())
+    half_log = 0.5 * float(np.log(mjd.size))
     fits = best_fits(bank, noise) if lens is None else [maximise(bank, coarse, noise)]
     found = next(iter(fits), None)
-    one = (found.value if found else constant) - penalty("flare", noise.y.size)
+    one = (found.value if found else constant) - PARAMETERS["flare"] * half_log
     if found is None or lens is None or one > lens:
         return one
     two = constant
@@ -299,9 +302,4 @@ def fit_flares(
         if other is None:
             break
         found, two = other, max(two, other.value)
-    return max(one, two - penalty("two flares", noise.y.size))
-
-
-def penalty(explanation: str, epochs: int) -> float:
-    """Return what the fitted parameters of an explanation cost its likelihood (Schwarz 1978)."""
-    return 0.5 * PARAMETER_COUNTS[explanation] * float(np.log(epochs))
+    return max(one, two - PARAMETERS["two flares"] * half_log)

@@ -7,7 +7,6 @@ Everywhere `flux` and `error` have shape (N,), one element per epoch, in one uni
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,28 +61,21 @@ def modulation(flux: Floats) -> float:
     return float(np.std(flux, ddof=1) / np.mean(flux)) if flux.size > 1 else float("nan")
 
 
-class Pair(NamedTuple):
-    """The most different pair of epochs."""
+def compare_pairs(flux: Floats, error: Floats) -> tuple[float, float, int]:
+    """Return |Vs| and |m| of the most different pair of epochs, and the number of different pairs.
 
-    vs: float
-    """|Vs|, Vs = (F_i − F_j)/√(σ_i² + σ_j²); NaN for one epoch."""
-    m: float
-    """|m| of the same pair, m = 2 (F_i − F_j)/(F_i + F_j)."""
-    significant: int
-    """Pairs with |Vs| ≥ 4.3 and |m| > 0.26."""
-
-
-def compare_pairs(flux: Floats, error: Floats) -> Pair:
-    """Return the pair of epochs with the largest |Vs|, and how many pairs are significant."""
+    Vs = (F_i − F_j)/√(σ_i² + σ_j²), m = 2 (F_i − F_j)/(F_i + F_j); NaN for one epoch. A pair is
+    different if |Vs| ≥ 4.3 and |m| > 0.26.
+    """
     if flux.size < 2:  # noqa: PLR2004 - a pair
-        return Pair(float("nan"), float("nan"), 0)
+        return float("nan"), float("nan"), 0
     difference = flux[:, None] - flux[None, :]
     vs = np.abs(difference / np.hypot(error[:, None], error[None, :]))
     with np.errstate(divide="ignore", invalid="ignore"):  # a sum may be zero
         m = np.abs(2 * difference / (flux[:, None] + flux[None, :]))
     largest = np.unravel_index(int(np.argmax(vs)), vs.shape)
     both = (vs >= SIGNIFICANT_VS) & (m > SIGNIFICANT_M)
-    return Pair(float(vs[largest]), float(m[largest]), int(np.count_nonzero(np.triu(both, 1))))
+    return float(vs[largest]), float(m[largest]), int(np.count_nonzero(np.triu(both, 1)))
 
 
 def leave_one_out(flux: Floats) -> Floats:

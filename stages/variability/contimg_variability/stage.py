@@ -76,11 +76,11 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
         context.write_table("lightcurve_stats.parquet", LIGHTCURVE_STATS, stats)
         context.write_table("ese_candidates.parquet", ESE_CANDIDATES, candidates)
         context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
-        day = day_of_mjd(max(float(curve.mjd[-1]) for curve in curves))
+        day = day_of_mjd(max(float(row["mjd_last"]) for row in rows))
         strip_deg = float(upstream.get("strip_deg", np.median([c.dec for c in curves])))
         for schema, table in ((LIGHTCURVE_STATS, stats), (ESE_CANDIDATES, candidates)):
             context.publish(options.tables, schema, day, f"strip{strip_deg:+06.2f}", table)
-    return summarise(curves, verdicts, options)
+    return summarise(rows, options)
 
 
 def split_curves(table: pa.Table) -> list[LightCurve]:
@@ -128,7 +128,8 @@ def stats_row(curve: LightCurve, verdict: EseVerdict) -> dict[str, Any]:
     """Return a row of lightcurve_stats."""
     flux, error, score = curve.flux, curve.flux_err, verdict.score
     mean, mean_error = metrics.weighted_mean(flux, error)
-    pair, offset = metrics.compare_pairs(flux, error), metrics.leave_one_out(flux)
+    vs, m, pairs = metrics.compare_pairs(flux, error)
+    offset = metrics.leave_one_out(flux)
     top = int(np.argmax(np.abs(offset))) if np.isfinite(offset).any() else 0
     return {
         **{name: getattr(curve, name) for name in ("source", "ra", "dec", "field", "reference")},
@@ -143,9 +144,9 @@ def stats_row(curve: LightCurve, verdict: EseVerdict) -> dict[str, Any]:
         "v_peak": metrics.modulation(flux),
         "eta_peak": metrics.eta(flux, error),
         "p_constant": metrics.p_constant(flux, error),
-        "vs_abs_max_peak": pair.vs,
-        "m_abs_max_peak": pair.m,
-        "n_significant_pairs": pair.significant,
+        "vs_abs_max_peak": vs,
+        "m_abs_max_peak": m,
+        "n_significant_pairs": pairs,
         "outlier_max": abs(float(offset[top])),
         "outlier_mjd": curve.mjd[top] if np.isfinite(offset[top]) else None,
         "ese_score": score.total if score else None,
@@ -176,26 +177,24 @@ def curve_columns(curves: list[LightCurve], verdicts: list[EseVerdict]) -> dict[
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
-def summarise(
-    curves: list[LightCurve], verdicts: list[EseVerdict], options: VariabilityOptions
-) -> StageResult:
-    """Return the metrics, and the reasons why the search is doubtful."""
-    names = [c.source for c, v in zip(curves, verdicts, strict=True) if v.candidate]
-    judged = sum(v.score is not None for v in verdicts)
-    repeated = [(c.flux, c.flux_err) for c in curves if c.mjd.size > 1]
-    eta = [metrics.eta(*fluxes) for fluxes in repeated]
+def summarise(rows: list[dict[str, Any]], options: VariabilityOptions) -> StageResult:
+    """Return the metrics of rows of lightcurve_stats, and why the search is doubtful."""
+    names = [row["source"] for row in rows if row["ese_candidate"]]
+    judged = sum(row["ese_score"] is not None for row in rows)
+    repeated = [row for row in rows if row["n_epochs"] > 1]
+    eta = [row["eta_peak"] for row in repeated]
     reasons = []
     if judged == 0:
         reasons.append(f"no verdicts: no source has more than {options.min_epochs} epochs")
-    if len(names) > max(1, MAX_CANDIDATE_FRACTION * len(curves)):
-        count = f"{len(names)} of {len(curves)} sources are candidates"
+    if len(names) > max(1, MAX_CANDIDATE_FRACTION * len(rows)):
+        count = f"{len(names)} of {len(rows)} sources are candidates"
         reasons.append(f"{count}: look at the epochs that they share")
     return StageResult(
         metrics={
-            "sources": len(curves),
-            "epochs": max(curve.mjd.size for curve in curves),
+            "sources": len(rows),
+            "epochs": max(row["n_epochs"] for row in rows),
             "judged": judged,
-            "variable": sum(metrics.p_constant(*fluxes) < MAX_P_CONSTANT for fluxes in repeated),
+            "variable": sum(row["p_constant"] < MAX_P_CONSTANT for row in repeated),
             "eta_median": round(float(np.median(eta)), 4) if eta else None,
             "candidates": len(names),
             "candidate_names": names,

@@ -105,14 +105,12 @@ def lens_curve(mjd: Floats, alpha: float, beta: float, middle: float, duration: 
     return np.asarray(np.interp(position, grid, gain - 1, left=0.0, right=0.0))
 
 
-def whole_lens_curve(
-    mjd: Floats, alpha: float, beta: float, middle: float, duration: float
-) -> Floats:
+def whole_lens_curve(mjd: Floats, alpha: float, beta: float, middle: float, days: float) -> Floats:
     """Return the same if the light curve holds dip and flanks, else zeros: half may be anything."""
-    flank = FLANK_FRACTION * duration
+    flank = FLANK_FRACTION * days
     if middle - flank < mjd[0] or middle + flank > mjd[-1]:
         return np.zeros_like(mjd)
-    return lens_curve(mjd, alpha, beta, middle, duration)
+    return lens_curve(mjd, alpha, beta, middle, days)
 
 
 def flare_curve(mjd: Floats, rise: float, decay: float, power: float, peak: float) -> Floats:
