@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from chain import Chain, contimg
@@ -35,10 +36,8 @@ def sources() -> list[dict[str, Any]]:
     flux = np.geomspace(400, 80, SOURCES)
     flux[FAINT] = 4.0
     names = [f"DSA J0235{k:02d}.0+330000" for k in range(SOURCES)]
-    return [
-        {"source": name, "ra": float(ra[k]), "dec": float(dec[k]), "catalogue_flux": float(flux[k])}
-        for k, name in enumerate(names)
-    ]
+    columns = {"source": names, "ra": ra, "dec": dec, "catalogue_flux": flux}
+    return pa.table(columns).to_pylist()
 
 
 def variation(k: int, mjd: float) -> float:
