@@ -7,14 +7,8 @@ import pytest
 
 from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.astro.telescope import SITE
-from contimg_normalize import scale
-from contimg_normalize.epochs import (
-    LightCurves,
-    arc_middle,
-    average_epochs,
-    label_fields,
-    transit_number,
-)
+from contimg_normalize import epochs, scale
+from contimg_normalize.epochs import LightCurves, average_epochs, label_fields, transit_number
 from contimg_normalize.scale import EpochScale, scales_from_others, solve_epoch
 
 
@@ -113,36 +107,26 @@ def test_fields_are_split_at_gaps() -> None:
     assert len(set(number[[0, 1, 2, 5, 6]])) == 1
     assert len(set(number[[3, 4]])) == 1
     assert number[0] != number[3]
-    assert arc_middle(ra[[0, 1, 2, 5, 6]]) == pytest.approx(0.0, abs=1e-9)
+    assert epochs.arc_middle(ra[[0, 1, 2, 5, 6]]) == pytest.approx(0.0, abs=1e-9)
     whole_circle = label_fields(np.arange(0, 360, 0.5))
     assert len(set(whole_circle)) == 24
     assert np.bincount(whole_circle).max() <= 31
     assert list(label_fields(np.array([10.0]))) == [0]
 
 
-def photometry_rows(
-    n: int, m: int, rng: np.random.Generator, groups: int = 1
-) -> dict[str, np.ndarray]:
+def photometry_rows(n: int, m: int, groups: int = 1, seed: int = 1) -> dict[str, np.ndarray]:
     """Rows of steady sources of 100 mJy and 1 % noise, `groups` observations in each epoch."""
-    i, e, g = (
-        part.ravel()
-        for part in np.meshgrid(np.arange(n), np.arange(m), np.arange(groups), indexing="ij")
-    )
+    i, e, g = (part.ravel() for part in np.indices((n, m, groups)))
     noise = np.array([1.0, 2.0, 4.0])[g]
-    return {
-        "source": np.array([f"s{k:02d}" for k in i]),
-        "ra": 30 + 0.1 * i,
-        "dec": 33 + 0.1 * (i % 7),
-        "mjd": 61000.2 + 0.99727 * e + 0.003 * g,
-        "flux_forced": 100 + noise * rng.normal(size=i.size),
-        "local_rms": noise,
-        "compactness": np.ones(i.size),
-        "blend": np.ones(i.size, int),
-    }
+    columns = {"source": np.array([f"s{k:02d}" for k in i]), "ra": 30 + 0.1 * i}
+    columns |= {"dec": 33 + 0.1 * (i % 7), "mjd": 61000.2 + 0.99727 * e + 0.003 * g}
+    columns["flux_forced"] = 100 + noise * np.random.default_rng(seed).normal(size=i.size)
+    columns |= {"local_rms": noise, "compactness": np.ones(i.size)}
+    return columns | {"blend": np.ones(i.size, int)}
 
 
 def test_observations_are_averaged_by_noise() -> None:
-    rows = photometry_rows(3, 5, np.random.default_rng(1), groups=3)
+    rows = photometry_rows(3, 5, groups=3)
     curves = average_epochs(rows)
     assert curves.flux.shape == (3, 5)
     assert (curves.count == 3).all()
@@ -156,16 +140,15 @@ def test_observations_are_averaged_by_noise() -> None:
 
 
 def test_unmeasured_source_is_missing() -> None:
-    rows = photometry_rows(3, 4, np.random.default_rng(1))
+    rows = photometry_rows(3, 4)
     curves = average_epochs({name: np.delete(column, 5) for name, column in rows.items()})
     assert np.isnan(curves.flux).sum() == 1
     assert curves.count.min() == 0
 
 
 def make_curves(n: int = 30, m: int = 26, *, seed: int = 0) -> LightCurves:
-    rng = np.random.default_rng(seed)
-    curves = average_epochs(photometry_rows(n, m, rng))
-    curves.flux[:] *= 1 + 0.05 * rng.normal(size=m)
+    curves = average_epochs(photometry_rows(n, m, seed=seed))
+    curves.flux[:] *= 1 + 0.05 * np.random.default_rng(seed).normal(size=m)
     return curves
 
 

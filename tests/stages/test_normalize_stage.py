@@ -14,6 +14,7 @@ import pytest
 
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.errors import Exit
+from contimg.runtime.store import open_store
 from light_curves import lens_gain
 
 BIN = Path(sys.executable).parent
@@ -22,38 +23,35 @@ EPOCHS, SOURCES = 26, 40
 LENS, FLARE = 0, 1
 
 
-def write_tables(
-    root: Path, seed: int = 0, ra: float = 38.3, references: int = SOURCES
-) -> tuple[np.ndarray, np.ndarray]:
+def write_tables(root: Path, seed: int = 0, ra: float = 38.3, count: int = SOURCES) -> Any:
     """Write photometry of 26 epochs in 150 days with a lens and a flare.
 
     Return the common error of each epoch, 5 %, and the signal-to-noise ratio of each source.
     """
     rng = np.random.default_rng(seed)
-    east, north = rng.uniform(-1.6, 1.6, (2, references))
-    flux = 60 * (1 - rng.uniform(0, 0.98, references)) ** -1.0
+    east, north = rng.uniform(-1.6, 1.6, (2, count))
+    flux = 60 * (1 - rng.uniform(0, 0.98, count)) ** -1.0
     two = [LENS, FLARE]
     flux[two], east[two], north[two] = (148, 123), (0.2, 0.8), (-0.1, 0.3)
     beam = np.exp(-4 * np.log(2) * (east**2 + north**2) / 2.7**2)
     days = 6 * np.arange(EPOCHS)
-    curve = np.ones((references, EPOCHS))
+    curve = np.ones((count, EPOCHS))
     curve[LENS] = lens_gain((days - 85.0) / 13.0, 1.2, 0.3)
     curve[FLARE] = 1 + 0.6 * np.where(days < 75, np.exp((days - 75) / 5), np.exp((75 - days) / 12))
     common = 1 + 0.05 * rng.normal(size=EPOCHS)
     noise = 0.4 / beam
     for e in range(EPOCHS):
-        found = flux * curve[:, e] * common[e] + noise * rng.normal(size=references)
-        constant: dict[str, Any] = dict.fromkeys(c.name for c in PHOTOMETRY.columns)
-        constant |= {"group": f"g{e}", "image": "key", "mjd": 61065.1 + 6 * SIDEREAL_DAY * e}
-        constant |= {"strip": 33.0, "compactness": 1.0, "blend": 1}
-        columns: dict[str, Any] = {name: [value] * references for name, value in constant.items()}
-        columns |= {"source": [f"DSA J{k:04d}" for k in range(references)], "beam": beam}
+        found = flux * curve[:, e] * common[e] + noise * rng.normal(size=count)
+        columns: dict[str, Any] = {c.name: [None] * count for c in PHOTOMETRY.columns}
+        fixed = {"group": f"g{e}", "image": "key", "mjd": 61065.1 + 6 * SIDEREAL_DAY * e}
+        fixed |= {"strip": 33.0, "compactness": 1.0, "blend": 1}
+        columns |= {name: [value] * count for name, value in fixed.items()}
+        columns |= {"source": [f"DSA J{k:04d}" for k in range(count)], "beam": beam}
         columns |= {"ra": (ra + east / np.cos(np.radians(33))) % 360, "dec": 33 + north}
         columns |= {"flux_forced": found, "flux_peak": found, "local_rms": noise}
         columns |= {"snr": found / noise, "upper_limit": found < 5 * noise}
-        place = root / f"photometry/date=2026-{1 + e // 28:02d}-{1 + e % 28:02d}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"g{e}.parquet").write_bytes(PHOTOMETRY.to_bytes(columns))
+        key = f"photometry/date=2026-{1 + e // 28:02d}-{1 + e % 28:02d}/g{e}.parquet"
+        open_store(str(root)).put(key, PHOTOMETRY.to_bytes(columns))
     return common, flux / noise
 
 
@@ -171,7 +169,7 @@ def test_ra_zero_does_not_split_field(tmp_path: Path) -> None:
 
 
 def test_too_few_references_warn_or_refuse(tmp_path: Path) -> None:
-    write_tables(tmp_path / "tables", references=7)
+    write_tables(tmp_path / "tables", count=7)
     few = summary("normalize", tmp_path, "--strip=33", "--reference-snr=20")
     assert few["qa"]["verdict"] == "warning"
     assert any("references" in reason for reason in few["qa"]["reasons"])

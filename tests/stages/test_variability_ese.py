@@ -31,9 +31,12 @@ def judge_noisy(
     return judge_fluxes(days, flux + sigma * noise, sigma)
 
 
-@pytest.mark.parametrize(
-    ("alpha", "beta"), [(0.5, 0.1), (1.2, 0.3), (3.0, 0.2), (9.0, 0.5), (20.0, 1.5)]
-)
+LENSES = [(0.5, 0.1), (1.2, 0.3), (3.0, 0.2), (9.0, 0.5), (20.0, 1.5)]
+FLARES = [(5, 12, 0.6), (2, 60, 1.5), (15, 15, 1.0), (30, 5, 0.5)]
+PEAKS = [(0, (50.0, 95.0)), (1, (30.0, 120.0)), (2, (60.0, 85.0))]
+
+
+@pytest.mark.parametrize(("alpha", "beta"), LENSES)
 def test_magnification_equals_integral(alpha: float, beta: float) -> None:
     grid, gain, _ = magnification(alpha, beta)
     where = np.linspace(-9, 9, 181)
@@ -111,17 +114,13 @@ def test_lens_before_variable_source_is_found() -> None:
     assert judge_noisy(flux, 0.01, rng).candidate
 
 
-@pytest.mark.parametrize(
-    ("rise", "decay", "size"), [(5, 12, 0.6), (2, 60, 1.5), (15, 15, 1.0), (30, 5, 0.5)]
-)
+@pytest.mark.parametrize(("rise", "decay", "size"), FLARES)
 def test_flare_is_no_candidate(rise: float, decay: float, size: float) -> None:
     for seed, peak in enumerate((20.0, 75.0, 130.0)):
         assert not judge_noisy(1 + flare(peak, rise, decay, size), 0.01, seed).candidate
 
 
-@pytest.mark.parametrize(
-    ("seed", "peaks"), [(0, (50.0, 95.0)), (1, (30.0, 120.0)), (2, (60.0, 85.0))]
-)
+@pytest.mark.parametrize(("seed", "peaks"), PEAKS)
 def test_two_flares_are_no_candidate(seed: int, peaks: tuple[float, float]) -> None:
     # Between two flares lies a dip, but not below the quiescent flux.
     flux = 1 + flare(peaks[0], 8, 10, 0.9) + flare(peaks[1], 8, 10, 0.8)
@@ -129,8 +128,7 @@ def test_two_flares_are_no_candidate(seed: int, peaks: tuple[float, float]) -> N
 
 
 def test_short_dip_is_no_candidate() -> None:
-    flux = np.ones(26)
-    flux[12:14] = 0.5
+    flux = np.where(np.isin(np.arange(26), (12, 13)), 0.5, 1.0)
     assert not judge_noisy(flux, 0.01, 3).candidate
 
 

@@ -16,9 +16,8 @@ VAST = Path(__file__).parents[3] / "shared/data/vast_basic"
 FLUX = np.array([10.0, 12.0, 9.0, 11.0])
 ERROR = np.array([1.0, 2.0, 0.5, 1.0])
 
-fluxes = arrays(
-    np.float64, st.integers(4, 30), elements=st.floats(-100, 1000, allow_subnormal=False, width=32)
-)
+FLUXES = st.floats(-100, 1000, allow_subnormal=False, width=32)
+fluxes = arrays(np.float64, st.integers(4, 30), elements=FLUXES)
 
 
 def published_eta(flux: np.ndarray, error: np.ndarray) -> float:
@@ -106,11 +105,8 @@ def test_leave_one_out_has_no_ceiling() -> None:
 
 def condon_errors(row: dict[str, float], major: float, minor: float) -> float:
     """1 sigma of a fitted peak flux: Condon 1997, PASP 109, 166, eq. 21, exponents of table 1."""
-    snr, x, y = (
-        row["flux_peak"] / row["rms_image"],
-        row["maj_axis"] / major,
-        row["min_axis"] / minor,
-    )
+    snr, x = row["flux_peak"] / row["rms_image"], row["maj_axis"] / major
+    y = row["min_axis"] / minor
     rho2 = x * y / 4 * ((1 + x**-2) * (1 + y**-2)) ** 1.5 * snr**2
     return float(row["flux_peak"] * np.sqrt(2 / rho2))
 

@@ -59,12 +59,11 @@ def normalized(flux: list[float | None]) -> Any:
 
 def test_curves_are_sorted_and_normalised() -> None:
     first, second = split_curves(normalized([5.0, 3.0, 1.0, 6.0, 2.0, None]))
-    assert (first.source, second.source) == ("a", "b")
+    assert (first.source, first.reference) == ("a", False)
     assert first.flux.tolist() == [1.0, 2.0, 3.0]
     assert first.epoch.tolist() == [1, 2, 3]
     assert first.upper_limit.tolist() == [True, False, False]
-    assert second.flux.tolist() == [5.0, 6.0]
-    assert (first.reference, second.reference) == (False, True)
+    assert (second.source, second.reference, second.flux.tolist()) == ("b", True, [5.0, 6.0])
     assert split_curves(normalized([None] * 6)) == []
 
 

@@ -65,15 +65,12 @@ def test_several_phases_are_drawn_against_time() -> None:
     assert "one solution" in one["gain-phase"].caption
 
 
-@pytest.mark.parametrize(
-    ("roles", "names"),
-    [
-        (("bandpass", "gain"), ["gain-amplitude", "gain-phase"]),
-        (("bandpass", "phase", "gain", "field"), ["gain-amplitude", "gain-phase", "field-phase"]),
-    ],
-)
-def test_gains_are_drawn_by_role(roles: tuple[str, ...], names: list[str]) -> None:
-    assert [one.name for one in plots_calibration.draw_gains(solutions(2, roles))] == names
+def test_gains_are_drawn_by_role() -> None:
+    names = ["gain-amplitude", "gain-phase"]
+    drawn = plots_calibration.draw_gains(solutions(2, ("bandpass", "gain")))
+    assert [one.name for one in drawn] == names
+    drawn = plots_calibration.draw_gains(solutions(2, ("bandpass", "phase", "gain", "field")))
+    assert [one.name for one in drawn] == [*names, "field-phase"]
 
 
 def test_no_bandpass_draws_nothing() -> None:

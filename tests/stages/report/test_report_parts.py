@@ -130,16 +130,11 @@ def test_one_warning_makes_banner_warning() -> None:
     assert page.judge({"convert": convert}, "group").headline == "Good"
 
 
-@pytest.mark.parametrize(
-    ("count", "headline"),
-    [
-        (None, "No search for scattering events"),
-        (0, "No candidate"),
-        (1, "1 candidate"),
-        (3, "3 candidates"),
-    ],
-)
-def test_banner_of_a_run_counts_candidates(count: int | None, headline: str) -> None:
+HEADLINES = {None: "No search for scattering events", 0: "No candidate", 1: "1 candidate"}
+
+
+@pytest.mark.parametrize(("count", "headline"), [*HEADLINES.items(), (3, "3 candidates")])
+def test_run_banner_counts_candidates(count: int | None, headline: str) -> None:
     found = {"variability": artifact("variability", {"candidates": count})}
     for reasons, end in (((), ""), (("few references",), ", with warnings")):
         artifacts = {"normalize": artifact("normalize", {}, *reasons)}
