@@ -78,13 +78,8 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.
 
 
 @pytest.fixture(scope="module")
-def normalized(sky: tuple[Path, np.ndarray, np.ndarray]) -> dict[str, Any]:
+def normalized(sky: Any) -> dict[str, Any]:
     return summary("normalize", sky[0], "--strip=33.1")
-
-
-@pytest.fixture(scope="module")
-def frame(normalized: dict[str, Any]) -> pd.DataFrame:
-    return read(normalized, "normalized")
 
 
 def test_factors_are_common_errors(sky: Any, normalized: dict[str, Any]) -> None:
@@ -100,10 +95,10 @@ def test_factors_are_common_errors(sky: Any, normalized: dict[str, Any]) -> None
     assert 10 <= normalized["metrics"]["references"] <= 20
 
 
-def test_steady_sources_scatter_as_predicted(sky: Any, frame: pd.DataFrame) -> None:
+def test_steady_sources_scatter_as_predicted(sky: Any, normalized: dict[str, Any]) -> None:
     steady = [k for k in range(SOURCES) if k not in {LENS, FLARE} and sky[2][k] >= 100]
     assert len(steady) >= 15
-    relative, over = [], []
+    frame, relative, over = read(normalized, "normalized"), [], []
     for k in steady:
         rows = frame[frame.source == f"DSA J{k:04d}"]
         relative.append(rows.flux.std() / rows.flux.mean())
@@ -116,7 +111,8 @@ def test_steady_sources_scatter_as_predicted(sky: Any, frame: pd.DataFrame) -> N
     assert min(values.std() / values.mean() for values in raw) > 0.03  # what was taken out
 
 
-def test_variable_sources_are_no_references(frame: pd.DataFrame) -> None:
+def test_variable_sources_are_no_references(normalized: dict[str, Any]) -> None:
+    frame = read(normalized, "normalized")
     assert not frame[frame.source.isin([f"DSA J{LENS:04d}", f"DSA J{FLARE:04d}"])].reference.any()
     assert frame[frame.reference].source.nunique() >= 10
 
@@ -174,10 +170,8 @@ def test_too_few_references_warn_or_refuse(tmp_path: Path) -> None:
     assert few["qa"]["verdict"] == "warning"
     assert any("references" in reason for reason in few["qa"]["reasons"])
     place = "No photometry of a strip within 0.5 deg of Dec +54.00 in the 26 files"
-    for options, text in (
-        (("--strip=33", "--reference-snr=100000"), "--reference-snr"),
-        (("--strip=54",), place),
-    ):
+    bright = ("--strip=33", "--reference-snr=100000")
+    for options, text in ((bright, "--reference-snr"), (("--strip=54",), place)):
         refused = run("normalize", tmp_path, *options)
         assert refused.returncode == Exit.NO_SOURCES
         assert text in refused.stderr
