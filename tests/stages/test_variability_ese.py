@@ -46,10 +46,9 @@ def test_magnification_equals_integral(alpha: float, beta: float) -> None:
 
 
 def test_magnification_on_axis_matches_published() -> None:
-    # A point source on the axis: one image, G = 1/(1 + α); the source is small against the change.
     grid, gain, _ = magnification(2.0, 0.1)
+    # On the axis one image of a small source, G = 1/(1 + α); far out there is no lens.
     assert gain[grid.size // 2] == pytest.approx(1 / 3, abs=0.003)
-    # Far out there is no lens.
     assert gain[0] == pytest.approx(1.0, abs=1e-9)
 
 
@@ -71,8 +70,7 @@ def test_score_of_a_symmetric_dip() -> None:
     flux = np.ones(26)
     flux[10:15] = [0.8, 0.6, 0.4, 0.6, 0.8]
     score = mission_score(EPOCH_DAYS, flux, ERROR)
-    assert score.asymmetry == 0.0
-    assert score.tau_days == 30.0
+    assert (score.asymmetry, score.tau_days) == (0.0, 30.0)
     assert score.amplitude == pytest.approx(0.6 / flux.mean())
     assert score.total == pytest.approx(1.0)
 

@@ -58,8 +58,8 @@ class LightCurves:
 
     @property
     def snr(self) -> Floats:
-        """Median signal-to-noise ratio, shape (n,); NaN for a source that was never measured."""
-        return np.array([finite_median(row) for row in self.flux / self.noise])
+        """Median signal-to-noise ratio, shape (n,)."""
+        return np.asarray(np.nanmedian(self.flux / self.noise, axis=1))
 
 
 def find_photometry(options: NormalizeOptions) -> list[Input]:
@@ -166,6 +166,7 @@ def average_epochs(rows: Columns) -> LightCurves:
         for values in (np.ones(cell.size), weight, weight * row_flux, weight * row_mjd)
     )
     by_source = [rows["compactness"][i == k] for k in range(source.size)]
+    compactness = [np.nanmedian(p) if np.isfinite(p).any() else np.nan for p in by_source]
     blend = np.zeros(source.size, np.int64)
     np.maximum.at(blend, i, rows["blend"].astype(np.int64))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -178,12 +179,6 @@ def average_epochs(rows: Columns) -> LightCurves:
             flux=flux_sum / weight_sum,
             noise=np.where(count > 0, weight_sum**-0.5, np.nan),
             count=count.astype(np.int64),
-            compactness=np.array([finite_median(part) for part in by_source]),
+            compactness=np.array(compactness),
             blend=blend,
         )
-
-
-def finite_median(values: NDArray[Any]) -> float:
-    """Return the median of the finite values; NaN without any, and without numpy's warning."""
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else np.nan

@@ -26,8 +26,6 @@ MAX_EXCESS_SCATTER = 2.0
 """Of a reference over that of the median candidate, both in units of their errors."""
 MIN_EPOCHS_FOR_SCATTER = 5
 """Fewer epochs do not show whether a source is stable."""
-MIN_DISTANCE_DEG = 2e-6
-"""References that are closer are at one place."""
 DEFAULT_SYSTEMATIC = 0.01
 """Fraction assumed if there are too few epochs to measure it; see docs/stages/normalize.md."""
 
@@ -103,8 +101,7 @@ def scales_from_others(flux: Floats, offsets_deg: Floats, *, gradient: bool) -> 
     ratio = flux / measure_baselines(flux)[0][:, None]
     factor, factor_error = np.empty_like(flux), np.empty_like(flux)
     for k, e in np.ndindex(flux.shape):
-        others = ratio[:, e].copy()
-        others[k] = np.nan
+        others = np.where(np.arange(len(flux)) == k, np.nan, ratio[:, e])
         scale = solve_epoch(others, offsets_deg, gradient=gradient)
         factor[k, e], factor_error[k, e] = scale.at(offsets_deg[:, k])
     return factor, factor_error
@@ -176,7 +173,7 @@ def choose_spread(curves: LightCurves, candidates: Bools, count: int) -> Bools:
         for k in order[~chosen[order]]:
             near = np.hypot(east[chosen] - east[k], north[chosen] - north[k])
             chosen[k] = chosen.sum() < count and near.min(initial=np.inf) >= distance
-        distance = distance / 2 if distance > MIN_DISTANCE_DEG else 0.0
+        distance = distance / 2 if distance > 2e-6 else 0.0  # noqa: PLR2004 - sources at one place
     return chosen
 
 

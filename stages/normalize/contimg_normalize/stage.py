@@ -20,8 +20,7 @@ from contimg_normalize.scale import MIN_EPOCHS_FOR_SCATTER, MIN_REFERENCES, Epoc
 
 MIN_RELIABLE_REFERENCES = 10
 """With fewer references a field's scale is doubtful."""
-MAX_SYSTEMATIC = 0.02
-MAX_FACTOR_OFFSET = 0.3
+MAX_SYSTEMATIC, MAX_FACTOR_OFFSET = 0.02, 0.3
 BRIGHT_SNR = 100.0
 """The metric of scatter is of the references with this S/N; see docs/stages/normalize.md."""
 
@@ -48,8 +47,8 @@ def run(options: NormalizeOptions, context: Context) -> StageResult:
         parts = [{n: c[label == k] for n, c in columns.items()} for k in np.unique(label)]
         fields = [field for part in parts if (field := normalise_field(part, options)) is not None]
     if not fields:
-        problem = f"No field has {MIN_REFERENCES} stable reference sources with an S/N of at least "
-        problem += f"{options.reference_snr:.0f}."
+        few = f"{MIN_REFERENCES} stable reference sources"
+        problem = f"No field has {few} with an S/N of at least {options.reference_snr:.0f}."
         raise NoSourcesError(f"strip {options.strip:+.2f}", problem, "Lower --reference-snr.")
     with context.step("write"):
         tables = {

@@ -27,9 +27,8 @@ MIN_DIP_EPOCHS, DIP_SIGMA = 3, 3.0
 """Epochs that must lie in the dip, each below the quiescent flux by so many sigma."""
 MAX_LENSED_FRACTION = 1.05
 """More than 1, because the fit has errors."""
-SEARCH_STARTS = 3
-"""Templates that the simplex search starts from, each of another kind."""
-SEARCH_EVALUATIONS = 120
+SEARCH_STARTS, SEARCH_EVALUATIONS = 3, 120
+"""A simplex search starts from so many templates, each of another kind."""
 MAX_RESTARTS, MIN_RESTART_GAIN = 4, 0.5
 """A search is restarted from its end with a fresh simplex while that gains this much: strength,
 source size and lensed fraction are degenerate, and a simplex collapses in their narrow valley."""

@@ -73,13 +73,12 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
     found = [candidate_row(r, v.lens) for r, v in zip(rows, verdicts, strict=True) if v.candidate]
     candidates = ESE_CANDIDATES.rows(found)
     with context.step("write"):
-        context.write_table("lightcurve_stats.parquet", LIGHTCURVE_STATS, stats)
-        context.write_table("ese_candidates.parquet", ESE_CANDIDATES, candidates)
-        context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
         day = day_of_mjd(max(float(row["mjd_last"]) for row in rows))
         strip_deg = float(upstream.get("strip_deg", np.median([c.dec for c in curves])))
         for schema, table in ((LIGHTCURVE_STATS, stats), (ESE_CANDIDATES, candidates)):
+            context.write_table(f"{schema.name}.parquet", schema, table)
             context.publish(options.tables, schema, day, f"strip{strip_deg:+06.2f}", table)
+        context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
     return summarise(rows, options)
 
 
@@ -182,22 +181,20 @@ def summarise(rows: list[dict[str, Any]], options: VariabilityOptions) -> StageR
     names = [row["source"] for row in rows if row["ese_candidate"]]
     judged = sum(row["ese_score"] is not None for row in rows)
     repeated = [row for row in rows if row["n_epochs"] > 1]
-    eta = [row["eta_peak"] for row in repeated]
-    reasons = []
+    eta, reasons = [row["eta_peak"] for row in repeated], []
     if judged == 0:
         reasons.append(f"no verdicts: no source has more than {options.min_epochs} epochs")
     if len(names) > max(1, MAX_CANDIDATE_FRACTION * len(rows)):
         count = f"{len(names)} of {len(rows)} sources are candidates"
         reasons.append(f"{count}: look at the epochs that they share")
-    return StageResult(
-        metrics={
-            "sources": len(rows),
-            "epochs": max(row["n_epochs"] for row in rows),
-            "judged": judged,
-            "variable": sum(row["p_constant"] < MAX_P_CONSTANT for row in repeated),
-            "eta_median": round(float(np.median(eta)), 4) if eta else None,
-            "candidates": len(names),
-            "candidate_names": names,
-        },
-        qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons)),
-    )
+    summary = {
+        "sources": len(rows),
+        "epochs": max(row["n_epochs"] for row in rows),
+        "judged": judged,
+        "variable": sum(row["p_constant"] < MAX_P_CONSTANT for row in repeated),
+        "eta_median": round(float(np.median(eta)), 4) if eta else None,
+        "candidates": len(names),
+        "candidate_names": names,
+    }
+    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+    return StageResult(metrics=summary, qa=qa)

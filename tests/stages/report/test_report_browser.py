@@ -74,9 +74,9 @@ def test_every_picture_is_decoded(browser: Browser, path: Path) -> None:
 
 def test_figure_text_is_readable_on_phone(browser: Browser, path: Path) -> None:
     page = Visit(browser, path, 390).page
+    texts = "[...document.querySelectorAll('figure svg text')]"
     heights = page.evaluate(
-        "[...document.querySelectorAll('figure svg text')]"
-        ".map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
+        f"{texts}.map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
     )
     assert heights
     # 7 pixels of box is the x-height of small print; smaller text cannot be read.
@@ -86,11 +86,9 @@ def test_figure_text_is_readable_on_phone(browser: Browser, path: Path) -> None:
 def test_dark_scheme_changes_page_and_figures(browser: Browser, path: Path) -> None:
     def luminance(scheme: str, selector: str, what: str) -> float:
         page = Visit(browser, path, 1280, scheme).page
-        red, green, blue = page.evaluate(
-            "([s, w]) => getComputedStyle(document.querySelector(s))[w]"
-            ".match(/[0-9.]+/g).slice(0, 3).map(Number)",
-            [selector, what],
-        )
+        style = "([s, w]) => getComputedStyle(document.querySelector(s))[w]"
+        script = f"{style}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+        red, green, blue = page.evaluate(script, [selector, what])
         return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
 
     assert luminance("dark", "body", "backgroundColor") < 50
