@@ -333,7 +333,7 @@ def test_group_is_written_and_cached(tmp_path: Path) -> None:
         (["--nvss", "false"], Exit.NO_SOURCES, "in the beam"),
     ],
 )
-def test_errors_exit_code(tmp_path: Path, words: list[str], code: Exit, reason: str) -> None:
+def test_error_sets_exit_code(tmp_path: Path, words: list[str], code: Exit, reason: str) -> None:
     (tmp_path / "list.csv").write_text("not,a,list\n1,2,3\n")
     done = run_simulate(tmp_path, *(word.format(here=tmp_path) for word in words))
     assert done.returncode == code, done.stderr
