@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,18 +41,9 @@ def red_noise(rng: np.random.Generator, size: float, tau: float) -> np.ndarray:
 def make_curve(
     mjd: np.ndarray, flux: np.ndarray, error: np.ndarray, source: str = "DSA J000000.0+330000"
 ) -> LightCurve:
-    return LightCurve(
-        source=source,
-        ra_deg=0.0,
-        dec_deg=33.0,
-        field="f",
-        reference=False,
-        mjd=mjd,
-        epoch=np.arange(mjd.size),
-        flux=flux,
-        error=error,
-        limit=np.zeros(mjd.size, bool),
-    )
+    fixed: dict[str, Any] = {"ra": 0.0, "dec": 33.0, "field": "f", "reference": False}
+    fixed |= {"epoch": np.arange(mjd.size), "upper_limit": np.zeros(mjd.size, bool)}
+    return LightCurve(source=source, mjd=mjd, flux=flux, flux_err=error, **fixed)
 
 
 def judge_fluxes(mjd: np.ndarray, flux: np.ndarray, error: np.ndarray) -> EseVerdict:

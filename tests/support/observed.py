@@ -13,13 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contimg.astro import coordinates
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
-from contimg.astro.coordinates import (
-    apparent_hadec,
-    direction_cosines,
-    icrs_of_hadec,
-    separation_rad,
-)
+from contimg.astro.coordinates import apparent_hadec
 from contimg.astro.gains import Factors, load_gains
 from contimg.astro.predict import PointSources
 from contimg.astro.standards import standard
@@ -99,7 +95,7 @@ class SyntheticGroup:
         return self.times * self.ant1.size, self.freq_hz.size, 2
 
     def centre(self) -> tuple[float, float]:
-        ra, dec = icrs_of_hadec(0.0, np.radians(self.dec_deg), self.mjd, SITE)
+        ra, dec = coordinates.icrs_of_hadec(0.0, np.radians(self.dec_deg), self.mjd, SITE)
         return float(ra), float(dec)
 
     def uvw(self, mjd: float) -> FloatArray:
@@ -114,9 +110,10 @@ class SyntheticGroup:
     def visibilities(self, mjd: float) -> npt.NDArray[np.complex128]:
         """Return the true visibilities of one integration, shape (pairs, channels)."""
         sources, where = self.sources, self.uvw(mjd)
-        lmn = np.stack(direction_cosines(sources.ra_rad, sources.dec_rad, *self.centre()))
+        place = sources.ra_rad, sources.dec_rad, *self.centre()
+        lmn = np.stack(coordinates.direction_cosines(*place))
         hour_angle, dec = apparent_hadec(sources.ra_rad, sources.dec_rad, mjd, SITE)
-        away = separation_rad(hour_angle, dec, 0.0, np.radians(self.dec_deg))
+        away = coordinates.separation_rad(hour_angle, dec, 0.0, np.radians(self.dec_deg))
         flux = sources.flux_jy * primary_beam(np.minimum(away, 1.5)[:, None], self.freq_hz)
         path_m = (where[self.ant2] - where[self.ant1]) @ lmn
         turns = path_m[:, :, None] * self.freq_hz / SPEED_OF_LIGHT_M_S
@@ -139,16 +136,10 @@ class SyntheticGroup:
         folder.mkdir(parents=True)
         self.write_ms(folder / f"{self.name}.ms")
         half = INTEGRATION_S / DAY_S / 2
-        metrics = {
-            "group": self.name,
-            "mjd": self.mjd,
-            "mjd_start": self.mjds[0] - half,
-            "mjd_end": self.mjds[-1] + half,
-            "pointing_dec_deg": self.dec_deg,
-            "lat_deg": SITE.lat_deg,
-            "lon_deg": SITE.lon_deg,
-            "height_m": SITE.height_m,
-        }
+        metrics: dict[str, Any] = {"group": self.name, "mjd": self.mjd}
+        metrics |= {"mjd_start": self.mjds[0] - half, "mjd_end": self.mjds[-1] + half}
+        metrics |= {"pointing_dec_deg": self.dec_deg, "height_m": SITE.height_m}
+        metrics |= {"lat_deg": SITE.lat_deg, "lon_deg": SITE.lon_deg}
         write_artifact(folder, "convert", metrics, {"ms.tar": packed(folder / f"{self.name}.ms")})
         return str(folder)
 
@@ -210,19 +201,9 @@ def write_artifact(
         (folder / name).write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
         outputs.append(Output(name=name, bytes=len(content), sha256=sha256))
-    made = Manifest(
-        stage=stage,
-        version="0",
-        key=folder.name,
-        options={},
-        inputs=(),
-        tools={},
-        outputs=tuple(outputs),
-        metrics=metrics,
-        qa=QA(),
-        seconds={},
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    empty: dict[str, Any] = {"options": {}, "inputs": (), "tools": {}, "seconds": {}, "qa": QA()}
+    fixed = empty | {"version": "0", "created": datetime(2026, 1, 1, tzinfo=UTC)}
+    made = Manifest(stage=stage, key=folder.name, outputs=tuple(outputs), metrics=metrics, **fixed)
     (folder / MANIFEST).write_text(made.model_dump_json())
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,34 @@ class Run:
     variability: str
 
 
+@dataclass(frozen=True)
+class FakeArtifact(ReportArtifact):
+    """An artifact whose files are given as what reading them returns."""
+
+    files: dict[str, Any] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        return name in self.files
+
+    def read(self, name: str) -> Any:
+        return self.files[name]
+
+    arrays = table = image = read
+
+
 def manifest(stage: str, metrics: dict[str, Any], *reasons: str, **changed: Any) -> Manifest:
-    fields = {
-        "stage": stage,
-        "version": "1",
-        "key": "k" * 16,
-        "options": {},
-        "inputs": (),
-        "tools": {},
-        "outputs": (),
-        "metrics": metrics,
-        "qa": QA(verdict="warning" if reasons else "good", reasons=reasons),
-        "seconds": {"a": 1.0, "b": 2.5},
-        "created": datetime(2026, 1, 25, tzinfo=UTC),
-    }
+    fields = {"version": "1", "key": "k" * 16, "options": {}, "inputs": (), "tools": {}}
+    fields |= {"seconds": {"a": 1.0, "b": 2.5}, "created": datetime(2026, 1, 25, tzinfo=UTC)}
+    qa = QA(verdict="warning" if reasons else "good", reasons=reasons)
+    fields |= {"stage": stage, "outputs": (), "metrics": metrics, "qa": qa}
     return Manifest(**(fields | changed))
 
 
-def artifact(stage: str, metrics: dict[str, Any], *reasons: str) -> ReportArtifact:
-    """An artifact without files."""
-    return ReportArtifact(f"/nowhere/{stage}", manifest(stage, metrics, *reasons), context=None)  # type: ignore[arg-type]
+def artifact(
+    stage: str, metrics: dict[str, Any], *reasons: str, files: dict[str, Any] | None = None
+) -> FakeArtifact:
+    made = manifest(stage, metrics, *reasons)
+    return FakeArtifact(f"/nowhere/{stage}", made, context=None, files=files or {})  # type: ignore[arg-type]
 
 
 def write_artifact(

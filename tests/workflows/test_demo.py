@@ -18,7 +18,7 @@ from contimg.runtime.errors import ChildFailedError, Exit
 from contimg.runtime.options import choices
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
-from contimg_simulate import demo as sky
+from contimg_simulate import sky
 from contimg_simulate.options import SimulateOptions
 from contimg_workflows.commands import DEMO
 from contimg_workflows.demo import SAME_DEG, SETTINGS, candidates, judge, run_program
@@ -31,7 +31,7 @@ ARCMIN = 1 / 60
 def truth() -> dict[str, Any]:
     """The sources that the simulator varies in its demo, and a steady one beside each."""
     options = SimulateOptions(out="o", incoming="i", campaign="demo")
-    made = [source.model_dump(mode="json") for source in sky.variables(options)]
+    made = [source.model_dump(mode="json") for source in sky.demo_variables(options)]
     steady = []
     for one in made:
         changes = {"name": f"{one['name']}-beside", "dec_deg": one["dec_deg"] + 5 * ARCMIN}

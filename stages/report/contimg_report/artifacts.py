@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,24 +30,9 @@ class ReportArtifact:
     context: Context
 
     @property
-    def stage(self) -> str:
-        """The stage that made it."""
-        return self.manifest.stage
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The stage's metrics."""
-        return self.manifest.metrics
-
-    @property
     def good(self) -> bool:
         """Whether the stage has no doubts about its product."""
         return self.manifest.qa.verdict == "good"
-
-    @property
-    def seconds(self) -> float:
-        """How long the stage took."""
-        return sum(self.manifest.seconds.values())
 
     def has(self, name: str) -> bool:
         """Say whether the artifact has a file."""
@@ -57,10 +41,6 @@ class ReportArtifact:
     def read(self, name: str) -> bytes:
         """Read a file."""
         return self.context.fetch(self.uri, name).read_bytes()
-
-    def json(self, name: str) -> Any:  # noqa: ANN401 - JSON
-        """Read a JSON file."""
-        return json.loads(self.read(name))
 
     def arrays(self, name: str) -> dict[str, Array]:
         """Read a numpy archive."""
@@ -94,13 +74,14 @@ def open_artifacts(context: Context, uris: Iterable[str]) -> dict[str, ReportArt
     found: dict[str, ReportArtifact] = {}
     groups: dict[str, str] = {}
     for uri in uris:
-        one = ReportArtifact(uri, read_manifest(uri), context)
-        if one.stage in found:
-            problem = f"There are two artifacts of {one.stage}: {found[one.stage].uri} and {uri}."
+        manifest = read_manifest(uri)
+        stage = manifest.stage
+        if stage in found:
+            problem = f"There are two artifacts of {stage}: {found[stage].uri} and {uri}."
             raise BadInputError("--artifacts", problem, "Give one artifact of each stage.")
-        found[one.stage] = one
-        if "group" in one.metrics:
-            groups[str(one.metrics["group"])] = one.stage
+        found[stage] = ReportArtifact(uri, manifest, context)
+        if "group" in manifest.metrics:
+            groups[str(manifest.metrics["group"])] = stage
     if len(groups) > 1:
         listed = ", ".join(f"{group} ({stage})" for group, stage in groups.items())
         problem = f"The artifacts are of different groups: {listed}."
@@ -111,7 +92,6 @@ def open_artifacts(context: Context, uris: Iterable[str]) -> dict[str, ReportArt
 def column(table: pa.Table, name: str) -> Array:
     """Return a column as numpy; nulls of numbers are NaN."""
     values = table[name]
-    if pa.types.is_boolean(values.type) or pa.types.is_string(values.type):
-        return np.array(values.to_pylist())
+    text = pa.types.is_boolean(values.type) or pa.types.is_string(values.type)
     # Not to_numpy: that imports pandas where it is installed (0.3 s).
-    return np.array(values.to_pylist(), np.float64)
+    return np.array(values.to_pylist(), None if text else np.float64)

@@ -24,11 +24,11 @@ Array = np.ndarray[Any, Any]
 Style = dict[str, Any]
 
 PLACEHOLDERS = ("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
-INK, FAINT, BLUE, ORANGE, GREEN, PINK = PLACEHOLDERS
+INK, _, BLUE, ORANGE, GREEN, PINK = PLACEHOLDERS
 """The style sheet gives each a colour for light and one for dark (Okabe and Ito)."""
+VARIABLES = ("ink", "faint", "blue", "orange", "green", "pink")
 SOFT_BLUE, SOFT_ORANGE = "#5b9bc7", "#d8935a"
 """For what is drawn as pixels, which no style sheet reaches: visible on light and on dark."""
-VARIABLES = ("--ink", "--faint", "--blue", "--orange", "--green", "--pink")
 WIDTH_IN = 4.6
 """About 440 CSS pixels at full size: text stays readable on a phone."""
 LEFT_IN, RIGHT_IN, BOTTOM_IN, TOP_IN, BAR_IN = 0.62, 0.12, 0.46, 0.26, 0.55
@@ -37,7 +37,15 @@ STYLE = Path(__file__).with_name("figure.mplstyle")
 """Every figure is drawn in ``mpl.rc_context(fname=STYLE)``."""
 PALETTE_COLOURS = 256
 """Largest palette of a PNG."""
-SVG_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+SVG_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+SVG_EDITS = (
+    (r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", ""),
+    (r'<g id="[^"]*"', "<g"),
+    (r'(<svg[^>]*?) height="[^"]*"', r"\1"),
+    (r'(<svg[^>]*?) width="[^"]*"', r"\1"),
+    (r"font: ([^;\"]*?) ?([\d.]+px) [^;\"]*", r"font: \1 \2 var(--font)"),
+)
+"""Leave out comments, metadata, groups' identifiers and the size; take the font of the page."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,9 @@ def new_figure(
     stage's time.
     """
     figure = Figure(figsize=(WIDTH_IN, height_in))
-    figure.subplots_adjust(
-        left=LEFT_IN / WIDTH_IN,
-        right=1 - (BAR_IN if bar == "right" else RIGHT_IN) / WIDTH_IN,
-        bottom=(BAR_IN if bar == "bottom" else BOTTOM_IN) / height_in,
-        top=1 - TOP_IN / height_in,
-    )
+    right = 1 - (BAR_IN if bar == "right" else RIGHT_IN) / WIDTH_IN
+    bottom = (BAR_IN if bar == "bottom" else BOTTOM_IN) / height_in
+    figure.subplots_adjust(LEFT_IN / WIDTH_IN, bottom, right, 1 - TOP_IN / height_in)
     return figure, list(figure.subplots(1, columns, squeeze=False).ravel())
 
 
@@ -89,7 +94,7 @@ class PlainFormatter(LogFormatter):
     """Labels a logarithmic axis with plain numbers: formulas need a parser and 0.1 s a page."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        """Return the label of x, where matplotlib has one."""
+        """Return the label of x; empty where matplotlib has none."""
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
@@ -111,17 +116,14 @@ def finish(figure: Figure, name: str, alt: str, caption: str, *, largest: float 
         figure.savefig(sink, format="svg", metadata=SVG_METADATA)
     svg = sink.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
+    for pattern, replacement in SVG_EDITS:
+        svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
+    for colour, variable in zip(PLACEHOLDERS, VARIABLES, strict=True):
+        svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     size = f"max-width:{largest * figure.get_figwidth() * 96:.0f}px"
     label = f'<svg role="img" aria-label="{escape(alt)}" style="{size}"'
     svg = svg.replace("<svg", label, 1)
-    for colour, variable in zip(PLACEHOLDERS, VARIABLES, strict=True):
-        svg = svg.replace(colour, f"var({variable})")
-    svg = re.sub(r"font: ([^;\"]*?) ?([\d.]+px) [^;\"]*", r"font: \1 \2 var(--font)", svg)
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     png = r"data:image/png;base64,([A-Za-z0-9+/=\s]+)"
     svg = re.sub(png, lambda found: embed_png(base64.b64decode(found.group(1))), svg)
     return Picture(name, svg, alt, caption)

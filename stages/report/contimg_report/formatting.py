@@ -29,9 +29,8 @@ def percent(fraction: float | None) -> str:
 
 def seconds(value: float) -> str:
     """Return a duration."""
-    return (
-        f"{value:.1f} s" if value < MAX_PLAIN_S else f"{int(value // 60)} min {value % 60:02.0f} s"
-    )
+    minutes = f"{int(value // 60)} min {value % 60:02.0f} s"
+    return f"{value:.1f} s" if value < MAX_PLAIN_S else minutes
 
 
 def megabytes(value: float) -> str:

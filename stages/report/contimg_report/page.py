@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Literal
 
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Manifest
@@ -37,10 +36,11 @@ def make_page(
     BadInputError
         If there are artifacts of a group and of a run, or if it cannot be told.
     """
-    of_group, of_run = (artifacts.keys() & s.keys() for s in (GROUP_SECTIONS, RUN_SECTIONS))
+    of_group, of_run = (
+        ", ".join(sorted(artifacts.keys() & known)) for known in (GROUP_SECTIONS, RUN_SECTIONS)
+    )
     if of_group and of_run:
-        problem = f"Some artifacts are of a group ({', '.join(sorted(of_group))}) and some of a "
-        problem += f"run over epochs ({', '.join(sorted(of_run))})."
+        problem = f"Some are of a group ({of_group}) and some of a run over epochs ({of_run})."
         raise BadInputError("--artifacts", problem, "Give those of one or of the other.")
     if not of_run and "convert" not in artifacts:
         problem = "A group's page needs its convert artifact, and a run's page that of normalize "
@@ -49,17 +49,10 @@ def make_page(
     kind: Literal["group", "run"] = "run" if of_run else "group"
     banner = judge(artifacts, kind)
     groups = group_rows(group_manifests)
-    durations = [artifact.seconds for artifact in artifacts.values()]
-    content: dict[str, Any] = {
-        "title": "Light curves",
-        "banner": banner,
-        "tiles": [],
-        "others": [],
-        "groups": groups,
-        "steps": list(artifacts.values()),
-        "slowest": max(durations),
-        "total": sum(durations),
-    }
+    durations = [sum(artifact.manifest.seconds.values()) for artifact in artifacts.values()]
+    content: dict[str, Any] = {"title": "Light curves", "banner": banner, "tiles": [], "others": []}
+    content |= {"groups": groups, "steps": list(artifacts.values())}
+    content |= {"slowest": max(durations), "total": sum(durations)}
     known = {**GROUP_SECTIONS, **RUN_SECTIONS}
     for stage, artifact in artifacts.items():
         section = known.get(stage, describe_other)(artifact)
@@ -90,7 +83,7 @@ def judge(artifacts: Mapping[str, ReportArtifact], kind: Literal["group", "run"]
         return Banner(good, headline, f"{state}: {', '.join(artifacts)}.", reasons)
     found, names = "No search for scattering events", []
     if "variability" in artifacts:
-        metrics = artifacts["variability"].metrics
+        metrics = artifacts["variability"].manifest.metrics
         number, names = metrics["candidates"], metrics.get("candidate_names", [])
         found = {0: "No candidate", 1: "1 candidate"}.get(number, f"{number} candidates")
     sentence = "No stage has warnings." if good else "Read the warnings before you use the results."
@@ -114,9 +107,8 @@ def group_rows(manifests: Iterable[Manifest]) -> list[dict[str, Any]]:
 
 def render(template: str, content: Mapping[str, Any]) -> str:
     """Fill a template; a name that is missing is an error, not an empty place."""
-    folder = files("contimg_report") / "templates"
     environment = Environment(
-        loader=DictLoader({entry.name: entry.read_text("utf-8") for entry in folder.iterdir()}),
+        loader=PackageLoader("contimg_report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,31 +5,34 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from contimg_report.figure import (
-    BLUE,
-    ORANGE,
-    SOFT_BLUE,
-    SOFT_ORANGE,
-    Array,
-    Picture,
-    Style,
-    finish,
-    new_figure,
-)
+from contimg_report import figure as fig
+from contimg_report.figure import Array, Picture, Style, finish, new_figure
 
 POLARIZATIONS, MARKERS = ("X", "Y"), "os"
-COLOURS, SOFT_COLOURS = (BLUE, ORANGE), (SOFT_BLUE, SOFT_ORANGE)
+COLOURS, SOFT_COLOURS = (fig.BLUE, fig.ORANGE), (fig.SOFT_BLUE, fig.SOFT_ORANGE)
 Arrays = dict[str, Array]
 
 
 def draw_bandpass(arrays: Arrays) -> list[Picture]:
-    """Draw amplitude and phase of the bandpass, one row per antenna, one panel per polarization."""
+    """Draw each polarization's bandpass: amplitudes as lines, amplitudes and phases by antenna."""
     value, flag = select_solutions(arrays, "bandpass")
     if value is None or flag is None:
         return []
     mean = value[0]  # a bandpass has one solution for the group
     frequency = arrays["bandpass_freq_hz"] / 1e6
     amplitude, phase = np.abs(mean), np.degrees(np.angle(mean))
+    figure, panels = new_figure(2.6, 2)
+    top = np.nanpercentile(amplitude, 99.9)
+    thin: Style = {"alpha": 0.3, "linewidth": 0.4, "rasterized": True}
+    for product in range(mean.shape[-1]):
+        lines, axes = amplitude[:, :, product], panels[product]
+        axes.plot(frequency, lines.T, color=SOFT_COLOURS[product], **thin)
+        axes.plot(frequency, np.nanmedian(lines, axis=0), color=COLOURS[product], linewidth=1.8)
+        axes.set(title=POLARIZATIONS[product], xlabel="MHz", ylim=(0, 1.05 * top))
+    panels[0].set(ylabel="Amplitude")
+    alt = f"Bandpass amplitudes of {len(mean)} antennas over frequency, X and Y apart, with "
+    caption = "Bandpass amplitude of every antenna (thin) and their median (bold)."
+    pictures = [finish(figure, "bandpass-lines", f"{alt}the median as a bold line.", caption)]
     low, high = np.nanpercentile(amplitude, [1, 99])
     turn = float(np.clip(np.nanpercentile(np.abs(phase), 99), 1, 180))
     shape = f"{mean.shape[0]} antennas, {mean.shape[1]} channels"
@@ -37,7 +40,6 @@ def draw_bandpass(arrays: Arrays) -> list[Picture]:
     spread = f"98 % lie between {low:.2f} and {high:.2f}"
     within = f"99 % are within {turn:.0f} degrees of 0"
     edges = (frequency[0], frequency[-1], -0.5, mean.shape[0] - 0.5)
-    pictures = []
     for quantity, values, cmap, (vmin, vmax), unit, note in (
         ("amplitude", amplitude, "cividis", (low, high), "", spread),
         ("phase", phase, "twilight_shifted", (-turn, turn), " (deg)", within),
@@ -58,28 +60,8 @@ def draw_bandpass(arrays: Arrays) -> list[Picture]:
     return pictures
 
 
-def draw_bandpass_lines(arrays: Arrays) -> list[Picture]:
-    """Draw the amplitudes of all antennas over frequency, and their median."""
-    value, _ = select_solutions(arrays, "bandpass")
-    if value is None:
-        return []
-    frequency = arrays["bandpass_freq_hz"] / 1e6
-    figure, panels = new_figure(2.6, 2)
-    top = np.nanpercentile(np.abs(value[0]), 99.9)
-    thin: Style = {"alpha": 0.3, "linewidth": 0.4, "rasterized": True}
-    for product in range(value.shape[-1]):
-        lines, axes = np.abs(value[0, :, :, product]), panels[product]
-        axes.plot(frequency, lines.T, color=SOFT_COLOURS[product], **thin)
-        axes.plot(frequency, np.nanmedian(lines, axis=0), color=COLOURS[product], linewidth=1.8)
-        axes.set(title=POLARIZATIONS[product], xlabel="MHz", ylim=(0, 1.05 * top))
-    panels[0].set(ylabel="Amplitude")
-    alt = f"Bandpass amplitudes of {value.shape[1]} antennas over frequency, X and Y apart, with "
-    caption = "Bandpass amplitude of every antenna (thin) and their median (bold)."
-    return [finish(figure, "bandpass-lines", f"{alt}the median as a bold line.", caption)]
-
-
 def draw_gains(arrays: Arrays) -> list[Picture]:
-    """Draw the gains' amplitude by antenna and their phase against time."""
+    """Draw the gains' amplitude by antenna, and their phase against time or by antenna."""
     pictures = []
     value, _ = select_solutions(arrays, "gain")
     if value is not None:
@@ -87,21 +69,32 @@ def draw_gains(arrays: Arrays) -> list[Picture]:
         low, middle, high = np.nanmin(typical), np.nanmedian(typical), np.nanmax(typical)
         alt = f"Gain amplitude of each antenna: median {middle:.4f}, from {low:.4f} to {high:.4f}."
         caption = "Gain amplitude of each antenna, X circles and Y squares, in correlator units."
-        label = "Gain amplitude"
-        pictures.append(draw_by_antenna("gain-amplitude", typical, arrays, label, alt, caption))
+        pictures.append(draw_by_antenna("gain-amplitude", typical, arrays, alt, caption))
     role = "phase" if "phase_value" in arrays else "gain"
     solved_once = "Gain phases, one solution for the group: nothing to draw against time."
     solved_again = "Phases solved again on the field: the drift since the calibrator."
     for source, name, caption in ((role, "gain", solved_once), ("field", "field", solved_again)):
         value, _ = select_solutions(arrays, source)
         if value is not None and name == "gain" and len(value) > 1:
-            pictures.append(draw_phase_against_time(value, arrays[f"{role}_time_s"]))
+            time_s = arrays[f"{role}_time_s"]
+            # Relative to the first solution, so that it does not wrap.
+            turned = np.degrees(np.angle(value * np.conj(value[0]) / np.abs(value[0])))
+            figure, (axes,) = new_figure(2.6)
+            line: Style = {"alpha": 0.35, "linewidth": 0.6, "marker": "o", "markersize": 1.5}
+            for product in range(value.shape[-1]):
+                phase = turned[:, :, 0, product]
+                axes.plot((time_s - time_s[0]) / 60, phase, color=COLOURS[product], **line)
+            axes.set(xlabel="Minutes after the first solution", ylabel="Phase change (deg)")
+            drift = float(np.nanmax(np.abs(turned[:, :, 0])))
+            alt = f"Phase of {value.shape[1]} antennas against time, relative to the first of "
+            alt += f"{len(value)} solutions; largest change {drift:.1f} degrees."
+            note = "Gain phases against time, every antenna, X and Y; relative to the first"
+            pictures.append(finish(figure, "gain-phase", alt, f"{note} solution."))
         elif value is not None:
             phase = np.degrees(np.angle(np.nanmean(value, axis=(0, 2))))
             rms = f"rms {np.sqrt(np.nanmean(phase**2)):.1f} degrees"
             alt = f"Phases by antenna, X circles and Y squares: {rms}."
-            label = "Phase (deg)"
-            pictures.append(draw_by_antenna(f"{name}-phase", phase, arrays, label, alt, caption))
+            pictures.append(draw_by_antenna(f"{name}-phase", phase, arrays, alt, caption))
     return pictures
 
 
@@ -118,35 +111,17 @@ def select_solutions(arrays: Arrays, role: str) -> tuple[Array | None, Array | N
     return value[:, present], flag[:, present]
 
 
-def draw_by_antenna(
-    name: str, values: Array, arrays: Arrays, label: str, alt: str, caption: str
-) -> Picture:
+def draw_by_antenna(name: str, values: Array, arrays: Arrays, alt: str, caption: str) -> Picture:
     """Draw one value per antenna and polarization, shape (antennas, polarizations)."""
     figure, (axes,) = new_figure(2.6)
     for product, column in enumerate(values.T):
         style: Style = {"color": COLOURS[product], "label": POLARIZATIONS[product]}
         axes.plot(column, MARKERS[product], markersize=3, **style)
     is_phase = name.endswith("phase")
-    axes.set(xlabel="Station", ylabel=label, ylim=None if is_phase else (0, None))
+    axes.set(xlabel="Station", ylabel="Phase (deg)" if is_phase else "Gain amplitude")
+    axes.set(ylim=None if is_phase else (0, None))
     names = arrays["antenna"][~arrays["bandpass_flag"].all(axis=(0, 2, 3))]
     ticks = np.arange(0, len(values), max(1, len(values) // 8))
     axes.set_xticks(ticks, [str(names[tick]) for tick in ticks])
     axes.legend(ncols=2, loc="best" if is_phase else "lower right")
     return finish(figure, name, alt, caption)
-
-
-def draw_phase_against_time(value: Array, time_s: Array) -> Picture:
-    """Draw each antenna's phase relative to the first solution, so that it does not wrap."""
-    turned = np.degrees(np.angle(value * np.conj(value[0]) / np.abs(value[0])))
-    phase = turned.reshape(len(value), value.shape[1], -1, value.shape[3])[:, :, 0]
-    minutes = (time_s - time_s[0]) / 60
-    figure, (axes,) = new_figure(2.6)
-    line: Style = {"alpha": 0.35, "linewidth": 0.6, "marker": "o", "markersize": 1.5}
-    for product in range(phase.shape[-1]):
-        axes.plot(minutes, phase[..., product], color=COLOURS[product], **line)
-    axes.set(xlabel="Minutes after the first solution", ylabel="Phase change (deg)")
-    drift = float(np.nanmax(np.abs(phase))) if phase.size else 0.0
-    alt = f"Phase of {phase.shape[1]} antennas against time, relative to the first of "
-    alt += f"{len(minutes)} solutions; largest change {drift:.1f} degrees."
-    caption = "Gain phases against time, every antenna, X and Y; relative to the first solution."
-    return finish(figure, "gain-phase", alt, caption)

@@ -1,4 +1,4 @@
-"""Figures of the flags: over frequency and time, and over the array."""
+"""Figures of the flags."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import numpy as np
 from contimg.astro.constants import DAY_S
 from contimg.astro.telescope import SITE, stations
 from contimg_report.figure import BLUE, INK, ORANGE, Array, Picture, Style, finish, new_figure
-from contimg_report.formatting import percent
 
-MAX_QUIET_FRACTION = 0.3
-"""Antennas with a larger flagged fraction are listed by name."""
 EARTH_RADIUS_KM = 6371
 
 
-def draw_flags_over_frequency(flagging: dict[str, Any]) -> Picture:
-    """Draw the flagged fraction of each channel."""
+def draw_flags(flagging: dict[str, Any]) -> list[Picture]:
+    """Draw the flagged fractions of the channels and integrations, and of the stations on a map."""
     fraction = 100 * np.array(flagging["channel_fraction"])
     offset_hz = flagging["channel_width_hz"] * np.arange(fraction.size)
     frequency = (flagging["frequency_first_hz"] + offset_hz) / 1e6
@@ -30,11 +27,8 @@ def draw_flags_over_frequency(flagging: dict[str, Any]) -> Picture:
     most = f"most {fraction[worst]:.1f} % at {frequency[worst]:.1f} MHz"
     alt = f"Flagged fraction against frequency: median {np.median(fraction):.2f} %, {most}."
     caption = "Flagged fraction of the cross-correlations in each channel."
-    return finish(figure, "flag-frequency", alt, caption)
+    pictures = [finish(figure, "flag-frequency", alt, caption)]
 
-
-def draw_flags_over_time(flagging: dict[str, Any]) -> Picture:
-    """Draw the flagged fraction of each integration."""
     fraction = 100 * np.array(flagging["integration_fraction"])
     seconds = DAY_S * (np.array(flagging["integration_mjd"]) - flagging["integration_mjd"][0])
     width = 0.8 * (seconds[1] - seconds[0] if seconds.size > 1 else 1.0)
@@ -45,11 +39,8 @@ def draw_flags_over_time(flagging: dict[str, Any]) -> Picture:
     span = f"from {fraction.min():.2f} to {fraction.max():.2f} %"
     alt = f"Flagged fraction of each of {fraction.size} integrations: {span}."
     caption = "Flagged fraction of the cross-correlations in each integration."
-    return finish(figure, "flag-time", alt, caption)
+    pictures.append(finish(figure, "flag-time", alt, caption))
 
-
-def draw_flags_over_array(flagging: dict[str, Any]) -> Picture:
-    """Draw the array, each station coloured by its flagged fraction; dead ones have a ring."""
     places = stations()
     where = {str(number): k for k, number in enumerate(places.number)}
     known = [item for item in flagging["antennas"] if item["name"] in where]
@@ -66,7 +57,7 @@ def draw_flags_over_array(flagging: dict[str, Any]) -> Picture:
     dead = [item["name"] for item in known if item["dead"]]
     ring: Style = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.5}
     label: Style = {"xytext": (6, 4), "textcoords": "offset points", "fontsize": 8}
-    for name in dead:
+    for name in dead:  # with a ring
         place = east[where[name]], north[where[name]]
         axes.plot(*place, "o", markeredgecolor=ORANGE, **ring)
         axes.annotate(name, place, color=ORANGE, **label)
@@ -74,20 +65,7 @@ def draw_flags_over_array(flagging: dict[str, Any]) -> Picture:
     span = f"from {lost.min():.1f} to {lost.max():.1f} %"
     alt = f"Map of {len(known)} antennas coloured by flagged fraction, {span}; {text}."
     caption = f"Flagged fraction of the {len(known)} antennas on the ground ({text})."
-    return finish(figure, "flag-array", alt, caption)
-
-
-def bad_antenna_rows(flagging: dict[str, Any]) -> list[dict[str, str]]:
-    """Return table rows of the antennas that are dead or lost much, the worst first."""
-    rows = [a for a in flagging["antennas"] if a["dead"] or max(a["fraction"]) > MAX_QUIET_FRACTION]
-    return [
-        {
-            "name": item["name"],
-            "dead": ", ".join(item["dead"]) or "–",
-            "fraction": " / ".join(percent(f) for f in item["fraction"]),
-        }
-        for item in sorted(rows, key=lambda item: -max(item["fraction"]))
-    ]
+    return [*pictures, finish(figure, "flag-array", alt, caption)]
 
 
 def axis_top(percentages: Array) -> float:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
-from contimg_report.artifacts import Array, column
+from contimg_report.artifacts import column
 from contimg_report.figure import BLUE, GREEN, INK, ORANGE, PINK, Picture, Style, finish, new_figure
-from contimg_report.formatting import number, utc
 
 COLOURS, MARKERS = (BLUE, ORANGE, GREEN, PINK), "os^D"
 VARIABLE_CURVES, REFERENCE_CURVES = 6, 2
@@ -75,7 +72,7 @@ def draw_eta_v(stats: pa.Table) -> list[Picture]:
 
 
 def draw_light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture], list[Picture]]:
-    """Draw the candidates' light curves, and those of the most variable others and references."""
+    """Draw the light curves of candidates with their lens, and of others: variable, references."""
     eta, flux = np.nan_to_num(column(stats, "eta_peak")), column(stats, "flux_mean")
     candidate = column(stats, "ese_candidate").astype(bool)
     rest = np.flatnonzero(~candidate)
@@ -83,64 +80,35 @@ def draw_light_curves(curves: pa.Table, stats: pa.Table) -> tuple[list[Picture],
     references = np.flatnonzero(column(stats, "reference").astype(bool) & ~candidate)
     steady = np.setdiff1d(references, variable)
     steady = steady[np.argsort(-flux[steady], kind="stable")][:REFERENCE_CURVES]
-    names = ("source", "mjd", "flux", "flux_err", "upper_limit", "model")
-    arrays = {name: column(curves, name) for name in names}
-    drawn: tuple[list[Picture], list[Picture]] = ([], [])
-    for where, indices, kind in (
-        (drawn[0], np.flatnonzero(candidate), "candidate"),
-        (drawn[1], variable, "most variable"),
-        (drawn[1], steady, "reference"),
-    ):
-        for k in indices:
-            text = f"{kind}, η {eta[k]:.1f}"
-            largest = WIDE if kind == "candidate" else 1.0
-            source = stats["source"][int(k)].as_py()
-            where.append(draw_light_curve(arrays, source, text, f"curve-{k}", largest))
-    return drawn
-
-
-def draw_light_curve(
-    arrays: dict[str, Array], source: str, kind: str, name: str, largest: float
-) -> Picture:
-    """Draw one light curve with its upper limits and, if there is one, the fitted lens."""
-    mine = arrays["source"] == source
-    mjd, flux, error, model = (arrays[key][mine] for key in ("mjd", "flux", "flux_err", "model"))
-    limit, fitted = arrays["upper_limit"][mine].astype(bool), np.isfinite(model)
-    start = float(np.floor(np.min(arrays["mjd"])))
-    days = mjd - start
-    scale, unit = (1e-3, "Jy") if np.median(flux) > MIN_JANSKY_MJY else (1.0, "mJy")
-    figure, (axes,) = new_figure(2.5)
-    style: Style = {"color": BLUE, "linewidth": 0.9}
-    axes.errorbar(days[~limit], scale * flux[~limit], scale * error[~limit], fmt="o", **style)
-    if limit.any():  # as arrows that point down
-        level = scale * (np.maximum(flux[limit], 0) + 3 * error[limit])
-        style |= {"yerr": 0.12 * level, "uplims": True, "capsize": 2, "fmt": "none"}
-        axes.errorbar(days[limit], level, **style)
-    if fitted.any():
-        lens: Style = {"color": ORANGE, "linewidth": 1.5, "label": "plasma lens, fitted"}
-        axes.plot(days[fitted], scale * model[fitted], **lens)
-        axes.legend()
-    axes.set(xlabel=f"MJD − {start:.0f} (days)", ylabel=f"Flux ({unit}/beam)", title=source)
-    counts = f"{mine.sum()} epochs, {limit.sum()} upper limits"
-    span = f"from {flux.min():.1f} to {flux.max():.1f} mJy per beam"
-    alt = f"Light curve of {source} ({kind}): {counts}, {span}."
-    return finish(figure, name, alt, f"{source}: {kind}.", largest=largest)
-
-
-def candidate_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows of the table of candidates, most convincing first."""
-    rows = sorted(table.to_pylist(), key=lambda row: -row["ese_evidence"])
-    return [
-        {
-            "source": row["source"],
-            "score": number(row["ese_score"]),
-            "evidence": number(row["ese_evidence"], 1),
-            "tau": number(row["ese_tau"], 0),
-            "amplitude": number(row["ese_amplitude"]),
-            "epochs": row["n_epochs"],
-            "when": utc(row["lens_mjd"])[:10],
-            "depth": number(100 * row["lens_depth"], 0),
-            "flux": number(row["flux_quiescent"], 1),
-        }
-        for row in rows
-    ]
+    kinds = dict.fromkeys(np.flatnonzero(candidate), "candidate")
+    kinds |= dict.fromkeys(variable, "most variable") | dict.fromkeys(steady, "reference")
+    names = ("mjd", "flux", "flux_err", "model", "upper_limit")
+    columns = {name: column(curves, name) for name in ("source", *names)}
+    start = float(np.floor(np.min(columns["mjd"])))
+    candidates: list[Picture] = []
+    others: list[Picture] = []
+    for k, kind in kinds.items():
+        source = stats["source"][int(k)].as_py()
+        mine = columns["source"] == source
+        mjd, flux, error, model, limit = (columns[name][mine] for name in names)
+        days, limit, fitted = mjd - start, limit.astype(bool), np.isfinite(model)
+        scale, unit = (1e-3, "Jy") if np.median(flux) > MIN_JANSKY_MJY else (1.0, "mJy")
+        figure, (axes,) = new_figure(2.5)
+        style: Style = {"color": BLUE, "linewidth": 0.9}
+        axes.errorbar(days[~limit], scale * flux[~limit], scale * error[~limit], fmt="o", **style)
+        if limit.any():  # as arrows that point down
+            level = scale * (np.maximum(flux[limit], 0) + 3 * error[limit])
+            style |= {"yerr": 0.12 * level, "uplims": True, "capsize": 2, "fmt": "none"}
+            axes.errorbar(days[limit], level, **style)
+        if fitted.any():
+            lens: Style = {"color": ORANGE, "linewidth": 1.5, "label": "plasma lens, fitted"}
+            axes.plot(days[fitted], scale * model[fitted], **lens)
+            axes.legend()
+        axes.set(xlabel=f"MJD − {start:.0f} (days)", ylabel=f"Flux ({unit}/beam)", title=source)
+        text = f"{kind}, η {eta[k]:.1f}"
+        span = f"from {flux.min():.1f} to {flux.max():.1f} mJy per beam"
+        alt = f"Light curve of {source} ({text}): {mine.sum()} epochs, {limit.sum()} upper limits, "
+        largest, drawn = (WIDE, candidates) if candidate[k] else (1.0, others)
+        name, caption = f"curve-{k}", f"{source}: {text}."
+        drawn.append(finish(figure, name, f"{alt}{span}.", caption, largest=largest))
+    return candidates, others

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from contimg.records.groups import N_SUBBANDS
-from contimg_report import (
-    plots_calibration,
-    plots_flags,
-    plots_fluxes,
-    plots_image,
-    plots_run,
-    plots_uv,
-)
+from contimg_report import plots_calibration, plots_flags, plots_image, plots_run
 from contimg_report.artifacts import ReportArtifact
 from contimg_report.formatting import describe_metric, number, percent, utc
 
@@ -32,6 +26,9 @@ FLUX_ANCHORS = {
     "catalogue": "a catalogue calibrator",
     "nvss": "the ensemble of NVSS sources",
 }
+BRIGHTEST_SOURCES = 15
+MAX_QUIET_FRACTION = 0.3
+"""Antennas with a larger flagged fraction are listed by name."""
 MAX_PNG_BYTES = 2_000_000
 MAX_JSON_BYTES = 8_000
 """Larger files of a stage without its own section are listed, but not shown."""
@@ -49,22 +46,17 @@ class Tile:
 
 def describe_convert(convert: ReportArtifact) -> Content:
     """Return what came in: subbands, highest frequency first, and where each is in the band."""
-    metrics = convert.metrics
+    metrics = convert.manifest.metrics
     missing = metrics["missing_subbands"]
     note = "missing: " + ", ".join(f"sb{k:02d}" for k in missing) if missing else "all there"
     count = f"{N_SUBBANDS - len(missing)} of {N_SUBBANDS}"
     top = metrics["freq_max_hz"] / 1e6
     width = (metrics["freq_max_hz"] - metrics["freq_min_hz"]) / 1e6 / N_SUBBANDS
-    listed = convert.json("subbands.json") if convert.has("subbands.json") else []
+    listed = json.loads(convert.read("subbands.json")) if convert.has("subbands.json") else []
     files = {item["index"]: item for item in listed}
     subbands = [
-        {
-            "index": k,
-            "high": top - width * k,
-            "low": top - width * (k + 1),
-            "missing": k in missing,
-            "file": files.get(k),
-        }
+        {"index": k, "high": top - width * k, "low": top - width * (k + 1)}
+        | {"missing": k in missing, "file": files.get(k)}
         for k in range(N_SUBBANDS)
     ]
     return {
@@ -77,40 +69,37 @@ def describe_convert(convert: ReportArtifact) -> Content:
 
 def describe_flag(flag: ReportArtifact) -> Content:
     """Return the flags by step, frequency, time and antenna."""
-    flagging = flag.json("flagging.json")
-    dead = len(flag.metrics.get("dead_receptors", ()))
+    flagging, metrics = json.loads(flag.read("flagging.json")), flag.manifest.metrics
+    dead = len(metrics.get("dead_receptors", ()))
     note = f"{dead} dead receptor{'s' * (dead != 1)}"
+    bad = [a for a in flagging["antennas"] if a["dead"] or max(a["fraction"]) > MAX_QUIET_FRACTION]
     return {
-        "tiles": [Tile("Flagged", percent(flag.metrics["fraction"]), note, flag.good)],
+        "tiles": [Tile("Flagged", percent(metrics["fraction"]), note, flag.good)],
         "flagging": flagging,
-        "flag_pictures": [
-            plots_flags.draw_flags_over_frequency(flagging),
-            plots_flags.draw_flags_over_time(flagging),
-            plots_flags.draw_flags_over_array(flagging),
-        ],
-        "bad_antennas": plots_flags.bad_antenna_rows(flagging),
+        "flag_pictures": plots_flags.draw_flags(flagging),
+        "bad_antennas": sorted(bad, key=lambda antenna: -max(antenna["fraction"])),
     }
 
 
 def describe_calibrate(calibrate: ReportArtifact) -> Content:
     """Return where the calibration comes from, and its solutions."""
-    arrays, metrics = calibrate.arrays("solutions.npz"), calibrate.metrics
+    arrays, metrics = calibrate.arrays("solutions.npz"), calibrate.manifest.metrics
     note = CALIBRATION_SOURCES.get(metrics["provenance"], metrics["provenance"])
     return {
         "tiles": [Tile("Calibrated on", str(metrics["calibrator"]), note, calibrate.good)],
-        "calibration": calibrate.json("calibration.json"),
+        "calibration": json.loads(calibrate.read("calibration.json")),
         "calibration_sources": CALIBRATION_SOURCES,
         "flux_anchors": FLUX_ANCHORS,
-        "calibration_pictures": plots_calibration.draw_bandpass_lines(arrays)
-        + plots_calibration.draw_bandpass(arrays)
+        "calibration_pictures": plots_calibration.draw_bandpass(arrays)
         + plots_calibration.draw_gains(arrays),
     }
 
 
 def describe_image(image: ReportArtifact) -> Content:
     """Return the image's planes, its depth, and the visibilities behind it."""
-    metrics, thermal = image.metrics, image.metrics.get("thermal_rms_jy")
+    metrics = image.manifest.metrics
     rms, beam = f"{1e3 * metrics['rms_jy']:.2f} mJy", "{bmaj_arcsec:.0f}″ × {bmin_arcsec:.0f}″"
+    thermal = metrics.get("thermal_rms_jy")
     note = f", {metrics['rms_jy'] / thermal:.2f} × the thermal noise" if thermal else ""
     return {
         "tiles": [
@@ -119,33 +108,34 @@ def describe_image(image: ReportArtifact) -> Content:
         ],
         "image": metrics,
         "image_pictures": plots_image.draw_planes(image),
-        "uv_pictures": plots_uv.draw_visibilities(image),
+        "uv_pictures": plots_image.draw_visibilities(image),
     }
 
 
 def describe_photometry(photometry: ReportArtifact) -> Content:
     """Return the fluxes against the catalogue, and the brightest sources."""
-    table, metrics = photometry.table("photometry.parquet"), photometry.metrics
-    ratio, note = "–", "no bright single source"
+    table, metrics = photometry.table("photometry.parquet"), photometry.manifest.metrics
+    ratio, note = number(metrics.get("ratio_median"), 3), "no bright single source"
     if metrics.get("ratio_median") is not None:
-        ratio, scatter = number(metrics["ratio_median"], 3), number(metrics.get("ratio_scatter"))
+        scatter = number(metrics.get("ratio_scatter"))
         note = f"± {scatter} scatter of {metrics.get('bright', 0)} sources"
+    brightest = table.sort_by([("flux_forced", "descending")]).slice(0, BRIGHTEST_SOURCES)
     return {
         "tiles": [Tile("Flux / NVSS", ratio, note, photometry.good)],
         "photometry": metrics,
-        "flux_pictures": plots_fluxes.draw_fluxes(table),
-        "sources": plots_fluxes.brightest_rows(table),
+        "flux_pictures": plots_image.draw_fluxes(table),
+        "sources": brightest.to_pylist(),
     }
 
 
 def describe_normalize(normalize: ReportArtifact) -> Content:
     """Return the flux scale of each epoch."""
-    metrics, good = normalize.metrics, normalize.good
-    note = f"{metrics['sources']} sources, {metrics['references']} references"
-    scale, removed = percent(metrics["factor_scatter"]), "scatter that was taken out"
+    metrics, good = normalize.manifest.metrics, normalize.good
+    count = f"{metrics['sources']} sources, {metrics['references']} references"
+    scale, note = percent(metrics["factor_scatter"]), "scatter that was taken out"
     tiles = [
-        Tile("Epochs", str(metrics["epochs"]), note, good),
-        Tile("Flux scale from epoch to epoch", scale, removed, good),
+        Tile("Epochs", str(metrics["epochs"]), count, good),
+        Tile("Flux scale from epoch to epoch", scale, note, good),
     ]
     if "scatter_median" in metrics:
         note = f"{number(metrics['scatter_over_noise'])} × what their errors predict"
@@ -165,40 +155,30 @@ def describe_normalize(normalize: ReportArtifact) -> Content:
 def describe_variability(variability: ReportArtifact) -> Content:
     """Return the candidates, how variable the sources are, and light curves."""
     stats = variability.table("lightcurve_stats.parquet")
-    curves = variability.table("lightcurves.parquet")
-    candidates, others = plots_run.draw_light_curves(curves, stats)
-    count, note = str(variability.metrics["candidates"]), "for extreme scattering events"
+    candidates = variability.table("ese_candidates.parquet")
+    pictures, others = plots_run.draw_light_curves(variability.table("lightcurves.parquet"), stats)
+    count, note = str(variability.manifest.metrics["candidates"]), "for extreme scattering events"
     return {
         "tiles": [Tile("Candidates", count, note, variability.good)],
-        "candidate_pictures": candidates,
+        "candidate_pictures": pictures,
         "curve_pictures": others,
         "eta_pictures": plots_run.draw_eta_v(stats),
-        "candidates": plots_run.candidate_rows(variability.table("ese_candidates.parquet")),
+        "candidates": sorted(candidates.to_pylist(), key=lambda row: -row["ese_evidence"]),
     }
 
 
 def describe_other(artifact: ReportArtifact) -> Content:
     """Return what can be shown of any stage: metrics, pictures, links and small JSON files."""
-    outputs = artifact.manifest.outputs
-    metrics = [(name, *describe_metric(name, v)) for name, v in artifact.metrics.items()]
-    tile = next(
-        (
-            Tile(artifact.stage.capitalize(), text, label, artifact.good)
-            for name, label, text in metrics
-            if type(artifact.metrics[name]) in {int, float} and not name.endswith("mjd")
-        ),
-        None,
-    )
-    content: Content = {
-        "artifact": artifact,
-        "tiles": [tile] if tile else [],
-        "metrics": [(label, text) for _, label, text in metrics],
-        "pictures": {},
-        "pages": {},
-        "documents": {},
-        "files": [],
-    }
-    for output in outputs:
+    manifest = artifact.manifest
+    described = {name: describe_metric(name, value) for name, value in manifest.metrics.items()}
+    tiles = [
+        Tile(manifest.stage.capitalize(), text, label, artifact.good)
+        for name, (label, text) in described.items()
+        if type(manifest.metrics[name]) in {int, float} and not name.endswith("mjd")
+    ]
+    content: Content = {"artifact": artifact, "tiles": tiles[:1], "metrics": described.values()}
+    content |= {"pictures": {}, "pages": {}, "documents": {}, "files": []}
+    for output in manifest.outputs:
         name, size = output.name, output.bytes
         if name.endswith(".png") and size <= MAX_PNG_BYTES:
             data = base64.b64encode(artifact.read(name)).decode()

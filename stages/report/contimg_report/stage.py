@@ -21,9 +21,5 @@ def run(options: ReportOptions, context: Context) -> StageResult:
         html, kind, banner = make_page(artifacts, group_manifests)
     with context.step("write"):
         context.write("report.html", html.encode())
-    metrics = {
-        "page": kind,
-        "verdict": banner.headline,
-        "reasons": [": ".join(pair) for pair in banner.reasons],
-    }
-    return StageResult(metrics=metrics)
+    reasons = [": ".join(pair) for pair in banner.reasons]
+    return StageResult(metrics={"page": kind, "verdict": banner.headline, "reasons": reasons})

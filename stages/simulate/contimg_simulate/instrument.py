@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import j1
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg_simulate.frame import Complexes, Floats
 from contimg_simulate.options import SimulateOptions
+from contimg_simulate.telescope import Complexes, Floats
 
 DISH_M = 4.65
 MEAN_GAIN = 0.07
@@ -73,9 +73,15 @@ class Instrument:
         sqrt(memory / 2) for long ones. One seed is one process, so groups of one campaign agree
         with each other whichever is made first.
         """
-        walk = np.stack([self._walk(float(t) * 24) for t in mjd], axis=-1)
-        phase = 1j * np.deg2rad(self.options.phase_drift_deg) * walk[1]
-        return np.asarray(np.exp(self.options.amplitude_drift * walk[0] + phase))
+        options, walks = self.options, []
+        for hours in (24 * mjd).tolist():
+            hour = math.floor(hours)
+            path = _hour_path(options.seed, self.antennas, options.memory_h, hour)
+            step, part = divmod((hours - hour) * HOUR_STEPS, 1)
+            walks.append((1 - part) * path[int(step)] + part * path[int(step) + 1])
+        walk = np.stack(walks, axis=-1)
+        phase = 1j * np.deg2rad(options.phase_drift_deg) * walk[1]
+        return np.asarray(np.exp(options.amplitude_drift * walk[0] + phase))
 
     def flux_scale(self, epoch: int) -> float:
         """Return the factor by which all fluxes of an epoch are off."""
@@ -89,34 +95,22 @@ class Instrument:
         mean = self.options.sefd_jy
         return np.asarray(mean + spread * (mean > SEFD_SPREAD_JY))
 
-    def _walk(self, hours: float) -> Floats:
-        """Return the unit process (drift 1 per sqrt(hour)) at one time, (2, 2, antennas)."""
-        hour = int(np.floor(hours))
-        options = self.options
-        path = _hour_path(options.seed, self.antennas, options.memory_h, hour)
-        step, part = divmod((hours - hour) * HOUR_STEPS, 1)
-        return np.asarray((1 - part) * path[int(step)] + part * path[int(step) + 1])
-
 
 @functools.lru_cache(maxsize=8)
 def _hour_path(seed: int, antennas: int, memory_h: float, hour: int) -> Floats:
-    """Return the unit process on the grid of one hour, (HOUR_STEPS + 1, 2, 2, antennas)."""
-    ends = [_at_hour(seed, antennas, memory_h, at) for at in (hour, hour + 1)]
+    """Return the process of drift 1 per sqrt(hour) on an hour's grid, (513, 2, 2, antennas)."""
+    kept = np.exp(-1 / memory_h)
+    sigma = np.sqrt(memory_h / 2 * (1 - kept**2))
+    ends = []
+    for end in (hour, hour + 1):  # what earlier hours have left
+        total = np.zeros((2, POLARIZATIONS, antennas))
+        for earlier in range(end - math.ceil(MAX_MEMORY_TIMES * memory_h), end + 1):
+            rng = np.random.default_rng([seed, DRIFT_HOUR, earlier])
+            total = kept * total + rng.normal(0, sigma, total.shape)
+        ends.append(total)
     rng = np.random.default_rng([seed, DRIFT_BRIDGE, hour])
     steps = rng.normal(0, HOUR_STEPS**-0.5, (HOUR_STEPS, 2, POLARIZATIONS, antennas))
     walk = np.concatenate([np.zeros((1, *steps.shape[1:])), np.cumsum(steps, axis=0)])
     part = np.linspace(0, 1, HOUR_STEPS + 1)[:, None, None, None]
     # A random walk that is tied down at both ends (a Brownian bridge) joins the two hours.
     return np.asarray((1 - part) * ends[0] + part * ends[1] + walk - part * walk[-1])
-
-
-@functools.lru_cache(maxsize=32)
-def _at_hour(seed: int, antennas: int, memory_h: float, hour: int) -> Floats:
-    """Return the unit process at a whole hour, (2, 2, antennas): what earlier hours have left."""
-    kept = np.exp(-1 / memory_h)
-    sigma = np.sqrt(memory_h / 2 * (1 - kept**2))
-    total = np.zeros((2, POLARIZATIONS, antennas))
-    for earlier in range(hour - math.ceil(MAX_MEMORY_TIMES * memory_h), hour + 1):
-        rng = np.random.default_rng([seed, DRIFT_HOUR, earlier])
-        total = kept * total + rng.normal(0, sigma, total.shape)
-    return total

@@ -1,4 +1,4 @@
-"""Make one group: sky, beam, electronics and weather in each integration and channel."""
+"""Make one group: sky, beam, electronics, weather and defects in each integration and channel."""
 
 from __future__ import annotations
 
@@ -7,18 +7,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contimg_simulate.array import INTEGRATION_S, SCALES, SUBBANDS, DataScale, dsa110
-from contimg_simulate.defects import Emitter, antenna_indices, draw_alive, draw_emitters
-from contimg_simulate.frame import Booleans, Complexes, Complexes64, Floats, hadec, unit_vectors
-from contimg_simulate.instrument import POLARIZATIONS, Instrument, airy_power
+from contimg.runtime.errors import UsageError
+from contimg_simulate import telescope
+from contimg_simulate.instrument import Instrument, airy_power
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import GroupPlan
 from contimg_simulate.sky import SkySource, positions_rad
+from contimg_simulate.telescope import INTEGRATION_S, SUBBANDS, Booleans, Complexes, Floats
 from contimg_simulate.visibilities import Receivers, compute_delays, predict, receive
 
-# Streams of random numbers.
 NOISE, DEFECTS = 11, 12
-MIDDLE_HZ = np.array([1.405e9])
+"""Streams of random numbers."""
+CARRIERS = 6
+"""Narrow emitters of a group; there is one burst."""
+CARRIER_JY, BURST_JY = (30.0, 300.0), (30.0, 100.0)
+"""Least and greatest flux of an emitter, as an antenna's sidelobes let it in."""
+BURST_FRACTION = 0.25
+"""Part of the band that a burst covers."""
+LEFT_OF_FILE = {"empty": 0.0, "truncated": 142_348_126 / 145_348_600}
+"""Part of a damaged file that is left; that of a truncated one was once seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emitter:
+    """Something that radiates from the horizon."""
+
+    direction: Floats
+    """Unit vector in the telescope's frame, shape (3,)."""
+    flux_jy: float
+    on: Booleans
+    """When and where, shape (T, channels of the band, ascending)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +62,10 @@ class SimulatedGroup:
     deaf: Sequence[int]
     sefd_jy: Floats
 
-    @property
-    def scale(self) -> DataScale:
-        """The size of the data."""
-        return SCALES[self.options.scale]
-
     def apparent_jy(self, frequency_hz: Floats) -> Floats:
         """Return the fluxes through the beam, (N, T, channels), without the flux-scale error."""
-        mjd, beam = (
-            self.plan.middle_mjd,
-            beam_power(self.options, self.separation_rad, frequency_hz),
-        )
+        mjd = self.plan.middle_mjd
+        beam = beam_power(self.options, self.separation_rad, frequency_hz)
         intrinsic = np.array([source.spectrum_jy(frequency_hz, mjd) for source in self.sources])
         return np.asarray(intrinsic.reshape(-1, 1, frequency_hz.size) * beam)
 
@@ -69,70 +80,57 @@ def beam_power(options: SimulateOptions, separation_rad: Floats, frequency_hz: F
 def locate(plan: GroupPlan, sources: Sequence[SkySource]) -> tuple[Floats, Floats]:
     """Return each source's unit vector less the pointing's, (N, T, 3), and the angle, (N, T)."""
     ra, dec = positions_rad(sources)
-    towards = unit_vectors(*hadec(ra, dec, plan.mjd))
-    offset = towards - unit_vectors(0.0, plan.dec_rad)
+    towards = telescope.unit_vectors(*telescope.hadec(ra, dec, plan.mjd))
+    offset = towards - telescope.unit_vectors(0.0, plan.dec_rad)
     # Half the chord: exact for small angles, where the arc cosine is not.
     half = np.clip(np.linalg.norm(offset, axis=-1) / 2, 0, 1)
     return offset, np.asarray(2 * np.arcsin(half))
-
-
-def select_visible(
-    plan: GroupPlan, options: SimulateOptions, sky: Sequence[SkySource], radius_deg: float
-) -> list[SkySource]:
-    """Return the sources that a group sees: near enough, and bright enough through the beam."""
-    _, separation = locate(plan, sky)
-    near = np.rad2deg(separation.min(axis=1)) < radius_deg
-    # Quiet fluxes: a source that varies must not come and go with its flux.
-    quiet = np.array([source.flux_jy for source in sky])
-    apparent = quiet * beam_power(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
-    seen = near & (apparent >= options.faintest_jy)
-    return [source for source, keep in zip(sky, seen, strict=True) if keep]
 
 
 def prepare_group(
     plan: GroupPlan, options: SimulateOptions, sources: Sequence[SkySource]
 ) -> SimulatedGroup:
     """Work out a group's geometry, gains and defects."""
-    array, scale = dsa110(), SCALES[options.scale]
+    array, scale = telescope.dsa110(), plan.scale
     instrument = Instrument(options, len(array.active))
     rng = np.random.default_rng([options.seed, DEFECTS, plan.tick])
     emitters = draw_emitters(options.rfi, scale, rng)
     offset, separation = locate(plan, sources)
     # Against an emitter on the ground it is the phase centre that turns.
-    centre = unit_vectors(0.0, plan.dec_rad)
+    centre = telescope.unit_vectors(0.0, plan.dec_rad)
     ground = np.array([emitter.direction for emitter in emitters]).reshape(-1, 1, 3) - centre
     ground = np.broadcast_to(ground, (len(emitters), len(plan.mjd), 3))
     offsets = np.concatenate([offset, ground]).reshape(-1, 3)
     turning = np.concatenate([offset, np.broadcast_to(-centre, ground.shape)]).reshape(-1, 3)
-    delay, rate = (
-        values.reshape(-1, len(plan.mjd), len(array.active))
-        for values in compute_delays(array.positions_m, offsets, turning)
-    )
+    delay, rate = compute_delays(array.positions_m, offsets, turning)
+    shape = (-1, len(plan.mjd), len(array.active))
+    bandpass, gains = instrument.bandpass(scale.band_hz()), instrument.gains(plan.mjd)
     if options.gains == "unit":
-        bandpass = np.ones((POLARIZATIONS, len(array.active), SUBBANDS * scale.channels), complex)
-        gains = np.ones((POLARIZATIONS, len(array.active), scale.integrations), complex)
-    else:
-        bandpass, gains = instrument.bandpass(scale.band_hz()), instrument.gains(plan.mjd)
+        bandpass, gains = np.ones_like(bandpass), np.ones_like(gains)
+    # A cross-correlation needs both antennas.
+    lost = 1 - np.sqrt(1 - options.zeros)
+    alive = rng.uniform(size=(scale.integrations, len(array.active))) >= lost
+    alive[:, antenna_indices(options.dead_antennas, array)] = False
     return SimulatedGroup(
         plan=plan,
         options=options,
         sources=sources,
         flux_scale=instrument.flux_scale(plan.epoch) if plan.role == "target" else 1.0,
         separation_rad=separation,
-        delay_s=delay,
-        rate=rate,
+        delay_s=delay.reshape(shape),
+        rate=rate.reshape(shape),
         bandpass=bandpass,
         gains=gains,
         emitters=emitters,
-        alive=draw_alive(options, array, scale.integrations, rng),
+        alive=alive,
         deaf=antenna_indices(options.deaf_antennas, array),
         sefd_jy=instrument.sefds_jy(),
     )
 
 
-def simulate_subband(group: SimulatedGroup, index: int) -> Complexes64:
+def simulate_subband(group: SimulatedGroup, index: int) -> telescope.Complexes64:
     """Return one subband's visibilities as written: (T, baselines, channels, 2)."""
-    scale, array, options = group.scale, dsa110(), group.options
+    scale, array, options = group.plan.scale, telescope.dsa110(), group.options
     frequency = scale.frequencies_hz(index)
     pairs = first, second = array.pairs
     # A Measurement Set's band ascends; the channels of a file descend.
@@ -156,3 +154,65 @@ def simulate_subband(group: SimulatedGroup, index: int) -> Complexes64:
         receivers = Receivers(gain=gain, sigma=sigma, system=system)
         receive(sky, receivers, noise, pairs, out[t])
     return out
+
+
+def draw_emitters(kind: str, scale: telescope.DataScale, rng: np.random.Generator) -> list[Emitter]:
+    """Draw a group's interference: carriers, then a burst.
+
+    A carrier has 1 or 2 channels for half of the group or longer, a burst one integration.
+    """
+    times, channels = scale.integrations, SUBBANDS * scale.channels
+    latitude, emitters = np.deg2rad(telescope.LATITUDE_DEG), []
+    carriers, bursts = CARRIERS * (kind in {"narrow", "both"}), kind in {"burst", "both"}
+    for burst in [False] * carriers + [True] * bursts:
+        azimuth = rng.uniform(0, 2 * np.pi)
+        north, east = np.cos(azimuth), np.sin(azimuth)
+        flux = float(np.exp(rng.uniform(*np.log(BURST_JY if burst else CARRIER_JY))))
+        on = np.zeros((times, channels), bool)
+        if burst:
+            width = round(BURST_FRACTION * channels)
+            first = rng.integers(channels - width + 1)
+            on[rng.integers(times), first : first + width] = True
+        else:
+            first, width = rng.integers(channels - 1), int(rng.integers(1, 3))
+            length = rng.integers((times + 1) // 2, times + 1)
+            start = rng.integers(times - length + 1)
+            on[start : start + length, first : first + width] = True
+        direction = np.array([-np.sin(latitude) * north, east, np.cos(latitude) * north])
+        emitters.append(Emitter(direction=direction, flux_jy=flux, on=on))
+    return emitters
+
+
+def antenna_indices(stations: Sequence[str], array: telescope.StationArray) -> list[int]:
+    """Return the indices of stations among the active antennas.
+
+    Raises
+    ------
+    UsageError
+        If one is not active.
+    """
+    numbers = [int(n) + 1 for n in array.active]
+    unknown = [word for word in stations if not word.isdigit() or int(word) not in numbers]
+    if unknown:
+        problem = f"{', '.join(unknown)} are not among the active stations, 1 to 117."
+        raise UsageError("antennas", problem, "Name stations as the array has them.")
+    return [numbers.index(int(word)) for word in stations]
+
+
+def read_damage(options: SimulateOptions) -> dict[int, str]:
+    """Return what happens to subbands of the first group: missing, truncated or empty.
+
+    Raises
+    ------
+    UsageError
+        If there is no such subband.
+    """
+    damage: dict[int, str] = {}
+    for kind in ("truncated", "empty", "missing"):
+        words: Sequence[str] = getattr(options, f"{kind}_subbands")
+        unknown = [word for word in words if not word.isdigit() or int(word) >= SUBBANDS]
+        if unknown:
+            problem = f"There are no subbands {', '.join(unknown)}; they are 0 to {SUBBANDS - 1}."
+            raise UsageError("subbands", problem, "Name subbands by their numbers.")
+        damage |= {int(word): kind for word in words}
+    return damage

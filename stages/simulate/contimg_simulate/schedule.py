@@ -11,9 +11,9 @@ import numpy as np
 from contimg.astro.constants import DAY_S
 from contimg.records.groups import group_id, mjd_of, utc_of_jd
 from contimg.runtime.errors import UsageError
-from contimg_simulate.array import CADENCE_S, INTEGRATION_S, SCALES
-from contimg_simulate.frame import MJD_ZERO, Floats, icrs_of_meridian, transit_mjd
+from contimg_simulate import telescope
 from contimg_simulate.options import SimulateOptions
+from contimg_simulate.telescope import INTEGRATION_S, MJD_ZERO, DataScale, Floats
 
 Role = Literal["calibrator", "target", "single"]
 
@@ -22,69 +22,68 @@ Role = Literal["calibrator", "target", "single"]
 class GroupPlan:
     """One group to be made."""
 
+    id: str
+    scale: DataScale
     time_jd: Floats
     """Integration midpoints, UTC, shape (T,)."""
+    mjd: Floats
+    """The same as MJD."""
+    middle_mjd: float
+    tick: int
+    """The second of the first integration: a seed that belongs to the group."""
     dec_rad: float
     """Apparent Declination of the pointing."""
+    centre_deg: tuple[float, float]
+    """ICRS position of the pointing at the middle of the group."""
     role: Role
     epoch: int
     """Number of the visit; all groups of one visit share a flux-scale error."""
 
-    @property
-    def id(self) -> str:
-        """The group's id."""
-        return group_id(utc_of_jd(float(self.time_jd[0])))
-
-    @property
-    def mjd(self) -> Floats:
-        """Integration midpoints, MJD UTC."""
-        return self.time_jd - MJD_ZERO
-
-    @property
-    def middle_mjd(self) -> float:
-        """Middle of the group, MJD UTC."""
-        return float(self.mjd.mean())
-
-    @property
-    def tick(self) -> int:
-        """The second of the first integration: a seed that belongs to the group."""
-        return round(float(self.mjd[0]) * DAY_S)
-
-    def centre_deg(self) -> tuple[float, float]:
-        """Return the ICRS position of the pointing at the middle of the group."""
-        ra, dec = icrs_of_meridian(self.dec_rad, np.array([self.middle_mjd]))
-        return float(np.rad2deg(ra[0]) % 360), float(np.rad2deg(dec[0]))
-
 
 def plan_groups(options: SimulateOptions) -> list[GroupPlan]:
     """Return the groups that the options ask for, in order of time."""
-    scale, dec = SCALES[options.scale], float(np.deg2rad(options.dec_deg))
+    scale, dec = telescope.SCALES[options.scale], float(np.deg2rad(options.dec_deg))
     half = (scale.integrations - 1) / 2 * INTEGRATION_S / DAY_S
     steps = np.arange(scale.integrations) * INTEGRATION_S / DAY_S
 
     def start_before_transit(ra_deg: float, after_mjd: float) -> float:
         """Return the first midpoint of a group whose middle is at a transit."""
-        return transit_mjd(float(np.deg2rad(ra_deg)), dec, after_mjd + half) - half
+        return telescope.transit_mjd(float(np.deg2rad(ra_deg)), dec, after_mjd + half) - half
 
-    def plan(first_mjd: float, role: Role, epoch: int = 0) -> GroupPlan:
-        times = np.asarray(first_mjd + MJD_ZERO + steps)
-        return GroupPlan(time_jd=times, dec_rad=dec, role=role, epoch=epoch)
-
+    visits: list[tuple[float, Role, int]] = []
     if options.campaign == "single":
-        if options.time:
-            first = parse_mjd(options.time)
-        else:
-            first = start_before_transit(options.ra_deg, parse_mjd(options.date))
-        starts = first + np.arange(options.groups) * CADENCE_S / DAY_S
-        return [plan(float(start), "single") for start in starts]
-    plans, day = [], parse_mjd(options.date)
-    for epoch, later in enumerate(np.linspace(0, options.days, options.epochs)):
-        calibrator = start_before_transit(options.ra_deg, float(day + round(later)))
-        if epoch % options.calibrate_every == 0:
-            plans.append(plan(calibrator, "calibrator", epoch))
-        # After the calibrator, so that a visit is one stretch of time.
-        target = start_before_transit(options.target_ra_deg, calibrator)
-        plans.append(plan(target, "target", epoch))
+        given = parse_mjd(options.time or options.date)
+        first = given if options.time else start_before_transit(options.ra_deg, given)
+        starts = first + np.arange(options.groups) * telescope.CADENCE_S / DAY_S
+        visits = [(start, "single", 0) for start in starts.tolist()]
+    else:
+        first_day = parse_mjd(options.date)
+        for epoch, later in enumerate(np.linspace(0, options.days, options.epochs)):
+            calibrator = start_before_transit(options.ra_deg, float(first_day + round(later)))
+            if epoch % options.calibrate_every == 0:
+                visits.append((calibrator, "calibrator", epoch))
+            # After the calibrator, so that a visit is one stretch of time.
+            target = start_before_transit(options.target_ra_deg, calibrator)
+            visits.append((target, "target", epoch))
+    plans = []
+    for start, role, epoch in visits:
+        time_jd = np.asarray(start + MJD_ZERO + steps)
+        mjd = time_jd - MJD_ZERO
+        ra_rad, dec_rad = telescope.icrs_of_meridian(dec, mjd.mean(keepdims=True))
+        plans.append(
+            GroupPlan(
+                id=group_id(utc_of_jd(float(time_jd[0]))),
+                scale=scale,
+                time_jd=time_jd,
+                mjd=mjd,
+                middle_mjd=float(mjd.mean()),
+                tick=round(float(mjd[0]) * DAY_S),
+                dec_rad=dec,
+                centre_deg=(float(np.rad2deg(ra_rad[0]) % 360), float(np.rad2deg(dec_rad[0]))),
+                role=role,
+                epoch=epoch,
+            )
+        )
     return plans
 
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.polynomial.polynomial import polyval
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from contimg.astro.catalogues import nvss as catalogue
+from contimg.records.groups import mjd_of
 from contimg.runtime.errors import BadInputError
-from contimg_simulate.frame import Floats, unit_vectors
-from contimg_simulate.lightcurves import Curve, Steady
+from contimg_simulate.options import SimulateOptions
+from contimg_simulate.telescope import Floats, unit_vectors
 
 REFERENCE_HZ = 1.4e9
-"""Frequency of a list's fluxes, and of NVSS's."""
+"""Frequency of a list's fluxes, of NVSS's, and of a lens's strength."""
 MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue row nearer than this to a standard or to a listed source is that source."""
 SPECTRAL_INDEX, SPECTRAL_SPREAD = -0.7, 0.2
 """Mean and scatter of the spectral indices that catalogue sources are given, S ~ nu^alpha."""
-
-STANDARDS: Mapping[str, tuple[float, float, tuple[float, ...]]] = {
+LENS_DAY, FLARE_DAY = 100.0, 75.0
+"""Days after the demo's first epoch: late enough that ten quiet epochs come before."""
+STANDARDS: dict[str, tuple[float, float, tuple[float, ...]]] = {
     "3C48": (24.42208095, 33.15975916, (1.3253, -0.7553, -0.1914, 0.0498)),
     "3C147": (85.65057467, 49.85200943, (1.4516, -0.6961, -0.2007, 0.0640, -0.0464, 0.0289)),
     "3C196": (123.40023, 48.21739, (1.2872, -0.8530, -0.1534, -0.0200, 0.0201)),
@@ -35,10 +38,76 @@ STANDARDS: Mapping[str, tuple[float, float, tuple[float, ...]]] = {
 230, 7, table 6."""
 
 
-class SkySource(BaseModel):
-    """A point source, unpolarized."""
+class Steady(BaseModel, frozen=True, extra="forbid"):
+    """A flux that never changes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["steady"] = "steady"
+
+    def factor(self, _mjd: float, frequency_hz: Floats) -> Floats:
+        """Return the flux over its quiet value, one per frequency."""
+        return np.ones_like(frequency_hz)
+
+
+class Flare(BaseModel, frozen=True, extra="forbid"):
+    """An intrinsic flare: exponential rise and slower fall, alike at all frequencies."""
+
+    kind: Literal["flare"] = "flare"
+    peak_mjd: float
+    amplitude: float = Field(default=0.6, gt=-1)
+    """Rise at the peak over the quiet flux."""
+    rise_days: float = Field(default=5.0, gt=0)
+    decay_days: float = Field(default=12.0, gt=0)
+
+    def factor(self, mjd: float, frequency_hz: Floats) -> Floats:
+        """Return the flux over its quiet value, one per frequency."""
+        since = mjd - self.peak_mjd
+        shape = np.exp(since / self.rise_days) if since < 0 else np.exp(-since / self.decay_days)
+        return np.full_like(frequency_hz, 1 + self.amplitude * shape)
+
+
+class Lens(BaseModel, frozen=True, extra="forbid"):
+    """A one-dimensional Gaussian plasma lens (Clegg, Fey & Lazio 1998, ApJ 496, 253)."""
+
+    kind: Literal["lens"] = "lens"
+    centre_mjd: float
+    """When the lens is in front of the source."""
+    crossing_days: float = Field(default=13.0, gt=0)
+    """Time in which the lens moves by its own 1/e half-width."""
+    strength: float = Field(default=1.2, gt=0)
+    """Their alpha at 1.4 GHz; it goes with the wavelength squared."""
+    source_size: float = Field(default=0.3, gt=0)
+    """Gaussian sigma of the source in units of the lens's half-width; smooths the caustics."""
+
+    def factor(self, mjd: float, frequency_hz: Floats) -> Floats:
+        """Return the flux over its unlensed value, one per frequency."""
+        offset = (mjd - self.centre_mjd) / self.crossing_days
+        strength = self.strength * (REFERENCE_HZ / frequency_hz) ** 2
+        return lens_gain(np.full_like(frequency_hz, offset), strength, self.source_size)
+
+
+Curve = Annotated[Steady | Flare | Lens, Field(discriminator="kind")]
+
+
+def lens_gain(offset: Floats, strength: Floats, source_size: float) -> Floats:
+    """Return the magnification of a Gaussian source behind a one-dimensional Gaussian plasma lens.
+
+    `offset`, shape (N,), is the distance of the source from the lens's axis and `source_size` its
+    sigma, both in units of the lens's half-width; `strength`, (N,), is the lens's alpha.
+
+    A ray that crosses the lens plane at u comes from u' = u (1 + alpha exp(-u^2)) (their equation
+    6). The sum over images of gain times brightness (their equation 10) is the integral over u of
+    the source's brightness at u', which has no caustics to step over.
+    """
+    reach = np.abs(offset).max() + 12 * source_size + 1
+    step = source_size / 40
+    rays = np.arange(-reach, reach + step, step)
+    origin = rays * (1 + strength[:, None] * np.exp(-(rays**2)))
+    brightness = np.exp(-0.5 * ((origin - offset[:, None]) / source_size) ** 2)
+    return np.asarray(brightness.sum(axis=1) * step / (source_size * np.sqrt(2 * np.pi)))
+
+
+class SkySource(BaseModel, frozen=True, extra="forbid"):
+    """A point source, unpolarized."""
 
     name: str
     ra_deg: float = Field(ge=0, lt=360)
@@ -64,12 +133,23 @@ class SkySource(BaseModel):
 def standards() -> list[SkySource]:
     """Return the flux standards as sources."""
     made = []
-    for name, (ra, dec, polynomial) in STANDARDS.items():
-        flux = 10 ** float(polyval(np.log10(REFERENCE_HZ / 1e9), polynomial))
-        made.append(
-            SkySource(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, polynomial=polynomial)
-        )
+    for name, (ra, dec, spectrum) in STANDARDS.items():
+        flux = 10 ** float(polyval(np.log10(REFERENCE_HZ / 1e9), spectrum))
+        made.append(SkySource(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, polynomial=spectrum))
     return made
+
+
+def demo_variables(options: SimulateOptions) -> list[SkySource]:
+    """Return two NVSS sources of the demo's target field: one behind a lens, one that flares."""
+    start = mjd_of(datetime.fromisoformat(options.date).replace(tzinfo=UTC))
+    rows = (
+        ("NVSS J023312+325651", 38.30157, 32.94762, 0.148, -0.1, Lens(centre_mjd=start + LENS_DAY)),
+        ("NVSS J023556+330517", 38.98424, 33.08807, 0.123, -0.2, Flare(peak_mjd=start + FLARE_DAY)),
+    )
+    return [
+        SkySource(name=name, ra_deg=ra, dec_deg=dec, flux_jy=flux, alpha=alpha, curve=curve)
+        for name, ra, dec, flux, alpha, curve in rows
+    ]
 
 
 def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[SkySource]:
@@ -121,9 +201,7 @@ def read_sources(data: bytes, uri: str) -> list[SkySource]:
             rows = [r | {"curve": json.loads(r["curve"])} if "curve" in r else r for r in rows]
         return TypeAdapter(list[SkySource]).validate_python(rows)
     except (ValueError, ValidationError) as error:
-        problem = (
-            "This is no JSON list or CSV of sources (name, ra_deg, dec_deg, flux_jy[, alpha,"
-            f" curve]): {error!s}."
-        )
+        columns = "name, ra_deg, dec_deg, flux_jy[, alpha, curve]"
+        problem = f"The file is no JSON list or CSV of sources ({columns}): {error}."
         remedy = "Correct the list; docs/stages/simulate.md has an example."
         raise BadInputError(uri, problem, remedy) from error

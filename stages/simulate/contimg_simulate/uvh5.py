@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from contimg.astro.constants import DAY_S
 from contimg.records.groups import utc_of_jd
-from contimg_simulate.array import INTEGRATION_S, SUBBANDS, DataScale, dsa110
-from contimg_simulate.frame import HEIGHT_M, LATITUDE_DEG, LONGITUDE_DEG, Complexes64, Floats
+from contimg_simulate import telescope
+from contimg_simulate.schedule import GroupPlan
+from contimg_simulate.telescope import INTEGRATION_S, SUBBANDS, Complexes64, dsa110
 
 FILE_BYTES = 145_348_600
 """Size of a full-scale file; the telescope's are exactly this."""
@@ -39,34 +40,18 @@ def draw_stamps(start_jd: float, rng: np.random.Generator) -> list[str]:
     return [f"{moment:%Y-%m-%dT%H:%M:%S}" for moment in opened]
 
 
-def write_subband(
-    path: Path,
-    index: int,
-    scale: DataScale,
-    dec_rad: float,
-    time_jd: Floats,
-    visibilities: Complexes64,
-) -> None:
-    """Write a subband as UVH5.
-
-    Parameters
-    ----------
-    dec_rad
-        Apparent Declination of the pointing.
-    time_jd
-        Integration midpoints, UTC, shape (T,).
-    visibilities
-        Shape (T, baselines, channels, 2), channels descending.
-    """
-    array, times = dsa110(), len(time_jd)
+def write_subband(path: Path, index: int, plan: GroupPlan, visibilities: Complexes64) -> None:
+    """Write a subband's visibilities, (T, baselines, channels, 2), channels descending, as UVH5."""
+    array, scale, times = dsa110(), plan.scale, len(plan.time_jd)
+    baselines = len(array.first)
     per_row: dict[str, npt.NDArray[Any]] = {
         "ant_1_array": np.tile(array.first, times),
         "ant_2_array": np.tile(array.second, times),
-        "uvw_array": np.tile(array.uvw_m(dec_rad).astype(np.float32), (times, 1)),
-        "time_array": np.repeat(time_jd, len(array.first)),
-        "integration_time": np.full(times * len(array.first), INTEGRATION_S),
+        "uvw_array": np.tile(array.uvw_m(plan.dec_rad).astype(np.float32), (times, 1)),
+        "time_array": np.repeat(plan.time_jd, baselines),
+        "integration_time": np.full(times * baselines, INTEGRATION_S),
     }
-    shape = (times * len(array.first), 1, scale.channels, 2)
+    shape = (times * baselines, 1, scale.channels, 2)
     datasets: dict[str, npt.NDArray[Any]] = {
         "visdata": visibilities.reshape(shape),
         "flags": np.zeros(shape, bool),
@@ -74,7 +59,7 @@ def write_subband(
     }
     with h5py.File(path, "w", rdcc_nbytes=CACHE_BYTES) as file:
         header, data = file.create_group("Header"), file.create_group("Data")
-        for name, value in header_values(index, scale, time_jd).items():
+        for name, value in header_values(index, plan).items():
             header[name] = value
         for name, values in per_row.items():
             chunks: tuple[int, ...] = (512, 3) if values.ndim > 1 else (1024,)
@@ -82,7 +67,7 @@ def write_subband(
             header.create_dataset(name, data=values, maxshape=size, chunks=chunks)
         delays = np.random.default_rng(110).integers(1000, 9999, (len(array.offsets_m), 2))
         extra = header.create_group("extra_keywords")
-        extra["phase_center_dec"] = dec_rad
+        extra["phase_center_dec"] = plan.dec_rad
         extra["ha_phase_center"] = 0.0
         extra["phase_center_epoch"] = "HADEC"
         extra["fs_table"] = np.bytes_("/home/ubuntu/data/fringestopping_table.npz")
@@ -97,35 +82,30 @@ def write_subband(
         os.truncate(path, max(FILE_BYTES, path.stat().st_size))
 
 
-def header_values(index: int, scale: DataScale, time_jd: Floats) -> dict[str, object]:
+def header_values(index: int, plan: GroupPlan) -> dict[str, object]:
     """Return the datasets of the header that have one value, or do not depend on the rows."""
-    array = dsa110()
-    stations = len(array.offsets_m)
-    opened = utc_of_jd(time_jd[0] - INTEGRATION_S / 2 / DAY_S)
+    array, times = dsa110(), len(plan.time_jd)
+    stations, baselines = len(array.offsets_m), len(array.first)
+    opened = utc_of_jd(plan.time_jd[0] - INTEGRATION_S / 2 / DAY_S)
     history = f"written by dsa110-meridian-fringestopping on {opened:%Y-%m-%dT%H:%M:%S}"
+    words = {"telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search"}
+    words |= {"phase_type": "drift", "history": history}
+    counts = {"Nants_data": len(array.active), "Nants_telescope": stations, "Nbls": baselines}
+    counts |= {"Nblts": times * baselines, "Nfreqs": plan.scale.channels, "Npols": 2}
     return {
-        "telescope_name": np.bytes_("OVRO_MMA"),
-        "instrument": np.bytes_("DSA"),
-        "object_name": np.bytes_("search"),
-        "phase_type": np.bytes_("drift"),
-        "history": np.bytes_(history),
-        "latitude": LATITUDE_DEG,
-        "longitude": LONGITUDE_DEG,
-        "altitude": HEIGHT_M,
-        "Nants_data": len(array.active),
-        "Nants_telescope": stations,
-        "Nbls": len(array.first),
-        "Nblts": len(time_jd) * len(array.first),
-        "Nfreqs": scale.channels,
-        "Npols": 2,
-        "Ntimes": len(time_jd),
+        **{name: np.bytes_(word) for name, word in words.items()},
+        "latitude": telescope.LATITUDE_DEG,
+        "longitude": telescope.LONGITUDE_DEG,
+        "altitude": telescope.HEIGHT_M,
+        **counts,
+        "Ntimes": times,
         "Nspws": 1,
-        "channel_width": scale.width_hz,
+        "channel_width": plan.scale.width_hz,
         "antenna_diameters": np.full(stations, 4.65),
         "antenna_names": np.array([str(number + 1) for number in range(stations)], dtype="S4"),
         "antenna_numbers": np.arange(stations),
         "antenna_positions": array.offsets_m,
-        "freq_array": scale.frequencies_hz(index)[None],
+        "freq_array": plan.scale.frequencies_hz(index)[None],
         "spw_array": np.array([1]),
         "polarization_array": np.array([-5, -6]),
     }

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg_simulate.frame import EARTH_RATE_RAD_S, Complexes64, Floats, Floats32, Integers
+from contimg_simulate.telescope import EARTH_RATE_RAD_S, Complexes64, Floats, Floats32, Integers
 
 
 class _Paths(NamedTuple):
@@ -43,15 +43,9 @@ class Receivers(NamedTuple):
 def compute_delays(positions_m: Floats, offsets: Floats, turning: Floats) -> tuple[Floats, Floats]:
     """Return the residual delay (s) of each source at each antenna, and its rate (s/s): (N, A).
 
-    Parameters
-    ----------
-    positions_m
-        Antennas in the telescope's frame, shape (A, 3).
-    offsets
-        Unit vector of the source less that of the phase centre, shape (N, 3).
-    turning
-        The part of `offsets` that turns with the sky about the pole, shape (N, 3): all of it for a
-        source in the sky.
+    From the antennas in the telescope's frame, (A, 3), and the unit vector of each source less that
+    of the phase centre, (N, 3); `turning` is the part of it that turns with the sky about the pole,
+    (N, 3): all of it for a source in the sky.
     """
     x, y, _ = turning.T
     moved = np.stack([y, -x, np.zeros_like(x)], axis=1) * EARTH_RATE_RAD_S
@@ -68,22 +62,10 @@ def predict(
 ) -> Complexes64:
     """Return the visibilities of one integration, shape (baselines, channels), Jy.
 
-    Parameters
-    ----------
-    delay_s, rate
-        From `compute_delays`, shape (N, A).
-    flux_jy
-        Apparent flux, shape (N, channels).
-    frequency_hz
-        Channel centres, shape (channels,).
-    pairs
-        Index of the first and of the second antenna of each baseline.
-    smear
-        Length of the integration (s) and width of a channel (Hz) over which the signal was
-        averaged; 0 for none.
+    From `compute_delays`, (N, A), apparent fluxes, (N, channels), and channel centres, (channels,).
+    `pairs` are the indices of each baseline's first and second antenna; `smear` is the length (s)
+    and width (Hz) over which the signal was averaged, 0 for none.
 
-    Notes
-    -----
     The mean of exp(i phase) over an integration and a channel in which the phase is linear is the
     product of two sinc functions (Thompson, Moran & Swenson 2017, sections 6.3 and 6.4); the second
     derivative of the phase is 1e-6 of that.
@@ -91,12 +73,8 @@ def predict(
     out = np.zeros((len(pairs[0]), len(frequency_hz)), np.complex64)
     if len(delay_s):
         middle = frequency_hz.mean()
-        paths = _Paths(
-            delay_s=delay_s,
-            rate=rate,
-            per_rate=math.pi * smear[0] * float(middle),
-            per_delay=math.pi * smear[1],
-        )
+        per_rate, per_delay = math.pi * smear[0] * float(middle), math.pi * smear[1]
+        paths = _Paths(delay_s=delay_s, rate=rate, per_rate=per_rate, per_delay=per_delay)
         phasors = _compute_phasors(delay_s, frequency_hz)
         detune = (frequency_hz / middle - 1).astype(np.float32)
         _add_sources(paths, np.ascontiguousarray(flux_jy.T), phasors, detune, pairs, out)
@@ -168,17 +146,8 @@ def receive(
 ) -> None:
     """Add system temperature and noise to one integration, and apply the gains.
 
-    Parameters
-    ----------
-    sky
-        Shape (baselines, channels), Jy.
-    noise
-        Normal numbers, shape (baselines, channels, 2, 2): polarization, then real and imaginary
-        part.
-    pairs
-        Index of the first and of the second antenna of each baseline.
-    out
-        Shape (baselines, channels, 2), filled.
+    From the sky, (baselines, channels), Jy, and normal numbers, (baselines, channels, 2, 2): by
+    polarization, then real and imaginary part. `out`, (baselines, channels, 2), is filled.
     """
     gain, sigma, system = receivers
     root = np.float32(math.sqrt(2.0))

@@ -7,7 +7,6 @@ Everywhere `flux` and `error` have shape (N,), one element per epoch, in one uni
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +38,6 @@ def weighted_mean(flux: Floats, error: Floats) -> tuple[float, float]:
 def eta(flux: Floats, error: Floats) -> float:
     """Return η, the reduced χ² of a light curve about its weighted mean; NaN for one epoch.
 
-    Notes
-    -----
     1 for noise alone. Swinbank et al. 2015, A&C 11, 25: η = N/(N − 1) (⟨wF²⟩ − ⟨wF⟩²/⟨w⟩). The two
     forms are equal; this one is summed about the mean, because the difference of the two means
     cancels at high S/N.
@@ -64,35 +61,26 @@ def modulation(flux: Floats) -> float:
     return float(np.std(flux, ddof=1) / np.mean(flux)) if flux.size > 1 else float("nan")
 
 
-class Pair(NamedTuple):
-    """The most different pair of epochs."""
+def compare_pairs(flux: Floats, error: Floats) -> tuple[float, float, int]:
+    """Return |Vs| and |m| of the most different pair of epochs, and the number of different pairs.
 
-    vs: float
-    """|Vs|, Vs = (F_i − F_j)/√(σ_i² + σ_j²); NaN for one epoch."""
-    m: float
-    """|m| of the same pair, m = 2 (F_i − F_j)/(F_i + F_j)."""
-    significant: int
-    """Pairs with |Vs| ≥ 4.3 and |m| > 0.26."""
-
-
-def compare_pairs(flux: Floats, error: Floats) -> Pair:
-    """Return the pair of epochs with the largest |Vs|, and how many pairs are significant."""
+    Vs = (F_i − F_j)/√(σ_i² + σ_j²), m = 2 (F_i − F_j)/(F_i + F_j); NaN for one epoch. A pair is
+    different if |Vs| ≥ 4.3 and |m| > 0.26.
+    """
     if flux.size < 2:  # noqa: PLR2004 - a pair
-        return Pair(float("nan"), float("nan"), 0)
+        return float("nan"), float("nan"), 0
     difference = flux[:, None] - flux[None, :]
     vs = np.abs(difference / np.hypot(error[:, None], error[None, :]))
     with np.errstate(divide="ignore", invalid="ignore"):  # a sum may be zero
         m = np.abs(2 * difference / (flux[:, None] + flux[None, :]))
     largest = np.unravel_index(int(np.argmax(vs)), vs.shape)
     both = (vs >= SIGNIFICANT_VS) & (m > SIGNIFICANT_M)
-    return Pair(float(vs[largest]), float(m[largest]), int(np.count_nonzero(np.triu(both, 1))))
+    return float(vs[largest]), float(m[largest]), int(np.count_nonzero(np.triu(both, 1)))
 
 
 def leave_one_out(flux: Floats) -> Floats:
     """Return each epoch's distance from the mean of the others, in standard deviations, shape (N,).
 
-    Notes
-    -----
     The externally studentised residual t_k = (F_k − ⟨F⟩₋ₖ)/(s₋ₖ √(N/(N − 1))). It has no upper
     limit, whereas max|F − ⟨F⟩|/s is at most (N − 1)/√N, below 5 for fewer than 27 epochs. NaN below
     4 epochs; infinite if the others are all equal.
@@ -127,8 +115,6 @@ def mission_score(mjd: Floats, flux: Floats, error: Floats) -> Score:
     A high score makes a light curve worth a closer look, but does not make it an ESE: a flare of
     the right length scores as high. `mjd` is ascending.
 
-    Notes
-    -----
     score = 0.2 (1 − asymmetry) + 0.4 [14 d < τ < 180 d] + 0.4 [0.2 < amplitude < 2.0, and the
     extremes differ by |Vs| ≥ 4.3]. The mission asks for "asymmetry of rise and fall". A lens is
     symmetric where an intrinsic flare rises faster than it falls, so symmetry adds to the score. It

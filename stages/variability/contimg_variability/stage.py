@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,18 @@ MAX_CANDIDATE_FRACTION = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class LightCurve:
-    """One source's normalised fluxes, in the order of time."""
+    """One source's normalised fluxes, in the order of time; the names are those of the columns."""
 
     source: str
-    ra_deg: float
-    dec_deg: float
     field: str
+    ra: float
+    dec: float
     reference: bool
     mjd: Floats
     epoch: NDArray[np.int64]
     flux: Floats
-    error: Floats
-    limit: NDArray[np.bool_]
+    flux_err: Floats
+    upper_limit: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,55 +70,39 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
             context.progress(k + 1, len(curves))
     rows = [stats_row(c, v) for c, v in zip(curves, verdicts, strict=True)]
     stats = LIGHTCURVE_STATS.rows(rows)
-    candidates = ESE_CANDIDATES.rows(
-        [candidate_row(r, v.lens) for r, v in zip(rows, verdicts, strict=True) if v.candidate]
-    )
+    found = [candidate_row(r, v.lens) for r, v in zip(rows, verdicts, strict=True) if v.candidate]
+    candidates = ESE_CANDIDATES.rows(found)
     with context.step("write"):
-        context.write_table("lightcurve_stats.parquet", LIGHTCURVE_STATS, stats)
-        context.write_table("ese_candidates.parquet", ESE_CANDIDATES, candidates)
-        context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
-        day = day_of_mjd(max(float(curve.mjd[-1]) for curve in curves))
-        strip_deg = float(upstream.get("strip_deg", np.median([c.dec_deg for c in curves])))
+        day = day_of_mjd(max(float(row["mjd_last"]) for row in rows))
+        strip_deg = float(upstream.get("strip_deg", np.median([c.dec for c in curves])))
         for schema, table in ((LIGHTCURVE_STATS, stats), (ESE_CANDIDATES, candidates)):
+            context.write_table(f"{schema.name}.parquet", schema, table)
             context.publish(options.tables, schema, day, f"strip{strip_deg:+06.2f}", table)
-    return summarise(curves, verdicts, options)
+        context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
+    return summarise(rows, options)
 
 
 def split_curves(table: pa.Table) -> list[LightCurve]:
     """Return one light curve per source, by name, of the rows that have a normalised flux."""
-    names = ("source", "field", "ra", "dec", "epoch", "mjd", "flux", "flux_err", "upper_limit")
-    columns = {
-        name: np.asarray(
-            table[name].to_pylist() if name in {"source", "field"} else table[name].to_numpy()
-        )
-        for name in (*names, "reference")
-    }
-    good = np.isfinite(columns["flux"].astype(np.float64)) & (columns["flux_err"] > 0)
+    scalars = ("source", "field", "ra", "dec", "reference")
+    arrays = ("mjd", "epoch", "flux", "flux_err", "upper_limit")
+    columns = {name: np.asarray(table[name].to_pylist()) for name in scalars}
+    columns |= {name: np.asarray(table[name].to_numpy()) for name in arrays}
     order = np.lexsort((columns["mjd"], columns["source"]))
-    order = order[good[order]]
-    columns = {name: column[order] for name, column in columns.items()}
-    sources, first = np.unique(columns["source"], return_index=True)
-    ends = [*first[1:], order.size]
-    return [
-        LightCurve(
-            source=str(source),
-            ra_deg=float(columns["ra"][start]),
-            dec_deg=float(columns["dec"][start]),
-            field=str(columns["field"][start]),
-            reference=bool(columns["reference"][start]),
-            mjd=columns["mjd"][start:end].astype(np.float64),
-            epoch=columns["epoch"][start:end].astype(np.int64),
-            flux=columns["flux"][start:end].astype(np.float64),
-            error=columns["flux_err"][start:end].astype(np.float64),
-            limit=columns["upper_limit"][start:end].astype(bool),
-        )
-        for source, start, end in zip(sources, first, ends, strict=False)
-    ]
+    good = np.isfinite(columns["flux"]) & (columns["flux_err"] > 0)
+    columns = {name: column[order[good[order]]] for name, column in columns.items()}
+    _, first = np.unique(columns["source"], return_index=True)
+    curves = []
+    for start, end in pairwise([*first, columns["mjd"].size]):
+        one: dict[str, Any] = {name: columns[name][start].item() for name in scalars}
+        one |= {name: columns[name][start:end] for name in arrays}
+        curves.append(LightCurve(**one))
+    return curves
 
 
 def judge_curve(curve: LightCurve, options: VariabilityOptions) -> EseVerdict:
     """Say whether a light curve looks like an extreme scattering event, and why."""
-    mjd, flux, error = curve.mjd, curve.flux, curve.error
+    mjd, flux, error = curve.mjd, curve.flux, curve.flux_err
     if mjd.size <= options.min_epochs:
         reason = f"no verdict: {mjd.size} epochs, more than {options.min_epochs} are needed"
         return EseVerdict(candidate=False, reason=reason)
@@ -129,11 +114,8 @@ def judge_curve(curve: LightCurve, options: VariabilityOptions) -> EseVerdict:
     elif (lens := compare_lens(mjd, flux, error)) is None:
         reason = "no lens of the bank dims it as a lens does"
     else:
-        ratios = {
-            "red noise": lens.over_red_noise,
-            "a flare": lens.over_flare,
-            "bad epochs": lens.over_bad_epochs,
-        }
+        ratios = {"red noise": lens.over_red_noise, "a flare": lens.over_flare}
+        ratios["bad epochs"] = lens.over_bad_epochs
         rival = min(ratios, key=ratios.__getitem__)
         candidate = lens.over_best_rival > options.min_evidence
         meaning = "a lens is the better explanation" if candidate else "not enough"
@@ -143,17 +125,15 @@ def judge_curve(curve: LightCurve, options: VariabilityOptions) -> EseVerdict:
 
 def stats_row(curve: LightCurve, verdict: EseVerdict) -> dict[str, Any]:
     """Return a row of lightcurve_stats."""
-    flux, error, score = curve.flux, curve.error, verdict.score
+    flux, error, score = curve.flux, curve.flux_err, verdict.score
     mean, mean_error = metrics.weighted_mean(flux, error)
-    pair, offset = metrics.compare_pairs(flux, error), metrics.leave_one_out(flux)
+    vs, m, pairs = metrics.compare_pairs(flux, error)
+    offset = metrics.leave_one_out(flux)
     top = int(np.argmax(np.abs(offset))) if np.isfinite(offset).any() else 0
     return {
-        "source": curve.source,
-        "ra": curve.ra_deg,
-        "dec": curve.dec_deg,
-        "field": curve.field,
+        **{name: getattr(curve, name) for name in ("source", "ra", "dec", "field", "reference")},
         "n_epochs": curve.mjd.size,
-        "n_limits": int(curve.limit.sum()),
+        "n_limits": int(curve.upper_limit.sum()),
         "mjd_first": curve.mjd[0],
         "mjd_last": curve.mjd[-1],
         "flux_mean": mean,
@@ -163,12 +143,11 @@ def stats_row(curve: LightCurve, verdict: EseVerdict) -> dict[str, Any]:
         "v_peak": metrics.modulation(flux),
         "eta_peak": metrics.eta(flux, error),
         "p_constant": metrics.p_constant(flux, error),
-        "vs_abs_max_peak": pair.vs,
-        "m_abs_max_peak": pair.m,
-        "n_significant_pairs": pair.significant,
+        "vs_abs_max_peak": vs,
+        "m_abs_max_peak": m,
+        "n_significant_pairs": pairs,
         "outlier_max": abs(float(offset[top])),
         "outlier_mjd": curve.mjd[top] if np.isfinite(offset[top]) else None,
-        "reference": curve.reference,
         "ese_score": score.total if score else None,
         "ese_asymmetry": score.asymmetry if score else None,
         "ese_tau": score.tau_days if score else None,
@@ -187,44 +166,35 @@ def candidate_row(stats: dict[str, Any], lens: Evidence | None) -> dict[str, Any
 
 def curve_columns(curves: list[LightCurve], verdicts: list[EseVerdict]) -> dict[str, Any]:
     """Return the columns of lightcurves; only candidates have a model."""
-    models = [
+    names = ("mjd", "epoch", "flux", "flux_err", "upper_limit")
+    columns = {name: [getattr(curve, name) for curve in curves] for name in names}
+    columns["source"] = [np.full(curve.mjd.size, curve.source) for curve in curves]
+    columns["model"] = [
         v.lens.model if v.candidate and v.lens else np.full(c.mjd.size, np.nan)
         for c, v in zip(curves, verdicts, strict=True)
     ]
-    return {
-        "source": np.concatenate([np.full(c.mjd.size, c.source) for c in curves]),
-        "mjd": np.concatenate([c.mjd for c in curves]),
-        "epoch": np.concatenate([c.epoch for c in curves]),
-        "flux": np.concatenate([c.flux for c in curves]),
-        "flux_err": np.concatenate([c.error for c in curves]),
-        "upper_limit": np.concatenate([c.limit for c in curves]),
-        "model": np.concatenate(models),
-    }
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
-def summarise(
-    curves: list[LightCurve], verdicts: list[EseVerdict], options: VariabilityOptions
-) -> StageResult:
-    """Return the metrics, and the reasons why the search is doubtful."""
-    names = [c.source for c, v in zip(curves, verdicts, strict=True) if v.candidate]
-    judged = sum(v.score is not None for v in verdicts)
-    repeated = [c for c in curves if c.mjd.size > 1]
-    eta = [metrics.eta(c.flux, c.error) for c in repeated]
-    reasons = []
+def summarise(rows: list[dict[str, Any]], options: VariabilityOptions) -> StageResult:
+    """Return the metrics of rows of lightcurve_stats, and why the search is doubtful."""
+    names = [row["source"] for row in rows if row["ese_candidate"]]
+    judged = sum(row["ese_score"] is not None for row in rows)
+    repeated = [row for row in rows if row["n_epochs"] > 1]
+    eta, reasons = [row["eta_peak"] for row in repeated], []
     if judged == 0:
         reasons.append(f"no verdicts: no source has more than {options.min_epochs} epochs")
-    if len(names) > max(1, MAX_CANDIDATE_FRACTION * len(curves)):
-        count = f"{len(names)} of {len(curves)} sources are candidates"
+    if len(names) > max(1, MAX_CANDIDATE_FRACTION * len(rows)):
+        count = f"{len(names)} of {len(rows)} sources are candidates"
         reasons.append(f"{count}: look at the epochs that they share")
-    return StageResult(
-        metrics={
-            "sources": len(curves),
-            "epochs": max(curve.mjd.size for curve in curves),
-            "judged": judged,
-            "variable": sum(metrics.p_constant(c.flux, c.error) < MAX_P_CONSTANT for c in repeated),
-            "eta_median": round(float(np.median(eta)), 4) if eta else None,
-            "candidates": len(names),
-            "candidate_names": names,
-        },
-        qa=QA(verdict="warning" if reasons else "good", reasons=tuple(reasons)),
-    )
+    summary = {
+        "sources": len(rows),
+        "epochs": max(row["n_epochs"] for row in rows),
+        "judged": judged,
+        "variable": sum(row["p_constant"] < MAX_P_CONSTANT for row in repeated),
+        "eta_median": round(float(np.median(eta)), 4) if eta else None,
+        "candidates": len(names),
+        "candidate_names": names,
+    }
+    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+    return StageResult(metrics=summary, qa=qa)

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contimg_variability.metrics import Floats
+
+Bools = NDArray[np.bool_]
 
 LENS_ALPHAS = (0.5, 0.9, 1.6, 2.8, 5.0, 9.0)
 LENS_BETAS = (0.15, 0.4, 1.0)
@@ -45,6 +49,12 @@ FLARE_EDGE_DAYS = 60.0
 class Bank:
     """Templates sampled at the epochs of a light curve, and the space that a search moves in."""
 
+    mjd: Floats
+    """Epochs, shape (N,)."""
+    curve: Callable[..., Floats]
+    """Template at the epochs of the first argument, from the parameters that follow."""
+    allowed: Callable[[Floats, Floats, Floats], Bools] = lambda _shapes, _a, b: b > 0
+    """Which fits are allowed, shape (Q, M), from shapes (M, N), a and b, both (Q, M)."""
     shape: Floats
     """Shape (M, N)."""
     points: Floats
@@ -95,14 +105,12 @@ def lens_curve(mjd: Floats, alpha: float, beta: float, middle: float, duration: 
     return np.asarray(np.interp(position, grid, gain - 1, left=0.0, right=0.0))
 
 
-def whole_lens_curve(
-    mjd: Floats, alpha: float, beta: float, middle: float, duration: float
-) -> Floats:
+def whole_lens_curve(mjd: Floats, alpha: float, beta: float, middle: float, days: float) -> Floats:
     """Return the same if the light curve holds dip and flanks, else zeros: half may be anything."""
-    flank = FLANK_FRACTION * duration
+    flank = FLANK_FRACTION * days
     if middle - flank < mjd[0] or middle + flank > mjd[-1]:
         return np.zeros_like(mjd)
-    return lens_curve(mjd, alpha, beta, middle, duration)
+    return lens_curve(mjd, alpha, beta, middle, days)
 
 
 def flare_curve(mjd: Floats, rise: float, decay: float, power: float, peak: float) -> Floats:
@@ -133,6 +141,8 @@ def lens_bank(mjd: Floats) -> Bank:
     low = (np.log(LENS_ALPHAS[0]), np.log(MIN_BETA), mjd[0], np.log(LENS_DAYS[0]))
     high = (np.log(MAX_ALPHA), np.log(MAX_BETA), mjd[-1], np.log(MAX_LENS_DAYS))
     return Bank(
+        mjd=mjd,
+        curve=whole_lens_curve,
         shape=np.concatenate(rows),
         points=np.array(points),
         kind=np.array(points)[:, 0],
@@ -154,6 +164,8 @@ def flare_bank(mjd: Floats) -> Bank:
     low = (shortest, shortest, np.log(MIN_POWER), first)
     high = (longest, longest, np.log(MAX_POWER), last)
     return Bank(
+        mjd=mjd,
+        curve=flare_curve,
         shape=np.concatenate(rows),
         points=np.array(points),
         kind=np.array(points)[:, 1],

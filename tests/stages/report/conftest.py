@@ -15,7 +15,7 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.manifest import read_manifest
 from contimg.runtime.store import open_store
 from contimg_report.figure import STYLE
-from contimg_simulate.lightcurves import Flare, Lens
+from contimg_simulate.sky import Flare, Lens
 from report_pages import Run, make_report, png, write_artifact
 
 EPOCHS, SOURCES, FIRST_MJD, RMS_MJY = 26, 40, 61065.05, 1.0
@@ -29,58 +29,40 @@ def page_style() -> Iterator[None]:
         yield
 
 
-def sources() -> list[dict[str, Any]]:
-    rng = np.random.default_rng(5)
-    ra, dec = 38.9 + rng.uniform(-1, 1, SOURCES), 33.0 + rng.uniform(-0.8, 0.8, SOURCES)
-    flux = np.geomspace(400, 80, SOURCES)
-    flux[FAINT] = 4.0
-    names = [f"DSA J0235{k:02d}.0+330000" for k in range(SOURCES)]
-    return [
-        {"source": name, "ra": float(ra[k]), "dec": float(dec[k]), "catalogue_flux": float(flux[k])}
-        for k, name in enumerate(names)
-    ]
-
-
-def variation(k: int, mjd: float) -> float:
-    if k == LENSED:
-        return float(Lens(centre_mjd=FIRST_MJD + 100).factor(mjd, FREQUENCY_HZ)[0])
-    if k == FLARING:
-        return float(Flare(peak_mjd=FIRST_MJD + 75).factor(mjd, FREQUENCY_HZ)[0])
-    return 1.0
-
-
-def epoch_rows(epoch: int, rng: np.random.Generator) -> tuple[str, list[dict[str, Any]]]:
-    mjd = FIRST_MJD + 6 * epoch * 0.99726957  # sidereal days: the field is on the meridian
-    group, scale = f"epoch{epoch:02d}", 1 + 0.05 * rng.standard_normal()
-    rows = []
-    for k, source in enumerate(sources()):
-        catalogue = source["catalogue_flux"]
-        flux = scale * catalogue * variation(k, mjd) + RMS_MJY * rng.standard_normal()
-        found = flux / RMS_MJY >= 5
-        measured = {"flux_peak": flux, "flux_fit": flux, "flux_ratio": flux / catalogue}
-        measured |= {"flux_peak_err": RMS_MJY, "flux_fit_err": RMS_MJY}
-        limit = {"flux_limit": max(flux, 0) + 3 * RMS_MJY}
-        fixed = {"group": group, "image": "0" * 16, "mjd": mjd, "strip": 33.0, "beam": 1.0}
-        fixed |= {"background": 0.0, "compactness": 1.0, "blend": 1, "flux_scale_err": 0.05}
-        noise = {"local_rms": RMS_MJY, "flux_fit_rms": RMS_MJY, "snr": flux / RMS_MJY}
-        result = {"flux_forced": flux, "upper_limit": not found, **(measured if found else limit)}
-        rows.append({**source, **fixed, **noise, **result})
-    return group, rows
-
-
 @pytest.fixture(scope="session")
 def epochs(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with one lens, one flare, 5 % errors of the flux scale and one faint source."""
     store = tmp_path_factory.mktemp("run")
-    tables = store / "tables"
-    rng = np.random.default_rng(8)
+    tables, rng, where = store / "tables", np.random.default_rng(8), np.random.default_rng(5)
+    sources: dict[str, Any] = {"source": [f"DSA J0235{k:02d}.0+330000" for k in range(SOURCES)]}
+    sources |= {"ra": 38.9 + where.uniform(-1, 1, SOURCES)}
+    sources |= {"dec": 33.0 + where.uniform(-0.8, 0.8, SOURCES)}
+    catalogue = np.geomspace(400, 80, SOURCES)
+    catalogue[FAINT] = 4.0
+    curves = {LENSED: Lens(centre_mjd=FIRST_MJD + 100), FLARING: Flare(peak_mjd=FIRST_MJD + 75)}
     for epoch in range(EPOCHS):
-        group, rows = epoch_rows(epoch, rng)
+        mjd = FIRST_MJD + 6 * epoch * 0.99726957  # sidereal days: the field is on the meridian
+        flux = (1 + 0.05 * rng.standard_normal()) * catalogue
+        for k, curve in curves.items():
+            flux[k] *= curve.factor(mjd, FREQUENCY_HZ)[0]
+        flux += RMS_MJY * rng.standard_normal(SOURCES)
+        found = flux / RMS_MJY >= 5
+        group, fixed = f"epoch{epoch:02d}", dict.fromkeys(c.name for c in PHOTOMETRY.columns)
+        fixed |= {"group": group, "image": "0" * 16, "mjd": mjd, "strip": 33.0, "beam": 1.0}
+        fixed |= {"background": 0.0, "compactness": 1.0, "blend": 1, "flux_scale_err": 0.05}
+        fixed |= {"local_rms": RMS_MJY, "flux_fit_rms": RMS_MJY}
+        columns = {name: [value] * SOURCES for name, value in fixed.items()} | sources
+        columns |= {"catalogue_flux": catalogue, "flux_forced": flux, "snr": flux / RMS_MJY}
+        columns |= dict.fromkeys(("flux_peak", "flux_fit"), np.where(found, flux, np.nan))
+        columns |= dict.fromkeys(("flux_peak_err", "flux_fit_err"), np.where(found, 1.0, np.nan))
+        columns["flux_ratio"] = np.where(found, flux / catalogue, np.nan)
+        columns["flux_limit"] = np.where(found, np.nan, np.maximum(flux, 0) + 3 * RMS_MJY)
+        columns["upper_limit"] = ~found
         key = f"photometry/date=2026-01-25/{group}.parquet"
-        open_store(str(tables)).put(key, PHOTOMETRY.to_bytes(PHOTOMETRY.rows(rows)))
+        open_store(str(tables)).put(key, PHOTOMETRY.to_bytes(columns))
     made = contimg("normalize", tables=tables, strip=33.0, out=store / "normalize")["artifact"]
-    found = contimg("variability", normalized=made, tables=tables, out=store / "variability")
-    return Run(made, found["artifact"])
+    seen = contimg("variability", normalized=made, tables=tables, out=store / "variability")
+    return Run(made, seen["artifact"])
 
 
 @pytest.fixture(scope="session")

@@ -10,20 +10,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-PAGES = ["group_page", "run_page", "spectra_page"]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        )
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield made
         made.close()
 
@@ -37,24 +33,19 @@ class Visit:
         self.messages: list[str] = []
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
-        self.page.on("request", lambda request: self.record_request(request.url, path))
+        self.page.on("request", lambda request: self.messages.append(request.url))
         self.page.goto(path.as_uri())
-
-    def record_request(self, url: str, path: Path) -> None:
-        if not url.startswith("data:") and url != path.as_uri():
-            self.messages.append(f"requested {url}")
+        self.messages = [m for m in self.messages if not m.startswith(("data:", path.as_uri()))]
 
 
-@pytest.fixture(params=PAGES)
+@pytest.fixture(params=["group_page", "run_page", "spectra_page"])
 def path(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_page_sends_no_messages_and_fits(
-    browser: Browser, path: Path, width: int, scheme: str
-) -> None:
+def test_page_is_silent_and_fits(browser: Browser, path: Path, width: int, scheme: str) -> None:
     visit = Visit(browser, path, width, scheme)
     assert visit.messages == []
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -75,32 +66,29 @@ def test_every_picture_is_decoded(browser: Browser, path: Path) -> None:
         }"""
     )
     assert all(size > 0 for size in sizes)
-    boxes = page.evaluate(
-        "[...document.querySelectorAll('figure svg')].map(e => [e.clientWidth, e.clientHeight])"
-    )
+    svgs = "[...document.querySelectorAll('figure svg')]"
+    boxes = page.evaluate(f"{svgs}.map(e => [e.clientWidth, e.clientHeight])")
     assert boxes
     assert all(width > 200 and height > 80 for width, height in boxes)
 
 
-def test_text_in_pictures_is_readable_on_a_phone(browser: Browser, path: Path) -> None:
+def test_figure_text_is_readable_on_phone(browser: Browser, path: Path) -> None:
     page = Visit(browser, path, 390).page
+    texts = "[...document.querySelectorAll('figure svg text')]"
     heights = page.evaluate(
-        "[...document.querySelectorAll('figure svg text')]"
-        ".map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
+        f"{texts}.map(e => e.getBoundingClientRect().height).filter(h => h > 0)"
     )
     assert heights
-    # 7 pixels of box is the x-height of small print; below it nobody reads.
+    # 7 pixels of box is the x-height of small print; smaller text cannot be read.
     assert min(heights) >= 7
 
 
 def test_dark_scheme_changes_page_and_figures(browser: Browser, path: Path) -> None:
     def luminance(scheme: str, selector: str, what: str) -> float:
         page = Visit(browser, path, 1280, scheme).page
-        red, green, blue = page.evaluate(
-            "([s, w]) => getComputedStyle(document.querySelector(s))[w]"
-            ".match(/[0-9.]+/g).slice(0, 3).map(Number)",
-            [selector, what],
-        )
+        style = "([s, w]) => getComputedStyle(document.querySelector(s))[w]"
+        script = f"{style}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+        red, green, blue = page.evaluate(script, [selector, what])
         return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
 
     assert luminance("dark", "body", "backgroundColor") < 50
@@ -113,19 +101,14 @@ def test_page_is_accessible(browser: Browser, path: Path) -> None:
     page = Visit(browser, path, 1280).page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    assert page.evaluate(
-        "[...document.querySelectorAll('table')]"
-        ".every(t => t.caption && t.querySelector('th[scope=col]'))"
-    )
-    assert page.evaluate(
-        "[...document.querySelectorAll('tbody tr')].every(r => r.querySelector('th[scope=row]'))"
-    )
-    assert page.evaluate(
-        "[...document.querySelectorAll('figure svg')].every(e => e.getAttribute('role') === 'img')"
-    )
-    levels = page.evaluate(
-        "[...document.querySelectorAll('h1,h2,h3')].map(e => Number(e.tagName[1]))"
-    )
+    for selector, rule in (
+        ("table", "e.caption && e.querySelector('th[scope=col]')"),
+        ("tbody tr", "e.querySelector('th[scope=row]')"),
+        ("figure svg", "e.getAttribute('role') === 'img'"),
+    ):
+        assert page.evaluate(f"[...document.querySelectorAll('{selector}')].every(e => {rule})")
+    headings = "[...document.querySelectorAll('h1,h2,h3')]"
+    levels = page.evaluate(f"{headings}.map(e => Number(e.tagName[1]))")
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
