@@ -21,7 +21,7 @@ from contimg.records.runs import (
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
 from contimg.runtime.console import Console
 from contimg.runtime.errors import MissingError, StoreError, UsageError
-from contimg.runtime.record import Record
+from contimg.runtime.manifest import Record
 from contimg.runtime.store import Store, open_store
 from contimg_runs.argo import ArgoClient, KnownWorkflow, find_kubernetes_api
 from contimg_runs.attempt_store import AttemptStore, table_key

@@ -25,7 +25,6 @@ from contimg.astro.coordinates import (
 from contimg.astro.measures import casa_environment, measures_folder
 from contimg.astro.telescope import SITE
 from contimg.runtime import child
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.errors import BadInputError, NoRoomError
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ class TestEnvironment:
         assert made["PATH"] == "/bin"
         assert made["A"] == "b"
         assert made["HOME"] == "/tmp"
-        assert made.items() >= LINEAR_ALGEBRA.items()
+        assert made.items() >= child.LINEAR_ALGEBRA.items()
         assert "PYTHONDONTWRITEBYTECODE" not in made
         assert given["PYTHONDONTWRITEBYTECODE"] == "1"
 

@@ -14,7 +14,6 @@ import h5py
 import pytest
 
 from contimg.runtime.errors import Exit
-from contimg.runtime.options import help_text
 from contimg.runtime.store import open_store
 from contimg_simulate.options import SimulateOptions
 from simulated import BARE, off_axis, simulate
@@ -98,5 +97,5 @@ def test_subbands_are_written_to_s3(tmp_path: Path, moto_root: str) -> None:
 
 def test_every_option_has_help() -> None:
     for name, field in SimulateOptions.model_fields.items():
-        assert help_text(field), name
+        assert field.description, name
         assert not name.endswith(("_deg", "_jy", "_ns", "_h")) or field.annotation is float

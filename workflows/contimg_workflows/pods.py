@@ -23,7 +23,7 @@ from hera.workflows.models import (
 )
 from hera.workflows.models.io.k8s.apimachinery.pkg.api.resource import Quantity
 
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.child import LINEAR_ALGEBRA
 from contimg.runtime.errors import MEANING, TRANSIENT, Exit
 from contimg.runtime.stage import Resources
 from contimg_workflows import retry

@@ -21,7 +21,6 @@ import numpy as np
 
 from contimg.astro.coordinates import earth_orientation
 from contimg.runtime import child
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoRoomError
 
@@ -82,7 +81,7 @@ def casa_environment(env: Mapping[str, str]) -> dict[str, str]:
     made = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     # Not below CONTIMG_MEASURES: that may be part of an image whose root is read-only.
     made |= {
-        **LINEAR_ALGEBRA,
+        **child.LINEAR_ALGEBRA,
         "CASASITECONFIG": str(folder / "casasiteconfig.py"),
         "MPLCONFIGDIR": str(_make_folder(own / "matplotlib")),
         "MPLBACKEND": "Agg",

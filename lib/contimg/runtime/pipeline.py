@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
-from contimg.runtime.config import Document, check_document
+from pydantic import ValidationError
+
+from contimg.runtime.config import Document
 from contimg.runtime.errors import UsageError
-from contimg.runtime.options import input_mark
+from contimg.runtime.options import describe_error, input_mark
 from contimg.runtime.stage import StageSpec, stage_spec
 
 ALL_OTHERS = "*"
@@ -84,10 +86,7 @@ class Pipeline:
     def needs(self) -> dict[str, tuple[str, ...]]:
         """By step, the steps whose artifacts it reads, in the order of the pipeline.
 
-        Raises
-        ------
-        UsageError
-            If there are two steps of one stage, or an input names no step.
+        UsageError if there are two steps of one stage, or an input names no step.
         """
         where, names = f"pipeline {self.name}", [step.stage for step in self.steps]
         twice = [name for name in names if names.count(name) > 1]
@@ -113,13 +112,7 @@ class Pipeline:
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """The steps, each after those that it reads from.
-
-        Raises
-        ------
-        UsageError
-            If the steps form a cycle.
-        """
+        """The steps, each after those that it reads from; UsageError if they form a cycle."""
         try:
             return tuple(TopologicalSorter(self.needs).static_order())
         except CycleError as error:
@@ -166,29 +159,26 @@ class Pipeline:
     def check(self) -> None:
         """Refuse a pipeline with a cycle, an unknown stage, step or option, or a missing input.
 
-        Raises
-        ------
-        UsageError
-            Naming the step and the option.
+        UsageError names the step and the option.
         """
         where = f"pipeline {self.name}"
         values = {"store": "store", **{one.name: one.name for one in self.parameters}}
         for step in map(self.step, self.order):
-            fields = self.specs[step.stage].options.model_fields
+            name, fields = step.stage, self.specs[step.stage].options.model_fields
             for option in [*step.inputs, *step.fixed]:
                 if option not in fields:
-                    problem = f"Step {step.stage!r} has no option {option!r}."
-                    raise UsageError(where, problem, f"contimg-{step.stage} --help lists them.")
+                    problem = f"Step {name!r} has no option {option!r}."
+                    raise UsageError(where, problem, f"contimg-{name} --help lists them.")
             for option, source in step.inputs.items():
                 mark = input_mark(fields[option])
                 if mark is None or mark.kind != "artifact":
-                    problem = f"Option {option!r} of step {step.stage!r} takes no artifact."
+                    problem = f"Option {option!r} of step {name!r} takes no artifact."
                     remedy = f"Name the option by which it reads the artifact of {source!r}."
                     raise UsageError(where, problem, remedy)
-            given = {*step.inputs, *self.wired(step.stage, values)}
+            given = {*step.inputs, *self.wired(name, values)}
             missing = sorted(n for n, one in fields.items() if one.is_required() and n not in given)
             if missing:
-                problem = f"Step {step.stage!r} lacks its input {missing[0]!r}."
+                problem = f"Step {name!r} lacks its input {missing[0]!r}."
                 raise UsageError(where, problem, "Add it to the step's inputs.")
         for shortcut in self.shortcuts:
             for path in shortcut.sets:
@@ -198,13 +188,31 @@ class Pipeline:
                     raise UsageError(where, problem, f"contimg-{stage} --help lists them.")
 
     def check_options(self, document: Document, where: str = "options") -> None:
-        """Refuse options that the stages of this pipeline do not take: UsageError says why."""
+        """Refuse options that the stages do not take, before anything runs: UsageError.
+
+        A stage or option may be unknown, an option the pipeline's own, a value out of range.
+        """
         values = {"store": "store", **{one.name: one.name for one in self.parameters}}
-        wired: dict[str, dict[str, object]] = {
-            step.stage: {**self.wired(step.stage, values), **dict.fromkeys(step.inputs, "artifact")}
-            for step in self.steps
-        }
-        check_document(document, self.specs, wired, where)
+        for stage in [name for name in document if name not in self.specs]:
+            known = ", ".join(self.specs)
+            problem = f"There is no stage {stage!r} in this pipeline; its stages are {known}."
+            raise UsageError(where, problem, "Correct the stage's name.")
+        for step in self.steps:
+            stage, given = step.stage, document.get(step.stage, {})
+            # A value in place of the real one need not be of its type.
+            wired = {**self.wired(stage, values), **dict.fromkeys(step.inputs, "artifact")}
+            for name in [name for name in given if name in wired]:
+                problem = f"The pipeline sets {stage}.{name} itself."
+                raise UsageError(where, problem, "Remove it from the options.")
+            options = {name: value for name, value in given.items() if value not in ("", None)}
+            try:
+                self.specs[stage].options.model_validate({**wired, **options})
+            except ValidationError as error:
+                wrong = [item for item in error.errors() if not {*item["loc"][:1]} & wired.keys()]
+                if wrong:
+                    reasons = "; ".join(f"{stage} {describe_error(item)}" for item in wrong)
+                    remedy = f"contimg-{stage} --help lists the options."
+                    raise UsageError(where, f"{reasons}.", remedy) from error
 
     def with_shortcuts(self, document: Document, given: Mapping[str, str]) -> Document:
         """Return a document of options with the given shortcuts; an empty value is not given."""

@@ -19,7 +19,6 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet, create
 from contimg.runtime.console import Console
 from contimg.runtime.context import Context
-from contimg.runtime.contract import scratch_root
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 from contimg.runtime.scratch import scratch_folder
 from contimg_convert.options import ExportOptions
@@ -43,7 +42,7 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
     NoSourcesError
         If a field model has no source.
     """
-    with scratch_folder(scratch_root(env), "export-ms") as scratch:
+    with scratch_folder(env, "export-ms") as scratch:
         context = Context(options.ms, scratch, (), env, console)
         source = context.fetch_tree(options.ms, "ms.tar")
         target = options.folder.absolute() / source.name

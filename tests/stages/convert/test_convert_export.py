@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import casacore.tables as ct
@@ -151,4 +152,4 @@ def test_words_are_artifact_and_folder(artifact: tuple[str, Any], tmp_path: Path
     words = [artifact[0], str(tmp_path), "--model", "field"]
     found = parse(EXPORT_MS.options, words, "contimg export-ms", "1", positional=("ms", "folder"))
     assert found == ExportOptions(ms=artifact[0], folder=tmp_path, model="field")
-    assert EXPORT_MS.load() is run
+    assert resolve_name(EXPORT_MS.run) is run
