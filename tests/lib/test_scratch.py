@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from contimg.runtime.errors import Stopped
-from contimg.runtime.scratch import scratch_folder, sweep
+from contimg.runtime.scratch import scratch_folder
 
 HOLD = """
 import os, time
@@ -67,9 +67,10 @@ def test_stop_before_lock_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_living_owner_keeps_its_folder(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_living_owner_keeps_its_folder(env: dict[str, str], holder: subprocess.Popen[str]) -> None:
     folder = held(holder)
-    assert sweep(tmp_path) == []
+    with scratch_folder(env, "next"):
+        assert folder.is_dir()
     assert folder.is_dir()
 
 
@@ -84,8 +85,9 @@ def test_folder_of_killed_owner_is_removed(
         assert not folder.parent.exists()
 
 
-def test_other_folders_stay(tmp_path: Path) -> None:
+def test_other_folders_stay(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "contimg-notes").mkdir()
     (tmp_path / "other").mkdir()
-    assert sweep(tmp_path) == []
+    with scratch_folder(env, "next"):
+        pass
     assert len(list(tmp_path.iterdir())) == 2

@@ -45,11 +45,7 @@ and by default the search took 10 % of the time."""
 
 
 def run(
-    argv: Sequence[str],
-    log: Path,
-    timeout_s: float,
-    env: Mapping[str, str],
-    cwd: Path | None = None,
+    argv: Sequence[str], log: Path, timeout_s: float, env: Mapping[str, str], cwd: Path = Path()
 ) -> None:
     """Run a program to its end, its output appended to `log`.
 

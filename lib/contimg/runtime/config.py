@@ -38,11 +38,8 @@ _Loader.add_implicit_resolver(
 def read_yaml(source: str) -> Any:  # noqa: ANN401 - YAML
     """Read YAML from text, a URI or a file; UsageError if that fails.
 
-    Parameters
-    ----------
-    source
-        Text with a line break, a colon followed by a space, or a brace or bracket at its start;
-        anything else is the URI or path of a file.
+    Text has a line break, a colon followed by a space, or a brace or bracket at its start; anything
+    else is the URI or path of a file.
     """
     is_text = "\n" in source or ": " in source or source.strip()[:1] in {"", "{", "["}
     where = "options" if is_text else source
@@ -84,10 +81,7 @@ def _validate_document(found: object, where: str) -> Document:
 
 
 def read_profile(name: str, env: Mapping[str, str]) -> Document:
-    """Return a named profile, a document of options; UsageError if it is not defined.
-
-    The empty name is no profile.
-    """
+    """Return a named profile, nothing for the empty name; UsageError if it is not defined."""
     if not name:
         return {}
     found = read_yaml(env.get(PROFILES_VARIABLE, ""))

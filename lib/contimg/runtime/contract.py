@@ -34,6 +34,7 @@ from contimg.runtime.stage import StageSpec
 from contimg.runtime.store import fetch_file, open_store
 from contimg.runtime.versions import tool_version
 
+Work = Callable[[], dict[str, Any]]
 RESEND_S = 0.1
 """Interval at which a signal is raised again until it takes effect, seconds."""
 VIEWS = (".png", ".html")
@@ -86,13 +87,7 @@ def run_command(
     return guard(work, console, env, summary=not command.plain)
 
 
-def guard(
-    work: Callable[[], dict[str, Any]],
-    console: Console,
-    env: Mapping[str, str],
-    *,
-    summary: bool = True,
-) -> int:
+def guard(work: Work, console: Console, env: Mapping[str, str], *, summary: bool = True) -> int:
     """Do the work, print its summary to stdout, and turn any error into an exit code.
 
     A summary may hold the exit code itself, as `exit`: then it is 0 only without one. A template
@@ -113,7 +108,9 @@ def guard(
                 value = result[name]
                 hand_over(env, name, value if isinstance(value, str) else json.dumps(value))
         finally:
-            signals.ignore()
+            # Raise nothing from here on: the work has ended, and its result is being written.
+            signals.ignored = True
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if summary:
             print(json.dumps(result), flush=True)  # noqa: T201 - stdout is the summary's
     except (CommandLineError, Stopped, Exception) as error:  # noqa: BLE001 - the one place where errors become codes
@@ -133,10 +130,7 @@ def guard(
 
 
 def _describe_failure(error: BaseException, *, stopped: bool) -> tuple[Exit, str, bool]:
-    """Return the exit code and the reason of an error, and whether to show a trace.
-
-    `stopped`: a signal came, and compiled code turns its exception into another one.
-    """
+    """Return the exit code and the reason of an error, and whether to show a trace."""
     if isinstance(error, CommandLineError):
         return Exit.USAGE, error.reason, False
     if isinstance(error, Stopped):
@@ -148,6 +142,7 @@ def _describe_failure(error: BaseException, *, stopped: bool) -> tuple[Exit, str
     if isinstance(error, OSError):
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
         return Exit.NO_ROOM if full else Exit.BUG, str(error), not full
+    # Compiled code turns the exception of a signal into another one.
     return Exit.TERMINATED if stopped else Exit.BUG, f"{type(error).__name__}: {error}", True
 
 
@@ -239,19 +234,14 @@ class _Signals:
 
     def __init__(self) -> None:
         self.received = False
-        self._ignored = False
+        self.ignored = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, self._handle)
         hook = sys.__unraisablehook__
         sys.unraisablehook = lambda lost: None if lost.exc_type is Stopped else hook(lost)
 
-    def ignore(self) -> None:
-        """Raise nothing from here on: the work has ended, and its result is being written."""
-        self._ignored = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._ignored:
+        if self.ignored:
             return
         self.received = True
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -59,7 +59,7 @@ class DirectoryStore(Store):
                     yield Entry(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
     @contextlib.contextmanager
-    def open(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[IO[bytes]]:  # noqa: ARG002 - a reader reads as far as it wants
+    def open(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[IO[bytes]]:  # noqa: ARG002 - for S3
         """Open a file for reading from `start`."""
         path = self._base / key
         try:

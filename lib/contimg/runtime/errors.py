@@ -83,16 +83,10 @@ def meaning_of(code: int) -> str:
 
 
 class ContimgError(Exception):
-    """A failure that a person can act on.
+    """A failure that a person can act on, in three parts.
 
-    Parameters
-    ----------
-    where
-        The file, URI or option.
-    problem
-        What is wrong: a sentence that makes sense alone, with what was found and expected.
-    remedy
-        What to do about it, a sentence.
+    `where` is the file, URI or option; `problem` says in a sentence that makes sense alone what is
+    wrong, with what was found and expected; `remedy` says in a sentence what to do about it.
     """
 
     exit: ClassVar[Exit] = Exit.BUG

@@ -97,16 +97,16 @@ def input_mark(field: FieldInfo) -> InputKind | None:
 class CommandLineError(SystemExit):
     """A command line that cannot be read; the reason has been printed to stderr."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(2)
-        self.reason = reason
+    reason = ""
 
 
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self._print_message(f"{self.prog}: error: {message}\n", sys.stderr)
-        raise CommandLineError(message)
+        ended = CommandLineError(2)
+        ended.reason = message
+        raise ended
 
 
 def parse(
@@ -121,15 +121,8 @@ def parse(
     """Read a command line into an options model; print an error and raise CommandLineError.
 
     An option with an empty value counts as not given, since Argo passes every option of a form.
-
-    Parameters
-    ----------
-    argv
-        Words of the command line; those of this process if None.
-    positional
-        Fields that may also be given without their flags, in this order.
-    section
-        Section of the document of options that ``--config`` names; empty: there is no such flag.
+    `argv` is that of this process if None; the fields in `positional` may be given without their
+    flags, in this order; ``--config`` reads a `section` of a document, if that has a name.
     """
     parser = _Parser(
         prog=prog, description=model.__doc__, allow_abbrev=False, argument_default=SUPPRESS

@@ -84,10 +84,7 @@ class Pipeline:
 
     @cached_property
     def needs(self) -> dict[str, tuple[str, ...]]:
-        """By step, the steps whose artifacts it reads, in the order of the pipeline.
-
-        UsageError if there are two steps of one stage, or an input names no step.
-        """
+        """By step, the steps whose artifacts it reads; UsageError if one is twice or no step."""
         where, names = f"pipeline {self.name}", [step.stage for step in self.steps]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -139,10 +136,7 @@ class Pipeline:
     def wired(self, stage: str, values: Mapping[str, str]) -> dict[str, str]:
         """Return the options of a step that the pipeline sets, except the artifacts it reads.
 
-        Parameters
-        ----------
-        values
-            Of the pipeline's parameters and `store`; a template gives references instead.
+        `values`: of the pipeline's parameters and `store`; a template gives references instead.
         """
         step, fields = self.step(stage), self.specs[stage].options.model_fields
         texts = {
@@ -157,12 +151,8 @@ class Pipeline:
         return texts
 
     def check(self) -> None:
-        """Refuse a pipeline with a cycle, an unknown stage, step or option, or a missing input.
-
-        UsageError names the step and the option.
-        """
+        """Raise UsageError for a cycle, an unknown stage, step or option, or a missing input."""
         where = f"pipeline {self.name}"
-        values = {"store": "store", **{one.name: one.name for one in self.parameters}}
         for step in map(self.step, self.order):
             name, fields = step.stage, self.specs[step.stage].options.model_fields
             for option in [*step.inputs, *step.fixed]:
@@ -175,7 +165,7 @@ class Pipeline:
                     problem = f"Option {option!r} of step {name!r} takes no artifact."
                     remedy = f"Name the option by which it reads the artifact of {source!r}."
                     raise UsageError(where, problem, remedy)
-            given = {*step.inputs, *self.wired(name, values)}
+            given = {*step.inputs, *self.wired(name, {})}
             missing = sorted(n for n, one in fields.items() if one.is_required() and n not in given)
             if missing:
                 problem = f"Step {name!r} lacks its input {missing[0]!r}."
@@ -188,11 +178,7 @@ class Pipeline:
                     raise UsageError(where, problem, f"contimg-{stage} --help lists them.")
 
     def check_options(self, document: Document, where: str = "options") -> None:
-        """Refuse options that the stages do not take, before anything runs: UsageError.
-
-        A stage or option may be unknown, an option the pipeline's own, a value out of range.
-        """
-        values = {"store": "store", **{one.name: one.name for one in self.parameters}}
+        """Raise UsageError for options that a stage does not take or that the pipeline sets."""
         for stage in [name for name in document if name not in self.specs]:
             known = ", ".join(self.specs)
             problem = f"There is no stage {stage!r} in this pipeline; its stages are {known}."
@@ -200,7 +186,7 @@ class Pipeline:
         for step in self.steps:
             stage, given = step.stage, document.get(step.stage, {})
             # A value in place of the real one need not be of its type.
-            wired = {**self.wired(stage, values), **dict.fromkeys(step.inputs, "artifact")}
+            wired = {**self.wired(stage, {}), **dict.fromkeys(step.inputs, "artifact")}
             for name in [name for name in given if name in wired]:
                 problem = f"The pipeline sets {stage}.{name} itself."
                 raise UsageError(where, problem, "Remove it from the options.")

@@ -70,7 +70,7 @@ class S3Store(Store):
         """Return whether an object exists."""
         try:
             with self._translate_errors(key):
-                self._client.head_object(**self._at(key))
+                self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         except MissingError:
             return False
         return True
@@ -78,16 +78,18 @@ class S3Store(Store):
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[IO[bytes]]:
         """Open an object, or by ``Range`` some of its bytes, as a stream."""
-        part: dict[str, Any] = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
+        what: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + key}
+        if stop is not None:
+            what["Range"] = f"bytes={start}-{stop - 1}"
         with self._translate_errors(key):
-            body: Any = self._client.get_object(**self._at(key), **part)["Body"]
+            body: Any = self._client.get_object(**what)["Body"]
             with contextlib.closing(body):
                 yield body
 
     @contextlib.contextmanager
     def writer(self, key: str, *, new: bool = False) -> Iterator[IO[bytes]]:
         """Open a multipart upload as a stream; an error aborts it and nothing appears."""
-        at = self._at(key)
+        at: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + key}
         final = {**at, "IfNoneMatch": "*"} if new else dict(at)
         with self._translate_errors(key), ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
             upload = _Upload(self._client, at, pool)
@@ -111,10 +113,7 @@ class S3Store(Store):
     def delete(self, key: str) -> None:
         """Remove an object."""
         with self._translate_errors(key):
-            self._client.delete_object(**self._at(key))
-
-    def _at(self, key: str) -> dict[str, Any]:
-        return {"Bucket": self._bucket, "Key": self._prefix + key}
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
     @contextlib.contextmanager
     def _translate_errors(self, key: str) -> Iterator[None]:

@@ -41,7 +41,12 @@ def scratch_folder(env: Mapping[str, str], name: str) -> Iterator[Path]:
     if not env.get("CONTIMG_SCRATCH") and SHM.is_dir() and os.access(SHM, os.W_OK):
         free = min(shutil.disk_usage(SHM).free, available_memory())
         root = SHM if free > MIN_MEMORY_SCRATCH_BYTES else root
-    sweep(root)
+    for path in root.glob(f"{PREFIX}*/{LOCK}"):
+        # Another user's, still locked by its owner, or just removed.
+        with contextlib.suppress(PermissionError, FileNotFoundError, BlockingIOError):
+            with path.open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)
     # Named before it is made: a signal in between would leave a folder behind.
     folder = root / f"{PREFIX}{name}-{secrets.token_hex(8)}"
     try:
@@ -56,21 +61,3 @@ def scratch_folder(env: Mapping[str, str], name: str) -> Iterator[Path]:
     finally:
         # A child that is being killed may still hold a file open.
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep(root: Path) -> list[str]:
-    """Remove scratch folders whose owner is dead; return their names."""
-    swept = []
-    for path in sorted(root.glob(f"{PREFIX}*/{LOCK}")):
-        # Another user's, or just removed by its owner.
-        with contextlib.suppress(PermissionError, FileNotFoundError):
-            number = os.open(path, os.O_RDWR)
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(number)
-            shutil.rmtree(path.parent, ignore_errors=True)
-            swept.append(path.parent.name)
-    return swept

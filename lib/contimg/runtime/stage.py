@@ -112,10 +112,7 @@ class StageSpec:
 
 @functools.cache
 def stage_specs() -> Mapping[str, StageSpec]:
-    """Return the specs of all installed stages by name, in alphabetical order.
-
-    UsageError if an entry point is not a complete `StageSpec`, or has another name than its spec.
-    """
+    """Return the installed stages' specs by name, sorted; UsageError if an entry point is wrong."""
     specs: dict[str, StageSpec] = {}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         where = f"entry point {ENTRY_POINTS}: {point.name} = {point.value}"

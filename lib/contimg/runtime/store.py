@@ -61,7 +61,7 @@ class Store(Protocol):
             return stream.read(stop - start)
 
     def open(self, key: str, start: int = 0, stop: int | None = None) -> Stream:
-        """Open an object for reading from byte `start`, at least to `stop` - 1; or MissingError."""
+        """Open an object from byte `start`; none from `stop` on is read. MissingError as `read`."""
 
     def writer(self, key: str, *, new: bool = False) -> Stream:
         """Open a stream to an object; readers see all of it or, after an error, nothing.
@@ -88,10 +88,7 @@ class Store(Protocol):
 
 
 def open_store(root: str) -> Store:
-    """Open the store of a root URI: ``s3://bucket/prefix``, ``file:///dir`` or a plain directory.
-
-    UsageError if the scheme is another.
-    """
+    """Open the store at s3://bucket/prefix, file:///dir or a directory; else UsageError."""
     parts = urlsplit(root)
     if parts.scheme == "s3":
         from contimg.runtime.s3 import S3Store  # boto3 is slow to import

@@ -30,13 +30,9 @@ MODULE_TEXT = re.compile(r"(?P<module>[a-zA-Z_]\w*(\.\w+)*)(:\w+)?")
 def code_digest(*modules: str) -> str:
     """Return the sha256 over the code that modules can reach; ModuleNotFoundError without them.
 
-    Parameters
-    ----------
-    modules
-        Where to begin, such as ``contimg_flag.stage``. Imports are followed through the packages
-        contimg, contimg_NAME and those of the first modules, also inside functions; imports for
-        type checkers are not. A text such as ``"contimg_flag.casa:flag"`` counts as an import:
-        child processes are given functions that way.
+    Imports are followed from `modules` through the packages contimg, contimg_NAME and those of
+    `modules`, also inside functions, but not those for type checkers. A text such as
+    ``"contimg_flag.casa:flag"`` counts as an import: child processes are given functions that way.
     """
     tops = {module.partition(".")[0] for module in modules}
     waiting, digests = list(modules), dict[str, str]()
@@ -110,10 +106,7 @@ def _read_node(node: Any, package: str, parts: list[str], named: set[str]) -> No
 
 
 def _data_digests(package: str, folder: Path) -> dict[str, str]:
-    """Return the digests of the files of a package that are not Python, by name.
-
-    Any module of the package may read them.
-    """
+    """Return the digests of files that are not Python: any module of the package may read them."""
     found: dict[str, str] = {}
     for path in folder.iterdir():
         if path.name.startswith("."):

@@ -43,7 +43,7 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
         If a field model has no source.
     """
     with scratch_folder(env, "export-ms") as scratch:
-        context = Context(options.ms, scratch, (), env, console)
+        context = Context(options.ms, scratch, (), env, console.show)
         source = context.fetch_tree(options.ms, "ms.tar")
         target = options.folder.absolute() / source.name
         if target.exists():
