@@ -37,22 +37,6 @@ def test_same_work_is_cached(tmp_path: Path) -> None:
     assert (Path(first["artifact"]) / MANIFEST).stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("change", [["--word", "other"], ["--loud"], ["--words", "a,b"]])
-def test_other_options_change_key(tmp_path: Path, change: list[str]) -> None:
-    keys = {summary(toy("--out", str(tmp_path), *words))["key"] for words in ([], change)}
-    assert len(keys) == 2
-
-
-def test_input_enters_key_by_its_bytes(tmp_path: Path) -> None:
-    made = [
-        toy("--out", str(tmp_path / place), "--word", word)
-        for place, word in (("a", "x"), ("b", "x"), ("c", "y"))
-    ]
-    sources = [summary(done)["artifact"] for done in made]
-    keys = [summary(toy("--out", str(tmp_path), "--source", source))["key"] for source in sources]
-    assert keys[0] == keys[1] != keys[2]
-
-
 def test_damaged_input_is_refused(tmp_path: Path) -> None:
     source = summary(toy("--out", str(tmp_path)))["artifact"]
     (Path(source) / "word.txt").write_text("hellO")
@@ -173,9 +157,3 @@ def test_blas_environment_is_set_before_imports(given: dict[str, str], found: st
 def test_argo_gets_progress(tmp_path: Path) -> None:
     summary(toy("--out", str(tmp_path), ARGO_PROGRESS_FILE=str(tmp_path / "progress")))
     assert (tmp_path / "progress").read_text() == "1/2\n"
-
-
-def test_engine_gets_outputs(tmp_path: Path) -> None:
-    said = summary(toy("--out", str(tmp_path / "o"), CONTIMG_OUTPUTS=str(tmp_path / "h")))
-    assert (tmp_path / "h" / "artifact").read_text() == said["artifact"]
-    assert json.loads((tmp_path / "h" / "summary.json").read_text()) == said

@@ -11,16 +11,7 @@ from typing import NoReturn
 import pytest
 
 from contimg.runtime import errors
-from contimg.runtime.errors import (
-    MEANING,
-    BadFileError,
-    ContimgError,
-    Exit,
-    Retry,
-    Stopped,
-    meaning_of,
-    retry_of,
-)
+from contimg.runtime.errors import MEANING, BadFileError, ContimgError, Exit, Stopped
 
 CLASSES = [one for one in vars(errors).values() if isinstance(one, type)]
 KINDS = [one for one in CLASSES if issubclass(one, ContimgError) and one is not ContimgError]
@@ -64,9 +55,9 @@ def test_errors_and_codes_are_paired() -> None:
 
 def test_only_infrastructure_failures_are_retried() -> None:
     for code in Exit:
-        assert meaning_of(code)
-        assert (retry_of(code).limit > 0) == (20 <= code <= 29), code
-    assert retry_of(139).limit == 1
+        assert errors.meaning_of(code)
+        assert (errors.retry_of(code).limit > 0) == (20 <= code <= 29), code
+    assert errors.retry_of(139).limit == 1
     assert {-1, 64, 137, 143, 134, 139} < set(MEANING)
 
 
@@ -90,8 +81,8 @@ def test_cause_is_kept() -> None:
 
 @pytest.mark.parametrize("code", [1, 3, 26, 71, 255, -9])
 def test_unknown_code_is_named_and_never_retried(code: int) -> None:
-    assert meaning_of(code) == f"unknown exit code {code}"
-    assert retry_of(code) == Retry(0, 0.0)
+    assert errors.meaning_of(code) == f"unknown exit code {code}"
+    assert errors.retry_of(code) == errors.Retry(0, 0.0)
 
 
 def test_exit_codes_fit_a_shell() -> None:

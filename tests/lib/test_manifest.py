@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from contimg.runtime import manifest
 from contimg.runtime.errors import BadInputError, MissingError
-from contimg.runtime.manifest import (
-    MANIFEST,
-    Output,
-    artifact_input,
-    object_input,
-    read_manifest,
-)
+from contimg.runtime.manifest import MANIFEST, Output, read_manifest
 from toys import toy_manifest
 
 ONE = Output(name="a", bytes=1, sha256="1")
@@ -50,6 +45,8 @@ def test_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
 def test_inputs_are_described_by_digest(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(MADE.model_dump_json())
     (tmp_path / "record.json").write_text("{}")
-    assert artifact_input("ms", str(tmp_path)).digest == MADE.digest
+    assert manifest.artifact_input("ms", str(tmp_path)).digest == MADE.digest
     # sha256 of the two bytes {}
-    assert object_input("g", f"{tmp_path}/record.json").digest.startswith("44136fa355b3678a")
+    assert manifest.object_input("g", f"{tmp_path}/record.json").digest.startswith(
+        "44136fa355b3678a"
+    )

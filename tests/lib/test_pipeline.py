@@ -15,32 +15,19 @@ from contimg.runtime.stage import Resources, StageSpec
 
 
 class FirstOptions(StageOptions):
-    """Begin."""
-
     group: str
-    """The group."""
     tables: str
-    """A place."""
     size: int = 3
-    """A number."""
 
 
 class NextOptions(StageOptions):
-    """Go on."""
-
     ms: ArtifactURI
-    """An artifact."""
     words: Words = ()
-    """A list."""
     tier: str = "standard"
-    """A choice."""
 
 
 class PageOptions(StageOptions):
-    """Gather."""
-
     artifacts: ArtifactURIs
-    """Artifacts."""
 
 
 MODELS = {"first": FirstOptions, "left": NextOptions, "right": NextOptions, "page": PageOptions}

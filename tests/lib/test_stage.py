@@ -17,32 +17,23 @@ import toys
 from contimg.runtime import versions
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
 from contimg.runtime.manifest import MANIFEST, Input, Output
-from contimg.runtime.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions
+from contimg.runtime.options import ArtifactURI, ArtifactURIs, ObjectURI, StageOptions, Words
 from contimg.runtime.stage import PLACES, Resources, StageSpec, stage_spec, stage_specs
 from contimg.runtime.store import open_store
 
 
 class TryOptions(StageOptions):
-    """Reads one of everything."""
-
     ms: ArtifactURI | None = None
-    """One artifact."""
     images: ArtifactURIs = ()
-    """Many."""
     record: ObjectURI = ""
-    """An object."""
     model: ObjectURI | None = None
-    """Another."""
     tables: str = ""
-    """A place."""
     store: str | None = None
-    """Another place."""
     calibrations: str = ""
-    """A third one."""
     sigma: float = Field(default=3.0, gt=0)
-    """What is made."""
     tier: str = "standard"
-    """So is this."""
+    loud: bool = False
+    words: Words = ()
 
 
 def rows(options: TryOptions) -> list[Input]:
@@ -136,7 +127,9 @@ class TestKey:
         assert len(key()) == 16
         assert set(key()) <= set("0123456789abcdef")
 
-    @pytest.mark.parametrize("change", [{"sigma": 3.5}, {"tier": "quick"}])
+    @pytest.mark.parametrize(
+        "change", [{"sigma": 3.5}, {"tier": "x"}, {"loud": True}, {"words": "a,b"}]
+    )
     def test_option_of_content_changes_key(self, change: dict[str, Any]) -> None:
         assert key(**change) != key()
 
