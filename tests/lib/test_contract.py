@@ -37,6 +37,13 @@ def test_same_work_is_cached(tmp_path: Path) -> None:
     assert (Path(first["artifact"]) / MANIFEST).stat().st_mtime_ns == written
 
 
+def test_input_enters_key_by_its_bytes(tmp_path: Path) -> None:
+    made = [toy("--out", f"{tmp_path}/{place}", "--word", place[0]) for place in ("x", "x2", "y")]
+    sources = [summary(done)["artifact"] for done in made]
+    keys = [summary(toy("--out", str(tmp_path), "--source", source))["key"] for source in sources]
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_damaged_input_is_refused(tmp_path: Path) -> None:
     source = summary(toy("--out", str(tmp_path)))["artifact"]
     (Path(source) / "word.txt").write_text("hellO")

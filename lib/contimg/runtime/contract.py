@@ -34,7 +34,7 @@ from contimg.runtime.stage import StageSpec
 from contimg.runtime.store import fetch_file, open_store
 from contimg.runtime.versions import tool_version
 
-Work = Callable[[], dict[str, Any]]
+Work = Callable[[Any], dict[str, Any]]
 RESEND_S = 0.1
 """Interval at which a signal is raised again until it takes effect, seconds."""
 VIEWS = (".png", ".html")
@@ -54,7 +54,7 @@ def main(stage: StageSpec, argv: Sequence[str] | None = None) -> NoReturn:
     env = dict(os.environ)
     console, version = Console(stage.name, env), stage.version
     options = partial(parse, stage.options, argv, stage.program, version, section=stage.name)
-    code = guard(lambda: run(stage, options(), env, console), console, env)
+    code = guard(options, lambda given: run(stage, given, env, console), console, env)
     if argv is not None:
         sys.exit(code)
     leave(code)
@@ -83,12 +83,19 @@ def run_command(
     console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=command.plain)
     places, version = command.positional, tool_version("contimg")
     options = partial(parse, command.options, argv, prog, version, positional=places)
-    work = lambda: resolve_name(command.run)(options(), console, env)  # noqa: E731 - imports inside the guard
-    return guard(work, console, env, summary=not command.plain)
+    work = lambda given: resolve_name(command.run)(given, console, env)  # noqa: E731 - imports late
+    return guard(options, work, console, env, summary=not command.plain)
 
 
-def guard(work: Work, console: Console, env: Mapping[str, str], *, summary: bool = True) -> int:
-    """Do the work, print its summary to stdout, and turn any error into an exit code.
+def guard(
+    options: Callable[[], Any],
+    work: Work,
+    console: Console,
+    env: Mapping[str, str],
+    *,
+    summary: bool = True,
+) -> int:
+    """Do the work with the options, print its summary, and turn any error into an exit code.
 
     A summary may hold the exit code itself, as `exit`: then it is 0 only without one. A template
     of another version is refused, since its options may mean something else.
@@ -101,7 +108,7 @@ def guard(work: Work, console: Console, env: Mapping[str, str], *, summary: bool
                 found = f"rendered by contimg {expected}, but this image has {installed}"
                 remedy = f"Use the images of {expected}, or install the chart of {installed}."
                 raise UsageError("the image", f"The template was {found}.", remedy)
-            result = work()
+            result = work(options())
             code = int(result.pop("exit", Exit.DONE))
             hand_over(env, "summary.json", json.dumps(result, indent=1))
             for name in SUMMARY_PARAMETERS & result.keys():
