@@ -51,7 +51,7 @@ def test_help_lists_every_command(words: tuple[str, ...]) -> None:
     assert listed["catalogue"][0].endswith(".")
 
 
-def test_version_is_the_distribution_s() -> None:
+def test_version_is_that_of_the_distribution() -> None:
     assert contimg("--version").stdout == f"contimg {version('contimg')}\n"
 
 

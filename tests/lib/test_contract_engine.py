@@ -118,20 +118,16 @@ def test_failure_has_code_and_reason(tmp_path: Path, words: str, code: int, line
         assert ("Traceback" in logged.get("trace", "")) == ("trace" in logged) == (code == Exit.BUG)
 
 
-def test_unwritable_termination_log_is_ignored(tmp_path: Path) -> None:
-    log = str(tmp_path / "no" / "log")
-    assert toy(tmp_path, "--do", "data", CONTIMG_TERMINATION_LOG=log).returncode == 10
-
-
-def test_unwritable_outputs_leave_exit_code(tmp_path: Path) -> None:
+def test_unwritable_places_leave_exit_code(tmp_path: Path) -> None:
     # A file in the place of the folder refuses as a full disk does, also where root may write
     # everything.
     place = tmp_path / "full"
     place.write_text("")
     for words, code in (("--do data", 10), ("--do full", 22), ("--wrod x", 2)):
-        done = toy(tmp_path, *words.split(), CONTIMG_OUTPUTS=str(place))
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
+        for name, path in (("CONTIMG_OUTPUTS", place), ("CONTIMG_TERMINATION_LOG", place / "log")):
+            done = toy(tmp_path, *words.split(), **{name: str(path)})
+            assert done.returncode == code, done.stderr
+            assert "Traceback" not in done.stderr
 
 
 def test_full_outputs_folder_ends_with_no_room(tmp_path: Path) -> None:

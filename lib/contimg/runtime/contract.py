@@ -103,12 +103,13 @@ def guard(
     signals = _Signals()
     try:
         try:
+            given = options()
             expected, installed = env.get("CONTIMG_TEMPLATE_VERSION"), tool_version("contimg")
             if expected and expected != installed:
                 found = f"rendered by contimg {expected}, but this image has {installed}"
                 remedy = f"Use the images of {expected}, or install the chart of {installed}."
                 raise UsageError("the image", f"The template was {found}.", remedy)
-            result = work(options())
+            result = work(given)
             code = int(result.pop("exit", Exit.DONE))
             hand_over(env, "summary.json", json.dumps(result, indent=1))
             for name in SUMMARY_PARAMETERS & result.keys():
@@ -211,7 +212,7 @@ def find_existing(
 ) -> tuple[str, Manifest | None]:
     """Return the URI of the artifact that this work makes, and its manifest if it exists.
 
-    If ``--reuse`` names no artifact of this stage: MissingError, or UsageError for another stage's.
+    For ``--reuse``, MissingError if it does not exist, UsageError if another stage made it.
     """
     if not options.reuse:
         artifact = f"{options.out.rstrip('/')}/{stage.key(options, inputs)}"
