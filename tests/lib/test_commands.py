@@ -265,7 +265,8 @@ class TestCommand:
 
 def test_following_command_stops_on_sigterm(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    argv = [BIN / "contimg-watch", "--store", tmp_path / "store", "--follow", "--interval-s", "0.2"]
+    watch, store = str(BIN / "contimg-watch"), str(tmp_path / "store")
+    argv = [watch, "--store", store, "--follow", "--interval-s", "0.2"]
     env = {**os.environ, "CONTIMG_LOG_LEVEL": "DEBUG"}
     null = subprocess.DEVNULL
     with subprocess.Popen(argv, stderr=null, stdout=null, env=env) as child:
