@@ -22,7 +22,7 @@ import contimg.records.schemas
 from contimg.records.tables import Schema
 from contimg.runtime.command import commands
 from contimg.runtime.errors import MEANING, Exit
-from contimg.runtime.options import Options, choices, flag
+from contimg.runtime.options import Options, choices, first_sentence, flag
 from contimg.runtime.pipeline import Pipeline
 from contimg.runtime.stage import StageSpec, stage_specs
 from contimg_runs.pipelines import PIPELINES
@@ -56,7 +56,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder, _, name = page.file.src_uri.removesuffix(".md").rpartition("/")
     if page.file.src_uri == "stages/index.md":
         new = [one for one in stage_specs().values() if f"({one.name}.md)" not in markdown]
-        rows = [(f"[{one.name}]({one.name}.md)", _first_sentence(one.options)) for one in new]
+        rows = [(f"[{one.name}]({one.name}.md)", first_sentence(one.options)) for one in new]
         markdown += f"\n\n{table(('other stages', 'does'), rows)}\n" if rows else ""
     if folder == "stages" and name in stage_specs():
         markdown += f"\n\n## Options\n\n{stage_options(stage_specs()[name])}"
@@ -126,10 +126,6 @@ def _default(value: object) -> str:
     )
 
 
-def _first_sentence(model: type[Options]) -> str:
-    return " ".join((model.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
-
-
 def stage_options(spec: StageSpec) -> str:
     """Return a stage's options, and below them what a pod of it may take."""
     resources = spec.resources
@@ -146,7 +142,10 @@ def stage_options(spec: StageSpec) -> str:
 def commands_page() -> str:
     """Return the page on the commands ``contimg NAME``."""
     found = list(commands().values())
-    rows = [(f"[`contimg {one.name}`](#contimg-{one.name})", one.summary) for one in found]
+    rows = [
+        (f"[`contimg {one.name}`](#contimg-{one.name})", first_sentence(one.options))
+        for one in found
+    ]
     parts = [
         "# Commands",
         (

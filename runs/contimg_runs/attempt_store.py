@@ -10,7 +10,7 @@ from contimg.records.runs import RUNS, Claim, Outcome, Phase, claim_key, outcome
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
 from contimg.records.schemas.runs import GroupState
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
-from contimg.runtime.record import Record
+from contimg.runtime.manifest import Record
 from contimg.runtime.store import Store
 
 

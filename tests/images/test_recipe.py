@@ -18,7 +18,7 @@ import pytest
 import kernels
 import strip
 from built import RECIPES
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.child import LINEAR_ALGEBRA
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.versions import PROGRAMS
 

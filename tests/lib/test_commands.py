@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -17,26 +16,27 @@ from typing import Any
 
 import pytest
 
+import toys
 from contimg.runtime.command import Command, command_points
 from contimg.runtime.contract import run_command
 from contimg.runtime.errors import BadFileError, Exit, Stopped
-from contimg.runtime.options import Options
+from contimg.runtime.options import Options, first_sentence
 from contimg.runtime.stage import StageSpec, stage_specs
+from waiting import wait_for
 
 counting = sys.modules["counting"] = ModuleType("counting")
 BIN = Path(sys.executable).parent
 COMMANDS = command_points()
 EXPECTED = {"run", "status", "demo", "catalogue", "completion", "upload", "export-ms", "import-ms"}
+BAD_FILE = BadFileError("x", "expected y, found z.", "Do it.")
 
 
-def contimg(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BIN / "contimg", *words], capture_output=True, text=True, timeout=120, check=False
-    )
+def contimg(*words: str) -> toys.Done:
+    return toys.run(BIN / "contimg", *words)
 
 
 @pytest.mark.parametrize("words", [(), ("-h",), ("--help",)])
-def test_help_lists_every_command_with_a_line(words: tuple[str, ...]) -> None:
+def test_help_lists_every_command(words: tuple[str, ...]) -> None:
     done = contimg(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: contimg COMMAND")
@@ -51,7 +51,7 @@ def test_help_lists_every_command_with_a_line(words: tuple[str, ...]) -> None:
     assert listed["catalogue"][0].endswith(".")
 
 
-def test_the_version_is_the_distribution_s() -> None:
+def test_version_is_that_of_the_distribution() -> None:
     assert contimg("--version").stdout == f"contimg {version('contimg')}\n"
 
 
@@ -64,14 +64,14 @@ def test_the_version_is_the_distribution_s() -> None:
         ("", "There are begin, catalogue"),
     ],
 )
-def test_an_unknown_command_is_told_near_or_all_names(name: str, hint: str) -> None:
+def test_unknown_command_suggests_names(name: str, hint: str) -> None:
     done = contimg(name)
     assert (done.returncode, done.stdout) == (Exit.USAGE, "")
     assert f"There is no command {name!r}. {hint}" in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_explains_itself(name: str) -> None:
+def test_command_has_help(name: str) -> None:
     done = contimg(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.lower().startswith("usage: contimg")
@@ -79,29 +79,22 @@ def test_a_command_explains_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_wrong_option_ends_with_2_and_nothing_on_stdout(name: str) -> None:
+def test_wrong_option_exits_with_2(name: str) -> None:
     done = contimg(name, "--no-such-option", "1")
     assert (done.returncode, done.stdout) == (Exit.USAGE, "")
     assert "usage:" in done.stderr
 
 
-def test_a_stage_spec_runs_as_a_command(tmp_path: Path) -> None:
+def test_stage_spec_runs_as_a_command(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom types import SimpleNamespace\nfrom contimg.runtime import cli\n"
         "from toy.options import STAGE\n"
         "cli.command_points = lambda: {'toy': SimpleNamespace(load=lambda: STAGE)}\n"
         "sys.argv = ['contimg', 'toy', *sys.argv[1:]]\ncli.main()\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support" / "packages")}
+    env = {**os.environ, "PYTHONPATH": str(toys.PACKAGES)}
     for words, exit_code in ((["--out", str(tmp_path)], 0), (["--do", "bug"], 2)):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = toys.run(sys.executable, "-c", code, *words, env=env)
         assert done.returncode == exit_code, done.stderr
         assert not done.stdout or json.loads(done.stdout)["stage"] == "toy"
 
@@ -110,29 +103,27 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("line", "candidates"),
         [
-            ("contimg cat", ["catalogue"]),
-            ("contimg comp", ["completion"]),
-            ("contimg --v", ["--version"]),
-            ("contimg catalogue ", ["add"]),
-            ("contimg catalogue add x.fits --cat", ["--catalogue"]),
-            ("contimg catalogue add x.fits --catalogue ra", ["racs"]),
-            ("contimg catalogue add x.fits --catalogue = ra", ["racs"]),
-            (
-                "contimg catalogue add x.fits --catalogue = ",
-                ["nvss", "first", "racs", "vlass", "other"],
-            ),
-            ("contimg catalogue add ", []),
-            ("contimg completion ", ["bash", "zsh", "fish"]),
-            ("contimg nothing --x", []),
-            ("contimg-image --tie", ["--tier"]),
-            ("/usr/bin/contimg-image --conf", ["--config"]),
-            ("contimg-image --tier qu", ["quicklook"]),
-            ("contimg-image --tier=qu", ["--tier=quicklook"]),
+            ("contimg cat", "catalogue"),
+            ("contimg comp", "completion"),
+            ("contimg --v", "--version"),
+            ("contimg catalogue ", "add"),
+            ("contimg catalogue add x.fits --cat", "--catalogue"),
+            ("contimg catalogue add x.fits --catalogue ra", "racs"),
+            ("contimg catalogue add x.fits --catalogue = ra", "racs"),
+            ("contimg catalogue add x.fits --catalogue = ", "nvss first racs vlass other"),
+            ("contimg catalogue add ", ""),
+            ("contimg completion ", "bash zsh fish"),
+            ("contimg nothing --x", ""),
+            ("contimg-image --tie", "--tier"),
+            ("/usr/bin/contimg-image --conf", "--config"),
+            ("contimg-image --tier qu", "quicklook"),
+            ("contimg-image --tier=qu", "--tier=quicklook"),
         ],
     )
-    def test_candidates(self, line: str, candidates: list[str]) -> None:
+    def test_candidates(self, line: str, candidates: str) -> None:
         done = contimg("__complete", *line.split(" "))
-        assert (done.returncode, done.stdout.split(), done.stderr) == (0, candidates, "")
+        found = (done.returncode, done.stdout.split(), done.stderr)
+        assert found == (0, candidates.split(), "")
 
     @pytest.mark.parametrize(
         ("words", "candidates"),
@@ -143,33 +134,26 @@ class TestCompletion:
             (["contimg-image", "--tie"], ["--tier"]),
         ],
     )
-    def test_bash_s_own_function_completes(self, words: list[str], candidates: list[str]) -> None:
+    def test_bash_completes(self, words: list[str], candidates: list[str]) -> None:
         line = " ".join(f"'{word}'" for word in words)
         script = (
             'source <(contimg completion bash) && read -ra spec <<< "$(complete -p "$1")"\n'
             f"COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n"
             '"${spec[4]}" && printf "%s\\n" "${COMPREPLY[@]}"\n'
         )
-        done = subprocess.run(
-            ["bash", "-c", script, "bash", words[0]],
-            env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
+        env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        done = toys.run("bash", "-c", script, "bash", words[0], env=env, check=True)
         assert done.stdout.split() == candidates, done.stderr
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-    def test_a_script_is_valid_and_names_every_program(self, shell: str) -> None:
+    def test_script_is_valid_and_names_every_program(self, shell: str) -> None:
         script = contimg("completion", shell).stdout
-        assert {"contimg", *(spec.program for spec in stage_specs().values())} <= set(
-            script.split()
-        )
+        programs = {"contimg", *(spec.program for spec in stage_specs().values())}
+        assert programs <= set(script.split())
         if shutil.which(shell):
             subprocess.run([shell, "-n"], input=script, text=True, timeout=60, check=True)
 
-    def test_an_unknown_shell_is_refused(self) -> None:
+    def test_unknown_shell_is_refused(self) -> None:
         assert contimg("completion", "tcsh").returncode == Exit.USAGE
 
 
@@ -180,18 +164,17 @@ class CountOptions(Options):
     """Where to end."""
 
 
+def test_first_sentence_summarises_a_command() -> None:
+    assert first_sentence(CountOptions) == "Count."
+
+
 def run_work(work: Callable[..., dict[str, Any]], *words: str, plain: bool = False) -> int:
     """Run a function as the command ``contimg count``."""
     counting.work = work  # type: ignore[attr-defined]
-    command = Command(
-        name="count",
-        options=CountOptions,
-        run="counting:work",
-        positional=("up_to",),
-        plain=plain,
+    how: dict[str, Any] = {"positional": ("up_to",), "plain": plain}
+    return run_command(
+        Command(name="count", options=CountOptions, run="counting:work", **how), words
     )
-    assert command.summary == "Count."
-    return run_command(command, words)
 
 
 @pytest.fixture(autouse=True)
@@ -214,11 +197,11 @@ class TestCommand:
 
         return run_work(work, *words)
 
-    def test_a_word_without_a_flag_is_the_positional_option(self) -> None:
-        assert self.run(None, "7") == 0
-
-    def test_stdout_is_one_line_of_json(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert self.run(None, "--up-to", "7") == 0
+    @pytest.mark.parametrize("words", [["7"], ["--up-to", "7"]])
+    def test_stdout_is_one_line_of_json(
+        self, words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(None, *words) == 0
         out, err = capsys.readouterr()
         assert out == '{"counted": 7}\n'
         assert json.loads(err)["stage"] == "count"
@@ -227,7 +210,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("raised", "code", "trace"),
         [
-            (BadFileError("x", "expected y, found z.", "Do it."), Exit.BAD_FILE, False),
+            (BAD_FILE, Exit.BAD_FILE, False),
             (OSError(28, "No space left on device"), Exit.NO_ROOM, False),
             (OSError(122, "Quota exceeded"), Exit.NO_ROOM, False),
             (OSError(13, "Permission denied"), Exit.BUG, True),
@@ -247,31 +230,25 @@ class TestCommand:
         assert (last["exit"], last["code"]) == (code, code.name)
         assert ("trace" in last) == trace
 
-    def test_the_engine_finds_summary_or_failure(
+    def test_engine_gets_summary_or_failure(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("CONTIMG_OUTPUTS", str(tmp_path / "a/b"))
         self.run()
-        assert {path.name for path in (tmp_path / "a/b").iterdir()} == {"summary.json"}, (
-            "no artifact was made"
-        )
-        assert json.loads((tmp_path / "a/b/summary.json").read_text()) == json.loads(
-            capsys.readouterr().out
-        )
+        (file,) = (tmp_path / "a/b").iterdir()  # no artifact was made
+        assert file.name == "summary.json"
+        assert json.loads(file.read_text()) == json.loads(capsys.readouterr().out)
         monkeypatch.setenv("CONTIMG_OUTPUTS", str(tmp_path / "c"))
-        self.run(BadFileError("x", "expected y, found z.", "Do it."))
+        self.run(BAD_FILE)
         failure = json.loads((tmp_path / "c/failure.json").read_text())
-        assert failure == {
-            "exit": 10,
-            "name": "BAD_FILE",
-            "reason": "x: expected y, found z. Do it.",
-        }
+        reason = "x: expected y, found z. Do it."
+        assert failure == {"exit": 10, "name": "BAD_FILE", "reason": reason}
 
     def test_plain_command_prints_no_summary(self, capsys: pytest.CaptureFixture[str]) -> None:
         def work(options: CountOptions, console: Any, env: Any) -> dict[str, Any]:
             del console, env
             if options.up_to < 0:
-                raise BadFileError("x", "expected y, found z.", "Do it.")
+                raise BAD_FILE
             print("one, two")  # noqa: T201 - what such a command is for
             return {}
 
@@ -281,37 +258,25 @@ class TestCommand:
         # Plain words, though this is no terminal.
         assert capsys.readouterr() == ("", "contimg-count: ERROR x: expected y, found z. Do it.\n")
 
-    def test_a_wrong_line_never_starts_the_work(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit) as ended:
-            self.run(AssertionError("started"), "--up-to", "far")
-        assert ended.value.code == Exit.USAGE
+    def test_wrong_line_never_starts_the_work(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(AssertionError("started"), "--up-to", "far") == Exit.USAGE
         assert "--up-to" in capsys.readouterr().err
 
 
 def test_following_command_stops_on_sigterm(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    argv = [BIN / "contimg-watch", "--store", tmp_path / "store", "--follow", "--interval-s", "0.2"]
-    ready = tmp_path / "stderr"
-    with ready.open("wb") as sink:
-        child = subprocess.Popen(
-            argv,
-            stderr=sink,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "CONTIMG_LOG_LEVEL": "DEBUG"},
-        )
-        deadline = time.monotonic() + 30
-        while _handles(child.pid, signal.SIGTERM) is False and time.monotonic() < deadline:
-            time.sleep(0.05)
+    watch, store = str(BIN / "contimg-watch"), str(tmp_path / "store")
+    argv = [watch, "--store", store, "--follow", "--interval-s", "0.2"]
+    env = {**os.environ, "CONTIMG_LOG_LEVEL": "DEBUG"}
+    null = subprocess.DEVNULL
+    with subprocess.Popen(argv, stderr=null, stdout=null, env=env) as child:
+        wait_for(lambda: _handles(child.pid, signal.SIGTERM), 30)
         child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=20)
-    assert child.returncode == Exit.TERMINATED
+        assert child.wait(timeout=20) == Exit.TERMINATED
 
 
 def _handles(pid: int, number: int) -> bool:
     """Say whether a process has a handler for a signal (SigCgt of its status)."""
-    fields = dict(
-        line.split(":\t", 1)
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if ":\t" in line
-    )
-    return bool(int(fields["SigCgt"], 16) >> (number - 1) & 1)
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(status.partition("SigCgt:\t")[2].split()[0], 16)
+    return bool(mask >> (number - 1) & 1)

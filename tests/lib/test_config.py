@@ -6,77 +6,73 @@ from pathlib import Path
 
 import pytest
 
-from contimg.runtime.config import (
-    PROFILES_VARIABLE,
-    merge_documents,
-    read_document,
-    read_profile,
-)
+from contimg.runtime.config import PROFILES_VARIABLE, merge_documents, read_document, read_profile
 from contimg.runtime.errors import UsageError
 
 TEXT = "image:\n  tier: quicklook\n  fit-mode: beam\n"
 DOCUMENT = {"image": {"tier": "quicklook", "fit_mode": "beam"}}
+ENV = {PROFILES_VARIABLE: "{fast: {image: {tier: quicklook}}, empty: {}}"}
 
 
-class TestSources:
-    def test_text_file_and_uri_are_one(self, tmp_path: Path) -> None:
-        path = tmp_path / "options.yaml"
-        path.write_text(TEXT)
-        sources = [TEXT, "{image: {tier: quicklook, fit_mode: beam}}", str(path), f"file://{path}"]
-        assert [read_document(source) for source in sources] == [DOCUMENT] * 4
-
-    @pytest.mark.parametrize("text", ["", "  ", "# nothing\n", "{}"])
-    def test_an_empty_document_sets_nothing(self, text: str) -> None:
-        assert read_document(text) == {}
-
-    @pytest.mark.parametrize(
-        ("source", "problem"),
-        [
-            ("{image: [", "options: This is not YAML: "),
-            ("image: quicklook", "A mapping of options is expected, not 'quicklook'."),
-            ("[1]", "[1]: A mapping of stages is expected, not [1]."),
-            ("- image\n- flag\n", "A mapping of stages is expected, not ['image', 'flag']."),
-            ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
-            ("file:///no/such/file.yaml", "file:///no/such/file.yaml: The file cannot be read: "),
-        ],
-    )
-    def test_other_sources_are_refused(self, source: str, problem: str) -> None:
-        with pytest.raises(UsageError) as caught:
-            read_document(source)
-        assert problem in str(caught.value)
-
-    def test_a_file_that_is_not_text_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "a").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UsageError, match="cannot be read"):
-            read_document(str(tmp_path / "a"))
+def test_text_file_and_uri_agree(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text(TEXT)
+    sources = [TEXT, "{image: {tier: quicklook, fit_mode: beam}}", str(path), f"file://{path}"]
+    assert [read_document(source) for source in sources] == [DOCUMENT] * 4
 
 
-class TestProfiles:
-    ENV = {PROFILES_VARIABLE: "{fast: {image: {tier: quicklook}}, empty: {}}"}  # noqa: RUF012
+@pytest.mark.parametrize("text", ["", "  ", "# nothing\n", "{}"])
+def test_empty_document_sets_nothing(text: str) -> None:
+    assert read_document(text) == {}
 
-    def test_a_profile_is_a_document(self) -> None:
-        assert read_profile("fast", self.ENV) == {"image": {"tier": "quicklook"}}
-        assert read_profile("empty", self.ENV) == read_profile("", {}) == {}
 
-    @pytest.mark.parametrize(
-        ("env", "names"),
-        [(ENV, "fast, empty"), ({}, "none"), ({PROFILES_VARIABLE: "{}"}, "none")],
-    )
-    def test_an_unknown_profile_is_told_the_known_ones(
-        self, env: dict[str, str], names: str
-    ) -> None:
-        with pytest.raises(UsageError) as caught:
-            read_profile("slow", env)
-        problem = f"There is no profile of this name; defined are: {names}."
-        assert f"profile slow: {problem}" in str(caught.value)
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{image: [", "options: This is not YAML: "),
+        ("image: quicklook", "A mapping of options is expected, not 'quicklook'."),
+        ("- image\n- flag\n", "A mapping of stages is expected, not ['image', 'flag']."),
+        ("[1]", "[1]: A mapping of stages is expected, not [1]."),
+        ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
+        ("file:///no/such/file.yaml", "file:///no/such/file.yaml: The file cannot be read: "),
+    ],
+)
+def test_other_sources_are_refused(source: str, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_document(source)
+    assert problem in str(caught.value)
 
-    def test_profiles_must_be_a_mapping(self) -> None:
-        with pytest.raises(UsageError, match=r"\$CONTIMG_PROFILES: A mapping of names"):
-            read_profile("fast", {PROFILES_VARIABLE: "[1]"})
 
-    def test_a_profile_must_be_a_document(self) -> None:
-        with pytest.raises(UsageError, match="profile fast: image: A mapping of options"):
-            read_profile("fast", {PROFILES_VARIABLE: "{fast: {image: 3}}"})
+def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_document(str(tmp_path / "a"))
+
+
+def test_profile_is_a_document() -> None:
+    assert read_profile("fast", ENV) == {"image": {"tier": "quicklook"}}
+    assert read_profile("empty", ENV) == read_profile("", {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("env", "names"),
+    [(ENV, "fast, empty"), ({}, "none"), ({PROFILES_VARIABLE: "{}"}, "none")],
+)
+def test_unknown_profile_lists_known_ones(env: dict[str, str], names: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_profile("slow", env)
+    problem = f"There is no profile of this name; defined are: {names}."
+    assert f"profile slow: {problem}" in str(caught.value)
+
+
+def test_profiles_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"\$CONTIMG_PROFILES: A mapping of names"):
+        read_profile("fast", {PROFILES_VARIABLE: "[1]"})
+
+
+def test_profile_that_is_no_document_is_refused() -> None:
+    with pytest.raises(UsageError, match="profile fast: image: A mapping of options"):
+        read_profile("fast", {PROFILES_VARIABLE: "{fast: {image: 3}}"})
 
 
 def test_later_documents_replace_single_options() -> None:

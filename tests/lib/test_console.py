@@ -1,25 +1,25 @@
-"""What a stage says: one JSON object a line for machines, words and a bar on a terminal."""
+"""Log and progress: one JSON object a line for machines, words and a bar on a terminal."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contimg.runtime.console import Console
 from contimg.runtime.errors import BadFileError, Exit
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+Captured = pytest.CaptureFixture[str]
 WORDS = """
 import os
 from contimg.runtime.console import Console
@@ -35,8 +35,6 @@ console.fail(Exit.BAD_FILE, "x.hdf5: expected 145 bytes", trace=False)
 
 @pytest.fixture(autouse=True)
 def _log_is_given_back() -> Iterator[None]:
-    import logging
-
     log = logging.getLogger("contimg")
     before = (log.level, log.handlers, log.propagate)
     yield
@@ -44,7 +42,7 @@ def _log_is_given_back() -> Iterator[None]:
     log.handlers, log.propagate = before[1:]
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+def lines(capsys: Captured) -> list[dict[str, Any]]:
     out, err = capsys.readouterr()
     assert out == "", "stdout belongs to the summary"
     return [json.loads(line) for line in err.splitlines()]
@@ -54,13 +52,8 @@ def on_a_terminal(**env: str) -> str:
     """Return what WORDS write to a terminal of 80 columns; stdout must stay empty."""
     ours, theirs = pty.openpty()
     whole = {"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": "80", **env}
-    child = subprocess.Popen(
-        [sys.executable, "-c", WORDS],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=whole,
-    )
+    streams: dict[str, Any] = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": theirs}
+    child = subprocess.Popen([sys.executable, "-c", WORDS], **streams, env=whole)
     os.close(theirs)
     said = b""
     while select.select([ours], [], [], 60)[0]:
@@ -75,9 +68,7 @@ def on_a_terminal(**env: str) -> str:
     return said.decode()
 
 
-def test_log_lines_are_json_with_time_and_stage(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_log_lines_are_json_with_time_and_stage(capsys: Captured) -> None:
     console = Console("image", {})
     console.log.info("cleaned to %.1f sigma", 3.5)
     console.log.warning("two\nlines and “signs” µJy")
@@ -90,7 +81,7 @@ def test_log_lines_are_json_with_time_and_stage(
     assert first["time"].endswith("+00:00")
 
 
-def test_a_failure_carries_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_has_its_code(capsys: Captured) -> None:
     error = BadFileError("x.hdf5", "expected 145 bytes, found 0 bytes.", "Send it again.")
     Console("convert", {}).fail(error.exit, str(error), trace=False)
     (line,) = lines(capsys)
@@ -99,19 +90,19 @@ def test_a_failure_carries_its_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert "trace" not in line
 
 
-def test_a_bug_carries_its_trace_in_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bug_has_its_trace_in_the_same_line(capsys: Captured) -> None:
     console = Console("convert", {})
     try:
-        {}["nothing"]
-    except KeyError as error:
+        int("nothing")
+    except ValueError as error:
         console.fail(Exit.BUG, repr(error), trace=True)
     (line,) = lines(capsys)
     assert line["exit"] == 70
     assert line["trace"].startswith("Traceback")
-    assert "KeyError" in line["trace"]
+    assert "ValueError" in line["trace"]
 
 
-def test_trace_without_exception_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_without_exception_is_left_out(capsys: Captured) -> None:
     Console("convert", {}).fail(Exit.BUG, "no exception is being handled", trace=True)
     (line,) = lines(capsys)
     assert "trace" not in line
@@ -128,14 +119,14 @@ def test_trace_without_exception_is_left_out(capsys: pytest.CaptureFixture[str])
         ("CRITICAL", []),
     ],
 )
-def test_levels(capsys: pytest.CaptureFixture[str], level: str | None, heard: list[str]) -> None:
+def test_levels(capsys: Captured, level: str | None, heard: list[str]) -> None:
     console = Console("toy", {} if level is None else {"CONTIMG_LOG_LEVEL": level})
     for name in ("debug", "info", "warning"):
         getattr(console.log, name)("x")
     assert [line["level"] for line in lines(capsys)] == heard
 
 
-def test_unknown_log_level_warns_and_uses_info(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_log_level_warns_and_uses_info(capsys: Captured) -> None:
     console = Console("toy", {"CONTIMG_LOG_LEVEL": "verbose"})
     console.log.debug("x")
     console.log.info("y")
@@ -145,34 +136,31 @@ def test_unknown_log_level_warns_and_uses_info(capsys: pytest.CaptureFixture[str
     assert said["message"] == "y"
 
 
-def test_a_second_console_does_not_say_everything_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_console_replaces_first(capsys: Captured) -> None:
     Console("first", {})
     Console("second", {}).log.info("once")
     assert [line["stage"] for line in lines(capsys)] == ["second"]
 
 
-def test_argo_file_has_latest_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_argo_file_has_latest_progress(tmp_path: Path, capsys: Captured) -> None:
     file = tmp_path / "progress"
     console = Console("toy", {"ARGO_PROGRESS_FILE": str(file), "CONTIMG_LOG_LEVEL": "DEBUG"})
     for done in (0, 7, 120):
         console.show(done, 120)
         assert file.read_text() == f"{done}/120\n"
     console.close()
-    assert [line["message"] for line in lines(capsys)] == [
-        "progress 0/120",
-        "progress 7/120",
-        "progress 120/120",
-    ]
+    expected = ["progress 0/120", "progress 7/120", "progress 120/120"]
+    assert [line["message"] for line in lines(capsys)] == expected
 
 
-def test_progress_is_not_logged_at_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_not_logged_at_info(tmp_path: Path, capsys: Captured) -> None:
     console = Console("toy", {"ARGO_PROGRESS_FILE": ""})
     console.show(1, 2)
     assert lines(capsys) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_person_reads_words_and_sees_a_bar() -> None:
+def test_terminal_gets_words_and_a_bar() -> None:
     said = on_a_terminal()
     assert "contimg-toy: INFO reading 16 subbands" in said
     assert "contimg-toy: WARNING [bold]not[/bold] markup" in said

@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
-from contimg.runtime.errors import MEANING, Exit, meaning_of, retry_of
+import toys
+from contimg.runtime.child import LINEAR_ALGEBRA
+from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import MANIFEST, read_manifest
-
-PACKAGES = Path(__file__).parents[1] / "support" / "packages"
-# toy is no installed package.
-ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGES), "TMPDIR": "/tmp"}
+from toys import summary, toy
+from waiting import wait_for
 
 
-def stage(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "toy", *words]
-    return subprocess.run(
-        argv,
-        env={**ENVIRONMENT, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 1
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(done.stderr.strip().splitlines()[-1])
-    return answer
-
-
-def test_outputs_then_manifest_then_summary(tmp_path: Path) -> None:
-    said = summary(stage("--out", str(tmp_path), "--word", "abc"))
+def test_outputs_manifest_and_summary_agree(tmp_path: Path) -> None:
+    said = summary(toy("--out", str(tmp_path), "--word", "abc"))
     manifest = read_manifest(said["artifact"])
     assert (Path(said["artifact"]) / "word.txt").read_text() == "abc"
     assert manifest.output("word.txt").bytes == 3
@@ -56,109 +29,49 @@ def test_outputs_then_manifest_then_summary(tmp_path: Path) -> None:
     assert said["key"] == manifest.key == Path(said["artifact"]).name
 
 
-def test_the_same_work_again_is_cached(tmp_path: Path) -> None:
-    first = summary(stage("--out", str(tmp_path)))
+def test_same_work_is_cached(tmp_path: Path) -> None:
+    first = summary(toy("--out", str(tmp_path)))
     written = (Path(first["artifact"]) / MANIFEST).stat().st_mtime_ns
-    again = summary(stage("--out", str(tmp_path)))
+    again = summary(toy("--out", str(tmp_path)))
     assert (first["cached"], again["cached"]) == (False, True)
     assert (Path(first["artifact"]) / MANIFEST).stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("change", [["--word", "other"], ["--loud"], ["--words", "a,b"]])
-def test_other_options_are_other_work(tmp_path: Path, change: list[str]) -> None:
-    keys = {summary(stage("--out", str(tmp_path), *words))["key"] for words in ([], change)}
-    assert len(keys) == 2
-
-
-def test_the_place_is_not_in_the_key(tmp_path: Path) -> None:
-    keys = {summary(stage("--out", str(tmp_path / place)))["key"] for place in "ab"}
-    assert len(keys) == 1
-
-
-def test_an_input_enters_the_key_by_its_bytes(tmp_path: Path) -> None:
-    sources = [
-        summary(stage("--out", str(tmp_path / p), "--word", w))["artifact"]
-        for p, w in (("a", "x"), ("b", "x"), ("c", "y"))
-    ]
-    keys = [summary(stage("--out", str(tmp_path), "--source", source))["key"] for source in sources]
+def test_input_enters_key_by_its_bytes(tmp_path: Path) -> None:
+    made = [toy("--out", f"{tmp_path}/{place}", "--word", place[0]) for place in ("x", "x2", "y")]
+    sources = [summary(done)["artifact"] for done in made]
+    keys = [summary(toy("--out", str(tmp_path), "--source", source))["key"] for source in sources]
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_damaged_input_is_refused(tmp_path: Path) -> None:
-    source = summary(stage("--out", str(tmp_path)))["artifact"]
+def test_damaged_input_is_refused(tmp_path: Path) -> None:
+    source = summary(toy("--out", str(tmp_path)))["artifact"]
     (Path(source) / "word.txt").write_text("hellO")
-    done = stage("--out", str(tmp_path / "b"), "--source", source)
+    done = toy("--out", str(tmp_path / "b"), "--source", source)
     assert done.returncode == Exit.BAD_INPUT
-    assert "damaged" in last_line(done)["message"]
-
-
-def test_a_missing_input_is_named(tmp_path: Path) -> None:
-    done = stage("--out", str(tmp_path), "--source", str(tmp_path / "nothing"))
-    assert done.returncode == Exit.NOT_FOUND
-    assert "nothing" in last_line(done)["message"]
-
-
-@pytest.mark.parametrize(
-    ("do", "code", "words"),
-    [
-        ("data", Exit.BAD_FILE, "x.hdf5: expected 145 bytes, found 0 bytes. Send it again."),
-        ("full", Exit.NO_ROOM, "No space left"),
-        ("bug", Exit.BUG, "ZeroDivisionError"),
-    ],
-)
-def test_failures_have_codes_and_reasons(tmp_path: Path, do: str, code: Exit, words: str) -> None:
-    done = stage(
-        "--out",
-        str(tmp_path / "out"),
-        "--do",
-        do,
-        env={"CONTIMG_OUTPUTS": str(tmp_path / "handed")},
-    )
-    assert done.returncode == code
-    assert words in last_line(done)["message"]
-    assert last_line(done)["code"] == code.name
-    assert done.stdout == ""
-    assert not list(tmp_path.rglob(MANIFEST))
-    assert words in json.loads((tmp_path / "handed" / "failure.json").read_text())["reason"]
-
-
-def test_only_bugs_show_a_trace(tmp_path: Path) -> None:
-    assert "Traceback" in last_line(stage("--out", str(tmp_path), "--do", "bug"))["trace"]
-    assert "trace" not in last_line(stage("--out", str(tmp_path), "--do", "data"))
-
-
-@pytest.mark.parametrize(
-    "words",
-    [["--unknown", "1"], [], ["--out", "x", "--do", "dance"], ["--out", "x", "--loud", "perhaps"]],
-)
-def test_a_wrong_command_line_ends_with_2(words: list[str]) -> None:
-    done = stage(*words)
-    assert done.returncode == Exit.USAGE
-    assert "usage:" in done.stderr
+    assert "damaged" in json.loads(done.stderr.splitlines()[-1])["message"]
 
 
 class TestConfig:
     """``--config`` on a stage: its section of a document of options."""
 
     def word(self, tmp_path: Path, *words: str) -> str:
-        answer = summary(stage("--out", str(tmp_path / "out"), *words))
+        answer = summary(toy("--out", str(tmp_path / "out"), *words))
         return (Path(answer["artifact"]) / "word.txt").read_text()
 
     @pytest.mark.parametrize("kind", ["text", "file", "uri"])
-    def test_a_section_sets_options(self, tmp_path: Path, kind: str) -> None:
+    def test_section_sets_options(self, tmp_path: Path, kind: str) -> None:
         path = tmp_path / "options.yaml"
         path.write_text("toy:\n  word: from\n  count: 2\nother:\n  word: no\n")
         sources = {"text": path.read_text(), "file": str(path), "uri": f"file://{path}"}
         assert self.word(tmp_path, "--config", sources[kind]) == "fromfrom"
 
     @pytest.mark.parametrize("text", ["{other: {word: no}}", "{}", "{toy: {word: '', count: }}"])
-    def test_other_sections_and_empty_values_count_as_not_given(
-        self, tmp_path: Path, text: str
-    ) -> None:
+    def test_other_sections_and_empty_values_are_ignored(self, tmp_path: Path, text: str) -> None:
         assert self.word(tmp_path, "--config", text) == "hello"
         assert self.word(tmp_path, "--config", "", "--count", "") == "hello"
 
-    def test_flags_win_over_the_document(self, tmp_path: Path) -> None:
+    def test_flags_win_over_document(self, tmp_path: Path) -> None:
         text = "{toy: {word: document, count: 3}}"
         assert self.word(tmp_path, "--config", text, "--word", "x") == "xxx"
         assert self.word(tmp_path, "--config", text, "--word", "", "--count=1") == "document"
@@ -173,89 +86,63 @@ class TestConfig:
             ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
         ],
     )
-    def test_a_wrong_document_is_refused_before_anything_runs(
-        self, tmp_path: Path, config: str, problem: str
-    ) -> None:
-        env = {"CONTIMG_OUTPUTS": str(tmp_path / "handed")}
-        done = stage("--out", str(tmp_path / "out"), "--config", config, env=env)
+    def test_wrong_document_is_refused(self, tmp_path: Path, config: str, problem: str) -> None:
+        words = ("--out", str(tmp_path / "out"), "--config", config)
+        done = toy(*words, CONTIMG_OUTPUTS=str(tmp_path / "handed"))
         assert done.returncode == Exit.USAGE
         assert problem in done.stderr
-        assert problem in json.loads((tmp_path / "handed" / "failure.json").read_text())["reason"]
+        failure = json.loads((tmp_path / "handed" / "failure.json").read_text())
+        assert problem in failure["reason"]
         assert not (tmp_path / "out").exists()
-
-    def test_help_names_the_section(self) -> None:
-        assert "with a section 'toy'" in " ".join(stage("--help").stdout.split())
 
 
 def test_empty_value_counts_as_not_given(tmp_path: Path) -> None:
-    assert (
-        summary(stage("--out", str(tmp_path), "--source", "", "--loud", "false"))["cached"] is False
-    )
+    done = toy("--out", str(tmp_path), "--source", "", "--loud", "false")
+    assert summary(done)["cached"] is False
 
 
-def test_help_is_the_docs() -> None:
-    done = stage("--help")
+def test_help_has_docstrings_defaults_and_section() -> None:
+    done = toy("--help")
     assert done.returncode == 0
     for words in ("Write a word", "100 % of it", "Default: hello", "bug|data"):
         assert words in done.stdout
+    assert "with a section 'toy'" in " ".join(done.stdout.split())
+
+
+def started(tmp_path: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start a stage and return it when its output is written."""
+    child = subprocess.Popen(
+        [*toys.TOY, "--out", str(tmp_path / "out"), *words],
+        env=toys.ENVIRONMENT | {"CONTIMG_SCRATCH": str(tmp_path / "scratch")},
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: list((tmp_path / "out").rglob("word.txt")))
+    time.sleep(0.3)
+    return child
+
+
+def sleeping() -> bool:
+    return "sleep 61" in subprocess.check_output(["ps", "-eo", "args"], text=True)
 
 
 @pytest.mark.parametrize("do", ["sleep", "child", "finaliser", "compiled", "swallowed", "tidy"])
 def test_sigterm_stops_stage_and_its_child(tmp_path: Path, do: str) -> None:
-    argv = [sys.executable, "-m", "toy", "--out", str(tmp_path / "out"), "--do", do]
-    child = subprocess.Popen(
-        argv,
-        env={**ENVIRONMENT, "CONTIMG_SCRATCH": str(tmp_path / "scratch")},
-        stderr=subprocess.PIPE,
-    )
-    word = tmp_path / "out"
-    deadline = time.monotonic() + 60
-    while not list(word.rglob("word.txt")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
+    child = started(tmp_path, "--do", do)
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=60)
-    assert child.returncode == Exit.TERMINATED
+    assert child.wait(timeout=60) == Exit.TERMINATED
     assert not list(tmp_path.rglob(MANIFEST))
     assert list((tmp_path / "scratch").iterdir()) == []
     assert (tmp_path / "tidied").exists() == (do == "tidy")
-    assert (
-        "sleep 61"
-        not in subprocess.run(
-            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
-        ).stdout
-    )
+    assert not sleeping()
 
 
 def test_killed_stage_leaves_no_child_and_no_artifact(tmp_path: Path) -> None:
-    argv = [
-        sys.executable,
-        "-m",
-        "toy",
-        "--out",
-        str(tmp_path / "out"),
-        "--do",
-        "child",
-        "--word",
-        "killed",
-    ]
-    child = subprocess.Popen(
-        argv, env={**ENVIRONMENT, "CONTIMG_SCRATCH": str(tmp_path / "scratch")}
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").rglob("word.txt")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
+    child = started(tmp_path, "--do", "child", "--word", "killed")
     child.kill()
     child.wait(10)
-    deadline = time.monotonic() + 30
-    while (
-        "sleep 61"
-        in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    ):
-        assert time.monotonic() < deadline
+    wait_for(lambda: not sleeping())
     assert not list(tmp_path.rglob(MANIFEST))
-    assert summary(stage("--out", str(tmp_path / "out"), "--word", "killed"))["cached"] is False
+    assert summary(toy("--out", str(tmp_path / "out"), "--word", "killed"))["cached"] is False
 
 
 @pytest.mark.parametrize(
@@ -270,34 +157,10 @@ def test_blas_environment_is_set_before_imports(given: dict[str, str], found: st
         "show = lambda: (os.environ['OPENBLAS_CORETYPE'], 'numpy' in sys.modules)\n"
         "atexit.register(lambda: print(*show(), file=sys.stderr))\nmain(STAGE, ['--help'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**ENVIRONMENT, **given},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = toys.run(sys.executable, "-c", code, env=toys.ENVIRONMENT | given, check=True)
     assert done.stderr == f"{found} False\n"
 
 
-def test_progress_for_argo(tmp_path: Path) -> None:
-    summary(stage("--out", str(tmp_path), env={"ARGO_PROGRESS_FILE": str(tmp_path / "progress")}))
+def test_argo_gets_progress(tmp_path: Path) -> None:
+    summary(toy("--out", str(tmp_path), ARGO_PROGRESS_FILE=str(tmp_path / "progress")))
     assert (tmp_path / "progress").read_text() == "1/2\n"
-
-
-def test_outputs_are_handed_to_the_engine(tmp_path: Path) -> None:
-    said = summary(
-        stage("--out", str(tmp_path / "o"), env={"CONTIMG_OUTPUTS": str(tmp_path / "h")})
-    )
-    assert (tmp_path / "h" / "artifact").read_text() == said["artifact"]
-    assert json.loads((tmp_path / "h" / "summary.json").read_text()) == said
-
-
-def test_every_exit_code_has_a_meaning_and_a_rule() -> None:
-    for code in Exit:
-        assert meaning_of(code)
-        retried = retry_of(code).limit > 0
-        assert retried == (20 <= code <= 29), code
-    assert retry_of(139).limit == 1
-    assert retry_of(99).limit == 0
-    assert {-1, 64, 137, 143, 134, 139} < set(MEANING)

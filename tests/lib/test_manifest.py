@@ -1,100 +1,33 @@
-"""Manifests, digests and keys."""
+"""Manifests and digests."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from contimg.runtime import manifest
 from contimg.runtime.errors import BadInputError, MissingError
-from contimg.runtime.manifest import (
-    MANIFEST,
-    QA,
-    Input,
-    Manifest,
-    Output,
-    artifact_input,
-    manifest_input,
-    object_input,
-    read_manifest,
-    work_key,
-)
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from contimg.runtime.manifest import MANIFEST, QA, Output, read_manifest
+from toys import toy_manifest
 
 ONE = Output(name="a", bytes=1, sha256="1")
 TWO = Output(name="b", bytes=2, sha256="2")
+MADE = toy_manifest(outputs=(ONE, TWO))
 
 
-def manifest(**changes: Any) -> Manifest:
-    known: dict[str, Any] = {
-        "stage": "toy",
-        "version": "1",
-        "key": "k",
-        "options": {},
-        "inputs": (),
-        "tools": {},
-        "outputs": (ONE, TWO),
-        "metrics": {},
-        "qa": QA(),
-        "seconds": {},
-        "created": datetime(2026, 1, 1, tzinfo=UTC),
-    }
-    return Manifest(**{**known, **changes})
+def test_digest_is_of_the_outputs_alone() -> None:
+    later = datetime(2027, 1, 1, tzinfo=UTC)
+    same = toy_manifest(outputs=(TWO, ONE), created=later, seconds={"x": 1.0}, key="other")
+    assert same.digest == MADE.digest
+    assert toy_manifest(outputs=(ONE,)).digest != MADE.digest
 
 
-def key(**changes: Any) -> str:
-    known: dict[str, Any] = {
-        "stage": "toy",
-        "options": {"x": 1},
-        "inputs": [Input(name="ms", uri="u", digest="d")],
-        "code": "c",
-        "tools": {"t": "1"},
-    }
-    return work_key(**{**known, **changes})
-
-
-def test_the_digest_is_of_the_outputs_alone() -> None:
-    same = manifest(
-        outputs=(TWO, ONE),
-        created=datetime(2027, 1, 1, tzinfo=UTC),
-        seconds={"x": 1.0},
-        key="other",
-    )
-    assert same.digest == manifest().digest
-    assert manifest(outputs=(ONE,)).digest != manifest().digest
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"stage": "other"},
-        {"options": {"x": 2}},
-        {"inputs": []},
-        {"inputs": [Input(name="ms", uri="u", digest="e")]},
-        {"inputs": [Input(name="flags", uri="u", digest="d")]},
-        {"code": "d"},
-        {"tools": {"t": "2"}},
-    ],
-)
-def test_whatever_the_bytes_depend_on_changes_the_key(change: dict[str, Any]) -> None:
-    assert key(**change) != key()
-
-
-def test_input_uri_leaves_key() -> None:
-    assert key(inputs=[Input(name="ms", uri="elsewhere", digest="d")]) == key()
-
-
-def test_input_order_leaves_key() -> None:
-    pair = [Input(name="a", uri="", digest="1"), Input(name="b", uri="", digest="2")]
-    assert key(inputs=pair) == key(inputs=pair[::-1])
-
-
-def test_an_unknown_output_is_refused_by_name() -> None:
+def test_unknown_output_is_refused() -> None:
     with pytest.raises(BadInputError, match="There is no c, only a, b"):
-        manifest().output("c")
+        MADE.output("c")
 
 
 def test_folder_without_manifest_is_missing(tmp_path: Path) -> None:
@@ -104,27 +37,28 @@ def test_folder_without_manifest_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"stage": 1}'])
-def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
+def test_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(BadInputError, match="not a manifest"):
         read_manifest(str(tmp_path))
 
 
 @pytest.mark.parametrize("change", [{"metrics": {"n": 1}}, {"qa": QA(verdict="warning")}])
-def test_metrics_and_verdict_count_where_the_manifest_is_read(
-    tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_manifest_input_counts_metrics_and_verdict(tmp_path: Path, change: dict[str, Any]) -> None:
     found = []
-    for made in (manifest(), manifest(seconds={"x": 1.0}), manifest(**change)):
+    for more in ({}, {"seconds": {"x": 1.0}}, change):
+        made = toy_manifest(outputs=MADE.outputs, **more)
         (tmp_path / MANIFEST).write_text(made.model_dump_json())
-        found.append(manifest_input("artifacts", str(tmp_path)).digest)
+        found.append(manifest.manifest_input("artifacts", str(tmp_path)).digest)
     assert found[0] == found[1] != found[2]
-    assert artifact_input("artifacts", str(tmp_path)).digest == manifest().digest
+    assert manifest.artifact_input("artifacts", str(tmp_path)).digest == MADE.digest
 
 
 def test_inputs_are_described_by_digest(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text(manifest().model_dump_json())
+    (tmp_path / MANIFEST).write_text(MADE.model_dump_json())
     (tmp_path / "record.json").write_text("{}")
-    assert artifact_input("ms", str(tmp_path)).digest == manifest().digest
+    assert manifest.artifact_input("ms", str(tmp_path)).digest == MADE.digest
     # sha256 of the two bytes {}
-    assert object_input("g", f"{tmp_path}/record.json").digest.startswith("44136fa355b3678a")
+    assert manifest.object_input("g", f"{tmp_path}/record.json").digest.startswith(
+        "44136fa355b3678a"
+    )

@@ -11,21 +11,20 @@ from contimg.records.groups import GroupURI
 from contimg.runtime.options import (
     ArtifactURI,
     ArtifactURIs,
+    Lines,
     ObjectURI,
     Options,
     Words,
     choices,
     flag,
-    help_text,
     input_mark,
-    is_optional,
     parse,
 )
 
+Captured = pytest.CaptureFixture[str]
+
 
 class Example(Options):
-    """An example."""
-
     name: str
     """Who."""
     size: int = Field(default=3, gt=0)
@@ -34,27 +33,23 @@ class Example(Options):
     mode: Literal["a", "b"] | None = None
     """One of two."""
     ms: ArtifactURI | None = None
-    """An artifact."""
     record: ObjectURI = ""
-    """An object."""
     group: GroupURI = ""
-    """A group's record."""
     images: ArtifactURIs = ()
-    """Artifacts."""
     words: Words = ("x",)
-    """A list."""
+    lines: Lines = ()
     deep: bool = False
-    """A switch."""
     from_: str = "here"
-    """A word of Python."""
 
 
 def read(*words: str) -> Example:
     return parse(Example, ["--name", "n", *words], "example", "1")
 
 
-def test_defaults() -> None:
+def test_options_have_defaults_and_are_frozen() -> None:
     assert read() == Example(name="n")
+    with pytest.raises(ValueError, match="frozen"):
+        read().size = 9  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +60,9 @@ def test_defaults() -> None:
         (["--mode", ""], "mode", None),
         (["--mode="], "mode", None),
         (["--words", "a, b"], "words", ("a", "b")),
+        (["--words", "a", "--words", "b,c"], "words", ("a", "b", "c")),
         (["--words", ""], "words", ("x",)),
+        (["--lines", "a, b\nc", "--lines", "d"], "lines", ("a, b", "c", "d")),
         (["--images", "s/1,s/2"], "images", ("s/1", "s/2")),
         (["--deep"], "deep", True),
         (["--deep", "false"], "deep", False),
@@ -85,51 +82,37 @@ def test_words_are_parsed(words: list[str], field: str, value: object) -> None:
         (["--mode", "c"], "--mode: Input should be 'a' or 'b', found 'c'"),
         (["--nam", "x"], "unrecognized arguments: --nam"),
         (["stray"], "unrecognized arguments: stray"),
+        (["--name", ""], "--name is required"),
     ],
 )
-def test_wrong_words_exit_with_2(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_words_exit_with_2(words: list[str], said: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as ended:
         read(*words)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_required_option_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_required_option_is_asked_for(capsys: Captured) -> None:
     with pytest.raises(SystemExit):
         parse(Example, [], "example", "1")
-    assert "--name" in capsys.readouterr().err
+    assert "--name is required" in capsys.readouterr().err
 
 
-def test_field_has_flag_help_and_choices() -> None:
-    fields = Example.model_fields
+def test_help_has_descriptions_and_defaults(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--size SIZE How many, on two lines. Default: 3. --mode a|b One of two. --ms" in shown
+
+
+def test_field_has_flag_and_choices() -> None:
     assert flag("fit_mode") == "--fit-mode"
-    assert help_text(fields["size"]) == "How many, on two lines. Default: 3."
-    assert help_text(fields["mode"]) == "One of two."
-    assert choices(fields["mode"]) == ["a", "b"]
-    assert choices(fields["size"]) is None
-    assert is_optional(fields["mode"])
-    assert not is_optional(fields["size"])
+    assert choices(Example.model_fields["mode"]) == ["a", "b"]
+    assert choices(Example.model_fields["size"]) is None
 
 
-@pytest.mark.parametrize(
-    ("field", "kind"),
-    [
-        ("ms", "artifact"),
-        ("images", "artifact"),
-        ("record", "object"),
-        ("group", "group"),
-        ("name", None),
-        ("words", None),
-        ("mode", None),
-    ],
-)
-def test_inputs_are_known_by_their_type(field: str, kind: str | None) -> None:
-    mark = input_mark(Example.model_fields[field])
-    assert (mark and mark.kind) == kind
-
-
-def test_options_are_frozen() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        read().size = 9  # type: ignore[misc]
+def test_inputs_are_known_by_their_type() -> None:
+    marks = {name: input_mark(field) for name, field in Example.model_fields.items()}
+    found = {name: mark.kind for name, mark in marks.items() if mark}
+    known = {"ms": "artifact", "record": "object", "group": "group", "images": "artifact"}
+    assert found == known

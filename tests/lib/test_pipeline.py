@@ -15,32 +15,19 @@ from contimg.runtime.stage import Resources, StageSpec
 
 
 class FirstOptions(StageOptions):
-    """Begin."""
-
     group: str
-    """The group."""
     tables: str
-    """A place."""
     size: int = 3
-    """A number."""
 
 
 class NextOptions(StageOptions):
-    """Go on."""
-
     ms: ArtifactURI
-    """An artifact."""
     words: Words = ()
-    """A list."""
     tier: str = "standard"
-    """A choice."""
 
 
 class PageOptions(StageOptions):
-    """Gather."""
-
     artifacts: ArtifactURIs
-    """Artifacts."""
 
 
 MODELS = {"first": FirstOptions, "left": NextOptions, "right": NextOptions, "page": PageOptions}
@@ -76,13 +63,12 @@ def with_steps(*steps: Step) -> Pipeline:
 
 
 class TestGraph:
-    def test_a_good_pipeline_passes(self) -> None:
+    def test_good_pipeline_passes(self) -> None:
         PIPELINE.check()
 
-    def test_the_order_puts_sources_first(self) -> None:
-        turned = replace(PIPELINE, steps=STEPS[::-1])
-        for pipeline in (PIPELINE, turned):
-            assert pipeline.order == ("first", "left", "right", "page")
+    @pytest.mark.parametrize("steps", [STEPS, STEPS[::-1]])
+    def test_order_puts_sources_first(self, steps: tuple[Step, ...]) -> None:
+        assert with_steps(*steps).order == ("first", "left", "right", "page")
 
     def test_all_others_are_the_steps_that_gather_nothing(self) -> None:
         assert PIPELINE.needs["page"] == ("first", "left", "right")
@@ -127,18 +113,20 @@ class TestGraph:
         ((STEPS[0], Step("left", {"ms": "first"}, {"tier": "{x}"})), "fixes 'tier' by {x}, no"),
     ],
 )
-def test_a_wrong_pipeline_is_refused(steps: tuple[Step, ...], problem: str) -> None:
+def test_wrong_pipeline_is_refused(steps: tuple[Step, ...], problem: str) -> None:
     with pytest.raises(UsageError) as caught:
         with_steps(*steps).check()
     assert re.search(problem, str(caught.value)), str(caught.value)
     assert str(caught.value).count("\n") == 0
 
 
-def test_a_shortcut_to_nothing_is_refused() -> None:
-    for sets, problem in (("left.size", "not an option"), ("middle.tier", "no step 'middle'")):
-        wrong = replace(PIPELINE, shortcuts=(Shortcut(name="size", sets=(sets,)),))
-        with pytest.raises(UsageError, match=problem):
-            wrong.check()
+@pytest.mark.parametrize(
+    ("sets", "problem"), [("left.size", "not an option"), ("middle.tier", "no step 'middle'")]
+)
+def test_shortcut_to_nothing_is_refused(sets: str, problem: str) -> None:
+    wrong = replace(PIPELINE, shortcuts=(Shortcut(name="size", sets=(sets,)),))
+    with pytest.raises(UsageError, match=problem):
+        wrong.check()
 
 
 class TestOptions:

@@ -5,80 +5,89 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contimg.runtime.errors import Stopped
-from contimg.runtime.scratch import scratch_folder, sweep
+from contimg.runtime.scratch import scratch_folder
 
 HOLD = """
-import sys, time
+import os, time
 from contimg.runtime.scratch import scratch_folder
-with scratch_folder(sys.argv[1], "x") as path:
+with scratch_folder(os.environ, "x") as path:
     print(path, flush=True)
     time.sleep(60)
 """
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    return child, Path(child.stdout.readline().strip())
+def env(tmp_path: Path) -> dict[str, str]:
+    return {"CONTIMG_SCRATCH": str(tmp_path)}
 
 
-def test_gone_with_the_block(tmp_path: Path) -> None:
-    with scratch_folder(str(tmp_path), "stage") as folder:
+@pytest.fixture
+def holder(env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env) as child:
+        yield child
+        child.kill()
+
+
+def held(holder: subprocess.Popen[str]) -> Path:
+    assert holder.stdout is not None
+    return Path(holder.stdout.readline().strip())
+
+
+def test_folder_goes_with_the_block(tmp_path: Path, env: dict[str, str]) -> None:
+    with scratch_folder(env, "stage") as folder:
         assert list(folder.iterdir()) == []
+        assert folder.is_relative_to(tmp_path)
         (folder / "heavy").write_bytes(b"x")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gone_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), scratch_folder(str(tmp_path), "stage"):
+def test_folder_goes_after_an_error(tmp_path: Path, env: dict[str, str]) -> None:
+    with pytest.raises(RuntimeError), scratch_folder(env, "stage"):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gone_if_a_stop_comes_before_it_is_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_stop_before_lock_leaves_nothing(
+    tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         assert list(tmp_path.iterdir())
         raise Stopped
 
     monkeypatch.setattr(fcntl, "flock", stop)
-    with pytest.raises(Stopped), scratch_folder(str(tmp_path), "stage"):
+    with pytest.raises(Stopped), scratch_folder(env, "stage"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_living_owner_keeps_its_own(
-    tmp_path: Path, holder: tuple[subprocess.Popen[str], Path]
-) -> None:
-    child, folder = holder
-    assert sweep(str(tmp_path)) == []
+def test_living_owner_keeps_its_folder(env: dict[str, str], holder: subprocess.Popen[str]) -> None:
+    folder = held(holder)
+    with scratch_folder(env, "next"):
+        assert folder.is_dir()
     assert folder.is_dir()
-    child.kill()
-    child.wait(10)
 
 
-def test_a_killed_owner_is_cleaned_up_after(
-    tmp_path: Path, holder: tuple[subprocess.Popen[str], Path]
+def test_folder_of_killed_owner_is_removed(
+    env: dict[str, str], holder: subprocess.Popen[str]
 ) -> None:
-    child, folder = holder
-    child.kill()
-    child.wait(10)
+    folder = held(holder)
+    holder.kill()
+    holder.wait(10)
     assert folder.is_dir()
-    with scratch_folder(str(tmp_path), "next"):
+    with scratch_folder(env, "next"):
         assert not folder.parent.exists()
 
 
-def test_other_folders_stay(tmp_path: Path) -> None:
+def test_other_folders_stay(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "contimg-notes").mkdir()
     (tmp_path / "other").mkdir()
-    assert sweep(str(tmp_path)) == []
+    with scratch_folder(env, "next"):
+        pass
     assert len(list(tmp_path.iterdir())) == 2

@@ -4,71 +4,60 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 
+import toys
 from contimg.runtime.directory import PARTIAL, DirectoryStore
 from contimg.runtime.errors import MissingError, Stopped, StoreError, UsageError
 from contimg.runtime.s3 import PART_BYTES
-from contimg.runtime.store import copy_digest, fetch_file, open_store, put_file, split
+from contimg.runtime.store import Store, copy_digest, fetch_file, open_store, put_file, split
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
-    from contimg.runtime.store import Store
+def root_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if kind == "directory":
+        return str(tmp_path / "store")
+    return str(request.getfixturevalue(f"{kind}_root"))
 
 
 @pytest.fixture(params=["directory", "moto", "rclone"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "directory":
-        return str(tmp_path / "store")
-    answer: str = request.getfixturevalue(f"{request.param}_root")
-    return answer
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return open_store(root_of(request.param, request, tmp_path))
 
 
-@pytest.fixture
-def store(root: str) -> Store:
-    return open_store(root)
-
-
-def test_put_object_is_read(store: Store) -> None:
-    store.put("a/b.json", b"{}")
-    assert store.read("a/b.json") == b"{}"
+def test_put_replaces_and_is_read(store: Store) -> None:
+    for data in (b"[]", b"{}"):
+        store.put("a/b.json", data)
+        assert store.read("a/b.json") == data
     assert store.exists("a/b.json")
     assert not store.exists("a/c.json")
-
-
-def test_put_replaces(store: Store) -> None:
-    store.put("k", b"one")
-    store.put("k", b"two")
-    assert store.read("k") == b"two"
+    assert not store.exists("a")
+    store.check()
 
 
 def test_listing_is_sorted_and_keeps_to_its_prefix(store: Store) -> None:
+    assert list(store.entries()) == []
     for key in ("t/b", "t/a/z", "u/c", "t2"):
         store.put(key, key.encode())
     assert [entry.key for entry in store.entries("t/")] == ["t/a/z", "t/b"]
     assert [entry.size for entry in store.entries("t")] == [5, 3, 2]
     assert all(entry.modified.tzinfo is not None for entry in store.entries())
-
-
-def test_listing_of_nothing_is_empty(store: Store) -> None:
     assert list(store.entries("nothing/")) == []
 
 
-def test_a_missing_object_is_named(store: Store) -> None:
+def test_missing_object_is_named(store: Store) -> None:
     with pytest.raises(MissingError, match=r"gone/k: There is no such"):
         store.read("gone/k")
 
 
-def test_a_range_is_read_without_the_rest(store: Store) -> None:
+def test_range_is_read_without_the_rest(store: Store) -> None:
     store.put("k", b"0123456789")
     assert store.read_range("k", 3, 6) == b"345"
     assert store.read_range("k", 8, 100) == b"89"
@@ -86,14 +75,14 @@ def test_second_delete_passes(store: Store) -> None:
 def test_files_of_several_parts_travel_whole(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "big"
     source.write_bytes(bytes(range(256)) * (2 * PART_BYTES // 256 + 7))
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    assert put_file(store, "big", source) == (source.stat().st_size, digest)
-    assert fetch_file(store, "big", tmp_path / "back") == (source.stat().st_size, digest)
+    digested = (source.stat().st_size, hashlib.sha256(source.read_bytes()).hexdigest())
+    assert put_file(store, "big", source) == digested
+    assert fetch_file(store, "big", tmp_path / "back") == digested
     with store.open("big") as stream:
-        assert copy_digest(stream, None) == (source.stat().st_size, digest)
+        assert copy_digest(stream, None) == digested
 
 
-def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
+def test_failed_writer_leaves_nothing(store: Store) -> None:
     with pytest.raises(RuntimeError, match="halfway"), store.writer("half") as stream:
         stream.write(b"x" * (PART_BYTES + 1))
         raise RuntimeError("halfway")
@@ -101,7 +90,7 @@ def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
     assert list(store.entries()) == []
 
 
-def test_a_failed_overwrite_keeps_the_old_object(store: Store) -> None:
+def test_failed_overwrite_keeps_old_object(store: Store) -> None:
     store.put("k", b"old")
     with pytest.raises(RuntimeError), store.writer("k") as stream:
         stream.write(b"new" * PART_BYTES)
@@ -109,7 +98,7 @@ def test_a_failed_overwrite_keeps_the_old_object(store: Store) -> None:
     assert store.read("k") == b"old"
 
 
-def test_fetch_of_a_missing_object_leaves_no_file(store: Store, tmp_path: Path) -> None:
+def test_fetch_of_missing_object_leaves_no_file(store: Store, tmp_path: Path) -> None:
     with pytest.raises(MissingError):
         fetch_file(store, "gone", tmp_path / "x")
     assert list(tmp_path.glob("*x*")) == []
@@ -120,8 +109,7 @@ def test_only_one_of_many_creates_wins(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     # rclone ignores If-None-Match; watch probes for that and refuses such a store.
-    root = str(tmp_path / "s") if kind == "directory" else request.getfixturevalue(f"{kind}_root")
-    store, ready = open_store(root), threading.Barrier(16)
+    store, ready = open_store(root_of(kind, request, tmp_path)), threading.Barrier(16)
 
     def claim(number: int) -> bool:
         ready.wait()
@@ -133,16 +121,11 @@ def test_only_one_of_many_creates_wins(
     assert store.read("claims/x") == str(won.index(True)).encode()
 
 
-def test_an_abandoned_upload_leaves_no_parts(moto_root: str) -> None:
+def test_abandoned_upload_leaves_no_parts(moto_root: str) -> None:
     with pytest.raises(RuntimeError), open_store(moto_root).writer("half") as stream:
         stream.write(b"x" * (2 * PART_BYTES))
         raise RuntimeError
     assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket="contimg")
-
-
-def test_names_being_written_are_in_no_listing(tmp_path: Path) -> None:
-    (tmp_path / f"{PARTIAL}abc").write_bytes(b"half")
-    assert list(open_store(str(tmp_path)).entries()) == []
 
 
 def test_dead_endpoint_names_its_setting(s3_environment: pytest.MonkeyPatch) -> None:
@@ -152,52 +135,40 @@ def test_dead_endpoint_names_its_setting(s3_environment: pytest.MonkeyPatch) -> 
         open_store("s3://contimg/x").read("k")
 
 
-def test_missing_bucket_is_a_usage_error(moto_root: str) -> None:
-    assert moto_root
-    for ask in (
-        lambda store: store.read("k"),
-        lambda store: store.check(),
-        lambda store: list(store.entries()),
-    ):
-        with pytest.raises(UsageError, match=r"There is no bucket no-such-bucket \(NoSuchBucket\)"):
-            ask(open_store("s3://no-such-bucket"))
+ASKS: dict[str, Callable[[Store], Any]] = {
+    "read": lambda store: store.read("k"),
+    "check": lambda store: store.check(),
+    "entries": lambda store: list(store.entries()),
+    "put": lambda store: store.put("k", b"x"),
+    "exists": lambda store: store.exists("k"),
+}
 
 
-def test_credentials_that_the_server_does_not_know_are_named(
-    rclone_root: str, s3_environment: pytest.MonkeyPatch
+@pytest.mark.usefixtures("moto_root")
+@pytest.mark.parametrize("ask", ["read", "check", "entries", "put"])
+def test_missing_bucket_is_a_usage_error(ask: str) -> None:
+    with pytest.raises(UsageError, match=r"There is no bucket no-such-bucket \(NoSuchBucket\)"):
+        ASKS[ask](open_store("s3://no-such-bucket"))
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_unknown_credentials_are_named(
+    rclone_root: str, s3_environment: pytest.MonkeyPatch, ask: str
 ) -> None:
     s3_environment.setenv("AWS_SECRET_ACCESS_KEY", "another")
     s3_environment.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
-    for ask in (
-        lambda store: store.check(),
-        lambda store: store.put("k", b"x"),
-        lambda store: store.exists("k"),
-    ):
-        with pytest.raises(UsageError, match="S3 refused access"):
-            ask(open_store(rclone_root))
+    with pytest.raises(UsageError, match="S3 refused access"):
+        ASKS[ask](open_store(rclone_root))
 
 
 def test_missing_credentials_are_named(tmp_path: Path) -> None:
     none = str(tmp_path / "none")
-    bare = {
-        "AWS_SHARED_CREDENTIALS_FILE": none,
-        "AWS_CONFIG_FILE": none,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    bare["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+    bare = {"AWS_SHARED_CREDENTIALS_FILE": none, "AWS_CONFIG_FILE": none}
+    bare |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     code = "from contimg.runtime.store import open_store; open_store('s3://contimg').check()"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=bare,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (
-        "UsageError: s3://contimg/: There are no credentials for S3: Unable to locate credentials"
-        in done.stderr
-    )
+    told = toys.run(sys.executable, "-c", code, env=bare).stderr
+    problem = "There are no credentials for S3: Unable to locate credentials"
+    assert f"UsageError: s3://contimg/: {problem}" in told
 
 
 @pytest.mark.parametrize("bucket", ["UPPER_case", "x"])
@@ -207,11 +178,6 @@ def test_invalid_bucket_name_is_refused(
     s3_environment.setenv("AWS_ENDPOINT_URL", moto_endpoint)
     with pytest.raises(UsageError, match="bucket"):
         open_store(f"s3://{bucket}").check()
-
-
-def test_existing_store_passes_check(store: Store) -> None:
-    store.put("k", b"")
-    store.check()
 
 
 @pytest.mark.parametrize(
@@ -225,9 +191,7 @@ def test_missing_directory_fails_check(tmp_path: Path, path: str, found: str) ->
 
 @pytest.mark.parametrize("write", [DirectoryStore.put, DirectoryStore.create])
 def test_signal_after_file_creation_leaves_nothing(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    write: Callable[[DirectoryStore, str, bytes], object],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., object]
 ) -> None:
     def stop(*_: object) -> None:
         assert list(tmp_path.rglob(f"{PARTIAL}*"))
@@ -243,28 +207,30 @@ def test_tidy_removes_only_abandoned_files(tmp_path: Path) -> None:
     store = DirectoryStore(str(tmp_path))
     with store.writer("a/b/whole") as stream:
         stream.write(b"x")
-        (tmp_path / "a" / f"{PARTIAL}dead").write_bytes(b"half")
         (tmp_path / "other").mkdir()
-        (tmp_path / "other" / f"{PARTIAL}dead").write_bytes(b"half")
+        for folder in ("a", "other"):
+            (tmp_path / folder / f"{PARTIAL}dead").write_bytes(b"half")
         assert store.tidy("a/") == 1
     assert store.read("a/b/whole") == b"x"
     assert [path.parent.name for path in tmp_path.rglob(f"{PARTIAL}*")] == ["other"]
+    assert [entry.key for entry in store.entries()] == ["a/b/whole"]
     assert store.tidy("none/") == 0
     assert store.tidy() == 1
 
 
-def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError):
-        open_store(str(tmp_path / "file" / "store")).put("k", b"")
+    for write in (DirectoryStore.put, DirectoryStore.create):
+        with pytest.raises(StoreError):
+            write(DirectoryStore(str(tmp_path / "file" / "store")), "k", b"")
 
 
-def test_an_unknown_scheme_is_refused() -> None:
+def test_unknown_scheme_is_refused() -> None:
     with pytest.raises(UsageError, match="gopher"):
         open_store("gopher://hole")
 
 
-def test_file_uris_and_paths_are_one(tmp_path: Path) -> None:
+def test_file_uris_and_paths_agree(tmp_path: Path) -> None:
     open_store(f"file://{tmp_path}/s").put("k", b"x")
     store, key = split(f"{tmp_path}/s/k")
     assert (store.read(key), key) == (b"x", "k")

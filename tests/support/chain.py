@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.child import LINEAR_ALGEBRA
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.child import LINEAR_ALGEBRA
 from contimg.runtime.errors import UsageError
 from contimg_runs.state import Status
 from contimg_workflows import process

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.child import LINEAR_ALGEBRA
 from contimg.runtime.errors import Exit, UsageError, retry_of
 from contimg_runs.state import GOOD, OPEN, RunState, Status, TaskState, Try
 from contimg_workflows.display import Display

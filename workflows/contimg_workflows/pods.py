@@ -10,7 +10,7 @@ from hera.workflows import EmptyDirVolume, Env, RetryStrategy, models
 from hera.workflows import Resources as PodResources
 from hera.workflows.models.io.k8s.apimachinery.pkg.api.resource import Quantity
 
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
+from contimg.runtime.child import LINEAR_ALGEBRA
 from contimg.runtime.errors import MEANING, TRANSIENT, Exit
 from contimg.runtime.stage import Resources
 from contimg_workflows.tasks import RETRY_CAP_S, RETRY_FACTOR

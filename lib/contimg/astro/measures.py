@@ -21,7 +21,6 @@ import numpy as np
 
 from contimg.astro.coordinates import earth_orientation
 from contimg.runtime import child
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoRoomError
 
@@ -72,7 +71,7 @@ def casa_environment(env: Mapping[str, str]) -> dict[str, str]:
     folder = measures_folder(_make_folder(Path(chosen).absolute()) if chosen else own)
     # Without .pyc files the import of casatasks takes 5.5 s, not 2.2 s, and prints warnings.
     made = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    made |= LINEAR_ALGEBRA | {"CASASITECONFIG": str(folder / "casasiteconfig.py")}
+    made |= child.LINEAR_ALGEBRA | {"CASASITECONFIG": str(folder / "casasiteconfig.py")}
     # Not below CONTIMG_MEASURES: that may be part of an image whose root is read-only.
     made |= {"MPLCONFIGDIR": str(_make_folder(own / "matplotlib")), "MPLBACKEND": "Agg"}
     if not os.access(env.get("HOME") or "/nowhere", os.W_OK):

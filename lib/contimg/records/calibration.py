@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError
-from contimg.runtime.record import Record
+from contimg.runtime.manifest import Record
 
 RECORD = "calibration.json"
 CalibrationSource = Literal[

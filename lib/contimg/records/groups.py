@@ -11,9 +11,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AwareDatetime, Field, ValidationError
 
 from contimg.runtime.errors import BadInputError
-from contimg.runtime.manifest import Input, digest_json, object_input
+from contimg.runtime.manifest import Input, Record, digest_json, object_input
 from contimg.runtime.options import InputKind
-from contimg.runtime.record import Record
 from contimg.runtime.store import Entry, Store, open_store, split
 
 N_SUBBANDS = 16

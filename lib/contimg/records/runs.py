@@ -13,7 +13,7 @@ from pydantic import AwareDatetime
 
 from contimg.records.groups import record_name
 from contimg.runtime.errors import retry_of
-from contimg.runtime.record import Record
+from contimg.runtime.manifest import Record
 
 RUNS = "runs/"
 """Folder of claims and outcomes below the store's root."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
-from contimg.runtime.console import Console
-from contimg.runtime.options import Options, first_sentence
+from contimg.runtime.options import Options
 from contimg.runtime.stage import Resources
 
 ENTRY_POINTS = "contimg.commands"
 """Each distribution names its commands here: `Command` objects, or a `StageSpec` that is run so."""
-Work = Callable[[Any, Console, Mapping[str, str]], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +31,6 @@ class Command:
     """Files that it hands over to a workflow, each an output parameter."""
     resources: Resources | None = None
     """With it the command has a WorkflowTemplate; None: it is for people."""
-
-    @property
-    def summary(self) -> str:
-        """The first sentence of the help."""
-        return first_sentence(self.options)
-
-    def load(self) -> Work:
-        """Import the command's code."""
-        module, _, function = self.run.partition(":")
-        work: Work = getattr(importlib.import_module(module), function)
-        return work
 
 
 def command_points() -> dict[str, EntryPoint]:

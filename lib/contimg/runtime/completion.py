@@ -67,13 +67,9 @@ def print_script(
 
 
 def complete_words(words: Sequence[str]) -> list[str]:
-    """Return the candidates for the last word of a command line.
+    """Return the candidates for the last word, which may be empty, of a line up to the cursor.
 
-    Parameters
-    ----------
-    words
-        The line up to the cursor, the program first; the last word may be empty. bash gives
-        ``--tier=`` as two words.
+    The program is the first word. bash gives ``--tier=`` as two words.
     """
     program, *given = words or ["contimg"]
     if given and given[-1] == "=":
@@ -93,10 +89,9 @@ def complete_words(words: Sequence[str]) -> list[str]:
     name, equals, start = last.partition("=")
     if not equals:
         name, start = before[-1] if before else "", last
-    if name in fields and not (not equals and last.startswith("-")):
-        values = choices(fields[name]) or (
-            ["true", "false"] if fields[name].annotation is bool else []
-        )
+    if name in fields and (equals or not last.startswith("-")):
+        known = ["true", "false"] if fields[name].annotation is bool else []
+        values = choices(fields[name]) or known
         found = [value for value in values if value.startswith(start)]
         # zsh and fish replace the whole word, bash only the part behind "=".
         return [f"{name}={value}" if equals else value for value in found]

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from contimg.runtime.errors import ContimgError, UsageError
-from contimg.runtime.options import describe_error
-from contimg.runtime.stage import StageSpec
 from contimg.runtime.store import split
 
 Document = dict[str, dict[str, Any]]
@@ -39,20 +36,10 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(source: str, what: str = "options") -> Any:  # noqa: ANN401 - YAML
-    """Read YAML from text, a URI or a file.
+    """Read YAML from text, a URI or a file; UsageError if that fails.
 
-    Parameters
-    ----------
-    source
-        Text with a line break, a colon followed by a space, or a bracket at its start; anything
-        else is the URI or path of a file.
-    what
-        What a text is called in messages.
-
-    Raises
-    ------
-    UsageError
-        If the file cannot be read, or is not YAML.
+    Text has a line break, a colon followed by a space, or a brace or bracket at its start; anything
+    else is the URI or path of a file. `what` is how messages call a text.
     """
     is_text = "\n" in source or ": " in source or source.strip()[:1] in {"", "{", "["}
     where = what if is_text else source
@@ -74,20 +61,13 @@ def read_yaml(source: str, what: str = "options") -> Any:  # noqa: ANN401 - YAML
 
 
 def read_document(source: str) -> Document:
-    """Read a document of options.
-
-    Raises
-    ------
-    UsageError
-        If it is not YAML, or not a mapping of stages to mappings of options.
-    """
+    """Read a document of options from text, a URI or a file; UsageError if it is not one."""
     found = read_yaml(source)
     where = source if len(source) <= MAX_NAME_LENGTH and "\n" not in source else "options"
-    return validate_document({} if found is None else found, where)
+    return _validate_document({} if found is None else found, where)
 
 
-def validate_document(found: object, where: str) -> Document:
-    """Return a mapping of stages to mappings of options; UsageError if it is not one."""
+def _validate_document(found: object, where: str) -> Document:
     if not isinstance(found, Mapping):
         raise UsageError(where, f"A mapping of stages is expected, not {found!r}.", REMEDY)
     for stage, options in found.items():
@@ -101,13 +81,7 @@ def validate_document(found: object, where: str) -> Document:
 
 
 def read_profile(name: str, env: Mapping[str, str]) -> Document:
-    """Return a named profile, a document of options; the empty name is no profile.
-
-    Raises
-    ------
-    UsageError
-        If there is none of this name.
-    """
+    """Return a named profile, nothing for the empty name; UsageError if it is not defined."""
     if not name:
         return {}
     source = env.get(PROFILES_VARIABLE, "")
@@ -121,7 +95,7 @@ def read_profile(name: str, env: Mapping[str, str]) -> Document:
         problem = f"There is no profile of this name; defined are: {names or 'none'}."
         remedy = f"Correct the name, or define it in ${PROFILES_VARIABLE}."
         raise UsageError(f"profile {name}", problem, remedy)
-    return validate_document(profiles[name], f"profile {name}")
+    return _validate_document(profiles[name], f"profile {name}")
 
 
 def merge_documents(documents: Iterable[Mapping[str, Mapping[str, Any]]]) -> Document:
@@ -131,55 +105,3 @@ def merge_documents(documents: Iterable[Mapping[str, Mapping[str, Any]]]) -> Doc
         for stage, options in document.items():
             merged.setdefault(stage, {}).update(options)
     return merged
-
-
-def check_document(
-    document: Mapping[str, Mapping[str, Any]],
-    specs: Mapping[str, StageSpec],
-    wired: Mapping[str, Mapping[str, object]],
-    where: str,
-) -> None:
-    """Refuse a document that the stages of a pipeline do not understand, before anything runs.
-
-    Parameters
-    ----------
-    document
-        Options that a person set.
-    specs
-        The stages of the pipeline by name.
-    wired
-        Options that the pipeline itself sets, by stage, with a value in place of the real one.
-    where
-        What the document is called in messages.
-
-    Raises
-    ------
-    UsageError
-        If a stage or option is unknown, an option is the pipeline's own, or a value is out of
-        range.
-    """
-    for stage, options in document.items():
-        if stage not in specs:
-            known = ", ".join(specs)
-            problem = f"There is no stage {stage!r} in this pipeline; its stages are {known}."
-            raise UsageError(where, problem, "Correct the stage's name.")
-        for name in options:
-            if name in wired[stage]:
-                problem = f"The pipeline sets {stage}.{name} itself."
-                raise UsageError(where, problem, "Remove it from the options.")
-    for stage, spec in specs.items():
-        given = document.get(stage, {}).items()
-        fields = spec.options.model_fields
-        # An empty value is not given; an unknown option is unknown whatever its value.
-        options = {n: value for n, value in given if value not in ("", None) or n not in fields}
-        try:
-            spec.options.model_validate({**wired[stage], **options})
-        except ValidationError as error:
-            # What stands for a value of the pipeline's need not be of its type.
-            found = [
-                item for item in error.errors() if not {*item["loc"][:1]} & wired[stage].keys()
-            ]
-            if found:
-                reasons = "; ".join(f"{stage} {describe_error(item)}" for item in found)
-                remedy = f"contimg-{stage} --help lists the options."
-                raise UsageError(where, f"{reasons}.", remedy) from error

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contimg.runtime.errors import Exit
 
@@ -28,11 +28,10 @@ class Console:
         self._task: TaskID | None = None
         self._plain = plain or (sys.stderr.isatty() and not env.get("CONTIMG_LOG_JSON"))
         self._out = logging.StreamHandler(sys.stderr)
-        self._out.setFormatter(
-            logging.Formatter(f"contimg-{stage}: %(levelname)s %(message)s")
-            if self._plain
-            else _JsonLines(stage)
-        )
+        self._out.setFormatter(logging.Formatter(f"contimg-{stage}: %(levelname)s %(message)s"))
+        if not self._plain:
+            self._out.setFormatter(lines := _JsonLines())
+            lines.stage = stage
         self.log.handlers = [self._out]
         self.log.propagate = False
         level = (env.get("CONTIMG_LOG_LEVEL") or "INFO").upper()
@@ -75,20 +74,17 @@ class Console:
 
 
 class _JsonLines(logging.Formatter):
-    def __init__(self, stage: str) -> None:
-        super().__init__()
-        self._stage = stage
+    stage = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": time,
             "level": record.levelname.lower(),
-            "stage": self._stage,
+            "stage": self.stage,
             "message": record.getMessage(),
+            **{name: vars(record)[name] for name in ("exit", "code") if name in vars(record)},
         }
-        for name in ("exit", "code"):
-            if hasattr(record, name):
-                line[name] = getattr(record, name)
         if record.exc_info and record.exc_info[0] is not None:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from contimg.runtime import child
 from contimg.runtime.errors import BadInputError, NoRoomError
 from contimg.runtime.manifest import QA, Input, Manifest, Output, read_manifest
-from contimg.runtime.store import COPY_BLOCK_BYTES, copy_digest, fetch_file, open_store, split
-from contimg.runtime.tar import pack, unpack
+from contimg.runtime.scratch import available_memory
+from contimg.runtime.store import copy_digest, fetch_file, open_store, split
+from contimg.runtime.tar import DigestStream, pack, unpack
 
 MEMORY_SPARE_BYTES = 1 << 30
 """Memory that scratch in memory leaves free."""
@@ -32,25 +32,15 @@ class StageResult:
     qa: QA = field(default_factory=QA)
 
 
-class Progress(Protocol):
-    """Shows how far the work is: on a terminal, in a log or to Argo."""
-
-    def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` is done."""
-        ...
-
-
 class TableSchema(Protocol):
     """Makes the Parquet file of a table (`contimg.records.tables.Schema`)."""
 
     @property
     def name(self) -> str:
         """Name of the table."""
-        ...
 
     def to_bytes(self, content: Any) -> bytes:  # noqa: ANN401 - a pa.Table or a mapping of columns
         """Return the file of a table's columns."""
-        ...
 
 
 class Context:
@@ -62,10 +52,12 @@ class Context:
         scratch: Path,
         inputs: Sequence[Input],
         env: Mapping[str, str],
-        progress: Progress | None = None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
         self.artifact = artifact
         """URI of the artifact being made."""
+        self.key = artifact.rstrip("/").rpartition("/")[2]
+        """The key of the work: the last part of the artifact's URI."""
         self.scratch = scratch
         """An empty folder for heavy files; removed when the stage ends."""
         self.inputs = tuple(inputs)
@@ -75,10 +67,9 @@ class Context:
         self.log = logging.getLogger("contimg")
         self.outputs: list[Output] = []
         self.seconds: dict[str, float] = {}
+        self.progress = progress
+        """Shows how far the work is, (done, total): on a terminal, in a log or to Argo."""
         self._store = open_store(artifact)
-        self._progress = progress
-
-    # Reading
 
     def manifest(self, uri: str) -> Manifest:
         """Read the manifest of an input artifact."""
@@ -107,19 +98,15 @@ class Context:
         into = self.scratch / "inputs" / uri.rstrip("/").rpartition("/")[2]
         into.mkdir(parents=True, exist_ok=True)
         with open_store(uri).open(name) as source:
-            reader = _DigestReader(source)
-            folder = unpack(reader, into)  # type: ignore[arg-type]
-            while reader.read(COPY_BLOCK_BYTES):
-                pass  # what follows the end of the tar is in the digest, too
-        _check_digest(uri, expected, reader.size, reader.digest.hexdigest())
+            through = DigestStream(source)
+            folder = unpack(through, into)
+        _check_digest(uri, expected, through.size, through.digest.hexdigest())
         return folder
 
     def read(self, uri: str) -> bytes:
         """Read one small object."""
         store, key = split(uri)
         return store.read(key)
-
-    # Writing
 
     def write(self, name: str, content: bytes | Path) -> Output:
         """Write one file of the artifact."""
@@ -153,11 +140,6 @@ class Context:
         self.outputs = [item for item in self.outputs if item.name != name] + [output]
         return output
 
-    @property
-    def key(self) -> str:
-        """The key of the work: the last part of the artifact's URI."""
-        return self.artifact.rstrip("/").rpartition("/")[2]
-
     def relative_uri(self, tables: str) -> str:
         """Return the artifact's URI relative to the folder that holds the tables.
 
@@ -166,8 +148,6 @@ class Context:
         """
         above = tables.rstrip("/").rpartition("/")[0]
         return self.artifact.removeprefix(f"{above}/") if above else self.artifact
-
-    # Running
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -179,19 +159,8 @@ class Context:
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
-    def progress(self, done: int, total: int) -> None:
-        """Show that `done` of `total` is done."""
-        if self._progress is not None:
-            self._progress.show(done, total)
-
     def need(self, room: int, memory: int = 0) -> None:
-        """Refuse early if scratch has less than `room` bytes or the machine less than `memory`.
-
-        Raises
-        ------
-        NoRoomError
-            With the folder and the numbers.
-        """
+        """Raise NoRoomError if scratch has under `room` bytes or the machine under `memory`."""
         free = shutil.disk_usage(self.scratch).free
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
         above = [(len(point), kind) for point, kind in mounts if self.scratch.is_relative_to(point)]
@@ -216,31 +185,7 @@ class Context:
 
 def _check_digest(uri: str, expected: Output, size: int, digest: str) -> None:
     if digest != expected.sha256:
-        problem = (
-            f"The file is damaged: {size} bytes with sha256 {digest[:12]}…, but the manifest says "
-            f"{expected.bytes} bytes with sha256 {expected.sha256[:12]}…."
-        )
+        found = f"{size} bytes with sha256 {digest[:12]}…"
+        said = f"{expected.bytes} bytes with sha256 {expected.sha256[:12]}…"
+        problem = f"The file is damaged: {found}, but the manifest says {said}."
         raise BadInputError(f"{uri}/{expected.name}", problem, "Make the artifact again.")
-
-
-class _DigestReader:
-    """A stream that counts and digests what is read from it."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source, self.digest, self.size = source, hashlib.sha256(), 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._source.read(size)
-        self.digest.update(data)
-        self.size += len(data)
-        return data
-
-
-def available_memory() -> int:
-    """Return the memory that a new program could get, bytes: the machine's or its cgroup's."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free

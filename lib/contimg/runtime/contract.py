@@ -8,37 +8,35 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import gc
 import json
 import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from contimg.runtime.blas_env import LINEAR_ALGEBRA
-from contimg.runtime.child import collect_seldom
+from contimg.runtime.child import GC_THRESHOLD_OBJECTS, LINEAR_ALGEBRA
 from contimg.runtime.command import Command
 from contimg.runtime.console import Console
-from contimg.runtime.context import Context, available_memory
+from contimg.runtime.context import Context
 from contimg.runtime.errors import ContimgError, Exit, MissingError, Stopped, UsageError
 from contimg.runtime.manifest import MANIFEST, Input, Manifest, Usage, read_manifest
-from contimg.runtime.options import CommandLineError, Options, StageOptions, parse
+from contimg.runtime.options import CommandLineError, StageOptions, parse
 from contimg.runtime.scratch import scratch_folder
 from contimg.runtime.stage import StageSpec
 from contimg.runtime.store import fetch_file, open_store
 from contimg.runtime.versions import tool_version
 
-Model = TypeVar("Model", bound=Options)
-SHM = Path("/dev/shm")  # noqa: S108 - private folders are made in it
+Work = Callable[[Any], dict[str, Any]]
 RESEND_S = 0.1
 """Interval at which a signal is raised again until it takes effect, seconds."""
-MIN_MEMORY_SCRATCH_BYTES = 6 << 30
-"""Free memory with which scratch is in memory by default; a full-size MS and its averages fit."""
 VIEWS = (".png", ".html")
 """Endings of an artifact's files that a person opens in the engine's own page."""
 MAX_VIEW_BYTES = 32 << 20
@@ -50,15 +48,13 @@ SUMMARY_PARAMETERS = {"artifact", "cached", "seconds"}
 
 def main(stage: StageSpec, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a stage as its executable does, and exit."""
-    collect_seldom()
+    gc.set_threshold(GC_THRESHOLD_OBJECTS)
     for name, value in LINEAR_ALGEBRA.items():  # libraries read it once, when they are loaded
         os.environ.setdefault(name, value)
     env = dict(os.environ)
-    options = _parse_or_report(
-        stage.options, argv, stage.program, stage.version, env, section=stage.name
-    )
-    console = Console(stage.name, env)
-    code = guard(lambda: run(stage, options, env, console), console, env)
+    console, version = Console(stage.name, env), stage.version
+    options = partial(parse, stage.options, argv, stage.program, version, section=stage.name)
+    code = guard(options, lambda given: run(stage, given, env, console), console, env)
     if argv is not None:
         sys.exit(code)
     leave(code)
@@ -81,68 +77,70 @@ def run_command(
 ) -> int:
     """Run a command, with a stage's options, log, signals and exit codes; return the exit code.
 
-    Parameters
-    ----------
-    argv
-        Words of the command line after the command's name; those of this process if None.
-    program
-        Name of the executable, if the command has one of its own.
+    `argv` follows the command's name (None: this process's); `program` names an own executable.
     """
     env, prog = dict(os.environ), program or f"contimg {command.name}"
-    options = _parse_or_report(
-        command.options,
-        argv,
-        prog,
-        tool_version("contimg"),
-        env,
-        positional=command.positional,
-    )
     console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=command.plain)
-    work = lambda: command.load()(options, console, env)  # noqa: E731 - imports inside the guard
-    return guard(work, console, env, summary=not command.plain)
+    places, version = command.positional, tool_version("contimg")
+    options = partial(parse, command.options, argv, prog, version, positional=places)
+    work = lambda given: resolve_name(command.run)(given, console, env)  # noqa: E731 - imports late
+    return guard(options, work, console, env, summary=not command.plain)
 
 
 def guard(
-    work: Callable[[], dict[str, Any]],
+    options: Callable[[], Any],
+    work: Work,
     console: Console,
     env: Mapping[str, str],
     *,
     summary: bool = True,
 ) -> int:
-    """Do the work, print its summary to stdout, and turn any error into an exit code.
+    """Do the work with the options, print its summary, and turn any error into an exit code.
 
-    A summary may hold the exit code itself, as `exit`: then it is 0 only without one.
+    A summary may hold the exit code itself, as `exit`: then it is 0 only without one. A template
+    of another version is refused, since its options may mean something else.
     """
     signals = _Signals()
     try:
         try:
-            check_template(env)
-            result = work()
+            given = options()
+            expected, installed = env.get("CONTIMG_TEMPLATE_VERSION"), tool_version("contimg")
+            if expected and expected != installed:
+                found = f"rendered by contimg {expected}, but this image has {installed}"
+                remedy = f"Use the images of {expected}, or install the chart of {installed}."
+                raise UsageError("the image", f"The template was {found}.", remedy)
+            result = work(given)
             code = int(result.pop("exit", Exit.DONE))
             hand_over(env, "summary.json", json.dumps(result, indent=1))
             for name in SUMMARY_PARAMETERS & result.keys():
                 value = result[name]
                 hand_over(env, name, value if isinstance(value, str) else json.dumps(value))
         finally:
-            signals.ignore()
+            # Raise nothing from here on: the work has ended, and its result is being written.
+            signals.ignored = True
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if summary:
             print(json.dumps(result), flush=True)  # noqa: T201 - stdout is the summary's
-    except (Stopped, Exception) as error:  # noqa: BLE001 - the one place where errors become codes
-        code, reason, trace = _exit_of(error, stopped=signals.received)
-        console.fail(code, reason, trace=trace)
-        _report_failure(env, code, reason)
-        return code
+    except (CommandLineError, Stopped, Exception) as error:  # noqa: BLE001 - the one place where errors become codes
+        failed, reason, trace = _describe_failure(error, stopped=signals.received)
+        if not isinstance(error, CommandLineError):  # the parser has printed it
+            console.fail(failed, reason, trace=trace)
+        # Errors are ignored: the reason is in the log as well.
+        with contextlib.suppress(OSError):
+            failure = {"exit": int(failed), "name": failed.name, "reason": reason}
+            hand_over(env, "failure.json", json.dumps(failure))
+        with contextlib.suppress(OSError):
+            if log := env.get("CONTIMG_TERMINATION_LOG"):
+                line = " ".join(f"{failed.name}: {reason}".split()).encode()
+                Path(log).write_bytes(line[:REASON_BYTES])
+        return failed
     return code
 
 
-def _exit_of(error: BaseException, *, stopped: bool) -> tuple[Exit, str, bool]:
-    """Return the exit code and the reason of an error, and whether to show a trace.
-
-    Parameters
-    ----------
-    stopped
-        Whether a signal came: compiled code turns its exception into another one.
-    """
+def _describe_failure(error: BaseException, *, stopped: bool) -> tuple[Exit, str, bool]:
+    """Return the exit code and the reason of an error, and whether to show a trace."""
+    if isinstance(error, CommandLineError):
+        return Exit.USAGE, error.reason, False
     if isinstance(error, Stopped):
         return Exit.TERMINATED, "Terminated by a signal.", False
     if isinstance(error, ContimgError):
@@ -152,24 +150,51 @@ def _exit_of(error: BaseException, *, stopped: bool) -> tuple[Exit, str, bool]:
     if isinstance(error, OSError):
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
         return Exit.NO_ROOM if full else Exit.BUG, str(error), not full
+    # Compiled code turns the exception of a signal into another one.
     return Exit.TERMINATED if stopped else Exit.BUG, f"{type(error).__name__}: {error}", True
 
 
 def run(
     stage: StageSpec, options: StageOptions, env: Mapping[str, str], console: Console
 ) -> dict[str, Any]:
-    """Make the artifact unless it exists; return the summary, which stdout gets as JSON."""
+    """Make the artifact unless it exists; return the summary, which stdout gets as JSON.
+
+    The stage runs in a scratch folder, and the manifest is written last.
+    """
     inputs = () if options.reuse else stage.inputs(options)
     artifact, manifest = find_existing(stage, options, inputs)
     cached = manifest is not None
-    if manifest is None:
-        manifest = _make_artifact(stage, options, artifact, inputs, env, console)
-    else:
+    if manifest is not None:
         console.log.info("cached: %s", artifact)
-    folder = env.get("CONTIMG_OUTPUTS")
-    for output in manifest.outputs if folder else ():
+    else:
+        # numba reads compiled code only from a folder that it can write: copy that of the image.
+        shipped, cache = env.get("CONTIMG_KERNELS", ""), Path(env.get("NUMBA_CACHE_DIR", "."))
+        if Path(shipped).is_absolute() and Path(shipped).is_dir() and not cache.exists():
+            copy = cache.with_name(f"{cache.name}.{os.getpid()}")
+            shutil.copytree(shipped, copy).rename(cache)
+        with scratch_folder(env, stage.name) as folder:
+            context = Context(artifact, folder, inputs, env, console.show)
+            result = resolve_name(f"{stage.module}:run")(options, context)
+            manifest = Manifest(
+                stage=stage.name,
+                version=stage.version,
+                key=context.key,
+                options=options.model_dump(mode="json"),
+                inputs=inputs,
+                tools=stage.tool_versions(),
+                outputs=tuple(context.outputs),
+                metrics=result.metrics,
+                qa=result.qa,
+                seconds=context.seconds,
+                usage=Usage.measure(),
+                created=datetime.now(UTC),
+            )
+            open_store(artifact).put(MANIFEST, manifest.model_dump_json(indent=1).encode())
+        console.close()
+    views = Path(env.get("CONTIMG_OUTPUTS", ""))
+    for output in manifest.outputs if env.get("CONTIMG_OUTPUTS") else ():
         if output.name.endswith(VIEWS) and output.bytes <= MAX_VIEW_BYTES:
-            fetch_file(open_store(artifact), output.name, Path(folder or "") / output.name)
+            fetch_file(open_store(artifact), output.name, views / output.name)
     return {
         "stage": manifest.stage,
         "artifact": artifact,
@@ -182,57 +207,15 @@ def run(
     }
 
 
-def _make_artifact(
-    stage: StageSpec,
-    options: StageOptions,
-    artifact: str,
-    inputs: tuple[Input, ...],
-    env: Mapping[str, str],
-    console: Console,
-) -> Manifest:
-    """Run the stage in a scratch folder and write the manifest last."""
-    # numba reads compiled code only from a folder that it can write: copy that of the image.
-    shipped, cache = env.get("CONTIMG_KERNELS", ""), Path(env.get("NUMBA_CACHE_DIR", "."))
-    if Path(shipped).is_absolute() and Path(shipped).is_dir() and not cache.exists():
-        copy = cache.with_name(f"{cache.name}.{os.getpid()}")
-        shutil.copytree(shipped, copy)
-        copy.rename(cache)
-    with scratch_folder(scratch_root(env), stage.name) as folder:
-        context = Context(artifact, folder, inputs, env, console)
-        result = stage.load()(options, context)
-        manifest = Manifest(
-            stage=stage.name,
-            version=stage.version,
-            key=context.key,
-            options=options.model_dump(mode="json"),
-            inputs=inputs,
-            tools=stage.tool_versions(),
-            outputs=tuple(context.outputs),
-            metrics=result.metrics,
-            qa=result.qa,
-            seconds=context.seconds,
-            usage=Usage.measure(),
-            created=datetime.now(UTC),
-        )
-        open_store(artifact).put(MANIFEST, manifest.model_dump_json(indent=1).encode())
-    console.close()
-    return manifest
-
-
 def find_existing(
     stage: StageSpec, options: StageOptions, inputs: Sequence[Input]
 ) -> tuple[str, Manifest | None]:
     """Return the URI of the artifact that this work makes, and its manifest if it exists.
 
-    Raises
-    ------
-    UsageError
-        If ``--reuse`` names an artifact of another stage.
-    MissingError
-        If that artifact does not exist.
+    For ``--reuse``, MissingError if it does not exist, UsageError if another stage made it.
     """
     if not options.reuse:
-        artifact = f"{options.out.rstrip('/')}/{stage.key(options, tuple(inputs))}"
+        artifact = f"{options.out.rstrip('/')}/{stage.key(options, inputs)}"
         return artifact, read_manifest_or_none(artifact)
     artifact = options.reuse.rstrip("/")
     manifest = read_manifest(artifact)
@@ -250,22 +233,6 @@ def read_manifest_or_none(artifact: str) -> Manifest | None:
         return None
 
 
-def scratch_root(env: Mapping[str, str]) -> str:
-    """Return where heavy files are written.
-
-    CONTIMG_SCRATCH, else memory where there is plenty of it, else the temporary folder.
-    """
-    chosen = env.get("CONTIMG_SCRATCH")
-    if chosen:
-        Path(chosen).mkdir(parents=True, exist_ok=True)
-        return chosen
-    if SHM.is_dir() and os.access(SHM, os.W_OK):
-        free = min(shutil.disk_usage(SHM).free, available_memory())
-        if free > MIN_MEMORY_SCRATCH_BYTES:
-            return str(SHM)
-    return tempfile.gettempdir()
-
-
 class _Signals:
     """Turns SIGTERM and SIGINT into `Stopped`.
 
@@ -275,18 +242,14 @@ class _Signals:
 
     def __init__(self) -> None:
         self.received = False
-        self._ignored = False
+        self.ignored = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, self._handle)
-        sys.unraisablehook = self._report_unraisable
-
-    def ignore(self) -> None:
-        """Raise nothing from here on: the work has ended, and its result is being written."""
-        self._ignored = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        hook = sys.__unraisablehook__
+        sys.unraisablehook = lambda lost: None if lost.exc_type is Stopped else hook(lost)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._ignored:
+        if self.ignored:
             return
         self.received = True
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -297,56 +260,6 @@ class _Signals:
             error = error.__context__
         if error is None:  # otherwise a clean-up runs because of an earlier one
             raise Stopped
-
-    def _report_unraisable(self, lost: sys.UnraisableHookArgs) -> None:
-        if lost.exc_type is not Stopped:
-            sys.__unraisablehook__(lost)
-
-
-def check_template(env: Mapping[str, str]) -> None:
-    """Refuse to work for a template of another version: its options may mean something else.
-
-    Raises
-    ------
-    UsageError
-        If $CONTIMG_TEMPLATE_VERSION is not the installed version.
-    """
-    expected, installed = env.get("CONTIMG_TEMPLATE_VERSION"), tool_version("contimg")
-    if expected and expected != installed:
-        problem = (
-            f"The template was rendered by contimg {expected}, but this image has {installed}."
-        )
-        remedy = f"Use the images of {expected}, or install the chart of {installed}."
-        raise UsageError("the image", problem, remedy)
-
-
-def _parse_or_report(
-    model: type[Model],
-    argv: Sequence[str] | None,
-    prog: str,
-    version: str,
-    env: Mapping[str, str],
-    **how: Any,  # noqa: ANN401 - keywords of `parse`
-) -> Model:
-    """Parse the command line; report an error in it to the engine as well."""
-    try:
-        return parse(model, sys.argv[1:] if argv is None else argv, prog, version, **how)
-    except CommandLineError as error:
-        _report_failure(env, Exit.USAGE, error.reason)
-        raise
-
-
-def _report_failure(env: Mapping[str, str], code: Exit, reason: str) -> None:
-    """Write the reason where engines look: a file for ours, a termination message in a pod."""
-    failure = {"exit": int(code), "name": code.name, "reason": reason}
-    log = env.get("CONTIMG_TERMINATION_LOG")
-    # Errors are ignored: the reason is in the log as well.
-    with contextlib.suppress(OSError):
-        hand_over(env, "failure.json", json.dumps(failure))
-    with contextlib.suppress(OSError):
-        if log:
-            line = " ".join(f"{code.name}: {reason}".split()).encode()[:REASON_BYTES]
-            Path(log).write_bytes(line)
 
 
 def hand_over(env: Mapping[str, str], name: str, text: str) -> None:

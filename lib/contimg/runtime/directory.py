@@ -58,19 +58,9 @@ class DirectoryStore(Store):
                     stat = (self._base / key).stat()
                     yield Entry(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
-    def exists(self, key: str) -> bool:
-        """Return whether a file exists."""
-        return (self._base / key).is_file()
-
-    def read_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return some of a file's bytes."""
-        with self.open(key) as stream:
-            stream.seek(start)
-            return stream.read(stop - start)
-
     @contextlib.contextmanager
-    def open(self, key: str) -> Iterator[IO[bytes]]:
-        """Open a file for reading."""
+    def open(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[IO[bytes]]:  # noqa: ARG002 - for S3
+        """Open a file for reading from `start`."""
         path = self._base / key
         try:
             stream = path.open("rb")
@@ -81,26 +71,43 @@ class DirectoryStore(Store):
             problem = f"The file cannot be read: {error}."
             raise StoreError(str(path), problem, ACCESS_REMEDY) from error
         with stream:
+            stream.seek(start)
             yield stream
 
     @contextlib.contextmanager
-    def writer(self, key: str) -> Iterator[IO[bytes]]:
-        """Write a file beside its place and rename it there when it is whole."""
-        with self._partial(key) as (stream, part):
-            yield stream
-            _sync(stream)
-            part.replace(self._base / key)
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write if the name is free, by a hard link, which the file system makes only once."""
-        with self._partial(key) as (stream, part):
-            stream.write(data)
-            _sync(stream)
+    def writer(self, key: str, *, new: bool = False) -> Iterator[IO[bytes]]:
+        """Write a locked file beside its place; when it is whole, rename it or, if new, link it."""
+        path = self._base / key
+        # Named before it is made: a signal in between would leave a file of unknown name.
+        part = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+        try:
             try:
-                (self._base / key).hardlink_to(part)
-            except FileExistsError:
-                return False
-        return True
+                path.parent.mkdir(parents=True, exist_ok=True)
+                while True:
+                    stream = part.open("xb")
+                    with contextlib.suppress(OSError):  # without locks `tidy` removes nothing
+                        fcntl.flock(stream, fcntl.LOCK_EX)
+                    if os.fstat(stream.fileno()).st_nlink:
+                        break
+                    stream.close()  # `tidy` removed it before it was locked
+                part.chmod(0o644)  # whatever the umask: a store is shared
+            except OSError as error:
+                problem = f"The directory cannot be written: {error}."
+                raise StoreError(str(path), problem, ACCESS_REMEDY) from error
+            with stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                # The file system makes a hard link only once.
+                (os.link if new else os.replace)(part, path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            problem = f"The file cannot be written: {error}."
+            raise NoRoomError(str(path), problem, "Free space, then run again.") from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def delete(self, key: str) -> None:
         """Remove a file."""
@@ -111,48 +118,9 @@ class DirectoryStore(Store):
             problem = f"The file cannot be removed: {error}."
             raise StoreError(str(path), problem, ACCESS_REMEDY) from error
 
-    @contextlib.contextmanager
-    def _partial(self, key: str) -> Iterator[tuple[IO[bytes], Path]]:
-        """Open a locked file beside the place of an object; it is removed at the end."""
-        path = self._base / key
-        # Named before it is made: a signal in between would leave a file of unknown name.
-        part = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
-        try:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                stream = _open_locked(part)
-            except OSError as error:
-                problem = f"The directory cannot be written: {error}."
-                raise StoreError(str(path), problem, ACCESS_REMEDY) from error
-            with stream:
-                yield stream, part
-        except OSError as error:
-            problem = f"The file cannot be written: {error}."
-            raise NoRoomError(str(path), problem, "Free space, then run again.") from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
-
 
 def _raise_unlistable(error: OSError) -> None:
     """Raise if a folder cannot be listed: the store would look empty. It need not exist."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         problem = f"The directory cannot be listed: {error}."
         raise StoreError(str(error.filename), problem, ACCESS_REMEDY) from error
-
-
-def _open_locked(part: Path) -> IO[bytes]:
-    """Make a file that is locked while it is written; without locks `tidy` removes nothing."""
-    while True:
-        stream = part.open("xb")
-        with contextlib.suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        if os.fstat(stream.fileno()).st_nlink:
-            part.chmod(0o644)  # whatever the umask: a store is shared
-            return stream
-        stream.close()  # `tidy` removed it before it was locked
-
-
-def _sync(stream: IO[bytes]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())

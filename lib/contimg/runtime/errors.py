@@ -1,7 +1,4 @@
-"""Failures that a person can act on, their exit codes, and how each is retried.
-
-The one table of exit codes; the Argo retry expression and the local runner are made from it.
-"""
+"""Failures that a person can act on, and the one table of exit codes and their retries."""
 
 from __future__ import annotations
 
@@ -86,19 +83,17 @@ def meaning_of(code: int) -> str:
 
 
 class ContimgError(Exception):
-    """A failure that a person can act on.
+    """A failure that a person can act on, in three parts.
 
-    Parameters
-    ----------
-    where
-        The file, URI or option.
-    problem
-        What is wrong: a sentence that makes sense alone, with what was found and expected.
-    remedy
-        What to do about it, a sentence.
+    `where` is the file, URI or option; `problem` says in a sentence that makes sense alone what is
+    wrong, with what was found and expected; `remedy` says in a sentence what to do about it.
     """
 
     exit: ClassVar[Exit] = Exit.BUG
+
+    def __init_subclass__(cls, code: Exit | None = None) -> None:
+        super().__init_subclass__()
+        cls.exit = code or cls.exit
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         # All in args, so that the error can be pickled across processes.
@@ -110,100 +105,68 @@ class ContimgError(Exception):
         return f"{where}: {problem} {remedy}"
 
 
-class BadFileError(ContimgError):
+class BadFileError(ContimgError, code=Exit.BAD_FILE):
     """A file is empty, truncated, or not of the format of its name."""
 
-    exit = Exit.BAD_FILE
 
-
-class WrongTelescopeError(ContimgError):
+class WrongTelescopeError(ContimgError, code=Exit.WRONG_TELESCOPE):
     """The data come from another telescope or instrument."""
 
-    exit = Exit.WRONG_TELESCOPE
 
-
-class InconsistentGroupError(ContimgError):
+class InconsistentGroupError(ContimgError, code=Exit.INCONSISTENT_GROUP):
     """The subbands of a group disagree in time, Declination, baselines or frequency."""
 
-    exit = Exit.INCONSISTENT_GROUP
 
-
-class NoSignalError(ContimgError):
+class NoSignalError(ContimgError, code=Exit.NO_SIGNAL):
     """The visibilities are zeros, not finite, or carry impossible weights."""
 
-    exit = Exit.NO_SIGNAL
 
-
-class AllFlaggedError(ContimgError):
+class AllFlaggedError(ContimgError, code=Exit.ALL_FLAGGED):
     """No visibility is left."""
 
-    exit = Exit.ALL_FLAGGED
 
-
-class NoCalibrationError(ContimgError):
+class NoCalibrationError(ContimgError, code=Exit.NO_CALIBRATION):
     """There is neither a calibrator in the beam nor a valid calibration set in the store."""
 
-    exit = Exit.NO_CALIBRATION
 
-
-class SolveFailedError(ContimgError):
+class SolveFailedError(ContimgError, code=Exit.SOLVE_FAILED):
     """A solve failed, or its solutions cannot be trusted."""
 
-    exit = Exit.SOLVE_FAILED
 
-
-class BadImageError(ContimgError):
+class BadImageError(ContimgError, code=Exit.BAD_IMAGE):
     """An image fails its quality checks."""
 
-    exit = Exit.BAD_IMAGE
 
-
-class NoSourcesError(ContimgError):
+class NoSourcesError(ContimgError, code=Exit.NO_SOURCES):
     """The field or table holds nothing to measure."""
 
-    exit = Exit.NO_SOURCES
 
-
-class BadInputError(ContimgError):
+class BadInputError(ContimgError, code=Exit.BAD_INPUT):
     """An input exists, but is not of the kind that the stage reads."""
 
-    exit = Exit.BAD_INPUT
 
-
-class StoreError(ContimgError):
+class StoreError(ContimgError, code=Exit.STORE_UNREACHABLE):
     """The store does not answer, or refuses."""
 
-    exit = Exit.STORE_UNREACHABLE
 
-
-class NoRoomError(ContimgError):
+class NoRoomError(ContimgError, code=Exit.NO_ROOM):
     """There is not enough disk or memory."""
 
-    exit = Exit.NO_ROOM
 
-
-class ChildFailedError(ContimgError):
+class ChildFailedError(ContimgError, code=Exit.CHILD_FAILED):
     """CASA, WSClean or AOFlagger failed."""
 
-    exit = Exit.CHILD_FAILED
 
-
-class ChildTimedOutError(ContimgError):
+class ChildTimedOutError(ContimgError, code=Exit.CHILD_TIMED_OUT):
     """CASA, WSClean or AOFlagger exceeded its time limit."""
 
-    exit = Exit.CHILD_TIMED_OUT
 
-
-class MissingError(ContimgError):
+class MissingError(ContimgError, code=Exit.NOT_FOUND):
     """An object does not exist in the store."""
 
-    exit = Exit.NOT_FOUND
 
-
-class UsageError(ContimgError):
+class UsageError(ContimgError, code=Exit.USAGE):
     """Options or settings that are wrong."""
-
-    exit = Exit.USAGE
 
 
 class Stopped(BaseException):

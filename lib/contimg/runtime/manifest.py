@@ -7,19 +7,23 @@ import json
 import os
 import re
 import resource
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contimg.runtime.errors import BadInputError, MissingError
-from contimg.runtime.record import Record
 from contimg.runtime.store import open_store, split
 
 MANIFEST = "manifest.json"
 KEY_LENGTH = 16
+
+
+class Record(BaseModel):
+    """The base of JSON files with fixed fields, written once and never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Input(Record):
@@ -116,33 +120,10 @@ def digest_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def work_key(
-    stage: str,
-    options: Mapping[str, Any],
-    inputs: Sequence[Input],
-    code: str,
-    tools: Mapping[str, str],
-) -> str:
-    """Return the key of a piece of work: the same key means the same bytes."""
-    whole = {
-        "stage": stage,
-        "options": dict(options),
-        "inputs": sorted((item.name, item.digest) for item in inputs),
-        "code": code,
-        "tools": dict(tools),
-    }
-    return digest_json(whole)[:KEY_LENGTH]
-
-
 def read_manifest(uri: str) -> Manifest:
-    """Read an artifact's manifest.
+    """Read an artifact's manifest; BadInputError if the file is not one.
 
-    Raises
-    ------
-    MissingError
-        If it does not exist: then there is no artifact, whatever other files are there.
-    BadInputError
-        If the file is not a manifest.
+    MissingError if it does not exist: then there is no artifact, whatever other files are there.
     """
     try:
         data = open_store(uri).read(MANIFEST)

@@ -6,6 +6,8 @@ import sys
 import types
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -18,49 +20,33 @@ from contimg.runtime.manifest import Input, artifact_input, manifest_input, obje
 T = TypeVar("T", bound="Options")
 
 
+@dataclass(frozen=True)
 class InputKind:
     """Marks an option that names something to read: its digest, not its URI, is in the key."""
 
-    def __init__(
-        self, kind: Literal["artifact", "object", "group"], describe: Callable[[str, str], Input]
-    ) -> None:
-        self.kind = kind
-        self.describe = describe
-        """Makes the `Input` of an option's name and a URI."""
+    kind: Literal["artifact", "object", "group"]
+    describe: Callable[[str, str], Input]
+    """Makes the `Input` of an option's name and a URI."""
 
 
-def _split(value: object) -> object:
-    """Read a list from a word with commas, or from several such words."""
-    words = [value] if isinstance(value, str) else value
-    if isinstance(words, list):
-        return tuple(
-            part.strip() for word in words for part in str(word).split(",") if part.strip()
-        )
-    return value
-
-
-def _split_lines(value: object) -> object:
-    """Read a list from a text with line breaks, or from several such texts."""
+def _split(separator: str, value: object) -> object:
+    """Read a list from a text with separators, or from several such texts."""
     texts = [value] if isinstance(value, str) else value
-    if isinstance(texts, list):
-        return tuple(line for text in texts for line in str(text).splitlines() if line)
-    return value
+    if not isinstance(texts, list):
+        return value
+    parts = [part.strip() for text in texts for part in str(text).split(separator)]
+    return tuple(part for part in parts if part)
 
 
 ArtifactURI = Annotated[str, InputKind("artifact", artifact_input)]
 """URI of an artifact: a folder that ends in its key and holds a manifest.json."""
 ObjectURI = Annotated[str, InputKind("object", object_input)]
 """URI of one small object, digested whole."""
-Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Words = Annotated[tuple[str, ...], BeforeValidator(partial(_split, ","))]
 """A list; on the command line one word with commas, or the flag several times."""
-Lines = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_split_lines),
-]
+Lines = Annotated[tuple[str, ...], BeforeValidator(partial(_split, "\n"))]
 """A list of texts with commas; on the command line the flag several times, in Argo a line each."""
-ArtifactURIs = Annotated[
-    tuple[str, ...], BeforeValidator(_split), InputKind("artifact", artifact_input)
-]
+ArtifactURIs = Annotated[Words, InputKind("artifact", artifact_input)]
 """URIs of artifacts, with commas between them."""
 ManifestURIs = Annotated[
     tuple[str, ...], BeforeValidator(_split), InputKind("artifact", manifest_input)
@@ -90,12 +76,6 @@ def flag(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
-def is_optional(field: FieldInfo) -> bool:
-    """Return whether None is a value of the field."""
-    is_union = get_origin(field.annotation) in {Union, types.UnionType}
-    return is_union and type(None) in get_args(field.annotation)
-
-
 def choices(field: FieldInfo) -> list[str] | None:
     """Return the values of a Literal field as words, or None."""
     annotation: Any = field.annotation
@@ -103,14 +83,6 @@ def choices(field: FieldInfo) -> list[str] | None:
         annotation = next(part for part in get_args(annotation) if part is not type(None))
     values = [str(value) for value in get_args(annotation)]
     return values if get_origin(annotation) is Literal else None
-
-
-def help_text(field: FieldInfo) -> str:
-    """Return a field's help with its default, on one line."""
-    text = " ".join((field.description or "").split())
-    if field.is_required() or field.default is None or field.default == ():
-        return text
-    return f"{text} Default: {field.default}."
 
 
 def first_sentence(model: type[Options]) -> str:
@@ -131,42 +103,32 @@ def input_mark(field: FieldInfo) -> InputKind | None:
 class CommandLineError(SystemExit):
     """A command line that cannot be read; the reason has been printed to stderr."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(2)
-        self.reason = reason
+    reason = ""
 
 
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self._print_message(f"{self.prog}: error: {message}\n", sys.stderr)
-        raise CommandLineError(message)
+        ended = CommandLineError(2)
+        ended.reason = message
+        raise ended
 
 
 def parse(
     model: type[T],
-    argv: Sequence[str],
+    argv: Sequence[str] | None,
     prog: str,
     version: str,
     *,
     positional: Sequence[str] = (),
     section: str = "",
 ) -> T:
-    """Read a command line into an options model; any error is printed and exits with 2.
+    """Read a command line into an options model; print an error and raise CommandLineError.
 
     An option with an empty value counts as not given, since Argo passes every option of a form.
-
-    Parameters
-    ----------
-    positional
-        Fields that may also be given without their flags, in this order.
-    section
-        Section of the document of options that ``--config`` names; empty: there is no such flag.
-
-    Raises
-    ------
-    CommandLineError
-        A SystemExit with the reason.
+    `argv` is that of this process if None; the fields in `positional` may be given without their
+    flags, in this order; ``--config`` reads a `section` of a document, if that has a name.
     """
     parser = _Parser(
         prog=prog, description=model.__doc__, allow_abbrev=False, argument_default=SUPPRESS
@@ -178,7 +140,10 @@ def parse(
         text = f"Options as YAML: a file, URI or the text, with a section {section!r}. Flags win."
         parser.add_argument("--config", metavar="FILE|URI|TEXT", help=text)
     for name, field in model.model_fields.items():
-        how: dict[str, Any] = {"dest": name, "help": help_text(field).replace("%", "%%")}
+        text = " ".join((field.description or "").split())
+        if not field.is_required() and field.default not in (None, ()):
+            text = f"{text} Default: {field.default}."
+        how: dict[str, Any] = {"dest": name, "help": text.replace("%", "%%")}
         if field.annotation is bool:
             how |= {"nargs": "?", "const": "true", "metavar": "true|false"}
         else:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
-from contimg.runtime.config import Document, check_document
+from pydantic import ValidationError
+
+from contimg.runtime.config import Document
 from contimg.runtime.errors import UsageError
-from contimg.runtime.options import input_mark
+from contimg.runtime.options import describe_error, input_mark
 from contimg.runtime.stage import StageSpec, stage_spec
 
 ALL_OTHERS = "*"
@@ -83,13 +85,7 @@ class Pipeline:
 
     @cached_property
     def needs(self) -> dict[str, tuple[str, ...]]:
-        """By step, the steps whose artifacts it reads, in the order of the pipeline.
-
-        Raises
-        ------
-        UsageError
-            If there are two steps of one stage, or an input names no step.
-        """
+        """By step, the steps whose artifacts it reads; UsageError if one is twice or no step."""
         where, names = f"pipeline {self.name}", [step.stage for step in self.steps]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -114,13 +110,7 @@ class Pipeline:
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """The steps, each after those that it reads from.
-
-        Raises
-        ------
-        UsageError
-            If the steps form a cycle.
-        """
+        """The steps, each after those that it reads from; UsageError if they form a cycle."""
         try:
             return tuple(TopologicalSorter(self.needs).static_order())
         except CycleError as error:
@@ -147,10 +137,7 @@ class Pipeline:
     def wired(self, stage: str, values: Mapping[str, str]) -> dict[str, str]:
         """Return the options of a step that the pipeline sets, except the artifacts it reads.
 
-        Parameters
-        ----------
-        values
-            Of the pipeline's parameters and `store`; a template gives references instead.
+        `values`: of the pipeline's parameters and `store`; a template gives references instead.
         """
         step, fields = self.step(stage), self.specs[stage].options.model_fields
         texts = {
@@ -165,32 +152,25 @@ class Pipeline:
         return texts
 
     def check(self) -> None:
-        """Refuse a pipeline with a cycle, an unknown stage, step or option, or a missing input.
-
-        Raises
-        ------
-        UsageError
-            Naming the step and the option.
-        """
+        """Raise UsageError for a cycle, an unknown stage, step or option, or a missing input."""
         where = f"pipeline {self.name}"
-        values = {"store": "store", **{one.name: one.name for one in self.parameters}}
         for step in map(self.step, self.order):
-            fields = self.specs[step.stage].options.model_fields
+            name, fields = step.stage, self.specs[step.stage].options.model_fields
             for option in [*step.inputs, *step.fixed]:
                 if option not in fields:
-                    problem = f"Step {step.stage!r} has no option {option!r}."
-                    raise UsageError(where, problem, f"contimg-{step.stage} --help lists them.")
+                    problem = f"Step {name!r} has no option {option!r}."
+                    raise UsageError(where, problem, f"contimg-{name} --help lists them.")
             for option, source in step.inputs.items():
                 mark = input_mark(fields[option])
                 if mark is None or mark.kind != "artifact":
-                    problem = f"Option {option!r} of step {step.stage!r} takes no artifact."
+                    problem = f"Option {option!r} of step {name!r} takes no artifact."
                     remedy = f"Name the option by which it reads the artifact of {source!r}."
                     raise UsageError(where, problem, remedy)
-            self._check_fixed(step, values)
-            given = {*step.inputs, *self.wired(step.stage, values)}
+            self._check_fixed(step)
+            given = {*step.inputs, *self.wired(name, {})}
             missing = sorted(n for n, one in fields.items() if one.is_required() and n not in given)
             if missing:
-                problem = f"Step {step.stage!r} lacks its input {missing[0]!r}."
+                problem = f"Step {name!r} lacks its input {missing[0]!r}."
                 raise UsageError(where, problem, "Add it to the step's inputs.")
         for shortcut in self.shortcuts:
             for path in shortcut.sets:
@@ -199,26 +179,43 @@ class Pipeline:
                     problem = f"Shortcut {shortcut.name!r} sets {path!r}, which is not an option."
                     raise UsageError(where, problem, f"contimg-{stage} --help lists them.")
 
-    def _check_fixed(self, step: Step, values: Mapping[str, str]) -> None:
-        """Refuse an option that is fixed twice, or by what is no parameter."""
-        where, texts = f"pipeline {self.name}", self.wired(step.stage, values)
-        for option in step.fixed:
+    def _check_fixed(self, step: Step) -> None:
+        where, known = f"pipeline {self.name}", {"store", *(one.name for one in self.parameters)}
+        for option, text in step.fixed.items():
             if option in step.inputs:
                 problem = f"Option {option!r} of step {step.stage!r} is in its inputs and fixed."
                 raise UsageError(where, problem, "Remove it from one of them.")
-            unknown = re.findall(r"\{\w+\}", texts[option])
+            unknown = sorted(set(re.findall(r"\{(\w+)\}", text)) - known)
             if unknown:
-                problem = f"Step {step.stage!r} fixes {option!r} by {unknown[0]}, no parameter."
-                raise UsageError(where, problem, f"There are {', '.join(values)}.")
+                problem = f"Step {step.stage!r} fixes {option!r} by {{{unknown[0]}}}, no parameter."
+                raise UsageError(where, problem, f"There are {', '.join(sorted(known))}.")
 
     def check_options(self, document: Document, where: str = "options") -> None:
-        """Refuse options that the stages of this pipeline do not take: UsageError says why."""
-        values = {"store": "store", **{one.name: one.name for one in self.parameters}}
-        wired: dict[str, dict[str, object]] = {
-            step.stage: {**self.wired(step.stage, values), **dict.fromkeys(step.inputs, "artifact")}
-            for step in self.steps
-        }
-        check_document(document, self.specs, wired, where)
+        """Raise UsageError for options that a stage does not take or that the pipeline sets."""
+        for stage in [name for name in document if name not in self.specs]:
+            known = ", ".join(self.specs)
+            problem = f"There is no stage {stage!r} in this pipeline; its stages are {known}."
+            raise UsageError(where, problem, "Correct the stage's name.")
+        for step in self.steps:
+            stage, given = step.stage, document.get(step.stage, {})
+            # A value in place of the real one need not be of its type.
+            wired = {**self.wired(stage, {}), **dict.fromkeys(step.inputs, "artifact")}
+            for name in [name for name in given if name in wired]:
+                problem = f"The pipeline sets {stage}.{name} itself."
+                raise UsageError(where, problem, "Remove it from the options.")
+            fields = self.specs[stage].options.model_fields
+            # An empty value is not given; an unknown option is unknown whatever its value.
+            options = {
+                n: one for n, one in given.items() if one not in ("", None) or n not in fields
+            }
+            try:
+                self.specs[stage].options.model_validate({**wired, **options})
+            except ValidationError as error:
+                wrong = [item for item in error.errors() if not {*item["loc"][:1]} & wired.keys()]
+                if wrong:
+                    reasons = "; ".join(f"{stage} {describe_error(item)}" for item in wrong)
+                    remedy = f"contimg-{stage} --help lists the options."
+                    raise UsageError(where, f"{reasons}.", remedy) from error
 
     def with_shortcuts(self, document: Document, given: Mapping[str, str]) -> Document:
         """Return a document of options with the given shortcuts; an empty value is not given."""

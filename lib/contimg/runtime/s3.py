@@ -1,4 +1,4 @@
-"""A store in S3 or a compatible service: multipart streams and conditional puts.
+"""A store in S3 or a compatible service: multipart streams and conditional writes.
 
 Endpoint, region and credentials come by boto3's own chain (``AWS_ENDPOINT_URL``, profiles, roles).
 """
@@ -6,9 +6,9 @@ Endpoint, region and credentials come by boto3's own chain (``AWS_ENDPOINT_URL``
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import boto3
@@ -57,72 +57,63 @@ class S3Store(Store):
             ),
         )
 
-    def check(self) -> None:
-        """Make sure that the bucket exists and may be listed."""
-        with self._translate_errors(""):
-            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
-
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the objects whose key begins with `prefix`; S3 sorts by key."""
         pages = self._client.get_paginator("list_objects_v2")
         with self._translate_errors(prefix):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 for item in page.get("Contents", []):
-                    yield Entry(
-                        item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"]
-                    )
+                    name = item["Key"].removeprefix(self._prefix)
+                    yield Entry(name, item["Size"], item["LastModified"])
 
     def exists(self, key: str) -> bool:
         """Return whether an object exists."""
         try:
             with self._translate_errors(key):
-                self._client.head_object(**self._at(key))
+                self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         except MissingError:
             return False
         return True
 
-    def read_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return some of an object's bytes, by ``Range``."""
-        with self._translate_errors(key):
-            part = self._client.get_object(**self._at(key), Range=f"bytes={start}-{stop - 1}")
-            return part["Body"].read()
-
     @contextlib.contextmanager
-    def open(self, key: str) -> Iterator[IO[bytes]]:
-        """Open an object as a stream."""
+    def open(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[IO[bytes]]:
+        """Open an object, or by ``Range`` some of its bytes, as a stream."""
+        what: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + key}
+        if stop is not None:
+            what["Range"] = f"bytes={start}-{stop - 1}"
         with self._translate_errors(key):
-            body: Any = self._client.get_object(**self._at(key))["Body"]
+            body: Any = self._client.get_object(**what)["Body"]
             with contextlib.closing(body):
                 yield body
 
     @contextlib.contextmanager
-    def writer(self, key: str) -> Iterator[IO[bytes]]:
+    def writer(self, key: str, *, new: bool = False) -> Iterator[IO[bytes]]:
         """Open a multipart upload as a stream; an error aborts it and nothing appears."""
-        with self._translate_errors(key):
-            upload = _Upload(self._client, self._bucket, self._prefix + key)
+        at: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + key}
+        final = {**at, "IfNoneMatch": "*"} if new else dict(at)
+        with self._translate_errors(key), ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
+            upload = _Upload(self._client, at, pool)
             try:
                 yield cast("IO[bytes]", upload)
-                upload.complete()
+                if upload.id:
+                    upload.write(b"", least=1)
+                    tags = [part.result()["ETag"] for part in upload.parts]
+                    parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]
+                    final |= {"UploadId": upload.id, "MultipartUpload": {"Parts": parts}}
+                    self._client.complete_multipart_upload(**final)
+                else:  # small: in one put
+                    self._client.put_object(**final, Body=bytes(upload.buffer))
             except BaseException:
-                upload.abort()
+                pool.shutdown(cancel_futures=True)
+                if upload.id:  # an error of this does not replace the first one
+                    with contextlib.suppress(ClientError, BotoCoreError):
+                        self._client.abort_multipart_upload(**at, UploadId=upload.id)
                 raise
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write if the key is free, by ``If-None-Match: *``."""
-        try:
-            with self._translate_errors(key):
-                self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*")
-        except _TakenError:
-            return False
-        return True
 
     def delete(self, key: str) -> None:
         """Remove an object."""
         with self._translate_errors(key):
-            self._client.delete_object(**self._at(key))
-
-    def _at(self, key: str) -> dict[str, Any]:
-        return {"Bucket": self._bucket, "Key": self._prefix + key}
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
     @contextlib.contextmanager
     def _translate_errors(self, key: str) -> Iterator[None]:
@@ -137,11 +128,10 @@ class S3Store(Store):
                 remedy = "Check the URI, or run the stage that makes it."
                 raise MissingError(uri, "There is no such object.", remedy) from error
             if code in CONFLICT_CODES:
-                raise _TakenError(uri) from error
+                raise FileExistsError(uri) from error
             if code in BUCKET_CODES:
                 problem = f"There is no bucket {self._bucket} ({code})."
-                remedy = "Correct the store's URI, or make the bucket."
-                raise UsageError(uri, problem, remedy) from error
+                raise UsageError(uri, problem, "Correct the URI, or make the bucket.") from error
             if code in CREDENTIAL_CODES:
                 remedy = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions."
                 raise UsageError(uri, f"S3 refused access ({code}): {error}.", remedy) from error
@@ -156,63 +146,27 @@ class S3Store(Store):
             raise StoreError(uri, f"S3 does not answer: {error}.", check) from error
 
 
-class _TakenError(Exception):
-    """Another writer was first."""
+@dataclass
+class _Upload:
+    """A write-only stream over a multipart upload."""
 
+    client: S3Client
+    at: dict[str, Any]
+    pool: ThreadPoolExecutor
+    id: str = ""
+    buffer: bytearray = field(default_factory=bytearray)
+    parts: list[Future[Any]] = field(default_factory=list)
 
-class _Upload(io.RawIOBase):
-    """A write-only stream over a multipart upload; small objects go in one put."""
-
-    def __init__(self, client: S3Client, bucket: str, key: str) -> None:
-        super().__init__()
-        self._client = client
-        self._at: dict[str, Any] = {"Bucket": bucket, "Key": key}
-        self._buffer = bytearray()
-        self._id = ""
-        self._parts: list[Future[str]] = []
-        self._pool = ThreadPoolExecutor(PARTS_IN_FLIGHT)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:  # noqa: ANN401 - io.RawIOBase takes any buffer
-        self._buffer += data
-        while len(self._buffer) >= PART_BYTES:
-            self._send(bytes(self._buffer[:PART_BYTES]))
-            del self._buffer[:PART_BYTES]
+    def write(self, data: bytes, least: int = PART_BYTES) -> int:
+        """Send what has been written in parts, the last of them with at least `least` bytes."""
+        self.buffer += data
+        while len(self.buffer) >= least:
+            if not self.id:
+                self.id = self.client.create_multipart_upload(**self.at)["UploadId"]
+            if len(self.parts) >= PARTS_IN_FLIGHT:
+                self.parts[-PARTS_IN_FLIGHT].result()
+            where = {**self.at, "UploadId": self.id, "PartNumber": len(self.parts) + 1}
+            part = bytes(self.buffer[:PART_BYTES])
+            self.parts.append(self.pool.submit(self.client.upload_part, **where, Body=part))
+            del self.buffer[:PART_BYTES]
         return len(data)
-
-    def complete(self) -> None:
-        """Send the rest and make the object visible."""
-        rest = bytes(self._buffer)
-        if not self._id:
-            self._client.put_object(**self._at, Body=rest)
-        else:
-            if rest:
-                self._send(rest)
-            tags = [part.result() for part in self._parts]
-            parts: Any = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]
-            self._client.complete_multipart_upload(
-                **self._at, UploadId=self._id, MultipartUpload={"Parts": parts}
-            )
-        self._pool.shutdown()
-
-    def abort(self) -> None:
-        """Remove the parts; an error of that does not replace the first one."""
-        self._pool.shutdown(cancel_futures=True)
-        if self._id:
-            with contextlib.suppress(ClientError, BotoCoreError):
-                self._client.abort_multipart_upload(**self._at, UploadId=self._id)
-
-    def _send(self, part: bytes) -> None:
-        if not self._id:
-            self._id = self._client.create_multipart_upload(**self._at)["UploadId"]
-        if len(self._parts) >= PARTS_IN_FLIGHT:
-            self._parts[-PARTS_IN_FLIGHT].result()
-        number = len(self._parts) + 1
-
-        def upload() -> str:
-            part_of: dict[str, Any] = {"UploadId": self._id, "PartNumber": number}
-            return self._client.upload_part(**self._at, **part_of, Body=part)["ETag"]
-
-        self._parts.append(self._pool.submit(upload))

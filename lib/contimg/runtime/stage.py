@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from pkgutil import resolve_name
+from typing import Literal
 
 from contimg.runtime import manifest, versions
-from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import UsageError
 from contimg.runtime.options import StageOptions, input_mark
 
@@ -18,10 +17,8 @@ ENTRY_POINTS = "contimg.stages"
 """Each stage's distribution names its `StageSpec` here; there is no other list of stages."""
 PLACES = {"out", "reuse", "tables", "store", "calibrations"}
 """Options that name a place, not what is made; what is read there is in the key by its digest."""
-
-
-ALWAYS_REACHED = ("contimg.runtime.blas_env",)
-"""Modules that decide the bytes of every product: how linear algebra rounds."""
+ALWAYS_REACHED = "contimg.runtime.child"
+"""The module that decides how linear algebra rounds: the bytes of every product depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +60,15 @@ class StageSpec:
     """Files of its artifact that a person opens: .png and .html."""
 
     def __post_init__(self) -> None:
-        if not self.package:
-            object.__setattr__(self, "package", f"contimg_{self.name}")
+        package = self.package or f"contimg_{self.name}"
+        object.__setattr__(self, "package", package)
+        object.__setattr__(self, "module", self.module or f"{package}.stage")
         if not (isinstance(self.options, type) and issubclass(self.options, StageOptions)):
             problem = f"Its options are {self.options!r}, not a subclass of StageOptions."
             raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
         if self.resolver and ":" not in self.resolver:
             problem = f"The resolver {self.resolver!r} is not written module:function."
             raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
-
-    @property
-    def run_module(self) -> str:
-        """The name of the module with the function `run`."""
-        return self.module or f"{self.package}.stage"
 
     @property
     def program(self) -> str:
@@ -87,20 +80,8 @@ class StageSpec:
         """The version of the distribution that holds the stage."""
         return versions.tool_version(self.package.partition(".")[0].replace("_", "-"))
 
-    def load(self) -> Callable[[Any, Context], StageResult]:
-        """Import the stage's code, and with it the heavy libraries."""
-        module = importlib.import_module(self.run_module)
-        run: Callable[[Any, Context], StageResult] = module.run
-        return run
-
     def inputs(self, options: StageOptions) -> tuple[manifest.Input, ...]:
-        """Resolve everything that the stage will read to URIs with digests.
-
-        Raises
-        ------
-        MissingError
-            If one does not exist.
-        """
+        """Resolve what the stage will read to URIs with digests; MissingError if it is absent."""
         found: list[manifest.Input] = []
         for name, field in type(options).model_fields.items():
             mark, value = input_mark(field), getattr(options, name)
@@ -108,40 +89,33 @@ class StageSpec:
                 uris = (value,) if isinstance(value, str) else value
                 found += [mark.describe(name, uri) for uri in uris]
         if self.resolver:
-            module, _, function = self.resolver.partition(":")
-            found += getattr(importlib.import_module(module), function)(options)
+            found += resolve_name(self.resolver)(options)
         return tuple(found)
 
     def tool_versions(self) -> dict[str, str]:
         """Return the versions of the stage's tools."""
         return {tool: versions.tool_version(tool) for tool in self.tools}
 
-    def key(self, options: StageOptions, inputs: tuple[manifest.Input, ...]) -> str:
+    def key(self, options: StageOptions, inputs: Sequence[manifest.Input]) -> str:
         """Return the key of this work: the same key means the same bytes."""
         fields = type(options).model_fields
         plain = {n for n, f in fields.items() if n not in PLACES and input_mark(f) is None}
-        chosen = options.model_dump(mode="json", include=plain)
-        return manifest.work_key(
-            self.name, chosen, inputs, self.code_digest(), self.tool_versions()
-        )
-
-    def code_digest(self) -> str:
-        """Return the digest of the code that the stage can reach."""
-        modules = {self.run_module, self.options.__module__, *ALWAYS_REACHED}
+        reached = {self.module, self.options.__module__, ALWAYS_REACHED}
         if self.resolver:
-            modules.add(self.resolver.partition(":")[0])
-        return versions.code_digest(*sorted(modules))
+            reached.add(self.resolver.partition(":")[0])
+        whole = {
+            "stage": self.name,
+            "options": options.model_dump(mode="json", include=plain),
+            "inputs": sorted((item.name, item.digest) for item in inputs),
+            "code": versions.code_digest(*sorted(reached)),
+            "tools": self.tool_versions(),
+        }
+        return manifest.digest_json(whole)[: manifest.KEY_LENGTH]
 
 
 @functools.cache
 def stage_specs() -> Mapping[str, StageSpec]:
-    """Return the specs of all installed stages by name, in alphabetical order.
-
-    Raises
-    ------
-    UsageError
-        If an entry point is not a complete `StageSpec`, or has another name than its spec.
-    """
+    """Return the installed stages' specs by name, sorted; UsageError if an entry point is wrong."""
     specs: dict[str, StageSpec] = {}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         where = f"entry point {ENTRY_POINTS}: {point.name} = {point.value}"

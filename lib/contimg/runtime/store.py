@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import unquote, urlsplit
 
-from contimg.runtime.errors import UsageError
+from contimg.runtime.errors import MissingError, UsageError
 
+Stream = AbstractContextManager[IO[bytes]]
 COPY_BLOCK_BYTES = 1 << 20
 """Size of the pieces in which an object is copied or digested."""
 
@@ -36,15 +37,18 @@ class Store(Protocol):
 
     def check(self) -> None:
         """Raise UsageError unless the bucket or directory exists and may be listed."""
-        ...
+        next(iter(self.entries()), None)
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the objects whose key begins with `prefix`, sorted by key."""
-        ...
 
     def exists(self, key: str) -> bool:
         """Return whether an object exists."""
-        ...
+        try:
+            with self.open(key):
+                return True
+        except MissingError:
+            return False
 
     def read(self, key: str) -> bytes:
         """Return a small object whole; MissingError if it does not exist."""
@@ -53,15 +57,17 @@ class Store(Protocol):
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Return the bytes `start` to `stop` - 1 (fewer at the end); MissingError as `read`."""
-        ...
+        with self.open(key, start, stop) as stream:
+            return stream.read(stop - start)
 
-    def open(self, key: str) -> AbstractContextManager[IO[bytes]]:
-        """Open an object for reading from its start; MissingError as `read`."""
-        ...
+    def open(self, key: str, start: int = 0, stop: int | None = None) -> Stream:
+        """Open an object from byte `start`; none from `stop` on is read. MissingError as `read`."""
 
-    def writer(self, key: str) -> AbstractContextManager[IO[bytes]]:
-        """Open a stream to an object; readers see all of it or, after an error, nothing."""
-        ...
+    def writer(self, key: str, *, new: bool = False) -> Stream:
+        """Open a stream to an object; readers see all of it or, after an error, nothing.
+
+        With `new`, FileExistsError is raised at the end if another writer was first.
+        """
 
     def put(self, key: str, data: bytes) -> None:
         """Write a small object; readers see all of it or nothing."""
@@ -70,21 +76,19 @@ class Store(Protocol):
 
     def create(self, key: str, data: bytes) -> bool:
         """Write if the key is free; False: another writer was first."""
-        ...
+        try:
+            with self.writer(key, new=True) as stream:
+                stream.write(data)
+        except FileExistsError:
+            return False
+        return True
 
     def delete(self, key: str) -> None:
         """Remove an object; it need not exist."""
-        ...
 
 
 def open_store(root: str) -> Store:
-    """Open the store of a root URI: ``s3://bucket/prefix``, ``file:///dir`` or a plain directory.
-
-    Raises
-    ------
-    UsageError
-        If the scheme is neither ``s3`` nor ``file``.
-    """
+    """Open the store at s3://bucket/prefix, file:///dir or a directory; else UsageError."""
     parts = urlsplit(root)
     if parts.scheme == "s3":
         from contimg.runtime.s3 import S3Store  # boto3 is slow to import
@@ -94,9 +98,8 @@ def open_store(root: str) -> Store:
         from contimg.runtime.directory import DirectoryStore
 
         return DirectoryStore(unquote(parts.path) if parts.scheme else root)
-    problem = f"A store cannot be at {parts.scheme}://."
     remedy = "Give s3://bucket/prefix, file:///directory or a directory."
-    raise UsageError(root, problem, remedy)
+    raise UsageError(root, f"A store cannot be at {parts.scheme}://.", remedy)
 
 
 def split(uri: str) -> tuple[Store, str]:

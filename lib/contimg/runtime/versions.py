@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,11 @@ MODULE_TEXT = re.compile(r"(?P<module>[a-zA-Z_]\w*(\.\w+)*)(:\w+)?")
 
 @functools.cache
 def code_digest(*modules: str) -> str:
-    """Return the sha256 over the code that modules can reach.
+    """Return the sha256 over the code that modules can reach; ModuleNotFoundError without them.
 
-    Parameters
-    ----------
-    modules
-        Where to begin, such as ``contimg_flag.stage``. Imports are followed through the packages
-        contimg, contimg_NAME and those of the first modules, also inside functions; imports for
-        type checkers are not. A text such as ``"contimg_flag.casa:flag"`` counts as an import:
-        child processes are given functions that way.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If one of `modules` does not exist.
+    Imports are followed from `modules` through the packages contimg, contimg_NAME and those of
+    `modules`, also inside functions, but not those for type checkers. A text such as
+    ``"contimg_flag.casa:flag"`` counts as an import: child processes are given functions that way.
     """
     tops = {module.partition(".")[0] for module in modules}
     waiting, digests = list(modules), dict[str, str]()
@@ -66,21 +57,14 @@ def code_digest(*modules: str) -> str:
 def module_path(module: str) -> Path | None:
     """Return the source file of a module, without importing it; None if it has none."""
     top, *parts = module.split(".")
-    folder = package_folder(top) if top else None
-    if folder is None:  # a module outside of packages, if it is imported
+    spec = find_spec(top) if top else None
+    init = Path(spec.origin or "") if spec is not None else Path()
+    if init.name != "__init__.py":  # a module outside of packages, if it is imported
         file = getattr(sys.modules.get(module), "__file__", None)
         return Path(file) if file else None
-    place = folder.joinpath(*parts)
+    place = init.parent.joinpath(*parts)
     found = (place / "__init__.py", *([place.with_suffix(".py")] if parts else []))
     return next((path for path in found if path.is_file()), None)
-
-
-@functools.cache
-def package_folder(package: str) -> Path | None:
-    """Return the folder of a top-level package; None if it is not installed."""
-    spec = importlib.util.find_spec(package)
-    origin = Path(spec.origin or "") if spec is not None else Path()
-    return origin.parent if origin.name == "__init__.py" else None
 
 
 @functools.cache
@@ -105,8 +89,10 @@ def _read_node(node: Any, package: str, parts: list[str], named: set[str]) -> No
     elif isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
         _read_node(node.orelse, package, parts, named)
     elif isinstance(node, ast.AST):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            named |= _imported_names(node, package)
+        if isinstance(node, ast.ImportFrom):  # other names of modules are texts, as below
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(filter(None, [above, node.module]))
+            named |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
         parts.append(type(node).__name__)
         for name in node._fields:
             value = getattr(node, name, None)
@@ -119,21 +105,8 @@ def _read_node(node: Any, package: str, parts: list[str], named: set[str]) -> No
             named.add(match["module"])
 
 
-def _imported_names(node: ast.Import | ast.ImportFrom, package: str) -> set[str]:
-    names = {alias.name for alias in node.names}
-    if isinstance(node, ast.Import):
-        return names
-    words = package.split(".")
-    above = words[: len(words) + 1 - node.level] if node.level else []
-    source = ".".join([*above, *filter(None, [node.module])])
-    return {source, *(f"{source}.{name}" for name in names)}
-
-
 def _data_digests(package: str, folder: Path) -> dict[str, str]:
-    """Return the digests of the files of a package that are not Python, by name.
-
-    Any module of the package may read them.
-    """
+    """Return the digests of files that are not Python: any module of the package may read them."""
     found: dict[str, str] = {}
     for path in folder.iterdir():
         if path.name.startswith("."):

@@ -20,7 +20,6 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet, create
 from contimg.runtime.console import Console
 from contimg.runtime.context import Context
-from contimg.runtime.contract import scratch_root
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 from contimg.runtime.scratch import scratch_folder
 from contimg_convert.options import ExportOptions
@@ -38,8 +37,8 @@ def run(options: ExportOptions, console: Console, env: Mapping[str, str]) -> dic
     Raises UsageError if it exists already; BadInputError if the flags are not of this group;
     NoSourcesError if a field model has no source.
     """
-    with scratch_folder(scratch_root(env), "export-ms") as scratch:
-        context = Context(options.ms, scratch, (), env, console)
+    with scratch_folder(env, "export-ms") as scratch:
+        context = Context(options.ms, scratch, (), env, console.show)
         source = context.fetch_tree(options.ms, "ms.tar")
         target = options.folder.absolute() / source.name
         if target.exists():

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import casacore.tables as ct
@@ -128,4 +129,4 @@ def test_words_are_artifact_and_folder(uri: str, tmp_path: Path) -> None:
     words = [uri, str(tmp_path), "--model", "field"]
     found = parse(EXPORT_MS.options, words, "contimg export-ms", "1", positional=("ms", "folder"))
     assert found == ExportOptions(ms=uri, folder=tmp_path, model="field")
-    assert EXPORT_MS.load() is run
+    assert resolve_name(EXPORT_MS.run) is run
