@@ -48,9 +48,7 @@ Lines = Annotated[tuple[str, ...], BeforeValidator(partial(_split, "\n"))]
 """A list of texts with commas; on the command line the flag several times, in Argo a line each."""
 ArtifactURIs = Annotated[Words, InputKind("artifact", artifact_input)]
 """URIs of artifacts, with commas between them."""
-ManifestURIs = Annotated[
-    tuple[str, ...], BeforeValidator(_split), InputKind("artifact", manifest_input)
-]
+ManifestURIs = Annotated[Words, InputKind("artifact", manifest_input)]
 """URIs of artifacts of which the stage shows the manifests: metrics and verdicts are in the key."""
 
 
