@@ -6,7 +6,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from contimg.records.groups import GROUPS, N_SUBBANDS, GroupRecord, list_records, mjd_of
-from contimg.records.runs import RUNS, Claim, Outcome, Phase, claim_key, outcome_key, run_name
+from contimg.records.runs import RUNS, Claim, Outcome, Phase, run_name
 from contimg.records.schemas.runs import GROUPS as GROUPS_TABLE
 from contimg.records.schemas.runs import GroupState
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
@@ -23,8 +23,8 @@ class PostCount(Record):
 Kind = TypeVar("Kind", GroupRecord, Claim, Outcome, PostCount)
 KEYS: dict[type[Record], str] = {
     GroupRecord: f"{GROUPS}{{}}.json",
-    Claim: claim_key("{}"),
-    Outcome: outcome_key("{}"),
+    Claim: f"{RUNS}{{}}/claim.json",
+    Outcome: f"{RUNS}{{}}/outcome.json",
     PostCount: f"{RUNS}{{}}/posted.json",
 }
 """Key of each file about ID-aN, which replaces the braces."""

@@ -14,7 +14,6 @@ import pytest
 from argo_nodes import node, said, workflow
 from commands import contimg
 from contimg.records.groups import GroupRecord
-from contimg.records.runs import claim_key, outcome_key
 from contimg.records.schemas.runs import GROUPS, STAGE_RUNS
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import Usage
@@ -135,7 +134,7 @@ def test_claim_refuses_what_is_not_an_attempt(tmp_path: Path, run: str) -> None:
 def test_claim_of_other_version_is_named(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     add(store)
-    store.put(claim_key(RUN), b'{"schema_version": 2}')
+    store.put(f"runs/{RUN}/claim.json", b'{"schema_version": 2}')
     answer = claim(store, "u", code=Exit.BAD_INPUT)["message"]
     assert f"runs/{RUN}/claim.json: This is not a Claim of this version" in answer
 
@@ -145,9 +144,9 @@ def test_record_of_success_is_written_once(store: Store, tmp_path: Path) -> None
     assert record(store, "u1", outputs=tmp_path / "o")["outcome"] == "succeeded"
     assert (tmp_path / "o/outcome").read_text() == "succeeded"
     assert group_row(store)["state"] == "completed"
-    before = store.read(outcome_key(RUN))
+    before = store.read(f"runs/{RUN}/outcome.json")
     assert record(store, "u1", status="Failed")["outcome"] == "succeeded", "what was recorded stays"
-    assert store.read(outcome_key(RUN)) == before
+    assert store.read(f"runs/{RUN}/outcome.json") == before
 
 
 def test_record_by_workflow_without_claim_is_ignored(store: Store, tmp_path: Path) -> None:
@@ -155,7 +154,7 @@ def test_record_by_workflow_without_claim_is_ignored(store: Store, tmp_path: Pat
     assert (answer["outcome"], answer["reason"]) == ("none", "it was never claimed")
     claim(store, "u1")
     assert record(store, "u2")["reason"] == f"{WF} (u1) has it"
-    assert not store.exists(outcome_key(RUN))
+    assert not store.exists(f"runs/{RUN}/outcome.json")
 
 
 def test_record_of_failure_keeps_code_and_reason(store: Store) -> None:
@@ -163,7 +162,7 @@ def test_record_of_failure_keeps_code_and_reason(store: Store) -> None:
     message = "Error (exit code 12): sb03.hdf5: expected"
     failures = [{"displayName": "convert", "message": message, "templateName": "convert"}]
     record(store, "u1", "--failures", json.dumps(json.dumps(failures)), status="Failed")
-    kept, row = json.loads(store.read(outcome_key(RUN))), group_row(store)
+    kept, row = json.loads(store.read(f"runs/{RUN}/outcome.json")), group_row(store)
     assert (kept["phase"], kept["blame"], kept["exit"]) == ("failed", "data", 12)
     assert (row["state"], row["exit"]) == ("failed", 12)
     assert kept["reason"] == row["reason"] == "convert: sb03.hdf5: expected"
@@ -175,7 +174,7 @@ def test_record_finds_attempt_of_workflow_by_uid(store: Store) -> None:
     add(store, attempt=2)
     claim(store, "mine", run=f"{ID}-a2")
     assert record(store, "mine", "--group", ID, run="")["run"] == f"{ID}-a2"
-    assert store.exists(outcome_key(f"{ID}-a2"))
+    assert store.exists(f"runs/{ID}-a2/outcome.json")
 
 
 def test_record_of_other_workflow_writes_stages_only(store: Store) -> None:

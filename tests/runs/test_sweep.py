@@ -10,7 +10,7 @@ import pytest
 
 from argo_nodes import workflow
 from commands import contimg
-from contimg.records.runs import Claim, Phase, claim_key
+from contimg.records.runs import Claim, Phase
 from contimg.records.schemas.runs import GROUPS, GroupState
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
@@ -167,7 +167,7 @@ def test_lost_reprocessing_after_success_is_not_restarted(made: World) -> None:
 
 
 def test_claim_without_record_is_ignored(made: World) -> None:
-    made.store.put(claim_key(A2), b"{}")
+    made.store.put(f"runs/{A2}/claim.json", b"{}")
     made.settle()
     assert phases(made) == [Phase.SUCCEEDED]
 
@@ -222,7 +222,7 @@ def test_claim_during_sweep_keeps_attempt() -> None:
     made.look()
     # The first attempt is found superseded; before it is taken for that, its workflow claims.
     name = made.bus[0].name
-    claim_now = partial(made.store.put, claim_key(name), CLAIM % name.encode())
+    claim_now = partial(made.store.put, f"runs/{name}/claim.json", CLAIM % name.encode())
     made.disturbed(made.sweep, 2, claim_now)
     assert made.swept.superseded == []
     assert phases(made)[0] is None
@@ -322,7 +322,7 @@ def test_sweep_posts_lost_event_and_leaves_running_workflow(root: str, listener:
 
 
 def test_sweep_starts_next_attempt_of_lost_run(root: str, listener: Listener) -> None:
-    open_store(root).put(claim_key(A1), CLAIM % A1.encode())
+    open_store(root).put(f"runs/{A1}/claim.json", CLAIM % A1.encode())
     serve_workflows(listener, workflow("w", "Running", uid="another"))
     answer = sweep(root, listener, "--dry-run")
     assert answer["would"] == {A1: "mark lost"}

@@ -113,16 +113,6 @@ class Outcome(Record):
         return self.phase is Phase.LOST or (self.phase is Phase.FAILED and from_infrastructure)
 
 
-def claim_key(run: str) -> str:
-    """Return where the claim of a run lies."""
-    return f"{RUNS}{run}/claim.json"
-
-
-def outcome_key(run: str) -> str:
-    """Return where the outcome of a run lies."""
-    return f"{RUNS}{run}/outcome.json"
-
-
 def workflow_name(run: str) -> str:
     """Return the name of the workflow of an attempt."""
     return f"contimg-{run}"

@@ -66,7 +66,11 @@ def check_solution(
             flags = flags[:, :, band]
         flagged[role] = float(flags.mean()) if flags.size else 1.0
     worst = max(flagged, key=lambda role: flagged[role])
-    amplitude, odd = measure_amplitudes(tables["gain"], alive)
+    gain = tables["gain"]
+    size = np.abs(gain.value[:, alive, 0, :])[~gain.flag[:, alive, 0, :]]
+    amplitude, odd = float(np.median(size)) if size.size else 0.0, 1.0
+    if amplitude > 0:
+        odd = float(np.mean((size > ODD_FACTOR * amplitude) | (size < amplitude / ODD_FACTOR)))
     names = ("expected_rms", "amplitude_rms", "phase_rms_deg")
     noise, rms, rms_deg = (residuals[name] for name in names)
     max_rms, max_rms_deg = MAX_AMPLITUDE_RMS + 3 * noise, MAX_PHASE_RMS_DEG + 3 * np.degrees(noise)
@@ -86,15 +90,6 @@ def check_solution(
         raise SolveFailedError(where, problem, remedy)
     fractions = {f"flagged_{role}": fraction for role, fraction in flagged.items()}
     return {"amplitude_median": amplitude, "odd_antennas": odd, **fractions, **residuals}
-
-
-def measure_amplitudes(gain: CalTable, alive: FlagArray) -> tuple[float, float]:
-    """Return the median amplitude of the gain table, and the fraction of odd antennas."""
-    size = np.abs(gain.value[:, alive, 0, :])[~gain.flag[:, alive, 0, :]]
-    middle = float(np.median(size)) if size.size else 0.0
-    if not (np.isfinite(middle) and middle > 0):
-        return 0.0, 1.0
-    return middle, float(np.mean((size > ODD_FACTOR * middle) | (size < middle / ODD_FACTOR)))
 
 
 def phase_error_rad(ratio: Ratio, y: Float32Array) -> float:

@@ -1,15 +1,11 @@
-"""``contimg-convert``."""
+"""The executable contimg-convert."""
 
-from __future__ import annotations
+from functools import partial
 
-from contimg.runtime.contract import main as contract_main
+from contimg.runtime.contract import main as run_stage
 from contimg_convert.options import STAGE
 
-
-def main() -> None:
-    """Run the stage."""
-    contract_main(STAGE)
-
+main = partial(run_stage, STAGE)
 
 if __name__ == "__main__":
     main()

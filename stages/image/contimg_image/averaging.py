@@ -53,12 +53,6 @@ class AveragedBaselines:
         per_metre = self.frequencies_hz / SPEED_OF_LIGHT_M_S
         return kernels.UVSamples(self.uvw_m, per_metre, self.weight)
 
-    def drop_unweighted(self) -> AveragedBaselines:
-        """Return the rows that have weight."""
-        kept = self.weight.any(axis=1)
-        names = ("time_index", "antenna1", "antenna2", "uvw_m", "interval_s", "vis", "weight")
-        return replace(self, **{name: getattr(self, name)[kept] for name in names})
-
 
 @dataclass(frozen=True, eq=False)
 class AveragedVisibilities:
@@ -149,7 +143,12 @@ def average(
         )
         planned.append((part, index))
     variance_jy2 = _fill(ms, flags, gains, (times_s, time_index.astype(np.int64)), planned)
-    sets = tuple(part.drop_unweighted() for part, _ in planned if part.weight.any())
+    of_rows = ("time_index", "antenna1", "antenna2", "uvw_m", "interval_s", "vis", "weight")
+    sets = tuple(
+        replace(part, **{name: getattr(part, name)[part.weight.any(axis=1)] for name in of_rows})
+        for part, _ in planned
+        if part.weight.any()
+    )
     if not sets:
         found = "All visibilities are flagged or have no calibration solution."
         raise AllFlaggedError(path, found, "Look at flagging.json and the calibration's flags.")

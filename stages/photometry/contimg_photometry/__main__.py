@@ -1,13 +1,11 @@
-"""The executable ``contimg-photometry``."""
+"""The executable contimg-photometry."""
 
-from contimg.runtime.contract import main as contract_main
+from functools import partial
+
+from contimg.runtime.contract import main as run_stage
 from contimg_photometry.options import STAGE
 
-
-def main() -> None:
-    """Run the stage."""
-    contract_main(STAGE)
-
+main = partial(run_stage, STAGE)
 
 if __name__ == "__main__":
     main()
