@@ -3,8 +3,6 @@
 Both include the digests.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A full-size group from subbands to report: seconds and peak memory of every stage."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

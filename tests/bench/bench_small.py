@@ -1,7 +1,5 @@
 """A small group from subbands to report: processor seconds of every stage."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

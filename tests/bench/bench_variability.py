@@ -4,8 +4,6 @@
 `make bench` takes fewer of each kind.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

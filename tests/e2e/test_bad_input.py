@@ -1,7 +1,5 @@
 """Every bad input gives an exit code and one clear line on stderr, by the real executables."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

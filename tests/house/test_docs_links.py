@@ -1,7 +1,5 @@
 """What README and docs name exists: files, make targets, programs, commands, modules."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points

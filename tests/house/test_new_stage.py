@@ -1,7 +1,5 @@
 """A new stage, made in a copy of the repository by the documented steps."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

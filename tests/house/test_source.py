@@ -1,7 +1,5 @@
 """Rules about the source that ruff does not know."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """All stages are alike: a distribution, a program, documented options, a page, tests."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

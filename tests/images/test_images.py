@@ -1,7 +1,5 @@
 """Each image by itself, restricted like a pod: its contents, its help, its size."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Real small jobs in the restricted images, a group and a strip; then the same on the host."""
 
-from __future__ import annotations
-
 import json
 import os
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What the images are made from, without building one."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

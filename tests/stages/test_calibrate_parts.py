@@ -1,7 +1,5 @@
 """The parts of calibrate by themselves: sums over the model, quality, model skies, records."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

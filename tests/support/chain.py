@@ -3,8 +3,6 @@
 Artifacts are kept under .cache/chain between runs; changed code has other keys and remakes them.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -56,7 +54,7 @@ class Chain:
     tier: str
     sky: dict[str, object] = field(default_factory=dict)
     """Further options of the simulator."""
-    calibrate_from: Chain | None = None
+    calibrate_from: "Chain | None" = None
     """A calibrator group in the same store, for a group without one."""
     name: str = ""
 

@@ -3,8 +3,6 @@
 By docker or podman, else by buildah and runc (which needs root). Nothing is pulled.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

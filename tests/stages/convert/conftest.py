@@ -4,14 +4,12 @@ It shares no code with the stage: apparent places come from pyuvdata, fringes ar
 source.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -187,7 +185,7 @@ class Observation:
         for name, value in values.items():
             header[name] = value
 
-    def but(self, **changes: Any) -> Observation:
+    def but(self, **changes: Any) -> Self:
         return replace(self, **changes)
 
 

@@ -1,7 +1,5 @@
 """The rotation from the meridian to ICRS, against astropy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

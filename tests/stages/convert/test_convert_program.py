@@ -1,7 +1,5 @@
 """What a run leaves: rows, a cached artifact, and nothing else when it is stopped or killed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Groups whose files were edited: values go where they belong, and bad input is refused."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A converted group is what pyuvdata makes of it, and sources are where they are."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

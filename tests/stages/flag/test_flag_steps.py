@@ -1,7 +1,5 @@
 """The flag stage's arithmetic: known answers, and kernels against plain numpy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """The stage on a small simulated group: its files, its errors, and catalogues as masks alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
