@@ -1,7 +1,5 @@
 """Run every bench in this folder: `make bench`, or `python -m tests.bench NAME …` for some."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from pathlib import Path

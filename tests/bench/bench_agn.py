@@ -5,8 +5,6 @@ folder `data/gbi` beside the project. Each light curve is 150 days with one epoc
 each begins 75 days after the last, so that half of its epochs are new.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor

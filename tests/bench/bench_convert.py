@@ -3,8 +3,6 @@
 Both include the digests.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -45,16 +43,11 @@ def floor_s(paths: list[Path], size: int, folder: Path) -> tuple[float, float]:
 def main() -> None:
     """Print seconds and ratio of some rounds, conversion and floor in turn."""
     chain = full_calibrator()
-    measure_convert(Path(chain.record), chain.store)
-
-
-def measure_convert(record: Path, where: Path) -> None:
-    """Measure one group; what is written lies beside its store."""
-    paths = [Path(subband.uri) for subband in read_group(str(record)).subbands]
+    paths = [Path(subband.uri) for subband in read_group(chain.record).subbands]
     ratios, size = [], 0
     for number in range(ROUNDS + 1):
-        with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=where) as folder:
-            made = measure("convert", out=folder, group=record)
+        with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store) as folder:
+            made = measure("convert", out=folder, group=chain.record)
             manifest = read_manifest(made.artifact)
             size = manifest.output("ms.tar").bytes
             begun = time.process_time()

@@ -1,7 +1,5 @@
 """A full-size group from subbands to report: seconds and peak memory of every stage."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -32,9 +30,8 @@ def measure(stage: str, **options: object) -> Measured:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
-        child = subprocess.Popen(
-            [str(BIN / f"contimg-{stage}"), *words], stdout=said, env=ENVIRONMENT
-        )
+        argv = [str(BIN / f"contimg-{stage}"), *words]
+        child = subprocess.Popen(argv, stdout=said, env=ENVIRONMENT)
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.perf_counter() - start
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -57,9 +54,7 @@ def run_group(chain: Chain, store: Path, *, solve: bool) -> list[Measured]:
     made: dict[str, Measured] = {}
     for name in PROCESS_GROUP.order:
         inputs = {
-            option: ",".join(
-                made[source].artifact for source in PROCESS_GROUP.sources(name, option)
-            )
+            option: ",".join(made[one].artifact for one in PROCESS_GROUP.sources(name, option))
             for option in PROCESS_GROUP.step(name).inputs
         }
         made[name] = measure(name, out=out / name, **inputs, **further.get(name, {}))
@@ -72,10 +67,8 @@ def show(title: str, stages: list[Measured], limit_s: float) -> None:
     for stage in stages:
         print(f"  {stage.stage:<20}{stage.wall_s:8.1f}{stage.cpu_s:8.1f}{stage.peak_gib:6.2f}")
     total = sum(stage.wall_s for stage in stages)
-    print(
-        f"  {'whole group':<20}{total:8.1f}   {total / limit_s:.2f} × its limit of "
-        f"{limit_s:.0f} s, {total / CADENCE_S:.2f} × the cadence"
-    )
+    ratios = f"{total / limit_s:.2f} × its limit of {limit_s:.0f} s, {total / CADENCE_S:.2f} × the"
+    print(f"  {'whole group':<20}{total:8.1f}   {ratios} cadence")
 
 
 def main() -> None:
@@ -84,11 +77,8 @@ def main() -> None:
     assert chain.record
     with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store.parent) as folder:
         for solve, limit in ((True, SOLVE_LIMIT_S), (False, CADENCE_S)):
-            show(
-                "with a solve" if solve else "without a solve",
-                run_group(chain, Path(folder), solve=solve),
-                limit,
-            )
+            title = "with a solve" if solve else "without a solve"
+            show(title, run_group(chain, Path(folder), solve=solve), limit)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ forced_phot does it (a cut-out, Σ K D/σ² over Σ K²/σ²), here with noise a
 annulus, too; rounds of both alternate, and medians are printed.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,24 +1,14 @@
 """A small group from subbands to report: processor seconds of every stage."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
 from tests.bench.bench_group import Measured, run_group
 
-from chain import Chain, small_calibrator
+from chain import small_calibrator
 
 ROUNDS = 2
 CORES = 2
-
-
-def least(rounds: list[list[Measured]]) -> dict[str, float]:
-    """Return the least processor seconds of each stage over some rounds."""
-    return {
-        stages[0].stage: min(stage.cpu_s for stage in stages)
-        for stages in zip(*rounds, strict=True)
-    }
 
 
 def main() -> None:
@@ -33,18 +23,12 @@ def main() -> None:
                 if number:
                     done.append(made)
     for solve, done in rounds.items():
-        seconds = least(done)
-        words = ", ".join(f"{stage} {cpu_s:.1f}" for stage, cpu_s in seconds.items())
-        total = sum(seconds.values())
-        print(
-            f"  {'with' if solve else 'without'} a solve: {total:.1f} s of processors ({words}); "
-            f"{total / CORES:.1f} s a group on {CORES} cores"
-        )
-    show_cached(chain)
-
-
-def show_cached(chain: Chain) -> None:
-    """Print the processor seconds of stages that find their artifacts; the limit is 1 s."""
+        least = [min(stages, key=lambda one: one.cpu_s) for stages in zip(*done, strict=True)]
+        words = ", ".join(f"{one.stage} {one.cpu_s:.1f}" for one in least)
+        total, how = sum(one.cpu_s for one in least), "with" if solve else "without"
+        print(f"  {how} a solve: {total:.1f} s of processors ({words});", end=" ")
+        print(f"{total / CORES:.1f} s a group on {CORES} cores")
+    # Stages that find their artifacts: the limit is 1 s.
     with tempfile.TemporaryDirectory(prefix="contimg-bench-", dir=chain.store.parent) as folder:
         run_group(chain, Path(folder), solve=True)
         for stage in run_group(chain, Path(folder), solve=True):

@@ -18,8 +18,6 @@ The rule was written before the first source of this seed was made:
 * A kind with fewer than 30 evidences above 0 cannot be fitted; T must exceed its largest evidence.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -3,8 +3,6 @@
 A block ``{ .sh .REASON }`` is not run; `REASONS` says which reasons there are.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """What README and docs name exists: files, make targets, programs, commands, modules."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -29,6 +27,13 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
+
+
+MAKE = r"(?:^|\s)make ([a-z][a-z0-9-]*)"
+PROGRAM = r"(?<![\w/.])contimg-([a-zA-Z][a-zA-Z-]*[a-zA-Z])(?![\w/.])"
+COMMAND = r"(?:^|[\s/])contimg ([a-zA-Z][a-zA-Z-]*)"
+FOLDERS = "tests|stages|runs/contimg_runs|workflows|lib|docs|images|scripts|charts|starters|\\.ci"
+PATH = rf"(?<![\w/])((?:{FOLDERS})/[\w./-]*\w)(?!:|/?\*)"
 
 
 def code(text: str) -> list[str]:
@@ -92,20 +97,11 @@ def has_module(path: str) -> bool:
 @pytest.mark.parametrize(
     ("pattern", "exists"),
     [
-        (r"(?:^|\s)make ([a-z][a-z0-9-]*)", lambda name: name in makefile()),
-        (
-            r"(?<![\w/.])contimg-([a-zA-Z][a-zA-Z-]*[a-zA-Z])(?![\w/.])",
-            lambda name: name in STAGES | PLACEHOLDERS | NOT_PROGRAMS,
-        ),
-        (
-            r"(?:^|[\s/])contimg ([a-zA-Z][a-zA-Z-]*)",
-            lambda name: name in COMMANDS | PLACEHOLDERS,
-        ),
-        (r"contimg run ([a-z][a-z-]*)", lambda name: name in RUNNABLE),
-        (
-            r"(?<![\w/])((?:tests|stages|runs/contimg_runs|workflows|lib|docs|images|scripts|charts|starters|\.ci)/[\w./-]*\w)(?!:|/?\*)",
-            has_file,
-        ),
+        (MAKE, lambda name: name in makefile()),
+        (PROGRAM, (STAGES | PLACEHOLDERS | NOT_PROGRAMS).__contains__),
+        (COMMAND, (COMMANDS | PLACEHOLDERS).__contains__),
+        (r"contimg run ([a-z][a-z-]*)", RUNNABLE.__contains__),
+        (PATH, has_file),
         (r"(?<![\w./-])(contimg(?:_[a-z]+)?(?:\.[a-z_]+)+)(?![\w/-])", has_module),
     ],
     ids=["make", "program", "command", "pipeline", "file", "module"],
@@ -135,13 +131,9 @@ def test_stage_pages_name_known_options_only() -> None:
 
     unknown = []
     for name, spec in stage_specs().items():
-        known = {field.replace("_", "-") for field in spec.options.model_fields} | {
-            "help",
-            "config",
-        }
-        lines = re.findall(
-            rf"contimg-{name}((?: --[a-z][a-z-]*(?:[ =][^\s`]+)?)+)", "".join(TEXT.values())
-        )
+        known = {"help", "config", *(f.replace("_", "-") for f in spec.options.model_fields)}
+        pattern = rf"contimg-{name}((?: --[a-z][a-z-]*(?:[ =][^\s`]+)?)+)"
+        lines = re.findall(pattern, "".join(TEXT.values()))
         used = {option for line in lines for option in re.findall(r"--([a-z][a-z-]*)", line)}
         unknown += [(name, option) for option in used - known]
     assert unknown == []

@@ -1,7 +1,5 @@
 """A new stage, made in a copy of the repository by the documented steps."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -23,9 +21,8 @@ COPY = ROOT / ".cache/new-stage"
 
 def run(argv: Sequence[str | Path], cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("MAKE")}
-    return subprocess.run(
-        argv, cwd=cwd, env=clean | env, capture_output=True, text=True, check=False
-    )
+    env = clean | env
+    return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
 def succeed(*argv: str | Path, cwd: Path) -> str:

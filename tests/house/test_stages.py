@@ -1,7 +1,5 @@
 """All stages are alike: a distribution, a program, documented options, a page, tests."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re
@@ -41,10 +39,8 @@ def models(name: str) -> list[type[Options]]:
     return [k for k in kinds if issubclass(k, Options) and k.__module__ == module.__name__]
 
 
-def read_project(name: str) -> dict[str, Any]:
-    text = (ROOT / "stages" / name / "pyproject.toml").read_text()
-    found: dict[str, Any] = tomllib.loads(text)["project"]
-    return found
+def read_project(name: str) -> Any:
+    return tomllib.loads((ROOT / "stages" / name / "pyproject.toml").read_text())["project"]
 
 
 def test_specs_are_those_of_the_folders() -> None:
@@ -98,9 +94,7 @@ class TestEveryStage:
         assert [field for field in model.model_fields if flag(field) not in done.stdout] == []
         assert " ".join((model.__doc__ or "").split()) in " ".join(done.stdout.split())
 
-    def test_version_is_printed(
-        self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_version_is_printed(self, name: str, capsys: Any, monkeypatch: Any) -> None:
         (program,) = distribution(f"contimg-{name}").entry_points.select(group="console_scripts")
         monkeypatch.setattr(sys, "argv", [program.name, "--version"])
         with pytest.raises(SystemExit) as ended:

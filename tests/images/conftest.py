@@ -1,7 +1,5 @@
 """The images that `make images` built of this very source."""
 
-from __future__ import annotations
-
 import pytest
 
 from built import RECIPES, image_name

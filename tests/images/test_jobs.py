@@ -1,7 +1,5 @@
 """Real small jobs in the restricted images, a group and a strip; then the same on the host."""
 
-from __future__ import annotations
-
 import json
 import os
 from functools import cached_property
@@ -65,9 +63,7 @@ class ImageChain(Chain):
 
 
 @pytest.fixture(scope="module")
-def chain(
-    engine: Engine, images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory
-) -> ImageChain:
+def chain(engine: Engine, images: dict[str, Image], tmp_path_factory: Any) -> ImageChain:
     folder = tmp_path_factory.mktemp("store")
     for path in (folder, *folder.parents):
         if path.owner() == "root" and path.name.startswith("pytest"):
@@ -79,10 +75,8 @@ def chain(
 def test_flux_of_3c48_is_true(chain: ImageChain) -> None:
     rows = pq.read_table(Path(chain.photometry) / "photometry.parquet").to_pandas()
     truth = max(chain.truth["groups"][0]["sources"], key=lambda source: source["flux_mid_jy"])
-    offset = np.hypot(
-        (rows["ra"] - truth["ra_deg"]) * np.cos(np.radians(truth["dec_deg"])),
-        rows["dec"] - truth["dec_deg"],
-    )
+    shrink = np.cos(np.radians(truth["dec_deg"]))
+    offset = np.hypot((rows["ra"] - truth["ra_deg"]) * shrink, rows["dec"] - truth["dec_deg"])
     found = rows.loc[offset.idxmin()]
     assert found["flux_forced"] / 1000 == pytest.approx(truth["flux_mid_jy"], rel=0.03)
 
@@ -116,10 +110,8 @@ def test_image_brings_compiled_functions(chain: ImageChain, stage: str) -> None:
     """Where this fails, functions or their types changed: `make kernels`."""
     assert chain.artifact(stage)
     had = set(chain.kernels(stage).read_text().split())
-    brought = chain.engine.run(
-        chain.images[stage], ("/bin/sh", "-c", 'cd /app/kernels && find . -name "*.nbc"')
-    ).stdout.split()
-    assert had == set(brought)
+    argv = ("/bin/sh", "-c", 'cd /app/kernels && find . -name "*.nbc"')
+    assert had == set(chain.engine.run(chain.images[stage], argv).stdout.split())
     listed = json.loads((ROOT / "images/kernels.json").read_text())
     own = {name.rpartition(".")[2] for name in listed if name.startswith(f"contimg_{stage}.")}
     assert own
@@ -135,11 +127,8 @@ def test_epoch_of_strip_is_made(chain: ImageChain) -> None:
     stats = pq.read_table(Path(judged["artifact"]) / "lightcurve_stats.parquet").to_pandas()
     assert len(stats) == SOURCES
     assert stats["eta_peak"].between(0.05, 4).all()  # steady sources
-    page = chain.contimg(
-        "report",
-        artifacts=f"{scaled['artifact']},{judged['artifact']}",
-        out=chain.store / "strip/out",
-    )
+    both = f"{scaled['artifact']},{judged['artifact']}"
+    page = chain.contimg("report", artifacts=both, out=chain.store / "strip/out")
     assert (Path(page["artifact"]) / "report.html").stat().st_size > 50_000
 
 
@@ -151,23 +140,12 @@ def write_tables(root: Path) -> None:
     for epoch in range(EPOCHS):
         found = flux * (1 + 0.05 * rng.normal()) + rng.normal(size=SOURCES)
         columns: dict[str, Any] = {column.name: [None] * SOURCES for column in PHOTOMETRY.columns}
-        columns |= {
-            "source": [f"DSA J{k:04d}" for k in range(SOURCES)],
-            "ra": 38.3 + east,
-            "dec": 33 + north,
-            "group": [f"g{epoch}"] * SOURCES,
-            "image": ["key"] * SOURCES,
-            "mjd": [61065.1 + 6 * epoch] * SOURCES,
-            "strip": [33.0] * SOURCES,
-            "beam": np.ones(SOURCES),
-            "flux_forced": found,
-            "local_rms": np.ones(SOURCES),
-            "snr": found,
-            "flux_peak": found,
-            "upper_limit": [False] * SOURCES,
-            "compactness": [1.0] * SOURCES,
-            "blend": [1] * SOURCES,
-        }
+        alike = {"group": f"g{epoch}", "image": "key", "mjd": 61065.1 + 6 * epoch, "strip": 33.0}
+        alike |= {"upper_limit": False, "compactness": 1.0, "blend": 1, "beam": 1.0}
+        columns |= {name: [value] * SOURCES for name, value in alike.items()}
+        columns |= {"source": [f"DSA J{k:04d}" for k in range(SOURCES)], "ra": 38.3 + east}
+        columns |= dict.fromkeys(("flux_forced", "snr", "flux_peak"), found)
+        columns |= {"dec": 33 + north, "local_rms": np.ones(SOURCES)}
         place = root / f"photometry/date=2026-01-{epoch + 1:02d}"
         place.mkdir(parents=True)
         (place / f"g{epoch}.parquet").write_bytes(PHOTOMETRY.to_bytes(columns))

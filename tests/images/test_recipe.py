@@ -1,7 +1,5 @@
 """What the images are made from, without building one."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -35,10 +33,8 @@ def ask(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 def build(*names: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Call images/build with a builder that prints its arguments, unless `env` has another."""
     known = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "BUILD": "echo"}
-    argv = ["sh", "images/build", *names]
-    return subprocess.run(
-        argv, capture_output=True, text=True, check=False, cwd=ROOT, env=known | env
-    )
+    argv, env = ["sh", "images/build", *names], known | env
+    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT, env=env)
 
 
 def asked(stage: str) -> set[str]:
@@ -111,21 +107,12 @@ def test_unknown_image_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("registry", "prefix"),
-    [
-        ("", ""),
-        ("registry.example.org/contimg", "registry.example.org/contimg/"),
-        ("registry.example.org/contimg/", "registry.example.org/contimg/"),
-    ],
+    [("", ""), *((f"example.org/contimg{end}", "example.org/contimg/") for end in ("", "/"))],
 )
 def test_registry_goes_before_the_name(registry: str, prefix: str) -> None:
     argv = ["make", "--no-print-directory", "images", "ONLY=watch", "VERSION=7", "BUILD=echo"]
-    done = subprocess.run(
-        [*argv, f"REGISTRY={registry}", f"BIN={Path(sys.executable).parent}", "-o", ".venv/.made"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
+    argv += [f"REGISTRY={registry}", f"BIN={Path(sys.executable).parent}", "-o", ".venv/.made"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT)
     assert f" -t {prefix}contimg-watch:7 " in done.stdout
 
 
@@ -134,10 +121,8 @@ def test_builder_gets_base_arguments_and_labels() -> None:
     words = done.stdout
     assert words.startswith(". -f images/Containerfile -t contimg-flag:")
     assert "--build-arg BASE=debian@sha256:1 " in words
-    assert (
-        "--build-arg STAGE=flag --build-arg LEVEL=casa --build-arg PROJECTS=lib stages/flag "
-        in words
-    )
+    named = "--build-arg STAGE=flag --build-arg LEVEL=casa --build-arg PROJECTS=lib stages/flag "
+    assert named in words
     assert "--build-arg PACKAGES=aoflagger " in words
     assert "INDEX" not in words
     label = "--label org.opencontainers.image"
@@ -163,11 +148,9 @@ def elf(*segments: tuple[int, int, int, int]) -> bytes:
     head[:6] = b"\x7fELF\x02\x01"
     struct.pack_into("<Q", head, 32, 64)
     struct.pack_into("<HH", head, 54, 56, len(segments))
-    rows = (
-        struct.pack("<IIQQQQQQ", kind, 5, offset, address, address, 1, 1, align)
-        for kind, offset, address, align in segments
-    )
-    return bytes(head) + b"".join(rows)
+    for kind, offset, address, align in segments:
+        head += struct.pack("<IIQQQQQQ", kind, 5, offset, address, address, 1, 1, align)
+    return bytes(head)
 
 
 def test_library_is_sound_if_its_segments_can_be_mapped() -> None:
@@ -181,10 +164,8 @@ def test_library_is_sound_if_its_segments_can_be_mapped() -> None:
 def test_functions_to_compile_exist_with_known_types() -> None:
     for name, signatures in json.loads(kernels.LIST.read_text()).items():
         assert kernels.import_name(name).py_func.__name__ == name.rsplit(".", 1)[-1]
-        read = [
-            [kernels.write_type(kernels.read_type(word)) for word in words] for words in signatures
-        ]
-        assert read == signatures
+        for words in signatures:
+            assert [kernels.write_type(kernels.read_type(word)) for word in words] == words
 
 
 def test_compiled_functions_are_listed_and_used(tmp_path: Path) -> None:

@@ -162,15 +162,11 @@ HISTORY = given(some_groups(), histories(), st.sampled_from([0.0, GRACE_S]))
 @pytest.mark.usefixtures("cheap")
 @settings(SETTINGS, max_examples=1000)
 @HISTORY
-def test_history_ends_with_one_success_per_attempt(
-    groups: list[Group], history: list[Step], grace_s: float
-) -> None:
+def test_history_ends_well(groups: list[Group], history: list[Step], grace_s: float) -> None:
     live(groups, history, grace_s)
 
 
 @SETTINGS
 @HISTORY
-def test_history_with_real_tables_ends_the_same(
-    groups: list[Group], history: list[Step], grace_s: float
-) -> None:
+def test_history_with_tables(groups: list[Group], history: list[Step], grace_s: float) -> None:
     live(groups, history, grace_s)

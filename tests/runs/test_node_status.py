@@ -71,9 +71,7 @@ def test_finished_workflow_has_tasks_times_and_outputs() -> None:
         ("x" * 9000, None, "x" * 500, None),
     ],
 )
-def test_argo_message_is_split_into_code_and_reason(
-    message: str, shown: str | None, reason: str, code: int | None
-) -> None:
+def test_argo_message_is_split(message: str, shown: str | None, reason: str, code: Any) -> None:
     nodes = tried("w", "convert", "Failed", message=message)
     failed = workflow("w", "Failed", *nodes, message="child 'w-1' failed")
     state = read_run_state(failed)
@@ -98,9 +96,7 @@ def test_failure_without_task_has_reason_of_workflow() -> None:
         ("Pending", "Unschedulable: 0/1 nodes", Status.PENDING, "Unschedulable: 0/1 nodes"),
     ],
 )
-def test_running_task_takes_status_and_reason_of_last_try(
-    phase: str, message: str, status: Status, reason: str
-) -> None:
+def test_running_task_is_as_last_try(phase: str, message: str, status: Status, reason: str) -> None:
     tries = tried("w", "convert", phase, phase="Running", message=message)
     task = read_run_state(workflow("w", "Running", *tries)).tasks["convert"]
     assert (task.status, task.reason) == (status, reason)
@@ -195,17 +191,15 @@ def test_task_within_retried_dag_has_name_of_local_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node_of_stage", "task", "stage"),
+    ("given", "task", "stage"),
     [
         ({**pod("claim"), "templateRef": None, "templateName": "claim-it"}, "claim", "claim-it"),
         ({**pod(""), "templateRef": None, "templateName": "main"}, WF, "process-group"),
     ],
     ids=["template of its own", "workflow of one stage"],
 )
-def test_task_without_reference_is_named_by_template(
-    node_of_stage: dict[str, Any], task: str, stage: str
-) -> None:
-    assert [(run.task, run.stage) for run in task_runs(node_of_stage)] == [(task, stage)]
+def test_task_is_named_by_template(given: dict[str, Any], task: str, stage: str) -> None:
+    assert [(run.task, run.stage) for run in task_runs(given)] == [(task, stage)]
 
 
 def test_task_runs_are_ordered_by_start_also_if_compressed() -> None:
@@ -287,8 +281,7 @@ def test_pipeline_is_named_by_reference_or_label() -> None:
     assert node_status.pipeline_of(document) == "process-group"
     del document["spec"]["workflowTemplateRef"]
     assert node_status.pipeline_of(document) == ""
-    label = {"workflows.argoproj.io/workflow-template": "contimg-epoch"}
-    document["metadata"]["labels"] = label
+    document["metadata"]["labels"] = {"workflows.argoproj.io/workflow-template": "contimg-epoch"}
     assert node_status.pipeline_of(document) == "epoch"
 
 

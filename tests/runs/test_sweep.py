@@ -23,8 +23,6 @@ from watched_world import GRACE_S, T0, TTL_S, Group, World
 ID = "20260125t222605"
 CLAIM = b'{"run":"%s","uid":"u","workflow":"w","at":"2026-01-27T00:00:00Z"}'
 A1, A2, A3 = (f"{ID}-a{n}" for n in (1, 2, 3))
-
-
 RULES = SweepOptions(store="memory", days=0)
 
 
@@ -202,9 +200,6 @@ def test_missing_row_is_written_again(made: World) -> None:
     assert state(made) == GroupState.COMPLETED
 
 
-# Races that chance hardly finds
-
-
 def test_old_event_after_later_attempt_runs_nothing() -> None:
     made = late(world(coming=15))
     made.look()
@@ -349,7 +344,7 @@ def test_sweep_with_event_source_down_fails(root: str, listener: Listener) -> No
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "words"),
+    ("status", "code", "words"),
     [
         (403, Exit.USAGE, "The token lacks the permission: HTTP 403"),
         (401, Exit.USAGE, "The Kubernetes API does not accept the token: HTTP 401"),
@@ -357,10 +352,10 @@ def test_sweep_with_event_source_down_fails(root: str, listener: Listener) -> No
         (500, Exit.STORE_UNREACHABLE, "The Kubernetes API did not do this: HTTP 500"),
     ],
 )
-def test_sweep_without_answer_of_cluster_says_why(
-    tmp_path: Path, listener: Listener, answer: int, code: int, words: str
+def test_cluster_refusal_is_explained(
+    tmp_path: Path, listener: Listener, status: int, code: int, words: str
 ) -> None:
-    listener.pages[f"{WORKFLOWS}?limit=500"] = (answer, {})
+    listener.pages[f"{WORKFLOWS}?limit=500"] = (status, {})
     assert words in sweep(str(tmp_path), listener, code=code)["message"]
 
 
@@ -374,8 +369,6 @@ def test_sweep_without_answer_of_cluster_says_why(
         ("gone", ("--workflows", "none"), "gone: The directory of the store is missing"),
     ],
 )
-def test_sweep_says_what_is_missing(
-    tmp_path: Path, store: str, words: tuple[str, ...], problem: str
-) -> None:
+def test_sweep_says_what_is_missing(tmp_path: Path, store: str, words: Any, problem: str) -> None:
     answer = contimg("sweep", "--store", str(tmp_path / store), *words, code=Exit.USAGE)
     assert problem in answer["message"]

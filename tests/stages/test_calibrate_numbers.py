@@ -3,8 +3,6 @@
 The VLA's data are of 3C286, in casadata's NGC5921.fits.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """The parts of calibrate by themselves: sums over the model, quality, model skies, records."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -194,9 +192,7 @@ class TestQuality:
         with pytest.raises(SolveFailedError, match="rms about the model"):
             check(make_table(np.ones((1, 10, 1, 2))), **residual)
 
-    def test_residuals_of_true_gains_are_noise(
-        self, ratio: Ratio, truth: Factors, unity: Factors
-    ) -> None:
+    def test_residuals_of_truth_are_noise(self, ratio: Ratio, truth: Factors, unity: Any) -> None:
         x, y = sum_channels(ratio, truth)
         found = measure_residuals(ratio, x, y)
         assert found["scale"] == pytest.approx(1.0, abs=5 * found["scale_error"])

@@ -1,7 +1,5 @@
 """Selection of a calibrator or a set: the ranking as a pure function, the resolver on a store."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Solving on a calibrator, or selecting a set: real CASA on data whose gains the test knows."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

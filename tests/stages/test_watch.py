@@ -72,9 +72,7 @@ def test_complete_group_is_recorded_once(store: Store, tmp_path: Path) -> None:
     assert [entry.key for entry in store.entries("watch/")] == ["watch/headers.json"]
 
 
-def test_group_is_recorded_partial_after_timeout_then_complete(
-    store: Store, tmp_path: Path
-) -> None:
+def test_group_is_recorded_partial_then_complete(store: Store, tmp_path: Path) -> None:
     fill(store, tmp_path, without=(5,))
     waiting = watch(store)["waiting"]
     assert [(one["group"], one["missing"]) for one in waiting] == [("20260125t222605", [5])]
@@ -171,8 +169,9 @@ def test_follow_records_new_group_and_stops_on_sigterm(disk: Store, tmp_path: Pa
 
 def test_two_watchers_write_one_record(full: Store) -> None:
     argv = [str(WATCH), "--store", full.root, "--size", "0"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    both = [subprocess.Popen(argv, **pipes) for _ in range(2)]
+    both = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(2)
+    ]
     written = [json.loads(one.communicate(timeout=30)[0])["written"] for one in both]
     assert sorted(written) == [[], [RUN]]
 
@@ -207,11 +206,10 @@ def test_header_is_read_from_few_blocks(store: Store, tmp_path: Path) -> None:
     assert abs(header.t0 - T0) < timedelta(milliseconds=1)
 
 
-def test_ranged_file_reads_and_seeks_like_file(tmp_path: Path) -> None:
+def test_ranged_file_reads_and_seeks_like_file(disk: Store) -> None:
     data = np.random.default_rng(1).bytes(3 * BLOCK_BYTES + 17)
-    store = open_store(str(tmp_path))
-    store.put("k", data)
-    raw = RangedFile(store, "k", len(data))
+    disk.put("k", data)
+    raw = RangedFile(disk, "k", len(data))
     assert raw.read() == data
     assert (raw.seek(-5, 2), raw.read(10), raw.read(1)) == (len(data) - 5, data[-5:], b"")
     places = (raw.seek(BLOCK_BYTES - 2), raw.seek(1, 1), raw.tell())
@@ -257,9 +255,7 @@ def read_changed(folder: Path, name: str, value: object) -> tuple[SubbandHeader 
         (DEC, GROUP, "holds no number"),
     ],
 )
-def test_nonsensical_header_is_described(
-    tmp_path: Path, name: str, value: object, words: str
-) -> None:
+def test_absurd_header_is_described(tmp_path: Path, name: str, value: object, words: str) -> None:
     header, problem = read_changed(tmp_path, name, value)
     assert header is None
     assert value is None or f"{name} " in problem

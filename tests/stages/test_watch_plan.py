@@ -22,6 +22,7 @@ RULES = {"gap_s": 60, "timeout_s": 900, "size": SIZE}
 LATER = ARRIVED + timedelta(days=1)
 CADENCE_S = 309.24
 WAITING, READY, RECORDED = PlanState
+Listing, Records = Sequence[ListedSubband], Sequence[GroupRecord]
 
 
 def subband(index: int, t0: datetime = T0, skew_s: float = 0.0, **changes: Any) -> ListedSubband:
@@ -37,18 +38,11 @@ def group(t0: datetime = T0, without: Sequence[int] = ()) -> list[ListedSubband]
     return [subband(n, t0) for n in range(N_SUBBANDS) if n not in without]
 
 
-def plan(
-    listing: Sequence[ListedSubband],
-    now: datetime,
-    records: Sequence[GroupRecord] = (),
-    **rules: Any,
-) -> WatchPlan:
+def plan(listing: Listing, now: datetime, records: Records = (), **rules: Any) -> WatchPlan:
     return plan_all(listing, now, records, WatchOptions(store="", **{**RULES, **rules}))
 
 
-def plan_one(
-    listing: Sequence[ListedSubband], now: datetime, *records: GroupRecord
-) -> tuple[PlanState, GroupRecord]:
+def plan_one(listing: Listing, now: datetime, *records: GroupRecord) -> tuple[PlanState, Any]:
     (one,) = plan(listing, now, records).groups
     return one.state, one.record
 
@@ -222,18 +216,14 @@ EXAMPLES = settings(max_examples=150, deadline=None)
 
 @EXAMPLES
 @given(listings(), MOMENTS, st.data())
-def test_plan_ignores_order_and_repeats(
-    listing: list[ListedSubband], now: datetime, data: st.DataObject
-) -> None:
+def test_plan_ignores_order_and_repeats(listing: Listing, now: datetime, data: Any) -> None:
     noisy = data.draw(st.permutations([*listing, *listing[:3]]))
     assert plan(noisy, now) == plan(listing, now)
 
 
 @EXAMPLES
 @given(listings(), MOMENTS)
-def test_every_object_is_placed_once_by_its_time(
-    listing: list[ListedSubband], now: datetime
-) -> None:
+def test_every_object_is_placed_once_by_its_time(listing: Listing, now: datetime) -> None:
     result = plan(listing, now)
     placed = [one.uri for found in result.groups for one in found.record.subbands]
     placed += [key for key, _ in result.quarantined]
@@ -251,9 +241,7 @@ def test_every_object_is_placed_once_by_its_time(
 
 @EXAMPLES
 @given(listings(), st.data())
-def test_attempts_grow_in_any_order_of_arrival(
-    listing: list[ListedSubband], data: st.DataObject
-) -> None:
+def test_attempts_grow_in_any_order_of_arrival(listing: Listing, data: Any) -> None:
     order = data.draw(st.permutations(listing))
     now, there = T0 + timedelta(days=1), []
     records: list[GroupRecord] = []

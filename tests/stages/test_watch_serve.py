@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,9 +43,9 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def full(root: Path, tmp_path: Path) -> Path:
+def full(root: Path) -> Path:
     """A store with a complete group."""
-    fill(open_store(str(root)), tmp_path)
+    fill(open_store(str(root)), root.parent)
     return root
 
 
@@ -77,13 +78,12 @@ class Service:
         assert found is not None, name
         return float(found[1])
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+
+Serve = Callable[..., Service]
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def serve(tmp_path: Path) -> Iterator[Serve]:
     running: list[Service] = []
 
     def start(store: str, *words: str) -> Service:
@@ -108,18 +108,16 @@ def watch_once(store: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_notification_makes_service_post_new_group(
-    root: Path, tmp_path: Path, listener: Listener, serve: Callable[..., Service]
-) -> None:
+def test_notification_posts_group(root: Path, listener: Listener, serve: Serve) -> None:
     start = time.time()
-    fill(open_store(str(root)), tmp_path, without=(5,))
+    fill(open_store(str(root)), root.parent, without=(5,))
     service = serve(str(root), "--post", f"{listener.url}/group", "--interval-s", "3600")
     wait_for(lambda: service.ask("/readyz")[0] == 200)
     assert state(root) == "collecting"
     assert service.metric('contimg_watch_groups{state="waiting"}') == 1
     oldest_s = service.metric("contimg_watch_oldest_waiting_seconds")
     assert 0 <= oldest_s <= time.time() - start
-    fill(open_store(str(root)), tmp_path)
+    fill(open_store(str(root)), root.parent)
     assert service.ask("/notify", b'{"key": "whatever"}') == (202, "looking\n")
     wait_for(lambda: listener.heard)
     event = {"group": ID, "attempt": 1, "run": f"{ID}-a1", "name": f"contimg-{ID}-a1"}
@@ -130,12 +128,11 @@ def test_notification_makes_service_post_new_group(
     assert service.metric("contimg_watch_notifications_total") == 1
     success = service.metric("contimg_watch_last_success_timestamp_seconds")
     assert start < success < time.time()
-    assert service.stop() == Exit.TERMINATED
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(60) == Exit.TERMINATED
 
 
-def test_many_notifications_make_one_pass_per_second(
-    root: Path, serve: Callable[..., Service]
-) -> None:
+def test_many_notifications_make_one_pass_per_second(root: Path, serve: Serve) -> None:
     service = serve(str(root), "--interval-s", "3600")
     wait_for(lambda: service.ask("/readyz")[0] == 200)
     start = time.monotonic()
@@ -144,9 +141,7 @@ def test_many_notifications_make_one_pass_per_second(
     assert service.metric(PASSES) <= 3 + (time.monotonic() - start)
 
 
-def test_refused_post_is_tried_until_accepted_once(
-    full: Path, listener: Listener, serve: Callable[..., Service]
-) -> None:
+def test_refused_post_is_tried_until_accepted(full: Path, listener: Listener, serve: Serve) -> None:
     listener.code = 503
     service = serve(str(full), "--post", f"{listener.url}/group", "--interval-s", "0.2")
     wait_for(lambda: "The event was refused with HTTP 503" in service.read_log())
@@ -161,7 +156,7 @@ def test_refused_post_is_tried_until_accepted_once(
 
 
 def test_sweep_posts_what_killed_service_did_not(
-    full: Path, listener: Listener, serve: Callable[..., Service]
+    full: Path, listener: Listener, serve: Serve
 ) -> None:
     listener.code = 503
     post = ("--post", f"{listener.url}/group")
@@ -179,9 +174,7 @@ def test_sweep_posts_what_killed_service_did_not(
     assert [one["run"] for one in listener.heard] == [f"{ID}-a1"]
 
 
-def test_service_waits_for_unreachable_store(
-    moto_root: str, s3_environment: pytest.MonkeyPatch, serve: Callable[..., Service]
-) -> None:
+def test_service_waits_for_store(moto_root: str, s3_environment: Any, serve: Serve) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3_environment.setenv("AWS_MAX_ATTEMPTS", "1")
     service = serve(moto_root, "--interval-s", "0.2")
@@ -203,13 +196,7 @@ def test_service_waits_for_unreachable_store(
     ],
 )
 def test_service_ends_if_store_is_unusable(
-    request: pytest.FixtureRequest,
-    s3_environment: pytest.MonkeyPatch,
-    serve: Callable[..., Service],
-    server: str,
-    uri: str,
-    secret: str,
-    words: str,
+    request: Any, s3_environment: Any, serve: Serve, server: str, uri: str, secret: str, words: str
 ) -> None:
     root = request.getfixturevalue(f"{server}_root")
     open_store(root).put("k", b"")
@@ -222,9 +209,7 @@ def test_service_ends_if_store_is_unusable(
     assert not Path("/nowhere").exists()
 
 
-def test_service_ends_if_port_is_taken(
-    root: Path, listener: Listener, serve: Callable[..., Service]
-) -> None:
+def test_service_ends_if_port_is_taken(root: Path, listener: Listener, serve: Serve) -> None:
     service = serve(str(root), "--port", str(listener.port))
     assert service.process.wait(30) == Exit.USAGE
     problem = "The service cannot listen at this address"
@@ -245,9 +230,8 @@ def test_server_answers_health_metrics_and_bad_requests(root: Path) -> None:
     server = Server(options, watcher, Metrics())
     asker = Service.__new__(Service)
     asker.url = f"http://127.0.0.1:{server.server_port}"
-    assert asker.ask("/")[0] == 404
-    assert asker.ask("/healthz/x")[0] == 404
-    assert asker.ask("/other", b"x")[0] == 404
+    wrong = asker.ask("/"), asker.ask("/healthz/x"), asker.ask("/other", b"x")
+    assert [code for code, _ in wrong] == [404, 404, 404]
     for too_long in ((1 << 20) + 1, 30 << 20):
         assert asker.ask("/notify", bytes(too_long)) == (413, "a notification is short\n")
     assert asker.ask("/readyz") == (503, "the store was not probed yet\n")

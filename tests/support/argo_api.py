@@ -4,8 +4,6 @@ submit, workflows, logs.
 It proves what the client sends, not Argo: the tests marked `cluster` ask the real one.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from dataclasses import dataclass, field

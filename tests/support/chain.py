@@ -3,8 +3,6 @@
 Artifacts are kept under .cache/chain between runs; changed code has other keys and remakes them.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -30,9 +28,8 @@ def contimg(program: str, **options: object) -> dict[str, Any]:
     """Run contimg-PROGRAM and return its summary; if it fails, the failure shows its stderr."""
     given = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
     argv = [str(BIN / f"contimg-{program}"), *(f"--{name}={given[name]}" for name in given)]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, env=ENVIRONMENT, check=False, cwd=ROOT
-    )
+    place: dict[str, Any] = {"env": ENVIRONMENT, "cwd": ROOT}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **place)
     assert done.returncode == 0, f"{' '.join(argv)}\n{done.stderr[-4000:]}"
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -56,7 +53,7 @@ class Chain:
     tier: str
     sky: dict[str, object] = field(default_factory=dict)
     """Further options of the simulator."""
-    calibrate_from: Chain | None = None
+    calibrate_from: "Chain | None" = None
     """A calibrator group in the same store, for a group without one."""
     name: str = ""
 
@@ -70,16 +67,10 @@ class Chain:
 
     @cached_property
     def truth_artifact(self) -> str:
+        places = {"out": self.store / "products/simulate", "incoming": self.store / "incoming"}
+        what = {"scale": self.scale, "seed": self.seed, **self.sky}
         with locked(self.store / ".simulate.lock"):
-            summary = self.contimg(
-                "simulate",
-                out=self.store / "products/simulate",
-                incoming=self.store / "incoming",
-                scale=self.scale,
-                seed=self.seed,
-                **self.sky,
-            )
-        return str(summary["artifact"])
+            return str(self.contimg("simulate", **places, **what)["artifact"])
 
     @cached_property
     def truth(self) -> dict[str, Any]:
@@ -117,14 +108,8 @@ class Chain:
 
     @cached_property
     def image(self) -> str:
-        return self._make(
-            "image",
-            ms=self.ms,
-            flags=self.flags,
-            calibration=self.calibration,
-            tier=self.tier,
-            tables=self.store / "tables",
-        )
+        inputs = {"ms": self.ms, "flags": self.flags, "calibration": self.calibration}
+        return self._make("image", **inputs, tier=self.tier, tables=self.store / "tables")
 
     @cached_property
     def photometry(self) -> str:

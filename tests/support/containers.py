@@ -3,8 +3,6 @@
 By docker or podman, else by buildah and runc (which needs root). Nothing is pulled.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+Done = subprocess.CompletedProcess[str]
 USER = 10001
 TMPFS_BYTES = 2 << 30
 
@@ -36,9 +35,7 @@ class Engine(Protocol):
     def inspect(self, name: str) -> Image | None:
         """Return an image, None if it is not here."""
 
-    def run(
-        self, image: Image, argv: Sequence[str], data: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, image: Image, argv: Sequence[str], data: Path | None = None) -> Done:
         """Run a program of an image; the folder `data` is mounted, writable, at its own path."""
 
 
@@ -62,14 +59,9 @@ def _read(argv: Sequence[str]) -> Any:
 
 
 def _image(name: str, config: Mapping[str, Any], layers: Sequence[str]) -> Image:
-    return Image(
-        name=name,
-        user=config.get("User") or "",
-        entrypoint=tuple(config.get("Entrypoint") or ()),
-        env=dict(item.split("=", 1) for item in config.get("Env") or ()),
-        labels=config.get("Labels") or {},
-        layers=tuple(layers),
-    )
+    env = dict(item.split("=", 1) for item in config.get("Env") or ())
+    user, entrypoint = config.get("User") or "", tuple(config.get("Entrypoint") or ())
+    return Image(name, user, entrypoint, env, config.get("Labels") or {}, tuple(layers))
 
 
 class DockerLike:
@@ -80,9 +72,7 @@ class DockerLike:
         found = _read([self.program, "image", "inspect", name])
         return _image(name, found[0]["Config"], found[0]["RootFS"]["Layers"]) if found else None
 
-    def run(
-        self, image: Image, argv: Sequence[str], data: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, image: Image, argv: Sequence[str], data: Path | None = None) -> Done:
         whole = [self.program, "run", "--rm", "--pull=never", "--read-only", "--network=none"]
         whole += ["--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={USER}:{USER}"]
         whole += [f"--tmpfs=/tmp:rw,mode=1777,size={TMPFS_BYTES}"]
@@ -93,15 +83,10 @@ class DockerLike:
 
 class BuildahRunc:
     def inspect(self, name: str) -> Image | None:
-        found = _read(["buildah", "inspect", "--type", "image", name])
-        if not found:
-            return None
-        image = found["OCIv1"]
-        return _image(name, image["config"], image["rootfs"]["diff_ids"])
+        found = (_read(["buildah", "inspect", "--type", "image", name]) or {}).get("OCIv1")
+        return _image(name, found["config"], found["rootfs"]["diff_ids"]) if found else None
 
-    def run(
-        self, image: Image, argv: Sequence[str], data: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, image: Image, argv: Sequence[str], data: Path | None = None) -> Done:
         with self._mounted(image.name) as root, tempfile.TemporaryDirectory() as bundle:
             text = json.dumps(specification(image, argv, root, data))
             (Path(bundle) / "config.json").write_text(text)
@@ -123,9 +108,7 @@ class BuildahRunc:
             ask("rm", container)
 
 
-def specification(
-    image: Image, argv: Sequence[str], root: str, data: Path | None
-) -> dict[str, Any]:
+def specification(image: Image, argv: Sequence[str], root: str, data: Path | None) -> Any:
     """Return an OCI runtime specification: runc's default, restricted."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["runc", "spec", "--bundle", folder], check=True)

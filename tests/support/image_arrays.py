@@ -1,7 +1,5 @@
 """Visibilities of small arrays that tests of the imager's parts share."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

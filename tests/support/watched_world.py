@@ -1,7 +1,5 @@
 """A simulated world around watch: store, event bus, sensor, workflows that fail."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -4,14 +4,12 @@ It shares no code with the stage: apparent places come from pyuvdata, fringes ar
 source.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -123,15 +121,10 @@ class Observation:
             self.write_subband(path, index)
             uri, size = str(path.relative_to(store)), path.stat().st_size
             subbands.append(Subband(index=index, uri=uri, size=size, modified=modified))
-        record = GroupRecord(
-            id=group_id(t0),
-            attempt=1,
-            t0=t0,
-            duration_s=(self.integrations - 1) * self.integration_s,
-            dec_deg=self.dec_deg,
-            subbands=tuple(subbands),
-            missing=tuple(set(range(16)) - {subband.index for subband in subbands}),
-        )
+        known: dict[str, Any] = {"id": group_id(t0), "attempt": 1, "t0": t0}
+        known |= {"dec_deg": self.dec_deg, "missing": tuple(sorted({*range(16)} - {*indices}))}
+        duration_s = (self.integrations - 1) * self.integration_s
+        record = GroupRecord(**known, duration_s=duration_s, subbands=tuple(subbands))
         path = store / "groups" / f"{record.name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(record.model_dump_json())
@@ -142,11 +135,8 @@ class Observation:
         shape = (self.integrations * len(self.pairs), 1, self.channels, 2)
         one, two = (self.visibilities(frequencies, 2 * index + pol) for pol in (0, 1))
         values = np.stack([one, 2 * two], axis=-1).astype(np.complex64)
-        datasets = {
-            "visdata": values.reshape(shape),
-            "flags": np.zeros(shape, bool),
-            "nsamples": np.ones(shape, np.float32),
-        }
+        datasets = {"visdata": values.reshape(shape), "flags": np.zeros(shape, bool)}
+        datasets["nsamples"] = np.ones(shape, np.float32)
         with h5py.File(path, "w") as file:
             self._write_header(file.create_group("Header"), frequencies)
             for name, values in datasets.items():
@@ -155,7 +145,9 @@ class Observation:
 
     def _write_header(self, header: h5py.Group, frequencies: np.ndarray) -> None:
         pairs, positions, times = self.pairs, self.positions_m, self.integrations
-        axes = to_local(LOCATION.lon.rad) @ meridian(np.radians(self.dec_deg)).T
+        sine, cosine = np.sin(np.radians(self.dec_deg)), np.cos(np.radians(self.dec_deg))
+        meridian = np.array([[0, 1, 0], [-sine, 0, cosine], [cosine, 0, sine]])
+        axes = to_local(LOCATION.lon.rad) @ meridian.T
         uvw = (positions[pairs[:, 1]] - positions[pairs[:, 0]]) @ axes
         texts = {"telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search"}
         texts |= {"phase_type": "drift", "history": "test", "version": "1.0"}
@@ -187,7 +179,7 @@ class Observation:
         for name, value in values.items():
             header[name] = value
 
-    def but(self, **changes: Any) -> Observation:
+    def but(self, **changes: Any) -> Self:
         return replace(self, **changes)
 
 
@@ -198,11 +190,6 @@ def unit(ha: np.ndarray, dec: np.ndarray) -> np.ndarray:
 def to_local(lon: float) -> np.ndarray:
     """Turn ITRF rows about the pole: x to the meridian, y east."""
     return np.array([[np.cos(lon), -np.sin(lon), 0], [np.sin(lon), np.cos(lon), 0], [0, 0, 1]])
-
-
-def meridian(dec: float) -> np.ndarray:
-    """u, v, w axes of hour angle 0."""
-    return np.array([[0, 1, 0], [-np.sin(dec), 0, np.cos(dec)], [np.cos(dec), 0, np.sin(dec)]])
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Chunks read raw hold what h5py reads, and the compiled loops over them do what numpy does."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`contimg export-ms`: CASA opens its MS and sees the sky in it."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The rotation from the meridian to ICRS, against astropy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +120,7 @@ def test_axes_are_right_handed() -> None:
 
 
 @pytest.mark.parametrize("dec", DECS)
-def test_source_is_found_on_every_strip(
-    two_sources: Any, tmp_path: Path, run_convert: Any, dec: float
-) -> None:
+def test_source_is_found(two_sources: Any, tmp_path: Path, run_convert: Any, dec: float) -> None:
     """North of the zenith, too, where azimuth turns round."""
     watched = two_sources.but(dec_deg=dec, sources=((0.8, -0.6, 1.0),), start_jd=2461130.27)
     made = run_convert(watched.write(tmp_path / "store"))

@@ -1,7 +1,5 @@
 """Groups whose files were edited: values go where they belong, and bad input is refused."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -207,10 +205,9 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
 CASES = [(*key, *case) for key, cases in REFUSED.items() for case in cases.items()]
 
 
-@pytest.mark.parametrize(("error", "where", "message", "spoil"), CASES)
-def test_bad_input_is_refused(
-    store: Path, run_convert: Any, error: Any, where: str, message: str, spoil: Spoil
-) -> None:
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[1]}: {case[2]}")
+def test_bad_input_is_refused(store: Path, run_convert: Any, case: tuple[Any, ...]) -> None:
+    error, where, message, spoil = case
     spoil(store)
     with pytest.raises(error, match=message) as caught:
         run_convert(record_of(store))

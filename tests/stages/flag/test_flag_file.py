@@ -1,7 +1,5 @@
 """The file of flags: round trip, same bytes each time, other content refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

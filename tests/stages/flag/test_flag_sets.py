@@ -3,8 +3,6 @@
 The amplitudes of that interference are several times the noise of one visibility.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -5,8 +5,6 @@ loses 0.8 % of its depth), at least 98 % of the interference found (what is left
 source of the noise's strength).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from functools import cache

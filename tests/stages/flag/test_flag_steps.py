@@ -1,7 +1,5 @@
 """The flag stage's arithmetic: known answers, and kernels against plain numpy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,17 +70,15 @@ def test_find_silent_finds_receptor_without_power() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal", "deaf_antenna", "found"),
+    ("signal", "deaf", "found"),
     [(0.6, 4, [4]), (0.6, None, []), (0.0, None, []), (0.05, 4, [])],
     ids=["one deaf", "none deaf", "no sky", "quiet sky"],
 )
-def test_find_deaf_needs_loud_sky(
-    signal: float, deaf_antenna: int | None, found: list[int]
-) -> None:
+def test_find_deaf_needs_loud_sky(signal: float, deaf: int | None, found: list[int]) -> None:
     data = make_noise((FIRST.size, 768, 1))
     # A delay: coherent between neighbours, not over the band.
     phase = np.exp(1j * np.linspace(0, 20, 768))[None, :, None]
-    hears = (deaf_antenna != FIRST) & (deaf_antenna != SECOND)
+    hears = (deaf != FIRST) & (deaf != SECOND)
     data += (signal * phase * hears[:, None, None]).astype(np.complex64)
     sums = [np.zeros((FIRST.size, 1), kind) for kind in (np.complex64, np.float32, np.int32)]
     steps.neighbour_products(data, np.zeros(data.shape, bool), *sums)

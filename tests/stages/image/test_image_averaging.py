@@ -1,7 +1,5 @@
 """Calibration and averaging in one pass, and diagnostics of visibilities whose content is known."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 from pathlib import Path

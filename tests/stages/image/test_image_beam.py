@@ -1,7 +1,5 @@
 """The effective beam, weights and restoring beam; bright sources that drift through the beam."""
 
-from __future__ import annotations
-
 import subprocess
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fluxes of the science tier at full size against the simulator's truth, and of real data."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

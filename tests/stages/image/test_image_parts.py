@@ -1,7 +1,5 @@
 """Tiers, masks, noise, FITS files, the thumbnail and quality checks, each by itself."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 from pathlib import Path

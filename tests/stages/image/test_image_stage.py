@@ -1,7 +1,5 @@
 """The stage on a small simulated group: its files, its errors, and catalogues as masks alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -243,9 +241,7 @@ def gain_errors(phase_deg: float, delay_ns: float = 0.0) -> GainError:
     ],
     ids=["random", "30 deg", "gain", "bandpass", "delays"],
 )
-def test_wrong_phases_in_any_table_are_refused(
-    small_chain: Chain, tmp_path: Path, role: str, factor: GainError
-) -> None:
+def test_wrong_phases_are_refused(small_chain: Any, tmp_path: Any, role: str, factor: Any) -> None:
     with pytest.raises(BadImageError, match="phases of the antennas differ"):
         run_corrupted(small_chain, tmp_path, role, factor)
     assert not list((tmp_path / "out").rglob("manifest.json"))
