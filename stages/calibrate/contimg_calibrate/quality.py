@@ -68,8 +68,9 @@ def check_solution(
     worst = max(flagged, key=lambda role: flagged[role])
     gain = tables["gain"]
     size = np.abs(gain.value[:, alive, 0, :])[~gain.flag[:, alive, 0, :]]
-    amplitude, odd = float(np.median(size)) if size.size else 0.0, 1.0
-    if amplitude > 0:
+    amplitude, odd = 0.0, 1.0
+    if size.size and 0 < np.median(size) < np.inf:
+        amplitude = float(np.median(size))
         odd = float(np.mean((size > ODD_FACTOR * amplitude) | (size < amplitude / ODD_FACTOR)))
     names = ("expected_rms", "amplitude_rms", "phase_rms_deg")
     noise, rms, rms_deg = (residuals[name] for name in names)
