@@ -100,7 +100,12 @@ class ArgoClient:
     ) -> None:
         self.place = f"{url}, namespace {namespace}"
         self.url, self.namespace, self._token = url.rstrip("/"), namespace, token or ""
-        self._tls = ssl.create_default_context(cafile=verify if isinstance(verify, Path) else None)
+        certificate = verify if isinstance(verify, Path) else None
+        try:
+            self._tls = ssl.create_default_context(cafile=certificate)
+        except OSError as error:  # ssl.SSLError, too
+            problem = f"The certificate {certificate} cannot be read: {error}."
+            raise EngineError(self.place, problem, self.remedies[0]) from error
         if isinstance(verify, Path):
             # Python 3.13 asks for an extension that the certificates of many clusters lack.
             self._tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -214,7 +219,7 @@ def find_kubernetes_api(
         return KubernetesApi(options.api, options.namespace, None)
     host, port = env.get("KUBERNETES_SERVICE_HOST"), env.get("KUBERNETES_SERVICE_PORT", "443")
     token, certificate = account / "token", account / "ca.crt"
-    if not host or not token.is_file() or not certificate.is_file():
+    if not host or not token.is_file():
         return None
     namespace = options.namespace or (account / "namespace").read_text().strip()
     url = f"https://{f'[{host}]' if ':' in host else host}:{port}"

@@ -18,7 +18,7 @@ from contimg.records.schemas.runs import GROUPS, STAGE_RUNS
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import Usage
 from contimg.runtime.store import Store, open_store
-from contimg_runs.argo import find_kubernetes_api
+from contimg_runs.argo import EngineError, find_kubernetes_api
 from contimg_runs.attempt_store import AttemptStore, table_key
 from contimg_runs.options import ClusterOptions
 from listener import WORKFLOWS, Listener, serve_workflows
@@ -282,6 +282,8 @@ def test_pod_finds_kubernetes_api(tmp_path: Path) -> None:
     assert find_kubernetes_api(env, anywhere, tmp_path) is None, "no token is mounted"
     (tmp_path / "token").write_text("one\n")
     (tmp_path / "namespace").write_text("radio")
+    with pytest.raises(EngineError, match=r"The certificate .*ca\.crt cannot be read"):
+        find_kubernetes_api(env, anywhere, tmp_path)
     (tmp_path / "ca.crt").write_text(Path(certifi.where()).read_text())
     found = find_kubernetes_api(env, anywhere, tmp_path)
     assert found is not None

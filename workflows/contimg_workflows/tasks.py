@@ -78,8 +78,8 @@ class LocalTask:
         given = {name: value for name, value in values.items() if value != ""}
         try:
             section = read_document(given.pop("config", "")).get(self.stage.name, {})
-            chosen = {name: value for name, value in section.items() if value not in ("", None)}
-            options = self.stage.options.model_validate({**chosen, **given})
+            model = self.stage.options
+            options = model.model_validate({**model.drop_empty(section), **given})
             inputs = () if options.reuse else self.stage.inputs(options)
             artifact, manifest = find_existing(self.stage, options, inputs)
         except (ContimgError, ValidationError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
@@ -58,6 +58,12 @@ class Options(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+
+    @classmethod
+    def drop_empty(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Drop empty values, which count as not given; unknown names stay and are refused."""
+        empty = {n for n, one in options.items() if one in ("", None) and n in cls.model_fields}
+        return {name: value for name, value in options.items() if name not in empty}
 
 
 class StageOptions(Options):
@@ -159,10 +165,7 @@ def parse(
         if config is not None:
             from contimg.runtime.config import read_document  # yaml is slow to import
 
-            options = read_document(config).get(section, {}).items()
-            known = model.model_fields
-            kept = {n: value for n, value in options if value not in ("", None) or n not in known}
-            given = {**kept, **given}
+            given = {**model.drop_empty(read_document(config).get(section, {})), **given}
         return model.model_validate(given)
     except UsageError as error:
         parser.error(str(error))

@@ -203,13 +203,9 @@ class Pipeline:
             for name in [name for name in given if name in wired]:
                 problem = f"The pipeline sets {stage}.{name} itself."
                 raise UsageError(where, problem, "Remove it from the options.")
-            fields = self.specs[stage].options.model_fields
-            # An empty value is not given; an unknown option is unknown whatever its value.
-            options = {
-                n: one for n, one in given.items() if one not in ("", None) or n not in fields
-            }
+            model = self.specs[stage].options
             try:
-                self.specs[stage].options.model_validate({**wired, **options})
+                model.model_validate({**wired, **model.drop_empty(given)})
             except ValidationError as error:
                 wrong = [item for item in error.errors() if not {*item["loc"][:1]} & wired.keys()]
                 if wrong:
