@@ -64,7 +64,7 @@ def _serve(argv: list[str], log: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def moto_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An S3 server that honours conditional puts."""
-    argv = [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", "{port}"]
+    argv = [sys.executable, str(Path(__file__).with_name("support") / "moto_serial.py"), "{port}"]
     with _serve(argv, tmp_path_factory.mktemp("moto") / "log") as url:
         yield url
 
