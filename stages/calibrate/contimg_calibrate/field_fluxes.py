@@ -12,8 +12,8 @@ amplitudes alone (Schur's complement); they are repeated until the amplitudes ar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -37,6 +37,8 @@ source that the data say nothing about, and moves one with S/N 20 by less than 0
 catalogue error."""
 MAX_ROUNDS, TOLERANCE = 8, 1e-4
 """Rounds end when no amplitude moves by more than this fraction, or by a tenth of its error."""
+MAX_PULL = 4.0
+"""Antennas whose phase is farther from a plane, in robust standard deviations, are left out."""
 RIDGE = 1e-6
 """Of the mean diagonal, added to the normal equations of gains: the array's phase is free."""
 
@@ -98,7 +100,8 @@ def load_cells(
         return None
     integration_s = float(np.median(rows.interval_s))
     step = max(1, int(CELL_S // integration_s))
-    count = max(1, round(ratio.times_s.size / step))
+    # Two times at least, so that a change within the group is seen.
+    count = max(min(2, ratio.times_s.size), round(ratio.times_s.size / step))
     slot = np.arange(ratio.times_s.size) * count // ratio.times_s.size
     group = max(1, int(CELL_HZ // ms.header.channel_width_hz))
     band = np.arange(freq_hz.size) // group
@@ -107,7 +110,9 @@ def load_cells(
     number = np.full((len(ms.header.antennas.names),) * 2, -1)
     number[kept[:, 0], kept[:, 1]] = np.arange(len(kept))
     pieces = (factors.bandpass, factors.bandpass_flag), (factors.gain, factors.gain_flag)
-    inverse = [np.where(lost, 0, 1 / np.where(lost, 1, value)).astype("c8") for value, lost in pieces]
+    inverse = [
+        np.where(lost, 0, 1 / np.where(lost, 1, value)).astype("c8") for value, lost in pieces
+    ]
     edges = np.searchsorted(rows.time_s, [*(ratio.times_s - 1e-3), np.inf])
     positions = np.zeros((count, antennas.size, 3))
     for t, (low, high) in enumerate(itertools.pairwise(edges.tolist())):
@@ -118,13 +123,21 @@ def load_cells(
         if flags is not None:
             lost |= flags[part]
         _average(
-            ms.read("DATA", low, high - low), lost, (ant1[part], ant2[part]), number,
-            (inverse[0], inverse[1][t]), band, ratio.weight[short], (total[slot[t]], weight[slot[t]]),
+            ms.read("DATA", low, high - low),
+            lost,
+            (ant1[part], ant2[part]),
+            number,
+            (inverse[0], inverse[1][t]),
+            band,
+            ratio.weight[short],
+            (total[slot[t]], weight[slot[t]]),
         )
     data = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     both = np.all(weight > 0, axis=3)
     harmonic = np.zeros(both.shape, np.float32)
-    np.divide(shape[3], np.sum(1 / np.where(weight > 0, weight, 1), axis=3), out=harmonic, where=both)
+    np.divide(
+        shape[3], np.sum(1 / np.where(weight > 0, weight, 1), axis=3), out=harmonic, where=both
+    )
     content = np.bincount(band, np.count_nonzero(ratio.power, axis=(0, 2)))
     centre = np.bincount(band, np.count_nonzero(ratio.power, axis=(0, 2)) * freq_hz)
     plain = np.bincount(band, freq_hz) / np.bincount(band)
@@ -142,7 +155,9 @@ def load_cells(
     )
 
 
-def fit_fluxes(cells: Cells, sky: SkyModel, held: FlagArray, phase_only: bool) -> FieldFit:
+def fit_fluxes(
+    cells: Cells, sky: SkyModel, held: FlagArray, *, phase_only: bool = False
+) -> FieldFit:
     """Fit the amplitudes of the sources that are not `held`, shape (K,), together with gains.
 
     Each cell has complex gains of its own; with `phase_only` there are only phases, one for all
@@ -152,7 +167,7 @@ def fit_fluxes(cells: Cells, sky: SkyModel, held: FlagArray, phase_only: bool) -
     gain = np.ones((times, channels, cells.antennas.size, pols), np.complex64)
     amplitude, free = np.ones(held.size), ~held
     blocks = [range(channels)] if phase_only else [range(f, f + 1) for f in range(channels)]
-    solver = _Eliminator(cells, phase_only)
+    solver = _Eliminator(cells, phase_only=phase_only)
     hessian = np.zeros((int(free.sum()),) * 2)
     moved, rounds = np.inf, 0
     for rounds in range(1, MAX_ROUNDS + 1):
@@ -176,6 +191,85 @@ def fit_fluxes(cells: Cells, sky: SkyModel, held: FlagArray, phase_only: bool) -
     error = np.zeros(held.size)
     error[free] = sigma
     return FieldFit(amplitude, error, gain, rounds, moved)
+
+
+def diagnose(
+    cells: Cells, sky: SkyModel, held: FlagArray, fit: FieldFit, first: Factors
+) -> dict[str, Any]:
+    """Return what the cells say about faults that amplitudes alone do not show.
+
+    `sky` has the catalogue's fluxes. The answer has ``field_match`` and ``mirrored_match``, the
+    least-squares amplitude of the catalogue's field at its place and point-reflected through the
+    calibrator; ``antennas`` and ``antenna_match`` with its error, the amplitude of the fitted field
+    on the baselines of each antenna, which is 1; ``gain_change``, the amplitude of each antenna in
+    the last cell over that in the first; and ``moved_arcsec_min`` with its error, the apparent
+    motion of the calibrator.
+    """
+    i, j, pols = cells.first, cells.second, cells.data.shape[3]
+    sums, size = np.zeros((2, cells.antennas.size)), np.zeros(3)
+    for t in range(len(cells.times_s)):
+        model = _SourceModels(cells, sky, t)
+        for f in range(cells.freq_hz.size):
+            models = model.at(f)
+            calibrator, listed = models[held].sum(axis=0), models[~held].sum(axis=0)
+            field = (fit.amplitude[~held].astype(np.float32)) @ models[~held]
+            turn = np.divide(calibrator, calibrator.conj())
+            weight = cells.weight[t, f]
+            own = fit.gain[t, f]
+            left = np.mean(cells.data[t, f] / (own[i] * own[j].conj()), axis=1) - calibrator
+            for k, one in enumerate(
+                (left * listed.conj(), left * listed * turn.conj(), listed * listed.conj())
+            ):
+                size[k] += np.sum(weight * one.real)
+            straight = weight * (left * field.conj()).real
+            for row, values in enumerate((straight, weight * np.abs(field) ** 2)):
+                for end in (i, j):
+                    sums[row] += np.bincount(end, values, len(cells.antennas))
+    power = max(float(size[2]), 1e-30)
+    amplitude = np.abs(fit.gain).mean(axis=1).mean(axis=2)
+    match = np.divide(sums[0], sums[1], out=np.zeros(len(sums[0])), where=sums[1] > 0)
+    return {
+        "field_match": size[0] / power,
+        "mirrored_match": size[1] / power,
+        "antennas": cells.antennas.tolist(),
+        "antenna_match": match.tolist(),
+        "antenna_error": (np.maximum(pols * sums[1], 1e-30) ** -0.5).tolist(),
+        "gain_change": (amplitude[-1] / amplitude[0]).tolist(),
+        **_measure_motion(cells, fit, first),
+    }
+
+
+def _measure_motion(cells: Cells, fit: FieldFit, first: Factors) -> dict[str, float]:
+    """Return the motion of the calibrator that a gradient of phases over the array shows.
+
+    Clocks or a Declination that are wrong show so: the true place moves differently.
+    """
+    count = len(cells.times_s)
+    slot = np.arange(len(first.gain)) * count // len(first.gain)
+    ends = []
+    for t in (0, count - 1):
+        mean = first.gain[slot == t][:, cells.antennas].mean(axis=0)
+        ends.append(mean * fit.gain[t].mean(axis=0))
+    turn = ends[1] * ends[0].conj()
+    turn = np.sum(turn * np.exp(-1j * np.angle(turn.sum(axis=0))), axis=1)
+    minutes = (cells.times_s[-1] - cells.times_s[0]) / 60
+    known = np.abs(turn) > 0
+    if minutes <= 0 or np.count_nonzero(known) < MIN_ANTENNAS:
+        return {"moved_arcsec_min": 0.0, "moved_error": np.inf}
+    scale = PHASE_PER_M_HZ * float(cells.freq_hz.mean()) * np.radians(1 / 3600)
+    positions = cells.positions_m.mean(axis=0)[known, :2]
+    matrix = np.column_stack([scale * positions, np.ones(len(positions))])
+    phase = np.angle(turn[known])
+    found, *_ = np.linalg.lstsq(matrix, phase, rcond=None)
+    left = np.abs(phase - matrix @ found)
+    good = left <= MAX_PULL * 1.4826 * np.median(left)
+    found, *_ = np.linalg.lstsq(matrix[good], phase[good], rcond=None)
+    variance = np.var(phase[good] - matrix[good] @ found)
+    covariance = variance * np.linalg.pinv(matrix[good].T @ matrix[good])
+    return {
+        "moved_arcsec_min": float(np.hypot(*found[:2]) / minutes),
+        "moved_error": float(np.sqrt(covariance[0, 0] + covariance[1, 1]) / minutes),
+    }
 
 
 class _SourceModels:
@@ -217,7 +311,7 @@ class _Eliminator:
     real system for a and one for b.
     """
 
-    def __init__(self, cells: Cells, phase_only: bool) -> None:
+    def __init__(self, cells: Cells, *, phase_only: bool) -> None:
         self.cells, self.phase_only = cells, phase_only
         rows = np.arange(cells.first.size)
         one, two = (np.zeros((rows.size, cells.antennas.size), np.float32) for _ in range(2))
@@ -231,7 +325,7 @@ class _Eliminator:
         between += between.T
         own = np.diag(between.sum(axis=1))
         ridge = RIDGE * max(float(own.mean()), 1e-30) * len(own) * np.eye(len(own))
-        return [np.linalg.inv(own + sign * between + ridge) for sign in (1, -1)]
+        return [np.asarray(np.linalg.inv(own + sign * between + ridge)) for sign in (1.0, -1.0)]
 
     def curvature(
         self, t: int, parts: list[tuple[int, ComplexArray]], free: FlagArray, amplitude: FloatArray
@@ -256,7 +350,7 @@ class _Eliminator:
         for sign, inverse in enumerate(self._systems(power)):
             if sign or not self.phase_only:
                 whole -= coupling[sign] @ inverse @ coupling[sign].T
-        return pols * whole
+        return np.asarray(pols * whole)
 
     def slope(
         self,
@@ -266,7 +360,7 @@ class _Eliminator:
         amplitude: FloatArray,
         gain: ComplexArray,
     ) -> FloatArray:
-        """Update gains to the best at these amplitudes; return minus the slope of chi square / 2."""
+        """Bring gains to their best at the amplitudes; return minus chi square's slope / 2."""
         cells, slope = self.cells, np.zeros(int(free.sum()))
         i, j = cells.first, cells.second
         totals = {f: amplitude.astype(np.float32) @ models for f, models in parts}
@@ -290,7 +384,7 @@ class _Eliminator:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _average(
+def _average(  # noqa: PLR0913, PLR0917 - a kernel
     data: ComplexArray,
     flags: FlagArray,
     ends: tuple[IntArray, IntArray],
@@ -335,7 +429,8 @@ def solve_first_gains(ratio: Ratio, window: slice) -> Factors:
     shape = ratio.times_s.size, antennas, antennas, pols
     x_all, y_all = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
     x_all[ratio.slot, ratio.ant1, ratio.ant2], y_all[ratio.slot, ratio.ant1, ratio.ant2] = x, y
-    phases = np.moveaxis(_stefcal(*(np.moveaxis(a, 3, 1) for a in (x_all, y_all))), 1, 2)
+    phases = _stefcal(np.moveaxis(x_all, 3, 1), np.moveaxis(y_all, 3, 1))
+    phases = np.moveaxis(phases, 1, 2)
     size = np.abs(phases)
     gain = np.where(size > 0, phases / np.where(size > 0, size, 1), 1).astype(np.complex64)
     x, y = vis.sum_times(ratio, Factors(band, band == 0, gain, size == 0))

@@ -12,11 +12,20 @@ import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.coordinates import Site
-from contimg.astro.gains import ComplexArray, Factors, FloatArray, Gains, IntArray, read_caltable
+from contimg.astro.gains import (
+    ComplexArray,
+    Factors,
+    FlagArray,
+    FloatArray,
+    Gains,
+    IntArray,
+    read_caltable,
+)
 from contimg.astro.predict import PointSources, SkyModel
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import ContimgError, SolveFailedError
+from contimg_calibrate import field_fluxes
 from contimg_calibrate import visibilities as vis
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import Float32Array, Ratio
@@ -148,7 +157,13 @@ def run(
         with MeasurementSet(Path(ms)) as table:
             header, integration_s = table.header, float(np.median(table.rows.interval_s))
             extra = read_flags(Path(flags)) if flags else None
-            ratio = vis.load_ratio(table, extra, SkyModel(**{**sky, **changes}))
+            model = SkyModel(**{**sky, **changes})
+            ratio = vis.load_ratio(table, extra, model)
+            fluxes: dict[str, Any] = {}
+            held = np.array(given["held"], bool)
+            if not held.all():
+                model, fluxes = fit_field(table, extra, ratio, model, held)
+                ratio = vis.load_ratio(table, extra, model)
         names, wanted = header.antennas.names, given["reference_antenna"]
         references = rank_references(header.telescope, names, ratio.health, wanted)
         limits = {name: given[name] for name in ("minsnr", "minblperant")}
@@ -160,9 +175,29 @@ def run(
             limits=limits,
             integration_s=integration_s,
         )
-        return {"solve_group": solve_group, "solve_field": solve_field}[task](solver, given)
+        solve = {"solve_group": solve_group, "solve_field": solve_field}[task]
+        return {**solve(solver, given), "fluxes": fluxes}
     except ContimgError as error:
         return {"error": type(error).__name__, "arguments": list(error.args)}
+
+
+def fit_field(
+    ms: MeasurementSet, flags: FlagArray | None, ratio: Ratio, sky: SkyModel, held: FlagArray
+) -> tuple[SkyModel, dict[str, Any]]:
+    """Fit the fluxes of the sources that are not `held`; return the sky with them, and how it fits.
+
+    Returns the sky unchanged and nothing if the array is too small.
+    """
+    first = field_fluxes.solve_first_gains(ratio, _choose_window(ratio))
+    cells = field_fluxes.load_cells(ms, flags, ratio, first)
+    if cells is None:
+        return sky, {}
+    fit = field_fluxes.fit_fluxes(cells, sky, held)
+    flux_jy = sky.sources.flux_jy * fit.amplitude[:, None]
+    fitted = replace(sky, sources=replace(sky.sources, flux_jy=flux_jy))
+    found = {"amplitude": fit.amplitude.tolist(), "error": fit.error.tolist()}
+    checks = field_fluxes.diagnose(cells, sky, held, fit, first)
+    return fitted, {**found, "rounds": fit.rounds, **checks}
 
 
 def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.constants import DAY_S
+from contimg.astro.coordinates import separation_rad
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
@@ -32,6 +33,7 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
+from contimg_calibrate.field_checks import FieldSources, check_field
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import TRUSTED_ERROR, calibrator_budget, set_budget
@@ -63,7 +65,7 @@ MIN_SCALE_SNR = 5.0
 """A scale of lower significance does not decide whether a set fits."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
-CalibratedSet = tuple[Calibration, dict[str, str], dict[str, float]]
+CalibratedSet = tuple[Calibration, dict[str, str], dict[str, Any]]
 """The outcome of either way to calibrate: record, folders of the caltables by role, quality."""
 
 
@@ -114,6 +116,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     with context.step("read"):
         ms = read_observation(options, context)
     record, folders, quality = calibrate(options, context, ms)
+    reasons = list(quality.pop("marks", []))
     with context.step("write"):
         for table in record.tables:
             context.write_tree(table.file, Path(folders[table.role]))
@@ -139,16 +142,15 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
             context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
     names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction"}
     metrics = {
+        **quality,
         **record.model_dump(include=names),
         "provenance": record.rung,
         "calibrator": record.calibrator.name,
         "field_phase": record.field_phase.done,
-        "scale": record.field_phase.scale,
+        "scale": quality.get("scale", record.field_phase.scale),
         "scale_error": record.scale.total if record.scale else None,
         "set_group": record.source.group if record.source else record.group,
-        **quality,
     }
-    reasons = []
     if not record.solved and record.field_phase.scale is None:
         reasons.append("the set could not be checked against the field's sources")
     if record.scale is not None and record.scale.total > TRUSTED_ERROR:
@@ -254,8 +256,30 @@ def solve_calibrator(
         sky, apparent_jy = model_calibrator(options, context, ms, calibrator)
     names = {"do_k", "prephase_solint_s", "phase_solint_s", "minsnr", "fillgaps", "minblperant"}
     given = options.model_dump(include=names | {"max_flagged", "reference_antenna"})
+    place = np.radians([calibrator.ra_deg, calibrator.dec_deg])
+    away_rad = separation_rad(sky.sources.ra_rad, sky.sources.dec_rad, *place)
+    held = away_rad < np.radians(sky_models.MATCH_RADIUS_DEG)
+    # Without the calibrator in it, a list of fluxes is itself what sets the scale.
+    if ms.target is None or options.field_fluxes == "catalogue" or not held.any():
+        held = np.ones_like(held)
+    given |= {"group": ms.name, "held": held.tolist()}
     with context.step("solve"):
-        answer = _call_solver(context, "solve_group", ms, sky, {**given, "group": ms.name})
+        answer = _call_solver(context, "solve_group", ms, sky, given)
+    quality, marks = dict(answer["quality"]), list[str]()
+    if ms.target is not None and not held.all():
+        sources = FieldSources(
+            ra_deg=np.degrees(sky.sources.ra_rad),
+            dec_deg=np.degrees(sky.sources.dec_rad),
+            catalogue_jy=sky.sources.flux_jy.mean(axis=1),
+            apparent_jy=sky.apparent_jy(ms.beam_mjds).mean(axis=1),
+            held=held,
+        )
+        fluxes = answer["fluxes"]
+        antennas = ms.header.antennas
+        numbers, marks = check_field(ms.name, sources, fluxes, ms.target, antennas)
+        quality |= numbers
+        fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
+        context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
     standard, reach_days = calibrator.standard, options.valid_hours / 24
     reason = "The gains were solved on this very field."
     record = Calibration(
@@ -280,7 +304,7 @@ def solve_calibrator(
         flag_fraction=answer["quality"]["flagged_bandpass"],
         field_phase=records.FieldPhase(done=False, reason=reason),
     )
-    return record, answer["tables"], answer["quality"]
+    return record, answer["tables"], {**quality, "marks": marks}
 
 
 def model_calibrator(
@@ -300,8 +324,7 @@ def model_calibrator(
         ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
     )
     whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
-    least_jy = sky_models.MIN_FLUX_FRACTION * apparent_jy
-    return keep_bright(whole, ms.beam_mjds, least_jy), apparent_jy
+    return keep_bright(whole, ms.beam_mjds, sky_models.MIN_SOURCE_JY), apparent_jy
 
 
 def select_set(
@@ -379,6 +402,7 @@ def fit_field(
         "limit_deg": limits_deg[options.field_phase],
         "short_limit_deg": SHORT_SOLINT_ERROR_DEG,
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
+        "held": [True] * apparent_jy.size,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     scale, scale_error = answer["residuals"]["scale"], answer["residuals"]["scale_error"]
