@@ -41,7 +41,8 @@ def run(options: ImageOptions, context: Context) -> StageResult:
         # Scratch may be memory, which the imager needs.
         shutil.rmtree(observation.path)
         field = ImagingField.of(data, settings, observation.pointing_dec_deg, observation.site)
-    catalogue = load(options.catalogue) if options.catalogue else nvss()
+    listed = load(options.catalogue) if options.catalogue else nvss()
+    catalogue = listed.at_frequency(field.weights.frequency_hz)
     with context.step("bright sources"):
         sources = choose_sources(catalogue, field, (settings.bright, settings.beyond))
         before = tuple(part.vis.copy() for part in data.sets)
@@ -52,7 +53,7 @@ def run(options: ImageOptions, context: Context) -> StageResult:
         paths = field.write_sets(context.scratch)
     context.progress(2, STEP_COUNT)
     with context.step("beam"):
-        beam, sky = half_power_beam(field), ExpectedSky.of(catalogue, field)
+        beam, sky = half_power_beam(field), ExpectedSky.of(listed, field)
         loss = smearing_loss(field, edge_rad)
     context.progress(3, STEP_COUNT)
     context.need(0, MEMORY_PER_PIXEL_BYTES * settings.size**2)
