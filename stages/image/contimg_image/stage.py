@@ -41,8 +41,7 @@ def run(options: ImageOptions, context: Context) -> StageResult:
         # Scratch may be memory, which the imager needs.
         shutil.rmtree(observation.path)
         field = ImagingField.of(data, settings, observation.pointing_dec_deg, observation.site)
-    listed = load(options.catalogue) if options.catalogue else nvss()
-    catalogue = listed.at_frequency(field.weights.frequency_hz)
+    catalogue = load(options.catalogue) if options.catalogue else nvss()
     with context.step("bright sources"):
         sources = choose_sources(catalogue, field, (settings.bright, settings.beyond))
         before = tuple(part.vis.copy() for part in data.sets)
@@ -53,7 +52,7 @@ def run(options: ImageOptions, context: Context) -> StageResult:
         paths = field.write_sets(context.scratch)
     context.progress(2, STEP_COUNT)
     with context.step("beam"):
-        beam, sky = half_power_beam(field), ExpectedSky.of(listed, field)
+        beam, sky = half_power_beam(field), ExpectedSky.of(catalogue, field)
         loss = smearing_loss(field, edge_rad)
     context.progress(3, STEP_COUNT)
     context.need(0, MEMORY_PER_PIXEL_BYTES * settings.size**2)
