@@ -101,8 +101,8 @@ class Catalogue:
         known = np.isfinite(self.spectral_index)
         index = np.where(known, self.spectral_index, DEFAULT_SPECTRAL_INDEX)
         factor = (freq_hz / own_hz) ** index
-        scaled = {"flux_jy": self.flux_jy * factor, "peak_jy": self.peak_jy * factor}
-        return replace(self, freq_hz=freq_hz, source_hz=None, **scaled)
+        flux_jy, peak_jy = self.flux_jy * factor, self.peak_jy * factor
+        return replace(self, freq_hz=freq_hz, source_hz=None, flux_jy=flux_jy, peak_jy=peak_jy)
 
     def scaling_error(self, freq_hz: float) -> FloatArray:
         """Return the relative 1 sigma error that `at_frequency` adds to each flux, shape (N,)."""
