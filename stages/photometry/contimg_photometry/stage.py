@@ -124,8 +124,7 @@ def catalogue_targets(
 ) -> Targets:
     """Return the catalogue's sources on the image where the effective beam is large enough.
 
-    Their fluxes are scaled to `freq_hz`, unless it is None. Raises NoSourcesError if there are
-    none.
+    Their fluxes are scaled to `freq_hz` if it is known. Raises NoSourcesError without sources.
     """
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     ny, nx = image.pixels.shape
