@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import DEFAULT_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
 from contimg.records.calibration import FluxAnchor
@@ -60,6 +62,8 @@ class SetRow:
     valid_to: float
     dec: float
     flux_anchor: FluxAnchor
+    primary_beam: str | None = None
+    """Name of the beam that it was solved with; None in older tables: the default."""
 
 
 def read_target(uri: str) -> Target | None:
@@ -95,7 +99,8 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     """
     if options.solve == "never":
         return None
-    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site)
+    beam = read_beam(options.beam)
+    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site, beam)
     if options.calibrator is not None:
         ra_deg, dec_deg = look_up_position(options.calibrator)
         for source in found:
@@ -179,14 +184,16 @@ def rank_sets(rows: Sequence[SetRow], target: Target, options: CalibrateOptions)
 
     The order is: same transit, same date, borrowed; in each, sets on flux standards first, then the
     nearest in time, before or after. All are of the same strip: gains borrowed across strips once
-    gave fluxes x 0.06.
+    gave fluxes x 0.06. Sets of another primary beam are left out, except with --other-beam: their
+    flux scale is right for that beam alone.
     """
-    ranked = []
+    ranked, beam = [], read_beam(options.beam).name
     for row in rows:
         away_days = abs(row.mjd - target.mjd)
         valid = row.valid_from <= target.mjd <= row.valid_to
         in_time = valid or away_days <= options.borrow_days
-        if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg:
+        same_beam = options.other_beam or (row.primary_beam or DEFAULT_BEAM) == beam
+        if same_beam and in_time and abs(row.dec - target.dec_deg) <= options.strip_deg:
             same_date = is_same_date(target.mjd, row.mjd, row.valid_from, row.valid_to)
             step = 0 if away_days <= SAME_TRANSIT_DAYS else 1 + (not same_date)
             ranked.append((step, row.flux_anchor != "standard", away_days, row.artifact, row))

@@ -21,5 +21,7 @@ CALTABLES = Schema(
     flag_fraction | float64? | | stat.fit.goodness | Flagged share of the bandpass solutions
     artifact | string | | meta.ref.uri | Calibrate artifact that holds the tables
     digest | string | | meta.checksum | Digest of that artifact
+    primary_beam | string? | | meta.id;instr.beam | Beam that the flux scale rests on; null: \
+        airy:4.65
     """),
 )

@@ -47,6 +47,8 @@ IMAGES = Schema(
     rung | string | | meta.code;obs.calib | Of the ladder of calibrations
     flux_anchor | string | | meta.code;phot.calib | What the flux scale rests on
     verdict | string | | meta.code.qual | good or warning
+    primary_beam | string? | | meta.id;instr.beam | Primary beam that fluxes are corrected for; \
+        none: unknown
     """),
 )
 """One file a group: ``images/date=YYYY-MM-DD/GROUP.parquet``."""
