@@ -224,7 +224,7 @@ def test_undetected_source_has_upper_limit() -> None:
     assert made["flux_limit"] == pytest.approx([np.nan, 14.0, 12.0], nan_ok=True)
     assert made["flux_forced"] == pytest.approx([100.0, 8.0, -8.0])
     shared = {"group": ["g"] * 3, "image": ["k"] * 3, "mjd": [61065.0] * 3, "strip": [33.0] * 3}
-    table = PHOTOMETRY.table(made | shared)
+    table = PHOTOMETRY.table(made | shared | {"primary_beam": [None] * 3})
     assert table.num_rows == 3
     assert table["flux_peak"].null_count == 2
     assert table["ra_offset"].null_count == 3
@@ -314,7 +314,7 @@ def test_read_epoch_has_strip_of_pointing() -> None:
         manifest = Manifest.model_construct(stage="image", key="k", metrics=metrics)
         return stage.read_epoch(manifest, "u", image)
 
-    expected = known | {"image": "k", "strip": 33.001}
+    expected = known | {"image": "k", "strip": 33.001, "primary_beam": None}
     assert read(known | {"pointing_dec_deg": 33.001}) == expected
     assert read(known) == expected | {"strip": 33.0}  # otherwise the centre of the image
     with pytest.raises(BadInputError, match="lacks the metrics of an image: group"):
