@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +15,10 @@ from contimg.astro.telescope import SITE
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError, UsageError
 from contimg.runtime.stage import StageSpec
-from contimg_calibrate import selection
+from contimg_calibrate import scale_error, selection
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.selection import SetRow, Target, find_calibrator, resolve
-from observed import write_artifact
+from observed import BEAM, write_artifact
 
 MJD = 61065.0922
 FIELD = Target("20260125t021221", MJD - 0.002, MJD + 0.002, dec_deg=33.0, site=SITE)
@@ -34,12 +35,17 @@ def make_options(**changes: Any) -> CalibrateOptions:
 
 
 def make_row(
-    artifact: str = "a", days: float = 0.04, dec: float = 33.0, anchor: Any = "standard"
+    artifact: str = "a",
+    days: float = 0.04,
+    dec: float = 33.0,
+    anchor: Any = "standard",
+    error: float | None = 0.02,
 ) -> SetRow:
     """Return a set that was solved so many days after the field; its window reaches half a day."""
     mjd = MJD + days
     valid = {"valid_from": mjd - 0.5, "valid_to": mjd + 0.5}
-    return SetRow(artifact=artifact, digest="", mjd=mjd, dec=dec, flux_anchor=anchor, **valid)
+    known = {"flux_anchor": anchor, "scale_error": error, **valid}
+    return SetRow(artifact=artifact, digest="", mjd=mjd, dec=dec, **known)
 
 
 def rank(rows: list[SetRow], **options: Any) -> list[str]:
@@ -48,16 +54,18 @@ def rank(rows: list[SetRow], **options: Any) -> list[str]:
 
 class TestRanking:
     def test_order_is_transit_date_borrowed(self) -> None:
+        rows = [make_row("borrowed", -20), make_row("date", 0.45), make_row("transit", -0.05)]
+        assert rank(rows) == ["transit", "date", "borrowed"]
+
+    def test_expected_error_decides(self) -> None:
+        """A set of the beam's edge from this transit is worse than a good one of yesterday."""
         rows = [
-            make_row("borrowed bright", -3, anchor="catalogue"),
-            make_row("borrowed", -20),
-            make_row("date bright", -0.4, anchor="catalogue"),
-            make_row("date", 0.45),
-            make_row("transit bright", -0.04, anchor="catalogue"),
-            make_row("transit", -0.05),
+            make_row("edge", -0.01, error=0.17),
+            make_row("catalogue", 0.01, anchor="catalogue", error=0.1),
+            make_row("yesterday", -1.0),
+            make_row("old row", -1.01, error=None),
         ]
-        kinds = ("transit", "date", "borrowed")
-        assert rank(rows) == [name for kind in kinds for name in (kind, f"{kind} bright")]
+        assert rank(rows) == ["yesterday", "old row", "catalogue", "edge"]
 
     def test_nearest_in_time_is_first(self) -> None:
         rows = [make_row("later", 3), make_row("before", -2), make_row("after", 2.5)]
@@ -108,6 +116,48 @@ class TestFindCalibrator:
             find_calibrator(make_options(calibrator="Vega"), TRANSIT)
 
 
+class TestScaleError:
+    """Against the beam's own model: a narrower beam or a pointing off changes what is solved."""
+
+    def after_transit(self, groups: int) -> Target:
+        later = groups * 309.24 / 86400
+        start, end = TRANSIT.mjd_start + later, TRANSIT.mjd_end + later
+        return replace(TRANSIT, mjd_start=start, mjd_end=end)
+
+    @pytest.mark.parametrize(("groups", "least", "most"), [(0, 0.01, 0.02), (2, 0.12, 0.2)])
+    def test_edge_of_the_beam_is_uncertain(self, groups: int, least: float, most: float) -> None:
+        target = self.after_transit(groups)
+        found = find_calibrator(make_options(), target)
+        assert found is not None
+        budget = scale_error.calibrator_budget(found, target, BEAM)
+        assert (found.name, budget.flux) == ("3C48", 0.01)
+        assert least < budget.total < most
+
+    @pytest.mark.parametrize("groups", [0, 2])
+    def test_beam_term_is_the_change_of_the_beam(self, groups: int) -> None:
+        """Measured at the edge: a beam 2 % narrower gives x 0.91, 5 % x 0.79, 0.1 deg x 0.81."""
+        target, place = self.after_transit(groups), (np.array([24.4221]), np.array([33.1598]))
+        usual = scale_error.mean_beam(*place, target, BEAM)[0]
+        narrow = [
+            scale_error.mean_beam(*place, target, BEAM.changed(width=w))[0] / usual
+            for w in (0.98, 0.95)
+        ]
+        wanted = {0: [0.998, 0.995], 2: [0.91, 0.79]}[groups]
+        assert narrow == pytest.approx(wanted, abs=0.015)
+        off = scale_error.mean_beam(*place, target, BEAM.changed(east_deg=-0.1))[0] / usual
+        assert min(off, 2 - off) == pytest.approx({0: 0.997, 2: 0.81}[groups], abs=0.03)
+
+    def test_variable_calibrator_costs_its_flux(self) -> None:
+        standard = find_calibrator(make_options(), TRANSIT)
+        assert standard is not None
+        flat = standard._replace(is_standard=False, spectral_index=0.1)
+        steep = flat._replace(spectral_index=-0.9)
+        totals = [
+            scale_error.calibrator_budget(c, TRANSIT, BEAM).total for c in (standard, steep, flat)
+        ]
+        assert totals == pytest.approx([0.018, 0.1, 0.22], abs=0.01)
+
+
 def register(store: Path, *rows: SetRow) -> CalibrateOptions:
     """Write a convert artifact of the field, the sets and the registry; return the options."""
     write_artifact(store / "products/field/convert/00", "convert", METRICS, {"ms.tar": b"x"})
@@ -124,6 +174,21 @@ def register(store: Path, *rows: SetRow) -> CalibrateOptions:
 
 
 class TestResolve:
+    def test_set_of_ten_minutes_ago_comes_before_the_edge_of_the_beam(self, tmp_path: Path) -> None:
+        """Second group after 3C48's transit: 2.4 of 16 Jy at beam 0.15."""
+        later = 2 * 309.24 / 86400
+        times = {"mjd_start": TRANSIT.mjd_start + later, "mjd_end": TRANSIT.mjd_end + later}
+        rows = {"edge": 0.19, "transit": 0.018, "yesterday": 0.018}
+        ages = {"edge": -0.0036, "transit": -0.0072, "yesterday": -1.0}
+        made = [make_row(n, TRANSIT.mjd - MJD + later + ages[n], error=rows[n]) for n in rows]
+        options = register(tmp_path, *made)
+        files = {"ms.tar": b"x"}
+        write_artifact(tmp_path / "products/field/convert/00", "convert", METRICS | times, files)
+        names = [item.uri.rpartition("/")[2] for item in resolve(options)]
+        assert names == ["transit", "yesterday"]
+        assert not resolve(options.model_copy(update={"solve": "always"}))
+        assert not resolve(options.model_copy(update={"store": None}))
+
     def test_best_sets_become_inputs_with_digests(self, tmp_path: Path) -> None:
         days = {"far": -3, "near": 0.04, "farther": -4, "farthest": -5}
         found = resolve(register(tmp_path, *(make_row(*item) for item in days.items())))

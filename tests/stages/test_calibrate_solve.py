@@ -94,6 +94,8 @@ def test_solve_writes_record_row_and_arrays(solved: Solved, group: SyntheticGrou
     [path] = (solved.store / "tables/caltables").rglob("*.parquet")
     [row] = CALTABLES.read(path.read_bytes(), "test").to_pylist()
     assert (row["group"], row["calibrator"], row["dec"]) == (group.name, "3C48", 33.0)
+    assert found.scale is not None
+    assert row["scale_error"] == found.scale.total == found.considered[0].budget.total < 0.02
     assert (solved.store / row["artifact"]).samefile(solved.summary["artifact"])
     artifact = Path(solved.summary["artifact"])
     saved = np.load(artifact / "solutions.npz")

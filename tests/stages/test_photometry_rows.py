@@ -224,7 +224,8 @@ def test_undetected_source_has_upper_limit() -> None:
     assert made["flux_limit"] == pytest.approx([np.nan, 14.0, 12.0], nan_ok=True)
     assert made["flux_forced"] == pytest.approx([100.0, 8.0, -8.0])
     shared = {"group": ["g"] * 3, "image": ["k"] * 3, "mjd": [61065.0] * 3, "strip": [33.0] * 3}
-    table = PHOTOMETRY.table(made | shared | {"primary_beam": [None] * 3})
+    unknown = {c.name: [None] * 3 for c in PHOTOMETRY.columns if c.nullable}
+    table = PHOTOMETRY.table(unknown | made | shared)
     assert table.num_rows == 3
     assert table["flux_peak"].null_count == 2
     assert table["ra_offset"].null_count == 3

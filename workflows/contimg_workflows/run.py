@@ -34,6 +34,8 @@ from contimg_workflows.tasks import PROCESS, LocalWorkflow, steps_workflow, temp
 ALL, WATCH = "all", "watch"
 CALIBRATE, PHOTOMETRY = "calibrate", "photometry"
 """The step that takes over what other groups solved, and the one whose rows an epoch reads."""
+MIN_CENTRAL_BEAM = 0.5
+"""Groups with a calibrator this far inside the beam are calibrated first: others may use them."""
 MAX_TABLE_ROWS = 100
 """Workflows that the closing table lists one by one; of more, only those that failed."""
 
@@ -208,7 +210,9 @@ def latest_records(store: str) -> list[GroupRecord]:
 
 
 def can_solve(record: GroupRecord, standard_jy: float, other_jy: float, beam: str) -> bool:
-    """Say whether a calibrator in the beam is bright enough to calibrate the group on itself.
+    """Say whether a calibrator in the beam is good enough to calibrate the group on itself.
+
+    Near the beam's edge a set of its transit is expected to be better, so such a group waits.
 
     Parameters
     ----------
@@ -225,4 +229,8 @@ def can_solve(record: GroupRecord, standard_jy: float, other_jy: float, beam: st
         return False
     times, shape = (record.mjd_start, record.mjd_end), read_beam(beam)
     inside = calibrators_in_beam(*times, record.dec_deg, SITE, shape)
-    return any(one.apparent_jy >= (standard_jy if one.is_standard else other_jy) for one in inside)
+    return any(
+        one.apparent_jy >= (standard_jy if one.is_standard else other_jy)
+        for one in inside
+        if one.beam >= MIN_CENTRAL_BEAM
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,6 +22,8 @@ AIRY_NULL = 1.22
 """First null of the Airy pattern in wavelengths over diameters."""
 NULL_LEVEL = 1e-3
 """Where a beam without a null first falls to this, it ends."""
+BAND_HZ = 1.405e9
+"""Middle of the band: where a width that has no frequency is noted."""
 SEARCH_DEG = np.linspace(0.0, 20.0, 20_001)
 """Radii among which a level is searched."""
 
@@ -153,6 +155,16 @@ class PrimaryBeam:
             return np.ones(np.shape(freq_hz))
         known_hz, factor = zip(*self.widths, strict=True)
         return np.asarray(np.interp(freq_hz, known_hz, factor))
+
+    def changed(self, width: float = 1.0, east_deg: float = 0.0, north_deg: float = 0.0) -> Self:
+        """Return this beam with its width times a factor, and its axis moved."""
+        widths = self.widths or ((BAND_HZ, 1.0),)
+        return replace(
+            self,
+            name=f"{self.name}, changed",
+            widths=tuple((freq_hz, factor * width) for freq_hz, factor in widths),
+            offset_deg=(self.offset_deg[0] + east_deg, self.offset_deg[1] + north_deg),
+        )
 
     def radius_rad(self, level: float, freq_hz: float) -> float:
         """Return the radius at which the beam first falls to a level; the largest one if never."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,13 @@ from contimg.astro.predict import PointSources, SkyModel
 from contimg.astro.primary_beam import PrimaryBeam, check_same_beam
 from contimg.records import calibration as records
 from contimg.records.array_files import to_npz
-from contimg.records.calibration import RECORD, AppliedTable, Calibration
+from contimg.records.calibration import (
+    RECORD,
+    AppliedTable,
+    Calibration,
+    Possibility,
+    ScaleBudget,
+)
 from contimg.records.groups import utc_of_mjd
 from contimg.records.ms import READ_ONLY, MeasurementSet, MSHeader
 from contimg.records.schemas.caltables import CALTABLES
@@ -31,6 +37,7 @@ from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import CalibrateOptions
+from contimg_calibrate.scale_error import TRUSTED_ERROR, calibrator_budget, set_budget
 from contimg_calibrate.sky_models import Calibrator, find_field_sources, keep_bright
 
 TIMEOUT_S = 1800.0
@@ -111,11 +118,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     """Calibrate one Measurement Set."""
     with context.step("read"):
         ms = read_observation(options, context)
-    calibrator = choose_calibrator(options, ms)
-    if calibrator is not None:
-        record, folders, quality = solve_calibrator(options, context, ms, calibrator)
-    else:
-        record, folders, quality = select_set(options, context, ms)
+    record, folders, quality = calibrate(options, context, ms)
     with context.step("write"):
         for table in record.tables:
             context.write_tree(table.file, Path(folders[table.role]))
@@ -135,6 +138,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
                 "apparent_flux": record.calibrator.apparent_jy,
                 "artifact": context.relative_uri(tables),
                 "digest": digest_json([[output.name, output.sha256] for output in outputs]),
+                "scale_error": record.scale.total if record.scale else None,
             }
             day = utc_of_mjd(record.mjd).date().isoformat()
             context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
@@ -145,13 +149,65 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         "calibrator": record.calibrator.name,
         "field_phase": record.field_phase.done,
         "scale": record.field_phase.scale,
+        "scale_error": record.scale.total if record.scale else None,
         "set_group": record.source.group if record.source else record.group,
         **quality,
     }
-    if record.solved or record.field_phase.scale is not None:
-        return StageResult(metrics=metrics)
-    warning = "the set could not be checked against the field's sources"
-    return StageResult(metrics=metrics, qa=QA(verdict="warning", reasons=(warning,)))
+    reasons = []
+    if not record.solved and record.field_phase.scale is None:
+        reasons.append("the set could not be checked against the field's sources")
+    if record.scale is not None and record.scale.total > TRUSTED_ERROR:
+        reasons.append(f"scale_error: the flux scale is known to {record.scale.total:.0%} only")
+    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+    return StageResult(metrics=metrics, qa=qa)
+
+
+def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) -> CalibratedSet:
+    """Select a set or solve, whichever is expected to give the better flux scale.
+
+    The sets among the inputs are expected to be better than a solve here; it is done if none fits.
+
+    Raises NoCalibrationError if no set fits and there is nothing to solve on.
+    """
+    calibrator = choose_calibrator(options, ms)
+    sets = [options.calibration] if options.calibration else []
+    sets = sets or [item.uri for item in context.named(selection.SET_INPUT)]
+    possible = consider(options, context, ms, sets)
+    if calibrator is None or sets:
+        try:
+            record, folders, quality = select_set(options, context, ms, sets)
+        except NoCalibrationError as error:
+            if calibrator is None:
+                raise
+            context.log.warning("%s Solving on %s instead.", error, calibrator.name)
+        else:
+            return record.model_copy(update={"considered": possible}), folders, quality
+    record, folders, quality = solve_calibrator(options, context, ms, calibrator)
+    own = next((one.budget for one in possible if one.kind != "set"), None)
+    return record.model_copy(update={"considered": possible, "scale": own}), folders, quality
+
+
+def consider(
+    options: CalibrateOptions, context: Context, ms: MSObservation, sets: Sequence[str]
+) -> tuple[Possibility, ...]:
+    """Return what the group could be calibrated on with the expected error, the best first."""
+    if ms.target is None:
+        return ()
+    found = [
+        Possibility(kind="set", name=one.group, budget=budget_of_set(one, ms))
+        for one in (records.read_calibration(context, uri) for uri in sets)
+    ]
+    calibrator = None if options.calibration else selection.find_calibrator(options, ms.target)
+    if calibrator is not None:
+        budget = calibrator_budget(calibrator, ms.target, ms.beam)
+        found.append(Possibility(kind="calibrator", name=calibrator.name, budget=budget))
+    return tuple(sorted(found, key=lambda one: one.budget.total))
+
+
+def budget_of_set(chosen: Calibration, ms: MSObservation) -> ScaleBudget:
+    """Return the expected error of a set's flux scale at this group."""
+    own = chosen.scale.total if chosen.scale else None
+    return set_budget(own, chosen.flux_anchor, chosen.mjd - ms.mjd, chosen.dec_deg - ms.dec_deg)
 
 
 def read_observation(options: CalibrateOptions, context: Context) -> MSObservation:
@@ -260,15 +316,16 @@ def model_calibrator(
     return keep_bright(whole, ms.beam_mjds, least_jy), apparent_jy
 
 
-def select_set(options: CalibrateOptions, context: Context, ms: MSObservation) -> CalibratedSet:
+def select_set(
+    options: CalibrateOptions, context: Context, ms: MSObservation, uris: Sequence[str]
+) -> CalibratedSet:
     """Try the candidate sets, best first, until one fits the field.
 
     Raises BadInputError if --calibration is not a set that was solved on its own group;
     NoCalibrationError if no set fits.
     """
-    uris = [item.uri for item in context.named(selection.SET_INPUT)]
     refused: list[str] = []
-    for uri in [options.calibration] if options.calibration else uris:
+    for uri in uris:
         chosen = records.read_calibration(context, uri)
         if not chosen.solved:
             problem = "The set was not solved on its own group, but selected."
@@ -304,6 +361,7 @@ def select_set(options: CalibrateOptions, context: Context, ms: MSObservation) -
             "solved": False,
             "field_phase": phase,
             "source": source,
+            "scale": budget_of_set(chosen, ms) if ms.target else None,
         }
         return chosen.model_copy(update=changes), folders, {}
     within = f"within a factor {options.max_scale:g} of the NVSS model"

@@ -84,6 +84,7 @@ def make_header(
         "CALDATE": (format_time(observation.calibrated_mjd)[:-4], "UTC of the calibrator"),
         "CALPROV": (record.rung, "rung of the ladder"),
         "CALSRC": (record.calibrator.name, "calibrator"),
+        "SCALEERR": (record.scale.total if record.scale else -1.0, "1 sigma; -1 unknown"),
         "PIPEVER": (tool_version("contimg-image"), "version of contimg-image"),
         "RMSMED": (rms_jy, "[Jy/beam] median inside the 20 % beam"),
         "RMSTHERM": (thermal_jy, "[Jy/beam] expected; -1 unknown"),
@@ -281,6 +282,7 @@ def publish_row(
         "calibrated": observation.calibrated_mjd,
         "rung": record.rung,
         "flux_anchor": record.flux_anchor,
+        "scale_error": record.scale.total if record.scale else None,
     }
     day = day_of_mjd(observation.mjd)
     context.publish(options.tables, IMAGES, day, observation.group, IMAGES.rows([row]))

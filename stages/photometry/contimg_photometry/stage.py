@@ -57,7 +57,10 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
             read_image(context.fetch(options.image, name), f"{options.image}/{name}")
             for name in ("image.fits", "beam.fits", "residual.fits")
         )
-        epoch = read_epoch(context.manifest(options.image), options.image, image)
+        manifest = context.manifest(options.image)
+        epoch = read_epoch(manifest, options.image, image) | read_setup(manifest, image)
+        catalogue = context.named("catalogue")
+        epoch["catalogue"] = catalogue[0].digest[:12] if catalogue else "nvss"
         targets = catalogue_targets(options, image, beam_map)
     with context.step("measure"):
         beam = BeamProfile.of(image)
@@ -98,6 +101,17 @@ def read_epoch(manifest: Manifest, uri: str, image: SkyImage) -> dict[str, Any]:
         "mjd": float(metrics["mjd"]),
         "primary_beam": metrics.get("primary_beam"),
         "strip": image.centre_deg[1] if strip is None else float(strip),
+    }
+
+
+def read_setup(manifest: Manifest, image: SkyImage) -> dict[str, Any]:
+    """Return the columns that say with which other images fluxes may be compared."""
+    return {
+        "tier": manifest.options.get("tier"),
+        "frequency": manifest.metrics.get("frequency_hz"),
+        "bmaj": image.beam.major_deg * ARCSEC_PER_DEG,
+        "bmin": image.beam.minor_deg * ARCSEC_PER_DEG,
+        "used_fraction": manifest.metrics.get("used_fraction"),
     }
 
 
