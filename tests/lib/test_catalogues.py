@@ -49,6 +49,18 @@ class TestNVSS:
         assert made.tolist() == ["DSA J133108+303035", "DSA J000000-000000", "DSA J235959-895959"]
 
 
+def test_fluxes_are_scaled_in_frequency_with_an_error() -> None:
+    index, flat = np.array([0.5, np.nan]), np.zeros(2)
+    hz = np.array([0.7e9, 2.8e9])
+    made = Catalogue("mine", 0.0, flat, flat, np.ones(2), np.ones(2), flat, index, hz)
+    found = made.at_frequency(1.4e9)
+    assert found.flux_jy == pytest.approx([2**0.5, 2**0.7])
+    assert found.peak_jy == pytest.approx(found.flux_jy)
+    assert found.freq_hz == 1.4e9
+    assert found.scaling_error(1.4e9).tolist() == [0, 0]
+    assert made.scaling_error(1.4e9) == pytest.approx(np.log(2) * np.array([0.1, 0.25]))
+
+
 class TestWithin:
     @pytest.mark.parametrize("centre", [(0.01, 33.0), (359.99, -5.0), (120.0, 89.5), (210.0, 71.6)])
     @pytest.mark.parametrize("radius", [0.0, 0.7, 2.5, 181.0])

@@ -64,6 +64,10 @@ class FieldPhase(Record):
     """Expected error of one antenna's phase from noise and sources not in the model, degrees."""
     scale: float | None = None
     """Calibrated data over model, amplitude: 1 if the set fits this field."""
+    scale_error: float | None = None
+    """1 sigma of `scale`: by noise, and by what single sources differ from the catalogue."""
+    scale_sources: int = 0
+    """Sources whose fluxes tell `scale`; 0: the sum of all alone does."""
 
 
 class ScaleBudget(Record):

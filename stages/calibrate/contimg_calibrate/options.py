@@ -73,8 +73,6 @@ class CalibrateOptions(StageOptions):
     field_phase: Literal["auto", "always", "never"] = "auto"
     """Solve phases on the field with a model from NVSS after a set is selected; auto: if the signal
     suffices."""
-    max_scale: float = Field(default=2.0, gt=1)
-    """A selected set is refused if calibrated data and model differ by more than this factor."""
 
     @model_validator(mode="after")
     def _coherent(self) -> CalibrateOptions:

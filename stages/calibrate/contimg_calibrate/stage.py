@@ -35,9 +35,10 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
+from contimg_calibrate.ensemble import check_scale, ensemble_scale, total_scale
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import CalibrateOptions
-from contimg_calibrate.scale_error import TRUSTED_ERROR, calibrator_budget, set_budget
+from contimg_calibrate.scale_error import TRUSTED_ERROR, beam_terms, calibrator_budget, set_budget
 from contimg_calibrate.sky_models import Calibrator, find_field_sources, keep_bright
 
 TIMEOUT_S = 1800.0
@@ -62,8 +63,6 @@ SHORT_SOLINT_ERROR_DEG = 1.0
 CONFUSION_JY = 0.2
 """Rms visibility of the sources below NVSS's 50 mJy in our beam: 3.7 sources per square degree
 above 50 mJy, dN/dS ~ S^-2."""
-MIN_SCALE_SNR = 5.0
-"""A scale of lower significance does not decide whether a set fits."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 CalibratedSet = tuple[Calibration, dict[str, str], dict[str, float]]
@@ -155,7 +154,10 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     }
     reasons = []
     if not record.solved and record.field_phase.scale is None:
-        reasons.append("the set could not be checked against the field's sources")
+        reasons.append("flux_scale: the set could not be checked against the field's sources")
+    check = check_scale(record.field_phase, record.scale) if record.scale else None
+    if check is not None and not check.good:
+        reasons.append(f"flux_scale: calibrated data are {check}")
     if record.scale is not None and record.scale.total > TRUSTED_ERROR:
         reasons.append(f"scale_error: the flux scale is known to {record.scale.total:.0%} only")
     qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
@@ -337,14 +339,14 @@ def select_set(
             phase, folders = fit_field(options, context, ms, uri, chosen)
         window = chosen.valid_from_mjd, chosen.valid_to_mjd
         same_date = selection.is_same_date(ms.mjd, chosen.mjd, *window)
-        scale = phase.scale
+        budget = budget_of_set(chosen, ms)
+        check = check_scale(phase, budget)
         # A set of another date must be seen to fit; one of the same date may pass unchecked.
-        unchecked = scale is None and (same_date or ms.target is None)
-        fits = scale is not None and 1 / options.max_scale <= scale <= options.max_scale
-        if not unchecked and not fits:
+        unchecked = check is None and (same_date or ms.target is None)
+        if not unchecked and (check is None or not check.holds):
             reason = "the field is too faint to tell"
-            if scale is not None:
-                reason = f"calibrated data are {scale:.3g} x the model"
+            if check is not None:
+                reason = f"flux_scale: calibrated data are {check}"
             context.log.warning("%s refused: %s", uri, reason)
             refused.append(f"{chosen.group} ({reason})")
             continue
@@ -361,11 +363,12 @@ def select_set(
             "solved": False,
             "field_phase": phase,
             "source": source,
-            "scale": budget_of_set(chosen, ms) if ms.target else None,
+            "scale": budget if ms.target else None,
         }
         return chosen.model_copy(update=changes), folders, {}
-    within = f"within a factor {options.max_scale:g} of the NVSS model"
-    problem = f"No set brings the data {within}; tried: {', '.join(refused) or 'no set'}."
+    problem = (
+        f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
+    )
     raise NoCalibrationError(ms.name, problem, "Calibrate a group of this strip nearer in time.")
 
 
@@ -401,7 +404,11 @@ def fit_field(
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
-    scale, scale_error = answer["residuals"]["scale"], answer["residuals"]["scale_error"]
+    ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
+    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target, ms.beam), axis=0)
+    amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
+    told = ensemble_scale(amplitude, noise, beam_error)
+    told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"
     numbers += f", expected drift since the set {drift_deg:.1f} deg"
@@ -420,7 +427,9 @@ def fit_field(
         sources=apparent_jy.size,
         model_jy=float(apparent_jy.sum()),
         phase_error_deg=answer["phase_error_deg"],
-        scale=scale if scale_error * MIN_SCALE_SNR < max(abs(scale), 1.0) else None,
+        scale=told and told.scale,
+        scale_error=told and told.error,
+        scale_sources=told.sources if told else 0,
     ), folders
 
 

@@ -73,6 +73,7 @@ def choose_sources(
     """
     frame = field.frame
     near = catalogue.within(frame.ra_deg, frame.dec_deg, MAX_DISTANCE_DEG)
+    near = near.at_frequency(field.weights.frequency_hz)
     centre = np.radians(frame.ra_deg), np.radians(frame.dec_deg)
     lmn = direction_cosines(np.radians(near.ra_deg), np.radians(near.dec_deg), *centre)
     cosines = np.stack(lmn, axis=1).reshape(-1, 3)
