@@ -155,10 +155,11 @@ def simulate_subband(group: SimulatedGroup, index: int) -> telescope.Complexes64
     rng = np.random.default_rng([options.seed, NOISE, group.plan.tick, index])
     out = np.empty((scale.integrations, len(array.first), scale.channels, 2), np.complex64)
     for t in range(scale.integrations):
-        paths = group.delay_s[:, t], group.rate[:, t], flux[:, t]
-        sky = predict(*(values[~faint] for values in paths), frequency, pairs, smear)
+        delay, rate, jy = group.delay_s[:, t], group.rate[:, t], flux[:, t]
+        bright = delay[~faint], rate[~faint], jy[~faint]
+        sky = predict(*bright, frequency, pairs, smear)
         if faint.any():
-            sky += predict_faint(*(values[faint] for values in paths), frequency, smear)
+            sky += predict_faint(delay[faint], rate[faint], jy[faint], frequency, smear)
         sky[np.isin(first, group.deaf) | np.isin(second, group.deaf)] = 0
         gain = bandpass * group.gains[:, :, t, None] * group.alive[t][:, None]
         gain = np.ascontiguousarray(np.moveaxis(gain, 0, -1).astype(np.complex64))
