@@ -135,12 +135,13 @@ def plain_texts(words: npt.NDArray[Any]) -> pa.StringArray:
     text = pc.replace_substring_regex(text, MINUS_SIGNS, "-")
     text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, SPACES, " "))
     nothing = pc.is_in(pc.utf8_lower(text), value_set=pa.array(NULL_WORDS))
-    return pc.if_else(nothing, pa.scalar(None, pa.string()), text)
+    found: pa.StringArray = pc.if_else(nothing, pa.scalar(None, pa.string()), text)
+    return found
 
 
 def parse_numbers(words: npt.NDArray[Any], where: str) -> FloatArray:
     """Return the numbers of texts, NaN for empty ones; raise BadInputError for any other text."""
-    text = plain_texts(words)
+    text: Any = plain_texts(words)
     good = pc.match_substring_regex(text, r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
     wrong = np.flatnonzero(~np.asarray(pc.fill_null(good, True)))  # noqa: FBT003
     if wrong.size:
@@ -164,7 +165,7 @@ def parse_degrees(
         If a text is not wholly understood, is out of range, or contradicts the unit. The message
         has the row and the text; `where` names the file and the column.
     """
-    text = plain_texts(words)
+    text: Any = plain_texts(words)
     degrees, wrong = np.full(len(text), np.nan), ~np.asarray(text.is_null())
     left = int(wrong.sum())
     for style in STYLES:
