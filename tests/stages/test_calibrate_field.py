@@ -12,6 +12,7 @@ import pytest
 
 import observed
 from contimg.astro.predict import PointSources
+from contimg.astro.primary_beam import model_beam
 from contimg.astro.telescope import SITE, stations
 from contimg.records.ms import Antennas
 from contimg.runtime.errors import SolveFailedError
@@ -22,7 +23,9 @@ from contimg_calibrate.sky_models import find_field_sources, merge_sources
 from observed import FREQ_HZ, USED, SyntheticGroup, calibrate
 
 BARE = SyntheticGroup(noise_jy=0.02)
-FIELD = find_field_sources(BARE.mjds[0], BARE.mjds[-1], 33.0, SITE, FREQ_HZ)
+DEFAULT = model_beam()
+assert DEFAULT is not None
+FIELD = find_field_sources(BARE.mjds[0], BARE.mjds[-1], 33.0, SITE, FREQ_HZ, DEFAULT)
 SKY = merge_sources(observed.three_c_48(), FIELD)
 
 
@@ -139,7 +142,7 @@ class TestGates:
     TARGET = Target("group", BARE.mjds[0], BARE.mjds[-1], 33.0, SITE)
     NAMES = Antennas(tuple(stations().names), stations().itrf_m, np.full(117, 4.65))
     PLACE = tuple(np.degrees(a) for a in (FIELD.ra_rad, FIELD.dec_rad))
-    BEAM = mean_beam(*PLACE, TARGET)
+    BEAM = mean_beam(*PLACE, TARGET, DEFAULT)
 
     def check(self, seed: int, factors: Any = 1.0, **changes: Any) -> list[str]:
         rng = np.random.default_rng(seed)
@@ -161,7 +164,7 @@ class TestGates:
             "moved_error": 0.05,
         }
         fluxes = {**flat, "amplitude": amplitude, "error": error, **changes}
-        return check_field("group", sources, fluxes, self.TARGET, self.NAMES)[1]
+        return check_field("group", sources, fluxes, self.TARGET, DEFAULT, self.NAMES)[1]
 
     def test_no_gate_fires_on_good_groups(self) -> None:
         assert [marks for marks in map(self.check, range(200)) if marks] == []
@@ -172,6 +175,6 @@ class TestGates:
         assert all(marks and marks[0].startswith("flux_scale") for marks in found)
 
     def test_pointing_offset_is_marked(self) -> None:
-        off = mean_beam(*self.PLACE, self.TARGET, east_deg=0.21) / self.BEAM
+        off = mean_beam(*self.PLACE, self.TARGET, DEFAULT.changed(east_deg=0.21)) / self.BEAM
         found = [self.check(seed, off) for seed in range(50)]
         assert sum(any(mark.startswith("pointing") for mark in marks) for marks in found) >= 40

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from contimg.astro.gains import FlagArray, FloatArray
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.ms import Antennas
 from contimg.runtime.errors import SolveFailedError
+from contimg_calibrate.ensemble import ensemble_scale
 from contimg_calibrate.scale_error import (
     BEAM_WIDTH_ERROR,
     NVSS_SCALE_ERROR,
     SOURCE_SCATTER,
+    beam_terms,
     mean_beam,
 )
 from contimg_calibrate.selection import Target
@@ -25,8 +28,6 @@ from contimg_calibrate.selection import Target
 MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 10.0, 0.15
 """Members of the ensemble are measured at least so well and are in the beam."""
 MIN_MEMBERS = 8
-MEDIAN_ERROR = 1.25
-"""Error of a median over that of a mean, for normal errors."""
 MAX_SIGMA = 3.0
 """The flux scale is marked if the ensemble excludes it by this many errors. It is not refused: the
 calibrator may flare, or the catalogue be wrong."""
@@ -61,7 +62,12 @@ class FieldSources:
 
 
 def check_field(
-    where: str, sources: FieldSources, fluxes: dict[str, Any], target: Target, antennas: Antennas
+    where: str,
+    sources: FieldSources,
+    fluxes: dict[str, Any],
+    target: Target,
+    primary_beam: PrimaryBeam,
+    antennas: Antennas,
 ) -> tuple[dict[str, float], list[str]]:
     """Return numbers for quality.json, and marks.
 
@@ -83,7 +89,7 @@ def check_field(
         (problems if abs(step) > REFUSED_GAIN_STEP else marks).append(words)
     if fluxes["mirrored_match"] > MAX_MIRRORED and fluxes["field_match"] < MIN_DIRECT:
         problems.append("mirrored: the sources are at places mirrored about the calibrator")
-    numbers, found = _check_scale(sources, fluxes, target, problems)
+    numbers, found = _check_scale(sources, fluxes, target, primary_beam, problems)
     marks += found
     motion, sigma = fluxes["moved_arcsec_min"], fluxes["moved_error"]
     if motion > max(MAX_MOTION, MOTION_SIGMA * sigma):
@@ -116,20 +122,27 @@ def check_field(
 
 
 def _check_scale(
-    sources: FieldSources, fluxes: dict[str, Any], target: Target, problems: list[str]
+    sources: FieldSources,
+    fluxes: dict[str, Any],
+    target: Target,
+    primary_beam: PrimaryBeam,
+    problems: list[str],
 ) -> tuple[dict[str, float], list[str]]:
     """Compare the fitted fluxes with the catalogue's: their median, and the beam's place."""
     amplitude, error = np.array(fluxes["amplitude"]), np.array(fluxes["error"])
     beam = np.divide(sources.apparent_jy, sources.catalogue_jy)
     member = ~sources.held & (error * MIN_MEMBER_SNR < 1) & (beam > MIN_MEMBER_BEAM)
     count = int(np.count_nonzero(member))
-    if count < MIN_MEMBERS:
+    place = sources.ra_deg[member], sources.dec_deg[member]
+    beam_error = np.linalg.norm(beam_terms(*place, target, primary_beam), axis=0)
+    told = ensemble_scale(amplitude[member], error[member], beam_error)
+    if count < MIN_MEMBERS or told is None:
         return {"field_sources": count}, []
-    value = np.log(np.maximum(amplitude[member], 1e-3))
-    ratio = float(np.median(value))
-    scatter = max(SOURCE_SCATTER, 1.4826 * float(np.median(np.abs(value - ratio))))
-    terms = MEDIAN_ERROR * scatter / np.sqrt(count), NVSS_SCALE_ERROR, BEAM_WIDTH_ERROR
+    ratio = float(np.log(max(told.scale, 1e-3)))
+    terms = told.error / max(told.scale, 1e-3), NVSS_SCALE_ERROR, BEAM_WIDTH_ERROR
     sigma = float(np.linalg.norm(terms))
+    value = np.log(np.maximum(amplitude[member], 1e-3))
+    scatter = max(SOURCE_SCATTER, told.scatter)
     numbers = {"field_sources": count, "field_ratio": float(np.exp(ratio)), "field_sigma": sigma}
     words = f"flux_scale: {count} field sources have {np.exp(ratio):.2f} +- {sigma:.2f} of their"
     words += " catalogue fluxes"
@@ -138,12 +151,11 @@ def _check_scale(
         problems.append(words)
     elif abs(ratio) > MAX_SIGMA * sigma:
         marks.append(words)
-    place = sources.ra_deg[member], sources.dec_deg[member]
     slopes = [np.ones(count)]
-    for east, north in ((STEP_DEG, 0.0), (0.0, STEP_DEG)):
+    for name in ("east_deg", "north_deg"):
         low, high = (
-            np.log(mean_beam(*place, target, east_deg=sign * east, north_deg=sign * north))
-            for sign in (-1, 1)
+            np.log(mean_beam(*place, target, primary_beam.changed(**{name: step})))
+            for step in (-STEP_DEG, STEP_DEG)
         )
         slopes.append((high - low) / (2 * STEP_DEG))
     matrix = np.column_stack(slopes)

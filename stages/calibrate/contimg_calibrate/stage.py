@@ -11,11 +11,14 @@ from typing import Any
 import casacore.tables as ct
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import separation_rad
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.astro.primary_beam import PrimaryBeam, check_same_beam
 from contimg.records import calibration as records
 from contimg.records.array_files import to_npz
 from contimg.records.calibration import (
@@ -33,10 +36,11 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
+from contimg_calibrate.ensemble import check_scale, ensemble_scale, total_scale
 from contimg_calibrate.field_checks import FieldSources, check_field
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import CalibrateOptions
-from contimg_calibrate.scale_error import TRUSTED_ERROR, calibrator_budget, set_budget
+from contimg_calibrate.scale_error import TRUSTED_ERROR, beam_terms, calibrator_budget, set_budget
 from contimg_calibrate.sky_models import Calibrator, find_field_sources, keep_bright
 
 TIMEOUT_S = 1800.0
@@ -61,8 +65,6 @@ SHORT_SOLINT_ERROR_DEG = 1.0
 CONFUSION_JY = 0.2
 """Rms visibility of the sources below NVSS's 50 mJy in our beam: 3.7 sources per square degree
 above 50 mJy, dN/dS ~ S^-2."""
-MIN_SCALE_SNR = 5.0
-"""A scale of lower significance does not decide whether a set fits."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 CalibratedSet = tuple[Calibration, dict[str, str], dict[str, Any]]
@@ -84,6 +86,7 @@ class MSObservation:
     """Apparent Declination of the pointing; of the phase centre where that is unknown."""
     target: selection.Target | None
     """None: another telescope, whose pointing and beam are unknown."""
+    beam: PrimaryBeam
 
     @property
     def mjd(self) -> float:
@@ -106,6 +109,7 @@ class MSObservation:
             freq_hz=header.frequencies_hz,
             width_hz=header.channel_width_hz if ours else 0.0,
             integration_s=self.integration_s if ours else 0.0,
+            primary_beam=self.beam,
             site=self.target.site if self.target else None,
             pointing_dec_rad=float(np.radians(self.dec_deg)),
         )
@@ -126,7 +130,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         if record.solved and options.store is not None:
             outputs = sorted(context.outputs, key=lambda output: output.name)
             tables = f"{options.store.rstrip('/')}/tables"
-            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction"}
+            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction", "primary_beam"}
             row = {
                 **record.model_dump(include=names),
                 "valid_from": record.valid_from_mjd,
@@ -140,7 +144,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
             }
             day = utc_of_mjd(record.mjd).date().isoformat()
             context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
-    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction"}
+    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction", "primary_beam"}
     metrics = {
         **quality,
         **record.model_dump(include=names),
@@ -152,7 +156,10 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         "set_group": record.source.group if record.source else record.group,
     }
     if not record.solved and record.field_phase.scale is None:
-        reasons.append("the set could not be checked against the field's sources")
+        reasons.append("flux_scale: the set could not be checked against the field's sources")
+    check = check_scale(record.field_phase, record.scale) if record.scale else None
+    if check is not None and not check.good:
+        reasons.append(f"flux_scale: calibrated data are {check}")
     if record.scale is not None and record.scale.total > TRUSTED_ERROR:
         reasons.append(f"scale_error: the flux scale is known to {record.scale.total:.0%} only")
     qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
@@ -196,7 +203,7 @@ def consider(
     ]
     calibrator = None if options.calibration else selection.find_calibrator(options, ms.target)
     if calibrator is not None:
-        budget = calibrator_budget(calibrator, ms.target)
+        budget = calibrator_budget(calibrator, ms.target, ms.beam)
         found.append(Possibility(kind="calibrator", name=calibrator.name, budget=budget))
     return tuple(sorted(found, key=lambda one: one.budget.total))
 
@@ -230,6 +237,7 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
         integration_s=interval,
         dec_deg=target.dec_deg if target else float(np.degrees(header.dec_rad)),
         target=target,
+        beam=read_beam(options.beam),
     )
 
 
@@ -276,7 +284,7 @@ def solve_calibrator(
         )
         fluxes = answer["fluxes"]
         antennas = ms.header.antennas
-        numbers, marks = check_field(ms.name, sources, fluxes, ms.target, antennas)
+        numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, antennas)
         quality |= numbers
         fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
         context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
@@ -302,6 +310,7 @@ def solve_calibrator(
         valid_to_mjd=ms.mjd + reach_days,
         reference_antenna=answer["reference_antenna"],
         flag_fraction=answer["quality"]["flagged_bandpass"],
+        primary_beam=ms.beam.name if ms.target else NO_BEAM,
         field_phase=records.FieldPhase(done=False, reason=reason),
     )
     return record, answer["tables"], {**quality, "marks": marks}
@@ -321,7 +330,12 @@ def model_calibrator(
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
     return keep_bright(whole, ms.beam_mjds, sky_models.MIN_SOURCE_JY), apparent_jy
@@ -341,18 +355,21 @@ def select_set(
         if not chosen.solved:
             problem = "The set was not solved on its own group, but selected."
             raise BadInputError(uri, problem, f"Take {chosen.source}.")
+        if ms.target is not None:
+            beam = chosen.primary_beam
+            check_same_beam(uri, beam, ms.beam.name, allowed=options.other_beam)
         with context.step("fit"):
             phase, folders = fit_field(options, context, ms, uri, chosen)
         window = chosen.valid_from_mjd, chosen.valid_to_mjd
         same_date = selection.is_same_date(ms.mjd, chosen.mjd, *window)
-        scale = phase.scale
+        budget = budget_of_set(chosen, ms)
+        check = check_scale(phase, budget)
         # A set of another date must be seen to fit; one of the same date may pass unchecked.
-        unchecked = scale is None and (same_date or ms.target is None)
-        fits = scale is not None and 1 / options.max_scale <= scale <= options.max_scale
-        if not unchecked and not fits:
+        unchecked = check is None and (same_date or ms.target is None)
+        if not unchecked and (check is None or not check.holds):
             reason = "the field is too faint to tell"
-            if scale is not None:
-                reason = f"calibrated data are {scale:.3g} x the model"
+            if check is not None:
+                reason = f"flux_scale: calibrated data are {check}"
             context.log.warning("%s refused: %s", uri, reason)
             refused.append(f"{chosen.group} ({reason})")
             continue
@@ -369,11 +386,12 @@ def select_set(
             "solved": False,
             "field_phase": phase,
             "source": source,
-            "scale": budget_of_set(chosen, ms) if ms.target else None,
+            "scale": budget if ms.target else None,
         }
         return chosen.model_copy(update=changes), folders, {}
-    within = f"within a factor {options.max_scale:g} of the NVSS model"
-    problem = f"No set brings the data {within}; tried: {', '.join(refused) or 'no set'}."
+    problem = (
+        f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
+    )
     raise NoCalibrationError(ms.name, problem, "Calibrate a group of this strip nearer in time.")
 
 
@@ -387,7 +405,12 @@ def fit_field(
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
         return records.FieldPhase(done=False, reason=reason), folders
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
@@ -405,7 +428,11 @@ def fit_field(
         "held": [True] * apparent_jy.size,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
-    scale, scale_error = answer["residuals"]["scale"], answer["residuals"]["scale_error"]
+    ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
+    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target, ms.beam), axis=0)
+    amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
+    told = ensemble_scale(amplitude, noise, beam_error)
+    told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"
     numbers += f", expected drift since the set {drift_deg:.1f} deg"
@@ -424,7 +451,9 @@ def fit_field(
         sources=apparent_jy.size,
         model_jy=float(apparent_jy.sum()),
         phase_error_deg=answer["phase_error_deg"],
-        scale=scale if scale_error * MIN_SCALE_SNR < max(abs(scale), 1.0) else None,
+        scale=told and told.scale,
+        scale_error=told and told.error,
+        scale_sources=told.sources if told else 0,
     ), folders
 
 
@@ -436,8 +465,9 @@ def _call_solver(
     folder.mkdir()
     size = sum(path.stat().st_size for path in ms.path.rglob("*") if path.is_file())
     context.need(SCRATCH_BYTES, memory=int(MEMORY_FACTOR * size) + CASA_BYTES)
-    saved = {**asdict(sky), "freq_hz": sky.freq_hz.tolist()}
-    saved["sources"] = {name: values.tolist() for name, values in saved["sources"].items()}
+    saved = {**vars(sky), "freq_hz": sky.freq_hz.tolist(), "primary_beam": sky.primary_beam.dump()}
+    saved["sources"] = {name: values.tolist() for name, values in vars(sky.sources).items()}
+    saved["site"] = sky.site and asdict(sky.site)
     paths = {"ms": str(ms.path), "flags": str(ms.flags or ""), "folder": str(folder)}
     arguments = {"task": task, "sky": saved, "given": given, **paths}
     solver = "contimg_calibrate.solver:run"
