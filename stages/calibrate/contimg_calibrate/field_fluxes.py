@@ -12,7 +12,7 @@ amplitudes alone (Schur's complement); they are repeated until the amplitudes ar
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -442,6 +442,18 @@ def solve_first_gains(ratio: Ratio, window: slice) -> Factors:
         x_all[:, one, two], y_all[:, one, two] = x[..., p].T, y[..., p].T
         band[:, :, p] = _stefcal(x_all, y_all).T
     return Factors(band, band == 0, gain, size == 0)
+
+
+def solve_first_phases(ratio: Ratio, factors: Factors, x: ComplexArray, y: Float32Array) -> Factors:
+    """Return gains with quick phases of the group on top, from X and Y of each row after them."""
+    antennas, pols = ratio.antennas, y.shape[1]
+    x_all = np.zeros((pols, antennas, antennas), np.complex64)
+    y_all = np.zeros(x_all.shape, np.float32)
+    for p in range(pols):
+        np.add.at(x_all[p], (ratio.ant1, ratio.ant2), x[:, p])
+        np.add.at(y_all[p], (ratio.ant1, ratio.ant2), y[:, p])
+    turn = np.exp(1j * np.angle(_stefcal(x_all, y_all))).T.astype(np.complex64)
+    return replace(factors, gain=factors.gain * turn)
 
 
 def _stefcal(x: ComplexArray, y: Float32Array, iterations: int = 60) -> ComplexArray:

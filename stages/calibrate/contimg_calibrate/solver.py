@@ -52,6 +52,8 @@ class Solver:
     header: MSHeader
     path: Path
     """The Measurement Set."""
+    flags: FlagArray | None
+    """Flags in addition to its own."""
     sky: SkyModel
     ratio: Ratio
     integration_s: float
@@ -165,11 +167,6 @@ def run(
             header, integration_s = table.header, float(np.median(table.rows.interval_s))
             extra = read_flags(Path(flags)) if flags else None
             ratio = vis.load_ratio(table, extra, model)
-            fluxes: dict[str, Any] = {}
-            held = np.array(given["held"], bool)
-            if not held.all():
-                model, fluxes = fit_field(table, extra, ratio, model, held)
-                ratio = vis.load_ratio(table, extra, model)
         names, wanted = header.antennas.names, given["reference_antenna"]
         references = rank_references(header.telescope, names, ratio.health, wanted)
         limits = {name: given[name] for name in ("minsnr", "minblperant")}
@@ -177,6 +174,7 @@ def run(
         solver = Solver(
             header=header,
             path=Path(ms),
+            flags=extra,
             sky=model,
             ratio=ratio,
             folder=Path(folder),
@@ -184,33 +182,42 @@ def run(
             integration_s=integration_s,
         )
         solve = {"solve_group": solve_group, "solve_field": solve_field}[task]
-        return {**solve(solver, given), "fluxes": fluxes}
+        return solve(solver, given)
     except ContimgError as error:
         return {"error": type(error).__name__, "arguments": list(error.args)}
 
 
-def fit_field(
-    ms: MeasurementSet, flags: FlagArray | None, ratio: Ratio, sky: SkyModel, held: FlagArray
-) -> tuple[SkyModel, dict[str, Any]]:
-    """Fit the fluxes of the sources that are not `held`; return the sky with them, and how it fits.
+def fit_fluxes(
+    solver: Solver, first: Factors, held: FlagArray, *, phase_only: bool = False
+) -> tuple[Solver, dict[str, Any]]:
+    """Fit the fluxes of the sources that are not `held`, shape (K,), with errors of `first` gains.
 
-    Returns the sky unchanged and nothing if the array is too small.
+    Return the solver with the fitted sky, and how it fits; itself and nothing if too few antennas
+    have short baselines.
     """
-    first = field_fluxes.solve_first_gains(ratio, _choose_window(ratio))
-    cells = field_fluxes.load_cells(ms, flags, ratio, first)
-    if cells is None:
-        return sky, {}
-    fit = field_fluxes.fit_fluxes(cells, sky, held)
-    flux_jy = sky.sources.flux_jy * fit.amplitude[:, None]
-    fitted = replace(sky, sources=replace(sky.sources, flux_jy=flux_jy))
-    found = {"amplitude": fit.amplitude.tolist(), "error": fit.error.tolist()}
-    checks = field_fluxes.diagnose(cells, sky, held, fit, first)
-    return fitted, {**found, "rounds": fit.rounds, **checks}
+    with MeasurementSet(solver.path) as ms:
+        cells = field_fluxes.load_cells(ms, solver.flags, solver.ratio, first)
+        if cells is None:
+            return solver, {}
+        fit = field_fluxes.fit_fluxes(cells, solver.sky, held, phase_only=phase_only)
+        found = {"amplitude": fit.amplitude.tolist(), "error": fit.error.tolist()}
+        if not phase_only:
+            found |= field_fluxes.diagnose(cells, solver.sky, held, fit, first)
+        sources = solver.sky.sources
+        flux_jy = sources.flux_jy * fit.amplitude[:, None]
+        fitted = replace(solver.sky, sources=replace(sources, flux_jy=flux_jy))
+        ratio = vis.load_ratio(ms, solver.flags, fitted, into=solver.ratio)
+    return replace(solver, ratio=ratio, sky=fitted), found
 
 
 def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     """Solve phases, bandpass and gains on a calibrator; return their quality and the tables."""
-    ratio, window = solver.ratio, _choose_window(solver.ratio)
+    window, held = _choose_window(solver.ratio), np.array(given["held"], bool)
+    fluxes: dict[str, Any] = {}
+    if not held.all():
+        first = field_fluxes.solve_first_gains(solver.ratio, window)
+        solver, fluxes = fit_fluxes(solver, first, held)
+    ratio = solver.ratio
     prephase = solver.solve_gains("prephase", [], given["prephase_solint_s"], "p", window)
     band = [solver.solve_band("delay.K", [prephase])] if given["do_k"] else []
     settings = {"solnorm": True, "fillgaps": given["fillgaps"]}
@@ -232,7 +239,8 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
         used = solutions.getcol("ANTENNA2")
     reference = solver.header.antennas.names[int(np.bincount(used[used >= 0]).argmax())]
     folders = {role: str(path) for role, path in tables.items()}
-    return {"quality": quality, "tables": folders, "reference_antenna": reference}
+    answer = {"quality": quality, "tables": folders, "reference_antenna": reference}
+    return {**answer, "fluxes": fluxes}
 
 
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
@@ -252,10 +260,17 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
+    held, fluxes = np.array(given["held"], bool), dict[str, Any]()
+    if not held.all():
+        first = field_fluxes.solve_first_phases(ratio, solver.evaluate(tables), x, y)
+        solver, fluxes = fit_fluxes(solver, first, held, phase_only=True)
     field = solver.solve_gains("field", tables, solint_s, "p")
     gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
+    if fluxes:
+        names = {"amplitude": "amplitude", "amplitude_error": "error"}
+        return {**answer, **solved, **{key: fluxes[name] for key, name in names.items()}}
     return {**answer, **solved, **_compare_fluxes(solver, [*tables, field])}
 
 

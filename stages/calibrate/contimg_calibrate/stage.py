@@ -412,7 +412,7 @@ def fit_field(
         ms.header.frequencies_hz,
         ms.beam,
     )
-    sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
+    sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_SOURCE_JY)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
     if not apparent_jy.size:
         reason = "NVSS has no source in the beam that is bright enough."
@@ -425,7 +425,7 @@ def fit_field(
         "limit_deg": limits_deg[options.field_phase],
         "short_limit_deg": SHORT_SOLINT_ERROR_DEG,
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
-        "held": [True] * apparent_jy.size,
+        "held": [options.field_fluxes == "catalogue"] * apparent_jy.size,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
