@@ -20,7 +20,7 @@ from contimg_calibrate import scale_error, selection
 from contimg_calibrate.ensemble import ScaleCheck, check_scale, ensemble_scale, total_scale
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.selection import SetRow, Target, find_calibrator, resolve
-from observed import write_artifact
+from observed import BEAM, write_artifact
 
 MJD = 61065.0922
 FIELD = Target("20260125t021221", MJD - 0.002, MJD + 0.002, dec_deg=33.0, site=SITE)
@@ -131,7 +131,7 @@ class TestScaleError:
         target = self.after_transit(groups)
         found = find_calibrator(make_options(), target)
         assert found is not None
-        budget = scale_error.calibrator_budget(found, target)
+        budget = scale_error.calibrator_budget(found, target, BEAM)
         assert (found.name, budget.flux) == ("3C48", 0.01)
         assert least < budget.total < most
 
@@ -139,11 +139,14 @@ class TestScaleError:
     def test_beam_term_is_the_change_of_the_beam(self, groups: int) -> None:
         """Measured at the edge: a beam 2 % narrower gives x 0.91, 5 % x 0.79, 0.1 deg x 0.81."""
         target, place = self.after_transit(groups), (np.array([24.4221]), np.array([33.1598]))
-        usual = scale_error.mean_beam(*place, target)[0]
-        narrow = [scale_error.mean_beam(*place, target, width=w)[0] / usual for w in (0.98, 0.95)]
+        usual = scale_error.mean_beam(*place, target, BEAM)[0]
+        narrow = [
+            scale_error.mean_beam(*place, target, BEAM.changed(width=w))[0] / usual
+            for w in (0.98, 0.95)
+        ]
         wanted = {0: [0.998, 0.995], 2: [0.91, 0.79]}[groups]
         assert narrow == pytest.approx(wanted, abs=0.015)
-        off = scale_error.mean_beam(*place, target, east_deg=-0.1)[0] / usual
+        off = scale_error.mean_beam(*place, target, BEAM.changed(east_deg=-0.1))[0] / usual
         assert min(off, 2 - off) == pytest.approx({0: 0.997, 2: 0.81}[groups], abs=0.03)
 
     def test_variable_calibrator_costs_its_flux(self) -> None:
@@ -151,7 +154,9 @@ class TestScaleError:
         assert standard is not None
         flat = standard._replace(is_standard=False, spectral_index=0.1)
         steep = flat._replace(spectral_index=-0.9)
-        totals = [scale_error.calibrator_budget(c, TRANSIT).total for c in (standard, steep, flat)]
+        totals = [
+            scale_error.calibrator_budget(c, TRANSIT, BEAM).total for c in (standard, steep, flat)
+        ]
         assert totals == pytest.approx([0.018, 0.1, 0.22], abs=0.01)
 
 
@@ -162,6 +167,49 @@ def draw_amplitudes(rng: np.random.Generator, sources: int) -> tuple[np.ndarray,
     noise = rng.uniform(0.01, 0.1, sources)  # a full-size group has 0.03 at 60 mJy
     flux = np.exp(width * rng.standard_normal(sources) + 0.03 * rng.standard_normal())
     return flux + noise * rng.standard_normal(sources), noise
+
+
+class TestEnsemble:
+    """Strips without a standard, and what is left if no calibrator is good."""
+
+    def at(self, dec_deg: float, hours: float = 0.0) -> Target:
+        start = 61065.3 + hours / 24
+        return replace(FIELD, mjd_start=start, mjd_end=start + 0.0036, dec_deg=dec_deg)
+
+    @pytest.mark.parametrize("dec_deg", [16.3, 33.0, 54.6, 65.7, 71.6])
+    def test_every_strip_has_an_ensemble(self, dec_deg: float) -> None:
+        plans = [selection.plan_solve(make_options(), self.at(dec_deg, h)) for h in range(0, 24, 3)]
+        found = [plan for plan in plans if plan is not None and plan.calibrator is None]
+        assert len(found) >= 6
+        assert all(plan is not None for plan in plans)
+        assert all(0.03 < plan.budget.total < 0.1 for plan in found)
+        assert {plan.name for plan in found} == {"nvss"}
+
+    def test_good_calibrators_and_sets_come_first(self, tmp_path: Path) -> None:
+        transit = selection.plan_solve(make_options(), TRANSIT)
+        assert transit is not None
+        assert transit.name == "3C48"
+        rows = [make_row("borrowed", -3), make_row("poor", -0.01, error=0.2)]
+        options = register(tmp_path, *rows)
+        assert [item.uri.rpartition("/")[2] for item in resolve(options)] == ["borrowed"]
+        assert not resolve(options.model_copy(update={"calibrator": "nvss"}))
+
+    def test_ensemble_beats_the_edge_of_the_beam(self) -> None:
+        later = 2 * 309.24 / 86400
+        times = {"mjd_start": TRANSIT.mjd_start + later, "mjd_end": TRANSIT.mjd_end + later}
+        target = replace(TRANSIT, **times)
+        plan = selection.plan_solve(make_options(), target)
+        assert plan is not None
+        assert plan.name == "nvss"
+        for changes in ({"solve": "always"}, {"calibrator": "3C48"}, {"solve": "never"}):
+            plan = selection.plan_solve(make_options(**changes), target)
+            assert (plan and plan.name) == (None if "never" in changes.values() else "3C48")
+
+    def test_too_few_sources_are_refused(self) -> None:
+        south = replace(self.at(-44.0), name="south")  # NVSS ends at -40
+        assert selection.plan_solve(make_options(), south) is None
+        with pytest.raises(NoCalibrationError, match="too few NVSS sources"):
+            selection.plan_solve(make_options(calibrator="nvss"), south)
 
 
 class TestScaleGate:
@@ -259,6 +307,7 @@ class TestResolve:
 
     def test_error_says_what_was_looked_for(self, tmp_path: Path) -> None:
         options = register(tmp_path, make_row("other strip", -3, dec=54.6))
+        options = options.model_copy(update={"solve": "never"})
         with pytest.raises(NoCalibrationError) as caught:
             resolve(options)
         parts = ("2 Jy", "5 Jy", "30 d", "MJD 61065.092", "5 deg", "NO_VIABLE_TABLE")
@@ -266,7 +315,7 @@ class TestResolve:
         assert caught.value.exit == 15
 
     def test_without_a_store_there_is_no_set(self, tmp_path: Path) -> None:
-        options = register(tmp_path).model_copy(update={"store": None})
+        options = register(tmp_path).model_copy(update={"store": None, "solve": "never"})
         with pytest.raises(NoCalibrationError, match="not given"):
             resolve(options)
 

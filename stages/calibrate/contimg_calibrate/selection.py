@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import DEFAULT_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
 from contimg.records.calibration import FluxAnchor, ScaleBudget
@@ -90,6 +92,8 @@ class SetRow:
     dec: float
     flux_anchor: FluxAnchor
     scale_error: float | None = None
+    primary_beam: str | None = None
+    """Name of the beam that it was solved with; None in older tables: the default."""
 
 
 def read_target(uri: str) -> Target | None:
@@ -125,7 +129,8 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     """
     if options.solve == "never":
         return None
-    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site)
+    beam = read_beam(options.beam)
+    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site, beam)
     if options.calibrator is not None:
         ra_deg, dec_deg = look_up_position(options.calibrator)
         for source in found:
@@ -141,7 +146,7 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     if always and not usable:
         problem = "There is no calibrator of the VLA list in the beam."
         raise NoCalibrationError(target.name, problem, "Leave --solve at auto.")
-    return min(usable, key=lambda c: calibrator_budget(c, target).total, default=None)
+    return min(usable, key=lambda c: calibrator_budget(c, target, beam).total, default=None)
 
 
 def plan_solve(options: CalibrateOptions, target: Target) -> SolvePlan | None:
@@ -152,15 +157,15 @@ def plan_solve(options: CalibrateOptions, target: Target) -> SolvePlan | None:
 
     Raises NoCalibrationError as `find_calibrator`, or if --calibrator nvss finds too few sources.
     """
-    wanted = options.calibrator == ENSEMBLE_NAME
+    wanted, beam = options.calibrator == ENSEMBLE_NAME, read_beam(options.beam)
     found = None if wanted else find_calibrator(options, target)
-    plan = SolvePlan(target, found, calibrator_budget(found, target)) if found else None
+    plan = SolvePlan(target, found, calibrator_budget(found, target, beam)) if found else None
     chosen = options.solve != "auto" or (options.calibrator is not None and not wanted)
     if plan is not None and (chosen or plan.budget.total <= TRUSTED_ERROR):
         return plan
     ensemble = None
     if wanted or (options.solve != "never" and options.model_source == "nvss"):
-        ensemble = ensemble_budget(target)
+        ensemble = ensemble_budget(target, beam)
     if wanted and ensemble is None:
         problem = "There are too few NVSS sources in the beam to solve on, or they are too faint."
         raise NoCalibrationError(target.name, problem, "Omit --calibrator.")
@@ -242,15 +247,18 @@ def rank_sets(
 
     The error grows with age, so that sets of the same transit come before those of the same date,
     and these before borrowed ones, unless their calibrator was poor. All are of the same strip:
-    gains borrowed across strips once gave fluxes x 0.06.
+    gains borrowed across strips once gave fluxes x 0.06. Sets of another primary beam are left out,
+    except with --other-beam: their flux scale is right for that beam alone.
     """
-    ranked = []
+    ranked, beam = [], read_beam(options.beam).name
     for row in rows:
         away_days = abs(row.mjd - target.mjd)
         valid = row.valid_from <= target.mjd <= row.valid_to
         in_time = valid or away_days <= options.borrow_days
         error = row_budget(row, target).total
-        if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg and error < limit:
+        same_beam = options.other_beam or (row.primary_beam or DEFAULT_BEAM) == beam
+        same_strip = abs(row.dec - target.dec_deg) <= options.strip_deg
+        if in_time and same_strip and same_beam and error < limit:
             ranked.append((error, away_days, row.artifact, row))
     return [row for *_, row in sorted(ranked, key=lambda key: key[:-1])]
 
