@@ -47,6 +47,7 @@ PHOTOMETRY = Schema(
     catalogue_name | string? | | meta.id;meta.dataset | Name in the catalogue
     catalogue_flux | float32? | mJy | {FLUX} | Flux in the catalogue, at its own resolution
     flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux, or null
+    primary_beam | string? | | meta.id;instr.beam | Name of the primary beam in `beam`
     """),
 )
 """One file a group: ``photometry/date=YYYY-MM-DD/GROUP.parquet``."""
