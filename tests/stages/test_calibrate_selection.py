@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contimg.astro.telescope import SITE
+from contimg.records.calibration import FieldPhase
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError, UsageError
 from contimg.runtime.stage import StageSpec
 from contimg_calibrate import scale_error, selection
+from contimg_calibrate.ensemble import ScaleCheck, check_scale, ensemble_scale, total_scale
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.selection import SetRow, Target, find_calibrator, resolve
-from observed import write_artifact
+from observed import BEAM, write_artifact
 
 MJD = 61065.0922
 FIELD = Target("20260125t021221", MJD - 0.002, MJD + 0.002, dec_deg=33.0, site=SITE)
@@ -129,7 +131,7 @@ class TestScaleError:
         target = self.after_transit(groups)
         found = find_calibrator(make_options(), target)
         assert found is not None
-        budget = scale_error.calibrator_budget(found, target)
+        budget = scale_error.calibrator_budget(found, target, BEAM)
         assert (found.name, budget.flux) == ("3C48", 0.01)
         assert least < budget.total < most
 
@@ -137,11 +139,14 @@ class TestScaleError:
     def test_beam_term_is_the_change_of_the_beam(self, groups: int) -> None:
         """Measured at the edge: a beam 2 % narrower gives x 0.91, 5 % x 0.79, 0.1 deg x 0.81."""
         target, place = self.after_transit(groups), (np.array([24.4221]), np.array([33.1598]))
-        usual = scale_error.mean_beam(*place, target)[0]
-        narrow = [scale_error.mean_beam(*place, target, width=w)[0] / usual for w in (0.98, 0.95)]
+        usual = scale_error.mean_beam(*place, target, BEAM)[0]
+        narrow = [
+            scale_error.mean_beam(*place, target, BEAM.changed(width=w))[0] / usual
+            for w in (0.98, 0.95)
+        ]
         wanted = {0: [0.998, 0.995], 2: [0.91, 0.79]}[groups]
         assert narrow == pytest.approx(wanted, abs=0.015)
-        off = scale_error.mean_beam(*place, target, east_deg=-0.1)[0] / usual
+        off = scale_error.mean_beam(*place, target, BEAM.changed(east_deg=-0.1))[0] / usual
         assert min(off, 2 - off) == pytest.approx({0: 0.997, 2: 0.81}[groups], abs=0.03)
 
     def test_variable_calibrator_costs_its_flux(self) -> None:
@@ -149,8 +154,102 @@ class TestScaleError:
         assert standard is not None
         flat = standard._replace(is_standard=False, spectral_index=0.1)
         steep = flat._replace(spectral_index=-0.9)
-        totals = [scale_error.calibrator_budget(c, TRANSIT).total for c in (standard, steep, flat)]
+        totals = [
+            scale_error.calibrator_budget(c, TRANSIT, BEAM).total for c in (standard, steep, flat)
+        ]
         assert totals == pytest.approx([0.018, 0.1, 0.22], abs=0.01)
+
+
+def draw_amplitudes(rng: np.random.Generator, sources: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return fluxes over a catalogue's, and their noise: 15 % scatter, one in 14 variable by half,
+    and a scale of the group that is off by 3 %."""
+    width = np.where(rng.random(sources) < 1 / 14, 0.5, 0.15)
+    noise = rng.uniform(0.01, 0.1, sources)  # a full-size group has 0.03 at 60 mJy
+    flux = np.exp(width * rng.standard_normal(sources) + 0.03 * rng.standard_normal())
+    return flux + noise * rng.standard_normal(sources), noise
+
+
+class TestEnsemble:
+    """Strips without a standard, and what is left if no calibrator is good."""
+
+    def at(self, dec_deg: float, hours: float = 0.0) -> Target:
+        start = 61065.3 + hours / 24
+        return replace(FIELD, mjd_start=start, mjd_end=start + 0.0036, dec_deg=dec_deg)
+
+    @pytest.mark.parametrize("dec_deg", [16.3, 33.0, 54.6, 65.7, 71.6])
+    def test_every_strip_has_an_ensemble(self, dec_deg: float) -> None:
+        plans = [selection.plan_solve(make_options(), self.at(dec_deg, h)) for h in range(0, 24, 3)]
+        found = [plan for plan in plans if plan is not None and plan.calibrator is None]
+        assert len(found) >= 6
+        assert all(plan is not None for plan in plans)
+        assert all(0.03 < plan.budget.total < 0.1 for plan in found)
+        assert {plan.name for plan in found} == {"nvss"}
+
+    def test_good_calibrators_and_sets_come_first(self, tmp_path: Path) -> None:
+        transit = selection.plan_solve(make_options(), TRANSIT)
+        assert transit is not None
+        assert transit.name == "3C48"
+        rows = [make_row("borrowed", -3), make_row("poor", -0.01, error=0.2)]
+        options = register(tmp_path, *rows)
+        assert [item.uri.rpartition("/")[2] for item in resolve(options)] == ["borrowed"]
+        assert not resolve(options.model_copy(update={"calibrator": "nvss"}))
+
+    def test_ensemble_beats_the_edge_of_the_beam(self) -> None:
+        later = 2 * 309.24 / 86400
+        times = {"mjd_start": TRANSIT.mjd_start + later, "mjd_end": TRANSIT.mjd_end + later}
+        target = replace(TRANSIT, **times)
+        plan = selection.plan_solve(make_options(), target)
+        assert plan is not None
+        assert plan.name == "nvss"
+        for changes in ({"solve": "always"}, {"calibrator": "3C48"}, {"solve": "never"}):
+            plan = selection.plan_solve(make_options(**changes), target)
+            assert (plan and plan.name) == (None if "never" in changes.values() else "3C48")
+
+    def test_too_few_sources_are_refused(self) -> None:
+        south = replace(self.at(-44.0), name="south")  # NVSS ends at -40
+        assert selection.plan_solve(make_options(), south) is None
+        with pytest.raises(NoCalibrationError, match="too few NVSS sources"):
+            selection.plan_solve(make_options(calibrator="nvss"), south)
+
+
+class TestScaleGate:
+    """The statistic on skies that are drawn: thousands of good groups, and wrong scales."""
+
+    budget = scale_error.set_budget(0.018, "standard", 0.04, 0.0)
+
+    def check(self, sources: int, factor: float, seed: int) -> ScaleCheck:
+        amplitude, noise = draw_amplitudes(np.random.default_rng([sources, seed]), sources)
+        told = ensemble_scale(factor * amplitude, factor * noise, np.full(sources, 0.05))
+        assert told is not None
+        known = {"scale": told.scale, "scale_error": told.error, "scale_sources": told.sources}
+        found = check_scale(FieldPhase(done=True, reason="", **known), self.budget)
+        assert found is not None
+        return found
+
+    @pytest.mark.parametrize("sources", [12, 25, 50])
+    def test_gate_holds_for_good_groups(self, sources: int) -> None:
+        checks = [self.check(sources, 1.0, seed) for seed in range(200)]
+        assert all(check.holds for check in checks)
+        if sources > 12:  # of fewer, each is marked: they would not notice a wrong set
+            assert np.mean([check.good for check in checks]) > 0.99
+        pulls = np.array([(check.told.scale - 1) / check.told.error for check in checks])
+        assert abs(pulls.mean()) < 0.5
+        assert pulls.std() < 1.6  # the group's own 3 % is not in the error
+
+    @pytest.mark.parametrize("factor", [0.67, 1.3])
+    def test_wrong_scale_is_refused_or_marked(self, factor: float) -> None:
+        checks = [self.check(sources, factor, s) for sources in (8, 25, 50) for s in range(100)]
+        assert np.mean([not check.good for check in checks]) > 0.95
+        assert np.mean([not check.holds for check in checks[100:]]) > 0.8
+
+    def test_few_sources_tell_no_scale(self) -> None:
+        few = np.ones(4)
+        assert ensemble_scale(few, 0.01 * few, 0 * few) is None
+        assert ensemble_scale(np.ones(20), np.full(20, 0.3), np.zeros(20)) is None
+        whole = total_scale({"scale": 0.7, "scale_error": 0.01}, np.array([1.0, 0.1]))
+        assert whole is not None
+        assert whole.error == pytest.approx(0.18 * 0.7, rel=0.05)
+        assert total_scale({"scale": 0.7, "scale_error": 0.3}, few) is None
 
 
 def register(store: Path, *rows: SetRow) -> CalibrateOptions:
@@ -208,6 +307,7 @@ class TestResolve:
 
     def test_error_says_what_was_looked_for(self, tmp_path: Path) -> None:
         options = register(tmp_path, make_row("other strip", -3, dec=54.6))
+        options = options.model_copy(update={"solve": "never"})
         with pytest.raises(NoCalibrationError) as caught:
             resolve(options)
         parts = ("2 Jy", "5 Jy", "30 d", "MJD 61065.092", "5 deg", "NO_VIABLE_TABLE")
@@ -215,7 +315,7 @@ class TestResolve:
         assert caught.value.exit == 15
 
     def test_without_a_store_there_is_no_set(self, tmp_path: Path) -> None:
-        options = register(tmp_path).model_copy(update={"store": None})
+        options = register(tmp_path).model_copy(update={"store": None, "solve": "never"})
         with pytest.raises(NoCalibrationError, match="not given"):
             resolve(options)
 

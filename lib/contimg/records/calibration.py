@@ -64,6 +64,10 @@ class FieldPhase(Record):
     """Expected error of one antenna's phase from noise and sources not in the model, degrees."""
     scale: float | None = None
     """Calibrated data over model, amplitude: 1 if the set fits this field."""
+    scale_error: float | None = None
+    """1 sigma of `scale`: by noise, and by what single sources differ from the catalogue."""
+    scale_sources: int = 0
+    """Sources whose fluxes tell `scale`; 0: the sum of all alone does."""
 
 
 class ScaleBudget(Record):
@@ -127,6 +131,9 @@ class Calibration(Record):
     flag_fraction: float
     """Share of the bandpass solutions that is flagged, of antennas that have data."""
     field_phase: FieldPhase
+    primary_beam: str = "airy:4.65"
+    """Name of the beam through which the calibrator was seen, on which its flux scale rests; older
+    records have none, and were made with this. ``none``: another telescope's, taken as 1."""
     source: SetSource | None = None
     scale: ScaleBudget | None = None
     """Expected error of the flux scale; None: not known, as for another telescope."""

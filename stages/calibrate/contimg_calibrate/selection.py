@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import DEFAULT_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
-from contimg.records.calibration import FluxAnchor
+from contimg.records.calibration import FluxAnchor, ScaleBudget
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError
@@ -22,13 +24,20 @@ from contimg.runtime.manifest import Input, artifact_input, read_manifest
 from contimg.runtime.store import open_store
 from contimg.runtime.tar import pack
 from contimg_calibrate.options import CalibrateOptions, ImportOptions
-from contimg_calibrate.scale_error import calibrator_budget, row_budget
+from contimg_calibrate.scale_error import (
+    TRUSTED_ERROR,
+    calibrator_budget,
+    ensemble_budget,
+    row_budget,
+)
 from contimg_calibrate.sky_models import look_up_position
 
 MAX_CANDIDATES = 3
 """Sets that are tried one after another before the stage gives up."""
 SET_INPUT = "calibration_set"
 """Name of the resolved inputs."""
+ENSEMBLE_NAME = "nvss"
+"""Name of the field's NVSS sources as a calibrator."""
 SAME_CALIBRATOR_DEG = 0.05
 """Two positions nearer than this are one calibrator."""
 
@@ -51,6 +60,27 @@ class Target:
 
 
 @dataclass(frozen=True)
+class SolvePlan:
+    """What to solve on, and the expected error of the flux scale."""
+
+    target: Target
+    calibrator: CalibratorInBeam | None
+    """None: all NVSS sources of the beam."""
+    budget: ScaleBudget
+
+    @property
+    def name(self) -> str:
+        """The calibrator's name."""
+        return self.calibrator.name if self.calibrator else ENSEMBLE_NAME
+
+    @property
+    def least_error(self) -> float:
+        """Sets are tried first if their expected error is smaller."""
+        total = self.budget.total
+        return total if self.calibrator else max(total, TRUSTED_ERROR)
+
+
+@dataclass(frozen=True)
 class SetRow:
     """What ranks a calibration set: some columns of its row in the registry."""
 
@@ -62,6 +92,8 @@ class SetRow:
     dec: float
     flux_anchor: FluxAnchor
     scale_error: float | None = None
+    primary_beam: str | None = None
+    """Name of the beam that it was solved with; None in older tables: the default."""
 
 
 def read_target(uri: str) -> Target | None:
@@ -97,7 +129,8 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     """
     if options.solve == "never":
         return None
-    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site)
+    beam = read_beam(options.beam)
+    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site, beam)
     if options.calibrator is not None:
         ra_deg, dec_deg = look_up_position(options.calibrator)
         for source in found:
@@ -113,7 +146,32 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     if always and not usable:
         problem = "There is no calibrator of the VLA list in the beam."
         raise NoCalibrationError(target.name, problem, "Leave --solve at auto.")
-    return min(usable, key=lambda c: calibrator_budget(c, target).total, default=None)
+    return min(usable, key=lambda c: calibrator_budget(c, target, beam).total, default=None)
+
+
+def plan_solve(options: CalibrateOptions, target: Target) -> SolvePlan | None:
+    """Return what to solve on, if on anything: a calibrator in the beam, or the NVSS sources there.
+
+    The latter only if no calibrator is expected to be better than `TRUSTED_ERROR`, or if
+    --calibrator nvss asks for it.
+
+    Raises NoCalibrationError as `find_calibrator`, or if --calibrator nvss finds too few sources.
+    """
+    wanted, beam = options.calibrator == ENSEMBLE_NAME, read_beam(options.beam)
+    found = None if wanted else find_calibrator(options, target)
+    plan = SolvePlan(target, found, calibrator_budget(found, target, beam)) if found else None
+    chosen = options.solve != "auto" or (options.calibrator is not None and not wanted)
+    if plan is not None and (chosen or plan.budget.total <= TRUSTED_ERROR):
+        return plan
+    ensemble = None
+    if wanted or (options.solve != "never" and options.model_source == "nvss"):
+        ensemble = ensemble_budget(target, beam)
+    if wanted and ensemble is None:
+        problem = "There are too few NVSS sources in the beam to solve on, or they are too faint."
+        raise NoCalibrationError(target.name, problem, "Omit --calibrator.")
+    if ensemble is not None and (plan is None or ensemble.total < plan.budget.total):
+        return SolvePlan(target, None, ensemble)
+    return plan
 
 
 def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
@@ -135,11 +193,11 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     if isinstance(options, ImportOptions) or options.calibration is not None or options.ms is None:
         return []
     target = read_target(options.ms)
-    calibrator = find_calibrator(options, target) if target else None
+    plan = plan_solve(options, target) if target else None
     wanted = options.solve == "always" or options.calibrator is not None
-    if target is None or (calibrator is not None and wanted):
+    if target is None or (plan is not None and wanted):
         return []
-    limit = calibrator_budget(calibrator, target).total if calibrator else np.inf
+    limit = plan.least_error if plan else np.inf
     root = (options.store or "").rstrip("/")
     inputs: list[Input] = []
     for row in rank_sets(read_registry(options, target), target, options, limit):
@@ -152,11 +210,12 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
             inputs.append(found)
         if len(inputs) == MAX_CANDIDATES:
             break
-    if not inputs and calibrator is None:
+    if not inputs and plan is None:
         where = options.store or "a --store, which was not given"
         problem = (
             f"Found neither a standard of {options.min_primary_jy:g} Jy nor a calibrator of "
             f"{options.min_bright_jy:g} Jy (apparent) in the beam at Dec {target.dec_deg:+.2f}, "
+            "nor enough NVSS sources to solve on (not tried with --solve never), "
             f"nor a set within {options.borrow_days:g} d of MJD {target.mjd:.3f} and "
             f"{options.strip_deg:g} deg of that Dec in {where} (NO_VIABLE_TABLE)."
         )
@@ -188,15 +247,18 @@ def rank_sets(
 
     The error grows with age, so that sets of the same transit come before those of the same date,
     and these before borrowed ones, unless their calibrator was poor. All are of the same strip:
-    gains borrowed across strips once gave fluxes x 0.06.
+    gains borrowed across strips once gave fluxes x 0.06. Sets of another primary beam are left out,
+    except with --other-beam: their flux scale is right for that beam alone.
     """
-    ranked = []
+    ranked, beam = [], read_beam(options.beam).name
     for row in rows:
         away_days = abs(row.mjd - target.mjd)
         valid = row.valid_from <= target.mjd <= row.valid_to
         in_time = valid or away_days <= options.borrow_days
         error = row_budget(row, target).total
-        if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg and error < limit:
+        same_beam = options.other_beam or (row.primary_beam or DEFAULT_BEAM) == beam
+        same_strip = abs(row.dec - target.dec_deg) <= options.strip_deg
+        if in_time and same_strip and same_beam and error < limit:
             ranked.append((error, away_days, row.artifact, row))
     return [row for *_, row in sorted(ranked, key=lambda key: key[:-1])]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 from contimg.astro.coordinates import Site
 from contimg.astro.gains import ComplexArray, Factors, FloatArray, Gains, IntArray, read_caltable
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import ContimgError, SolveFailedError
 from contimg_calibrate import visibilities as vis
+from contimg_calibrate.ensemble import EnsembleScale, ensemble_scale, measure_amplitudes
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
@@ -39,6 +41,9 @@ class Solver:
     """The data of one group and where its solves work."""
 
     header: MSHeader
+    path: Path
+    """The Measurement Set."""
+    sky: SkyModel
     ratio: Ratio
     integration_s: float
     folder: Path
@@ -144,17 +149,21 @@ def run(
     arrays = {name: np.array(values) for name, values in sky["sources"].items()}
     site = Site(**sky["site"]) if sky["site"] else None
     changes = {"sources": PointSources(**arrays), "freq_hz": np.array(sky["freq_hz"]), "site": site}
+    changes["primary_beam"] = PrimaryBeam.load(sky["primary_beam"])
+    model = SkyModel(**{**sky, **changes})
     try:
         with MeasurementSet(Path(ms)) as table:
             header, integration_s = table.header, float(np.median(table.rows.interval_s))
             extra = read_flags(Path(flags)) if flags else None
-            ratio = vis.load_ratio(table, extra, SkyModel(**{**sky, **changes}))
+            ratio = vis.load_ratio(table, extra, model)
         names, wanted = header.antennas.names, given["reference_antenna"]
         references = rank_references(header.telescope, names, ratio.health, wanted)
         limits = {name: given[name] for name in ("minsnr", "minblperant")}
         limits["refant"] = ",".join(references)
         solver = Solver(
             header=header,
+            path=Path(ms),
+            sky=model,
             ratio=ratio,
             folder=Path(folder),
             limits=limits,
@@ -175,6 +184,9 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     phase = solver.solve_gains("phase", band, given["phase_solint_s"], "p")
     gain = solver.solve_gains("gain", [*band, phase], np.inf, "ap")
     tables = {path.stem: path for path in [*band, phase, gain]}
+    told = None
+    if "beam_error" in given:
+        told = _scale_to_ensemble(solver, tables, np.array(given["beam_error"]))
     x, y = vis.sum_channels(ratio, solver.evaluate(list(tables.values())))
     quality = check_solution(
         given["group"],
@@ -189,7 +201,27 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
         used = solutions.getcol("ANTENNA2")
     reference = solver.header.antennas.names[int(np.bincount(used[used >= 0]).argmax())]
     folders = {role: str(path) for role, path in tables.items()}
-    return {"quality": quality, "tables": folders, "reference_antenna": reference}
+    answer = {"quality": quality, "tables": folders, "reference_antenna": reference}
+    return {**answer, "ensemble": told and asdict(told)}
+
+
+def _scale_to_ensemble(
+    solver: Solver, tables: dict[str, Path], beam_error: FloatArray
+) -> EnsembleScale:
+    """Scale the gains such that all sources together have their catalogue fluxes.
+
+    Raises SolveFailedError if too few sources are measured well enough.
+    """
+    factors = solver.evaluate(list(tables.values()))
+    fluxes = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
+    told = ensemble_scale(*fluxes, beam_error)
+    if told is None or told.scale <= 0:
+        problem = "Too few sources of the field are seen well enough to set the flux scale."
+        remedy = "Calibrate a group of this strip with a brighter field first."
+        raise SolveFailedError(solver.path.name, problem, remedy)
+    with ct.table(str(tables["gain"]), readonly=False, ack=False) as solutions:
+        solutions.putcol("CPARAM", solutions.getcol("CPARAM") * np.float32(np.sqrt(told.scale)))
+    return told
 
 
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +237,7 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     before = measure_residuals(ratio, x, y)
     answer = {"phase_error_deg": total_deg, "residuals": before, "done": False, "solint": ""}
     if total_deg > given["limit_deg"]:
-        return answer
+        return {**answer, **_compare_fluxes(solver, tables)}
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
@@ -213,7 +245,14 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
-    return {**answer, **solved}
+    return {**answer, **solved, **_compare_fluxes(solver, [*tables, field])}
+
+
+def _compare_fluxes(solver: Solver, tables: list[Path]) -> dict[str, Any]:
+    """Return the sources' fluxes over the model's after some tables, and their errors by noise."""
+    factors = solver.evaluate(tables)
+    amplitude, error = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
+    return {"amplitude": amplitude.tolist(), "amplitude_error": error.tolist()}
 
 
 def rank_references(

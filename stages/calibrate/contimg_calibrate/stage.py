@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import casacore.tables as ct
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.astro.primary_beam import PrimaryBeam, check_same_beam
 from contimg.records import calibration as records
 from contimg.records.array_files import to_npz
 from contimg.records.calibration import (
     RECORD,
     AppliedTable,
     Calibration,
+    CalibrationSource,
+    FluxAnchor,
     Possibility,
     ScaleBudget,
 )
@@ -32,9 +38,17 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
+from contimg_calibrate.ensemble import MAX_BEAM_ERROR, check_scale, ensemble_scale, total_scale
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import CalibrateOptions
-from contimg_calibrate.scale_error import TRUSTED_ERROR, calibrator_budget, set_budget
+from contimg_calibrate.scale_error import (
+    NVSS_SCALE_ERROR,
+    TRUSTED_ERROR,
+    beam_terms,
+    combine,
+    set_budget,
+)
+from contimg_calibrate.selection import SolvePlan
 from contimg_calibrate.sky_models import Calibrator, find_field_sources, keep_bright
 
 TIMEOUT_S = 1800.0
@@ -59,8 +73,6 @@ SHORT_SOLINT_ERROR_DEG = 1.0
 CONFUSION_JY = 0.2
 """Rms visibility of the sources below NVSS's 50 mJy in our beam: 3.7 sources per square degree
 above 50 mJy, dN/dS ~ S^-2."""
-MIN_SCALE_SNR = 5.0
-"""A scale of lower significance does not decide whether a set fits."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 CalibratedSet = tuple[Calibration, dict[str, str], dict[str, float]]
@@ -82,6 +94,7 @@ class MSObservation:
     """Apparent Declination of the pointing; of the phase centre where that is unknown."""
     target: selection.Target | None
     """None: another telescope, whose pointing and beam are unknown."""
+    beam: PrimaryBeam
 
     @property
     def mjd(self) -> float:
@@ -104,6 +117,7 @@ class MSObservation:
             freq_hz=header.frequencies_hz,
             width_hz=header.channel_width_hz if ours else 0.0,
             integration_s=self.integration_s if ours else 0.0,
+            primary_beam=self.beam,
             site=self.target.site if self.target else None,
             pointing_dec_rad=float(np.radians(self.dec_deg)),
         )
@@ -123,7 +137,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         if record.solved and options.store is not None:
             outputs = sorted(context.outputs, key=lambda output: output.name)
             tables = f"{options.store.rstrip('/')}/tables"
-            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction"}
+            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction", "primary_beam"}
             row = {
                 **record.model_dump(include=names),
                 "valid_from": record.valid_from_mjd,
@@ -137,7 +151,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
             }
             day = utc_of_mjd(record.mjd).date().isoformat()
             context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
-    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction"}
+    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction", "primary_beam"}
     metrics = {
         **record.model_dump(include=names),
         "provenance": record.rung,
@@ -150,7 +164,10 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     }
     reasons = []
     if not record.solved and record.field_phase.scale is None:
-        reasons.append("the set could not be checked against the field's sources")
+        reasons.append("flux_scale: the set could not be checked against the field's sources")
+    check = check_scale(record.field_phase, record.scale) if record.scale else None
+    if check is not None and not check.good:
+        reasons.append(f"flux_scale: calibrated data are {check}")
     if record.scale is not None and record.scale.total > TRUSTED_ERROR:
         reasons.append(f"scale_error: the flux scale is known to {record.scale.total:.0%} only")
     qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
@@ -164,26 +181,34 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
 
     Raises NoCalibrationError if no set fits and there is nothing to solve on.
     """
-    calibrator = choose_calibrator(options, ms)
+    plan = None
+    if options.calibration is None and ms.target is not None:
+        plan = selection.plan_solve(options, ms.target)
+    calibrator = choose_calibrator(options, ms, plan)
+    solve: Callable[[], CalibratedSet] | None = None
+    if calibrator is not None:
+        solve = partial(solve_calibrator, options, context, ms, calibrator)
+    elif plan is not None:
+        solve = partial(solve_ensemble, options, context, ms, plan.target)
     sets = [options.calibration] if options.calibration else []
     sets = sets or [item.uri for item in context.named(selection.SET_INPUT)]
-    possible = consider(options, context, ms, sets)
-    if calibrator is None or sets:
+    possible = consider(context, ms, plan, sets)
+    if sets or solve is None:
         try:
             record, folders, quality = select_set(options, context, ms, sets)
         except NoCalibrationError as error:
-            if calibrator is None:
+            if solve is None:
                 raise
-            context.log.warning("%s Solving on %s instead.", error, calibrator.name)
+            context.log.warning("%s The group is solved on its own sources instead.", error)
         else:
             return record.model_copy(update={"considered": possible}), folders, quality
-    record, folders, quality = solve_calibrator(options, context, ms, calibrator)
-    own = next((one.budget for one in possible if one.kind != "set"), None)
-    return record.model_copy(update={"considered": possible, "scale": own}), folders, quality
+    record, folders, quality = solve()
+    known = {"considered": possible, "scale": record.scale or (plan.budget if plan else None)}
+    return record.model_copy(update=known), folders, quality
 
 
 def consider(
-    options: CalibrateOptions, context: Context, ms: MSObservation, sets: Sequence[str]
+    context: Context, ms: MSObservation, plan: SolvePlan | None, sets: Sequence[str]
 ) -> tuple[Possibility, ...]:
     """Return what the group could be calibrated on with the expected error, the best first."""
     if ms.target is None:
@@ -192,10 +217,9 @@ def consider(
         Possibility(kind="set", name=one.group, budget=budget_of_set(one, ms))
         for one in (records.read_calibration(context, uri) for uri in sets)
     ]
-    calibrator = None if options.calibration else selection.find_calibrator(options, ms.target)
-    if calibrator is not None:
-        budget = calibrator_budget(calibrator, ms.target)
-        found.append(Possibility(kind="calibrator", name=calibrator.name, budget=budget))
+    if plan is not None:
+        kind: Literal["calibrator", "ensemble"] = "calibrator" if plan.calibrator else "ensemble"
+        found.append(Possibility(kind=kind, name=plan.name, budget=plan.budget))
     return tuple(sorted(found, key=lambda one: one.budget.total))
 
 
@@ -228,16 +252,19 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
         integration_s=interval,
         dec_deg=target.dec_deg if target else float(np.degrees(header.dec_rad)),
         target=target,
+        beam=read_beam(options.beam),
     )
 
 
-def choose_calibrator(options: CalibrateOptions, ms: MSObservation) -> Calibrator | None:
-    """Return the calibrator to solve on, or None if a set is to be selected."""
+def choose_calibrator(
+    options: CalibrateOptions, ms: MSObservation, plan: SolvePlan | None
+) -> Calibrator | None:
+    """Return the calibrator to solve on, if it is one."""
     if options.calibration is not None or options.solve == "never":
         return None
     freq_hz = ms.header.frequencies_hz
     if ms.target is not None:
-        found = selection.find_calibrator(options, ms.target)
+        found = plan.calibrator if plan else None
         return found and sky_models.look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
     if options.calibrator is None:
         problem = "A Measurement Set of another telescope needs a calibrator's name."
@@ -252,35 +279,98 @@ def solve_calibrator(
     """Solve on a calibrator in the beam."""
     with context.step("model"):
         sky, apparent_jy = model_calibrator(options, context, ms, calibrator)
+    with context.step("solve"):
+        answer = _call_solver(context, "solve_group", ms, sky, solve_limits(options, ms))
+    solved_on = records.CalibratorRecord(
+        name=calibrator.name,
+        ra_deg=calibrator.ra_deg,
+        dec_deg=calibrator.dec_deg,
+        flux_jy=float(calibrator.spectrum_jy.mean()),
+        apparent_jy=apparent_jy,
+        standard=calibrator.standard,
+    )
+    anchor: FluxAnchor = "standard" if calibrator.standard else "catalogue"
+    return make_record(options, ms, answer, solved_on, anchor), answer["tables"], answer["quality"]
+
+
+def solve_ensemble(
+    options: CalibrateOptions, context: Context, ms: MSObservation, target: selection.Target
+) -> CalibratedSet:
+    """Solve on all NVSS sources of the field.
+
+    Each flux may be wrong by 15 to 20 %, and the brightest dominate a solve. So the gains are
+    scaled afterwards, such that the sources together have their catalogue fluxes.
+    """
+    with context.step("model"):
+        freq_hz, beam = ms.header.frequencies_hz, ms.beam
+        times = ms.mjd_start, ms.mjd_end
+        field = find_field_sources(*times, target.dec_deg, target.site, freq_hz, beam)
+        sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
+        ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
+        terms = beam_terms(ra_deg, dec_deg, target, beam)
+        apparent_jy = float(sky.apparent_jy(ms.beam_mjds).mean(axis=1).sum())
+    given = {"beam_error": np.linalg.norm(terms, axis=0).tolist()}
+    with context.step("solve"):
+        answer = _call_solver(
+            context, "solve_group", ms, sky, {**solve_limits(options, ms), **given}
+        )
+    told = answer["ensemble"]
+    solved_on = records.CalibratorRecord(
+        name=selection.ENSEMBLE_NAME,
+        ra_deg=float(np.degrees(ms.header.ra_rad)),
+        dec_deg=float(np.degrees(ms.header.dec_rad)),
+        flux_jy=float(sky.sources.flux_jy.mean(axis=1).sum()),
+        apparent_jy=apparent_jy,
+        standard=False,
+    )
+    record = make_record(options, ms, answer, solved_on, "nvss")
+    counts = {"sources": len(ra_deg), "scale_sources": told["sources"]}
+    phase = record.field_phase.model_copy(update={**counts, "model_jy": apparent_jy})
+    flux = float(np.hypot(told["error"] / told["scale"], NVSS_SCALE_ERROR))
+    members = np.linalg.norm(terms, axis=0) < MAX_BEAM_ERROR
+    budget = combine(flux=flux, beam=float(np.linalg.norm(terms[:, members].mean(axis=1))))
+    record = record.model_copy(update={"field_phase": phase, "scale": budget})
+    return record, answer["tables"], answer["quality"]
+
+
+def solve_limits(options: CalibrateOptions, ms: MSObservation) -> dict[str, Any]:
+    """Return the arguments of `solver.solve_group` that are options of the stage."""
     names = {"do_k", "prephase_solint_s", "phase_solint_s", "minsnr", "fillgaps", "minblperant"}
     given = options.model_dump(include=names | {"max_flagged", "reference_antenna"})
-    with context.step("solve"):
-        answer = _call_solver(context, "solve_group", ms, sky, {**given, "group": ms.name})
-    standard, reach_days = calibrator.standard, options.valid_hours / 24
+    return {**given, "group": ms.name}
+
+
+def make_record(
+    options: CalibrateOptions,
+    ms: MSObservation,
+    answer: Mapping[str, Any],
+    solved_on: records.CalibratorRecord,
+    anchor: FluxAnchor,
+) -> Calibration:
+    """Return the record of a solved set; `answer` is that of `solver.solve_group`."""
+    rungs: dict[FluxAnchor, CalibrationSource] = {
+        "standard": "PRIMARY_TRANSIT_GENERATED",
+        "catalogue": "BRIGHT_FALLBACK_GENERATED",
+        "nvss": "ENSEMBLE_GENERATED",
+    }
+    reach_days = options.valid_hours / 24
     reason = "The gains were solved on this very field."
-    record = Calibration(
+    return Calibration(
         group=ms.name,
         mjd=ms.mjd,
         dec_deg=ms.dec_deg,
         tables=tuple(table for table in TABLES if table.role in answer["tables"]),
-        rung="PRIMARY_TRANSIT_GENERATED" if standard else "BRIGHT_FALLBACK_GENERATED",
+        rung=rungs[anchor],
         solved=True,
-        calibrator=records.CalibratorRecord(
-            name=calibrator.name,
-            ra_deg=calibrator.ra_deg,
-            dec_deg=calibrator.dec_deg,
-            flux_jy=float(calibrator.spectrum_jy.mean()),
-            apparent_jy=apparent_jy,
-            standard=standard,
-        ),
-        flux_anchor="standard" if standard else "catalogue",
+        calibrator=solved_on,
+        flux_anchor=anchor,
         valid_from_mjd=ms.mjd - reach_days,
         valid_to_mjd=ms.mjd + reach_days,
         reference_antenna=answer["reference_antenna"],
         flag_fraction=answer["quality"]["flagged_bandpass"],
+        primary_beam=ms.beam.name if ms.target else NO_BEAM,
         field_phase=records.FieldPhase(done=False, reason=reason),
     )
-    return record, answer["tables"], answer["quality"]
 
 
 def model_calibrator(
@@ -297,7 +387,12 @@ def model_calibrator(
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
     least_jy = sky_models.MIN_FLUX_FRACTION * apparent_jy
@@ -318,18 +413,21 @@ def select_set(
         if not chosen.solved:
             problem = "The set was not solved on its own group, but selected."
             raise BadInputError(uri, problem, f"Take {chosen.source}.")
+        if ms.target is not None:
+            beam = chosen.primary_beam
+            check_same_beam(uri, beam, ms.beam.name, allowed=options.other_beam)
         with context.step("fit"):
             phase, folders = fit_field(options, context, ms, uri, chosen)
         window = chosen.valid_from_mjd, chosen.valid_to_mjd
         same_date = selection.is_same_date(ms.mjd, chosen.mjd, *window)
-        scale = phase.scale
+        budget = budget_of_set(chosen, ms)
+        check = check_scale(phase, budget)
         # A set of another date must be seen to fit; one of the same date may pass unchecked.
-        unchecked = scale is None and (same_date or ms.target is None)
-        fits = scale is not None and 1 / options.max_scale <= scale <= options.max_scale
-        if not unchecked and not fits:
+        unchecked = check is None and (same_date or ms.target is None)
+        if not unchecked and (check is None or not check.holds):
             reason = "the field is too faint to tell"
-            if scale is not None:
-                reason = f"calibrated data are {scale:.3g} x the model"
+            if check is not None:
+                reason = f"flux_scale: calibrated data are {check}"
             context.log.warning("%s refused: %s", uri, reason)
             refused.append(f"{chosen.group} ({reason})")
             continue
@@ -346,11 +444,12 @@ def select_set(
             "solved": False,
             "field_phase": phase,
             "source": source,
-            "scale": budget_of_set(chosen, ms) if ms.target else None,
+            "scale": budget if ms.target else None,
         }
         return chosen.model_copy(update=changes), folders, {}
-    within = f"within a factor {options.max_scale:g} of the NVSS model"
-    problem = f"No set brings the data {within}; tried: {', '.join(refused) or 'no set'}."
+    problem = (
+        f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
+    )
     raise NoCalibrationError(ms.name, problem, "Calibrate a group of this strip nearer in time.")
 
 
@@ -364,7 +463,12 @@ def fit_field(
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
         return records.FieldPhase(done=False, reason=reason), folders
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
@@ -381,7 +485,11 @@ def fit_field(
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
-    scale, scale_error = answer["residuals"]["scale"], answer["residuals"]["scale_error"]
+    ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
+    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target, ms.beam), axis=0)
+    amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
+    told = ensemble_scale(amplitude, noise, beam_error)
+    told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"
     numbers += f", expected drift since the set {drift_deg:.1f} deg"
@@ -400,7 +508,9 @@ def fit_field(
         sources=apparent_jy.size,
         model_jy=float(apparent_jy.sum()),
         phase_error_deg=answer["phase_error_deg"],
-        scale=scale if scale_error * MIN_SCALE_SNR < max(abs(scale), 1.0) else None,
+        scale=told and told.scale,
+        scale_error=told and told.error,
+        scale_sources=told.sources if told else 0,
     ), folders
 
 
@@ -412,8 +522,9 @@ def _call_solver(
     folder.mkdir()
     size = sum(path.stat().st_size for path in ms.path.rglob("*") if path.is_file())
     context.need(SCRATCH_BYTES, memory=int(MEMORY_FACTOR * size) + CASA_BYTES)
-    saved = {**asdict(sky), "freq_hz": sky.freq_hz.tolist()}
-    saved["sources"] = {name: values.tolist() for name, values in saved["sources"].items()}
+    saved = {**vars(sky), "freq_hz": sky.freq_hz.tolist(), "primary_beam": sky.primary_beam.dump()}
+    saved["sources"] = {name: values.tolist() for name, values in vars(sky.sources).items()}
+    saved["site"] = sky.site and asdict(sky.site)
     paths = {"ms": str(ms.path), "flags": str(ms.flags or ""), "folder": str(folder)}
     arguments = {"task": task, "sky": saved, "given": given, **paths}
     solver = "contimg_calibrate.solver:run"

@@ -45,8 +45,10 @@ PHOTOMETRY = Schema(
     ra_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
     dec_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
     catalogue_name | string? | | meta.id;meta.dataset | Name in the catalogue
-    catalogue_flux | float32? | mJy | {FLUX} | Flux in the catalogue, at its own resolution
+    catalogue_flux | float32? | mJy | {FLUX} | Of the catalogue at its own resolution, scaled to \
+        `frequency`
     flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux, or null
+    catalogue_flux_err | float32? | mJy | stat.error;{FLUX} | 1 sigma, of scaling it in frequency
     primary_beam | string? | | meta.id;instr.beam | Name of the primary beam in `beam`
     """),
 )
