@@ -61,7 +61,7 @@ def average_groups(rows: Measurements, scale: CellScale, systematic: float | Non
     """Divide each flux by the factor of its group, and average those of one transit.
 
     Weights are 1/σ², from the noise and the factor's error; both are independent between groups.
-    A systematic term is common to them. It is measured from the references if it is None.
+    A systematic term is common to them. Without one, it is measured from the references.
     """
     place = np.full(rows.groups["mjd"].size, -1)
     place[scale.groups] = np.arange(scale.groups.size)
