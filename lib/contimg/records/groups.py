@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Input, Record, digest_json, object_input
 from contimg.runtime.options import InputKind
-from contimg.runtime.store import Entry, Store, open_store, split
+from contimg.runtime.store import FILE_VERSION, Entry, Store, open_store, split
 
 N_SUBBANDS = 16
 MJD_ZERO_JD = 2_400_000.5
@@ -50,6 +50,22 @@ class Subband(Record):
     """Bytes."""
     modified: AwareDatetime
     """UTC."""
+    version: str = ""
+    """Version of the content by the store (`Entry.version`); empty in older records."""
+
+    def is_replaced(self, entry: Entry, *, strictly: bool = False) -> bool:
+        """Return whether an object is no longer the recorded one.
+
+        Size and S3's entity tag decide, where there is no tag the time. `strictly`: also what may
+        have changed a file, though its size and time were kept.
+        """
+        if entry.size != self.size:
+            return True
+        is_known = bool(self.version and entry.version)
+        is_tagged = is_known and not entry.version.startswith(FILE_VERSION)
+        if is_tagged or (is_known and strictly):
+            return entry.version != self.version
+        return entry.modified != self.modified
 
 
 class GroupRecord(Record):

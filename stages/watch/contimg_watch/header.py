@@ -2,6 +2,7 @@
 
 import io
 import math
+from datetime import datetime
 
 import h5py
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +17,9 @@ BLOCK_BYTES = 1 << 18
 TIMES, DEC = "Header/time_array", "Header/extra_keywords/phase_center_dec"
 FIRST_JD, LAST_JD = 2440587.5, 2488069.5
 """1970 and 2100; h5py reads any number, but not every number is a date."""
+HDF5_SIGNATURE, SUPERBLOCK_BYTES = b"\x89HDF\r\n\x1a\n", 52
+END_OF_FILE_AT = {0: 40, 1: 44, 2: 28, 3: 28}
+"""Place of the end-of-file address by the version of the superblock, with addresses of 8 bytes."""
 CACHE_KEY = "watch/headers.json"
 CACHE_FILE = TypeAdapter(list[ListedSubband])
 
@@ -61,6 +65,7 @@ def read_header(store: Store, key: str, size: int) -> tuple[SubbandHeader | None
     """Return a subband's header, or None and why not; ContimgError if the store does not answer."""
     raw = RangedFile(store, key, size)
     try:
+        check_size(raw, size)
         with h5py.File(raw, "r") as file:
             times = _read_numbers(file, TIMES, dimensions=1)
             # Rows of a UVH5 file are time-major: the first row is of the first integration.
@@ -81,6 +86,22 @@ def read_header(store: Store, key: str, size: int) -> tuple[SubbandHeader | None
     return SubbandHeader(t0=utc_of_jd(first), duration_s=duration_s, dec_deg=dec_deg), ""
 
 
+def check_size(raw: RangedFile, size: int) -> None:
+    """Raise ValueError if a file has not the size that its HDF5 superblock, if any, states.
+
+    HDF5 itself accepts a file that is longer. Source: HDF5 File Format Specification, II.A.
+    """
+    begin = raw.read(SUPERBLOCK_BYTES)
+    raw.seek(0)
+    if not begin.startswith(HDF5_SIGNATURE) or len(begin) < SUPERBLOCK_BYTES:
+        return
+    at = END_OF_FILE_AT.get(begin[len(HDF5_SIGNATURE)])
+    stated = size if at is None else int.from_bytes(begin[at : at + 8], "little")
+    if stated != size:
+        kind = "truncated" if size < stated else "too long"
+        raise ValueError(f"it is {kind}: its HDF5 states {stated} bytes")
+
+
 def _read_numbers(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
     found = file[name]
     is_numeric = isinstance(found, h5py.Dataset) and found.dtype.kind in "fiu"
@@ -90,7 +111,7 @@ def _read_numbers(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
 
 
 class HeaderCache:
-    """The headers of a store's subbands, kept in the store; read again if size or time changes."""
+    """The headers of a store's subbands, kept in the store; read again if an object changes."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._changed = store, False
@@ -100,12 +121,12 @@ class HeaderCache:
             found = []
         self._subbands = {one.key: one for one in found}
 
-    def describe(self, entry: Entry) -> ListedSubband:
+    def describe(self, entry: Entry, now: datetime) -> ListedSubband:
         """Return an object with its header, from the cache if the object has not changed."""
         found = self._subbands.get(entry.key)
-        if found is None or (found.size, found.modified) != (entry.size, entry.modified):
+        if found is None or Entry(found.key, found.size, found.modified, found.version) != entry:
             header, problem = read_header(self._store, entry.key, entry.size)
-            found = ListedSubband(**vars(entry), header=header, problem=problem)
+            found = ListedSubband(**vars(entry), seen=now, header=header, problem=problem)
             self._subbands[entry.key] = found
             self._changed = True
         return found

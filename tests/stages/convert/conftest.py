@@ -5,6 +5,7 @@ source.
 """
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -119,6 +120,7 @@ class Observation:
         for index in indices:
             path = folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
             self.write_subband(path, index)
+            os.utime(path, (modified.timestamp(),) * 2)
             uri, size = str(path.relative_to(store)), path.stat().st_size
             subbands.append(Subband(index=index, uri=uri, size=size, modified=modified))
         known: dict[str, Any] = {"id": group_id(t0), "attempt": 1, "t0": t0}

@@ -1,11 +1,13 @@
 """Groups whose files were edited: values go where they belong, and bad input is refused."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +51,13 @@ def edit_record(change: Callable[[dict[str, Any]], Any]) -> Spoil:
 
 
 def resize(store: Path) -> None:
-    """Make the record agree with the sizes, as watch would have listed them."""
+    """Make the record agree with sizes and times, as watch would have listed them."""
 
     def change(record: dict[str, Any]) -> None:
         for subband in record["subbands"]:
-            subband["size"] = (store / subband["uri"]).stat().st_size
+            stat = (store / subband["uri"]).stat()
+            modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
+            subband.update(size=stat.st_size, modified=modified)
 
     edit_record(change)(store)
 
@@ -127,6 +131,9 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
         "The file is empty": rewrite(lambda _: b""),
         r"The file has \d+ bytes, but the group's record says \d+ bytes.*watch": rewrite(
             lambda data: data + b"more", listed=False
+        ),
+        "The file was replaced after the group's record was written.*watch": lambda store: os.utime(
+            file_of(store), (1e9, 1e9)
         ),
         "The file of 30000 bytes is not an HDF5 file": rewrite(
             lambda _: b"SIMPLE  =                    T" * 1000
