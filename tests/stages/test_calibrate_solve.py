@@ -21,7 +21,7 @@ from contimg.runtime.context import Context
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.sky_models import find_field_sources, merge_sources, read_model
 from contimg_calibrate.solver import rank_references, split_intervals
-from observed import FREQ_HZ, STATIONS, USED, SyntheticGroup, calibrate, read_record
+from observed import BEAM, FREQ_HZ, STATIONS, USED, SyntheticGroup, calibrate, read_record
 
 LATER_MJD = 61065.0922
 """An hour after 3C48's transit: 70 NVSS sources of 10 mJy and more in the beam, 5 Jy together."""
@@ -94,6 +94,8 @@ def test_solve_writes_record_row_and_arrays(solved: Solved, group: SyntheticGrou
     [path] = (solved.store / "tables/caltables").rglob("*.parquet")
     [row] = CALTABLES.read(path.read_bytes(), "test").to_pylist()
     assert (row["group"], row["calibrator"], row["dec"]) == (group.name, "3C48", 33.0)
+    assert found.scale is not None
+    assert row["scale_error"] == found.scale.total == found.considered[0].budget.total < 0.02
     assert (solved.store / row["artifact"]).samefile(solved.summary["artifact"])
     artifact = Path(solved.summary["artifact"])
     saved = np.load(artifact / "solutions.npz")
@@ -145,7 +147,7 @@ def test_do_k_solves_delays(solved: Solved, group: SyntheticGroup, tmp_path: Pat
 def test_field_sources_reduce_errors_to_noise(tmp_path: Path) -> None:
     """Full sky, thermal noise: the calibrator alone in the model leaves larger errors."""
     bare = SyntheticGroup(noise_jy=1.0)
-    field = find_field_sources(bare.mjds[0], bare.mjds[-1], 33.0, SITE, FREQ_HZ)
+    field = find_field_sources(bare.mjds[0], bare.mjds[-1], 33.0, SITE, FREQ_HZ, BEAM)
     group = replace(bare, sources=merge_sources(observed.three_c_48(), field))
     ms = group.write(tmp_path)
     whole = gain_errors(run(tmp_path, ms), group, tmp_path / "whole")
@@ -257,7 +259,7 @@ def make_field(**changes: Any) -> SyntheticGroup:
     defaults = {"mjd": LATER_MJD, "name": "20260125t021221", "noise_jy": 0.3, "drift_deg": 5.0}
     made = SyntheticGroup(**{**defaults, **changes})
     first, last, dec_deg = made.mjds[0], made.mjds[-1], made.dec_deg
-    return replace(made, sources=find_field_sources(first, last, dec_deg, SITE, FREQ_HZ))
+    return replace(made, sources=find_field_sources(first, last, dec_deg, SITE, FREQ_HZ, BEAM))
 
 
 @pytest.fixture(scope="module")
@@ -336,12 +338,30 @@ def test_set_of_other_date_is_borrowed(store: Path, tmp_path: Path, days: int) -
     assert record.field_phase.scale == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.parametrize("factor", [0.06, 4.0])
+def scattered(group: SyntheticGroup) -> SyntheticGroup:
+    """Return a group on a sky whose true fluxes scatter by 15 % about NVSS; one flares x 3."""
+    factors = np.exp(0.15 * np.random.default_rng(3).standard_normal(len(group.sources.ra_rad)))
+    factors[5] *= 3
+    sources = replace(group.sources, flux_jy=group.sources.flux_jy * factors[:, None])
+    return replace(group, sources=sources)
+
+
+@pytest.mark.parametrize("factor", [0.06, 0.67, 1.3])
 def test_set_with_wrong_scale_is_refused(store: Path, tmp_path: Path, factor: float) -> None:
-    wrong = make_field(scale=0.07 * np.sqrt(factor))
-    with pytest.raises(errors.NoCalibrationError, match=r"data are .* x the model") as caught:
+    wrong = scattered(make_field(scale=0.07 * np.sqrt(factor), times=2))
+    told = r"flux_scale: calibrated data are .* x the model by [3-9]\d sources"
+    with pytest.raises(errors.NoCalibrationError, match=told) as caught:
         run(store, wrong.write(tmp_path))
     assert caught.value.exit == 15
+
+
+def test_scale_of_scattered_sources_is_good_within_its_error(store: Path, tmp_path: Path) -> None:
+    summary = run(store, scattered(make_field(times=2)).write(tmp_path))
+    phase = read_record(summary).field_phase
+    assert summary["qa"]["verdict"] == "good"
+    assert phase.scale_sources > 30
+    assert phase.scale_error == pytest.approx(0.18 / np.sqrt(phase.scale_sources), rel=0.4)
+    assert abs((phase.scale or 0.0) - 1) < 3 * (phase.scale_error or 0.0)
 
 
 def test_faint_field_keeps_phases(store: Path, tmp_path: Path) -> None:

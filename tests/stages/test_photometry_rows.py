@@ -164,7 +164,8 @@ def options(**chosen: Any) -> PhotometryOptions:
 def targets(n: int = 3) -> stage.Targets:
     name, offset = np.array([f"NVSS {k}" for k in range(n)]), 0.1 * np.arange(n)
     beam = np.array([1.0, 0.5, 0.25, 0.9, 0.8, 0.7][:n])
-    return stage.Targets(name, 38.0 + offset, 33.0 - offset, np.full(n, 0.1), beam)
+    flux, error = np.full(n, 0.1), np.full(n, 0.01)
+    return stage.Targets(name, 38.0 + offset, 33.0 - offset, flux, error, beam)
 
 
 def measurements(n: int = 3, **changed: Any) -> Measurements:
@@ -224,7 +225,8 @@ def test_undetected_source_has_upper_limit() -> None:
     assert made["flux_limit"] == pytest.approx([np.nan, 14.0, 12.0], nan_ok=True)
     assert made["flux_forced"] == pytest.approx([100.0, 8.0, -8.0])
     shared = {"group": ["g"] * 3, "image": ["k"] * 3, "mjd": [61065.0] * 3, "strip": [33.0] * 3}
-    table = PHOTOMETRY.table(made | shared)
+    unknown = {c.name: [None] * 3 for c in PHOTOMETRY.columns if c.nullable}
+    table = PHOTOMETRY.table(unknown | made | shared)
     assert table.num_rows == 3
     assert table["flux_peak"].null_count == 2
     assert table["ra_offset"].null_count == 3
@@ -265,6 +267,7 @@ def test_metrics_are_of_bright_single_sources() -> None:
         ({}, ""),
         ({"ratio_median": 0.75}, "ratio"),
         ({"ratio_median": 1.3}, "ratio"),
+        ({"ratio_median": 1.3, "ratio_error": 0.4}, "too far in frequency"),
         ({"ra_offset_arcsec": -4.0}, "ra offset"),
         ({"dec_offset_arcsec": 5.0}, "dec offset"),
         ({"bright": 4, "ratio_median": 3.0}, "only 4"),
@@ -286,7 +289,7 @@ def plane(values: np.ndarray) -> SkyImage:
 def test_sources_outside_beam_are_left_out() -> None:
     beam = plane(np.broadcast_to(np.linspace(0, 0.5, 201), (201, 201)).copy())
     beam.pixels[:50] = np.nan
-    kept = stage.catalogue_targets(options(min_beam=0.2), beam, beam)
+    kept = stage.catalogue_targets(options(min_beam=0.2), beam, beam, None)
     near = nvss().within(38.0, 33.0, 0.5 * np.hypot(2.01, 2.01))
     level = beam.sample(near.ra_deg, near.dec_deg)
     assert np.isnan(level).any()
@@ -294,7 +297,7 @@ def test_sources_outside_beam_are_left_out() -> None:
     assert list(kept.name) == list(near.name[level >= 0.2])
     assert kept.ra_deg.size == kept.beam.size == np.count_nonzero(level >= 0.2)
     with pytest.raises(NoSourcesError, match=rf"beam\.fits.*below 0\.6 at all {len(near)} cat"):
-        stage.catalogue_targets(options(min_beam=0.6), beam, beam)
+        stage.catalogue_targets(options(min_beam=0.6), beam, beam, None)
 
 
 def test_sources_without_measurement_are_left_out() -> None:
@@ -314,7 +317,7 @@ def test_read_epoch_has_strip_of_pointing() -> None:
         manifest = Manifest.model_construct(stage="image", key="k", metrics=metrics)
         return stage.read_epoch(manifest, "u", image)
 
-    expected = known | {"image": "k", "strip": 33.001}
+    expected = known | {"image": "k", "strip": 33.001, "primary_beam": None}
     assert read(known | {"pointing_dec_deg": 33.001}) == expected
     assert read(known) == expected | {"strip": 33.0}  # otherwise the centre of the image
     with pytest.raises(BadInputError, match="lacks the metrics of an image: group"):

@@ -86,9 +86,11 @@ def artifact(image_files: dict[str, bytes], tmp_path_factory: pytest.TempPathFac
     return str(folder)
 
 
-def write_catalogue(root: Path) -> str:
+def write_catalogue(root: Path, hz: float = 1.405e9) -> str:
+    """Write the sources as a survey at a frequency would list them, with alpha = -0.7."""
+    factor = (hz / 1.405e9) ** -0.7
     rows = [
-        {"name": f"S{k}", "frequency": 1.4e9, "ra": ra, "dec": dec, "flux": flux}
+        {"name": f"S{k}", "frequency": hz, "ra": ra, "dec": dec, "flux": flux * factor}
         for k, (ra, dec, flux) in enumerate(zip(*draw_sources().values(), strict=True))
     ]
     (root / "mine.parquet").write_bytes(CATALOGUE.to_bytes(CATALOGUE.rows(rows)))
@@ -112,6 +114,21 @@ def run(image: str, root: Path, *extra: str) -> tuple[dict[str, Any], Any]:
 def done(artifact: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     root = tmp_path_factory.mktemp("run")
     return root, *run(artifact, root, "--catalogue", write_catalogue(root))
+
+
+@pytest.mark.parametrize(
+    ("hz", "reason"), [(887.5e6, ""), (150e6, "the catalogue is too far in frequency")]
+)
+def test_catalogue_of_other_frequency_is_scaled(
+    artifact: str, tmp_path: Path, hz: float, reason: str
+) -> None:
+    summary, frame = run(artifact, tmp_path, "--catalogue", write_catalogue(tmp_path, hz))
+    assert summary["metrics"]["ratio_median"] == pytest.approx(SCALE, abs=0.002)
+    assert frame.frequency[0] == 1.405e9
+    error = 0.25 * np.log(1.405e9 / hz)
+    assert (frame.catalogue_flux_err / frame.catalogue_flux).to_numpy() == pytest.approx(error)
+    assert " ".join(summary["qa"]["reasons"]).startswith(reason)
+    assert bool(reason) == bool(summary["qa"]["reasons"])
 
 
 def test_rows_are_in_artifact_and_published(done: Any, artifact: str) -> None:

@@ -16,9 +16,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from contimg.astro.constants import NVSS_HZ
-from contimg.astro.coordinates import Site, apparent_hadec, icrs_of_hadec, separation_rad
+from contimg.astro.coordinates import (
+    Site,
+    apparent_hadec,
+    direction_cosines,
+    icrs_of_hadec,
+    separation_rad,
+)
+from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.standards import standard
-from contimg.astro.telescope import band_hz, primary_beam
+from contimg.astro.telescope import band_hz
 from contimg.records.schemas.shipped import CATALOGUE, NVSS, VLA_CALIBRATORS, read_shipped
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.store import split
@@ -38,6 +46,11 @@ SEARCH_RADIUS_DEG = 5.0
 FLUX_COLUMNS = {"flux_jy": "flux", "peak_jy": "flux_peak", "spectral_index": "spectral_index"}
 COLUMNS = {"ra_deg": "ra", "dec_deg": "dec", "major_arcsec": "major"} | FLUX_COLUMNS
 """Columns of a table by the fields of `Catalogue`."""
+SPECTRAL_INDEX_SCATTER = 0.25
+"""1 sigma of the spectral indices of single sources (0.22 between 150 and 1400 MHz: Tiwari 2019,
+arXiv 1609.01308)."""
+KNOWN_INDEX_ERROR = 0.1
+"""1 sigma of an index that a catalogue gives."""
 BEAM_SAMPLES = 13
 """Number of times and of frequencies at which the beam is averaged; its mean is right to 1e-4."""
 
@@ -48,7 +61,7 @@ class Catalogue:
 
     title: str
     freq_hz: float
-    """Frequency of the fluxes; 0 if there are several (then `freq` of the file has them)."""
+    """Frequency of the fluxes, Hz; 0 if there are several, which `source_hz` has."""
     ra_deg: FloatArray
     dec_deg: FloatArray
     flux_jy: FloatArray
@@ -59,6 +72,8 @@ class Catalogue:
     """Deconvolved major axis, FWHM; NaN where unknown."""
     spectral_index: FloatArray
     """NaN where unknown."""
+    source_hz: FloatArray | None = None
+    """Frequency of each source's flux, where there are several."""
     names: npt.NDArray[Any] | None = None
     """Names that the catalogue gives; `name` makes them from positions where it gives none."""
 
@@ -83,6 +98,25 @@ class Catalogue:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         arrays = {n: value[which] for n, value in values.items() if isinstance(value, np.ndarray)}
         return replace(self, **arrays)
+
+    def at_frequency(self, freq_hz: float) -> Self:
+        """Return the catalogue with fluxes and peaks scaled to a frequency, Hz.
+
+        Scaled with the source's spectral index, -0.7 where it is unknown.
+        """
+        own_hz = self.freq_hz if self.source_hz is None else self.source_hz
+        known = np.isfinite(self.spectral_index)
+        index = np.where(known, self.spectral_index, DEFAULT_SPECTRAL_INDEX)
+        factor = (freq_hz / own_hz) ** index
+        flux_jy, peak_jy = self.flux_jy * factor, self.peak_jy * factor
+        return replace(self, freq_hz=freq_hz, source_hz=None, flux_jy=flux_jy, peak_jy=peak_jy)
+
+    def scaling_error(self, freq_hz: float) -> FloatArray:
+        """Return the relative 1 sigma error that `at_frequency` adds to each flux, shape (N,)."""
+        own_hz = self.freq_hz if self.source_hz is None else self.source_hz
+        known = np.isfinite(self.spectral_index)
+        error = np.where(known, KNOWN_INDEX_ERROR, SPECTRAL_INDEX_SCATTER)
+        return np.asarray(error * np.abs(np.log(freq_hz / own_hz)))
 
     def within(self, ra_deg: float, dec_deg: float, radius_deg: float) -> Self:
         """Return the sources within a radius (up to 180 deg), in the catalogue's order."""
@@ -171,11 +205,12 @@ def load(uri: str) -> Catalogue:
     frequency = _column(table, "frequency")
     freq_hz = float(frequency[0]) if np.all(frequency == frequency[0]) else 0.0
     found = _fields(table) | {"names": _column(table, "name")}
+    found["source_hz"] = None if freq_hz else frequency
     return Catalogue(title=key.removesuffix(".parquet"), freq_hz=freq_hz, **found)
 
 
 def calibrators_in_beam(
-    mjd_start: float, mjd_end: float, pointing_dec_deg: float, site: Site
+    mjd_start: float, mjd_end: float, pointing_dec_deg: float, site: Site, beam: PrimaryBeam
 ) -> list[CalibratorInBeam]:
     """Return the calibrators in the beam of an observation on the meridian, brightest first.
 
@@ -193,11 +228,11 @@ def calibrators_in_beam(
     ha, apparent_dec = apparent_hadec(
         np.radians(known.ra_deg), np.radians(known.dec_deg), times[:, None], site
     )
-    away = separation_rad(ha, apparent_dec, 0.0, np.radians(pointing_dec_deg))
+    offset = direction_cosines(-ha, apparent_dec, 0.0, np.radians(pointing_dec_deg))
     freqs = band[0] + (band[-1] - band[0]) * part
-    beam = np.asarray(primary_beam(away[..., None], freqs).mean(axis=(0, 2)), np.float64)
+    level = beam.level(np.stack(offset, axis=-1)[..., None, :], freqs).mean(axis=(0, 2))
     found = []
-    for i in np.flatnonzero(beam >= MIN_BEAM):
+    for i in np.flatnonzero(level >= MIN_BEAM):
         name, place = str(known.name[i]), (float(known.ra_deg[i]), float(known.dec_deg[i]))
         index = float(np.nan_to_num(known.spectral_index[i]))
         flux = float(known.flux_jy[i]) * (middle_hz / known.freq_hz) ** index
@@ -212,8 +247,8 @@ def calibrators_in_beam(
                 ra_deg=place[0],
                 dec_deg=place[1],
                 flux_jy=flux,
-                beam=float(beam[i]),
-                apparent_jy=flux * float(beam[i]),
+                beam=float(level[i]),
+                apparent_jy=flux * float(level[i]),
                 is_standard=source is not None and source.anchor,
                 spectral_index=index,
                 compact=bool(known.code_c[i] in GOOD_CODES),

@@ -17,6 +17,7 @@ CalibrationSource = Literal[
     "PRIMARY_TRANSIT_GENERATED",
     "BRIGHT_FALLBACK_GENERATED",
     "BORROWED_VALIDATED",
+    "ENSEMBLE_GENERATED",
     "NO_VIABLE_TABLE",
 ]
 """How a set was found, the best first; no artifact is ever made with the last one."""
@@ -63,6 +64,37 @@ class FieldPhase(Record):
     """Expected error of one antenna's phase from noise and sources not in the model, degrees."""
     scale: float | None = None
     """Calibrated data over model, amplitude: 1 if the set fits this field."""
+    scale_error: float | None = None
+    """1 sigma of `scale`: by noise, and by what single sources differ from the catalogue."""
+    scale_sources: int = 0
+    """Sources whose fluxes tell `scale`; 0: the sum of all alone does."""
+
+
+class ScaleBudget(Record):
+    """Expected error of a flux scale: 1 sigma, relative, with the terms that it is made of."""
+
+    total: float
+    """Root of the sum of the squares of all terms."""
+    flux: float = 0.0
+    """Of the fluxes that the scale was solved on."""
+    beam: float = 0.0
+    """Of the primary beam there: its width and the pointing."""
+    noise: float = 0.0
+    solved: float = 0.0
+    """Of a selected set, when it was solved."""
+    drift: float = 0.0
+    """Of the gains' amplitudes since then."""
+    strip: float = 0.0
+    """Of a set of another Declination."""
+
+
+class Possibility(Record):
+    """One way to calibrate this group that was considered."""
+
+    kind: Literal["calibrator", "set", "ensemble"]
+    name: str
+    """Of the calibrator, or the group of the set."""
+    budget: ScaleBudget
 
 
 class SetSource(Record):
@@ -99,7 +131,14 @@ class Calibration(Record):
     flag_fraction: float
     """Share of the bandpass solutions that is flagged, of antennas that have data."""
     field_phase: FieldPhase
+    primary_beam: str = "airy:4.65"
+    """Name of the beam through which the calibrator was seen, on which its flux scale rests; older
+    records have none, and were made with this. ``none``: another telescope's, taken as 1."""
     source: SetSource | None = None
+    scale: ScaleBudget | None = None
+    """Expected error of the flux scale; None: not known, as for another telescope."""
+    considered: tuple[Possibility, ...] = ()
+    """What could have been used, the smallest expected error first."""
 
 
 def read_calibration(context: Context, uri: str) -> Calibration:

@@ -56,16 +56,18 @@ class Subband(Record):
     def is_replaced(self, entry: Entry, *, strictly: bool = False) -> bool:
         """Return whether an object is no longer the recorded one.
 
-        Size and S3's entity tag decide, where there is no tag the time. `strictly`: also what may
+        Size and S3's entity tag decide, where there is no tag the time. After a move from a
+        directory into a bucket or back, only the size can be compared. `strictly`: also what may
         have changed a file, though its size and time were kept.
         """
         if entry.size != self.size:
             return True
-        is_known = bool(self.version and entry.version)
-        is_tagged = is_known and not entry.version.startswith(FILE_VERSION)
-        if is_tagged or (is_known and strictly):
-            return entry.version != self.version
-        return entry.modified != self.modified
+        if not self.version or not entry.version:
+            return entry.modified != self.modified
+        is_file, was_file = (v.startswith(FILE_VERSION) for v in (entry.version, self.version))
+        if is_file and was_file and not strictly:
+            return entry.modified != self.modified
+        return is_file == was_file and entry.version != self.version
 
 
 class GroupRecord(Record):

@@ -68,6 +68,14 @@ class SkyImage:
         return float(self.wcs.wcs.crval[0]), float(self.wcs.wcs.crval[1])
 
     @property
+    def frequency_hz(self) -> float | None:
+        """Frequency of the fluxes: RESTFRQ, or that of the frequency axis; None without either."""
+        axes = range(1, int(self.header.get("NAXIS", 0)) + 1)
+        found = [f"CRVAL{n}" for n in axes if str(self.header.get(f"CTYPE{n}")).startswith("FREQ")]
+        values = (self.header.get(name) for name in ("RESTFRQ", *found))
+        return next((float(value) for value in values if value), None)
+
+    @property
     def beam(self) -> Beam:
         """The restoring beam.
 

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import DEFAULT_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
 from contimg.records.calibration import FluxAnchor
@@ -20,14 +24,13 @@ from contimg.runtime.manifest import Input, artifact_input, read_manifest
 from contimg.runtime.store import open_store
 from contimg.runtime.tar import pack
 from contimg_calibrate.options import CalibrateOptions, ImportOptions
+from contimg_calibrate.scale_error import calibrator_budget, row_budget
 from contimg_calibrate.sky_models import look_up_position
 
 MAX_CANDIDATES = 3
 """Sets that are tried one after another before the stage gives up."""
 SET_INPUT = "calibration_set"
 """Name of the resolved inputs."""
-SAME_TRANSIT_DAYS = 0.25
-"""Sets nearer in time than this are of the same transit."""
 SAME_CALIBRATOR_DEG = 0.05
 """Two positions nearer than this are one calibrator."""
 
@@ -60,6 +63,9 @@ class SetRow:
     valid_to: float
     dec: float
     flux_anchor: FluxAnchor
+    scale_error: float | None = None
+    primary_beam: str | None = None
+    """Name of the beam that it was solved with; None in older tables: the default."""
 
 
 def read_target(uri: str) -> Target | None:
@@ -88,14 +94,15 @@ def read_target(uri: str) -> Target | None:
 def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBeam | None:
     """Return the calibrator in the beam to solve on, or None.
 
-    It is the one with the largest apparent flux, flux standards first.
+    It is the one that is expected to give the best flux scale.
 
     Raises NoCalibrationError if --calibrator is not in the beam, or --solve always finds none
     there.
     """
     if options.solve == "never":
         return None
-    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site)
+    beam = read_beam(options.beam)
+    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site, beam)
     if options.calibrator is not None:
         ra_deg, dec_deg = look_up_position(options.calibrator)
         for source in found:
@@ -111,11 +118,13 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     if always and not usable:
         problem = "There is no calibrator of the VLA list in the beam."
         raise NoCalibrationError(target.name, problem, "Leave --solve at auto.")
-    return min(usable, key=lambda c: not c.is_standard, default=None)
+    return min(usable, key=lambda c: calibrator_budget(c, target, beam).total, default=None)
 
 
 def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     """Return the inputs besides options: a plain Measurement Set, or the best sets of the store.
+
+    Sets are inputs only if their flux scale is expected to be better than that of a solve here.
 
     Raises MissingError if there is no Measurement Set in the folder; NoCalibrationError if there is
     neither a calibrator in the beam nor a valid set.
@@ -131,11 +140,15 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     if isinstance(options, ImportOptions) or options.calibration is not None or options.ms is None:
         return []
     target = read_target(options.ms)
-    if target is None or find_calibrator(options, target) is not None:
+    calibrator = find_calibrator(options, target) if target else None
+    wanted = options.solve == "always" or options.calibrator is not None
+    if target is None or (calibrator is not None and wanted):
         return []
+    beam = read_beam(options.beam)
+    limit = calibrator_budget(calibrator, target, beam).total if calibrator else np.inf
     root = (options.store or "").rstrip("/")
     inputs: list[Input] = []
-    for row in rank_sets(read_registry(options, target), target, options):
+    for row in rank_sets(read_registry(options, target), target, options, limit):
         inside = "://" not in row.artifact and not row.artifact.startswith("/")
         try:
             found = artifact_input(SET_INPUT, f"{root}/{row.artifact}" if inside else row.artifact)
@@ -145,7 +158,7 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
             inputs.append(found)
         if len(inputs) == MAX_CANDIDATES:
             break
-    if not inputs:
+    if not inputs and calibrator is None:
         where = options.store or "a --store, which was not given"
         problem = (
             f"Found neither a standard of {options.min_primary_jy:g} Jy nor a calibrator of "
@@ -174,22 +187,26 @@ def read_registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
     return rows
 
 
-def rank_sets(rows: Sequence[SetRow], target: Target, options: CalibrateOptions) -> list[SetRow]:
-    """Return the usable sets, best first.
+def rank_sets(
+    rows: Sequence[SetRow], target: Target, options: CalibrateOptions, limit: float = np.inf
+) -> list[SetRow]:
+    """Return the usable sets with an expected error of the flux scale below `limit`, best first.
 
-    The order is: same transit, same date, borrowed; in each, sets on flux standards first, then the
-    nearest in time, before or after. All are of the same strip: gains borrowed across strips once
-    gave fluxes x 0.06.
+    The error grows with age, so that sets of the same transit come before those of the same date,
+    and these before borrowed ones, unless their calibrator was poor. All are of the same strip:
+    gains borrowed across strips once gave fluxes x 0.06. Sets of another primary beam are left out,
+    except with --other-beam: their flux scale is right for that beam alone.
     """
-    ranked = []
+    ranked, beam = [], read_beam(options.beam).name
     for row in rows:
         away_days = abs(row.mjd - target.mjd)
         valid = row.valid_from <= target.mjd <= row.valid_to
         in_time = valid or away_days <= options.borrow_days
-        if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg:
-            same_date = is_same_date(target.mjd, row.mjd, row.valid_from, row.valid_to)
-            step = 0 if away_days <= SAME_TRANSIT_DAYS else 1 + (not same_date)
-            ranked.append((step, row.flux_anchor != "standard", away_days, row.artifact, row))
+        error = row_budget(row, target).total
+        same_beam = options.other_beam or (row.primary_beam or DEFAULT_BEAM) == beam
+        same_strip = abs(row.dec - target.dec_deg) <= options.strip_deg
+        if in_time and same_strip and same_beam and error < limit:
+            ranked.append((error, away_days, row.artifact, row))
     return [row for *_, row in sorted(ranked, key=lambda key: key[:-1])]
 
 

@@ -14,10 +14,12 @@ import numpy as np
 from contimg.astro.coordinates import Site
 from contimg.astro.gains import ComplexArray, Factors, FloatArray, Gains, IntArray, read_caltable
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import ContimgError, SolveFailedError
 from contimg_calibrate import visibilities as vis
+from contimg_calibrate.ensemble import measure_amplitudes
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
@@ -39,6 +41,9 @@ class Solver:
     """The data of one group and where its solves work."""
 
     header: MSHeader
+    path: Path
+    """The Measurement Set."""
+    sky: SkyModel
     ratio: Ratio
     integration_s: float
     folder: Path
@@ -144,17 +149,21 @@ def run(
     arrays = {name: np.array(values) for name, values in sky["sources"].items()}
     site = Site(**sky["site"]) if sky["site"] else None
     changes = {"sources": PointSources(**arrays), "freq_hz": np.array(sky["freq_hz"]), "site": site}
+    changes["primary_beam"] = PrimaryBeam.load(sky["primary_beam"])
+    model = SkyModel(**{**sky, **changes})
     try:
         with MeasurementSet(Path(ms)) as table:
             header, integration_s = table.header, float(np.median(table.rows.interval_s))
             extra = read_flags(Path(flags)) if flags else None
-            ratio = vis.load_ratio(table, extra, SkyModel(**{**sky, **changes}))
+            ratio = vis.load_ratio(table, extra, model)
         names, wanted = header.antennas.names, given["reference_antenna"]
         references = rank_references(header.telescope, names, ratio.health, wanted)
         limits = {name: given[name] for name in ("minsnr", "minblperant")}
         limits["refant"] = ",".join(references)
         solver = Solver(
             header=header,
+            path=Path(ms),
+            sky=model,
             ratio=ratio,
             folder=Path(folder),
             limits=limits,
@@ -205,7 +214,7 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     before = measure_residuals(ratio, x, y)
     answer = {"phase_error_deg": total_deg, "residuals": before, "done": False, "solint": ""}
     if total_deg > given["limit_deg"]:
-        return answer
+        return {**answer, **_compare_fluxes(solver, tables)}
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
@@ -213,7 +222,14 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
-    return {**answer, **solved}
+    return {**answer, **solved, **_compare_fluxes(solver, [*tables, field])}
+
+
+def _compare_fluxes(solver: Solver, tables: list[Path]) -> dict[str, Any]:
+    """Return the sources' fluxes over the model's after some tables, and their errors by noise."""
+    factors = solver.evaluate(tables)
+    amplitude, error = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
+    return {"amplitude": amplitude.tolist(), "amplitude_error": error.tolist()}
 
 
 def rank_references(

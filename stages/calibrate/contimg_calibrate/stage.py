@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,22 @@ from typing import Any
 import casacore.tables as ct
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.astro.primary_beam import PrimaryBeam, check_same_beam
 from contimg.records import calibration as records
 from contimg.records.array_files import to_npz
-from contimg.records.calibration import RECORD, AppliedTable, Calibration
+from contimg.records.calibration import (
+    RECORD,
+    AppliedTable,
+    Calibration,
+    Possibility,
+    ScaleBudget,
+)
 from contimg.records.groups import utc_of_mjd
 from contimg.records.ms import READ_ONLY, MeasurementSet, MSHeader
 from contimg.records.schemas.caltables import CALTABLES
@@ -26,8 +35,10 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
-from contimg_calibrate.foreign import copy_field
+from contimg_calibrate.ensemble import check_scale, ensemble_scale, total_scale
+from contimg_calibrate.foreign import copy_field, describe_offset
 from contimg_calibrate.options import CalibrateOptions
+from contimg_calibrate.scale_error import TRUSTED_ERROR, beam_terms, calibrator_budget, set_budget
 from contimg_calibrate.sky_models import Calibrator, find_field_sources, keep_bright
 
 TIMEOUT_S = 1800.0
@@ -52,8 +63,6 @@ SHORT_SOLINT_ERROR_DEG = 1.0
 CONFUSION_JY = 0.2
 """Rms visibility of the sources below NVSS's 50 mJy in our beam: 3.7 sources per square degree
 above 50 mJy, dN/dS ~ S^-2."""
-MIN_SCALE_SNR = 5.0
-"""A scale of lower significance does not decide whether a set fits."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 CalibratedSet = tuple[Calibration, dict[str, str], dict[str, float]]
@@ -75,6 +84,9 @@ class MSObservation:
     """Apparent Declination of the pointing; of the phase centre where that is unknown."""
     target: selection.Target | None
     """None: another telescope, whose pointing and beam are unknown."""
+    beam: PrimaryBeam
+    notes: tuple[str, ...] = ()
+    """What a Measurement Set of another telescope states that makes the result doubtful."""
 
     @property
     def mjd(self) -> float:
@@ -97,6 +109,7 @@ class MSObservation:
             freq_hz=header.frequencies_hz,
             width_hz=header.channel_width_hz if ours else 0.0,
             integration_s=self.integration_s if ours else 0.0,
+            primary_beam=self.beam,
             site=self.target.site if self.target else None,
             pointing_dec_rad=float(np.radians(self.dec_deg)),
         )
@@ -106,11 +119,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     """Calibrate one Measurement Set."""
     with context.step("read"):
         ms = read_observation(options, context)
-    calibrator = choose_calibrator(options, ms)
-    if calibrator is not None:
-        record, folders, quality = solve_calibrator(options, context, ms, calibrator)
-    else:
-        record, folders, quality = select_set(options, context, ms)
+    record, folders, quality = calibrate(options, context, ms)
     with context.step("write"):
         for table in record.tables:
             context.write_tree(table.file, Path(folders[table.role]))
@@ -120,7 +129,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         if record.solved and options.store is not None:
             outputs = sorted(context.outputs, key=lambda output: output.name)
             tables = f"{options.store.rstrip('/')}/tables"
-            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction"}
+            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction", "primary_beam"}
             row = {
                 **record.model_dump(include=names),
                 "valid_from": record.valid_from_mjd,
@@ -130,27 +139,88 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
                 "apparent_flux": record.calibrator.apparent_jy,
                 "artifact": context.relative_uri(tables),
                 "digest": digest_json([[output.name, output.sha256] for output in outputs]),
+                "scale_error": record.scale.total if record.scale else None,
             }
             day = utc_of_mjd(record.mjd).date().isoformat()
             context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
-    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction"}
+    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction", "primary_beam"}
     metrics = {
         **record.model_dump(include=names),
         "provenance": record.rung,
         "calibrator": record.calibrator.name,
         "field_phase": record.field_phase.done,
         "scale": record.field_phase.scale,
+        "scale_error": record.scale.total if record.scale else None,
         "set_group": record.source.group if record.source else record.group,
         **quality,
     }
-    if record.solved or record.field_phase.scale is not None:
-        return StageResult(metrics=metrics)
-    warning = "the set could not be checked against the field's sources"
-    return StageResult(metrics=metrics, qa=QA(verdict="warning", reasons=(warning,)))
+    reasons = list(ms.notes)
+    if not record.solved and record.field_phase.scale is None:
+        reasons.append("flux_scale: the set could not be checked against the field's sources")
+    if record.solved and ms.target is None:
+        place = record.calibrator.ra_deg, record.calibrator.dec_deg
+        if problem := describe_offset(ms.header, *place):
+            reasons.append(f"pointing: {record.calibrator.name} {problem}")
+    check = check_scale(record.field_phase, record.scale) if record.scale else None
+    if check is not None and not check.good:
+        reasons.append(f"flux_scale: calibrated data are {check}")
+    if record.scale is not None and record.scale.total > TRUSTED_ERROR:
+        reasons.append(f"scale_error: the flux scale is known to {record.scale.total:.0%} only")
+    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
+    return StageResult(metrics=metrics, qa=qa)
+
+
+def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) -> CalibratedSet:
+    """Select a set or solve, whichever is expected to give the better flux scale.
+
+    The sets among the inputs are expected to be better than a solve here; it is done if none fits.
+
+    Raises NoCalibrationError if no set fits and there is nothing to solve on.
+    """
+    calibrator = choose_calibrator(options, context, ms)
+    sets = [options.calibration] if options.calibration else []
+    sets = sets or [item.uri for item in context.named(selection.SET_INPUT)]
+    possible = consider(options, context, ms, sets)
+    if calibrator is None or sets:
+        try:
+            record, folders, quality = select_set(options, context, ms, sets)
+        except NoCalibrationError as error:
+            if calibrator is None:
+                raise
+            context.log.warning("%s Solving on %s instead.", error, calibrator.name)
+        else:
+            return record.model_copy(update={"considered": possible}), folders, quality
+    record, folders, quality = solve_calibrator(options, context, ms, calibrator)
+    own = next((one.budget for one in possible if one.kind != "set"), None)
+    return record.model_copy(update={"considered": possible, "scale": own}), folders, quality
+
+
+def consider(
+    options: CalibrateOptions, context: Context, ms: MSObservation, sets: Sequence[str]
+) -> tuple[Possibility, ...]:
+    """Return what the group could be calibrated on with the expected error, the best first."""
+    if ms.target is None:
+        return ()
+    found = [
+        Possibility(kind="set", name=one.group, budget=budget_of_set(one, ms))
+        for one in (records.read_calibration(context, uri) for uri in sets)
+    ]
+    calibrator = None if options.calibration else selection.find_calibrator(options, ms.target)
+    if calibrator is not None:
+        budget = calibrator_budget(calibrator, ms.target, ms.beam)
+        found.append(Possibility(kind="calibrator", name=calibrator.name, budget=budget))
+    return tuple(sorted(found, key=lambda one: one.budget.total))
+
+
+def budget_of_set(chosen: Calibration, ms: MSObservation) -> ScaleBudget:
+    """Return the expected error of a set's flux scale at this group."""
+    own = chosen.scale.total if chosen.scale else None
+    return set_budget(own, chosen.flux_anchor, chosen.mjd - ms.mjd, chosen.dec_deg - ms.dec_deg)
 
 
 def read_observation(options: CalibrateOptions, context: Context) -> MSObservation:
     """Fetch the Measurement Set and its flags into scratch, and read its header and times."""
+    notes: tuple[str, ...] = ()
     if options.ms is not None:
         target = selection.read_target(options.ms)
         path = context.fetch_tree(options.ms, "ms.tar")
@@ -158,7 +228,8 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
     else:
         source = Path(str(options.plain_ms))
         target, name = None, source.stem
-        path = copy_field(source, options.field, context.scratch / "field.ms")
+        copied = copy_field(source, options.field, context.scratch / "field.ms")
+        path, notes = copied.path, copied.notes
     with MeasurementSet(path) as ms:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
         header = ms.header
@@ -172,22 +243,41 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
         integration_s=interval,
         dec_deg=target.dec_deg if target else float(np.degrees(header.dec_rad)),
         target=target,
+        beam=read_beam(options.beam),
+        notes=notes,
     )
 
 
-def choose_calibrator(options: CalibrateOptions, ms: MSObservation) -> Calibrator | None:
-    """Return the calibrator to solve on, or None if a set is to be selected."""
+def choose_calibrator(
+    options: CalibrateOptions, context: Context, ms: MSObservation
+) -> Calibrator | None:
+    """Return the calibrator to solve on, or None if a set is to be selected.
+
+    Raises NoCalibrationError if a named one is not where the array pointed: gains absorb the place
+    of a point source, so that no solve would show it.
+    """
     if options.calibration is not None or options.solve == "never":
         return None
     freq_hz = ms.header.frequencies_hz
     if ms.target is not None:
         found = selection.find_calibrator(options, ms.target)
         return found and sky_models.look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
+    if options.model_file is not None:  # the flux is the file's: none need be listed
+        sources = sky_models.read_model(
+            context.read(options.model_file), options.model_file, freq_hz
+        )
+        return sky_models.name_brightest(sources, options.calibrator)
     if options.calibrator is None:
         problem = "A Measurement Set of another telescope needs a calibrator's name."
-        remedy = "Name it with --calibrator, or a set with --calibration."
+        remedy = (
+            "Name it with --calibrator, a set with --calibration, or a model with --model-file."
+        )
         raise UsageError("--plain-ms", problem, remedy)
-    return sky_models.look_up_calibrator(*sky_models.look_up_position(options.calibrator), freq_hz)
+    position = sky_models.look_up_position(options.calibrator)
+    if problem := describe_offset(ms.header, *position):
+        remedy = "Name the calibrator that was observed, or correct --field."
+        raise NoCalibrationError(ms.name, f"{options.calibrator} {problem}", remedy)
+    return sky_models.look_up_calibrator(*position, freq_hz)
 
 
 def solve_calibrator(
@@ -222,6 +312,7 @@ def solve_calibrator(
         valid_to_mjd=ms.mjd + reach_days,
         reference_antenna=answer["reference_antenna"],
         flag_fraction=answer["quality"]["flagged_bandpass"],
+        primary_beam=ms.beam.name if ms.target else NO_BEAM,
         field_phase=records.FieldPhase(done=False, reason=reason),
     )
     return record, answer["tables"], answer["quality"]
@@ -241,38 +332,47 @@ def model_calibrator(
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
     least_jy = sky_models.MIN_FLUX_FRACTION * apparent_jy
     return keep_bright(whole, ms.beam_mjds, least_jy), apparent_jy
 
 
-def select_set(options: CalibrateOptions, context: Context, ms: MSObservation) -> CalibratedSet:
+def select_set(
+    options: CalibrateOptions, context: Context, ms: MSObservation, uris: Sequence[str]
+) -> CalibratedSet:
     """Try the candidate sets, best first, until one fits the field.
 
     Raises BadInputError if --calibration is not a set that was solved on its own group;
     NoCalibrationError if no set fits.
     """
-    uris = [item.uri for item in context.named(selection.SET_INPUT)]
     refused: list[str] = []
-    for uri in [options.calibration] if options.calibration else uris:
+    for uri in uris:
         chosen = records.read_calibration(context, uri)
         if not chosen.solved:
             problem = "The set was not solved on its own group, but selected."
             raise BadInputError(uri, problem, f"Take {chosen.source}.")
+        if ms.target is not None:
+            beam = chosen.primary_beam
+            check_same_beam(uri, beam, ms.beam.name, allowed=options.other_beam)
         with context.step("fit"):
             phase, folders = fit_field(options, context, ms, uri, chosen)
         window = chosen.valid_from_mjd, chosen.valid_to_mjd
         same_date = selection.is_same_date(ms.mjd, chosen.mjd, *window)
-        scale = phase.scale
+        budget = budget_of_set(chosen, ms)
+        check = check_scale(phase, budget)
         # A set of another date must be seen to fit; one of the same date may pass unchecked.
-        unchecked = scale is None and (same_date or ms.target is None)
-        fits = scale is not None and 1 / options.max_scale <= scale <= options.max_scale
-        if not unchecked and not fits:
+        unchecked = check is None and (same_date or ms.target is None)
+        if not unchecked and (check is None or not check.holds):
             reason = "the field is too faint to tell"
-            if scale is not None:
-                reason = f"calibrated data are {scale:.3g} x the model"
+            if check is not None:
+                reason = f"flux_scale: calibrated data are {check}"
             context.log.warning("%s refused: %s", uri, reason)
             refused.append(f"{chosen.group} ({reason})")
             continue
@@ -289,10 +389,12 @@ def select_set(options: CalibrateOptions, context: Context, ms: MSObservation) -
             "solved": False,
             "field_phase": phase,
             "source": source,
+            "scale": budget if ms.target else None,
         }
         return chosen.model_copy(update=changes), folders, {}
-    within = f"within a factor {options.max_scale:g} of the NVSS model"
-    problem = f"No set brings the data {within}; tried: {', '.join(refused) or 'no set'}."
+    problem = (
+        f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
+    )
     raise NoCalibrationError(ms.name, problem, "Calibrate a group of this strip nearer in time.")
 
 
@@ -306,7 +408,12 @@ def fit_field(
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
         return records.FieldPhase(done=False, reason=reason), folders
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
@@ -323,7 +430,11 @@ def fit_field(
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
-    scale, scale_error = answer["residuals"]["scale"], answer["residuals"]["scale_error"]
+    ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
+    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target, ms.beam), axis=0)
+    amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
+    told = ensemble_scale(amplitude, noise, beam_error)
+    told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"
     numbers += f", expected drift since the set {drift_deg:.1f} deg"
@@ -342,7 +453,9 @@ def fit_field(
         sources=apparent_jy.size,
         model_jy=float(apparent_jy.sum()),
         phase_error_deg=answer["phase_error_deg"],
-        scale=scale if scale_error * MIN_SCALE_SNR < max(abs(scale), 1.0) else None,
+        scale=told and told.scale,
+        scale_error=told and told.error,
+        scale_sources=told.sources if told else 0,
     ), folders
 
 
@@ -354,8 +467,9 @@ def _call_solver(
     folder.mkdir()
     size = sum(path.stat().st_size for path in ms.path.rglob("*") if path.is_file())
     context.need(SCRATCH_BYTES, memory=int(MEMORY_FACTOR * size) + CASA_BYTES)
-    saved = {**asdict(sky), "freq_hz": sky.freq_hz.tolist()}
-    saved["sources"] = {name: values.tolist() for name, values in saved["sources"].items()}
+    saved = {**vars(sky), "freq_hz": sky.freq_hz.tolist(), "primary_beam": sky.primary_beam.dump()}
+    saved["sources"] = {name: values.tolist() for name, values in vars(sky.sources).items()}
+    saved["site"] = sky.site and asdict(sky.site)
     paths = {"ms": str(ms.path), "flags": str(ms.flags or ""), "folder": str(folder)}
     arguments = {"task": task, "sky": saved, "given": given, **paths}
     solver = "contimg_calibrate.solver:run"

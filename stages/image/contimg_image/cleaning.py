@@ -37,18 +37,27 @@ class ExpectedSky:
     """Pixels of the catalogue's sources."""
     y: Floats
     expected_jy: Floats
-    """Catalogue flux times effective beam."""
+    """Catalogue flux at the image's frequency times effective beam."""
+    scaling_error: Floats
+    """Relative 1 sigma error of `expected_jy` from the catalogue's distance in frequency."""
 
     @classmethod
     def of(cls, catalogue: Catalogue, field: ImagingField) -> ExpectedSky:
         """Return the effective beam, and the catalogue's sources as they appear through it."""
         frame, effective = field.frame, beam_map(field)
+        freq_hz = field.weights.frequency_hz
         corner_deg = float(frame.size * frame.cell_deg / np.sqrt(2))
         near = catalogue.within(frame.ra_deg, frame.dec_deg, corner_deg)
         x, y = frame.pixels(near.ra_deg, near.dec_deg)
         inside = frame.inside(x, y, margin=2)
-        x, y = x[inside], y[inside]
-        return cls(effective, x, y, near.flux_jy[inside] * bilinear(effective, x, y))
+        x, y, near = x[inside], y[inside], near.select(inside)
+        return cls(
+            effective=effective,
+            x=x,
+            y=y,
+            expected_jy=near.at_frequency(freq_hz).flux_jy * bilinear(effective, x, y),
+            scaling_error=near.scaling_error(freq_hz),
+        )
 
 
 def clean(

@@ -28,6 +28,9 @@ MATCH_SNR = 20.0
 """Catalogue sources that should appear with this signal-to-noise ratio are compared."""
 MIN_MATCHES = 3
 """With fewer, no image is refused: one may have varied, the catalogue may be wrong."""
+MAX_SCALING_ERROR = 0.25
+"""Largest 1 sigma error of a flux scaled from the catalogue's frequency that is compared: lists
+from 0.5 to 3.8 GHz where spectral indices are unknown."""
 MIN_PRESENCE = 0.3
 """0.95 to 1 in good images (0.48 with a catalogue of doubled fluxes), within 0.05 of 0 with wrong
 phases; with gains of another field it was once 0.06."""
@@ -81,8 +84,12 @@ def measure_quality(
     thermal = thermal_rms if np.isfinite(thermal_rms) else rms
     level = bilinear(sky.effective, sky.x, sky.y)
     selected = (sky.expected_jy >= MATCH_SNR * thermal) & (level >= MIN_EFFECTIVE_BEAM)
+    selected &= sky.scaling_error <= MAX_SCALING_ERROR
     x, y, expected_jy = sky.x[selected], sky.y[selected], sky.expected_jy[selected]
     matches = catalogue_matches(cleaned.image, x, y, expected_jy, cleaned.beam_px / 2)
+    if not field.primary_beam is not None:
+        # Sources far from the pointing appear with a small, unknown part of their flux.
+        matches = CatalogueMatches(0, *[float("nan")] * 3)
     check_sky(where, rms, thermal, matches)
     return {
         "rms_jy": rms,
@@ -159,7 +166,7 @@ def assess_quality(numbers: dict[str, float], *, known_beam: bool) -> QA:
     elif noise_ratio > WARN_NOISE_RATIO:
         reasons.append(f"the noise is {noise_ratio:.1f} x thermal")
     if not numbers["sightings"]:
-        reasons.append("no catalogue source is bright enough to check positions and fluxes")
+        reasons.append("no catalogue source is bright and near enough in frequency to compare")
     elif abs(flux_ratio - 1) > WARN_FLUX_DEVIATION:
         reasons.append(f"catalogue sources appear with {flux_ratio:.2f} of their flux")
     if phase_error > WARN_PHASE_ERROR_DEG:

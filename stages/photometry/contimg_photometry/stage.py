@@ -25,6 +25,8 @@ NOISE_BOX_PX = 2048
 """Side of the central box in which the noise's autocorrelation is measured: thousands of beams."""
 MAX_RATIO_DEVIATION = 0.2
 """Of the median flux ratio to the catalogue from 1: NVSS is good to 3 %, its sources vary."""
+MAX_SCALING_ERROR = 0.25
+"""Largest median 1 sigma error of catalogue fluxes from their frequency for a verdict on ratios."""
 MAX_OFFSET_BEAMS = 0.1
 """Largest median position offset without a warning, in minor axes."""
 MIN_BRIGHT_SOURCES = 5
@@ -43,6 +45,9 @@ class Targets:
     ra_deg: Floats
     dec_deg: Floats
     flux_jy: Floats
+    """Of the catalogue, scaled to the image's frequency."""
+    flux_error: Floats
+    """Relative 1 sigma error of that scaling."""
     beam: Floats
     """Effective beam at the source, 1 on the axis of the dishes."""
 
@@ -57,8 +62,11 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
             read_image(context.fetch(options.image, name), f"{options.image}/{name}")
             for name in ("image.fits", "beam.fits", "residual.fits")
         )
-        epoch = read_epoch(context.manifest(options.image), options.image, image)
-        targets = catalogue_targets(options, image, beam_map)
+        manifest = context.manifest(options.image)
+        epoch = read_epoch(manifest, options.image, image) | read_setup(manifest, image)
+        catalogue = context.named("catalogue")
+        epoch["catalogue"] = catalogue[0].digest[:12] if catalogue else "nvss"
+        targets = catalogue_targets(options, image, beam_map, epoch["frequency"])
     with context.step("measure"):
         beam = BeamProfile.of(image)
         reach = int(np.ceil((2 * options.aperture + options.pair_separation) * beam.major)) + 1
@@ -96,14 +104,28 @@ def read_epoch(manifest: Manifest, uri: str, image: SkyImage) -> dict[str, Any]:
         "group": str(metrics["group"]),
         "image": manifest.key,
         "mjd": float(metrics["mjd"]),
+        "primary_beam": metrics.get("primary_beam"),
         "strip": image.centre_deg[1] if strip is None else float(strip),
     }
 
 
-def catalogue_targets(options: PhotometryOptions, image: SkyImage, beam_map: SkyImage) -> Targets:
+def read_setup(manifest: Manifest, image: SkyImage) -> dict[str, Any]:
+    """Return the columns that say with which other images fluxes may be compared."""
+    return {
+        "tier": manifest.options.get("tier"),
+        "frequency": manifest.metrics.get("frequency_hz") or image.frequency_hz,
+        "bmaj": image.beam.major_deg * ARCSEC_PER_DEG,
+        "bmin": image.beam.minor_deg * ARCSEC_PER_DEG,
+        "used_fraction": manifest.metrics.get("used_fraction"),
+    }
+
+
+def catalogue_targets(
+    options: PhotometryOptions, image: SkyImage, beam_map: SkyImage, freq_hz: float | None
+) -> Targets:
     """Return the catalogue's sources on the image where the effective beam is large enough.
 
-    Raises NoSourcesError if there are none.
+    Their fluxes are scaled to `freq_hz` if it is known. Raises NoSourcesError without sources.
     """
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     ny, nx = image.pixels.shape
@@ -111,7 +133,14 @@ def catalogue_targets(options: PhotometryOptions, image: SkyImage, beam_map: Sky
     radius_deg = 0.5 * float(np.hypot(nx * cell_x, ny * cell_y))
     near = catalogue.within(*image.centre_deg, radius_deg)
     beam = beam_map.sample(near.ra_deg, near.dec_deg)
-    targets = Targets(near.name, near.ra_deg, near.dec_deg, near.flux_jy, beam)
+    targets = Targets(
+        name=near.name,
+        ra_deg=near.ra_deg,
+        dec_deg=near.dec_deg,
+        flux_jy=near.flux_jy if freq_hz is None else near.at_frequency(freq_hz).flux_jy,
+        flux_error=np.full(beam.size, np.nan) if freq_hz is None else near.scaling_error(freq_hz),
+        beam=beam,
+    )
     kept = select_sources(targets, beam >= options.min_beam)  # False for NaN: outside the map
     if not kept.ra_deg.size:
         least = options.min_beam
@@ -194,6 +223,7 @@ def photometry_rows(
         "catalogue_name": targets.name.tolist(),
         "catalogue_flux": catalogue,
         "flux_ratio": peak / catalogue,
+        "catalogue_flux_err": targets.flux_error * catalogue,
     }
 
 
@@ -212,8 +242,10 @@ def summarise(rows: dict[str, Any], bright_snr: float) -> dict[str, Any]:
     if bright.any():
         ratio, east, north = rows["flux_ratio"], rows["ra_offset"], rows["dec_offset"]
         middle = np.nanmedian(ratio[bright])
+        relative = rows["catalogue_flux_err"] / rows["catalogue_flux"]
         values |= {
             "ratio_median": middle,
+            "ratio_error": np.median(relative[bright]),
             "ratio_scatter": MAD_TO_SIGMA * np.nanmedian(np.abs(ratio[bright] - middle)),
             "compactness_median": np.nanmedian(rows["compactness"][bright]),
             "ra_offset_arcsec": np.nanmedian(east[bright]),
@@ -231,6 +263,8 @@ def assess_quality(metrics: dict[str, Any], minor_arcsec: float) -> QA:
     reasons, bright = [], metrics["bright"]
     if bright < MIN_BRIGHT_SOURCES:
         reasons.append(f"only {bright} bright single sources to compare with the catalogue")
+    elif (metrics.get("ratio_error") or 0.0) > MAX_SCALING_ERROR:
+        reasons.append("the catalogue is too far in frequency for a check of the flux scale")
     elif abs(metrics["ratio_median"] - 1) > MAX_RATIO_DEVIATION:
         reasons.append(f"the median flux ratio to the catalogue is {metrics['ratio_median']:.3f}")
     for axis in ("ra", "dec"):

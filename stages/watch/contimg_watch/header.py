@@ -17,9 +17,6 @@ BLOCK_BYTES = 1 << 18
 TIMES, DEC = "Header/time_array", "Header/extra_keywords/phase_center_dec"
 FIRST_JD, LAST_JD = 2440587.5, 2488069.5
 """1970 and 2100; h5py reads any number, but not every number is a date."""
-HDF5_SIGNATURE, SUPERBLOCK_BYTES = b"\x89HDF\r\n\x1a\n", 52
-END_OF_FILE_AT = {0: 40, 1: 44, 2: 28, 3: 28}
-"""Place of the end-of-file address by the version of the superblock, with addresses of 8 bytes."""
 CACHE_KEY = "watch/headers.json"
 CACHE_FILE = TypeAdapter(list[ListedSubband])
 
@@ -65,7 +62,6 @@ def read_header(store: Store, key: str, size: int) -> tuple[SubbandHeader | None
     """Return a subband's header, or None and why not; ContimgError if the store does not answer."""
     raw = RangedFile(store, key, size)
     try:
-        check_size(raw, size)
         with h5py.File(raw, "r") as file:
             times = _read_numbers(file, TIMES, dimensions=1)
             # Rows of a UVH5 file are time-major: the first row is of the first integration.
@@ -84,22 +80,6 @@ def read_header(store: Store, key: str, size: int) -> tuple[SubbandHeader | None
     dec_deg = round(math.degrees(dec_rad), 6) if math.isfinite(dec_rad) else None
     duration_s = round((last - first) * 86400, 3)
     return SubbandHeader(t0=utc_of_jd(first), duration_s=duration_s, dec_deg=dec_deg), ""
-
-
-def check_size(raw: RangedFile, size: int) -> None:
-    """Raise ValueError if a file has not the size that its HDF5 superblock, if any, states.
-
-    HDF5 itself accepts a file that is longer. Source: HDF5 File Format Specification, II.A.
-    """
-    begin = raw.read(SUPERBLOCK_BYTES)
-    raw.seek(0)
-    if not begin.startswith(HDF5_SIGNATURE) or len(begin) < SUPERBLOCK_BYTES:
-        return
-    at = END_OF_FILE_AT.get(begin[len(HDF5_SIGNATURE)])
-    stated = size if at is None else int.from_bytes(begin[at : at + 8], "little")
-    if stated != size:
-        kind = "truncated" if size < stated else "too long"
-        raise ValueError(f"it is {kind}: its HDF5 states {stated} bytes")
 
 
 def _read_numbers(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:

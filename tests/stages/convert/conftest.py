@@ -27,6 +27,7 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.tar import unpack
 from contimg_convert.options import ConvertOptions
 from contimg_convert.stage import run
+from relist import relist
 
 C = 299792458.0
 LOCATION = EarthLocation.from_geodetic(-118.283 * units.deg, 37.234 * units.deg, 1188.0 * units.m)
@@ -130,7 +131,7 @@ class Observation:
         path = store / "groups" / f"{record.name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(record.model_dump_json())
-        return path
+        return relist(path)
 
     def write_subband(self, path: Path, index: int) -> Path:
         frequencies = self.frequencies_hz(index)

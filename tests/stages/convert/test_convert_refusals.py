@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from contimg.runtime import errors
 from contimg.runtime.errors import ContimgError
+from relist import relist
 
 SPOILT, BAD = 7, "_sb07.hdf5"
 """The subband that most tests spoil."""
@@ -50,18 +50,6 @@ def edit_record(change: Callable[[dict[str, Any]], Any]) -> Spoil:
     return spoil
 
 
-def resize(store: Path) -> None:
-    """Make the record agree with sizes and times, as watch would have listed them."""
-
-    def change(record: dict[str, Any]) -> None:
-        for subband in record["subbands"]:
-            stat = (store / subband["uri"]).stat()
-            modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
-            subband.update(size=stat.st_size, modified=modified)
-
-    edit_record(change)(store)
-
-
 def edit(change: Callable[[h5py.File], Any], *indices: int) -> Spoil:
     """Return what changes some files in place."""
 
@@ -69,7 +57,7 @@ def edit(change: Callable[[h5py.File], Any], *indices: int) -> Spoil:
         for index in indices or (SPOILT,):
             with h5py.File(file_of(store, index), "r+") as file:
                 change(file)
-        resize(store)
+        relist(record_of(store))
 
     return spoil
 
@@ -93,7 +81,7 @@ def rewrite(change: Callable[[bytes], bytes], *, listed: bool = True) -> Spoil:
     def spoil(store: Path) -> None:
         file_of(store).write_bytes(change(file_of(store).read_bytes()))
         if listed:
-            resize(store)
+            relist(record_of(store))
 
     return spoil
 
@@ -112,11 +100,12 @@ def noise_with_zeros(file: h5py.File) -> None:
 def empty_hdf5(store: Path) -> None:
     with h5py.File(file_of(store), "w") as file:
         file["other"] = 1
-    resize(store)
+    relist(record_of(store))
 
 
 def copy_previous(store: Path) -> None:
     shutil.copy(file_of(store, SPOILT - 1), file_of(store))
+    relist(record_of(store))
 
 
 EVERYTHING = np.s_[:]

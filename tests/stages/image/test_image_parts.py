@@ -11,17 +11,19 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from pydantic import ValidationError
 
+from contimg.astro.catalogues import Catalogue
 from contimg.astro.telescope import SITE
 from contimg.records.calibration import Calibration, CalibratorRecord
-from contimg.records.images import Beam
+from contimg.records.images import Beam, bilinear
 from contimg.runtime.errors import BadImageError
 from contimg_image import masks, product, quality, tiers
+from contimg_image.cleaning import ExpectedSky
 from contimg_image.diagnostics import AntennaPhases
 from contimg_image.frame import Frame
 from contimg_image.imagers import Cleaned, ImagerJob, write_mask, wsclean_command
 from contimg_image.observation import ImagingInput
 from contimg_image.options import ImageOptions
-from image_arrays import averaged, header, imaging_field
+from image_arrays import BEAM, DEC_DEG, averaged, header, imaging_field
 
 Array = np.ndarray[Any, Any]
 FRAME = Frame(ra_deg=38.9, dec_deg=32.886, size=600, cell_arcsec=9.0)
@@ -170,7 +172,7 @@ def write_fits(plane: Array, *, corrected: bool = False) -> bytes:
     known = {"rung": "SAME_GROUP", "mjd": 61065.05, "source": None, "calibrator": calibrator}
     given = {"calibration": Calibration.model_construct(**known), "calibration_key": "0123456789"}
     given |= {"mjd_start": 61065.09, "mjd_end": 61065.0936, "group": "20260125t021221"}
-    given |= {"header": HEADER, "pointing_dec_deg": 33.0, "site": SITE}
+    given |= {"header": HEADER, "pointing_dec_deg": 33.0, "site": SITE, "beam": BEAM}
     nothing: dict[str, Any] = dict.fromkeys(("path", "flags", "gains", "longest_m"))
     observation = ImagingInput(**nothing, **given)
     field = replace(imaging_field(averaged(every=24)), frame=FRAME)
@@ -287,6 +289,30 @@ def test_catalogue_matches_of_noise_are_no_sources() -> None:
     assert abs(found.presence) < 0.2
     with pytest.raises(BadImageError, match="50 catalogue sources"):
         quality.check_sky("x", 2e-4, 2e-4, found)
+
+
+@pytest.mark.parametrize(("hz", "sources"), [(887.5e6, 4), (150e6, 0)])
+@pytest.mark.parametrize("dec_deg", [DEC_DEG, None])
+def test_far_frequencies_and_unknown_beams_refuse_no_image(
+    hz: float, sources: int, dec_deg: float | None
+) -> None:
+    field = imaging_field(averaged(), dec_deg, size=256)
+    ra = field.frame.ra_deg + np.linspace(-0.1, 0.1, 4)
+    flux = np.full(4, 1.0 * (hz / field.weights.frequency_hz) ** -0.7)
+    nothing = np.full(4, np.nan)
+    listed = Catalogue("c", hz, ra, np.full(4, field.frame.dec_deg), flux, *[nothing] * 3)
+    sky = ExpectedSky.of(listed, field)
+    assert sky.expected_jy == pytest.approx(bilinear(sky.effective, sky.x, sky.y))
+    noise = np.random.default_rng(1).normal(0, 1e-3, (2, *sky.effective.shape))
+    beam = Beam(200 / 3600, 150 / 3600, 0.0)
+    cell_deg = field.frame.cell_deg
+    blank = Cleaned(*noise.astype(np.float32), sky.effective, beam, cell_deg, (1.4e9, 1e8), {})
+    local_rms = np.full_like(sky.effective, 1e-3)
+    if sources and dec_deg is not None:
+        with pytest.raises(BadImageError, match="At the positions of 4 catalogue sources"):
+            quality.measure_quality("x", blank, local_rms, sky, field)
+    else:
+        assert quality.measure_quality("x", blank, local_rms, sky, field)["sightings"] == 0
 
 
 GOOD = {"noise_ratio": 1.2, "sightings": 9.0, "flux_ratio": 0.98, "smearing_loss": 0.005}

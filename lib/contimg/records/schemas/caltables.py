@@ -15,11 +15,16 @@ CALTABLES = Schema(
     valid_to | float64 | d | time.end | The set may be used up to here, MJD
     dec | float64 | deg | pos.eq.dec | Apparent Declination of the pointing
     calibrator | string | | meta.id;src | Name of the calibrator
-    flux_anchor | string | | meta.code | standard or catalogue
+    flux_anchor | string | | meta.code | standard, catalogue or nvss
     apparent_flux | float64? | Jy | {FLUX} | Calibrator after the beam
-    rung | string | | meta.code | PRIMARY_TRANSIT_GENERATED or BRIGHT_FALLBACK_GENERATED
+    rung | string | | meta.code | PRIMARY_TRANSIT_, BRIGHT_FALLBACK_ or \
+        ENSEMBLE_GENERATED
     flag_fraction | float64? | | stat.fit.goodness | Flagged share of the bandpass solutions
     artifact | string | | meta.ref.uri | Calibrate artifact that holds the tables
     digest | string | | meta.checksum | Digest of that artifact
+    scale_error | float64? | | stat.error;phot.calib | Expected 1 sigma error of the flux scale, \
+        relative
+    primary_beam | string? | | meta.id;instr.beam | Beam that the flux scale rests on; null: \
+        airy:4.65
     """),
 )

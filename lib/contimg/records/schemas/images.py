@@ -46,7 +46,11 @@ IMAGES = Schema(
     calibrated | float64 | d | time.epoch;obs.calib | UTC, midpoint of the calibrator's group
     rung | string | | meta.code;obs.calib | Of the ladder of calibrations
     flux_anchor | string | | meta.code;phot.calib | What the flux scale rests on
+    scale_error | float32? | | stat.error;phot.calib | Expected 1 sigma error of the flux scale, \
+        relative
     verdict | string | | meta.code.qual | good or warning
+    primary_beam | string? | | meta.id;instr.beam | Primary beam that fluxes are corrected for; \
+        none: unknown
     """),
 )
 """One file a group: ``images/date=YYYY-MM-DD/GROUP.parquet``."""

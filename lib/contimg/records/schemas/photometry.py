@@ -16,6 +16,12 @@ PHOTOMETRY = Schema(
     image | string | | meta.id;obs.image | Key of the image artifact
     mjd | float64 | d | time.epoch | UTC midpoint of the observation
     strip | float64? | deg | pos.eq.dec;instr | Declination that the telescope pointed to
+    tier | string? | | meta.code;instr.setup | Tier of the image
+    frequency | float64? | Hz | em.freq | Of the image: mean with its weights
+    bmaj | float32? | arcsec | phys.angSize.smajAxis;instr.beam | Restoring beam of the image, FWHM
+    bmin | float32? | arcsec | phys.angSize.sminAxis;instr.beam | Restoring beam of the image, FWHM
+    used_fraction | float32? | | stat.value;arith.ratio | Visibilities of the image with weight
+    catalogue | string? | | meta.id;meta.dataset | Digest of the catalogue; nvss: the shipped one
     beam | float32? | | arith.factor;instr.beam | Effective beam, 1 at the centre; divides fluxes
     flux_peak | float32? | mJy/beam | {FLUX};stat.max | Beam amplitude; null if not detected
     flux_peak_err | float32? | mJy/beam | stat.error;{FLUX} | 1 sigma: local_rms and flux-scale term
@@ -39,8 +45,11 @@ PHOTOMETRY = Schema(
     ra_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
     dec_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
     catalogue_name | string? | | meta.id;meta.dataset | Name in the catalogue
-    catalogue_flux | float32? | mJy | {FLUX} | Flux in the catalogue, at its own resolution
+    catalogue_flux | float32? | mJy | {FLUX} | Of the catalogue at its own resolution, scaled to \
+        `frequency`
     flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux, or null
+    catalogue_flux_err | float32? | mJy | stat.error;{FLUX} | 1 sigma, of scaling it in frequency
+    primary_beam | string? | | meta.id;instr.beam | Name of the primary beam in `beam`
     """),
 )
 """One file a group: ``photometry/date=YYYY-MM-DD/GROUP.parquet``."""
