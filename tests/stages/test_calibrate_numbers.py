@@ -22,7 +22,7 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet
 from contimg.runtime import contract
 from contimg.runtime.console import Console
-from contimg.runtime.errors import BadInputError, UsageError
+from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import IMPORT_MS, ImportOptions
 from observed import calibrate, load_factors, read_record
@@ -180,6 +180,7 @@ def test_import_records_telescope_and_field(folder: Path, imported: str) -> None
 REFUSED = {
     "needs a calibrator's name": ({"calibrator": None}, UsageError),
     "a known flux": ({"calibrator": "100.0,30.0"}, UsageError),
+    r"3C286 is 26\.8 deg from the phase centre of field 1445": ({"field": "1"}, NoCalibrationError),
     r"1331.*N5921_2": ({"field": "3C48"}, BadInputError),
 }
 

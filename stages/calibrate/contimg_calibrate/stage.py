@@ -274,10 +274,11 @@ def choose_calibrator(
         )
         raise UsageError("--plain-ms", problem, remedy)
     position = sky_models.look_up_position(options.calibrator)
-    if problem := describe_offset(ms.header, *position):
+    calibrator = sky_models.look_up_calibrator(*position, freq_hz)
+    if problem := describe_offset(ms.header, calibrator.ra_deg, calibrator.dec_deg):
         remedy = "Name the calibrator that was observed, or correct --field."
-        raise NoCalibrationError(ms.name, f"{options.calibrator} {problem}", remedy)
-    return sky_models.look_up_calibrator(*position, freq_hz)
+        raise NoCalibrationError(ms.name, f"{calibrator.name} {problem}", remedy)
+    return calibrator
 
 
 def solve_calibrator(
