@@ -77,7 +77,11 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
         x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
         found = measure(image.pixels, x, y, beam, noise, options)
         targets, found = drop_unmeasured(targets, found, options.image)
-    rows = photometry_rows(targets, found, image.cell_deg, options)
+    # The error that calibration expects of its scale; negative if unknown, absent elsewhere.
+    calibration_error = max(0.0, float(image.header.get("SCALEERR", 0.0)))
+    scale_error = float(np.hypot(options.flux_scale_error, calibration_error))
+    budget = options.model_copy(update={"flux_scale_error": scale_error})
+    rows = photometry_rows(targets, found, image.cell_deg, budget)
     rows |= {name: [value] * targets.ra_deg.size for name, value in epoch.items()}
     with context.step("write"):
         table = PHOTOMETRY.table(rows)
