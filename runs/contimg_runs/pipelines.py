@@ -25,6 +25,7 @@ PROCESS_GROUP = Pipeline(
     shortcuts=(
         Shortcut(name="tier", sets=("image.tier",)),
         Shortcut(name="catalogue", sets=("image.catalogue", "photometry.catalogue")),
+        Shortcut(name="beam", sets=("calibrate.beam", "image.beam")),
         Shortcut(name="calibrator", sets=("calibrate.calibrator",)),
         Shortcut(name="solve", sets=("calibrate.solve",)),
     ),

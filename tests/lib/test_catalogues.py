@@ -12,14 +12,16 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from contimg.astro import catalogues
+from contimg.astro.beam_files import read_beam
 from contimg.astro.catalogues import Catalogue, calibrators, load, nvss, source_names
 from contimg.astro.coordinates import apparent_hadec, icrs_of_hadec, separation_rad
 from contimg.astro.standards import STANDARDS, standard
-from contimg.astro.telescope import SITE, band_hz, primary_beam
+from contimg.astro.telescope import SITE, band_hz
 from contimg.records.schemas.shipped import CATALOGUE
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
 
 C286, C48, C454 = (202.784533, 30.509155), (24.422081, 33.159759), (343.490616, 16.148211)
+BEAM = read_beam("airy:4.65")
 GROUP_D = 24 * 12.884902 / 86400
 
 
@@ -198,7 +200,9 @@ def transit(place: tuple[float, float], day: float) -> float:
 
 
 def in_group(middle: float, dec_deg: float) -> list[catalogues.CalibratorInBeam]:
-    return catalogues.calibrators_in_beam(middle - GROUP_D / 2, middle + GROUP_D / 2, dec_deg, SITE)
+    return catalogues.calibrators_in_beam(
+        middle - GROUP_D / 2, middle + GROUP_D / 2, dec_deg, SITE, BEAM
+    )
 
 
 class TestInBeam:
@@ -223,7 +227,7 @@ class TestInBeam:
         away = separation_rad(
             *apparent_hadec(*np.radians(C286), moments, SITE), 0.0, np.radians(C286[1])
         )
-        oracle = primary_beam(away[:, None], band_hz()[::16]).mean()
+        oracle = BEAM.at_radius(away[:, None], band_hz()[::16]).mean()
         found = in_group(middle, C286[1])[0]
         # 13 midpoints of a smooth function, second derivative 0.1: the rest is below 1e-3.
         assert found.beam == pytest.approx(float(oracle), abs=1e-3)

@@ -10,14 +10,16 @@ import pytest
 
 from contimg.astro import coordinates
 from contimg.astro import predict as prediction
+from contimg.astro.beam_files import read_beam
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.predict import PointSources, SkyModel, power_law, predict, predict_rows
-from contimg.astro.telescope import SITE, primary_beam
+from contimg.astro.telescope import SITE
 from contimg.runtime.errors import BadInputError
 
 FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complexfloating]
 
+BEAM = read_beam("airy:4.65")
 MJD = 61065.05
 DEC = np.radians(33.0)
 FREQ = 1.405e9 + 0.9765625e6 * np.arange(-8, 8)
@@ -40,7 +42,7 @@ def at_centre(flux_jy: float) -> PointSources:
 
 
 def sky(**changes: object) -> SkyModel:
-    made = SkyModel(sources(), RA0, DEC0, FREQ, 0.0, 0.0, SITE, DEC)
+    made = SkyModel(sources(), RA0, DEC0, FREQ, 0.0, 0.0, BEAM, SITE, DEC)
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -61,7 +63,7 @@ def geometry(seen: SkyModel, mjd: float) -> tuple[FloatArray, FloatArray]:
     ra, dec = seen.sources.ra_rad, seen.sources.dec_rad
     hour_angle, apparent_dec = coordinates.apparent_hadec(ra, dec, mjd, SITE)
     away = coordinates.separation_rad(hour_angle, apparent_dec, 0.0, DEC)
-    beam = primary_beam(away[:, None], FREQ[None, :])
+    beam = BEAM.at_radius(away[:, None], FREQ[None, :])
     cosines = np.stack(coordinates.direction_cosines(ra, dec, RA0, DEC0), axis=1)
     return cosines, seen.sources.flux_jy * beam
 
@@ -134,7 +136,7 @@ def test_beam_drifts(seconds: float) -> None:
     # The source is at the phase centre, so its phase is zero and its size is the beam, moved 15
     # arcsec a second.
     away = abs(seconds) * EARTH_RATE_RAD_S * np.cos(DEC)
-    assert found.real == pytest.approx(primary_beam(away, FREQ), abs=1e-4)
+    assert found.real == pytest.approx(BEAM.at_radius(away, FREQ), abs=1e-4)
     assert np.abs(found.imag).max() < 1e-6
 
 
@@ -157,13 +159,13 @@ def test_smearing_is_left_out_where_it_cannot_matter() -> None:
 
 
 def test_without_site_beam_is_one_and_centre_is_tracked() -> None:
-    seen = SkyModel(at_centre(15.0), RA0, DEC0, FREQ, WIDTH, INTEGRATION)
+    seen = SkyModel(at_centre(15.0), RA0, DEC0, FREQ, WIDTH, INTEGRATION, BEAM)
     assert np.abs(predict(seen, POSITIONS, 0.0) - 15.0).max() < 1e-4
 
 
 def test_uneven_channels_are_predicted_one_by_one() -> None:
     freq = FREQ + np.linspace(0, 1e5, FREQ.size) ** 1.1
-    seen = SkyModel(sources(), RA0, DEC0, freq, 0.0, 0.0)
+    seen = SkyModel(sources(), RA0, DEC0, freq, 0.0, 0.0, BEAM)
     whole = predict(seen, POSITIONS, MJD)
     for f in (0, 7, 15):
         part = replace(sources(), flux_jy=sources().flux_jy[:, f : f + 1])

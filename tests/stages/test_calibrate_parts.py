@@ -27,7 +27,7 @@ from contimg_calibrate import sky_models
 from contimg_calibrate import visibilities as vis
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import Ratio, load_ratio, sum_channels, sum_times
-from observed import FREQ_HZ, STATIONS, USED, SyntheticGroup, three_c_48, write_artifact
+from observed import BEAM, FREQ_HZ, STATIONS, USED, SyntheticGroup, three_c_48, write_artifact
 
 GROUP = SyntheticGroup(times=3, noise_jy=2.0)
 
@@ -41,7 +41,7 @@ def ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(ms: Path, flags: npt.NDArray[np.bool_] | None = None) -> Ratio:
     pointing = SITE, np.radians(GROUP.dec_deg)
-    sky = SkyModel(GROUP.sources, *GROUP.centre(), FREQ_HZ, 0.0, 0.0, *pointing)
+    sky = SkyModel(GROUP.sources, *GROUP.centre(), FREQ_HZ, 0.0, 0.0, BEAM, *pointing)
     with MeasurementSet(ms) as table:
         return load_ratio(table, flags, sky)
 
@@ -239,7 +239,7 @@ class TestSky:
             sky_models.look_up_calibrator(*place, band_hz())
 
     def test_field_sources_reach_beam_null(self) -> None:
-        found = sky_models.find_field_sources(61065.0904, 61065.0940, 33.0, SITE, FREQ_HZ)
+        found = sky_models.find_field_sources(61065.0904, 61065.0940, 33.0, SITE, FREQ_HZ, BEAM)
         centre = SyntheticGroup(found, mjd=61065.0922).centre()
         away = np.degrees(separation_rad(found.ra_rad, found.dec_rad, *centre))
         assert 3.2 < away.max() < 4.3
@@ -261,7 +261,7 @@ class TestSky:
         ra, dec = SyntheticGroup().centre()
         places = np.full(3, ra), dec + np.array([0.0, 0.01, 0.2])
         sources = PointSources(*places, power_law([1.0, 5.0, 50.0], 1.4e9, FREQ_HZ))
-        sky = SkyModel(sources, ra, dec, FREQ_HZ, 0.0, 0.0, SITE, np.radians(33.0))
+        sky = SkyModel(sources, ra, dec, FREQ_HZ, 0.0, 0.0, BEAM, SITE, np.radians(33.0))
         kept = sky_models.keep_bright(sky, np.array([61065.05196817219]), 0.5).sources
         assert np.array_equal(kept.flux_jy, sources.flux_jy[[1, 0]])
         assert np.array_equal(kept.dec_rad, sources.dec_rad[[1, 0]])

@@ -20,7 +20,7 @@ from contimg_calibrate import scale_error, selection
 from contimg_calibrate.ensemble import ScaleCheck, check_scale, ensemble_scale, total_scale
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.selection import SetRow, Target, find_calibrator, resolve
-from observed import write_artifact
+from observed import BEAM, write_artifact
 
 MJD = 61065.0922
 FIELD = Target("20260125t021221", MJD - 0.002, MJD + 0.002, dec_deg=33.0, site=SITE)
@@ -131,7 +131,7 @@ class TestScaleError:
         target = self.after_transit(groups)
         found = find_calibrator(make_options(), target)
         assert found is not None
-        budget = scale_error.calibrator_budget(found, target)
+        budget = scale_error.calibrator_budget(found, target, BEAM)
         assert (found.name, budget.flux) == ("3C48", 0.01)
         assert least < budget.total < most
 
@@ -139,11 +139,14 @@ class TestScaleError:
     def test_beam_term_is_the_change_of_the_beam(self, groups: int) -> None:
         """Measured at the edge: a beam 2 % narrower gives x 0.91, 5 % x 0.79, 0.1 deg x 0.81."""
         target, place = self.after_transit(groups), (np.array([24.4221]), np.array([33.1598]))
-        usual = scale_error.mean_beam(*place, target)[0]
-        narrow = [scale_error.mean_beam(*place, target, width=w)[0] / usual for w in (0.98, 0.95)]
+        usual = scale_error.mean_beam(*place, target, BEAM)[0]
+        narrow = [
+            scale_error.mean_beam(*place, target, BEAM.changed(width=w))[0] / usual
+            for w in (0.98, 0.95)
+        ]
         wanted = {0: [0.998, 0.995], 2: [0.91, 0.79]}[groups]
         assert narrow == pytest.approx(wanted, abs=0.015)
-        off = scale_error.mean_beam(*place, target, east_deg=-0.1)[0] / usual
+        off = scale_error.mean_beam(*place, target, BEAM.changed(east_deg=-0.1))[0] / usual
         assert min(off, 2 - off) == pytest.approx({0: 0.997, 2: 0.81}[groups], abs=0.03)
 
     def test_variable_calibrator_costs_its_flux(self) -> None:
@@ -151,7 +154,9 @@ class TestScaleError:
         assert standard is not None
         flat = standard._replace(is_standard=False, spectral_index=0.1)
         steep = flat._replace(spectral_index=-0.9)
-        totals = [scale_error.calibrator_budget(c, TRANSIT).total for c in (standard, steep, flat)]
+        totals = [
+            scale_error.calibrator_budget(c, TRANSIT, BEAM).total for c in (standard, steep, flat)
+        ]
         assert totals == pytest.approx([0.018, 0.1, 0.22], abs=0.01)
 
 

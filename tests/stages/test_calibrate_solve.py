@@ -21,7 +21,7 @@ from contimg.runtime.context import Context
 from contimg_calibrate.options import STAGE, CalibrateOptions
 from contimg_calibrate.sky_models import find_field_sources, merge_sources, read_model
 from contimg_calibrate.solver import rank_references, split_intervals
-from observed import FREQ_HZ, STATIONS, USED, SyntheticGroup, calibrate, read_record
+from observed import BEAM, FREQ_HZ, STATIONS, USED, SyntheticGroup, calibrate, read_record
 
 LATER_MJD = 61065.0922
 """An hour after 3C48's transit: 70 NVSS sources of 10 mJy and more in the beam, 5 Jy together."""
@@ -147,7 +147,7 @@ def test_do_k_solves_delays(solved: Solved, group: SyntheticGroup, tmp_path: Pat
 def test_field_sources_reduce_errors_to_noise(tmp_path: Path) -> None:
     """Full sky, thermal noise: the calibrator alone in the model leaves larger errors."""
     bare = SyntheticGroup(noise_jy=1.0)
-    field = find_field_sources(bare.mjds[0], bare.mjds[-1], 33.0, SITE, FREQ_HZ)
+    field = find_field_sources(bare.mjds[0], bare.mjds[-1], 33.0, SITE, FREQ_HZ, BEAM)
     group = replace(bare, sources=merge_sources(observed.three_c_48(), field))
     ms = group.write(tmp_path)
     whole = gain_errors(run(tmp_path, ms), group, tmp_path / "whole")
@@ -259,7 +259,7 @@ def make_field(**changes: Any) -> SyntheticGroup:
     defaults = {"mjd": LATER_MJD, "name": "20260125t021221", "noise_jy": 0.3, "drift_deg": 5.0}
     made = SyntheticGroup(**{**defaults, **changes})
     first, last, dec_deg = made.mjds[0], made.mjds[-1], made.dec_deg
-    return replace(made, sources=find_field_sources(first, last, dec_deg, SITE, FREQ_HZ))
+    return replace(made, sources=find_field_sources(first, last, dec_deg, SITE, FREQ_HZ, BEAM))
 
 
 @pytest.fixture(scope="module")

@@ -317,7 +317,7 @@ def test_read_epoch_has_strip_of_pointing() -> None:
         manifest = Manifest.model_construct(stage="image", key="k", metrics=metrics)
         return stage.read_epoch(manifest, "u", image)
 
-    expected = known | {"image": "k", "strip": 33.001}
+    expected = known | {"image": "k", "strip": 33.001, "primary_beam": None}
     assert read(known | {"pointing_dec_deg": 33.001}) == expected
     assert read(known) == expected | {"strip": 33.0}  # otherwise the centre of the image
     with pytest.raises(BadInputError, match="lacks the metrics of an image: group"):

@@ -3,9 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
+from contimg.astro.beam_files import read_beam
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines, icrs_of_hadec
-from contimg.astro.telescope import INTEGRATION_S, SITE, primary_beam, stations
+from contimg.astro.telescope import INTEGRATION_S, SITE, stations
 from contimg.records.ms import Antennas, MSHeader
 from contimg_image.averaging import AveragedBaselines, AveragedVisibilities
 from contimg_image.beam import SPECTRAL_INDEX
@@ -14,6 +15,7 @@ from contimg_image.tiers import Settings
 
 Floats = npt.NDArray[np.float64]
 
+BEAM = read_beam("airy:4.65")
 MJD = 61065.05196817219
 DEC_DEG = 33.0
 FIELD_RAD = float(np.radians(4.5))
@@ -71,7 +73,7 @@ def imaging_field(
 ) -> ImagingField:
     """Return the field of 4.5 deg that these visibilities are imaged in."""
     cell_arcsec = float(np.degrees(FIELD_RAD)) * 3600 / size
-    return ImagingField.of(data, Settings(size, cell_arcsec, taper_arcsec=0.0), dec_deg, SITE)
+    return ImagingField.of(data, Settings(size, cell_arcsec, taper_arcsec=0.0), dec_deg, SITE, BEAM)
 
 
 def lmn(east_deg: float, north_deg: float) -> Floats:
@@ -143,5 +145,5 @@ def see_source(
     in_time = np.exp(2j * np.pi * fine * INTEGRATION_S * freq * spin).mean(axis=0)
     centre_hz = (np.arange(part.factor) - (part.factor - 1) / 2)[:, None] * part.width_hz
     channels = np.exp(2j * np.pi * centre_hz * (uvw @ place))  # averaged about the phase centre
-    level = float(primary_beam(away, freq)) * (freq / field.weights.frequency_hz) ** alpha
+    level = float(BEAM.at_radius(away, freq)) * (freq / field.weights.frequency_hz) ** alpha
     return level, np.asarray((channels * inside * in_time).real.mean(axis=0))

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from contimg.astro import coordinates
+from contimg.astro.beam_files import read_beam
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import apparent_hadec
 from contimg.astro.gains import Factors, load_gains
 from contimg.astro.predict import PointSources
 from contimg.astro.standards import standard
-from contimg.astro.telescope import SITE, primary_beam, stations
+from contimg.astro.telescope import SITE, stations
 from contimg.records.calibration import Calibration
 from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime import contract
@@ -31,6 +32,7 @@ from contimg_calibrate.options import STAGE, CalibrateOptions
 
 FloatArray = npt.NDArray[np.float64]
 
+BEAM = read_beam("airy:4.65")
 INTEGRATION_S = 12.884902
 STATIONS = (1, 2, 5, 9, 14, 19, 25, 31, 37, 44, 51, 68, 73, 79, 85, 92, 98, 102, 103, 105, 109, 114)
 """Some of each arm, and outriggers."""
@@ -114,7 +116,7 @@ class SyntheticGroup:
         lmn = np.stack(coordinates.direction_cosines(*place))
         hour_angle, dec = apparent_hadec(sources.ra_rad, sources.dec_rad, mjd, SITE)
         away = coordinates.separation_rad(hour_angle, dec, 0.0, np.radians(self.dec_deg))
-        flux = sources.flux_jy * primary_beam(np.minimum(away, 1.5)[:, None], self.freq_hz)
+        flux = sources.flux_jy * BEAM.at_radius(np.minimum(away, 1.5)[:, None], self.freq_hz)
         path_m = (where[self.ant2] - where[self.ant1]) @ lmn
         turns = path_m[:, :, None] * self.freq_hz / SPEED_OF_LIGHT_M_S
         return np.einsum("sf,rsf->rf", flux, np.exp(2j * np.pi * turns))

@@ -309,11 +309,11 @@ def test_unreadable_record_is_named(tmp_path: Path, capfd: pytest.CaptureFixture
 def test_can_solve_only_at_calibrator_transit() -> None:
     # 3C48 (RA 01h37m41s, Dec +33.16) culminates at LST 1h38m: at longitude -118.28 on 2026-01-25
     # that is 01:14 UTC.
-    limits = {"standard_jy": 2.0, "other_jy": 5.0}
+    limits: Any = {"standard_jy": 2.0, "other_jy": 5.0, "beam": "airy:4.65"}
     assert can_solve(record(hour=1), **limits)
     assert not can_solve(record(hour=3), **limits)
     assert not can_solve(record(hour=1, dec_deg=None), **limits)
-    assert not can_solve(record(hour=1), standard_jy=1000.0, other_jy=1000.0)
+    assert not can_solve(record(hour=1), standard_jy=1000.0, other_jy=1000.0, beam="airy:4.65")
 
 
 def test_strips_merge_close_pointings() -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ID = "20260125t222605"
 STEPS = PROCESS_GROUP.order
-OTHERS = "catalogue=\ncalibrator=\nsolve="
+OTHERS = "catalogue=\nbeam=\ncalibrator=\nsolve="
 """The shortcuts of process-group that are not set."""
 
 

@@ -158,12 +158,13 @@ class Runner:
         fields = PROCESS_GROUP.specs[CALIBRATE].options.model_fields
         names = ("min_primary_jy", "min_bright_jy")
         standard, other = (float(chosen.get(name, fields[name].default)) for name in names)
+        beam = str(chosen.get("beam", fields["beam"].default))
         own: list[LocalWorkflow] = []
         others: list[LocalWorkflow] = []
         for record in [records[one] for one in (records if ids is None else ids)]:
             values = {"group": record.id, "attempt": str(record.attempt)}
             workflow = self._workflow(f"contimg-{record.name}", PROCESS_GROUP, values)
-            (own if can_solve(record, standard, other) else others).append(workflow)
+            (own if can_solve(record, standard, other, beam) else others).append(workflow)
         gate = Gate(CALIBRATE, frozenset(one.name for one in own))
         return self._engine.run([*own, *others], {one.name: gate for one in others})
 
@@ -208,7 +209,7 @@ def latest_records(store: str) -> list[GroupRecord]:
     return [group_record(root.read(key), f"{root.root}/{key}") for key in keys]
 
 
-def can_solve(record: GroupRecord, standard_jy: float, other_jy: float) -> bool:
+def can_solve(record: GroupRecord, standard_jy: float, other_jy: float, beam: str) -> bool:
     """Say whether a calibrator in the beam is good enough to calibrate the group on itself.
 
     Near the beam's edge a set of its transit is expected to be better, so such a group waits.
@@ -217,13 +218,17 @@ def can_solve(record: GroupRecord, standard_jy: float, other_jy: float) -> bool:
     ----------
     standard_jy, other_jy
         Apparent flux from which calibrate solves on a flux standard, and on another calibrator, Jy.
+    beam
+        The primary beam, as calibrate's option names it.
     """
+    from contimg.astro.beam_files import read_beam
     from contimg.astro.catalogues import calibrators_in_beam  # slow to import
     from contimg.astro.telescope import SITE
 
     if record.dec_deg is None:
         return False
-    inside = calibrators_in_beam(record.mjd_start, record.mjd_end, record.dec_deg, SITE)
+    times, shape = (record.mjd_start, record.mjd_end), read_beam(beam)
+    inside = calibrators_in_beam(*times, record.dec_deg, SITE, shape)
     return any(
         one.apparent_jy >= (standard_jy if one.is_standard else other_jy)
         for one in inside

@@ -16,10 +16,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from contimg.astro.constants import NVSS_HZ
-from contimg.astro.coordinates import Site, apparent_hadec, icrs_of_hadec, separation_rad
+from contimg.astro.coordinates import (
+    Site,
+    apparent_hadec,
+    direction_cosines,
+    icrs_of_hadec,
+    separation_rad,
+)
 from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.standards import standard
-from contimg.astro.telescope import band_hz, primary_beam
+from contimg.astro.telescope import band_hz
 from contimg.records.schemas.shipped import CATALOGUE, NVSS, VLA_CALIBRATORS, read_shipped
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.store import split
@@ -203,7 +210,7 @@ def load(uri: str) -> Catalogue:
 
 
 def calibrators_in_beam(
-    mjd_start: float, mjd_end: float, pointing_dec_deg: float, site: Site
+    mjd_start: float, mjd_end: float, pointing_dec_deg: float, site: Site, beam: PrimaryBeam
 ) -> list[CalibratorInBeam]:
     """Return the calibrators in the beam of an observation on the meridian, brightest first.
 
@@ -221,11 +228,11 @@ def calibrators_in_beam(
     ha, apparent_dec = apparent_hadec(
         np.radians(known.ra_deg), np.radians(known.dec_deg), times[:, None], site
     )
-    away = separation_rad(ha, apparent_dec, 0.0, np.radians(pointing_dec_deg))
+    offset = direction_cosines(-ha, apparent_dec, 0.0, np.radians(pointing_dec_deg))
     freqs = band[0] + (band[-1] - band[0]) * part
-    beam = np.asarray(primary_beam(away[..., None], freqs).mean(axis=(0, 2)), np.float64)
+    level = beam.level(np.stack(offset, axis=-1)[..., None, :], freqs).mean(axis=(0, 2))
     found = []
-    for i in np.flatnonzero(beam >= MIN_BEAM):
+    for i in np.flatnonzero(level >= MIN_BEAM):
         name, place = str(known.name[i]), (float(known.ra_deg[i]), float(known.dec_deg[i]))
         index = float(np.nan_to_num(known.spectral_index[i]))
         flux = float(known.flux_jy[i]) * (middle_hz / known.freq_hz) ** index
@@ -240,8 +247,8 @@ def calibrators_in_beam(
                 ra_deg=place[0],
                 dec_deg=place[1],
                 flux_jy=flux,
-                beam=float(beam[i]),
-                apparent_jy=flux * float(beam[i]),
+                beam=float(level[i]),
+                apparent_jy=flux * float(level[i]),
                 is_standard=source is not None and source.anchor,
                 spectral_index=index,
                 compact=bool(known.code_c[i] in GOOD_CODES),

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from contimg.astro import coordinates
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
-from contimg.astro.telescope import primary_beam
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.runtime.errors import BadInputError
 
 FloatArray = NDArray[np.float64]
@@ -65,6 +65,8 @@ class SkyModel:
     """Width of a channel; 0: no bandwidth smearing."""
     integration_s: float
     """Length of an integration; 0: no time smearing."""
+    primary_beam: PrimaryBeam
+    """Not used without a site."""
     site: coordinates.Site | None = None
     """None: the array tracks the phase centre, and its beam is unknown and taken as 1."""
     pointing_dec_rad: float = 0.0
@@ -76,10 +78,9 @@ class SkyModel:
             return np.ones((self.sources.ra_rad.size, self.freq_hz.size))
         ra, dec = self.sources.ra_rad, self.sources.dec_rad
         hour_angle, apparent_dec = coordinates.apparent_hadec(ra, dec, mjd_utc, self.site)
-        away = coordinates.separation_rad(hour_angle, apparent_dec, 0.0, self.pointing_dec_rad)
-        # The formula of the Airy disc does not hold behind the dish.
-        front = np.where(away < np.pi / 2, away, np.pi / 2)
-        return np.asarray(primary_beam(front[:, None], self.freq_hz[None, :]))
+        pointing = 0.0, self.pointing_dec_rad
+        offset = coordinates.direction_cosines(-hour_angle, apparent_dec, *pointing)
+        return self.primary_beam.level(np.stack(offset, axis=-1)[:, None], self.freq_hz)
 
     def apparent_jy(self, mjd_utc: ArrayLike) -> FloatArray:
         """Return the flux after the beam, mean over some moments, shape (S, channels)."""

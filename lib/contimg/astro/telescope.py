@@ -1,4 +1,4 @@
-"""The DSA-110: its stations, its band and the beam of one dish."""
+"""The DSA-110: its stations and its band."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import Site
 from contimg.records.groups import N_SUBBANDS
 from contimg.records.schemas.shipped import STATIONS, read_shipped
@@ -30,8 +29,6 @@ TOP_HZ = 1498.643188e6
 INTEGRATION_S = 12.884902000427246
 
 DISH_M = 4.65
-MAX_SERIES_X = 1e-4
-"""The x below which 1 - x^2/4 is the Airy pattern to every digit."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +78,3 @@ def stations() -> Stations:
 def band_hz() -> FloatArray:
     """Return the 768 channel centres of a Measurement Set's spectral window, Hz, ascending."""
     return TOP_HZ - CHANNEL_WIDTH_HZ * np.arange(N_CHANNELS - 1, -1, -1, dtype=np.float64)
-
-
-def primary_beam(separation_rad: npt.ArrayLike, freq_hz: npt.ArrayLike) -> FloatArray:
-    """Return the power pattern of one dish, 1 at the centre: an Airy disc of 4.65 m.
-
-    (2 J1(x) / x)^2 with x = pi D sin(separation) / wavelength: a uniformly illuminated circular
-    aperture (Born & Wolf, 8.5.2). The arguments broadcast.
-    """
-    from scipy.special import j1  # slow to import, and options and watch do without
-
-    frequency = np.asarray(freq_hz, np.float64)
-    x = np.pi * DISH_M / SPEED_OF_LIGHT_M_S * frequency * np.sin(np.abs(separation_rad))
-    central = x < MAX_SERIES_X  # where the quotient is 0/0
-    safe = np.where(central, 1.0, x)
-    return np.asarray(np.where(central, 1.0 - x**2 / 4, (2 * j1(safe) / safe) ** 2))

@@ -131,6 +131,9 @@ class Calibration(Record):
     flag_fraction: float
     """Share of the bandpass solutions that is flagged, of antennas that have data."""
     field_phase: FieldPhase
+    primary_beam: str = "airy:4.65"
+    """Name of the beam through which the calibrator was seen, on which its flux scale rests; older
+    records have none, and were made with this. ``none``: another telescope's, taken as 1."""
     source: SetSource | None = None
     scale: ScaleBudget | None = None
     """Expected error of the flux scale; None: not known, as for another telescope."""

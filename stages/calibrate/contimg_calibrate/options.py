@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from contimg.astro.beam_text import DEFAULT_BEAM, BeamText
 from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
 from contimg.runtime.stage import Resources, StageSpec
 
@@ -28,6 +29,10 @@ class CalibrateOptions(StageOptions):
     """Root URI of the store whose registry of calibration sets is searched and extended."""
     calibration: ArtifactURI | None = None
     """Take this calibrate artifact instead of searching the store."""
+    beam: BeamText = DEFAULT_BEAM
+    """Primary beam: airy:DIAMETER (m), gaussian:FWHM@FREQUENCY (deg), or the URI of a beam file."""
+    other_beam: bool = False
+    """Use sets although they were solved with another primary beam."""
     solve: Literal["auto", "always", "never"] = "auto"
     """Solve on this group; auto: if a calibrator in the beam is bright enough."""
     calibrator: str | None = None

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contimg.astro.catalogues import CalibratorInBeam
-from contimg.astro.coordinates import apparent_hadec, separation_rad
+from contimg.astro.coordinates import apparent_hadec, direction_cosines
 from contimg.astro.gains import FloatArray
-from contimg.astro.telescope import band_hz, primary_beam
+from contimg.astro.primary_beam import PrimaryBeam
+from contimg.astro.telescope import band_hz
 from contimg.records.calibration import FluxAnchor, ScaleBudget
 
 if TYPE_CHECKING:
@@ -61,30 +62,21 @@ def combine(**terms: float) -> ScaleBudget:
 
 
 def mean_beam(
-    ra_deg: FloatArray,
-    dec_deg: FloatArray,
-    target: Target,
-    *,
-    width: float = 1.0,
-    east_deg: float = 0.0,
-    north_deg: float = 0.0,
+    ra_deg: FloatArray, dec_deg: FloatArray, target: Target, beam: PrimaryBeam
 ) -> FloatArray:
-    """Return the beam, mean over a group and the band, at positions (N,): shape (N,).
-
-    `width` multiplies the beam's width; the dishes point `east_deg`, `north_deg` off.
-    """
+    """Return the beam, mean over a group and the band, at positions (N,): shape (N,)."""
     part = (np.arange(BEAM_SAMPLES) + 0.5) / BEAM_SAMPLES
     times, band = target.mjd_start + (target.mjd_end - target.mjd_start) * part, band_hz()
     freqs = band[0] + (band[-1] - band[0]) * part
     ra_rad, dec_rad = np.radians(ra_deg), np.radians(dec_deg)
     ha, dec = apparent_hadec(ra_rad, dec_rad, times[:, None], target.site)
-    centre = np.radians(target.dec_deg + north_deg)
-    ha0 = -np.radians(east_deg) / np.cos(centre)
-    away = np.minimum(separation_rad(ha, dec, ha0, centre) / width, np.pi / 2)
-    return np.asarray(primary_beam(away[..., None], freqs).mean(axis=(0, 2)))
+    offset = np.stack(direction_cosines(-ha, dec, 0.0, np.radians(target.dec_deg)), axis=-1)
+    return np.asarray(beam.level(offset[..., None, :], freqs).mean(axis=(0, 2)))
 
 
-def beam_terms(ra_deg: FloatArray, dec_deg: FloatArray, target: Target) -> FloatArray:
+def beam_terms(
+    ra_deg: FloatArray, dec_deg: FloatArray, target: Target, beam: PrimaryBeam
+) -> FloatArray:
     """Return the error of ln(beam) at positions by its width and its pointing: shape (6, N).
 
     Each of the three errors has a slope and, where the beam is even in it, a second order.
@@ -94,23 +86,26 @@ def beam_terms(ra_deg: FloatArray, dec_deg: FloatArray, target: Target) -> Float
         "east_deg": (0.0, POINTING_ERROR_DEG),
         "north_deg": (0.0, POINTING_ERROR_DEG),
     }
-    middle, terms = np.log(mean_beam(ra_deg, dec_deg, target) + TINY), []
+    middle, terms = np.log(mean_beam(ra_deg, dec_deg, target, beam) + TINY), []
     for name, (value, error) in shifts.items():
         down, up = (
-            np.log(mean_beam(ra_deg, dec_deg, target, **{name: value + step}) + TINY)
+            np.log(mean_beam(ra_deg, dec_deg, target, beam.changed(**{name: value + step})) + TINY)
             for step in (-error, error)
         )
         terms += [(up - down) / 2, (up + down) / 2 - middle]
     return np.clip(terms, -1.0, 1.0)
 
 
-def calibrator_budget(source: CalibratorInBeam, target: Target) -> ScaleBudget:
+def calibrator_budget(
+    source: CalibratorInBeam, target: Target, primary_beam: PrimaryBeam
+) -> ScaleBudget:
     """Return the expected error of a scale that is solved on a calibrator in the beam."""
     flux = STANDARD_ERROR
     if not source.is_standard:
         flat = source.spectral_index > FLAT_INDEX or source.spectral_index == 0  # 0: unknown
         flux = float(np.hypot(CATALOGUE_ERROR, VARIABLE_ERROR if flat else 0.0))
-    beam = beam_terms(np.array([source.ra_deg]), np.array([source.dec_deg]), target)
+    place = np.array([source.ra_deg]), np.array([source.dec_deg])
+    beam = beam_terms(*place, target, primary_beam)
     noise = GROUP_NOISE_JY / source.apparent_jy
     return combine(flux=flux, beam=float(np.linalg.norm(beam)), noise=noise)
 

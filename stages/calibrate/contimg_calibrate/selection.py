@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import DEFAULT_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
 from contimg.records.calibration import FluxAnchor
@@ -62,6 +64,8 @@ class SetRow:
     dec: float
     flux_anchor: FluxAnchor
     scale_error: float | None = None
+    primary_beam: str | None = None
+    """Name of the beam that it was solved with; None in older tables: the default."""
 
 
 def read_target(uri: str) -> Target | None:
@@ -97,7 +101,8 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     """
     if options.solve == "never":
         return None
-    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site)
+    beam = read_beam(options.beam)
+    found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site, beam)
     if options.calibrator is not None:
         ra_deg, dec_deg = look_up_position(options.calibrator)
         for source in found:
@@ -113,7 +118,7 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     if always and not usable:
         problem = "There is no calibrator of the VLA list in the beam."
         raise NoCalibrationError(target.name, problem, "Leave --solve at auto.")
-    return min(usable, key=lambda c: calibrator_budget(c, target).total, default=None)
+    return min(usable, key=lambda c: calibrator_budget(c, target, beam).total, default=None)
 
 
 def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
@@ -139,7 +144,8 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     wanted = options.solve == "always" or options.calibrator is not None
     if target is None or (calibrator is not None and wanted):
         return []
-    limit = calibrator_budget(calibrator, target).total if calibrator else np.inf
+    beam = read_beam(options.beam)
+    limit = calibrator_budget(calibrator, target, beam).total if calibrator else np.inf
     root = (options.store or "").rstrip("/")
     inputs: list[Input] = []
     for row in rank_sets(read_registry(options, target), target, options, limit):
@@ -188,15 +194,18 @@ def rank_sets(
 
     The error grows with age, so that sets of the same transit come before those of the same date,
     and these before borrowed ones, unless their calibrator was poor. All are of the same strip:
-    gains borrowed across strips once gave fluxes x 0.06.
+    gains borrowed across strips once gave fluxes x 0.06. Sets of another primary beam are left out,
+    except with --other-beam: their flux scale is right for that beam alone.
     """
-    ranked = []
+    ranked, beam = [], read_beam(options.beam).name
     for row in rows:
         away_days = abs(row.mjd - target.mjd)
         valid = row.valid_from <= target.mjd <= row.valid_to
         in_time = valid or away_days <= options.borrow_days
         error = row_budget(row, target).total
-        if in_time and abs(row.dec - target.dec_deg) <= options.strip_deg and error < limit:
+        same_beam = options.other_beam or (row.primary_beam or DEFAULT_BEAM) == beam
+        same_strip = abs(row.dec - target.dec_deg) <= options.strip_deg
+        if in_time and same_strip and same_beam and error < limit:
             ranked.append((error, away_days, row.artifact, row))
     return [row for *_, row in sorted(ranked, key=lambda key: key[:-1])]
 

@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from contimg.astro.catalogues import calibrators, nvss
-from contimg.astro.constants import NVSS_HZ, SPEED_OF_LIGHT_M_S
+from contimg.astro.constants import NVSS_HZ
 from contimg.astro.coordinates import Site, icrs_of_hadec, separation_rad
 from contimg.astro.gains import FloatArray
 from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, SkyModel, power_law
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.standards import standard
-from contimg.astro.telescope import DISH_M
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 
 MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue source nearer than this to the calibrator is the calibrator, or a part of it."""
-BEAM_NULL = 1.22
-"""First null of the beam in wavelengths over dish diameters."""
 MIN_FLUX_FRACTION = 5e-4
 """Field sources with a smaller fraction of the calibrator's apparent flux are left out of a model.
 One on a grating lobe of the calibrator (1.4 deg north or south) looks like the calibrator to the
@@ -86,14 +84,19 @@ def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Ca
 
 
 def find_field_sources(
-    mjd_start: float, mjd_end: float, dec_deg: float, site: Site, freq_hz: FloatArray
+    mjd_start: float,
+    mjd_end: float,
+    dec_deg: float,
+    site: Site,
+    freq_hz: FloatArray,
+    beam: PrimaryBeam,
 ) -> PointSources:
     """Return the NVSS sources within the beam's null at any time of a group, with alpha = -0.7."""
     dec_rad = float(np.radians(dec_deg))
     moments = np.array([mjd_start, (mjd_start + mjd_end) / 2, mjd_end])
     ra, dec = icrs_of_hadec(0.0, dec_rad, moments, site)
     drift_rad = (moments[2] - moments[0]) * np.pi * np.cos(dec_rad)
-    radius_rad = BEAM_NULL * SPEED_OF_LIGHT_M_S / (DISH_M * freq_hz.min()) + drift_rad
+    radius_rad = beam.null_rad(float(freq_hz.min())) + drift_rad
     found = nvss().within(*(float(np.degrees(x)) for x in (ra[1], dec[1], radius_rad)))
     spectra = power_law(found.flux_jy, NVSS_HZ, freq_hz)
     return PointSources(np.radians(found.ra_deg), np.radians(found.dec_deg), spectra)

@@ -14,6 +14,7 @@ import numpy as np
 from contimg.astro.coordinates import Site
 from contimg.astro.gains import ComplexArray, Factors, FloatArray, Gains, IntArray, read_caltable
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import ContimgError, SolveFailedError
@@ -148,6 +149,7 @@ def run(
     arrays = {name: np.array(values) for name, values in sky["sources"].items()}
     site = Site(**sky["site"]) if sky["site"] else None
     changes = {"sources": PointSources(**arrays), "freq_hz": np.array(sky["freq_hz"]), "site": site}
+    changes["primary_beam"] = PrimaryBeam.load(sky["primary_beam"])
     model = SkyModel(**{**sky, **changes})
     try:
         with MeasurementSet(Path(ms)) as table:

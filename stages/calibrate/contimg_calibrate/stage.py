@@ -11,10 +11,13 @@ from typing import Any
 import casacore.tables as ct
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
+from contimg.astro.primary_beam import PrimaryBeam, check_same_beam
 from contimg.records import calibration as records
 from contimg.records.array_files import to_npz
 from contimg.records.calibration import (
@@ -81,6 +84,7 @@ class MSObservation:
     """Apparent Declination of the pointing; of the phase centre where that is unknown."""
     target: selection.Target | None
     """None: another telescope, whose pointing and beam are unknown."""
+    beam: PrimaryBeam
 
     @property
     def mjd(self) -> float:
@@ -103,6 +107,7 @@ class MSObservation:
             freq_hz=header.frequencies_hz,
             width_hz=header.channel_width_hz if ours else 0.0,
             integration_s=self.integration_s if ours else 0.0,
+            primary_beam=self.beam,
             site=self.target.site if self.target else None,
             pointing_dec_rad=float(np.radians(self.dec_deg)),
         )
@@ -122,7 +127,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         if record.solved and options.store is not None:
             outputs = sorted(context.outputs, key=lambda output: output.name)
             tables = f"{options.store.rstrip('/')}/tables"
-            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction"}
+            names = {"group", "mjd", "flux_anchor", "rung", "flag_fraction", "primary_beam"}
             row = {
                 **record.model_dump(include=names),
                 "valid_from": record.valid_from_mjd,
@@ -136,7 +141,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
             }
             day = utc_of_mjd(record.mjd).date().isoformat()
             context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
-    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction"}
+    names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction", "primary_beam"}
     metrics = {
         **record.model_dump(include=names),
         "provenance": record.rung,
@@ -196,7 +201,7 @@ def consider(
     ]
     calibrator = None if options.calibration else selection.find_calibrator(options, ms.target)
     if calibrator is not None:
-        budget = calibrator_budget(calibrator, ms.target)
+        budget = calibrator_budget(calibrator, ms.target, ms.beam)
         found.append(Possibility(kind="calibrator", name=calibrator.name, budget=budget))
     return tuple(sorted(found, key=lambda one: one.budget.total))
 
@@ -230,6 +235,7 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
         integration_s=interval,
         dec_deg=target.dec_deg if target else float(np.degrees(header.dec_rad)),
         target=target,
+        beam=read_beam(options.beam),
     )
 
 
@@ -280,6 +286,7 @@ def solve_calibrator(
         valid_to_mjd=ms.mjd + reach_days,
         reference_antenna=answer["reference_antenna"],
         flag_fraction=answer["quality"]["flagged_bandpass"],
+        primary_beam=ms.beam.name if ms.target else NO_BEAM,
         field_phase=records.FieldPhase(done=False, reason=reason),
     )
     return record, answer["tables"], answer["quality"]
@@ -299,7 +306,12 @@ def model_calibrator(
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
     least_jy = sky_models.MIN_FLUX_FRACTION * apparent_jy
@@ -320,6 +332,9 @@ def select_set(
         if not chosen.solved:
             problem = "The set was not solved on its own group, but selected."
             raise BadInputError(uri, problem, f"Take {chosen.source}.")
+        if ms.target is not None:
+            beam = chosen.primary_beam
+            check_same_beam(uri, beam, ms.beam.name, allowed=options.other_beam)
         with context.step("fit"):
             phase, folders = fit_field(options, context, ms, uri, chosen)
         window = chosen.valid_from_mjd, chosen.valid_to_mjd
@@ -367,7 +382,12 @@ def fit_field(
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
         return records.FieldPhase(done=False, reason=reason), folders
     field = find_field_sources(
-        ms.mjd_start, ms.mjd_end, ms.target.dec_deg, ms.target.site, ms.header.frequencies_hz
+        ms.mjd_start,
+        ms.mjd_end,
+        ms.target.dec_deg,
+        ms.target.site,
+        ms.header.frequencies_hz,
+        ms.beam,
     )
     sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
@@ -385,7 +405,7 @@ def fit_field(
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
-    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target), axis=0)
+    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target, ms.beam), axis=0)
     amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
     told = ensemble_scale(amplitude, noise, beam_error)
     told = told or total_scale(answer["residuals"], apparent_jy)
@@ -421,8 +441,9 @@ def _call_solver(
     folder.mkdir()
     size = sum(path.stat().st_size for path in ms.path.rglob("*") if path.is_file())
     context.need(SCRATCH_BYTES, memory=int(MEMORY_FACTOR * size) + CASA_BYTES)
-    saved = {**asdict(sky), "freq_hz": sky.freq_hz.tolist()}
-    saved["sources"] = {name: values.tolist() for name, values in saved["sources"].items()}
+    saved = {**vars(sky), "freq_hz": sky.freq_hz.tolist(), "primary_beam": sky.primary_beam.dump()}
+    saved["sources"] = {name: values.tolist() for name, values in vars(sky.sources).items()}
+    saved["site"] = sky.site and asdict(sky.site)
     paths = {"ms": str(ms.path), "flags": str(ms.flags or ""), "folder": str(folder)}
     arguments = {"task": task, "sky": saved, "given": given, **paths}
     solver = "contimg_calibrate.solver:run"

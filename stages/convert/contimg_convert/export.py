@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contimg.astro.beam_files import read_beam
 from contimg.astro.catalogues import nvss
 from contimg.astro.constants import DAY_S, NVSS_HZ
 from contimg.astro.coordinates import Site
@@ -95,6 +96,7 @@ def build_field_sky(options: ExportOptions, context: Context, ms: MeasurementSet
         freq_hz=header.frequencies_hz,
         width_hz=header.channel_width_hz,
         integration_s=metrics["integration_s"],
+        primary_beam=read_beam(options.beam),
         site=Site(metrics["lat_deg"], metrics["lon_deg"], metrics["height_m"]),
         pointing_dec_rad=float(np.radians(metrics["pointing_dec_deg"])),
     )

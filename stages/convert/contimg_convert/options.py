@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from contimg.astro.beam_text import DEFAULT_BEAM, BeamText
 from contimg.records.groups import GroupURI
 from contimg.runtime.command import Command
 from contimg.runtime.options import ArtifactURI, Options, StageOptions
@@ -50,6 +51,9 @@ class ExportOptions(Options):
     model: Literal["point", "field"] = "point"
     """point: 1 Jy at the phase centre, as CASA's clearcal leaves it. field: the NVSS sources of
     the field with beam and smearing."""
+    beam: BeamText = DEFAULT_BEAM
+    """Primary beam of a field model: airy:DIAMETER (m), gaussian:FWHM@FREQUENCY (deg), or the URI
+    of a beam file."""
     least_mjy: float = Field(default=10.0, ge=0)
     """Apparent flux of the faintest source in a field model, mJy."""
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import SIDEREAL_RATE
-from contimg.astro.telescope import primary_beam
 from contimg_image import kernels
 from contimg_image.averaging import AveragedBaselines
 from contimg_image.field import ImagingField
@@ -28,12 +27,6 @@ SMEARING_SAMPLES = 24_000
 """Visibilities at which smearing is computed; its mean is good to 1e-4."""
 SPECTRAL_INDEX = -0.7
 """The beam is right for this, the mean of NVSS; at 20 % it is 0.3 % off for a flat spectrum."""
-
-
-def angles_from(directions: Floats, towards: Floats) -> Floats:
-    """Return the angles, (..., D), of directions l, m, n - 1, (D, 3), from others, (..., 3)."""
-    chord = np.linalg.norm(directions - towards[..., None, :], axis=-1)
-    return np.asarray(2 * np.arcsin(np.clip(chord / 2, 0, 1)))
 
 
 def source_geometry(
@@ -76,8 +69,8 @@ def effective_beam(field: ImagingField, directions: Floats) -> Floats:
             slope = (mean_hz / weights.frequency_hz) ** SPECTRAL_INDEX
             for t in np.flatnonzero(by_time):
                 level = np.ones(len(flat))
-                if field.known_beam:
-                    level = primary_beam(angles_from(flat, field.pointing[t]), mean_hz)
+                if field.primary_beam is not None:
+                    level = field.primary_beam.level(flat - field.pointing[t], mean_hz)
                 rows = np.flatnonzero(part.time_index == t)
                 cells = data.times_s.size * len(bands) * len(data.sets)
                 step = max(1, rows.size * cells // SMEARING_SAMPLES)
@@ -116,6 +109,6 @@ def smearing_loss(field: ImagingField, radius_rad: float) -> float:
     angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     east, north = np.sin(radius_rad) * np.sin(angle), np.sin(radius_rad) * np.cos(angle)
     directions = np.stack([east, north, np.full(angle.size, np.cos(radius_rad) - 1)], axis=-1)
-    flat_beam = replace(field, known_beam=False)
+    flat_beam = replace(field, primary_beam=None)
     level = float(effective_beam(flat_beam, np.zeros((1, 3)))[0])
     return float(1 - np.mean(effective_beam(flat_beam, directions) / level))

@@ -16,11 +16,10 @@ import numpy as np
 
 from contimg.astro.catalogues import Catalogue
 from contimg.astro.coordinates import direction_cosines
-from contimg.astro.telescope import primary_beam
 from contimg.records.images import Beam
 from contimg_image import kernels
 from contimg_image.averaging import AveragedVisibilities
-from contimg_image.beam import SPECTRAL_INDEX, angles_from, source_geometry
+from contimg_image.beam import SPECTRAL_INDEX, source_geometry
 from contimg_image.field import ImagingField
 from contimg_image.frame import Floats, Frame, Mask, Singles
 
@@ -78,8 +77,11 @@ def choose_sources(
     centre = np.radians(frame.ra_deg), np.radians(frame.dec_deg)
     lmn = direction_cosines(np.radians(near.ra_deg), np.radians(near.dec_deg), *centre)
     cosines = np.stack(lmn, axis=1).reshape(-1, 3)
-    level = primary_beam(angles_from(cosines, field.pointing), field.weights.frequency_hz)
-    expected = near.flux_jy * level.mean(axis=0)
+    expected = near.flux_jy
+    if field.primary_beam is not None:
+        offset = cosines - field.pointing[:, None]
+        level = field.primary_beam.level(offset, field.weights.frequency_hz)
+        expected = expected * level.mean(axis=0)
     x, y = frame.pixels(near.ra_deg, near.dec_deg)
     inside = frame.inside(x, y, margin=2)
     chosen: list[int] = []
@@ -104,12 +106,13 @@ def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
     """
     cosines, data = sources.cosines, field.data
     shown, models = np.zeros(len(cosines)), []
-    if not shown.size or not field.known_beam:
+    if not shown.size or field.primary_beam is None:
         return shown
     for part in data.sets:
         log_freq = np.log(part.frequencies_hz / field.weights.frequency_hz)
-        angles = angles_from(cosines, field.pointing)[:, :, None]
-        level = primary_beam(angles, part.frequencies_hz) * np.exp(SPECTRAL_INDEX * log_freq)
+        offset = (cosines - field.pointing[:, None])[:, :, None]
+        level = field.primary_beam.level(offset, part.frequencies_hz)
+        level = level * np.exp(SPECTRAL_INDEX * log_freq)
         models.append((log_freq, level, source_geometry(field, part, cosines)))
     amplitude, slope = _fit_spectra(data, models)
     for part, model, weight in zip(data.sets, models, field.weights.of_set, strict=True):

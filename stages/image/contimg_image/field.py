@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import Site, direction_cosines, icrs_of_hadec
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.telescope import NAMES
 from contimg.records.ms import STOKES_I, Rows, create
 from contimg.runtime.errors import BadImageError
@@ -55,12 +57,17 @@ class ImagingField:
     frame: Frame
     pointing: Floats
     """Shape (T, 3): l, m, n - 1 of the dishes' pointing at each integration."""
-    known_beam: bool
-    """Whether the primary beam is that of our dishes; otherwise it is taken as 1."""
+    primary_beam: PrimaryBeam | None
+    """That of our dishes; None: another telescope, whose beam is taken as 1."""
 
     @classmethod
     def of(
-        cls, data: AveragedVisibilities, settings: Settings, dec_deg: float | None, site: Site
+        cls,
+        data: AveragedVisibilities,
+        settings: Settings,
+        dec_deg: float | None,
+        site: Site,
+        beam: PrimaryBeam,
     ) -> ImagingField:
         """Return a field about the phase centre.
 
@@ -68,8 +75,9 @@ class ImagingField:
         telescope at the phase centre.
         """
         header, pointing = data.header, np.zeros((data.times_s.size, 3))
-        known_beam = header.telescope in NAMES and dec_deg is not None
-        if dec_deg is not None and known_beam:
+        primary_beam = None
+        if header.telescope in NAMES and dec_deg is not None:
+            primary_beam = beam
             ra, dec = icrs_of_hadec(0.0, np.radians(dec_deg), data.times_s / DAY_S, site)
             cosines = direction_cosines(ra, dec, header.ra_rad, header.dec_rad)
             pointing = np.stack(cosines, axis=1)
@@ -77,7 +85,12 @@ class ImagingField:
         weights = imaging_weights(data, settings.robust, padded_rad, taper_rad)
         centre_deg = float(np.degrees(header.ra_rad)), float(np.degrees(header.dec_rad))
         frame = Frame(*centre_deg, settings.size, settings.cell_arcsec)
-        return cls(data, weights, frame, pointing, known_beam)
+        return cls(data, weights, frame, pointing, primary_beam)
+
+    @property
+    def beam_name(self) -> str:
+        """Name of the primary beam."""
+        return NO_BEAM if self.primary_beam is None else self.primary_beam.name
 
     def write_sets(self, folder: Path) -> tuple[Path, ...]:
         """Write the Stokes I visibilities as Measurement Sets, replacing earlier ones."""

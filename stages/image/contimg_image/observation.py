@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from contimg.astro.beam_files import read_beam
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import Site
 from contimg.astro.gains import Gains
+from contimg.astro.primary_beam import PrimaryBeam, check_same_beam
 from contimg.astro.telescope import SITE
 from contimg.records.calibration import Calibration, fetch_tables, read_calibration
 from contimg.records.flagfile import read_flags
@@ -42,6 +44,8 @@ class ImagingInput:
     """Length of the longest baseline."""
     calibration: Calibration
     calibration_key: str
+    beam: PrimaryBeam
+    """As asked for; not used for another telescope."""
 
     @property
     def mjd(self) -> float:
@@ -58,14 +62,17 @@ def fetch_input(options: ImageOptions, context: Context) -> ImagingInput:
     """Copy everything that is imaged into scratch.
 
     Raises BadInputError if an artifact is not of the stage that its option names, or the
-    calibration has no table.
+    calibration has no table or another primary beam.
     """
     calibration = read_calibration(context, options.calibration)
     if not calibration.tables:
         problem = "The calibration has no tables to apply; raw data are never imaged."
         raise BadInputError(options.calibration, problem, "Calibrate the group first.")
+    metrics, beam = context.manifest(options.ms).metrics, read_beam(options.beam)
+    if metrics.get("pointing_dec_deg") is not None:
+        made_with, allowed = calibration.primary_beam, options.other_beam
+        check_same_beam(options.calibration, made_with, beam.name, allowed=allowed)
     path = context.fetch_tree(options.ms, "ms.tar")
-    metrics = context.manifest(options.ms).metrics
     start, end = metrics.get("mjd_start"), metrics.get("mjd_end")
     with MeasurementSet(path) as ms:
         header, longest_m = ms.header, float(baseline_lengths_m(ms.header, ms.rows).max())
@@ -88,4 +95,5 @@ def fetch_input(options: ImageOptions, context: Context) -> ImagingInput:
         longest_m=longest_m,
         calibration=calibration,
         calibration_key=context.manifest(options.calibration).key,
+        beam=beam,
     )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from contimg.astro.beam_text import DEFAULT_BEAM, BeamText
 from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
 from contimg.runtime.stage import Resources, StageSpec
 
@@ -30,6 +31,11 @@ class ImageOptions(StageOptions):
     """`tclean` (w-projection) is slower; it is there for comparison."""
     catalogue: ObjectURI = ""
     """Positions of clean masks, by `contimg catalogue add`; the shipped NVSS if empty."""
+
+    beam: BeamText = DEFAULT_BEAM
+    """Primary beam: airy:DIAMETER (m), gaussian:FWHM@FREQUENCY (deg), or the URI of a beam file."""
+    other_beam: bool = False
+    """Apply a calibration although it was made with another primary beam."""
 
     size: int | None = Field(default=None, ge=128, le=16384)
     """Width and height, pixels; the tier's if empty."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contimg.astro.constants import DAY_S
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.groups import day_of_mjd, utc_of_mjd
 from contimg.records.schemas.images import IMAGES
 from contimg.runtime.context import Context
 from contimg.runtime.versions import tool_version
-from contimg_image.averaging import AveragedVisibilities
 from contimg_image.cleaning import MIN_EFFECTIVE_BEAM
 from contimg_image.field import ImagingField
 from contimg_image.frame import Singles
@@ -88,7 +88,8 @@ def make_header(
         "PIPEVER": (tool_version("contimg-image"), "version of contimg-image"),
         "RMSMED": (rms_jy, "[Jy/beam] median inside the 20 % beam"),
         "RMSTHERM": (thermal_jy, "[Jy/beam] expected; -1 unknown"),
-        "PBMODEL": ("airy 4.65 m" if ours else "none", "primary beam in beam.fits"),
+        "PBMODEL": (field.beam_name, "primary beam in beam.fits"),
+        **beam_cards(field.primary_beam, field.weights.frequency_hz),
         "ROBUST": (robust, "Briggs"),
     }
     for key, value in cleaned.keywords.items():
@@ -96,6 +97,18 @@ def make_header(
     for key, card in cards.items():
         header[key] = card
     return header
+
+
+def beam_cards(beam: PrimaryBeam | None, freq_hz: float) -> dict[str, tuple[Any, str]]:
+    """Return what describes a primary beam besides its name; nothing if it is not known."""
+    if beam is None:
+        return {}
+    fwhm_deg = 2 * float(np.degrees(beam.radius_rad(0.5, freq_hz)))
+    return {
+        "PBFWHM": (round(fwhm_deg, 5), "[deg] of the primary beam at RESTFRQ"),
+        "PBEAST": (beam.offset_deg[0], "[deg] beam's axis east of the pointing"),
+        "PBNORTH": (beam.offset_deg[1], "[deg] beam's axis north of the pointing"),
+    }
 
 
 def format_time(mjd: float) -> str:
@@ -208,6 +221,7 @@ def image_metrics(
         "ra_deg": float(np.degrees(header.ra_rad)),
         "dec_deg": float(np.degrees(header.dec_rad)),
         "frequency_hz": weights.frequency_hz,
+        "primary_beam": field.beam_name,
         "bmaj_arcsec": cleaned.beam.major_deg * 3600,
         "bmin_arcsec": cleaned.beam.minor_deg * 3600,
         "bpa_deg": cleaned.beam.pa_deg,
@@ -219,16 +233,19 @@ def image_metrics(
 
 
 def write_record(
-    context: Context, settings: Settings, metrics: dict[str, Any], data: AveragedVisibilities
+    context: Context, settings: Settings, metrics: dict[str, Any], field: ImagingField
 ) -> None:
-    """Write imaging.json: the settings, the metrics, and how visibilities were averaged."""
+    """Write imaging.json: settings, metrics, averaging; and primary_beam.json, if it is known."""
     sets = [
         {"name": part.name, "rows": len(part.uvw_m), "channels": part.frequencies_hz.size}
         | {"averaged": part.factor, "channel_hz": part.width_hz * part.factor}
-        for part in data.sets
+        for part in field.data.sets
     ]
     record = {"settings": vars(settings), "metrics": metrics, "sets": sets}
     context.write("imaging.json", json.dumps(record, indent=1).encode())
+    if field.primary_beam is not None:
+        beam = json.dumps(field.primary_beam.dump(), indent=1)
+        context.write("primary_beam.json", beam.encode())
 
 
 def publish_row(

@@ -87,7 +87,7 @@ def measure_quality(
     selected &= sky.scaling_error <= MAX_SCALING_ERROR
     x, y, expected_jy = sky.x[selected], sky.y[selected], sky.expected_jy[selected]
     matches = catalogue_matches(cleaned.image, x, y, expected_jy, cleaned.beam_px / 2)
-    if not field.known_beam:
+    if not field.primary_beam is not None:
         # Sources far from the pointing appear with a small, unknown part of their flux.
         matches = CatalogueMatches(0, *[float("nan")] * 3)
     check_sky(where, rms, thermal, matches)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import numpy as np
-
 from contimg.astro.catalogues import load, nvss
 from contimg.records.ms import MeasurementSet
 from contimg.runtime.context import Context, StageResult
@@ -16,13 +14,13 @@ from contimg_image.bright import choose_sources, restore_bright, subtract_bright
 from contimg_image.cleaning import ExpectedSky, clean
 from contimg_image.field import ImagingField, half_power_beam
 from contimg_image.imagers import ImagerJob
-from contimg_image.observation import fetch_input
+from contimg_image.observation import ImagingInput, fetch_input
 from contimg_image.options import ImageOptions
-from contimg_image.tiers import choose_settings
+from contimg_image.tiers import Settings, choose_settings
 
 STEP_COUNT = 6
-EDGE_RAD = float(np.radians(1.98))
-"""Where the beam of our dishes is 20 % at the middle of the band: out to here smearing is small."""
+EDGE_LEVEL = 0.2
+"""Out to where the beam has this level at the middle of the band, smearing is kept small."""
 MEMORY_PER_PIXEL_BYTES = 90
 """Peak memory of cleaning per pixel of the image, WSClean's padded grids included."""
 
@@ -34,13 +32,13 @@ def run(options: ImageOptions, context: Context) -> StageResult:
     context.progress(1, STEP_COUNT)
     with context.step("average"):
         settings = choose_settings(options, observation.header, observation.longest_m)
-        edge_rad = settings.width_rad / 2 if observation.pointing_dec_deg is None else EDGE_RAD
+        edge_rad, dec_deg = edge_radius_rad(observation, settings), observation.pointing_dec_deg
         with MeasurementSet(observation.path) as ms:
             flags, gains = observation.flags, observation.gains
             data = average(options.ms, ms, flags, gains, edge_rad, settings.longest_m)
         # Scratch may be memory, which the imager needs.
         shutil.rmtree(observation.path)
-        field = ImagingField.of(data, settings, observation.pointing_dec_deg, observation.site)
+        field = ImagingField.of(data, settings, dec_deg, observation.site, observation.beam)
     catalogue = load(options.catalogue) if options.catalogue else nvss()
     with context.step("bright sources"):
         sources = choose_sources(catalogue, field, (settings.bright, settings.beyond))
@@ -69,15 +67,22 @@ def run(options: ImageOptions, context: Context) -> StageResult:
         numbers = quality.measure_quality(options.ms, cleaned, local_rms, sky, field)
         numbers |= {"phase_error_deg": antennas.error_deg, "phase_noise_deg": antennas.noise_deg}
         numbers |= {"smearing_loss": loss, "strangers": float(uncatalogued)}
-        qa = quality.assess_quality(numbers, known_beam=field.known_beam)
+        qa = quality.assess_quality(numbers, known_beam=field.primary_beam is not None)
     context.progress(5, STEP_COUNT)
     with context.step("write"):
         robust, rms_jy = settings.robust, numbers["rms_jy"]
         header = product.make_header(observation, field, cleaned, robust, rms_jy)
         product.write_images(context, header, cleaned, sky.effective, local_rms)
         metrics = product.image_metrics(observation, field, cleaned, numbers)
-        product.write_record(context, settings, metrics, data)
+        product.write_record(context, settings, metrics, field)
         known = vars(settings) | metrics | {"verdict": qa.verdict}
         product.publish_row(context, options, observation, known)
     context.progress(STEP_COUNT, STEP_COUNT)
     return StageResult(metrics=metrics, qa=qa)
+
+
+def edge_radius_rad(observation: ImagingInput, settings: Settings) -> float:
+    """Return the radius out to which smearing is kept small: the beam's 20 %, or the image."""
+    if observation.pointing_dec_deg is None:
+        return settings.width_rad / 2
+    return observation.beam.radius_rad(EDGE_LEVEL, float(observation.header.frequencies_hz.mean()))

@@ -104,6 +104,7 @@ def read_epoch(manifest: Manifest, uri: str, image: SkyImage) -> dict[str, Any]:
         "group": str(metrics["group"]),
         "image": manifest.key,
         "mjd": float(metrics["mjd"]),
+        "primary_beam": metrics.get("primary_beam"),
         "strip": image.centre_deg[1] if strip is None else float(strip),
     }
 

@@ -18,7 +18,16 @@ from contimg_image.beam import SPECTRAL_INDEX, beam_map, effective_beam, smearin
 from contimg_image.bright import BrightSources, choose_sources, restore_bright, subtract_bright
 from contimg_image.field import ImagingField, half_power_beam, imaging_weights
 from contimg_image.tiers import Settings
-from image_arrays import FIELD_RAD, MJD, averaged, imaging_field, lmn, predict_source, sum_beam
+from image_arrays import (
+    BEAM,
+    FIELD_RAD,
+    MJD,
+    averaged,
+    imaging_field,
+    lmn,
+    predict_source,
+    sum_beam,
+)
 
 PLACES = np.stack([lmn(*place) for place in ((0.1, 0.35), (-1.3, 0.6), (0.4, -1.5), (2.6, 1.4))])
 """The last one is outside the image."""
@@ -50,7 +59,7 @@ def test_effective_beam_of_unknown_telescope_is_smearing_alone() -> None:
     elsewhere = replace(data, header=replace(data.header, telescope="VLA"))
     field = imaging_field(elsewhere, dec_deg=None)
     found = effective_beam(field, np.stack([lmn(0, 0), lmn(1.5, 0)]))
-    assert not field.known_beam
+    assert field.primary_beam is None
     # The assumed spectrum, about its mean frequency.
     assert found[0] == pytest.approx(1.0, abs=2e-3)
     assert found[1] < found[0]
@@ -76,7 +85,7 @@ def test_imaging_weights_equal_wsclean(tmp_path: Path) -> None:
     import casacore.tables as ct
 
     data = averaged(times=2, every=2, channels=16)
-    ours = ImagingField.of(data, Settings(2000, 6.0, taper_arcsec=15.0), 33.0, SITE)
+    ours = ImagingField.of(data, Settings(2000, 6.0, taper_arcsec=15.0), 33.0, SITE, BEAM)
     (path,), (part,), (weight,) = ours.write_sets(tmp_path), data.sets, ours.weights.of_set
     options = """-quiet -j 1 -use-wgridder -no-update-model-required -no-reorder
         -store-imaging-weights -make-psf-only -pol I -size 2000 2000 -scale 6.0asec -padding 1.2

@@ -23,7 +23,7 @@ from contimg_image.frame import Frame
 from contimg_image.imagers import Cleaned, ImagerJob, write_mask, wsclean_command
 from contimg_image.observation import ImagingInput
 from contimg_image.options import ImageOptions
-from image_arrays import DEC_DEG, averaged, header, imaging_field
+from image_arrays import BEAM, DEC_DEG, averaged, header, imaging_field
 
 Array = np.ndarray[Any, Any]
 FRAME = Frame(ra_deg=38.9, dec_deg=32.886, size=600, cell_arcsec=9.0)
@@ -172,7 +172,7 @@ def write_fits(plane: Array, *, corrected: bool = False) -> bytes:
     known = {"rung": "SAME_GROUP", "mjd": 61065.05, "source": None, "calibrator": calibrator}
     given = {"calibration": Calibration.model_construct(**known), "calibration_key": "0123456789"}
     given |= {"mjd_start": 61065.09, "mjd_end": 61065.0936, "group": "20260125t021221"}
-    given |= {"header": HEADER, "pointing_dec_deg": 33.0, "site": SITE}
+    given |= {"header": HEADER, "pointing_dec_deg": 33.0, "site": SITE, "beam": BEAM}
     nothing: dict[str, Any] = dict.fromkeys(("path", "flags", "gains", "longest_m"))
     observation = ImagingInput(**nothing, **given)
     field = replace(imaging_field(averaged(every=24)), frame=FRAME)

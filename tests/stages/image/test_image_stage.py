@@ -33,7 +33,7 @@ GainError = Callable[[Array, int], Array]
 """A factor of antenna numbers and the number of channels, shape (rows, channels or 1, 2)."""
 
 FILES = """image.fits image.pbcor.fits residual.fits psf.fits beam.fits rms.fits thumbnail.png
-    imaging.json uv.npz"""
+    primary_beam.json imaging.json uv.npz"""
 QUICK = {"tier": "development", "size": 960, "cell_arcsec": 15.0}
 """4 deg of sky in a quarter of the pixels: for what does not depend on fluxes to a per cent."""
 

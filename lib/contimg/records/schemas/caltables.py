@@ -24,5 +24,7 @@ CALTABLES = Schema(
     digest | string | | meta.checksum | Digest of that artifact
     scale_error | float64? | | stat.error;phot.calib | Expected 1 sigma error of the flux scale, \
         relative
+    primary_beam | string? | | meta.id;instr.beam | Beam that the flux scale rests on; null: \
+        airy:4.65
     """),
 )

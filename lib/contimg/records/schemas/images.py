@@ -49,6 +49,8 @@ IMAGES = Schema(
     scale_error | float32? | | stat.error;phot.calib | Expected 1 sigma error of the flux scale, \
         relative
     verdict | string | | meta.code.qual | good or warning
+    primary_beam | string? | | meta.id;instr.beam | Primary beam that fluxes are corrected for; \
+        none: unknown
     """),
 )
 """One file a group: ``images/date=YYYY-MM-DD/GROUP.parquet``."""

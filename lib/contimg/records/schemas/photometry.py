@@ -49,6 +49,7 @@ PHOTOMETRY = Schema(
         `frequency`
     flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux, or null
     catalogue_flux_err | float32? | mJy | stat.error;{FLUX} | 1 sigma, of scaling it in frequency
+    primary_beam | string? | | meta.id;instr.beam | Name of the primary beam in `beam`
     """),
 )
 """One file a group: ``photometry/date=YYYY-MM-DD/GROUP.parquet``."""
