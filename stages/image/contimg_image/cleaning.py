@@ -96,7 +96,7 @@ def clean(
         flux_jy = bilinear(planes.residual, x, y) / bilinear(sky.effective, x, y)
         strangers += int(np.count_nonzero(flux_jy > LISTED_MARGIN * sky.faintest_jy))
         mask |= masks.draw_discs(frame, x, y, radius_px)
-        if not field.known_beam:
+        if field.primary_beam is None:
             break
         sources = subtracted[-1][0].add_pixels(frame, x, y)
         subtracted.append((sources, subtract_bright(field, sources)))

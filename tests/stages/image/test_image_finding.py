@@ -39,4 +39,6 @@ def test_faint_sources_are_found_below_sidelobes_of_bright_ones() -> None:
     assert (away.min(axis=0) <= 0.5 * FWHM_PX).all(), flux_jy[away.min(axis=0) > 0.5 * FWHM_PX]
     # A clean mask may hold a little noise: 4 places in 7000 beams.
     false = away.min(axis=1) > FWHM_PX
-    assert len({(round(a / 6), round(b / 6)) for a, b in zip(px[false], py[false])}) <= 4
+    assert (
+        len({(a // 6, b // 6) for a, b in zip(*np.round([px[false], py[false]]), strict=True)}) <= 4
+    )
