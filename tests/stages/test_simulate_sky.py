@@ -12,10 +12,20 @@ from astropy_iers_data import IERS_A_FILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contimg.astro.counts import count_per_deg2
 from contimg.astro.standards import standard
 from contimg.runtime.errors import BadInputError
 from contimg_simulate import sky, telescope
-from contimg_simulate.sky import Flare, Lens, SkySource, lens_gain, nvss, standards
+from contimg_simulate.sky import (
+    Flare,
+    Lens,
+    SkySource,
+    draw_counts,
+    lens_gain,
+    nvss,
+    standards,
+)
+from contimg_simulate.telescope import unit_vectors
 
 BULLETIN = iers.IERS_A.open(IERS_A_FILE)
 MAS = np.deg2rad(1e-3 / 3600)
@@ -181,3 +191,46 @@ def test_strength_goes_with_wavelength_squared() -> None:
 def test_spectrum_is_power_law_without_polynomial() -> None:
     source = SkySource(name="A", ra_deg=1, dec_deg=2, flux_jy=2.0, alpha=-0.7)
     assert source.spectrum_jy(np.array([1.4e9, 2.8e9]), 0.0) == pytest.approx([2.0, 2.0 * 2**-0.7])
+
+
+def test_drawn_sources_follow_count_over_sky() -> None:
+    drawn = draw_counts(100.0, 40.0, 5.0, seed=1, faintest_jy=5e-4)
+    offset = unit_vectors(*np.radians([-drawn.ra_deg, drawn.dec_deg]))
+    centre = unit_vectors(*np.radians([-100.0, 40.0]))
+    inside = offset @ centre > np.cos(np.radians(5.0))
+    area_deg2 = 2 * np.pi * (1 - np.cos(np.radians(5.0))) * np.degrees(1) ** 2
+    for limit in (5e-4, 2e-3, 1e-2):
+        expected = area_deg2 * count_per_deg2(limit, 0.05)
+        found = np.sum(inside & (drawn.flux_jy > limit))
+        assert found == pytest.approx(expected, abs=4 * np.sqrt(expected))
+    assert drawn.flux_jy.max() < 0.05
+    assert len(set(drawn.name)) == len(drawn.name)
+    assert drawn.alpha.mean() == pytest.approx(-0.7, abs=0.02)
+    assert drawn.alpha.std() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(("ra_deg", "dec_deg"), [(359.8, 33.0), (100.0, 71.6), (10.0, 88.0)])
+def test_neighbouring_groups_share_drawn_sources(ra_deg: float, dec_deg: float) -> None:
+    one = draw_counts(ra_deg, dec_deg, 3.0, seed=1, faintest_jy=1e-3)
+    other = draw_counts((ra_deg + 2) % 360, dec_deg, 3.0, seed=1, faintest_jy=5e-3)
+    rows = [dict(zip(d.name, zip(*d[1:], strict=True), strict=True)) for d in (one, other)]
+    shared = 0
+    # What is near enough to both and bright enough for both is the same source.
+    for name, row in rows[1].items():
+        if _separation_deg(row, (ra_deg, dec_deg)) < 3:
+            assert rows[0][name] == row
+            shared += 1
+    assert shared > 50
+
+
+def _separation_deg(row: tuple[float, ...], place: tuple[float, float]) -> float:
+    one, two = (unit_vectors(*np.radians([-ra, dec])) for ra, dec in (row[:2], place))
+    return float(np.degrees(np.arccos(np.clip(one @ two, -1, 1))))
+
+
+def test_curvature_changes_spectral_index() -> None:
+    source = SkySource(name="A", ra_deg=1, dec_deg=2, flux_jy=1.0, alpha=-0.7, curvature=-0.2)
+    low, high = np.log(source.spectrum_jy(1.4e9 * np.exp([-0.05, 0.05]), 0.0))
+    assert (high - low) / 0.1 == pytest.approx(-0.7, abs=1e-9)
+    steeper = np.log(source.spectrum_jy(1.4e9 * np.exp([0.95, 1.05]), 0.0))
+    assert np.diff(steeper)[0] / 0.1 == pytest.approx(-0.9, abs=1e-9)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
+from contimg_simulate.faint import predict_faint
 from contimg_simulate.instrument import Instrument, airy_power
 from contimg_simulate.observe import simulate_subband
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.telescope import EARTH_RATE_RAD_S, dsa110, hadec, unit_vectors
+from contimg_simulate.visibilities import predict
 from simulated import BARE, group, off_axis
 
 INTEGRATION_S, ARRAY = 12.884902000427246, dsa110()
@@ -66,6 +68,37 @@ def test_smearing_loss_matches_published_values(north_deg: float, low: float, hi
     amplitude = np.abs(simulate_subband(made, 7)[12][CROSS]).mean(axis=(1, 2))
     weight = np.linalg.norm(ARRAY.uvw_m(np.deg2rad(71.6)), axis=1)[CROSS]
     assert low < 1 - np.average(amplitude, weights=weight) < high
+
+
+@pytest.mark.parametrize("scale", ["small", "full"])
+@pytest.mark.parametrize("dec_deg", [33.0, 71.6])
+def test_faint_sources_match_direct_sum(scale: str, dec_deg: float) -> None:
+    """The mean error is below 1 % of a source inside the main lobe, and 3 % beyond it."""
+    ra, dec = group([off_axis(0.0, 0.0)], dec_deg=dec_deg, **BARE).plan.centre_deg
+    here = off_axis(0.0, 0.0)
+    offsets = [(0.0, 0.1), (0.7, -0.6), (-1.4, 1.3), (0.1, 2.2), (2.2, 0.0), (-3.0, 3.0)]
+    places = [(ra + east / np.cos(np.radians(dec)), dec + north) for east, north in offsets]
+    sky = [here.model_copy(update={"ra_deg": ra, "dec_deg": dec}) for ra, dec in places]
+    made = group(sky, scale=scale, beam="uniform", dec_deg=dec_deg, **BARE)
+    frequency = made.plan.scale.frequencies_hz(3)
+    smear, ones = (INTEGRATION_S, made.plan.scale.width_hz), np.ones((1, frequency.size), "f4")
+    for k, (east, north) in enumerate(offsets):
+        one = made.delay_s[k : k + 1, 2], made.rate[k : k + 1, 2], ones, frequency
+        expected = predict(*one, ARRAY.pairs, smear)
+        wrong = np.abs(predict_faint(*one, smear) - expected)
+        inside = np.hypot(east, north) < 3
+        assert wrong.mean() < (0.01 if inside else 0.03)
+        assert wrong.max() < (0.05 if inside else 0.5)
+
+
+def test_faint_sources_add_up() -> None:
+    made = group([off_axis(0.3 * k - 2, 0.1 * k) for k in range(12)], beam="uniform", **BARE)
+    frequency = made.plan.scale.frequencies_hz(9)
+    flux = np.linspace(0.1, 2, 12 * frequency.size).reshape(12, -1).astype(np.float32)
+    one = made.delay_s[:, 0], made.rate[:, 0], flux, frequency
+    expected = predict(*one, ARRAY.pairs, (0.0, 0.0))
+    # Without smearing only the interpolation over channels is left.
+    assert np.abs(predict_faint(*one, (0.0, 0.0)) - expected).max() < 1e-3 * flux.sum(axis=0).max()
 
 
 def test_beam_is_airy_pattern_of_dish() -> None:

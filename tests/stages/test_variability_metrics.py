@@ -173,6 +173,7 @@ def normalized(flux: list[float | None]) -> Any:
     columns |= {
         "source": ["b", "a", "a", "b", "a", "a"],
         "field": ["f"] * 6,
+        "status": ["good"] * 6,
         "epoch": [1, 3, 1, 2, 2, 4],
         "mjd": [61001.0, 61003.0, 61001.0, 61002.0, 61002.0, 61004.0],
         "flux": flux,

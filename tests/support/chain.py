@@ -44,6 +44,12 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+BRIGHT_SKY: dict[str, object] = {"counts": False, "faintest_jy": 0.004}
+"""Nothing below the shipped NVSS list's 50 mJy: for tests of what does not depend on the sky."""
+REALISTIC_SKY: dict[str, object] = {"counts": True, "faintest_jy": 0.0002}
+"""The simulator's default: sources down to 0.5 mJy."""
+
+
 @dataclass
 class Chain:
     """One group from simulated subbands on; each property is an artifact's URI."""
@@ -52,7 +58,7 @@ class Chain:
     seed: int
     tier: str
     sky: dict[str, object] = field(default_factory=dict)
-    """Further options of the simulator."""
+    """Further options of the simulator; BRIGHT_SKY unless they say otherwise."""
     calibrate_from: "Chain | None" = None
     """A calibrator group in the same store, for a group without one."""
     name: str = ""
@@ -68,7 +74,7 @@ class Chain:
     @cached_property
     def truth_artifact(self) -> str:
         places = {"out": self.store / "products/simulate", "incoming": self.store / "incoming"}
-        what = {"scale": self.scale, "seed": self.seed, **self.sky}
+        what = {"scale": self.scale, "seed": self.seed, **BRIGHT_SKY, **self.sky}
         with locked(self.store / ".simulate.lock"):
             return str(self.contimg("simulate", **places, **what)["artifact"])
 
@@ -131,6 +137,12 @@ def full_calibrator() -> Chain:
 def small_calibrator() -> Chain:
     """Return a small group on 3C48 with its NVSS field."""
     return Chain("small", seed=1, tier="development")
+
+
+def realistic_calibrator(scale: Literal["small", "full"]) -> Chain:
+    """Return a group on 3C48 with sources down to 0.5 mJy."""
+    tier = "standard" if scale == "full" else "development"
+    return Chain(scale, seed=1, tier=tier, sky=REALISTIC_SKY, name=f"realistic-{scale}")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def compare(chain: Chain) -> np.recarray[Any, Any]:
             shape = np.polyval(spectrum["polynomial"][::-1], log_ghz)
             true *= 10 ** (shape[0] - shape[1])
         else:
-            true *= (head["RESTFRQ"] / 1.4e9) ** spectrum["alpha"]
+            log_nu = np.log(head["RESTFRQ"] / 1.4e9)
+            true *= np.exp((spectrum["alpha"] + spectrum["curvature"] / 2 * log_nu) * log_nu)
         off = np.hypot(px - x, py - y) * head["CDELT2"] / np.sqrt(head["BMAJ"] * head["BMIN"])
         rows.append((here["name"], flux / level / true, flux / rms[round(y), round(x)], off))
     return np.rec.fromrecords(rows, names="names,ratio,snr,offset_beams")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # numba is slow to import, and the stage itself needs none of
 MAX_CHANNELS, MAX_TIMES = 48, 8
 """Data that amplitudes are measured on, evenly taken: at full size sources of 10 mJy get a
 signal-to-noise ratio of 6."""
-MAX_NOISE = 0.25
-"""A source whose amplitude is less certain is no member of the ensemble."""
+MAX_NOISE, MAX_BEAM_ERROR = 0.25, 0.27
+"""A source whose amplitude or whose place in the beam is less certain is no member."""
 MIN_MEMBERS = 5
 """Fewer sources tell no scale: two variable ones may be all."""
 HUBER = 1.345
@@ -118,7 +118,7 @@ def ensemble_scale(
     `MIN_MEMBERS` sources have a small error.
     """
     spread = np.hypot(SOURCE_SCATTER, beam_error)
-    member = np.isfinite(amplitude) & (noise < MAX_NOISE) & (beam_error < 1.5 * SOURCE_SCATTER)
+    member = np.isfinite(amplitude) & (noise < MAX_NOISE) & (beam_error < MAX_BEAM_ERROR)
     if np.count_nonzero(member) < MIN_MEMBERS:
         return None
     value, noise, spread = amplitude[member], noise[member], spread[member]

@@ -9,6 +9,7 @@ import numpy as np
 
 from contimg.runtime.errors import UsageError
 from contimg_simulate import telescope
+from contimg_simulate.faint import predict_faint
 from contimg_simulate.instrument import Instrument, airy_power
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import GroupPlan
@@ -24,6 +25,10 @@ CARRIER_JY, BURST_JY = (30.0, 300.0), (30.0, 100.0)
 """Least and greatest flux of an emitter, as an antenna's sidelobes let it in."""
 BURST_FRACTION = 0.25
 """Part of the band that a burst covers."""
+FAINT_JY = 0.1
+"""Sources of less, seen through the beam, are predicted to 1 % of themselves; others exactly."""
+MIDDLE_HZ = np.array([1.405e9])
+"""Where the beam is taken to choose sources."""
 LEFT_OF_FILE = {"empty": 0.0, "truncated": 142_348_126 / 145_348_600}
 """Part of a damaged file that is left; that of a truncated one was once seen."""
 
@@ -47,6 +52,8 @@ class SimulatedGroup:
     options: SimulateOptions
     sources: Sequence[SkySource]
     flux_scale: float
+    is_faint: Booleans
+    """Sources of which approximate visibilities do, shape (N,)."""
     separation_rad: Floats
     """Of each source from the pointing, shape (N, T)."""
     delay_s: Floats
@@ -77,10 +84,9 @@ def beam_power(options: SimulateOptions, separation_rad: Floats, frequency_hz: F
     return airy_power(separation_rad[..., None], frequency_hz)
 
 
-def locate(plan: GroupPlan, sources: Sequence[SkySource]) -> tuple[Floats, Floats]:
-    """Return each source's unit vector less the pointing's, (N, T, 3), and the angle, (N, T)."""
-    ra, dec = positions_rad(sources)
-    towards = telescope.unit_vectors(*telescope.hadec(ra, dec, plan.mjd))
+def locate(plan: GroupPlan, ra_rad: Floats, dec_rad: Floats) -> tuple[Floats, Floats]:
+    """Return each position's unit vector less the pointing's, (N, T, 3), and the angle, (N, T)."""
+    towards = telescope.unit_vectors(*telescope.hadec(ra_rad, dec_rad, plan.mjd))
     offset = towards - telescope.unit_vectors(0.0, plan.dec_rad)
     # Half the chord: exact for small angles, where the arc cosine is not.
     half = np.clip(np.linalg.norm(offset, axis=-1) / 2, 0, 1)
@@ -95,7 +101,7 @@ def prepare_group(
     instrument = Instrument(options, len(array.active))
     rng = np.random.default_rng([options.seed, DEFECTS, plan.tick])
     emitters = draw_emitters(options.rfi, scale, rng)
-    offset, separation = locate(plan, sources)
+    offset, separation = locate(plan, *positions_rad(sources))
     # Against an emitter on the ground it is the phase centre that turns.
     centre = telescope.unit_vectors(0.0, plan.dec_rad)
     ground = np.array([emitter.direction for emitter in emitters]).reshape(-1, 1, 3) - centre
@@ -107,6 +113,8 @@ def prepare_group(
     bandpass, gains = instrument.bandpass(scale.band_hz()), instrument.gains(plan.mjd)
     if options.gains == "unit":
         bandpass, gains = np.ones_like(bandpass), np.ones_like(gains)
+    quiet = np.array([source.flux_jy for source in sources])
+    apparent = quiet[:, None] * beam_power(options, separation, MIDDLE_HZ)[..., 0]
     # A cross-correlation needs both antennas.
     lost = 1 - np.sqrt(1 - options.zeros)
     alive = rng.uniform(size=(scale.integrations, len(array.active))) >= lost
@@ -116,6 +124,7 @@ def prepare_group(
         options=options,
         sources=sources,
         flux_scale=instrument.flux_scale(plan.epoch) if plan.role == "target" else 1.0,
+        is_faint=apparent.max(axis=1) < FAINT_JY,
         separation_rad=separation,
         delay_s=delay.reshape(shape),
         rate=rate.reshape(shape),
@@ -139,14 +148,18 @@ def simulate_subband(group: SimulatedGroup, index: int) -> telescope.Complexes64
     sky_jy = group.apparent_jy(frequency) * group.flux_scale
     rfi_jy = np.array([one.flux_jy * one.on[:, ::-1][:, mine] for one in group.emitters])
     flux = np.concatenate([sky_jy, rfi_jy.reshape(-1, *sky_jy.shape[1:])]).astype(np.float32)
+    faint = np.concatenate([group.is_faint, np.zeros(len(group.emitters), bool)])
     smear = (INTEGRATION_S, scale.width_hz) if options.smearing else (0.0, 0.0)
     sigma = np.sqrt(group.sefd_jy / np.sqrt(2 * scale.width_hz * INTEGRATION_S)).astype(np.float32)
     system = group.sefd_jy.astype(np.float32)
     rng = np.random.default_rng([options.seed, NOISE, group.plan.tick, index])
     out = np.empty((scale.integrations, len(array.first), scale.channels, 2), np.complex64)
     for t in range(scale.integrations):
-        delay, rate = group.delay_s[:, t], group.rate[:, t]
-        sky = predict(delay, rate, flux[:, t], frequency, pairs, smear)
+        delay, rate, jy = group.delay_s[:, t], group.rate[:, t], flux[:, t]
+        bright = delay[~faint], rate[~faint], jy[~faint]
+        sky = predict(*bright, frequency, pairs, smear)
+        if faint.any():
+            sky += predict_faint(delay[faint], rate[faint], jy[faint], frequency, smear)
         sky[np.isin(first, group.deaf) | np.isin(second, group.deaf)] = 0
         gain = bandpass * group.gains[:, :, t, None] * group.alive[t][:, None]
         gain = np.ascontiguousarray(np.moveaxis(gain, 0, -1).astype(np.complex64))

@@ -51,7 +51,12 @@ class SimulateOptions(StageOptions):
     Butler (2017)."""
     sources: ObjectURI = ""
     """URI of your own list of sources, JSON or CSV (docs/stages/simulate.md)."""
-    faintest_jy: float = Field(default=0.004, ge=0)
+    counts: bool = True
+    """Fill the sky below the shipped NVSS list's 50 mJy, too, from the 1.4 GHz source count of
+    Hopkins et al. (2003); not with --nvss false."""
+    faintest_counts_jy: float = Field(default=0.0005, ge=5e-5, le=0.05)
+    """The faintest of these sources, Jy at 1.4 GHz, before the beam."""
+    faintest_jy: float = Field(default=0.0002, ge=0)
     """Leave out sources whose flux, seen through the beam, is below this in every group, Jy."""
     beam: Literal["airy", "uniform"] = "airy"
     """Primary beam: that of a 4.65 m dish, or none."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy.polynomial.polynomial import polyval
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from contimg.astro import counts
 from contimg.astro.catalogues import nvss as catalogue
 from contimg.records.groups import mjd_of
 from contimg.runtime.errors import BadInputError
@@ -25,6 +29,12 @@ MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue row nearer than this to a standard or to a listed source is that source."""
 SPECTRAL_INDEX, SPECTRAL_SPREAD = -0.7, 0.2
 """Mean and scatter of the spectral indices that catalogue sources are given, S ~ nu^alpha."""
+FAINT_SPREAD, CURVATURE_SPREAD = 0.3, 0.1
+"""Scatter of the spectral indices and curvatures of sources drawn from the count."""
+NVSS_LIMIT_JY = 0.05
+"""The shipped NVSS list ends here, and the drawn sources begin."""
+COUNTS = 17
+"""Stream of random numbers."""
 LENS_DAY, FLARE_DAY = 100.0, 75.0
 """Days after the demo's first epoch: late enough that ten quiet epochs come before."""
 STANDARDS: dict[str, tuple[float, float, tuple[float, ...]]] = {
@@ -117,6 +127,8 @@ class SkySource(BaseModel, frozen=True, extra="forbid"):
     """At 1.4 GHz, when quiet."""
     alpha: float = 0.0
     """Spectral index, S ~ nu^alpha."""
+    curvature: float = 0.0
+    """Change of the spectral index per unit of ln(nu)."""
     polynomial: tuple[float, ...] = ()
     """If given, the spectrum is this polynomial (log10 Jy in log10 GHz) instead of a power law."""
     curve: Curve = Steady()
@@ -126,8 +138,26 @@ class SkySource(BaseModel, frozen=True, extra="forbid"):
         if self.polynomial:
             quiet = 10 ** polyval(np.log10(frequency_hz / 1e9), self.polynomial)
         else:
-            quiet = self.flux_jy * (frequency_hz / REFERENCE_HZ) ** self.alpha
+            log_nu = np.log(frequency_hz / REFERENCE_HZ)
+            quiet = self.flux_jy * np.exp((self.alpha + self.curvature / 2 * log_nu) * log_nu)
         return np.asarray(quiet * self.curve.factor(mjd, frequency_hz))
+
+
+class DrawnSources(NamedTuple):
+    """Sources from the count, one element each in every array."""
+
+    name: npt.NDArray[Any]
+    ra_deg: Floats
+    dec_deg: Floats
+    flux_jy: Floats
+    """At 1.4 GHz."""
+    alpha: Floats
+    curvature: Floats
+
+    def sources(self, keep: npt.NDArray[np.bool_]) -> list[SkySource]:
+        """Return those of a mask as sources."""
+        rows = zip(*(column[keep].tolist() for column in self), strict=True)
+        return [SkySource(**dict(zip(self._fields, row, strict=True))) for row in rows]
 
 
 def standards() -> list[SkySource]:
@@ -162,6 +192,49 @@ def nvss(ra_deg: float, dec_deg: float, radius_deg: float, seed: int) -> list[Sk
         alpha = round(float(rng.normal(SPECTRAL_INDEX, SPECTRAL_SPREAD)), 3)
         made.append(SkySource(name=str(name), ra_deg=ra, dec_deg=dec, flux_jy=flux, alpha=alpha))
     return made
+
+
+def draw_counts(
+    ra_deg: float, dec_deg: float, radius_deg: float, seed: int, faintest_jy: float
+) -> DrawnSources:
+    """Draw the sources below the shipped NVSS list, from the source count, around a position.
+
+    A cell of the sky, 1 degree high, and a factor of two in flux have random numbers of their own:
+    groups of one seed share their sources, whatever their pointings and faintest fluxes.
+    """
+    columns = []
+    for row in range(math.floor(dec_deg - radius_deg), math.floor(dec_deg + radius_deg) + 1):
+        if -90 <= row < 90:  # noqa: PLR2004 - the poles
+            number = math.ceil(360 * math.cos(math.radians(row + 0.5)))
+            equator = max(abs(row), abs(row + 1))
+            reach = radius_deg / max(math.cos(math.radians(min(equator, 89.9))), 1e-3)
+            half = min(math.ceil(reach * number / 360), number // 2)
+            middle = math.floor(ra_deg * number / 360)
+            cells = sorted({k % number for k in range(middle - half, middle + half + 1)})
+            columns += [_draw_cell(seed, row, cell, number, faintest_jy) for cell in cells]
+    return DrawnSources(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _draw_cell(seed: int, row: int, cell: int, cells: int, faintest_jy: float) -> DrawnSources:
+    """Draw the sources of a cell: a row is 1 degree of Declination and has so many cells."""
+    low, high = np.sin(np.radians([row, row + 1]))
+    area_deg2 = math.degrees(1) * float(high - low) * 360 / cells
+    parts, flux_high, octave = [], NVSS_LIMIT_JY, 0
+    while flux_high > faintest_jy:
+        flux_low = max(flux_high / 2, counts.MIN_JY)
+        rng = np.random.default_rng([seed, COUNTS, row + 90, cell, octave])
+        number = int(rng.poisson(area_deg2 * counts.count_per_deg2(flux_low, flux_high)))
+        flux = counts.draw_fluxes(rng, number, flux_low, flux_high)
+        ra = (cell + rng.uniform(size=number)) * 360 / cells
+        dec = np.degrees(np.arcsin(rng.uniform(low, high, number)))
+        alpha = rng.normal(SPECTRAL_INDEX, FAINT_SPREAD, number)
+        name = np.array([f"F{row:+03d}.{cell:03d}.{octave}{k:03d}" for k in range(number)], object)
+        curvature = rng.normal(0, CURVATURE_SPREAD, number)
+        keep = flux >= faintest_jy
+        parts.append([column[keep] for column in (name, ra, dec, flux, alpha, curvature)])
+        flux_high, octave = flux_low, octave + 1
+    return DrawnSources(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def merge_sources(first: Sequence[SkySource], others: Sequence[SkySource]) -> list[SkySource]:

@@ -16,17 +16,23 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.store import open_store, put_file
 from contimg_simulate import observe, sky, uvh5
-from contimg_simulate.observe import LEFT_OF_FILE, SimulatedGroup, beam_power, locate, read_damage
+from contimg_simulate.observe import (
+    LEFT_OF_FILE,
+    MIDDLE_HZ,
+    SimulatedGroup,
+    beam_power,
+    locate,
+    read_damage,
+)
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.schedule import GroupPlan, plan_groups
 from contimg_simulate.sky import REFERENCE_HZ, SkySource
-from contimg_simulate.telescope import INTEGRATION_S, SUBBANDS, dsa110
+from contimg_simulate.telescope import INTEGRATION_S, SUBBANDS, Booleans, Floats, dsa110
 
 SKY_RADIUS_DEG = 7.0
 """How far from the pointing sources are looked for: beyond the second sidelobe."""
 NAMES = 13
 """Stream of random numbers for the names of the files."""
-MIDDLE_HZ = np.array([1.405e9])
 
 
 def run(options: SimulateOptions, context: Context) -> StageResult:
@@ -79,7 +85,8 @@ def run(options: SimulateOptions, context: Context) -> StageResult:
 def build_sky(plan: GroupPlan, options: SimulateOptions, own: list[SkySource]) -> list[SkySource]:
     """Return the sources that a group sees: near enough, and bright enough through the beam.
 
-    They are the user's, then the flux standards, then those of the catalogue.
+    They are the user's, then the flux standards, then those of the catalogue, then those drawn from
+    the source count, which are fainter than the catalogue's.
 
     Raises
     ------
@@ -92,17 +99,29 @@ def build_sky(plan: GroupPlan, options: SimulateOptions, own: list[SkySource]) -
     if options.nvss:
         catalogue = sky.nvss(ra, dec, SKY_RADIUS_DEG, options.seed)
         found = sky.merge_sources(sky.merge_sources(found, sky.standards()), catalogue)
-    _, separation = locate(plan, found)
-    near = np.rad2deg(separation.min(axis=1)) < SKY_RADIUS_DEG
     # Quiet fluxes: a source that varies must not come and go with its flux.
     quiet = np.array([source.flux_jy for source in found])
-    apparent = quiet * beam_power(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
-    keep = near & (apparent >= options.faintest_jy)
-    if not keep.any():
+    seen = is_seen(plan, options, sky.positions_rad(found), quiet)
+    found = [source for source, kept in zip(found, seen, strict=True) if kept]
+    if options.nvss and options.counts:
+        drawn = sky.draw_counts(ra, dec, SKY_RADIUS_DEG, options.seed, options.faintest_counts_jy)
+        places = np.radians([drawn.ra_deg, drawn.dec_deg])
+        found += drawn.sources(is_seen(plan, options, places, drawn.flux_jy))
+    if not found:
         problem = f"There is no source above {options.faintest_jy} Jy in the beam."
         remedy = "Point elsewhere, lower --faintest-jy, or give --sources."
         raise NoSourcesError(f"RA {ra:.3f}, Dec {dec:.3f}", problem, remedy)
-    return [source for source, seen in zip(found, keep, strict=True) if seen]
+    return found
+
+
+def is_seen(
+    plan: GroupPlan, options: SimulateOptions, places_rad: Floats, flux_jy: Floats
+) -> Booleans:
+    """Return which positions (ICRS, (2, N), rad) are near, and bright enough through the beam."""
+    _, separation = locate(plan, *places_rad)
+    near = np.rad2deg(separation.min(axis=1)) < SKY_RADIUS_DEG
+    beam = beam_power(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
+    return np.asarray(near & (flux_jy * beam >= options.faintest_jy))
 
 
 def describe_group(group: SimulatedGroup, files: Sequence[str]) -> dict[str, Any]:

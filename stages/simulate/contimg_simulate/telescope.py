@@ -87,6 +87,10 @@ class StationArray:
     second: Integers
     pairs: tuple[Integers, Integers]
     """The same as indices of the active antennas."""
+    core_parts: tuple[Integers, ...]
+    """Indices of the antennas of the arms, by halves of each arm."""
+    outriggers: Integers
+    """Indices of the other antennas."""
 
     def uvw_m(self, dec_rad: float) -> Floats:
         """Return second less first antenna along u, v, w towards hour angle 0, (B, 3)."""
@@ -114,6 +118,10 @@ def dsa110() -> StationArray:
     pairs = [(a - 1, b - 1) for i, a in enumerate(order) for b in order[i:]]
     first, second = np.array(pairs, dtype=np.int64).T.copy()
     active = np.sort(numbers) - 1
+    arm = np.array(table.arm)[active]
+    halves = [
+        half for name in ("ew", "ns") for half in np.array_split(np.flatnonzero(arm == name), 2)
+    ]
     return StationArray(
         offsets_m=offsets_m,
         stations_m=stations_m,
@@ -122,6 +130,8 @@ def dsa110() -> StationArray:
         first=first,
         second=second,
         pairs=(np.searchsorted(active, first), np.searchsorted(active, second)),
+        core_parts=tuple(halves),
+        outriggers=np.flatnonzero(arm == "outrigger"),
     )
 
 

@@ -98,7 +98,7 @@ def _compute_phasors(delay_s: Floats, frequency_hz: Floats) -> tuple[Floats32, F
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _sinc(x: float) -> tuple[float, float]:
+def sinc_and_slope(x: float) -> tuple[float, float]:
     """Return sin(x)/x and cos(x) - sin(x)/x, x times its slope; a series to 1e-7, for speed."""
     y = x * x
     if y < 1.0:
@@ -122,8 +122,10 @@ def _add_sources(
     for b in range(pairs[0].size):
         i, j = pairs[0][b], pairs[1][b]
         for s in range(level.size):
-            in_time, bend = _sinc(paths.per_rate * (paths.rate[s, j] - paths.rate[s, i]))
-            in_band, _ = _sinc(paths.per_delay * (paths.delay_s[s, j] - paths.delay_s[s, i]))
+            in_time, bend = sinc_and_slope(paths.per_rate * (paths.rate[s, j] - paths.rate[s, i]))
+            in_band, _ = sinc_and_slope(
+                paths.per_delay * (paths.delay_s[s, j] - paths.delay_s[s, i])
+            )
             # The phase goes with frequency: to first order across a subband, 0.4 % either way.
             level[s], slope[s] = in_time * in_band, bend * in_band
         for c in range(detune.size):
