@@ -57,16 +57,18 @@ def fit_extended(
     use = (np.hypot(columns - place[0], rows - place[1]) <= radius) & np.isfinite(patch)
     a, b, c = beam.form
     beam_shape = np.linalg.inv(2 * np.array([[a, b], [b, c]]))
-    now = np.array([peak, *place, beam_shape[0, 0], beam_shape[0, 1], beam_shape[1, 1]])
-    known, design, inverse = np.where(use, patch, 0.0), np.empty(0), np.empty(0)
+    now: Floats = np.array([peak, *place, beam_shape[0, 0], beam_shape[0, 1], beam_shape[1, 1]])
+    known = np.where(use, patch, 0.0)
+    design: Floats
+    inverse: Floats
     for _ in range(MAX_ROUNDS):
         value, design = _gaussian(now, columns, rows)
-        design = np.where(use, design, 0.0)
+        design = np.asarray(np.where(use, design, 0.0), np.float64)
         flat = design.reshape(6, -1)
         normal = flat @ flat.T
         if not np.isfinite(normal).all() or np.linalg.cond(normal) > 1 / np.finfo(float).eps:
             return ExtendedFit()
-        inverse = np.linalg.inv(normal)
+        inverse = np.asarray(np.linalg.inv(normal), np.float64)
         step = inverse @ (flat @ (known - np.where(use, value, 0.0)).ravel())
         trial, before = now + step, _integral(now)
         # A step to a shape that is no ellipse, or twice as wide, goes too far.
@@ -90,10 +92,11 @@ def fit_extended(
     wider = now[3:] - beam_shape[np.triu_indices(2)]
     wider_noise = float(np.sqrt(np.array([1, 0, 1]) @ covariance[3:, 3:] @ np.array([1, 0, 1])))
     resolved = wider[0] + wider[2] > SIZE_SIGMA * wider_noise
+    xx, xy, yy = (float(part) if resolved else np.nan for part in wider)
     return ExtendedFit(
         flux=float(now[0] * ratio),
         flux_noise=float(np.sqrt(gradient @ covariance @ gradient)),
-        shape=tuple(float(part) for part in wider) if resolved else (np.nan,) * 3,
+        shape=(xx, xy, yy),
         shape_noise=wider_noise,
     )
 
