@@ -140,7 +140,9 @@ SPOIL: dict[str, Callable[[Path], object]] = {
 )
 def test_convert_refuses_changed_file(site: Site, spoil: str, name: str, found: str) -> None:
     site.watch()
+    kept = site.subband().stat()
     SPOIL[spoil](site.own())
+    os.utime(site.own(), ns=(kept.st_atime_ns, kept.st_mtime_ns))  # else it is seen as replaced
     fails("convert", group=site.record, out=site.out).check(name, f"_sb{SPOILT:02d}.hdf5", found)
     site.assert_no_partial_files()
 
@@ -150,7 +152,6 @@ def test_convert_refuses_changed_file(site: Site, spoil: str, name: str, found: 
     [
         ("truncated", r"\d+ bytes|truncated"),
         ("empty", r"empty|\b0 bytes"),
-        ("wrong_size", r"\d+.* bytes"),
         ("not_hdf5", "UVH5|HDF5"),
         ("second_copy", r"_sb07\.hdf5"),
     ],
@@ -310,6 +311,7 @@ def test_flagged_data_end_with_all_flagged(site: Site) -> None:
 
 def test_group_without_calibration_is_refused(tmp_path: Path) -> None:
     far = Chain("small", seed=1, tier="quicklook", sky={"ra_deg": 38.9}, name="e2e-no-calibrator")
-    ended = fails("calibrate", ms=far.ms, store=tmp_path / "store", out=tmp_path / "store/out")
+    store = tmp_path / "store"
+    ended = fails("calibrate", ms=far.ms, store=store, out=store / "out", solve="never")
     ended.check("NO_CALIBRATION", far.group_id, "")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,6 +1,7 @@
 """Solving on a calibrator, or selecting a set: real CASA on data whose gains the test knows."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -224,7 +225,7 @@ class TestMissingData:
     def test_neither_calibrator_nor_set_is_refused(self, tmp_path: Path) -> None:
         group = SyntheticGroup(mjd=61065.0922, times=2)
         with pytest.raises(errors.NoCalibrationError, match="NO_VIABLE_TABLE") as caught:
-            run(tmp_path, group.write(tmp_path))
+            run(tmp_path, group.write(tmp_path), solve="never")
         assert caught.value.exit == 15
 
 
@@ -351,7 +352,7 @@ def test_set_with_wrong_scale_is_refused(store: Path, tmp_path: Path, factor: fl
     wrong = scattered(make_field(scale=0.07 * np.sqrt(factor), times=2))
     told = r"flux_scale: calibrated data are .* x the model by [3-9]\d sources"
     with pytest.raises(errors.NoCalibrationError, match=told) as caught:
-        run(store, wrong.write(tmp_path))
+        run(store, wrong.write(tmp_path), solve="never")
     assert caught.value.exit == 15
 
 
@@ -362,6 +363,21 @@ def test_scale_of_scattered_sources_is_good_within_its_error(store: Path, tmp_pa
     assert phase.scale_sources > 30
     assert phase.scale_error == pytest.approx(0.18 / np.sqrt(phase.scale_sources), rel=0.4)
     assert abs((phase.scale or 0.0) - 1) < 3 * (phase.scale_error or 0.0)
+
+
+def test_field_is_solved_on_its_sources_where_no_set_fits(store: Path, tmp_path: Path) -> None:
+    """The set is wrong by a third and refused; the true fluxes scatter, the scale is right."""
+    group = scattered(make_field(scale=0.07 * np.sqrt(0.67), times=4))
+    own = shutil.copytree(store, tmp_path / "store")
+    summary = run(own, group.write(own))
+    record = read_record(summary)
+    assert (record.rung, record.flux_anchor) == ("ENSEMBLE_GENERATED", "nvss")
+    assert [one.kind for one in record.considered] == ["set", "ensemble"]
+    assert record.scale is not None
+    assert record.scale.total < 0.08
+    factors = observed.load_factors(summary["artifact"], tmp_path / "again", group.mjds)
+    ratio = np.abs(factors.product()[:, USED]) / np.abs(group.truth[:, USED])
+    assert abs(np.median(ratio) ** 2 - 1) < 2 * record.scale.total
 
 
 def test_faint_field_keeps_phases(store: Path, tmp_path: Path) -> None:
@@ -376,7 +392,7 @@ def test_set_of_other_date_needs_bright_field(store: Path, tmp_path: Path) -> No
     mjd = LATER_MJD - 7 * SIDEREAL_DAY
     group = make_field(noise_jy=3000.0, times=2, mjd=mjd, name="20260118t014500")
     with pytest.raises(errors.NoCalibrationError, match="too faint to tell"):
-        run(store, group.write(tmp_path))
+        run(store, group.write(tmp_path), solve="never")
 
 
 def test_set_of_same_date_passes_with_warning(store: Path, tmp_path: Path) -> None:

@@ -156,10 +156,12 @@ def test_new_epoch_changes_key(tmp_path: Path) -> None:
     assert verdict["qa"]["verdict"] == "warning"
 
 
-def test_ra_zero_does_not_split_field(tmp_path: Path) -> None:
+def test_border_at_ra_zero_changes_nothing(tmp_path: Path) -> None:
     write_tables(tmp_path / "tables", seed=1, ra=359.9)
     done = summary("normalize", tmp_path, "--strip=33")
-    assert done["metrics"]["fields"] == 1
+    assert done["metrics"]["fields"] == 2
+    scales = read(done, "normalization").pivot_table(index="mjd", columns="field", values="factor")
+    assert np.std(scales.iloc[:, 0] / scales.iloc[:, 1]) < 1e-3
     assert done["metrics"]["epochs"] == EPOCHS
     assert done["metrics"]["scatter_median"] < 0.02
 

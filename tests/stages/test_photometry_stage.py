@@ -28,6 +28,7 @@ from synthetic_images import BEAM, add_sources, filter_noise, sky_header, wrappe
 PROGRAM = str(Path(sys.executable).parent / "contimg-photometry")
 SIZE, CELL, CENTRE = 1024, 9 / 3600, (26.5, 33.0)
 HEAD = sky_header((SIZE, SIZE), CENTRE, CELL)
+HEAD["SCALEERR"] = 0.12  # the calibration's own, beside the 5 % of a group
 BARE_HEAD = HEAD.copy()
 del BARE_HEAD["BMAJ"]
 RMS, FWHM = 0.4e-3, 2.7
@@ -145,6 +146,7 @@ def test_rows_are_in_artifact_and_published(done: Any, artifact: str) -> None:
 
 
 def test_fluxes_over_beam_are_those_of_the_sky(done: Any) -> None:
+    assert done[2]["flux_scale_err"].to_numpy() == pytest.approx(np.hypot(0.05, 0.12))
     _, summary, frame = done
     assert (frame.beam >= 0.2).all()
     for flux, noise in (("flux_peak", "local_rms"), ("flux_fit", "flux_fit_rms")):

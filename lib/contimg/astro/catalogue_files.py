@@ -1,27 +1,33 @@
-"""Survey catalogues as published (FITS, VOTable, CSV), read into contimg's names and units.
+"""Survey catalogues as published (FITS, VOTable, ECSV, CSV), read into contimg's names and units.
 
-A column is known by its name; its unit comes from the file, else from the survey's documents. An
-unknown unit is an error, never a guess: a catalogue in mJy read as Jy looks like a catalogue.
+A column is known by its name; what the file says of its unit and frame is used. An unknown unit is
+an error, never a guess: a catalogue in mJy read as Jy looks like a catalogue.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
-import warnings
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from contimg.astro.catalogue_positions import (
+    FILL_VALUE,
+    GALACTIC,
+    ICRS,
+    SkyFrame,
+    check_range,
+    frames_of_text,
+    parse_degrees,
+    parse_frame,
+    parse_numbers,
+    to_icrs,
+)
+from contimg.astro.catalogue_tables import CatalogueColumn, CatalogueTable, read_tables
 from contimg.astro.catalogues import source_names
-from contimg.runtime.errors import BadFileError, BadInputError, UsageError
+from contimg.runtime.errors import BadInputError, UsageError
 
 FloatArray = npt.NDArray[np.float64]
 Survey = Literal["nvss", "first", "racs", "vlass", "other"]
@@ -33,182 +39,253 @@ UNITS = (
     | {"spectral_index": "", "frequency": "Hz"}
 )
 """Units of contimg's columns."""
+POSITION_NAMES = tuple(
+    tuple(pair.split("/"))
+    for pair in re.split(
+        " ",
+        "_raj2000/_dej2000 raj2000/dej2000 raj2000/decj2000 ra_icrs/de_icrs _ra_icrs/_de_icrs "
+        "ra_icrs/dec_icrs raj2000/de_j2000 ra_2000/dec_2000 raj2000_deg/dej2000_deg ra_deg/dec_deg "
+        "ra_deg_cont/dec_deg_cont ra/dec ra/de _ra/_de ra/dej2000 ra/decj2000 ra/de_j2000 "
+        "raj2000/dec ra_2000/dec ra_deg/dec ra/dec_deg _raj2000/dec",
+    )
+)
+"""Names of Right Ascension and Declination, the preferred first."""
 SURVEY_NAMES = {
-    "ra": "_raj2000 raj2000 ra_2000 ra_deg ra raj2000_deg",
-    "dec": "_dej2000 dej2000 dec_2000 dec_deg dec decj2000 de_j2000",
     "flux": "flux s1_4 flux_20_cm fint int_flux total_flux_source total_flux flux_int ftot "
     "flux_jy flux_mjy s_int sint flux_20cm",
     "flux_err": "flux_err e_s1_4 flux_20_cm_error e_total_flux_source e_total_flux flux_int_err "
-    "e_ftot e_flux flux_err_jy flux_err_mjy e_sint",
+    "e_ftot e_flux flux_err_jy flux_err_mjy e_sint err_int_flux",
     "flux_peak": "flux_peak peak_int fpeak peak_flux s_peak flux_peak_jy flux_peak_mjy",
-    "major": "dc_maj dcmaj major majaxis major_axis maj major_arcsec major_ax",
-    "minor": "dc_min dcmin minor minaxis minor_axis min minor_arcsec minor_ax",
-    "position_angle": "dc_pa dcpa posang position_angle pa posangle",
+    "major": "dc_maj dcmaj maj_axis_deconv major majaxis major_axis maj major_arcsec major_ax",
+    "minor": "dc_min dcmin min_axis_deconv minor minaxis minor_axis min minor_arcsec minor_ax",
+    "position_angle": "dc_pa dcpa pos_ang_deconv posang position_angle pa posangle",
     "spectral_index": "spectral_index alpha spindex",
     "frequency": "frequency freq obs_freq freq_hz freq_mhz",
     "name": "name source_name component_name compname iau_name nvss first island_id source_id",
 }
-"""Names of each column in surveys, in lower case with signs as ``_``, the preferred first."""
-FLUX_UNITS = {"flux": "mJy", "flux_err": "mJy", "flux_peak": "mJy/beam"}
+"""Names of the other columns in surveys, in lower case with signs as ``_``, the preferred first."""
 SURVEY_UNITS: Mapping[Survey, Mapping[str, str]] = {
-    "nvss": {"flux": "mJy", "flux_err": "mJy", **SIZE_UNITS},
-    "first": {"flux": "mJy", "flux_peak": "mJy/beam", **SIZE_UNITS},
-    "racs": {**FLUX_UNITS, **SIZE_UNITS, "frequency": "MHz"},
-    "vlass": {**FLUX_UNITS, **SIZE_UNITS},
+    "nvss": {**SIZE_UNITS},
+    "first": {**SIZE_UNITS},
+    "racs": {**SIZE_UNITS, "frequency": "MHz"},
+    "vlass": {**SIZE_UNITS},
     "other": {},
 }
-"""Units where a file has none, as the surveys' papers give them; positions are in degrees."""
+SURVEY_FLUXES: Mapping[Survey, str] = {
+    "nvss": "s1_4 e_s1_4 flux_20_cm flux_20_cm_error",
+    "first": "fint fpeak flux_20_cm int_flux_20_cm",
+    "racs": "total_flux_source e_total_flux_source peak_flux flux_int flux_int_err flux_peak",
+    "vlass": "total_flux e_total_flux peak_flux",
+    "other": "",
+}
+"""Columns that the surveys publish in mJy (mJy/beam), under names of their own."""
+SURVEY_MARKS: Mapping[Survey, str] = {
+    "nvss": "",
+    "first": "",
+    "racs": "total_flux_source flux_int",
+    "vlass": "component_name duplicate_flag",
+    "other": "",
+}
+"""One of these is in the survey's own file; other programs write some of the same names in Jy."""
+AEGEAN_FLUXES = "int_flux err_int_flux peak_flux"
+AEGEAN_MARKS = {"uuid", "int_flux", "peak_flux"}
+"""Aegean writes fluxes in Jy, without units (Hancock et al. 2018, PASA 35, e011)."""
 FREQUENCY_HZ: Mapping[Survey, float] = {"nvss": 1.4e9, "first": 1.4e9, "vlass": 2.987741e9}
+FREQUENCY_RANGE_HZ = 1e7, 1e12
+FREQUENCY_TOLERANCE = 0.05
+"""By how much a frequency that was given may differ from the file's or the survey's."""
 NVSS_BEAM_ARCSEC = 45.0
 FULL_TURN_DEG = 360.0
-UNIT_SPELLINGS = {"degree": "deg", "degrees": "deg", "asec": "arcsec"} | {
-    spelling.lower(): unit
-    for unit in ("mJy", "Jy", "mJy/beam", "Jy/beam", "MHz", "GHz", "Hz")
-    for spelling in (unit, unit.replace("beam", "bm"))
-}
+MAX_FLUX_JY = 1e5
+"""Cas A has 50 kJy at 20 MHz."""
+MAX_SPECTRAL_INDEX = 5.0
+UNIT_SPELLINGS = {"degree": "deg", "degrees": "deg", "asec": "arcsec"}
+UNIT_SPELLINGS |= (
+    {long.upper(): unit for long, unit in UNIT_SPELLINGS.items()}
+    | {
+        "°": "deg",
+        "Degrees": "deg",
+        "Deg": "deg",
+    }
+    | {
+        spelling: unit
+        for unit in (
+            "mJy",
+            "Jy",
+            "uJy",
+            "mJy/beam",
+            "Jy/beam",
+            "uJy/beam",
+            "MHz",
+            "GHz",
+            "Hz",
+            "deg",
+        )
+        for short in (unit, unit.replace("beam", "bm"), unit.replace("/beam", ".beam-1"))
+        for spelling in (short, short.lower(), short.upper())
+    }
+)
+"""Spellings in one case alone have the prefix that makes sense: MJY is mJy, but MJy is 10^6 Jy."""
+HOURS = {"h", "hr", "hour", "hours", "hourangle"}
 SEXAGESIMAL_UNITS = ("hms", "h:m:s", "dms", "d:m:s")
-SEXAGESIMAL_PARTS = 3
-UNIT_IN_NAME = re.compile(r"^(?P<name>.*?)\s*[\[(](?P<unit>[^\])]*)[\])]\s*$")
-UNIT_AT_END = re.compile(r"^.*_(?P<unit>mjy|jy|deg|arcsec|hz|mhz)$")
+UNIT_AT_END = re.compile(r"^.*_(?P<unit>ujy|mjy|jy|deg|arcsec|hz|mhz|ghz)$")
+NON_EQUATORIAL = re.compile(
+    r"^pos[._](?!eq)(galactic|gal|supergalactic|ecliptic|ec|az)", re.IGNORECASE
+)
 
 
-@dataclass(frozen=True)
-class CatalogueColumn:
-    """A column as it is in a file."""
+class UserStatements(NamedTuple):
+    """What a person says about a file."""
 
-    name: str
-    values: npt.NDArray[Any]
-    unit: str
-    """As the file spells it; empty if it has none."""
+    table: str = ""
+    """Name or number (from 1) of the table to read; empty for the only one with positions."""
+    frame: str = ""
+    """Frame of the positions (icrs, fk5, fk4 or galactic) instead of what the file states."""
+    flux_unit: str = ""
+    """Unit of fluxes that have none."""
+
+
+NOTHING_GIVEN = UserStatements()
 
 
 def read_catalogue(
-    data: bytes, where: str, survey: Survey, frequency_hz: float | None = None
+    data: bytes,
+    where: str,
+    survey: Survey,
+    frequency_hz: float | None = None,
+    *,
+    given: UserStatements = NOTHING_GIVEN,
+    notes: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return the columns of `contimg.records.schemas.shipped.CATALOGUE` from a catalogue file.
 
-    It is FITS, VOTable or CSV, perhaps gzipped, by its content, not by its name `where`. Units and
-    frequency are those of the file, else of the survey; `frequency_hz` is used if neither has one.
+    It is FITS, VOTable, ECSV or CSV, perhaps gzipped, by its content, not by its name `where`.
+    Units, frame and frequency are those of the file, else of the survey, else those that were
+    `given`. What was left out is appended to `notes`.
 
     Raises
     ------
     BadFileError
-        If it has another format or is damaged.
+        If it has another format or is damaged, or says that it is not whole.
     BadInputError
-        If a column is missing or its unit wrong or unknown, or no row has a position and a flux.
+        If a column is missing, ambiguous or not understood, its unit wrong or unknown, the frame
+        not known, or no row has a position and a flux.
     UsageError
-        If the frequency is not known.
+        If the frequency is not known, or contradicts the file; or the table must be chosen.
     """
-    columns = {_plain_name(column.name): column for column in _read_columns(data, where)}
-    found = {
-        target: next((columns[name] for name in names.split() if name in columns), None)
-        for target, names in SURVEY_NAMES.items()
-    }
-    missing = [target for target in ("ra", "dec") if found[target] is None]
-    missing += ["flux"] if found["flux"] is None and found["flux_peak"] is None else []
-    if missing:
-        needed = "; ".join(f"{t}: one of {', '.join(SURVEY_NAMES[t].split())}" for t in missing)
-        present = ", ".join(column.name for column in columns.values()) or "no columns"
-        problem = f"Columns are missing ({needed}); the file has {present}."
-        raise BadInputError(where, problem, "Rename the columns; positions must be J2000.")
+    notes = [] if notes is None else notes
+    chosen = choose_table(read_tables(data, where), given.table, where, notes)
+    columns = _columns_by_name(chosen)
+    pair = _position_names(columns)
+    found: dict[str, CatalogueColumn | None] = {"ra": None, "dec": None}
+    if pair:
+        found = {n: _single(columns, name, where) for n, name in zip(found, pair, strict=True)}
+    for target, names in SURVEY_NAMES.items():
+        name = next((name for name in names.split() if name in columns), None)
+        found[target] = _single(columns, name, where) if name else None
+    _require_columns(found, chosen, where)
     values = {
-        target: _values(column, target, survey, where)
+        target: _values(column, target, (survey, set(columns), given.flux_unit), where)
         for target, column in found.items()
         if column is not None and target != "name"
     }
-    peak, size = values.get("flux_peak"), found["major"]
-    if "flux" not in values and peak is not None:
-        values["flux"] = peak
-        if size is not None and _plain_name(size.name) == "major_ax":
-            # Sizes in NRAO's own NVSS file are not deconvolved: flux is peak times area over beam.
-            area = values.pop("major") * values.pop("minor")
-            values["flux"] = peak * area / NVSS_BEAM_ARCSEC**2
-    if "frequency" not in values:
-        frequency = frequency_hz or FREQUENCY_HZ.get(survey)
-        if frequency is None:
-            remedy = "Give --frequency-mhz; RACS is 887.5 (low), 1367.5 (mid) or 1655.5 (high)."
-            raise UsageError(where, "The file has no frequency of the fluxes.", remedy)
-        values["frequency"] = np.full(values["ra"].size, frequency)
-    keep = _is_source(values, columns, survey)
+    frame = choose_frame(chosen, (found["ra"], found["dec"]), given.frame, where)
+    ra, dec = (check_range(values[n], axis=n, where=f"{where}, {n}") for n in ("ra", "dec"))
+    values["ra"], values["dec"] = to_icrs(ra, dec, frame)
+    _fill_flux(values, found["major"])
+    _fill_frequency(values, survey, frequency_hz, where)
+    keep = _is_source(values, columns, survey, _limits(columns, found), notes)
     if not keep.any():
         problem = f"None of {keep.size} rows has a position and a flux."
         raise BadInputError(where, problem, "Check the file.")
     nothing = np.full(keep.size, np.nan)
     whole: dict[str, Any] = {target: values.get(target, nothing)[keep] for target in UNITS}
     whole["ra"] = np.mod(whole["ra"], FULL_TURN_DEG)
-    if found["name"] is not None and found["name"].values.dtype.kind in "OSU":
-        whole["name"] = [name.strip() for name in found["name"].values[keep].astype(str).tolist()]
-    else:
-        prefix = survey.upper() if survey != "other" else "CAT"
-        whole["name"] = source_names(prefix, whole["ra"], whole["dec"]).tolist()
+    prefix = survey.upper() if survey != "other" else "CAT"
+    whole["name"] = source_names(prefix, whole["ra"], whole["dec"]).tolist()
+    own = found["name"]
+    if own is not None and own.values.dtype.kind in "OSU":
+        listed = [str(x).strip() for x in _texts(own.values[keep])]
+        whole["name"] = [a or b for a, b in zip(listed, whole["name"], strict=True)]
     return whole
 
 
-def _read_columns(data: bytes, where: str) -> list[CatalogueColumn]:
-    """Read every column of the file's first table."""
-    from astropy.utils.exceptions import AstropyWarning
-    from pyarrow import csv
+def choose_table(
+    tables: list[CatalogueTable], wanted: str, where: str, notes: list[str]
+) -> CatalogueTable:
+    """Return the table of a file that has positions, or the one that is `wanted`.
 
-    kind, damages = "gzip file", (OSError, EOFError, zlib.error, ValueError, TypeError, IndexError)
-    try:
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        start = data[:2000].lstrip()
-        if not start:
-            raise BadFileError(where, "The file is empty.", "Download it again.")
-        if start.startswith(b"SIMPLE"):
-            kind = "FITS file"
-            return _read_fits(data, where)
-        if b"<VOTABLE" in start.upper():
-            kind = "VOTable"
-            return _read_votable(data)
-    except (AstropyWarning, *damages) as error:
-        problem = f"This is not a whole {kind}: {error}."
-        raise BadFileError(where, problem, "Download it again.") from error
-    lines = data.split(b"\n", 200)
-    comments = next((i for i, line in enumerate(lines) if not line.startswith(b"#")), len(lines))
-    try:
-        table = csv.read_csv(io.BytesIO(data), read_options=csv.ReadOptions(skip_rows=comments))
-    except pa.ArrowInvalid as error:
-        problem = f"This is neither FITS nor VOTable nor CSV: {error}."
-        raise BadFileError(where, problem, "Convert it to one of them.") from error
-    columns = []
-    for name in table.column_names:
-        split = UNIT_IN_NAME.match(name)
-        shown, unit = (split["name"], split["unit"]) if split else (name, "")
-        columns.append(CatalogueColumn(shown.strip(), table[name].to_numpy(), unit))
-    return columns
+    Raises UsageError if several have positions and none is wanted, or there is no such table.
+    """
+    shown = ", ".join(
+        f"{i} ({one.name}: {one.columns[0].values.shape[0] if one.columns else 0} rows)"
+        for i, one in enumerate(tables, 1)
+    )
+    if wanted:
+        for i, one in enumerate(tables, 1):
+            if wanted in {str(i), one.name}:
+                return one
+        problem = f"The file has no table {wanted!r}; it has {shown}."
+        raise UsageError("--table", problem, "Name one of them.")
+    usable = [one for one in tables if _position_names(_columns_by_name(one))]
+    if len(usable) > 1:
+        problem = f"The file has {len(usable)} tables with positions: {shown}."
+        raise UsageError(where, problem, "Choose one with --table, and add the others also.")
+    if len(tables) > 1:
+        notes.append(f"the file has {len(tables)} tables, one with positions was read")
+    return usable[0] if usable else tables[0]
 
 
-def _read_fits(data: bytes, where: str) -> list[CatalogueColumn]:
-    from astropy.io import fits
-    from astropy.utils.exceptions import AstropyUserWarning
+def choose_frame(
+    table: CatalogueTable,
+    pair: tuple[CatalogueColumn | None, CatalogueColumn | None],
+    given: str,
+    where: str,
+) -> SkyFrame:
+    """Return the frame of the positions: the one given, else what the file states, else ICRS.
 
-    with warnings.catch_warnings(), fits.open(io.BytesIO(data), memmap=False) as units:
-        warnings.simplefilter("error", AstropyUserWarning)  # how a truncated file is reported
-        tables = [unit for unit in units if isinstance(unit, fits.BinTableHDU | fits.TableHDU)]
-        if not tables:
-            problem = "The FITS file has no table extension."
-            raise BadFileError(where, problem, "Name the catalogue's file.")
-        values = tables[0].data
-        columns = tables[0].columns
-        return [CatalogueColumn(c.name, np.asarray(values[c.name]), c.unit or "") for c in columns]
+    Raises BadInputError if its statements contradict each other or are not understood.
+    """
+    if given:
+        return parse_frame(given, "", where) or ICRS
+    stated: dict[SkyFrame, str] = {}
+    for column in pair:
+        if column is not None:
+            stated |= _stated_frames(column, table)
+    said = frames_of_text(" ".join(table.comments)) - {("icrs", "")}
+    if not stated and said:
+        words = ", ".join(f"{system.upper()} {year}".strip() for system, year in sorted(said))
+        problem = f"The file's comments mention {words}, but no column's frame is stated."
+        raise BadInputError(where, problem, "Say with --frame what the positions are.")
+    if len(stated) > 1:
+        problem = f"The frame of the positions is contradictory: {'; '.join(stated.values())}."
+        raise BadInputError(where, problem, "Say with --frame what they are.")
+    found = next(iter(stated), ICRS)
+    if found.system not in {"icrs", "fk5", "fk4", "fk4noeterms", "galactic"}:
+        problem = f"Its positions are in the frame {found.system}."
+        raise BadInputError(where, problem, "Convert them to ICRS.")
+    return found
 
 
-def _read_votable(data: bytes) -> list[CatalogueColumn]:
-    from astropy.io.votable import exceptions, parse_single_table
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", exceptions.VOTableSpecWarning)
-        table = parse_single_table(io.BytesIO(data), verify="ignore")
-    columns = []
-    for field in table.fields:
-        values = np.asarray(np.ma.getdata(table.array[field.ID]))
-        mask = np.ma.getmaskarray(table.array[field.ID])
-        if mask.any() and values.dtype.kind in "iuf":
-            values = np.where(mask, np.nan, values.astype(np.float64))
-        columns.append(CatalogueColumn(field.name, values, str(field.unit or "")))
-    return columns
+def _stated_frames(column: CatalogueColumn, table: CatalogueTable) -> dict[SkyFrame, str]:
+    """Return every frame that a file states for a column of positions, and how."""
+    stated: dict[SkyFrame, str] = {}
+    is_2000 = re.search(r"2000|icrs", column.name.lower())
+    own = column.frame or (None if is_2000 else table.frame)
+    if own:
+        stated[own] = f"{column.name} is {own}"
+    if is_2000:
+        stated[ICRS] = f"{column.name} is J2000 by its name"
+    other = NON_EQUATORIAL.match(column.ucd)
+    if other:
+        kind = GALACTIC if other[1].lower().startswith("gal") else SkyFrame(other[1].lower())
+        stated[kind] = f"{column.name} has the UCD {column.ucd}"
+    said = frames_of_text(column.description)
+    if len(said) == 1:
+        system, year = said.pop()
+        frame = SkyFrame(system, float(year or ICRS.equinox))
+        stated[frame] = f"{column.name} is described as {column.description.strip()!r}"
+    return stated
 
 
 def _plain_name(name: str) -> str:
@@ -217,84 +294,247 @@ def _plain_name(name: str) -> str:
     return lead + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _values(column: CatalogueColumn, target: str, survey: Survey, where: str) -> FloatArray:
-    """Return a column's numbers in contimg's unit."""
-    from astropy import units
+def _columns_by_name(table: CatalogueTable) -> dict[str, list[CatalogueColumn]]:
+    found: dict[str, list[CatalogueColumn]] = {}
+    for column in table.columns:
+        found.setdefault(_plain_name(column.name), []).append(column)
+    return found
 
-    unit, wanted = column.unit.strip().strip('"').strip(), UNITS[target]
+
+def _position_names(columns: Mapping[str, object]) -> tuple[str, ...] | None:
+    return next((pair for pair in POSITION_NAMES if all(n in columns for n in pair)), None)
+
+
+def _single(columns: Mapping[str, list[CatalogueColumn]], name: str, where: str) -> CatalogueColumn:
+    """Return the only column of a name, one number or text a row.
+
+    Raises BadInputError if there are several, or it has several numbers a row.
+    """
+    found = columns[name]
+    if len(found) > 1:
+        names = ", ".join(column.name for column in found)
+        problem = f"The file has {len(found)} columns of one name: {names}."
+        raise BadInputError(where, problem, "Rename or delete all but one.")
+    values = found[0].values
+    if values.ndim > 1 and values.size != len(values):
+        count = values.size // max(1, len(values))
+        problem = f"Column {found[0].name} has {count} numbers a row; one is expected."
+        raise BadInputError(where, problem, "Write the one to use as a column of its own.")
+    return CatalogueColumn(**{**vars(found[0]), "values": values.reshape(len(values))})
+
+
+def _require_columns(
+    found: Mapping[str, CatalogueColumn | None], table: CatalogueTable, where: str
+) -> None:
+    """Raise BadInputError if there is no position or no flux."""
+    missing = [target for target in ("ra", "dec") if found[target] is None]
+    missing += ["flux"] if found["flux"] is None and found["flux_peak"] is None else []
+    if not missing:
+        return
+    names = {"ra": [a for a, _ in POSITION_NAMES], "dec": [b for _, b in POSITION_NAMES]}
+    names["flux"] = SURVEY_NAMES["flux"].split()
+    needed = "; ".join(f"{t}: one of {', '.join(dict.fromkeys(names[t]))}" for t in missing)
+    present = ", ".join(column.name for column in table.columns) or "no columns"
+    problem = f"Columns are missing ({needed}); the file has {present}."
+    remedy = "Rename the columns; positions must be J2000, or their frame stated."
+    raise BadInputError(where, problem, remedy)
+
+
+def _texts(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return texts of bytes, texts and nothing."""
+    plain = ["" if x is None else x.decode() if isinstance(x, bytes) else str(x) for x in values]
+    return np.array(plain, np.str_)
+
+
+def _values(
+    column: CatalogueColumn, target: str, source: tuple[Survey, set[str], str], where: str
+) -> FloatArray:
+    """Return a column's numbers in contimg's unit, NaN for nulls and impossible values.
+
+    `source` is the survey, the names of all columns, and the unit of fluxes that was given.
+    """
+    place, wanted = f"{where}, column {column.name}", UNITS[target]
+    unit = column.unit.strip().strip("\"'").strip()
+    unit = "" if unit in {"-", "--", "---"} else unit
     is_position, is_text = target in {"ra", "dec"}, column.values.dtype.kind in "OSU"
     if is_position and is_text:
-        hours = target == "ra" and unit not in {"deg", "d:m:s"}
-        return parse_degrees(column.values, hours=hours, where=where)
+        own = UNIT_SPELLINGS.get(unit, unit)
+        return parse_degrees(_texts(column.values), axis=target, unit=own, where=place)
     if is_position and unit in SEXAGESIMAL_UNITS:
         problem = f"Column {column.name} has numbers in {unit}."
         raise BadInputError(where, problem, "Write the positions in degrees.")
-    try:
+    if not is_text and column.values.dtype.kind not in "iuf":
+        problem = f"Column {column.name} is not numeric: it has {column.values.dtype}."
+        raise BadInputError(where, problem, "Correct the column.")
+    if is_text:
+        numbers = parse_numbers(_texts(column.values), place)
+    else:
         numbers = np.asarray(column.values, np.float64)
-    except (ValueError, TypeError) as error:
-        problem = f"Column {column.name} is not numeric: {error}."
-        raise BadInputError(where, problem, "Correct the column.") from error
-    if is_text or not wanted:
-        return numbers
-    ending = UNIT_AT_END.match(_plain_name(column.name))
-    default = "deg" if is_position else SURVEY_UNITS[survey].get(target, "")
-    unit = unit or (ending["unit"] if ending else default)
+    numbers = np.where(np.abs(numbers) >= FILL_VALUE, np.nan, numbers)
+    if wanted:
+        unit = unit or _unstated_unit(column, target, source)
+        numbers = numbers * _unit_factor(column, unit, target, where)
+        numbers = np.where(numbers == 0, 0.0, numbers)
+    return _possible(numbers, column, target, where)
+
+
+def _unstated_unit(
+    column: CatalogueColumn, target: str, source: tuple[Survey, set[str], str]
+) -> str:
+    """Return the unit of a column that has none: of its name, its writer or its survey; or none."""
+    survey, names, flux_unit = source
+    name, is_flux = _plain_name(column.name), target.startswith("flux")
+    ending = UNIT_AT_END.match(name)
+    if ending:
+        return ending["unit"]
+    if is_flux and flux_unit:
+        return flux_unit
+    if is_flux and names >= AEGEAN_MARKS and name in AEGEAN_FLUXES.split():
+        return "Jy"
+    if is_flux:
+        marks = SURVEY_MARKS[survey].split()
+        is_own = name in SURVEY_FLUXES[survey].split() and (not marks or names & set(marks))
+        return "mJy" if is_own else ""
+    return "deg" if target in {"ra", "dec"} else SURVEY_UNITS[survey].get(target, "")
+
+
+def _unit_factor(column: CatalogueColumn, unit: str, target: str, where: str) -> float:
+    """Return what a number in a unit is in contimg's unit of the column `target`."""
+    from astropy import units
+
+    wanted = UNITS[target]
     if not unit:
         problem = f"Column {column.name} has no unit."
-        remedy = f"Write it as '{column.name} [m{wanted}]', or name the survey with --catalogue."
+        example = {"Jy": "mJy", "Jy/beam": "mJy/beam", "Hz": "MHz"}.get(wanted, wanted)
+        remedy = f"Write it as '{column.name} [{example}]', or name the survey with --catalogue."
+        if target.startswith("flux"):
+            remedy = f"{remedy[:-1]}, or give --flux-unit."
         raise BadInputError(where, problem, remedy)
-    # Peaks are given in Jy as often as in Jy/beam; both mean the same.
-    own, ours = (
-        re.sub(r"/\s*beam|beam-1|beam\^-1", "", UNIT_SPELLINGS.get(one.lower(), one)).strip()
-        for one in (unit, wanted)
-    )
+    spelled = UNIT_SPELLINGS.get(unit, unit)
+    if target == "ra" and spelled.lower() in HOURS:
+        spelled = "hourangle"
     try:
-        return numbers * float(units.Unit(own).to(units.Unit(ours)))
+        one, ours = units.Unit(spelled), units.Unit(wanted.removesuffix("/beam"))
+        # Peaks are given in Jy as often as in Jy/beam; both mean the same.
+        same = one if one.is_equivalent(ours) else one * units.beam
+        return float(same.to(ours))
     except (ValueError, TypeError, units.UnitConversionError) as error:
         problem = f"Column {column.name} is in {unit}, which cannot be converted to {wanted}."
         raise BadInputError(where, problem, "Convert the column, or correct its unit.") from error
 
 
+def _possible(numbers: FloatArray, column: CatalogueColumn, target: str, where: str) -> FloatArray:
+    """Return numbers with NaN for values such as -99 that mean nothing.
+
+    Raises BadInputError if a flux or a frequency is beyond all that exists.
+    """
+    if target in {"ra", "dec"}:
+        return numbers
+    with np.errstate(invalid="ignore"):
+        if target in {"flux", "flux_peak"}:
+            wrong, limits = numbers > MAX_FLUX_JY, f"{MAX_FLUX_JY:g} Jy"
+        elif target == "frequency":
+            low, high = FREQUENCY_RANGE_HZ
+            wrong = (numbers > 0) & ((numbers < low) | (numbers > high))
+            limits = f"{low / 1e6:g} to {high / 1e6:g} MHz; mHz are millihertz"
+        else:
+            wrong, limits = np.zeros(numbers.shape, bool), ""
+            nothing = {
+                "spectral_index": np.abs(numbers) > MAX_SPECTRAL_INDEX,
+                "position_angle": np.abs(numbers) > FULL_TURN_DEG,
+            }.get(target, numbers < 0)
+            numbers = np.where(nothing, np.nan, numbers)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        problem = f"Row {row + 1} of column {column.name} is {numbers[row]:g} {UNITS[target]}, "
+        problem += f"beyond what is possible ({limits})."
+        raise BadInputError(where, problem, "Correct the column, or its unit.")
+    return numbers
+
+
+def _fill_flux(values: dict[str, FloatArray], major: CatalogueColumn | None) -> None:
+    """Take peaks for fluxes where there are no others, times the size in NRAO's own file."""
+    if "flux" in values:
+        return
+    values["flux"] = values["flux_peak"]
+    if major is not None and _plain_name(major.name) == "major_ax":
+        # Sizes in NRAO's own NVSS file are not deconvolved: flux is peak times area over beam.
+        area = values.pop("major") * values.pop("minor")
+        values["flux"] = values["flux_peak"] * area / NVSS_BEAM_ARCSEC**2
+
+
+def _fill_frequency(
+    values: dict[str, FloatArray], survey: Survey, given_hz: float | None, where: str
+) -> None:
+    """Fill in the frequency of rows without one; raise UsageError if it is not known."""
+    own = values.get("frequency", np.full(values["ra"].size, np.nan))
+    own = np.where(own > 0, own, np.nan)
+    known = own[np.isfinite(own)]
+    stated = known if known.size else np.array([FREQUENCY_HZ.get(survey, given_hz or np.nan)])
+    if given_hz:
+        low, high = float(stated.min()), float(stated.max())
+        if not low * (1 - FREQUENCY_TOLERANCE) <= given_hz <= high * (1 + FREQUENCY_TOLERANCE):
+            problem = f"{given_hz / 1e6:g} MHz were given, but the fluxes are at "
+            problem += f"{low / 1e6:g} to {high / 1e6:g} MHz by the file or survey."
+            raise UsageError("--frequency-mhz", problem, "Leave it out, or correct the file.")
+    frequency = given_hz or FREQUENCY_HZ.get(survey)
+    if not np.isfinite(own).all():
+        if frequency is None and not known.size:
+            remedy = "Give --frequency-mhz; RACS is 887.5 (low), 1367.5 (mid) or 1655.5 (high)."
+            raise UsageError(where, "The file has no frequency of the fluxes.", remedy)
+        own = np.where(np.isfinite(own), own, frequency or np.nan)
+    values["frequency"] = own
+
+
+def _limits(
+    columns: Mapping[str, list[CatalogueColumn]], found: Mapping[str, CatalogueColumn | None]
+) -> npt.NDArray[np.bool_] | None:
+    """Return which fluxes are limits by a flag column (l_NAME of VizieR, or upper_limit)."""
+    flux = found["flux"] or found["flux_peak"]
+    names = (f"l_{_plain_name(flux.name)}", "upper_limit", "limit_flag") if flux else ()
+    for name in names:
+        if name in columns:
+            flags = columns[name][0].values
+            if flags.dtype.kind in "OSU":
+                words = np.char.lower(np.char.strip(_texts(flags)))
+                return np.isin(words, ("<", ">", "u", "l", "true", "t", "yes", "y", "1"))
+            return np.asarray(np.nan_to_num(flags.astype(np.float64)) > 0)
+    return None
+
+
 def _is_source(
-    values: Mapping[str, FloatArray], columns: Mapping[str, CatalogueColumn], survey: Survey
+    values: Mapping[str, FloatArray],
+    columns: Mapping[str, list[CatalogueColumn]],
+    survey: Survey,
+    limits: npt.NDArray[np.bool_] | None,
+    notes: list[str],
 ) -> npt.NDArray[np.bool_]:
     """Return which rows are sources: they have a position and a flux, and are no duplicates."""
     ra, dec, flux, frequency = (values[name] for name in ("ra", "dec", "flux", "frequency"))
     with np.errstate(invalid="ignore"):  # comparisons with NaN are False
-        good = (np.abs(ra) <= FULL_TURN_DEG) & (np.abs(dec) <= FULL_TURN_DEG / 4)
-        for positive in (flux, frequency):
-            good &= np.isfinite(positive) & (positive > 0)
+        reasons = {
+            "no position": ~(np.isfinite(ra) & np.isfinite(dec)),
+            "no positive flux": ~(np.isfinite(flux) & (flux > 0)),
+            "no frequency": ~(frequency > 0),
+        }
+    if limits is not None:
+        reasons["a limit for a flux"] = limits
     duplicate = columns.get("duplicate_flag") or columns.get("dupflag")
     if survey == "vlass" and duplicate is not None:
         # 2: the same source is better measured in another row (CIRADA's user guide).
-        good &= np.asarray(duplicate.values, np.float64) < 2  # noqa: PLR2004
-    return np.asarray(good)
-
-
-def parse_degrees(words: npt.NDArray[Any], *, hours: bool, where: str) -> FloatArray:
-    """Return degrees of texts such as ``12 34 56.7``, ``-01:02:03``, ``12h34m56.7s`` or ``188.7``.
-
-    The first of three parts is hours (Right Ascension) or degrees. Raises BadInputError, in which
-    `where` names the file, if a text has neither one part nor three, or is not numeric.
-    """
-    text = pa.array(words.astype(str).tolist())
-    spaced = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^0-9.+\-eE]+", " "))
-    pieces = pc.split_pattern(spaced, " ")
-    counts, remedy = np.asarray(pc.list_value_length(pieces)), "Correct the positions."
-    wrong = np.flatnonzero((counts != SEXAGESIMAL_PARTS) & (counts != 1))
-    if wrong.size:
-        problem = f"A position is {text[int(wrong[0])].as_py()!r}, not degrees or three parts."
-        raise BadInputError(where, problem, remedy)
-    try:
-        numbers = pc.cast(pc.list_flatten(pieces), pa.float64()).to_numpy()
-    except pa.ArrowInvalid as error:
-        raise BadInputError(where, f"A position is not numeric: {error}.", remedy) from error
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    degrees: FloatArray = numbers[first]
-    triple = counts == SEXAGESIMAL_PARTS
-    at = first[triple]
-    size = np.abs(numbers[at]) + numbers[at + 1] / 60 + numbers[at + 2] / 3600
-    # The sign of "-00 12 34" is in the text alone.
-    negative = np.asarray(pc.starts_with(spaced, "-"))[triple]
-    degrees[triple] = np.where(negative, -size, size) * (15.0 if hours else 1.0)
-    return degrees
+        flag = np.nan_to_num(np.asarray(duplicate[0].values, np.float64))
+        reasons["a better duplicate"] = flag >= 2  # noqa: PLR2004
+    bad = np.zeros(ra.size, bool)
+    for reason, rows in reasons.items():
+        count = int((rows & ~bad).sum())
+        bad |= rows
+        if count:
+            notes.append(f"{count} of {ra.size} rows left out: {reason}")
+    places = np.stack([ra, dec, flux], axis=1)[~bad]
+    _, first = np.unique(places, axis=0, return_index=True)
+    if first.size < len(places):
+        notes.append(f"{len(places) - first.size} of {ra.size} rows left out: repeated")
+        kept = np.zeros(len(places), bool)
+        kept[first] = True
+        bad[np.flatnonzero(~bad)[~kept]] = True
+    return ~bad

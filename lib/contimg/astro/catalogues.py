@@ -202,11 +202,16 @@ def load(uri: str) -> Catalogue:
     table = CATALOGUE.read(store.read(key), uri)
     if not table.num_rows:
         raise BadInputError(uri, "The catalogue has no sources.", "Add it again.")
+    return catalogue_of(table, key.removesuffix(".parquet"))
+
+
+def catalogue_of(table: pa.Table, title: str) -> Catalogue:
+    """Return the catalogue in a table of the schema `CATALOGUE`."""
     frequency = _column(table, "frequency")
     freq_hz = float(frequency[0]) if np.all(frequency == frequency[0]) else 0.0
     found = _fields(table) | {"names": _column(table, "name")}
     found["source_hz"] = None if freq_hz else frequency
-    return Catalogue(title=key.removesuffix(".parquet"), freq_hz=freq_hz, **found)
+    return Catalogue(title=title, freq_hz=freq_hz, **found)
 
 
 def calibrators_in_beam(

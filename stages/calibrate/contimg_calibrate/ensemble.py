@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # numba is slow to import, and the stage itself needs none of
 MAX_CHANNELS, MAX_TIMES = 48, 8
 """Data that amplitudes are measured on, evenly taken: at full size sources of 10 mJy get a
 signal-to-noise ratio of 6."""
-MAX_NOISE = 0.25
-"""A source whose amplitude is less certain is no member of the ensemble."""
+MAX_NOISE, MAX_BEAM_ERROR = 0.25, 0.27
+"""A source whose amplitude or whose place in the beam is less certain is no member."""
 MIN_MEMBERS = 5
 """Fewer sources tell no scale: two variable ones may be all."""
 HUBER = 1.345
@@ -40,8 +40,8 @@ USUAL_GROUP_ERROR, MAX_GROUP_ERROR = 0.03, 0.05
 """Of the scale of a single group, common to its sources: elevation, weather, system temperature. A
 set that only the larger one excuses is marked, one that neither does is refused."""
 MAX_USUAL = 0.2
-"""A field that leaves a wider range of ln(scale), one of less than 15 sources, would not notice a
-set that is wrong by 1.3, and says so."""
+"""No larger ln(scale) goes unmarked, whatever is expected of an old set: 1.3 and 0.77 are seen. Nor
+does a field of less than about 15 sources, which does not tell its scale to that."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def ensemble_scale(
     `MIN_MEMBERS` sources have a small error.
     """
     spread = np.hypot(SOURCE_SCATTER, beam_error)
-    member = np.isfinite(amplitude) & (noise < MAX_NOISE) & (beam_error < 1.5 * SOURCE_SCATTER)
+    member = np.isfinite(amplitude) & (noise < MAX_NOISE) & (beam_error < MAX_BEAM_ERROR)
     if np.count_nonzero(member) < MIN_MEMBERS:
         return None
     value, noise, spread = amplitude[member], noise[member], spread[member]
@@ -159,17 +159,23 @@ class ScaleCheck:
     """Largest |ln scale| that is not marked."""
     allowed: float
     """Largest |ln scale| that is not refused."""
+    resolution: float
+    """Smallest |ln scale| that the field tells from 1."""
+
+    @property
+    def deviation(self) -> float:
+        """Measured |ln scale|."""
+        return abs(math.log(self.told.scale)) if self.told.scale > 0 else math.inf
 
     @property
     def holds(self) -> bool:
         """Whether the scale is within its budget."""
-        return self.told.scale > 0 and abs(math.log(self.told.scale)) <= self.allowed
+        return self.deviation <= self.allowed
 
     @property
     def good(self) -> bool:
         """Whether it is usual, and a wrong scale would be noticed."""
-        deviation = abs(math.log(self.told.scale)) if self.told.scale > 0 else math.inf
-        return deviation <= self.usual < MAX_USUAL
+        return self.deviation <= self.usual and self.resolution <= MAX_USUAL
 
     def __str__(self) -> str:
         """Return numbers for a reader."""
@@ -187,8 +193,12 @@ def check_scale(phase: FieldPhase, budget: ScaleBudget) -> ScaleCheck | None:
         return None
     told = EnsembleScale(phase.scale, phase.scale_error, phase.scale_sources, np.nan)
     own = told.error / abs(told.scale) if told.scale else np.inf
-    usual, allowed = (
-        SIGMAS * math.hypot(own, NVSS_SCALE_ERROR, budget.total, group)
-        for group in (USUAL_GROUP_ERROR, MAX_GROUP_ERROR)
+    usual, allowed, resolution = (
+        SIGMAS * math.hypot(own, NVSS_SCALE_ERROR, *others)
+        for others in (
+            (budget.total, USUAL_GROUP_ERROR),
+            (budget.total, MAX_GROUP_ERROR),
+            (USUAL_GROUP_ERROR,),
+        )
     )
-    return ScaleCheck(told, usual, allowed)
+    return ScaleCheck(told, min(usual, MAX_USUAL), allowed, resolution)

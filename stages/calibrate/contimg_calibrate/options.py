@@ -34,10 +34,11 @@ class CalibrateOptions(StageOptions):
     other_beam: bool = False
     """Use sets although they were solved with another primary beam."""
     solve: Literal["auto", "always", "never"] = "auto"
-    """Solve on this group; auto: if a calibrator in the beam is bright enough."""
+    """Solve on a calibrator in the beam; auto: on that or on the field's NVSS sources, if the flux
+    scale is expected to be better than that of a set."""
     calibrator: str | None = None
-    """Solve on this calibrator: its name, or "RA,Dec" in degrees (ICRS); default: the one with the
-    largest apparent flux."""
+    """Solve on this calibrator: its name, "RA,Dec" in degrees (ICRS), or nvss: all NVSS sources in
+    the beam; default: the one with the smallest expected error."""
     min_primary_jy: float = Field(default=2.0, gt=0)
     """Minimum apparent flux of a flux standard to solve on, Jy."""
     min_bright_jy: float = Field(default=5.0, gt=0)

@@ -16,6 +16,7 @@ from contimg.astro.gains import FloatArray
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.telescope import band_hz
 from contimg.records.calibration import FluxAnchor, ScaleBudget
+from contimg_calibrate.sky_models import find_field_sources
 
 if TYPE_CHECKING:
     from contimg_calibrate.selection import SetRow, Target
@@ -126,3 +127,26 @@ def row_budget(row: SetRow, target: Target) -> ScaleBudget:
     """Return the expected error of a set of the registry at a group."""
     days, strips_deg = row.mjd - target.mjd, row.dec - target.dec_deg
     return set_budget(row.scale_error, row.flux_anchor, days, strips_deg)
+
+
+def ensemble_budget(target: Target, primary_beam: PrimaryBeam) -> ScaleBudget | None:
+    """Return the expected error of a scale that rests on all NVSS sources of a group's beam.
+
+    None if they are too few or too faint to solve gains on.
+    """
+    middle_hz = float(np.mean(band_hz()))
+    times = target.mjd_start, target.mjd_end
+    place = target.dec_deg, target.site
+    field = find_field_sources(*times, *place, np.array([middle_hz]), primary_beam)
+    ra_deg, dec_deg = np.degrees([field.ra_rad, field.dec_rad])
+    beam = mean_beam(ra_deg, dec_deg, target, primary_beam)
+    apparent_jy = field.flux_jy[:, 0] * beam
+    members = (beam >= MIN_ENSEMBLE_BEAM) & (apparent_jy >= MIN_ENSEMBLE_JY)
+    count, signal_jy = np.count_nonzero(members), float(np.linalg.norm(apparent_jy))
+    if count < MIN_ENSEMBLE_SOURCES or signal_jy < MIN_ENSEMBLE_SIGNAL_JY:
+        return None
+    # Width and pointing are the same for all, and the offsets of most cancel.
+    terms = beam_terms(ra_deg[members], dec_deg[members], target, primary_beam).mean(axis=1)
+    flux = float(np.hypot(SOURCE_SCATTER / np.sqrt(count), NVSS_SCALE_ERROR))
+    noise = GROUP_NOISE_JY / signal_jy
+    return combine(flux=flux, beam=float(np.linalg.norm(terms)), noise=noise)

@@ -16,7 +16,7 @@ from contimg.astro.beam_files import read_beam
 from contimg.astro.beam_text import DEFAULT_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
-from contimg.records.calibration import FluxAnchor
+from contimg.records.calibration import FluxAnchor, ScaleBudget
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError
@@ -24,13 +24,20 @@ from contimg.runtime.manifest import Input, artifact_input, read_manifest
 from contimg.runtime.store import open_store
 from contimg.runtime.tar import pack
 from contimg_calibrate.options import CalibrateOptions, ImportOptions
-from contimg_calibrate.scale_error import calibrator_budget, row_budget
+from contimg_calibrate.scale_error import (
+    TRUSTED_ERROR,
+    calibrator_budget,
+    ensemble_budget,
+    row_budget,
+)
 from contimg_calibrate.sky_models import look_up_position
 
 MAX_CANDIDATES = 3
 """Sets that are tried one after another before the stage gives up."""
 SET_INPUT = "calibration_set"
 """Name of the resolved inputs."""
+ENSEMBLE_NAME = "nvss"
+"""Name of the field's NVSS sources as a calibrator."""
 SAME_CALIBRATOR_DEG = 0.05
 """Two positions nearer than this are one calibrator."""
 
@@ -50,6 +57,27 @@ class Target:
     def mjd(self) -> float:
         """Midpoint."""
         return (self.mjd_start + self.mjd_end) / 2
+
+
+@dataclass(frozen=True)
+class SolvePlan:
+    """What to solve on, and the expected error of the flux scale."""
+
+    target: Target
+    calibrator: CalibratorInBeam | None
+    """None: all NVSS sources of the beam."""
+    budget: ScaleBudget
+
+    @property
+    def name(self) -> str:
+        """The calibrator's name."""
+        return self.calibrator.name if self.calibrator else ENSEMBLE_NAME
+
+    @property
+    def least_error(self) -> float:
+        """Sets are tried first if their expected error is smaller."""
+        total = self.budget.total
+        return total if self.calibrator else max(total, TRUSTED_ERROR)
 
 
 @dataclass(frozen=True)
@@ -121,6 +149,31 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     return min(usable, key=lambda c: calibrator_budget(c, target, beam).total, default=None)
 
 
+def plan_solve(options: CalibrateOptions, target: Target) -> SolvePlan | None:
+    """Return what to solve on, if on anything: a calibrator in the beam, or the NVSS sources there.
+
+    The latter only if no calibrator is expected to be better than `TRUSTED_ERROR`, or if
+    --calibrator nvss asks for it.
+
+    Raises NoCalibrationError as `find_calibrator`, or if --calibrator nvss finds too few sources.
+    """
+    wanted, beam = options.calibrator == ENSEMBLE_NAME, read_beam(options.beam)
+    found = None if wanted else find_calibrator(options, target)
+    plan = SolvePlan(target, found, calibrator_budget(found, target, beam)) if found else None
+    chosen = options.solve != "auto" or (options.calibrator is not None and not wanted)
+    if plan is not None and (chosen or plan.budget.total <= TRUSTED_ERROR):
+        return plan
+    ensemble = None
+    if wanted or (options.solve != "never" and options.model_source == "nvss"):
+        ensemble = ensemble_budget(target, beam)
+    if wanted and ensemble is None:
+        problem = "There are too few NVSS sources in the beam to solve on, or they are too faint."
+        raise NoCalibrationError(target.name, problem, "Omit --calibrator.")
+    if ensemble is not None and (plan is None or ensemble.total < plan.budget.total):
+        return SolvePlan(target, None, ensemble)
+    return plan
+
+
 def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     """Return the inputs besides options: a plain Measurement Set, or the best sets of the store.
 
@@ -140,12 +193,11 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     if isinstance(options, ImportOptions) or options.calibration is not None or options.ms is None:
         return []
     target = read_target(options.ms)
-    calibrator = find_calibrator(options, target) if target else None
+    plan = plan_solve(options, target) if target else None
     wanted = options.solve == "always" or options.calibrator is not None
-    if target is None or (calibrator is not None and wanted):
+    if target is None or (plan is not None and wanted):
         return []
-    beam = read_beam(options.beam)
-    limit = calibrator_budget(calibrator, target, beam).total if calibrator else np.inf
+    limit = plan.least_error if plan else np.inf
     root = (options.store or "").rstrip("/")
     inputs: list[Input] = []
     for row in rank_sets(read_registry(options, target), target, options, limit):
@@ -158,11 +210,12 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
             inputs.append(found)
         if len(inputs) == MAX_CANDIDATES:
             break
-    if not inputs and calibrator is None:
+    if not inputs and plan is None:
         where = options.store or "a --store, which was not given"
         problem = (
             f"Found neither a standard of {options.min_primary_jy:g} Jy nor a calibrator of "
             f"{options.min_bright_jy:g} Jy (apparent) in the beam at Dec {target.dec_deg:+.2f}, "
+            "nor enough NVSS sources to solve on (not tried with --solve never), "
             f"nor a set within {options.borrow_days:g} d of MJD {target.mjd:.3f} and "
             f"{options.strip_deg:g} deg of that Dec in {where} (NO_VIABLE_TABLE)."
         )

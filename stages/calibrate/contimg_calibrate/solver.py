@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import ContimgError, SolveFailedError
 from contimg_calibrate import visibilities as vis
-from contimg_calibrate.ensemble import measure_amplitudes
+from contimg_calibrate.ensemble import EnsembleScale, ensemble_scale, measure_amplitudes
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
@@ -184,6 +184,9 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     phase = solver.solve_gains("phase", band, given["phase_solint_s"], "p")
     gain = solver.solve_gains("gain", [*band, phase], np.inf, "ap")
     tables = {path.stem: path for path in [*band, phase, gain]}
+    told = None
+    if "beam_error" in given:
+        told = _scale_to_ensemble(solver, tables, np.array(given["beam_error"]))
     x, y = vis.sum_channels(ratio, solver.evaluate(list(tables.values())))
     quality = check_solution(
         given["group"],
@@ -198,7 +201,27 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
         used = solutions.getcol("ANTENNA2")
     reference = solver.header.antennas.names[int(np.bincount(used[used >= 0]).argmax())]
     folders = {role: str(path) for role, path in tables.items()}
-    return {"quality": quality, "tables": folders, "reference_antenna": reference}
+    answer = {"quality": quality, "tables": folders, "reference_antenna": reference}
+    return {**answer, "ensemble": told and asdict(told)}
+
+
+def _scale_to_ensemble(
+    solver: Solver, tables: dict[str, Path], beam_error: FloatArray
+) -> EnsembleScale:
+    """Scale the gains such that all sources together have their catalogue fluxes.
+
+    Raises SolveFailedError if too few sources are measured well enough.
+    """
+    factors = solver.evaluate(list(tables.values()))
+    fluxes = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
+    told = ensemble_scale(*fluxes, beam_error)
+    if told is None or told.scale <= 0:
+        problem = "Too few sources of the field are seen well enough to set the flux scale."
+        remedy = "Calibrate a group of this strip with a brighter field first."
+        raise SolveFailedError(solver.path.name, problem, remedy)
+    with ct.table(str(tables["gain"]), readonly=False, ack=False) as solutions:
+        solutions.putcol("CPARAM", solutions.getcol("CPARAM") * np.float32(np.sqrt(told.scale)))
+    return told
 
 
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:

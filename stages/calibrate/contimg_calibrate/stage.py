@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import casacore.tables as ct
 import numpy as np
@@ -24,6 +25,8 @@ from contimg.records.calibration import (
     RECORD,
     AppliedTable,
     Calibration,
+    CalibrationSource,
+    FluxAnchor,
     Possibility,
     ScaleBudget,
 )
@@ -35,10 +38,17 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
-from contimg_calibrate.ensemble import check_scale, ensemble_scale, total_scale
-from contimg_calibrate.foreign import copy_field
+from contimg_calibrate.ensemble import MAX_BEAM_ERROR, check_scale, ensemble_scale, total_scale
+from contimg_calibrate.foreign import copy_field, describe_offset
 from contimg_calibrate.options import CalibrateOptions
-from contimg_calibrate.scale_error import TRUSTED_ERROR, beam_terms, calibrator_budget, set_budget
+from contimg_calibrate.scale_error import (
+    NVSS_SCALE_ERROR,
+    TRUSTED_ERROR,
+    beam_terms,
+    combine,
+    set_budget,
+)
+from contimg_calibrate.selection import SolvePlan
 from contimg_calibrate.sky_models import Calibrator, find_field_sources, keep_bright
 
 TIMEOUT_S = 1800.0
@@ -85,6 +95,8 @@ class MSObservation:
     target: selection.Target | None
     """None: another telescope, whose pointing and beam are unknown."""
     beam: PrimaryBeam
+    notes: tuple[str, ...] = ()
+    """What a Measurement Set of another telescope states that makes the result doubtful."""
 
     @property
     def mjd(self) -> float:
@@ -152,9 +164,13 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         "set_group": record.source.group if record.source else record.group,
         **quality,
     }
-    reasons = []
+    reasons = list(ms.notes)
     if not record.solved and record.field_phase.scale is None:
         reasons.append("flux_scale: the set could not be checked against the field's sources")
+    if record.solved and ms.target is None:
+        place = record.calibrator.ra_deg, record.calibrator.dec_deg
+        if problem := describe_offset(ms.header, *place):
+            reasons.append(f"pointing: {record.calibrator.name} {problem}")
     check = check_scale(record.field_phase, record.scale) if record.scale else None
     if check is not None and not check.good:
         reasons.append(f"flux_scale: calibrated data are {check}")
@@ -171,26 +187,34 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
 
     Raises NoCalibrationError if no set fits and there is nothing to solve on.
     """
-    calibrator = choose_calibrator(options, ms)
+    plan = None
+    if options.calibration is None and ms.target is not None:
+        plan = selection.plan_solve(options, ms.target)
+    calibrator = choose_calibrator(options, context, ms, plan)
+    solve: Callable[[], CalibratedSet] | None = None
+    if calibrator is not None:
+        solve = partial(solve_calibrator, options, context, ms, calibrator)
+    elif plan is not None:
+        solve = partial(solve_ensemble, options, context, ms, plan.target)
     sets = [options.calibration] if options.calibration else []
     sets = sets or [item.uri for item in context.named(selection.SET_INPUT)]
-    possible = consider(options, context, ms, sets)
-    if calibrator is None or sets:
+    possible = consider(context, ms, plan, sets)
+    if sets or solve is None:
         try:
             record, folders, quality = select_set(options, context, ms, sets)
         except NoCalibrationError as error:
-            if calibrator is None:
+            if solve is None:
                 raise
-            context.log.warning("%s Solving on %s instead.", error, calibrator.name)
+            context.log.warning("%s The group is solved on its own sources instead.", error)
         else:
             return record.model_copy(update={"considered": possible}), folders, quality
-    record, folders, quality = solve_calibrator(options, context, ms, calibrator)
-    own = next((one.budget for one in possible if one.kind != "set"), None)
-    return record.model_copy(update={"considered": possible, "scale": own}), folders, quality
+    record, folders, quality = solve()
+    known = {"considered": possible, "scale": record.scale or (plan.budget if plan else None)}
+    return record.model_copy(update=known), folders, quality
 
 
 def consider(
-    options: CalibrateOptions, context: Context, ms: MSObservation, sets: Sequence[str]
+    context: Context, ms: MSObservation, plan: SolvePlan | None, sets: Sequence[str]
 ) -> tuple[Possibility, ...]:
     """Return what the group could be calibrated on with the expected error, the best first."""
     if ms.target is None:
@@ -199,10 +223,9 @@ def consider(
         Possibility(kind="set", name=one.group, budget=budget_of_set(one, ms))
         for one in (records.read_calibration(context, uri) for uri in sets)
     ]
-    calibrator = None if options.calibration else selection.find_calibrator(options, ms.target)
-    if calibrator is not None:
-        budget = calibrator_budget(calibrator, ms.target, ms.beam)
-        found.append(Possibility(kind="calibrator", name=calibrator.name, budget=budget))
+    if plan is not None:
+        kind: Literal["calibrator", "ensemble"] = "calibrator" if plan.calibrator else "ensemble"
+        found.append(Possibility(kind=kind, name=plan.name, budget=plan.budget))
     return tuple(sorted(found, key=lambda one: one.budget.total))
 
 
@@ -214,6 +237,7 @@ def budget_of_set(chosen: Calibration, ms: MSObservation) -> ScaleBudget:
 
 def read_observation(options: CalibrateOptions, context: Context) -> MSObservation:
     """Fetch the Measurement Set and its flags into scratch, and read its header and times."""
+    notes: tuple[str, ...] = ()
     if options.ms is not None:
         target = selection.read_target(options.ms)
         path = context.fetch_tree(options.ms, "ms.tar")
@@ -221,7 +245,8 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
     else:
         source = Path(str(options.plain_ms))
         target, name = None, source.stem
-        path = copy_field(source, options.field, context.scratch / "field.ms")
+        copied = copy_field(source, options.field, context.scratch / "field.ms")
+        path, notes = copied.path, copied.notes
     with MeasurementSet(path) as ms:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
         header = ms.header
@@ -236,22 +261,41 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
         dec_deg=target.dec_deg if target else float(np.degrees(header.dec_rad)),
         target=target,
         beam=read_beam(options.beam),
+        notes=notes,
     )
 
 
-def choose_calibrator(options: CalibrateOptions, ms: MSObservation) -> Calibrator | None:
-    """Return the calibrator to solve on, or None if a set is to be selected."""
+def choose_calibrator(
+    options: CalibrateOptions, context: Context, ms: MSObservation, plan: SolvePlan | None
+) -> Calibrator | None:
+    """Return the calibrator to solve on, if it is one.
+
+    Raises NoCalibrationError if a named one is not where the array pointed: gains absorb the place
+    of a point source, so that no solve would show it.
+    """
     if options.calibration is not None or options.solve == "never":
         return None
     freq_hz = ms.header.frequencies_hz
     if ms.target is not None:
-        found = selection.find_calibrator(options, ms.target)
+        found = plan.calibrator if plan else None
         return found and sky_models.look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
+    if options.model_file is not None:  # the flux is the file's: none need be listed
+        sources = sky_models.read_model(
+            context.read(options.model_file), options.model_file, freq_hz
+        )
+        return sky_models.name_brightest(sources, options.calibrator)
     if options.calibrator is None:
         problem = "A Measurement Set of another telescope needs a calibrator's name."
-        remedy = "Name it with --calibrator, or a set with --calibration."
+        remedy = (
+            "Name it with --calibrator, a set with --calibration, or a model with --model-file."
+        )
         raise UsageError("--plain-ms", problem, remedy)
-    return sky_models.look_up_calibrator(*sky_models.look_up_position(options.calibrator), freq_hz)
+    position = sky_models.look_up_position(options.calibrator)
+    calibrator = sky_models.look_up_calibrator(*position, freq_hz)
+    if problem := describe_offset(ms.header, calibrator.ra_deg, calibrator.dec_deg):
+        remedy = "Name the calibrator that was observed, or correct --field."
+        raise NoCalibrationError(ms.name, f"{calibrator.name} {problem}", remedy)
+    return calibrator
 
 
 def solve_calibrator(
@@ -260,28 +304,91 @@ def solve_calibrator(
     """Solve on a calibrator in the beam."""
     with context.step("model"):
         sky, apparent_jy = model_calibrator(options, context, ms, calibrator)
+    with context.step("solve"):
+        answer = _call_solver(context, "solve_group", ms, sky, solve_limits(options, ms))
+    solved_on = records.CalibratorRecord(
+        name=calibrator.name,
+        ra_deg=calibrator.ra_deg,
+        dec_deg=calibrator.dec_deg,
+        flux_jy=float(calibrator.spectrum_jy.mean()),
+        apparent_jy=apparent_jy,
+        standard=calibrator.standard,
+    )
+    anchor: FluxAnchor = "standard" if calibrator.standard else "catalogue"
+    return make_record(options, ms, answer, solved_on, anchor), answer["tables"], answer["quality"]
+
+
+def solve_ensemble(
+    options: CalibrateOptions, context: Context, ms: MSObservation, target: selection.Target
+) -> CalibratedSet:
+    """Solve on all NVSS sources of the field.
+
+    Each flux may be wrong by 15 to 20 %, and the brightest dominate a solve. So the gains are
+    scaled afterwards, such that the sources together have their catalogue fluxes.
+    """
+    with context.step("model"):
+        freq_hz, beam = ms.header.frequencies_hz, ms.beam
+        times = ms.mjd_start, ms.mjd_end
+        field = find_field_sources(*times, target.dec_deg, target.site, freq_hz, beam)
+        sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
+        ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
+        terms = beam_terms(ra_deg, dec_deg, target, beam)
+        apparent_jy = float(sky.apparent_jy(ms.beam_mjds).mean(axis=1).sum())
+    given = {"beam_error": np.linalg.norm(terms, axis=0).tolist()}
+    with context.step("solve"):
+        answer = _call_solver(
+            context, "solve_group", ms, sky, {**solve_limits(options, ms), **given}
+        )
+    told = answer["ensemble"]
+    solved_on = records.CalibratorRecord(
+        name=selection.ENSEMBLE_NAME,
+        ra_deg=float(np.degrees(ms.header.ra_rad)),
+        dec_deg=float(np.degrees(ms.header.dec_rad)),
+        flux_jy=float(sky.sources.flux_jy.mean(axis=1).sum()),
+        apparent_jy=apparent_jy,
+        standard=False,
+    )
+    record = make_record(options, ms, answer, solved_on, "nvss")
+    counts = {"sources": len(ra_deg), "scale_sources": told["sources"]}
+    phase = record.field_phase.model_copy(update={**counts, "model_jy": apparent_jy})
+    flux = float(np.hypot(told["error"] / told["scale"], NVSS_SCALE_ERROR))
+    members = np.linalg.norm(terms, axis=0) < MAX_BEAM_ERROR
+    budget = combine(flux=flux, beam=float(np.linalg.norm(terms[:, members].mean(axis=1))))
+    record = record.model_copy(update={"field_phase": phase, "scale": budget})
+    return record, answer["tables"], answer["quality"]
+
+
+def solve_limits(options: CalibrateOptions, ms: MSObservation) -> dict[str, Any]:
+    """Return the arguments of `solver.solve_group` that are options of the stage."""
     names = {"do_k", "prephase_solint_s", "phase_solint_s", "minsnr", "fillgaps", "minblperant"}
     given = options.model_dump(include=names | {"max_flagged", "reference_antenna"})
-    with context.step("solve"):
-        answer = _call_solver(context, "solve_group", ms, sky, {**given, "group": ms.name})
-    standard, reach_days = calibrator.standard, options.valid_hours / 24
+    return {**given, "group": ms.name}
+
+
+def make_record(
+    options: CalibrateOptions,
+    ms: MSObservation,
+    answer: Mapping[str, Any],
+    solved_on: records.CalibratorRecord,
+    anchor: FluxAnchor,
+) -> Calibration:
+    """Return the record of a solved set; `answer` is that of `solver.solve_group`."""
+    rungs: dict[FluxAnchor, CalibrationSource] = {
+        "standard": "PRIMARY_TRANSIT_GENERATED",
+        "catalogue": "BRIGHT_FALLBACK_GENERATED",
+        "nvss": "ENSEMBLE_GENERATED",
+    }
+    reach_days = options.valid_hours / 24
     reason = "The gains were solved on this very field."
-    record = Calibration(
+    return Calibration(
         group=ms.name,
         mjd=ms.mjd,
         dec_deg=ms.dec_deg,
         tables=tuple(table for table in TABLES if table.role in answer["tables"]),
-        rung="PRIMARY_TRANSIT_GENERATED" if standard else "BRIGHT_FALLBACK_GENERATED",
+        rung=rungs[anchor],
         solved=True,
-        calibrator=records.CalibratorRecord(
-            name=calibrator.name,
-            ra_deg=calibrator.ra_deg,
-            dec_deg=calibrator.dec_deg,
-            flux_jy=float(calibrator.spectrum_jy.mean()),
-            apparent_jy=apparent_jy,
-            standard=standard,
-        ),
-        flux_anchor="standard" if standard else "catalogue",
+        calibrator=solved_on,
+        flux_anchor=anchor,
         valid_from_mjd=ms.mjd - reach_days,
         valid_to_mjd=ms.mjd + reach_days,
         reference_antenna=answer["reference_antenna"],
@@ -289,7 +396,6 @@ def solve_calibrator(
         primary_beam=ms.beam.name if ms.target else NO_BEAM,
         field_phase=records.FieldPhase(done=False, reason=reason),
     )
-    return record, answer["tables"], answer["quality"]
 
 
 def model_calibrator(

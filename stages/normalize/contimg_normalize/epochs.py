@@ -1,9 +1,9 @@
-"""From the tables of photometry to one flux per source and epoch."""
+"""From the tables of photometry to measurements that may be compared, and their epochs."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,42 +24,89 @@ Ints = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
 
 INPUT_NAME = "photometry"
-COLUMNS = ("source", "ra", "dec", "mjd", "flux_forced", "local_rms", "compactness", "blend")
+SAME_SETUP = ("tier", "primary_beam", "catalogue")
+"""What must be equal in groups whose fluxes are compared."""
+SIMILAR_SETUP = {"frequency": 0.005, "bmaj": 0.1, "bmin": 0.1}
+"""What may differ by this fraction: 0.5 % in frequency, a missing subband, changes the ratio of two
+sources by 0.25 % if their spectral indices differ by 0.5."""
+ROW_COLUMNS = ("flux_forced", "local_rms", "beam", "compactness", "blend")
+UNIT_COLUMNS = ("group", "mjd", "used_fraction", *SAME_SETUP, *SIMILAR_SETUP)
+COLUMNS = ("source", "ra", "dec", *ROW_COLUMNS, *UNIT_COLUMNS)
 J2000_MJD = 51544.5
 ROTATION_AT_J2000_DEG = 280.46061837
 """Greenwich mean sidereal angle at J2000.0 (IAU 1982)."""
 ROTATION_DEG_PER_DAY = 360.98564736629
-FIELD_GAP_DEG = 5.0
-"""Sources further apart in RA belong to different fields; the primary beam is narrower."""
-MAX_FIELD_WIDTH_DEG = 15.0
-"""Wider stretches of RA are cut: calibration and weather change within an hour."""
+CELL_DEG = 7.5
+"""Least width of a cell of the sky, true degrees."""
+REACH = 1.2
+"""Cells take references from as many widths to both sides of their middle: all of every image that
+touches the cell, so that a group has the same references on both sides of a border."""
+TRANSIT_GAP_DAYS = 0.25
+"""Groups of a cell further apart belong to different transits."""
+SAME_TIME_DAYS = 120 / 86400
+"""Groups nearer in time are the same data: a telescope's groups are 309 s apart."""
+MIN_SHARED_SOURCES = 0.5
+"""Of the smaller of two groups at one time, if both are the same data."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightCurves:
-    """n sources in m epochs of one field; shape (n, m), NaN where a source was not measured."""
+class Measurements:
+    """N fluxes of n sources in u groups."""
 
-    source: NDArray[np.str_]
+    names: NDArray[np.str_]
+    """Of the sources, ascending, shape (n,)."""
     ra_deg: Floats
     dec_deg: Floats
-    epoch: Ints
-    """Number of the field's transit since J2000, shape (m,), ascending."""
-    mjd: Floats
+    source: Ints
+    """Index of each row's source, shape (N,)."""
+    group: Ints
+    """Index of each row's group, shape (N,)."""
     flux: Floats
-    """In the unit of the photometry."""
+    """In the unit of the photometry, shape (N,)."""
     noise: Floats
-    """1 sigma."""
-    count: Ints
-    """Observations that were averaged."""
+    """1 sigma, shape (N,)."""
+    log_beam: Floats
+    """ln of the effective beam, shape (N,); 0 where it is unknown."""
     compactness: Floats
-    """Median, shape (n,)."""
+    """Shape (N,); NaN where it was not measured."""
     blend: Ints
-    """Largest number of sources that were fitted together, shape (n,)."""
+    """Sources that were fitted together, shape (N,)."""
+    groups: Columns
+    """Columns of the groups, shape (u,) each; `mjd` is UTC."""
+
+    def select(self, rows: Bools) -> Measurements:
+        """Return some rows, of the same sources and groups."""
+        names = ("source", "group", "flux", "noise", "log_beam", "compactness", "blend")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A part of the strip, fixed on the sky."""
+
+    name: str
+    ra_deg: float
+    """Its middle."""
+    dec_deg: float
+    width_deg: float
+    """In RA."""
+
+    def holds(self, ra_deg: Floats) -> Bools:
+        """Return which positions lie in the cell."""
+        return np.asarray(np.floor((ra_deg % 360.0) / self.width_deg) == self._number)
+
+    def uses(self, ra_deg: Floats) -> Bools:
+        """Return at which positions sources may define the scale of the cell."""
+        return np.asarray(np.abs(wrap_angle(ra_deg - self.ra_deg)) <= REACH * self.width_deg)
+
+    def offsets(self, ra_deg: Floats, dec_deg: Floats) -> Floats:
+        """Return offsets east and north of the middle, degrees, shape (2, …)."""
+        east = wrap_angle(ra_deg - self.ra_deg) * np.cos(np.radians(self.dec_deg))
+        return np.stack([east, dec_deg - self.dec_deg])
 
     @property
-    def snr(self) -> Floats:
-        """Median signal-to-noise ratio, shape (n,)."""
-        return np.asarray(np.nanmedian(self.flux / self.noise, axis=1))
+    def _number(self) -> int:
+        return int(self.ra_deg / self.width_deg)
 
 
 def find_photometry(options: NormalizeOptions) -> list[Input]:
@@ -85,8 +132,8 @@ def find_photometry(options: NormalizeOptions) -> list[Input]:
     return found
 
 
-def read_photometry(context: Context) -> Columns:
-    """Read the columns that matter of all resolved files; nulls are NaN.
+def read_photometry(context: Context) -> Measurements:
+    """Read the measurements of all resolved files that have a flux and an error.
 
     Raises BadInputError if a file is no longer the one that was resolved.
     """
@@ -100,37 +147,132 @@ def read_photometry(context: Context) -> Columns:
             raise BadInputError(item.uri, problem, "Run the stage again.")
         # Only these columns, so that files with further columns can be read beside older ones.
         parts.append(PHOTOMETRY.read(data, item.uri).select(COLUMNS))
+    return measurements_of(parts)
+
+
+def measurements_of(parts: list[pa.Table]) -> Measurements:
+    """Return the measurements in tables of photometry; a group is one name in one table."""
     table = pa.concat_tables(parts)
-    columns = {name: np.asarray(table[name].to_numpy()) for name in COLUMNS[1:]}
-    return {"source": np.array(table["source"].to_pylist()), **columns}
+    file = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
+    names, source = encode_texts(table["source"])
+    texts, label = encode_texts(table["group"])
+    _, first, group = np.unique(
+        file * max(1, texts.size) + label, return_index=True, return_inverse=True
+    )
+    row = {name: np.asarray(table[name].to_numpy()) for name in ROW_COLUMNS}
+    ra_deg, dec_deg = np.empty(names.size), np.empty(names.size)
+    for place, column in ((ra_deg, "ra"), (dec_deg, "dec")):
+        place[source[::-1]] = table[column].to_numpy()[::-1]
+    groups = {name: np.asarray(table[name].take(first).to_numpy()) for name in UNIT_COLUMNS}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_beam = np.log(row["beam"].astype(np.float64))
+    flux, noise = (row[name].astype(np.float64) for name in ("flux_forced", "local_rms"))
+    whole = Measurements(
+        names=names,
+        ra_deg=ra_deg,
+        dec_deg=dec_deg,
+        source=source,
+        group=group.astype(np.int64),
+        flux=flux,
+        noise=noise,
+        log_beam=np.where(np.isfinite(log_beam), log_beam, 0.0),
+        compactness=row["compactness"].astype(np.float64),
+        blend=row["blend"].astype(np.int64),
+        groups=groups,
+    )
+    usable = np.isfinite(flux) & np.isfinite(noise) & (noise > 0)
+    _, once = np.unique(source * max(1, first.size) + whole.group, return_index=True)
+    single = np.zeros(source.size, bool)
+    single[once] = True
+    return whole.select(usable & single)
 
 
-def label_fields(ra_deg: Floats) -> Ints:
-    """Return the number of the field that each source belongs to, shape (N,).
+def encode_texts(column: pa.ChunkedArray[Any]) -> tuple[NDArray[np.str_], Ints]:
+    """Return the different texts of a column, ascending, and the index of each row's."""
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = np.array(encoded.dictionary.to_pylist(), np.str_)
+    order = np.argsort(texts, kind="stable")
+    rank = np.empty(texts.size, np.int64)
+    rank[order] = np.arange(texts.size)
+    return texts[order], rank[np.asarray(encoded.indices.to_numpy(), np.int64)]
 
-    A field is a stretch of RA without a gap; long stretches are cut into equal parts. The circle
-    is opened at its widest gap, so that a field may span RA 0.
+
+def label_setups(groups: Columns) -> Ints:
+    """Return the number of each group's setup, shape (u,): 0 for the one with the most groups.
+
+    Groups of one setup have images of one tier, primary beam and catalogue, and of nearly the same
+    frequency and restoring beam. What a group does not say does not separate it.
     """
-    ra = ra_deg % 360.0
-    order = np.argsort(ra, kind="stable")
-    gaps = np.diff(np.append(ra[order], ra[order[0]] + 360.0))
-    order = np.roll(order, -int(np.argmax(gaps)) - 1)
-    along = np.where(ra[order] < ra[order[0]], ra[order] + 360.0, ra[order])
-    stretch = np.append(0, np.cumsum(np.diff(along) > FIELD_GAP_DEG))
-    label, number = np.empty(ra.size, np.int64), 0
-    for k in np.unique(stretch):
-        offset = along[stretch == k] - along[stretch == k].min()
-        pieces = max(1, int(np.ceil(offset.max() / MAX_FIELD_WIDTH_DEG)))
-        part = (offset / max(offset.max() / pieces, 1e-9)).astype(np.int64)
-        label[order[stretch == k]] = number + np.minimum(part, pieces - 1)
-        number += pieces
-    return label
+    count = groups["mjd"].size
+    label, number = np.full(count, -1), 0
+    while (label < 0).any():
+        members = label < 0
+        for name in SAME_SETUP:
+            said = [str(value) for value in groups[name][members] if value is not None]
+            common = max(sorted(set(said)), key=said.count, default=None)
+            members &= np.array([v is None or v == common for v in groups[name]], bool)
+        for name, tolerance in SIMILAR_SETUP.items():
+            value = groups[name].astype(np.float64)
+            known = np.sort(value[members & np.isfinite(value)])
+            if known.size:
+                members &= ~(np.abs(value / known[known.size // 2] - 1) > tolerance)
+        label[members] = number
+        number += 1
+    sizes = np.bincount(label)
+    latest = [groups["mjd"][label == k].max() for k in range(number)]
+    order = sorted(range(number), key=lambda k: (-sizes[k], -latest[k]))
+    return np.asarray(np.argsort(order)[label], np.int64)
 
 
-def arc_middle(ra_deg: Floats) -> float:
-    """Return the middle of the arc that holds all right ascensions, degrees."""
-    offset = wrap_angle(ra_deg - ra_deg[0])
-    return float((ra_deg[0] + 0.5 * (offset.min() + offset.max())) % 360.0)
+def describe_setup(groups: Columns, members: Bools) -> str:
+    """Return the setup of some groups in words."""
+    parts = []
+    for name in SAME_SETUP:
+        said = {str(value) for value in groups[name][members] if value is not None}
+        parts += [f"{name.replace('_', ' ')} {value}" for value in sorted(said)]
+    for name, unit, scale in (("frequency", "MHz", 1e-6), ("bmaj", '"', 1.0), ("bmin", '"', 1.0)):
+        value = groups[name][members].astype(np.float64)
+        if np.isfinite(value).any():
+            parts.append(f"{name} {scale * float(np.nanmedian(value)):.1f} {unit}")
+    return ", ".join(parts) or "not stated"
+
+
+def find_duplicates(rows: Measurements, groups: Bools) -> Bools:
+    """Return which groups are the same data as another, better one of the given groups, shape (u,).
+
+    The same data: less than 2 minutes apart, with at least half of the smaller one's sources.
+    Better is what used more of its data, then what has less noise, then the later name.
+    """
+    mjd = rows.groups["mjd"].astype(np.float64)
+    members = np.flatnonzero(groups)
+    members = members[np.argsort(mjd[members], kind="stable")]
+    parts = np.split(members, np.flatnonzero(np.diff(mjd[members]) > SAME_TIME_DAYS) + 1)
+    duplicate = np.zeros(groups.size, bool)
+    for part in (part for part in parts if part.size > 1):
+        found = {k: rows.group == k for k in part}
+        seen = {k: set(rows.source[mine].tolist()) for k, mine in found.items()}
+        used = np.nan_to_num(rows.groups["used_fraction"].astype(np.float64))
+        noise = {k: float(np.median(rows.noise[mine])) for k, mine in found.items() if mine.any()}
+        names = rows.groups["group"]
+        order = sorted(part, key=lambda k: str(names[k]), reverse=True)
+        order = sorted(order, key=lambda k: (-used[k], noise.get(k, np.inf)))
+        for place, k in enumerate(order):
+            for better in (b for b in order[:place] if not duplicate[b]):
+                least = min(len(seen[k]), len(seen[better]))
+                if len(seen[k] & seen[better]) >= MIN_SHARED_SOURCES * least:
+                    duplicate[k] = True
+    return duplicate
+
+
+def make_cells(strip_deg: float) -> list[Cell]:
+    """Return the cells of a strip, in the order of RA; they depend on nothing but the strip."""
+    count = max(1, int(360.0 * np.cos(np.radians(round(strip_deg))) / CELL_DEG))
+    width = 360.0 / count
+    middles = (np.arange(count) + 0.5) * width
+    return [
+        Cell(name=f"{ra:05.1f}{strip_deg:+05.1f}", ra_deg=ra, dec_deg=strip_deg, width_deg=width)
+        for ra in middles.tolist()
+    ]
 
 
 def wrap_angle(angle_deg: Floats) -> Floats:
@@ -138,47 +280,16 @@ def wrap_angle(angle_deg: Floats) -> Floats:
     return np.asarray((angle_deg + 180.0) % 360.0 - 180.0)
 
 
-def transit_number(mjd: Floats, ra_deg: Floats, field_ra_deg: float) -> Ints:
-    """Return the number of the transit, since J2000, of each measurement (UTC), shape (N,).
+def transit_numbers(mjd: Floats, ra_deg: float) -> Ints:
+    """Return the number, since J2000, of the transit of an RA to which each group belongs, (u,).
 
-    Right ascensions (ICRS) are counted from the middle of the field, so that all sources of one
-    transit have the same number, also across RA 0 and midnight. Precession (0.4 deg in 30 years)
-    does not matter: any angle within half a turn gives the same transit.
+    Groups (UTC) without a gap of 6 hours between them are one transit. Precession (0.4 deg in 30
+    years) does not matter: any angle within half a turn gives the same transit.
     """
-    rotation = ROTATION_AT_J2000_DEG + ROTATION_DEG_PER_DAY * (mjd - J2000_MJD) + SITE.lon_deg
-    turns = (rotation - field_ra_deg - wrap_angle(ra_deg - field_ra_deg)) / 360.0
-    return np.round(turns).astype(np.int64)
-
-
-def average_epochs(rows: Columns) -> LightCurves:
-    """Average the rows of one field, every flux with an error, into one flux per source and epoch.
-
-    The mean over the observations of one transit is weighted by beam²/rms², which is
-    1 / local_rms², since local_rms is corrected for the beam.
-    """
-    names = ("ra", "dec", "mjd", "flux_forced", "local_rms")
-    ra, dec, row_mjd, row_flux, rms = (np.asarray(rows[name], np.float64) for name in names)
-    source, first, i = np.unique(rows["source"], return_index=True, return_inverse=True)
-    epoch, e = np.unique(transit_number(row_mjd, ra, arc_middle(ra)), return_inverse=True)
-    weight, shape, cell = rms**-2.0, (source.size, epoch.size), i * epoch.size + e
-    count, weight_sum, flux_sum, mjd_sum = (
-        np.bincount(cell, values, source.size * epoch.size).reshape(shape)
-        for values in (np.ones(cell.size), weight, weight * row_flux, weight * row_mjd)
-    )
-    by_source = [rows["compactness"][i == k] for k in range(source.size)]
-    compactness = [np.nanmedian(p) if np.isfinite(p).any() else np.nan for p in by_source]
-    blend = np.zeros(source.size, np.int64)
-    np.maximum.at(blend, i, rows["blend"].astype(np.int64))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return LightCurves(
-            source=source.astype(np.str_),
-            ra_deg=ra[first],
-            dec_deg=dec[first],
-            epoch=epoch,
-            mjd=mjd_sum / weight_sum,
-            flux=flux_sum / weight_sum,
-            noise=np.where(count > 0, weight_sum**-0.5, np.nan),
-            count=count.astype(np.int64),
-            compactness=np.array(compactness),
-            blend=blend,
-        )
+    order = np.argsort(mjd, kind="stable")
+    part = np.append(0, np.cumsum(np.diff(mjd[order]) > TRANSIT_GAP_DAYS))
+    middle = np.bincount(part, mjd[order]) / np.bincount(part)
+    rotation = ROTATION_AT_J2000_DEG + ROTATION_DEG_PER_DAY * (middle - J2000_MJD) + SITE.lon_deg
+    number = np.empty(mjd.size, np.int64)
+    number[order] = np.round((rotation - ra_deg) / 360.0).astype(np.int64)[part]
+    return number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from contimg.runtime.options import StageOptions
@@ -26,9 +28,11 @@ class NormalizeOptions(StageOptions):
     reference_snr: float = Field(default=50.0, gt=0)
     """Minimum median signal-to-noise ratio of a reference source."""
     max_references: int = Field(default=20, ge=3)
-    """Maximum number of reference sources per field; bright ones, spread over the field."""
-    gradient: bool = False
-    """Fit a plane over the field instead of one factor, where at least 8 references are left."""
+    """Number of reference sources wanted in each group; bright ones, spread over the field."""
+    gradient: Literal["auto", "always", "never"] = "auto"
+    """Fit a plane over each group instead of one factor: where the references show a slope."""
+    setup: int = Field(default=0, ge=0)
+    """Which images to use if tiers, bands or beams differ: 0 is the setup with the most groups."""
     systematic: float | None = Field(default=None, ge=0, lt=1)
     """1 sigma of errors that grow with flux, a fraction; default: measured from the references."""
     detection_snr: float = Field(default=5.0, gt=0)

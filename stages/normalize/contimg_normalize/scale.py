@@ -1,205 +1,409 @@
-"""The flux scale of an epoch, and the reference sources that define it."""
+"""The reference sources of a cell, and the flux scale that they give each of its groups."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from contimg.astro.constants import MAD_TO_SIGMA
-from contimg_normalize.epochs import Bools, Floats, Ints, LightCurves, arc_middle, wrap_angle
+from contimg_normalize.epochs import (
+    TRANSIT_GAP_DAYS,
+    Bools,
+    Cell,
+    Floats,
+    Ints,
+    Measurements,
+    transit_numbers,
+)
+from contimg_normalize.options import NormalizeOptions
+from contimg_normalize.solve import (
+    ANY_SLOPE,
+    MEDIAN_Z2,
+    MIN_SIGNIFICANCE,
+    Ratings,
+    Solution,
+    evaluate,
+    grouped_median,
+    largest_component,
+    solve_jointly,
+)
 
-BASELINE_EPOCHS = 10
-CLIP_SIGMA = 3.0
-MEDIAN_LOSS = 1.2533
-"""sqrt(π/2): error of a median over that of a mean, for Gaussian errors."""
 MIN_REFERENCES = 3
-"""References that an epoch needs."""
-MIN_REFERENCES_FOR_MAD = 8
-MIN_REFERENCES_FOR_GRADIENT = 8
-"""References that a plane needs: it has three parameters, and the others show how well it fits."""
-MIN_PRESENT_FRACTION = 0.8
-"""Fraction of the epochs in which a reference was measured."""
+"""References that a group needs for a scale of its own, and a cell for any."""
+MIN_OTHER_REFERENCES = 2
+"""Others that a reference needs for its own factor."""
+MIN_NEED = 0.2
+"""Of a source's groups that must lack references, so that it becomes one."""
+SAME_PLACE_DEG = 2e-6
+FAINT_FRACTION = 0.4
+"""Of the S/N of a reference: fainter sources serve only groups that lack bright ones."""
+ENOUGH_REFERENCES = 10
+"""A group that lacks bright references gets so many with faint ones."""
+MIN_RATINGS = 3
+"""Groups, or all if there are fewer, in which a reference was measured."""
 MAX_COMPACTNESS_OFFSET = 0.1
-"""From the field's median flux_fit / flux_peak; beyond it a source is extended or blended."""
-MAX_EXCESS_SCATTER = 2.0
-"""Of a reference over that of the median candidate, both in units of their errors."""
-MIN_EPOCHS_FOR_SCATTER = 5
-"""Fewer epochs do not show whether a source is stable."""
-DEFAULT_SYSTEMATIC = 0.01
-"""Fraction assumed if there are too few epochs to measure it; see docs/stages/normalize.md."""
-
-Factors = tuple[Floats, Floats]
-"""Factors of the flux scale and their 1 sigma errors."""
+"""From the cell's median flux_fit / flux_peak; beyond it a source is extended or blended."""
+MAX_CANDIDATE_FACTOR = 10
+"""Candidates that are tried, per reference that is wanted."""
+MAX_EXCESS = 2.0
+"""Scatter of a reference over that of the median candidate, both in units of their errors."""
+BLOCK = 8
+"""Groups in a row whose mean is looked at, so that a slow trend shows."""
+MIN_BLOCKS = 3
+MIN_FACTOR, MAX_FACTOR = 0.5, 2.0
+"""A group further from the usual scale has failed: what spoilt its scale spoils more than that."""
+MAX_SCATTER = 2.0
+"""Of a group's references about its scale, in units of their errors, with what chance adds."""
+MIN_FOR_SCATTER = 5
+"""References that show a scatter."""
+CHANCE_SCATTER = 4.7
+"""√n times (scatter − 1) of n references that is no chance, 4 sigma: the errors of such a group are
+multiplied by its scatter."""
+BASELINE_EPOCHS = 10
+"""The median scale of so many first good epochs is 1."""
+DEFAULT_GROUP_SCATTER = 0.05
+"""1 sigma between the scales of a transit's groups, if it cannot be measured."""
+GOOD, BORROWED, BAD, NONE = "good", "borrowed", "bad epoch", "no scale"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochScale:
-    """The flux scale of one epoch: a plane over the field, flat unless a gradient was fitted."""
+class Factors:
+    """Planes of the flux scale of u groups, and what they are worth."""
 
     plane: Floats
-    """Shape (3,): the factor at the middle of the field and its change per degree east and north.
-    NaN with too few references."""
+    """Scale at a group's middle and its change per degree east and north, shape (u, 3)."""
     covariance: Floats
-    """Shape (3, 3)."""
-    used: Bools
-    """Shape (n,): references left after the clip."""
-    scatter: float
-    """Of the ratios about the plane, 1.4826 MAD."""
+    """Shape (u, 3, 3)."""
+    status: list[str]
+    """GOOD, BORROWED, BAD or NONE."""
+    usable: Bools
+    """GOOD or BORROWED, shape (u,)."""
 
-    def at(self, offsets_deg: Floats) -> Factors:
-        """Return the factor and its 1 sigma error at offsets, (2, …), from the field's middle."""
-        basis = np.stack([np.ones_like(offsets_deg[0]), *offsets_deg])
-        variance = np.einsum("i...,ij,j...->...", basis, self.covariance, basis)
-        return np.asarray(np.tensordot(self.plane, basis, 1)), np.sqrt(np.maximum(variance, 0.0))
+    @classmethod
+    def of(cls, found: Solution, status: list[str]) -> Factors:
+        """Return the factors of a solution."""
+        usable = np.array([name in {GOOD, BORROWED} for name in status])
+        return cls(plane=found.plane, covariance=found.covariance, status=status, usable=usable)
 
-
-def measure_baselines(flux: Floats) -> tuple[Floats, Floats]:
-    """Return the median of each source's first ten finite epochs, and 1.4826 × their MAD."""
-    found = np.full((len(flux), 2), np.nan)
-    for i, row in enumerate(flux):
-        if np.isfinite(row).any():
-            found[i] = median_and_spread(row[np.isfinite(row)][:BASELINE_EPOCHS])
-    return found[:, 0], found[:, 1]
+    def at(self, group: Ints, basis: Floats) -> tuple[Floats, Floats]:
+        """Return factors and their 1 sigma errors of rows at places, (3, N); NaN if unusable."""
+        factor, error = evaluate(self.plane, self.covariance, group, basis)
+        good = self.usable[group] & (factor > 0)
+        return np.where(good, factor, np.nan), np.where(good, error, np.nan)
 
 
-def solve_epoch(ratio: Floats, offsets_deg: Floats, *, gradient: bool) -> EpochScale:
-    """Return the scale of one epoch from the ratios R = F / baseline of n references, or NaN.
+@dataclass(frozen=True, kw_only=True)
+class CellScale:
+    """The scale of u groups in one cell, from k references."""
 
-    Ratios are clipped once at 3 × 1.4826 MAD, which leaves more than half of them; repeated clips
-    can remove nearly all of a handful of references. The factor is the median, its error
-    sqrt(π/2) s/√n, where s is 1.4826 MAD of the ratios that are left, or their standard deviation
-    if there are fewer than 8. With `gradient`, 8 references or more are fitted by a plane over
-    their offsets, shape (2, n), east and north of the field's middle.
+    cell: Cell
+    groups: Ints
+    """Their indices in the measurements, shape (u,)."""
+    epoch: Ints
+    """Number of each group's transit, shape (u,)."""
+    reference: Ints
+    """Indices of the references among all sources, shape (k,)."""
+    middle_deg: Floats
+    """Offset of each group's middle from the cell's, east and north, shape (2, u)."""
+    whole: Factors
+    """From all references; not used for a reference itself."""
+    others: list[Factors]
+    """For each reference, from all others."""
+    reason: list[str]
+    """Why a group is not good."""
+    inflation: Floats
+    """Of all errors of a group whose references scatter more than theirs explain, shape (u,)."""
+    used: Ints
+    """References that define the scale of each group, shape (u,)."""
+    clipped: Ints
+    """References that are outliers in each group, shape (u,)."""
+    scatter: Floats
+    """Of the references about a group's scale, in their errors; NaN below 5 of them, (u,)."""
+    relative_scatter: Floats
+    """The same as a fraction of the flux, 1.4826 MAD; NaN without references, shape (u,)."""
+    systematic: float
+    """1 sigma of errors in one group that grow with flux, a fraction."""
+    measured: bool
+    """Whether it was measured."""
+    exponent: float
+    """Fluxes of the cell are divided by effective beam ^ exponent."""
+    exponent_error: float
+
+
+def find_candidates(rows: Measurements, cell: Cell, options: NormalizeOptions) -> Ints:
+    """Return the indices of single, unresolved sources about the cell, brightest first.
+
+    Some are fainter than a reference should be: `choose_spread` uses them where no others are.
     """
-    used, cov = np.isfinite(ratio), np.full((3, 3), np.nan)
-    if used.sum() < MIN_REFERENCES:
-        return EpochScale(plane=np.full(3, np.nan), covariance=cov, used=used, scatter=np.nan)
-    middle, spread = median_and_spread(ratio[used])
-    if spread > 0:
-        used &= np.abs(ratio - middle) <= CLIP_SIGMA * spread
-    left = ratio[used]
-    if gradient and left.size >= MIN_REFERENCES_FOR_GRADIENT:
-        basis = np.stack([np.ones(left.size), *offsets_deg[:, used]], axis=1)
-        fitted, *_ = np.linalg.lstsq(basis, left, rcond=None)
-        rest = left - basis @ fitted
-        variance = float(rest @ rest) / (rest.size - basis.shape[1])
-        plane, cov = np.asarray(fitted), np.asarray(variance * np.linalg.inv(basis.T @ basis))
-        _, spread = median_and_spread(rest)
-    else:
-        middle, spread = median_and_spread(left)
-        # The MAD follows the references with small errors, but is a poor estimate from a few.
-        few = left.size < MIN_REFERENCES_FOR_MAD
-        width = float(np.std(left, ddof=1)) if few else spread
-        error = MEDIAN_LOSS * width / np.sqrt(left.size)
-        plane, cov = np.array([middle, 0.0, 0.0]), np.diag([error**2, 0.0, 0.0])
-    return EpochScale(plane=plane, covariance=cov, used=used, scatter=spread)
-
-
-def scales_from_others(flux: Floats, offsets_deg: Floats, *, gradient: bool) -> Factors:
-    """Return the factor that each reference gets from all others, and its error, shape (n, m)."""
-    ratio = flux / measure_baselines(flux)[0][:, None]
-    factor, factor_error = np.empty_like(flux), np.empty_like(flux)
-    for k, e in np.ndindex(flux.shape):
-        others = np.where(np.arange(len(flux)) == k, np.nan, ratio[:, e])
-        scale = solve_epoch(others, offsets_deg, gradient=gradient)
-        factor[k, e], factor_error[k, e] = scale.at(offsets_deg[:, k])
-    return factor, factor_error
-
-
-def normalise(flux: Floats, error: Floats, factors: Factors) -> tuple[Floats, Floats]:
-    """Return F/C and its error, σ² = (σ_raw/C)² + (F_raw σ_C/C²)², from C and σ_C."""
-    factor, factor_error = factors
-    return flux / factor, np.hypot(error / factor, flux * factor_error / factor**2)
-
-
-def median_and_spread(values: Floats) -> tuple[float, float]:
-    """Return the median and 1.4826 × the median absolute deviation."""
-    middle = float(np.median(values))
-    return middle, MAD_TO_SIGMA * float(np.median(np.abs(values - middle)))
-
-
-def find_candidates(curves: LightCurves, min_snr: float) -> Bools:
-    """Return which sources are bright, present, single and unresolved, shape (n,)."""
-    present = np.isfinite(curves.flux).mean(axis=1) >= MIN_PRESENT_FRACTION
-    good = present & (curves.snr >= min_snr) & (curves.blend == 1)
+    count, single = rows.names.size, np.ones(rows.names.size, bool)
+    single[rows.source[rows.blend > 1]] = False
+    snr = grouped_median(rows.flux / rows.noise, rows.source, count)
+    seen = np.bincount(rows.source, minlength=count)
+    needed = min(MIN_RATINGS, np.unique(rows.group).size)
+    good = single & (snr >= FAINT_FRACTION * options.reference_snr) & (seen >= needed)
+    good &= cell.uses(rows.ra_deg)
     if not good.any():
-        return np.zeros(good.size, bool)
-    offset = np.abs(curves.compactness - np.nanmedian(curves.compactness[good]))
-    return np.asarray(good & ~(offset > MAX_COMPACTNESS_OFFSET))
+        return np.empty(0, np.int64)
+    known = np.isfinite(rows.compactness)
+    compactness = grouped_median(rows.compactness[known], rows.source[known], count)
+    if np.isfinite(compactness[good]).any():
+        offset = np.abs(compactness - np.nanmedian(compactness[good]))
+        good &= ~(offset > MAX_COMPACTNESS_OFFSET)
+    order = np.argsort(np.where(good, -snr, np.inf), kind="stable")[: int(good.sum())]
+    return np.asarray(order[: MAX_CANDIDATE_FACTOR * options.max_references], np.int64)
 
 
-def drop_variables(curves: LightCurves, left: Bools, error: Floats, *, gradient: bool) -> Bools:
-    """Return which of the candidates that are left do not vary, shape (n,).
+def make_ratings(rows: Measurements, cell: Cell, members: Ints, groups: Ints) -> Ratings:
+    """Return the measurements of some sources in some groups, both given by their indices.
 
-    Each is normalised by the others. While one scatters more than twice as much as the median one
-    (in units of the errors), the worst is dropped.
+    Places are counted from the middle of a group's sources.
     """
-    left, offsets = left.copy(), field_offsets(curves)
-    while curves.epoch.size >= MIN_EPOCHS_FOR_SCATTER and left.sum() > MIN_REFERENCES:
-        members = np.flatnonzero(left)
-        flux = curves.flux[members]
-        factors = scales_from_others(flux, offsets[:, members], gradient=gradient)
-        excess = reduced_scatter(flux, error[members], factors)
-        worst = int(np.argmax(excess))
-        if excess[worst] <= MAX_EXCESS_SCATTER * max(1.0, float(np.median(excess))):
+    index, place = np.full(rows.names.size, -1), np.full(rows.groups["mjd"].size, -1)
+    index[members], place[groups] = np.arange(members.size), np.arange(groups.size)
+    mine = (index[rows.source] >= 0) & (place[rows.group] >= 0)
+    source, group = index[rows.source[mine]], place[rows.group[mine]]
+    offsets = cell.offsets(rows.ra_deg, rows.dec_deg)[:, rows.source[mine]]
+    offsets = offsets - middle_of_groups(offsets, group, groups.size)[:, group]
+    return Ratings(
+        source=source,
+        group=group,
+        flux=rows.flux[mine],
+        noise=rows.noise[mine],
+        basis=np.concatenate([np.ones((1, source.size)), offsets]),
+        log_beam=rows.log_beam[mine],
+        shape=(members.size, groups.size),
+    )
+
+
+def middle_of_groups(offsets_deg: Floats, group: Ints, count: int) -> Floats:
+    """Return the mean place of each group's measurements, shape (2, count); 0 without any."""
+    total = np.maximum(np.bincount(group, minlength=count), 1)
+    return np.stack([np.bincount(group, part, count) / total for part in offsets_deg])
+
+
+def slope_prior(options: NormalizeOptions) -> float | None:
+    """Return the prior of slopes that the options fix; None: it is measured."""
+    return {"auto": None, "always": ANY_SLOPE, "never": 0.0}[options.gradient]
+
+
+def drop_variables(data: Ratings, mjd: Floats, options: NormalizeOptions) -> Bools:
+    """Return which of the k candidates do not vary, shape (k,).
+
+    While candidates scatter more than twice as much as the median one, from group to group or in
+    the means of 8 groups in a row, the worst are dropped, at most a twentieth at once.
+    """
+    left = np.ones(data.shape[0], bool)
+    while left.sum() > MIN_REFERENCES:
+        part = data.select(left[data.source])
+        found = solve_jointly(
+            part, systematic=options.systematic, slope=slope_prior(options), start=None
+        )
+        excess = candidate_excess(part, found, mjd)
+        worst = np.argsort(-excess, kind="stable")
+        worst = worst[: max(1, int(left.sum()) // 20)]
+        worst = worst[excess[worst] > MAX_EXCESS][: int(left.sum()) - MIN_REFERENCES]
+        if not worst.size:
             break
-        left[members[worst]] = False
+        left[worst] = False
     return left
 
 
-def reduced_scatter(flux: Floats, error: Floats, factors: Factors) -> Floats:
-    """Return sqrt(χ²/(m − 1)) of normalised light curves, shape (n,)."""
-    curve, sigma = normalise(flux, error, factors)
-    weight = np.where(np.isfinite(curve), sigma**-2.0, 0.0)
-    curve = np.where(np.isfinite(curve), curve, 0.0)
-    mean = (weight * curve).sum(axis=1) / weight.sum(axis=1)
-    chi2 = (weight * (curve - mean[:, None]) ** 2).sum(axis=1)
-    return np.asarray(np.sqrt(chi2 / np.maximum((weight > 0).sum(axis=1) - 1, 1)))
+def candidate_excess(data: Ratings, found: Solution, mjd: Floats) -> Floats:
+    """Return each candidate's scatter over that of the median one, shape (k,); 0 if it has none."""
+    k, _ = data.shape
+    factor, error = evaluate(found.plane, found.covariance, data.group, data.basis)
+    factor = factor / float(np.median(found.plane[:, 0]))
+    good = (factor > MIN_FACTOR) & (factor < MAX_FACTOR) & (factor > MIN_SIGNIFICANCE * error)
+    order = np.flatnonzero(good)
+    order = order[np.lexsort((mjd[data.group[order]], data.source[order]))]
+    source, pull = data.source[order], found.pull[order]
+    size = np.bincount(source, minlength=k)
+    nth = np.arange(source.size) - (np.cumsum(size) - size)[source]
+    block = source * (source.size // BLOCK + 1) + nth // BLOCK
+    _, first, label = np.unique(block, return_index=True, return_inverse=True)
+    mean = np.bincount(label, pull) / np.sqrt(np.bincount(label))
+    blocks = np.bincount(source[first], minlength=k)
+    excess = np.zeros(k)
+    for values, owner, enough in (
+        (pull, source, size > 1),
+        (mean, source[first], blocks >= MIN_BLOCKS),
+    ):
+        scatter = np.bincount(owner, values**2, k) / np.maximum(np.bincount(owner, minlength=k), 1)
+        if enough.any():
+            usual = max(1.0, float(np.median(np.sqrt(scatter[enough]))))
+            excess = np.maximum(excess, np.where(enough, np.sqrt(scatter) / usual, 0.0))
+    return excess
 
 
-def choose_spread(curves: LightCurves, candidates: Bools, count: int) -> Bools:
-    """Choose at most `count` of the candidates, the brightest first, at a distance from each other.
+def choose_spread(data: Ratings, places_deg: Floats, bright: Bools, count: int) -> Bools:
+    """Choose about `count` references for every group, the brightest first, far from each other.
 
-    The distance begins with the field's radius and is halved until enough are chosen.
+    Sources are ordered by brightness; places, (2, k), are in degrees. The distance begins with the
+    radius of the field and is halved until every bright source is chosen that at least a fifth of
+    its groups need. Faint ones fill groups that have fewer than 3.
     """
-    members, chosen = np.flatnonzero(candidates), np.zeros(candidates.size, bool)
-    if members.size <= count:
-        return candidates.copy()
-    order = members[np.argsort(-curves.snr[members], kind="stable")]
-    east, north = field_offsets(curves, members)
-    distance = 0.5 * float(np.hypot(np.ptp(east[members]), np.ptp(north[members])))
-    while chosen.sum() < count:
-        for k in order[~chosen[order]]:
-            near = np.hypot(east[chosen] - east[k], north[chosen] - north[k])
-            chosen[k] = chosen.sum() < count and near.min(initial=np.inf) >= distance
-        distance = distance / 2 if distance > 2e-6 else 0.0  # noqa: PLR2004 - sources at one place
+    k, u = data.shape
+    chosen, have = np.zeros(k, bool), np.zeros(u, np.int64)
+    ordered = data.group[np.argsort(data.source, kind="stable")]
+    groups = np.split(ordered, np.cumsum(np.bincount(data.source, minlength=k))[:-1])
+    distance = 0.5 * float(np.hypot(*np.ptp(places_deg, axis=1)))
+    while distance >= 0:
+        for i in np.flatnonzero(bright & ~chosen):
+            gap = np.hypot(*(places_deg[:, chosen] - places_deg[:, [i]]))
+            needed = np.mean(have[groups[i]] < count) if groups[i].size else 0.0
+            if gap.min(initial=np.inf) >= distance and needed >= MIN_NEED:
+                chosen[i] = True
+                have[groups[i]] += 1
+        last = distance == 0
+        distance = -1.0 if last else distance / 2 if distance > SAME_PLACE_DEG else 0.0
+    lacking = have < MIN_REFERENCES
+    for i in np.flatnonzero(~bright):
+        if (lacking & (have < ENOUGH_REFERENCES))[groups[i]].any():
+            chosen[i] = True
+            have[groups[i]] += 1
     return chosen
 
 
-def field_offsets(curves: LightCurves, about: Ints | slice = slice(None)) -> Floats:
-    """Return the sources' offsets east and north of the middle of some, degrees, shape (2, n)."""
-    east = wrap_angle(curves.ra_deg - arc_middle(curves.ra_deg[about]))
-    north = curves.dec_deg - float(np.median(curves.dec_deg[about]))
-    return np.stack([east * np.cos(np.radians(curves.dec_deg)), north])
+def judge_groups(data: Ratings, found: Solution, minimum: int) -> tuple[list[str], list[str]]:
+    """Return the status of each group and the reason, (u,): GOOD, BAD or NONE.
 
-
-def measure_systematic(curves: LightCurves, reference: Bools, *, gradient: bool) -> float:
-    """Return the fraction of the flux to add to the noise, so that the median χ²/(m − 1) is 1.
-
-    It covers errors that grow with flux and differ between sources: calibration, deconvolution,
-    pointing. 0 if the noise explains the scatter; `DEFAULT_SYSTEMATIC` with too few epochs.
+    NONE have fewer than `minimum` references; BAD have no significant scale, one far from the
+    usual, or references that disagree.
     """
-    if curves.epoch.size < MIN_EPOCHS_FOR_SCATTER:
-        return DEFAULT_SYSTEMATIC
-    flux, noise = curves.flux[reference], curves.noise[reference]
-    factors = scales_from_others(flux, field_offsets(curves)[:, reference], gradient=gradient)
-    low, high, fraction = 0.0, 1.0, 0.0
-    for _ in range(31):  # 0 itself, then 30 bisections
-        scatter = reduced_scatter(flux, np.hypot(noise, fraction * flux), factors)
-        if float(np.median(scatter)) > 1:
-            low = fraction
-        else:
-            high = fraction
-        fraction = 0.5 * (low + high)
-    return high
+    used, scatter = count_used(data, found), group_scatter(data, found)
+    factor, error = found.plane[:, 0], np.sqrt(found.covariance[:, 0, 0])
+    enough = (used >= minimum) & (factor > MIN_SIGNIFICANCE * error)
+    usual = float(np.median(factor[enough])) if enough.any() else 1.0
+    status, reason = [GOOD] * used.size, [""] * used.size
+    for g in range(used.size):
+        if scatter[g] > MAX_SCATTER + CHANCE_SCATTER / np.sqrt(max(used[g], 1)):
+            text = f"references disagree by {scatter[g]:.1f} times their errors"
+            status[g], reason[g] = BAD, text
+        elif used[g] < minimum:
+            status[g], reason[g] = NONE, f"{used[g]} references"
+        elif not factor[g] > MIN_SIGNIFICANCE * error[g]:
+            text = f"no significant scale: {factor[g] / usual:.3g} ± {error[g] / usual:.2g}"
+            status[g], reason[g] = BAD, text
+        elif not MIN_FACTOR <= factor[g] / usual <= MAX_FACTOR:
+            status[g], reason[g] = BAD, f"scale {factor[g] / usual:.3g} times the usual one"
+    return status, reason
+
+
+def count_used(data: Ratings, found: Solution) -> Ints:
+    """Return the number of references that the robust fit uses in each group, shape (u,)."""
+    return np.bincount(data.group[found.weight > 0], minlength=data.shape[1])
+
+
+def group_scatter(data: Ratings, found: Solution) -> Floats:
+    """Return the scatter of references in units of their errors, (u,); NaN below 5 of them."""
+    count = np.bincount(data.group, minlength=data.shape[1])
+    square = grouped_median(found.pull**2, data.group, count.size)
+    return np.where(count >= MIN_FOR_SCATTER, np.sqrt(square / MEDIAN_Z2), np.nan)
+
+
+def borrow_scales(found: Solution, status: list[str], epoch: Ints) -> tuple[Solution, list[str]]:
+    """Give groups without references the mean scale of the good ones of the same transit.
+
+    Its error contains the scatter between the groups of a transit, measured where there are
+    several, else 5 %.
+    """
+    plane, covariance, status = found.plane.copy(), found.covariance.copy(), list(status)
+    good = np.array([name == GOOD for name in status])
+    weight = np.where(good, 1.0 / np.maximum(covariance[:, 0, 0], 1e-12), 0.0)
+    number, label = np.unique(epoch, return_inverse=True)
+    total = np.bincount(label, weight, number.size)
+    mean = np.bincount(label, weight * plane[:, 0], number.size) / np.maximum(total, 1e-300)
+    several = good & (np.bincount(label, good, number.size)[label] > 1)
+    spread = DEFAULT_GROUP_SCATTER
+    if several.sum() >= MIN_FOR_SCATTER:
+        rest = (plane[several, 0] / mean[label[several]] - 1) * np.sqrt(2)
+        spread = max(MAD_TO_SIGMA * float(np.median(np.abs(rest))), 1e-4)
+    for g in np.flatnonzero([name == NONE for name in status]):
+        if total[label[g]] > 0:
+            scale = mean[label[g]]
+            plane[g] = scale, 0.0, 0.0
+            variance = 1.0 / total[label[g]] + (spread * scale) ** 2
+            covariance[g] = np.diag([variance, 0.0, 0.0])
+            status[g] = BORROWED
+    return replace(found, plane=plane, covariance=covariance), status
+
+
+def solve_cell(rows: Measurements, cell: Cell, options: NormalizeOptions) -> CellScale | None:
+    """Choose the references of a cell and solve its scale; None if it has too few of them."""
+    members, groups = find_candidates(rows, cell, options), np.unique(rows.group)
+    mjd = rows.groups["mjd"][groups].astype(np.float64)
+    if members.size >= MIN_REFERENCES:
+        members = choose_references(rows, cell, members, groups, options)
+    if members.size < MIN_REFERENCES:
+        return None
+    data = make_ratings(rows, cell, members, groups)
+    fixed = {"systematic": options.systematic, "slope": slope_prior(options)}
+    whole = solve_jointly(data, **fixed, start=None)
+    status, reason = judge_groups(data, whole, MIN_REFERENCES)
+    epoch = transit_numbers(mjd, cell.ra_deg)
+    whole = anchor(whole, status, mjd)
+    scatter = group_scatter(data, whole)
+    chance = 1 + CHANCE_SCATTER / np.sqrt(np.maximum(count_used(data, whole), 1))
+    inflation = np.where(scatter > chance, scatter, 1.0)
+    whole = replace(whole, covariance=whole.covariance * inflation[:, None, None] ** 2)
+    others = []
+    for i in range(members.size):
+        rest = data.select(data.source != i)
+        found = solve_jointly(rest, systematic=whole.systematic, slope=whole.slope, start=whole)
+        own, _ = judge_groups(rest, found, MIN_OTHER_REFERENCES)
+        own = [BAD if name == BAD else mine for name, mine in zip(status, own, strict=True)]
+        found = replace(found, covariance=found.covariance * inflation[:, None, None] ** 2)
+        others.append(Factors.of(*borrow_scales(found, own, epoch)))
+    offsets = cell.offsets(rows.ra_deg[members], rows.dec_deg[members])[:, data.source]
+    return CellScale(
+        cell=cell,
+        groups=groups,
+        epoch=epoch,
+        reference=members,
+        middle_deg=middle_of_groups(offsets, data.group, groups.size),
+        whole=Factors.of(*borrow_scales(whole, status, epoch)),
+        others=others,
+        reason=reason,
+        inflation=inflation,
+        used=count_used(data, whole),
+        clipped=np.bincount(data.group[whole.weight == 0], minlength=groups.size),
+        scatter=scatter,
+        relative_scatter=MAD_TO_SIGMA
+        * grouped_median(np.abs(whole.ratio), data.group, groups.size),
+        systematic=whole.systematic,
+        measured=whole.measured,
+        exponent=whole.exponent,
+        exponent_error=whole.exponent_error,
+    )
+
+
+def choose_references(
+    rows: Measurements, cell: Cell, members: Ints, groups: Ints, options: NormalizeOptions
+) -> Ints:
+    """Return those of the candidates that are steady, spread over the field and connected."""
+    mjd = rows.groups["mjd"][groups].astype(np.float64)
+    data = make_ratings(rows, cell, members, groups)
+    members = members[drop_variables(data, mjd, options)]
+    data = make_ratings(rows, cell, members, groups)
+    places = cell.offsets(rows.ra_deg[members], rows.dec_deg[members])
+    snr = grouped_median(data.flux / data.noise, data.source, members.size)
+    bright = snr >= options.reference_snr
+    members = members[choose_spread(data, places, bright, options.max_references)]
+    return members[largest_component(make_ratings(rows, cell, members, groups))]
+
+
+def anchor(found: Solution, status: list[str], mjd: Floats) -> Solution:
+    """Return the solution with the median scale of the first ten good groups' epochs as 1."""
+    good = np.flatnonzero([name == GOOD for name in status])
+    if not good.size:
+        return found
+    good = good[np.argsort(mjd[good], kind="stable")]
+    start = np.cumsum(np.append(True, np.diff(mjd[good]) > TRANSIT_GAP_DAYS)) <= BASELINE_EPOCHS
+    usual = float(np.median(found.plane[good[start], 0]))
+    return replace(
+        found,
+        baseline=found.baseline * usual,
+        plane=found.plane / usual,
+        covariance=found.covariance / usual**2,
+    )

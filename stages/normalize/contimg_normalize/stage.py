@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,186 +14,285 @@ from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
-from contimg_normalize import epochs, scale
-from contimg_normalize.epochs import Bools, Columns, LightCurves
+from contimg_normalize import epochs
+from contimg_normalize.curves import (
+    LightCurves,
+    average_groups,
+    measure_baselines,
+    reduced_scatter,
+)
+from contimg_normalize.epochs import Columns, Measurements
 from contimg_normalize.options import NormalizeOptions
-from contimg_normalize.scale import MIN_EPOCHS_FOR_SCATTER, MIN_REFERENCES, EpochScale
+from contimg_normalize.scale import BAD, BORROWED, MIN_REFERENCES, NONE, CellScale, solve_cell
+from contimg_normalize.solve import grouped_median
 
 MIN_RELIABLE_REFERENCES = 10
 """With fewer references a field's scale is doubtful."""
 MAX_SYSTEMATIC, MAX_FACTOR_OFFSET = 0.02, 0.3
+MAX_EXPONENT = 0.02
+"""A beam that is wrong by more than this, as an exponent, is reported: 1 % in width."""
 BRIGHT_SNR = 100.0
 """The metric of scatter is of the references with this S/N; see docs/stages/normalize.md."""
+SNR_CLASSES = (5.0, 10.0, 30.0, 100.0, np.inf)
+"""Borders of the classes for which the scatter of steady sources is reported."""
+MAX_STEADY_SCATTER = 2.0
+"""Sources above this multiple of their class's median √χ²ν vary and say nothing of the errors."""
+SHOWN = 5
+"""Bad epochs that a verdict names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizedField:
-    """Light curves of n sources in m epochs, and their scale; factors of shape (n, m)."""
+    """The light curves of one cell, and their scale."""
 
-    name: str
+    scale: CellScale
     curves: LightCurves
-    reference: Bools
-    scales: list[EpochScale]
-    """One per epoch."""
-    systematic: float
-    factors: scale.Factors
+    rows: Measurements
 
 
 def run(options: NormalizeOptions, context: Context) -> StageResult:
     """Normalise every field of the strip; write and publish epochs and light curves."""
     with context.step("read"):
-        columns = epochs.read_photometry(context)
+        rows, reasons, left_out = comparable_rows(epochs.read_photometry(context), options)
     with context.step("normalize"):
-        label = epochs.label_fields(columns["ra"].astype(np.float64))
-        parts = [{n: c[label == k] for n, c in columns.items()} for k in np.unique(label)]
-        fields = [field for part in parts if (field := normalise_field(part, options)) is not None]
+        fields, missing = normalise_strip(rows, options)
     if not fields:
         few = f"{MIN_REFERENCES} stable reference sources"
         problem = f"No field has {few} with an S/N of at least {options.reference_snr:.0f}."
         raise NoSourcesError(f"strip {options.strip:+.2f}", problem, "Lower --reference-snr.")
     with context.step("write"):
         tables = {
-            NORMALIZATION: [epoch_columns(field, options.strip) for field in fields],
+            NORMALIZATION: [group_columns(field, options.strip) for field in fields],
             NORMALIZED: [flux_columns(field, options.detection_snr) for field in fields],
         }
         last_mjd = max(float(part["mjd"].max()) for part in tables[NORMALIZATION])
         day, unit = day_of_mjd(last_mjd), f"strip{options.strip:+06.2f}"
+        unit += f"-setup{options.setup}" if options.setup else ""
         for schema, found in tables.items():
             table = schema.table({n: np.concatenate([p[n] for p in found]) for n in found[0]})
             context.write_table(f"{schema.name}.parquet", schema, table)
             context.publish(options.tables, schema, day, unit, table)
     metrics = {"strip_deg": options.strip, "last_mjd": round(last_mjd, 5), **summarise(fields)}
-    return StageResult(metrics=metrics, qa=judge(fields, len(parts), options))
+    return StageResult(metrics=metrics | left_out, qa=judge(fields, missing, options, reasons))
 
 
-def normalise_field(rows: Columns, options: NormalizeOptions) -> NormalizedField | None:
-    """Normalise one field; None if it has too few references."""
-    measured = np.isfinite(rows["flux_forced"]) & (rows["local_rms"] > 0)
-    if not measured.any():
-        return None
-    curves = epochs.average_epochs({name: c[measured] for name, c in rows.items()})
-    candidates = scale.find_candidates(curves, options.reference_snr)
-    if candidates.sum() < MIN_REFERENCES:
-        return None
-    gradient, systematic = options.gradient, options.systematic
-    if systematic is None:
-        systematic = scale.measure_systematic(curves, candidates, gradient=gradient)
-    error = np.hypot(curves.noise, systematic * curves.flux)
-    stable = scale.drop_variables(curves, candidates, error, gradient=gradient)
-    reference = scale.choose_spread(curves, stable, options.max_references)
-    if options.systematic is None:
-        systematic = scale.measure_systematic(curves, reference, gradient=gradient)
-    field = scale_field(curves, reference, systematic, gradient=gradient)
-    return field if np.isfinite(field.factors[0]).any() else None
+def comparable_rows(
+    rows: Measurements, options: NormalizeOptions
+) -> tuple[Measurements, list[str], dict[str, Any]]:
+    """Return the measurements of one setup, each time once, what was left out, and its metrics.
+
+    Raises NoSourcesError if there is no setup of the chosen number.
+    """
+    setup = epochs.label_setups(rows.groups)
+    names = [epochs.describe_setup(rows.groups, setup == k) for k in range(setup.max() + 1)]
+    if options.setup >= len(names):
+        problem = f"There is no setup {options.setup}: {len(names)} were found."
+        raise NoSourcesError(f"strip {options.strip:+.2f}", problem, "Lower --setup.")
+    chosen, reasons = setup == options.setup, []
+    for k, name in enumerate(names):
+        if k != options.setup:
+            count = int(np.sum(setup == k))
+            text = f"{count} groups of another setup were left out ({name})"
+            reasons.append(f"{text}; --setup {k} makes their light curves")
+    duplicate = epochs.find_duplicates(rows, chosen)
+    if duplicate.any():
+        same = sorted(str(name) for name in rows.groups["group"][duplicate])
+        reasons.append(f"the same data under another name were left out: {', '.join(same[:SHOWN])}")
+    kept = chosen & ~duplicate
+    metrics = {"setup": names[options.setup], "setups": len(names)}
+    metrics |= {"groups": int(kept.sum()), "duplicates": int(duplicate.sum())}
+    return rows.select(kept[rows.group]), reasons, metrics
 
 
-def scale_field(
-    curves: LightCurves, reference: Bools, systematic: float, *, gradient: bool
-) -> NormalizedField:
-    """Solve the scale of each epoch; the factor of a reference is that of the other references."""
-    flux, offsets = curves.flux[reference], scale.field_offsets(curves)
-    ratio, near = flux / scale.measure_baselines(flux)[0][:, None], offsets[:, reference]
-    scales = [scale.solve_epoch(column, near, gradient=gradient) for column in ratio.T]
-    at_sources = [epoch_scale.at(offsets) for epoch_scale in scales]
-    factor, error = (np.stack(part, axis=1) for part in zip(*at_sources, strict=True))
-    factor[reference], error[reference] = scale.scales_from_others(flux, near, gradient=gradient)
-    return NormalizedField(
-        name=f"{epochs.arc_middle(curves.ra_deg):05.1f}{np.median(curves.dec_deg):+05.1f}",
-        curves=curves,
-        reference=reference,
-        scales=scales,
-        systematic=systematic,
-        factors=(factor, error),
-    )
+def normalise_strip(
+    rows: Measurements, options: NormalizeOptions
+) -> tuple[list[NormalizedField], int]:
+    """Return the fields of a strip that have a scale, and how many have none."""
+    fields, missing = [], 0
+    for cell in epochs.make_cells(options.strip):
+        home = cell.holds(rows.ra_deg)[rows.source]
+        if not home.any():
+            continue
+        scale = solve_cell(rows.select(cell.uses(rows.ra_deg)[rows.source]), cell, options)
+        if scale is None or not scale.whole.usable.any():
+            missing += 1
+            continue
+        own = rows.select(home)
+        curves = average_groups(own, scale, options.systematic)
+        fields.append(NormalizedField(scale=scale, curves=curves, rows=own))
+    return fields, missing
 
 
-def epoch_columns(field: NormalizedField, strip: float) -> Columns:
+def group_columns(field: NormalizedField, strip: float) -> Columns:
     """Return one field's part of the columns of the normalization table; NaN becomes null."""
-    curves, scales = field.curves, field.scales
-    used = np.array([part.used.sum() for part in scales])
-    factor, east, north = np.array([part.plane for part in scales]).T
-    return {
-        "field": np.full(len(scales), field.name),
-        "epoch": curves.epoch,
-        "mjd": np.nanmean(curves.mjd, axis=0),
-        "strip": np.full(len(scales), strip),
-        "references": used,
-        "clipped": np.isfinite(curves.flux[field.reference]).sum(axis=0) - used,
-        "factor": factor,
-        "factor_err": np.sqrt([part.covariance[0, 0] for part in scales]),
-        "scatter": np.array([part.scatter for part in scales]),
-        "gradient_east": east,
-        "gradient_north": north,
+    scale = field.scale
+    mine = np.isin(scale.groups, field.rows.group)
+    usable = scale.whole.usable
+    plane = np.where(usable[:, None], scale.whole.plane, np.nan)
+    error = np.where(usable, np.sqrt(scale.whole.covariance[:, 0, 0]), np.nan)
+    groups = {name: field.rows.groups[name][scale.groups] for name in ("group", "mjd")}
+    columns = {
+        "field": np.full(mine.size, scale.cell.name),
+        "epoch": scale.epoch,
+        **groups,
+        "status": np.array(scale.whole.status, object),
+        "reason": np.array([text or None for text in scale.reason], object),
+        "strip": np.full(mine.size, strip),
+        "references": scale.used,
+        "clipped": scale.clipped,
+        "factor": plane[:, 0],
+        "factor_err": error,
+        "scatter": scale.relative_scatter,
+        "scatter_over_error": scale.scatter,
+        "gradient_east": plane[:, 1],
+        "gradient_north": plane[:, 2],
     }
+    return {name: values[mine] for name, values in columns.items()}
 
 
 def flux_columns(field: NormalizedField, detection_snr: float) -> Columns:
     """Return one field's part of the columns of the normalized table; NaN becomes null."""
-    curves, (factor, factor_error) = field.curves, field.factors
-    raw_error = np.hypot(curves.noise, field.systematic * curves.flux)
-    flux, flux_error = scale.normalise(curves.flux, raw_error, field.factors)
-    baseline, scatter = scale.measure_baselines(np.where(np.isfinite(factor), curves.flux, np.nan))
-    snr = curves.flux / curves.noise
-    sources = {"source": curves.source, "ra": curves.ra_deg, "dec": curves.dec_deg}
-    sources |= {"reference": field.reference, "baseline": baseline, "baseline_scatter": scatter}
-    cells = {"mjd": curves.mjd, "groups": curves.count, "noise": curves.noise, "snr": snr}
-    cells |= {"flux_raw": curves.flux, "flux_raw_err": raw_error}
-    cells |= {"factor": factor, "factor_err": factor_error, "flux": flux, "flux_err": flux_error}
-    i, e = np.nonzero(np.isfinite(curves.flux))
+    curves, rows = field.curves, field.rows
+    baseline, scatter = measure_baselines(curves)
+    snr = curves.raw / curves.noise
     return {
-        "field": np.full(i.size, field.name),
-        "epoch": curves.epoch[e],
-        "upper_limit": snr[i, e] < detection_snr,
-        **{name: values[i] for name, values in sources.items()},
-        **{name: values[i, e] for name, values in cells.items()},
+        "field": np.full(snr.size, field.scale.cell.name),
+        "source": rows.names[curves.source],
+        "ra": rows.ra_deg[curves.source],
+        "dec": rows.dec_deg[curves.source],
+        "epoch": curves.epoch,
+        "mjd": curves.mjd,
+        "groups": curves.count,
+        "status": curves.status,
+        "flux_raw": curves.raw,
+        "flux_raw_err": curves.raw_error,
+        "noise": curves.noise,
+        "factor": curves.factor,
+        "factor_err": curves.factor_error,
+        "flux": curves.flux,
+        "flux_err": curves.error,
+        "snr": snr,
+        "upper_limit": snr < detection_snr,
+        "reference": curves.reference,
+        "baseline": baseline,
+        "baseline_scatter": scatter,
     }
 
 
 def summarise(fields: list[NormalizedField]) -> dict[str, Any]:
     """Return the metrics: how many fields, epochs and sources, and how well references agree."""
-    factors = np.array([part.plane[0] for field in fields for part in field.scales])
-    offset = np.abs(factors - float(np.nanmedian(factors)))
-    metrics = {
+    used = [field.scale.whole.plane[field.scale.whole.usable, 0] for field in fields]
+    factors = np.concatenate(used)
+    offset = np.abs(factors - float(np.median(factors)))
+    counts = [field.scale.used[field.scale.whole.usable] for field in fields]
+    exponents = np.array([field.scale.exponent for field in fields])
+    metrics: dict[str, Any] = {
         "fields": len(fields),
-        "epochs": max(field.curves.epoch.size for field in fields),
-        "sources": sum(field.curves.source.size for field in fields),
-        "references": int(sum(field.reference.sum() for field in fields)),
-        "factor_scatter": round(MAD_TO_SIGMA * float(np.nanmedian(offset)), 5),
-        "systematic": round(max(field.systematic for field in fields), 5),
+        "epochs": max(np.unique(field.curves.epoch).size for field in fields),
+        "sources": sum(np.unique(field.curves.source).size for field in fields),
+        "references": len({int(k) for field in fields for k in field.scale.reference}),
+        "references_per_group": round(float(np.median(np.concatenate(counts))), 1),
+        "bad_groups": len(groups_of(fields, BAD)),
+        "borrowed_groups": len(groups_of(fields, BORROWED)),
+        "groups_without_scale": len(groups_of(fields, NONE)),
+        "factor_scatter": round(MAD_TO_SIGMA * float(np.median(offset)), 5),
+        "systematic": round(max(field.curves.systematic for field in fields), 5),
+        "gradient_fields": sum(bool(field.scale.whole.plane[:, 1:].any()) for field in fields),
+        "beam_exponent": round(float(exponents[np.argmax(np.abs(exponents))]), 4),
     }
-    relative, over_noise = [], []
+    return metrics | summarise_scatter(fields)
+
+
+def summarise_scatter(fields: list[NormalizedField]) -> dict[str, Any]:
+    """Return what the scatter of light curves says of their errors.
+
+    For bright references; and for steady sources in classes of S/N: √χ²ν in the median, and the
+    scatter that the errors do not explain, a fraction of the flux.
+    """
+    parts = [source_statistics(field.curves) for field in fields]
+    snr, relative, over_noise, chi, excess, reference = np.concatenate(parts, axis=1)
+    metrics: dict[str, Any] = {}
+    bright = np.isfinite(chi) & (reference > 0) & (snr >= BRIGHT_SNR)
+    if bright.any():
+        metrics["scatter_median"] = round(float(np.median(relative[bright])), 5)
+        metrics["scatter_over_noise"] = round(float(np.median(over_noise[bright])), 4)
+    classes = []
+    for low, high in pairwise(SNR_CLASSES):
+        mine = np.isfinite(chi) & (snr >= low) & (snr < high)
+        if mine.any():
+            mine &= chi <= MAX_STEADY_SCATTER * float(np.median(chi[mine]))
+            median = round(float(np.median(chi[mine])), 3)
+            unexplained = float(np.sqrt(max(0.0, float(np.median(excess[mine])))))
+            found = {"snr_min": low, "sources": int(mine.sum()), "scatter_over_error": median}
+            classes.append(found | {"unexplained": round(unexplained, 5)})
+    return metrics | ({"scatter_classes": classes} if classes else {})
+
+
+def source_statistics(curves: LightCurves) -> Any:  # noqa: ANN401 - six rows of numbers
+    """Return six rows of numbers, shape (6, n), of n sources.
+
+    S/N, relative scatter, scatter over noise, √χ²ν, excess variance, and whether it is a reference.
+    The excess variance is relative: that of the flux less that of the noise and the factor's error.
+    """
+    good = np.isfinite(curves.flux)
+    names, label = np.unique(curves.source[good], return_inverse=True)
+    flux, raw_noise = curves.flux[good], curves.noise[good]
+    factor, relative = curves.factor[good], (curves.factor_error / curves.factor)[good]
+    size = np.bincount(label, minlength=names.size)
+    noise2 = (raw_noise / factor) ** 2 + (flux * relative) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.bincount(label, flux) / size
+        variance = np.bincount(label, (flux - mean[label]) ** 2) / (size - 1)
+        expected = np.bincount(label, noise2) / size
+        chi = reduced_scatter(flux, curves.error[good], label)
+        ratio = np.sqrt(variance / expected)
+        spread = np.sqrt(variance) / mean
+        excess = (variance - expected) / mean**2
+    snr = grouped_median(flux * factor / raw_noise, label, names.size)
+    reference = np.bincount(label, curves.reference[good]) > 0
+    return np.stack([snr, spread, ratio, chi, excess, reference])
+
+
+def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str]:
+    """Return the groups of a status and why, over all fields that they touch."""
+    found = {}
     for field in fields:
-        curves, bright = field.curves, field.reference & (field.curves.snr >= BRIGHT_SNR)
-        if curves.epoch.size >= MIN_EPOCHS_FOR_SCATTER and bright.any():
-            factor = field.factors[0][bright], field.factors[1][bright]
-            flux, error = scale.normalise(curves.flux[bright], curves.noise[bright], factor)
-            spread = np.nanstd(flux, axis=1, ddof=1)
-            relative += list(spread / np.nanmean(flux, axis=1))
-            over_noise += list(spread / np.sqrt(np.nanmean(error**2, axis=1)))
-    if relative:
-        metrics["scatter_median"] = round(float(np.median(relative)), 5)
-        metrics["scatter_over_noise"] = round(float(np.median(over_noise)), 4)
-    return metrics
+        mine = set(np.unique(field.rows.group).tolist())
+        scale = field.scale
+        for g, name, reason in zip(scale.groups, scale.whole.status, scale.reason, strict=True):
+            if name == status and int(g) in mine:
+                found[str(field.rows.groups["group"][g])] = reason
+    return found
 
 
-def judge(fields: list[NormalizedField], field_count: int, options: NormalizeOptions) -> QA:
-    """Return the reasons why the scale is doubtful; `field_count` includes fields left out."""
-    reasons = []
-    if left_out := field_count - len(fields):
+def judge(
+    fields: list[NormalizedField], missing: int, options: NormalizeOptions, reasons: list[str]
+) -> QA:
+    """Return the reasons why the scale is doubtful; `missing` fields have none."""
+    reasons = list(reasons)
+    if missing:
         lack = f"fewer than {MIN_REFERENCES} references and were left out"
-        reasons.append(f"{left_out} of {field_count} fields have {lack}")
+        reasons.append(f"{missing} of {missing + len(fields)} fields have {lack}")
+    for status, text in ((BAD, "bad epoch"), (NONE, "no scale"), (BORROWED, "borrowed scale")):
+        found = groups_of(fields, status)
+        named = [f"{name} ({why})" if why else name for name, why in sorted(found.items())]
+        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        if named:
+            reasons.append(f"{text}: {', '.join(named[:SHOWN])}{more}")
     for field in fields:
-        factors = np.array([part.plane[0] for part in field.scales])
-        count, missing = int(field.reference.sum()), int(np.isnan(factors).sum())
-        offset, scatter = float(np.nanmax(np.abs(factors - 1))), field.systematic
-        few = options.systematic is None and field.curves.epoch.size < MIN_EPOCHS_FOR_SCATTER
-        excess = f"fluxes scatter by {scatter:.1%} more than their noise explains"
+        scale, curves = field.scale, field.curves
+        factors = scale.whole.plane[scale.whole.usable, 0]
+        touched = np.isin(scale.groups, field.rows.group)
+        count, offset = int(np.median(scale.used[touched])), float(np.max(np.abs(factors - 1)))
+        assumed = options.systematic is None and not curves.measured
+        excess = f"fluxes scatter by {curves.systematic:.1%} more than their noise explains"
+        beam = f"fluxes follow beam^{scale.exponent:+.3f}, which was removed: the beam is wrong"
         checks = (
             (count < MIN_RELIABLE_REFERENCES, f"only {count} references"),
-            (missing > 0, f"{missing} epochs have too few references for a scale"),
             (offset > MAX_FACTOR_OFFSET, f"the scale is off by up to {offset:.0%} of the baseline"),
-            (few, f"too few epochs to measure the systematic term; {scatter} is assumed"),
-            (scatter > MAX_SYSTEMATIC, excess),
+            (assumed, f"too few data for the systematic term; {curves.systematic} is assumed"),
+            (curves.systematic > MAX_SYSTEMATIC, excess),
+            (abs(scale.exponent) > MAX_EXPONENT + 5 * scale.exponent_error, beam),
         )
-        reasons += [f"field {field.name}: {text}" for doubtful, text in checks if doubtful]
+        reasons += [f"field {scale.cell.name}: {text}" for doubtful, text in checks if doubtful]
     return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))

@@ -32,7 +32,8 @@ class PhotometryOptions(StageOptions):
     pair_separation: float = Field(default=1.5, ge=0)
     """Sources nearer to each other than this many beam major axes are fitted together."""
     flux_scale_error: float = Field(default=0.05, ge=0, lt=1)
-    """1 sigma error of the flux scale, a fraction, common to all rows; part of flux errors."""
+    """1 sigma error of a group's flux scale, a fraction, common to all rows; part of flux errors.
+    The error of the calibration (SCALEERR of the image) is added in quadrature."""
 
 
 STAGE = StageSpec(

@@ -18,6 +18,7 @@ Content = dict[str, Any]
 CALIBRATION_SOURCES = {
     "PRIMARY_TRANSIT_GENERATED": "solved on this group, on a flux standard",
     "BRIGHT_FALLBACK_GENERATED": "solved on this group, on a bright calibrator that is no standard",
+    "ENSEMBLE_GENERATED": "solved on this group, on all NVSS sources of its field",
     "SAME_DATE_VALID": "taken from a set of the same transit or date",
     "BORROWED_VALIDATED": "borrowed from another date, checked against the field's sources",
 }
