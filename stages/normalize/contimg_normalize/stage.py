@@ -38,6 +38,8 @@ SNR_CLASSES = (5.0, 10.0, 30.0, 100.0, np.inf)
 """Borders of the classes for which the scatter of steady sources is reported."""
 MAX_STEADY_SCATTER = 2.0
 """Sources above this multiple of their class's median √χ²ν vary and say nothing of the errors."""
+MIN_SLOPE = 1e-5
+"""Per degree; the prior of slopes that are not fitted leaves less."""
 SHOWN = 5
 """Bad epochs that a verdict names."""
 
@@ -208,7 +210,9 @@ def summarise(fields: list[NormalizedField]) -> dict[str, Any]:
         "groups_without_scale": len(groups_of(fields, NONE)),
         "factor_scatter": round(MAD_TO_SIGMA * float(np.median(offset)), 5),
         "systematic": round(max(field.curves.systematic for field in fields), 5),
-        "gradient_fields": sum(bool(field.scale.whole.plane[:, 1:].any()) for field in fields),
+        "gradient_fields": sum(
+            bool((np.abs(field.scale.whole.plane[:, 1:]) > MIN_SLOPE).any()) for field in fields
+        ),
         "beam_exponent": round(float(exponents[np.argmax(np.abs(exponents))]), 4),
     }
     return metrics | summarise_scatter(fields)
