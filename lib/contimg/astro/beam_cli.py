@@ -74,14 +74,13 @@ FLUX_COLUMNS: tuple[str, ...] = (
 FLUX_COLUMNS += ("catalogue_flux",)
 MAX_STRIP_DEG = 1.0
 """Groups point to one strip if their Declinations differ by less."""
-BAND_HZ = 1.405e9
-"""Frequency at which the width is told."""
 
 
 def run(options: BeamOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
     """Read the tables, fit, write the file and return the summary."""
     from contimg.astro.beam_files import read_beam
     from contimg.astro.beam_fit import describe_fit, fit_beam
+    from contimg.astro.primary_beam import BAND_HZ
 
     if options.file.suffix != ".json":
         raise UsageError(str(options.file), "The name does not end in .json.", "Add it.")
