@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contimg.astro.constants import BIWEIGHT_SIGMA
 from contimg.astro.coordinates import Site, apparent_hadec, direction_cosines
 from contimg.astro.primary_beam import FloatArray, PrimaryBeam
 from contimg.runtime.errors import BadInputError
@@ -38,8 +39,6 @@ SYSTEMATIC_ERRORS = (0.001, 0.003, 0.003)
 """1 sigma of width and offset (deg) that choosing fluxes by their own signal-to-noise ratio and the
 averages of the beam leave, from simulated tables."""
 ITERATIONS = 12
-BIWEIGHT = 4.685
-"""Tukey's constant: residuals beyond so many sigma have no weight."""
 MIN_ROWS, MIN_GROUPS = 50, 3
 RADII_DEG = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 3.0)
 """Borders of the radii in which residuals are summed up."""
@@ -182,7 +181,7 @@ def _nuisances(fluxes: DriftingFluxes) -> int:
 
 
 def _biweight(scaled: FloatArray) -> FloatArray:
-    return np.asarray(np.clip(1 - (scaled / BIWEIGHT) ** 2, 0, 1) ** 2)
+    return np.asarray(np.clip(1 - (scaled / BIWEIGHT_SIGMA) ** 2, 0, 1) ** 2)
 
 
 def _solve(
