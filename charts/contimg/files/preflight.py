@@ -37,8 +37,10 @@ def check(options: PreflightOptions, console: Console, env: Mapping[str, str]) -
         for name in ["", *names]:
             resolve_options(pipeline, options.options, name, env)
     given = read_yaml(options.parameters) or {}
-    for name, program in {**stage_specs(), **commands()}.items():
-        check_values(program.options, given, f"parameters of contimg-{name}")
+    models: dict[str, type[Options]] = {n: spec.options for n, spec in stage_specs().items()}
+    models |= {name: command.options for name, command in commands().items()}
+    for name, model in models.items():
+        check_values(model, given, f"parameters of contimg-{name}")
     store = open_store(options.store)
     probe(store)
     console.log.info("%s: reached, and exactly one of many writers wins", store.root)
