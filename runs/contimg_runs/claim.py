@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from contimg.records.groups import GROUPS, GroupRecord
+from contimg.records.groups import GROUPS, GroupRecord, Subband
 from contimg.records.runs import Claim, Outcome, Phase, run_name
 from contimg.runtime.config import merge_documents
 from contimg.runtime.console import Console
@@ -17,7 +17,7 @@ from contimg.runtime.contract import hand_over, read_manifest_or_none
 from contimg.runtime.errors import UsageError
 from contimg.runtime.manifest import Manifest
 from contimg.runtime.pipeline import Pipeline
-from contimg.runtime.store import open_store
+from contimg.runtime.store import Store, open_store, split
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.options import BeginOptions, ClaimOptions
 from contimg_runs.pipelines import find_pipeline
@@ -106,13 +106,34 @@ def begin_attempt(
             held = claim if attempts.write(claim) else attempts.read(Claim, run)
             if held is not None and held.uid == options.uid:
                 break
-        record = previous.model_copy(update={"attempt": number, "retries": 0})
+        subbands = refresh_subbands(attempts.store, previous)
+        changes = {"attempt": number, "retries": 0, "subbands": subbands}
+        record = previous.model_copy(update=changes)
         if not attempts.write(record):
             record = attempts.read(GroupRecord, record.name) or record
     attempts.refresh_row(group)
-    # If watch recorded the attempt first, with a late subband, nothing made without that can be
-    # kept.
+    # Nothing made without a late subband, which watch recorded first, or from one that was
+    # replaced can be kept.
     return number, kept if record.subbands == previous.subbands else {}
+
+
+def refresh_subbands(store: Store, record: GroupRecord) -> tuple[Subband, ...]:
+    """Return the subbands of a record as they are in the store now; one that is gone as it was.
+
+    A file whose size and time were kept counts as changed if anything about it was: to convert it
+    again costs little, and a person has asked for it.
+    """
+    subbands = []
+    for subband in record.subbands:
+        is_absolute = subband.uri.startswith("/") or "://" in subband.uri
+        folder, key = split(subband.uri) if is_absolute else (store, subband.uri)
+        entry = folder.entry(key)
+        if entry is not None and subband.is_replaced(entry, strictly=True):
+            now = {"size": entry.size, "modified": entry.modified, "version": entry.version}
+            subbands.append(subband.model_copy(update=now))
+        else:
+            subbands.append(subband)
+    return tuple(subbands)
 
 
 def find_kept(attempts: AttemptStore, pipeline: Pipeline, group: str, first: str) -> dict[str, str]:

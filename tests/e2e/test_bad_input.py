@@ -140,7 +140,9 @@ SPOIL: dict[str, Callable[[Path], object]] = {
 )
 def test_convert_refuses_changed_file(site: Site, spoil: str, name: str, found: str) -> None:
     site.watch()
+    kept = site.subband().stat()
     SPOIL[spoil](site.own())
+    os.utime(site.own(), ns=(kept.st_atime_ns, kept.st_mtime_ns))  # else it is seen as replaced
     fails("convert", group=site.record, out=site.out).check(name, f"_sb{SPOILT:02d}.hdf5", found)
     site.assert_no_partial_files()
 
@@ -150,7 +152,6 @@ def test_convert_refuses_changed_file(site: Site, spoil: str, name: str, found: 
     [
         ("truncated", r"\d+ bytes|truncated"),
         ("empty", r"empty|\b0 bytes"),
-        ("wrong_size", r"\d+.* bytes"),
         ("not_hdf5", "UVH5|HDF5"),
         ("second_copy", r"_sb07\.hdf5"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from contimg.runtime.directory import PARTIAL, DirectoryStore
 from contimg.runtime.errors import MissingError, Stopped, StoreError, UsageError
 from contimg.runtime.s3 import PART_BYTES
 from contimg.runtime.store import Store, copy_digest, fetch_file, open_store, put_file, split
+from lossy_proxy import lossy_proxy
 
 
 def root_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -119,6 +121,21 @@ def test_only_one_of_many_creates_wins(
         won = list(pool.map(claim, range(16)))
     assert won.count(True) == 1
     assert store.read("claims/x") == str(won.index(True)).encode()
+
+
+@pytest.mark.parametrize(
+    ("fault", "size", "own"),
+    [("lost", 4, True), ("lost", PART_BYTES + 1, True), ("conflict", 4, True), ("late", 4, False)],
+)
+def test_create_knows_own_object(
+    moto_root: str, s3_environment: pytest.MonkeyPatch, *, fault: str, size: int, own: bool
+) -> None:
+    with lossy_proxy(os.environ["AWS_ENDPOINT_URL"], fault) as url:
+        s3_environment.setenv("AWS_ENDPOINT_URL", url)
+        store, data = open_store(moto_root), b"x" * size
+        assert store.create("k", data) is own
+        assert store.read("k") == data
+        assert not store.create("k", data)
 
 
 def test_abandoned_upload_leaves_no_parts(moto_root: str) -> None:
@@ -228,6 +245,55 @@ def test_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
 def test_unknown_scheme_is_refused() -> None:
     with pytest.raises(UsageError, match="gopher"):
         open_store("gopher://hole")
+
+
+@pytest.mark.parametrize(
+    ("uri", "root"),
+    [
+        ("s3://sky/run#2", "s3://sky/run#2"),
+        ("s3://sky/a?b=c/100%25 {x} y/", "s3://sky/a?b=c/100%25 {x} y"),
+        ("S3://sky", "s3://sky"),
+        ("/tmp/run#2?x%20", "/tmp/run#2?x%20"),
+        ("/tmp/T01:02:03", "/tmp/T01:02:03"),
+        ("file:///tmp/run#2/", "/tmp/run#2"),
+        ("file:///tmp/a%20b%23c?d", "/tmp/a b#c?d"),
+        ("file://localhost/tmp", "/tmp"),
+    ],
+)
+@pytest.mark.usefixtures("s3_environment")
+def test_uri_keeps_every_character(uri: str, root: str) -> None:
+    assert open_store(uri).root == root
+    store, name = split(f"{uri.rstrip('/')}/k")
+    assert (store.root, name) == (root, "k")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("s3://", "s3:///x", "s3:/", "s3://sky/a/../b", "s3://sky/a//b", "s3://sky/./a"),
+        *("file://sky/tmp", "file://", "", " ", "s3://sky/a\n", "s3://sky/\x7f"),
+    ],
+)
+def test_uri_that_means_another_place_is_refused(uri: str) -> None:
+    with pytest.raises(UsageError):
+        open_store(uri)
+
+
+def test_names_in_file_uris_are_decoded(tmp_path: Path) -> None:
+    (tmp_path / "a b#c").write_bytes(b"x")
+    store, name = split(f"file://{tmp_path}/a%20b%23c")
+    assert store.read(name) == b"x"
+
+
+def test_link_whose_answer_was_lost_is_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def lose_answer(part: Path, path: Path) -> None:
+        link(part, path)
+        raise FileExistsError(path)
+
+    monkeypatch.setattr(os, "link", lose_answer)
+    assert DirectoryStore(str(tmp_path)).create("k", b"x")
 
 
 def test_file_uris_and_paths_agree(tmp_path: Path) -> None:

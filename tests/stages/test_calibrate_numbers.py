@@ -22,7 +22,7 @@ from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet
 from contimg.runtime import contract
 from contimg.runtime.console import Console
-from contimg.runtime.errors import BadInputError, UsageError
+from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg_calibrate.foreign import copy_field
 from contimg_calibrate.options import IMPORT_MS, ImportOptions
 from observed import calibrate, load_factors, read_record
@@ -145,7 +145,7 @@ def test_stage_equals_casatasks_by_hand(folder: Path, imported: str, tmp_path: P
     # Perley & Butler 2017 at 1.413 GHz.
     assert record.calibrator.flux_jy == pytest.approx(15.016, rel=1e-3)
 
-    field = copy_field(folder / "vla.ms", FIELD, tmp_path / "field.ms")
+    field = copy_field(folder / "vla.ms", FIELD, tmp_path / "field.ms").path
     ours, our_flags = correct(summary, field, tmp_path / "tables")
     with (
         ct.table(str(folder / "hand.ms"), ack=False) as table,
@@ -171,7 +171,7 @@ def test_import_records_telescope_and_field(folder: Path, imported: str) -> None
     assert (metrics["telescope"], metrics["field"], metrics["channels"]) == ("VLA", FIELD, 63)
     assert (metrics["ra_deg"], metrics["dec_deg"]) == pytest.approx((202.7845, 30.5092), abs=1e-3)
     assert 0 < metrics["mjd_end"] - metrics["mjd_start"] < 0.01
-    with MeasurementSet(copy_field(folder / "vla.ms", "2", folder / "two.ms")) as ms:
+    with MeasurementSet(copy_field(folder / "vla.ms", "2", folder / "two.ms").path) as ms:
         assert ms.header.field == "N5921_2"
         assert ms.header.correlations == (5, 8)
         assert np.all(np.diff(ms.header.frequencies_hz) > 0)
@@ -180,6 +180,7 @@ def test_import_records_telescope_and_field(folder: Path, imported: str) -> None
 REFUSED = {
     "needs a calibrator's name": ({"calibrator": None}, UsageError),
     "a known flux": ({"calibrator": "100.0,30.0"}, UsageError),
+    r"3C286 is 26\.8 deg from the phase centre of field 1445": ({"field": "1"}, NoCalibrationError),
     r"1331.*N5921_2": ({"field": "3C48"}, BadInputError),
 }
 

@@ -154,9 +154,6 @@ def test_bilinear_is_exact_on_plane_and_nan_outside() -> None:
     assert bilinear(pixels, x, y) == pytest.approx([1.0, 2.0, 5.0, np.nan, np.nan], nan_ok=True)
 
 
-CELL_DEG = (-0.01, 0.01)
-
-
 def options(**chosen: Any) -> PhotometryOptions:
     return PhotometryOptions(image="i", tables="t", out="o", **chosen)
 
@@ -178,7 +175,9 @@ def measurements(n: int = 3, **changed: Any) -> Measurements:
 
 def rows(n: int = 3, scale_error: float = 0.05, **changed: Any) -> dict[str, Any]:
     chosen, found = options(flux_scale_error=scale_error), measurements(n, **changed)
-    return stage.photometry_rows(targets(n), found, CELL_DEG, chosen)
+    # Cells of 36"; x grows to the west.
+    offsets = 36 * np.array([-found.dx, found.dy, found.dx_noise, found.dy_noise])
+    return stage.photometry_rows(targets(n), found, offsets, chosen)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +236,6 @@ def test_undetected_source_has_upper_limit() -> None:
 def test_rows_have_offsets_east_and_north() -> None:
     pixels = {"dx": [1.0, np.nan], "dy": [2.0, np.nan]}
     made = rows(2, **pixels, dx_noise=[0.1, np.nan], dy_noise=[0.2, np.nan])
-    # Cells of 36"; x grows to the west.
     expected = {"ra_offset": -36.0, "dec_offset": 72.0, "ra_offset_err": 3.6, "dec_offset_err": 7.2}
     for name, value in expected.items():
         assert made[name] == pytest.approx([value, np.nan], nan_ok=True)
@@ -296,7 +294,7 @@ def test_sources_outside_beam_are_left_out() -> None:
     assert (level < 0.2).any()
     assert list(kept.name) == list(near.name[level >= 0.2])
     assert kept.ra_deg.size == kept.beam.size == np.count_nonzero(level >= 0.2)
-    with pytest.raises(NoSourcesError, match=rf"beam\.fits.*below 0\.6 at all {len(near)} cat"):
+    with pytest.raises(NoSourcesError, match=r"beam\.fits.*below 0\.6 at all \d+ cat"):
         stage.catalogue_targets(options(min_beam=0.6), beam, beam, None)
 
 

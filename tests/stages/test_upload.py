@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from contimg.runtime.errors import Exit, StoreError
-from contimg.runtime.store import Store, open_store
+from contimg.runtime.s3 import PART_BYTES
+from contimg.runtime.store import Store, open_store, put_file
 from contimg_watch.options import UploadOptions
-from contimg_watch.upload import Uploader, list_finished
+from contimg_watch.upload import Uploader, entity_tag, list_finished
 from waiting import wait_for
 
 CONTIMG = Path(sys.executable).parent / "contimg"
@@ -79,8 +80,8 @@ def test_upload_skips_what_store_has(disk: Path, store: Store) -> None:
     assert (again.copied, again.already) == (1, 2)
 
 
-DAMAGED = [(b"cut", "new", b"first"), (b"worst" * 1000, "new", b"worst")]
-DAMAGED += [(b"worst" * 1000, "all", b"first")]
+DAMAGED = [(b"cut", "size", b"first"), (b"worst" * 1000, "size", b"worst")]
+DAMAGED += [(b"worst" * 1000, "content", b"first")]
 
 
 @pytest.mark.parametrize("case", DAMAGED)
@@ -89,6 +90,33 @@ def test_damaged_copy_is_replaced(disk: Path, store: Store, case: tuple[bytes, s
     store.put(FIRST_KEY, found)
     uploader(disk, store, verify=verify).run_pass()
     assert store.read(FIRST_KEY) == then * 1000
+
+
+def test_replaced_file_of_kept_size_and_time_is_copied(disk: Path, local: Store) -> None:
+    one = uploader(disk, local)
+    one.run_pass()
+    old = (disk / FIRST).stat()
+    (disk / FIRST).write_bytes(b"other" * 1000)
+    os.utime(disk / FIRST, ns=(old.st_atime_ns, old.st_mtime_ns))
+    one.run_pass()
+    assert (one.copied, local.read(FIRST_KEY)) == (3, b"other" * 1000)
+
+
+@pytest.mark.parametrize("size", [100, PART_BYTES, PART_BYTES + 1])
+def test_entity_tag_is_that_of_the_store(tmp_path: Path, moto_root: str, size: int) -> None:
+    (tmp_path / "file").write_bytes(b"x" * size)
+    store = open_store(moto_root)
+    put_file(store, "k", tmp_path / "file")
+    entry = store.entry("k")
+    assert entry is not None
+    assert entity_tag(tmp_path / "file") == entry.version
+
+
+def test_newer_of_two_files_of_one_name_is_copied(disk: Path, local: Store) -> None:
+    (disk / "deep" / FIRST).write_bytes(b"newer" * 1000)
+    for _ in range(2):
+        uploader(disk, local).run_pass()
+        assert local.read(FIRST_KEY) == b"newer" * 1000
 
 
 def test_damaged_new_copy_is_removed(disk: Path, local: Store, monkeypatch: Any) -> None:

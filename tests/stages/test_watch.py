@@ -112,14 +112,34 @@ def test_size_of_telescope_is_required_by_default(store: Store, tmp_path: Path) 
 def test_headers_are_read_again_only_if_object_changed(disk: Store, tmp_path: Path) -> None:
     fill(disk, tmp_path, without=(5,))
     watch(disk)
-    # The same size and time, but unreadable.
-    for path in (tmp_path / "store" / "incoming").rglob("*.hdf5"):
-        stat = path.stat()
-        path.write_bytes(b"x" * stat.st_size)
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert watch(disk)["quarantined"] == {}
-    path.write_bytes(b"x" * 17)
+    written = disk.entry("watch/headers.json")
+    watch(disk)
+    assert disk.entry("watch/headers.json") == written
+    path = next((tmp_path / "store" / "incoming").rglob("*.hdf5"))
+    stat = path.stat()
+    path.write_bytes(b"x" * stat.st_size)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the same size and time
     assert list(watch(disk)["quarantined"]) == [str(path.relative_to(disk.root))]
+
+
+def test_kept_file_times_make_one_attempt(disk: Store, tmp_path: Path) -> None:
+    for index in range(16):
+        fill(disk, tmp_path, without=tuple(n for n in range(16) if n != index))
+        path = tmp_path / "store" / "incoming" / name(index, T0, index % 3)
+        os.utime(path, (1.7693e9, 1.7693e9))
+        written = watch(disk)["written"]
+        assert written == ([RUN] if index == 15 else [])
+
+
+def test_replaced_subband_is_recorded_anew(store: Store, tmp_path: Path) -> None:
+    fill(store, tmp_path)
+    assert watch(store)["written"] == [RUN]
+    source = tmp_path / "subband.hdf5"
+    with h5py.File(source, "r+") as file:
+        file["Data/visdata"][:] = 3
+    store.put(f"incoming/{name(4, T0, 1)}", source.read_bytes())
+    assert watch(store)["written"] == ["20260125t222605-a2"]
+    assert watch(store)["written"] == []
 
 
 def test_headers_of_deleted_objects_are_forgotten(full: Store) -> None:

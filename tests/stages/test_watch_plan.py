@@ -96,10 +96,51 @@ def test_one_of_two_late_subbands_waits_for_other() -> None:
     assert (state, second.attempt, second.missing) == (READY, 2, (6,))
 
 
-def test_same_files_again_are_no_new_attempt() -> None:
-    _, first = plan_one(group(), LATER)
-    again = [replace(seen, modified=LATER) for seen in group()]
+@pytest.mark.parametrize("change", [{"modified": LATER}, {"version": '"b"'}, {"size": 999}])
+def test_replaced_subband_makes_next_attempt(change: dict[str, Any]) -> None:
+    listing = [replace(seen, version='"a"') for seen in group()]
+    _, first = plan(listing, LATER, size=0).groups[0].state, plan_one(listing, LATER)[1]
+    if "modified" in change:  # a file has no entity tag
+        listing = [replace(seen, version="file:1-2") for seen in listing]
+        _, first = plan_one(listing, LATER)
+    listing[7] = replace(listing[7], **change)
+    (found,) = plan(listing, LATER, [first], size=0).groups
+    assert (found.state, found.record.attempt) == (READY, 2)
+    assert found.record.subbands[7].size == listing[7].size
+    assert plan(listing, LATER, [first, found.record], size=0).groups[0].state is RECORDED
+
+
+def test_same_content_copied_again_is_no_new_attempt() -> None:
+    listing = [replace(seen, version='"a"') for seen in group()]
+    _, first = plan_one(listing, LATER)
+    again = [replace(seen, modified=LATER) for seen in listing]
     assert plan_one(again, LATER, first) == (RECORDED, first)
+    chmod = [replace(seen, version=f"file:{n}") for n, seen in enumerate(group())]
+    _, first = plan_one(chmod, LATER)
+    assert (
+        plan_one([replace(seen, version="file:x") for seen in chmod], LATER, first)[0] is RECORDED
+    )
+
+
+def test_subbands_replaced_one_by_one_make_two_attempts() -> None:
+    listing, records = group(), [plan_one(group(), LATER)[1]]
+    for n in range(16):
+        now = LATER + timedelta(seconds=30 * n)
+        listing[n] = replace(listing[n], modified=now)
+        (found,) = plan(listing, now, records).groups
+        records += [found.record] if found.state is READY else []
+    (found,) = plan(listing, now + timedelta(seconds=900), records).groups
+    assert (len(records), found.state, found.record.attempt) == (2, READY, 3)
+
+
+@pytest.mark.parametrize("clock_h", [-1000, 2])
+def test_timeout_counts_from_when_watch_saw_subband(clock_h: float) -> None:
+    kept = [
+        replace(seen, modified=seen.modified + timedelta(hours=clock_h), seen=ARRIVED)
+        for seen in group(without=[5])
+    ]
+    assert plan_one(kept, ARRIVED + timedelta(seconds=899))[0] is WAITING
+    assert plan_one(kept, ARRIVED + timedelta(seconds=900))[0] is READY
 
 
 @pytest.mark.parametrize(
@@ -148,14 +189,22 @@ def test_unfinished_file_is_ignored(name: str) -> None:
     assert result.groups[0].state is WAITING
 
 
-def test_without_size_most_frequent_size_of_group_counts() -> None:
-    short = subband(7, size=900)
-    result = plan([*group(without=[7]), short], LATER, size=0)
-    problem = "expected 1000 bytes like the others of its group, found 900"
-    assert result.quarantined == ((short.key, problem),)
-    other = [replace(seen, size=555) for seen in group(T0 + timedelta(seconds=310))]
-    states = [one.state for one in plan([*group(), *other], LATER, size=0).groups]
-    assert states == [READY, READY]
+def test_without_size_any_whole_file_counts() -> None:
+    compressed = [replace(seen, size=900 + n) for n, seen in enumerate(group())]
+    result = plan(compressed, LATER, size=0)
+    assert (result.quarantined, result.groups[0].record.complete) == ((), True)
+
+
+@pytest.mark.parametrize("change", [{"duration_s": 283.5}, {"t0": T0 + timedelta(seconds=13)}])
+def test_subband_with_other_integrations_is_quarantined(change: dict[str, Any]) -> None:
+    good = subband(7)
+    assert good.header is not None
+    short = replace(good, header=replace(good.header, **change))
+    result = plan([*group(without=[7]), short], LATER)
+    ((key, reason),) = result.quarantined
+    assert key == short.key
+    assert "its integrations last" in reason
+    assert result.groups[0].record.missing == (7,)
 
 
 @pytest.mark.parametrize("gap_s", [25, 60, 150])

@@ -96,7 +96,9 @@ class Chain:
         assert self.truth_artifact
         with locked(self.store / ".watch.lock"):
             self.contimg("watch", store=self.store, size=0, timeout_s=0)
-        return str(self.store / "groups" / f"{self.group_id}-a1.json")
+        # The simulator may have written the subbands again, for which watch records an attempt.
+        found = (self.store / "groups").glob(f"{self.group_id}-a*.json")
+        return str(max(found, key=lambda path: int(path.stem.rpartition("-a")[2])))
 
     @cached_property
     def ms(self) -> str:

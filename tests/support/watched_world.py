@@ -47,6 +47,9 @@ class MemoryStore:
         found = [(key, *value) for key, value in self.objects.items() if key.startswith(prefix)]
         return iter([Entry(key, len(data), moment) for key, data, moment in sorted(found)])
 
+    def entry(self, key: str) -> Entry | None:
+        return next((entry for entry in self.entries(key) if entry.key == key), None)
+
     def read(self, key: str) -> bytes:
         if key not in self.objects:
             raise MissingError(key, "There is no such object.", "")
@@ -152,7 +155,7 @@ class World:
         watcher._headers = self  # type: ignore[assignment]  # noqa: SLF001 - headers are known here, and h5py is slow
         return watcher
 
-    def describe(self, entry: Entry) -> ListedSubband:
+    def describe(self, entry: Entry, _now: datetime) -> ListedSubband:
         number = int(entry.key.split("/")[1][-2:])
         header = SubbandHeader(t0=self.groups[number].t0, duration_s=296.0, dec_deg=33.0)
         return ListedSubband(key=entry.key, size=entry.size, modified=entry.modified, header=header)

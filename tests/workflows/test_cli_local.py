@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def bad_group(store: Path) -> str:
     opened.put(name, json.dumps({**record, "subbands": subbands}).encode())
     for uri in uris:
         opened.put(uri, b"no HDF5 ")
+        os.utime(store / uri, (datetime.fromisoformat(t0).timestamp(),) * 2)
     return GROUP
 
 

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Input, Record, digest_json, object_input
 from contimg.runtime.options import InputKind
-from contimg.runtime.store import Entry, Store, open_store, split
+from contimg.runtime.store import FILE_VERSION, Entry, Store, open_store, split
 
 N_SUBBANDS = 16
 MJD_ZERO_JD = 2_400_000.5
@@ -50,6 +50,24 @@ class Subband(Record):
     """Bytes."""
     modified: AwareDatetime
     """UTC."""
+    version: str = ""
+    """Version of the content by the store (`Entry.version`); empty in older records."""
+
+    def is_replaced(self, entry: Entry, *, strictly: bool = False) -> bool:
+        """Return whether an object is no longer the recorded one.
+
+        Size and S3's entity tag decide, where there is no tag the time. After a move from a
+        directory into a bucket or back, only the size can be compared. `strictly`: also what may
+        have changed a file, though its size and time were kept.
+        """
+        if entry.size != self.size:
+            return True
+        if not self.version or not entry.version:
+            return entry.modified != self.modified
+        is_file, was_file = (v.startswith(FILE_VERSION) for v in (entry.version, self.version))
+        if is_file and was_file and not strictly:
+            return entry.modified != self.modified
+        return is_file == was_file and entry.version != self.version
 
 
 class GroupRecord(Record):

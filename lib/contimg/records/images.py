@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from contimg.runtime.errors import BadFileError, BadImageError
 
 if TYPE_CHECKING:
+    from astropy.coordinates import BaseCoordinateFrame
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
@@ -37,9 +41,13 @@ class Beam:
 
         The sizes of a cell are the signed increments of the axes (CDELT).
         """
+        return self.form_of(np.diag([cell_x_deg, cell_y_deg]))
+
+    def form_of(self, pixel_matrix: FloatArray) -> tuple[float, float, float]:
+        """Return the same for axes in any direction, as `SkyImage.pixel_matrix` has them."""
         sin, cos = np.sin(np.radians(self.pa_deg)), np.cos(np.radians(self.pa_deg))
-        along = np.array([cell_x_deg * sin, cell_y_deg * cos]) / self.major_deg
-        across = np.array([cell_x_deg * cos, -cell_y_deg * sin]) / self.minor_deg
+        along = np.array([sin, cos]) @ pixel_matrix / self.major_deg
+        across = np.array([cos, -sin]) @ pixel_matrix / self.minor_deg
         matrix = FOUR_LN2 * (np.outer(along, along) + np.outer(across, across))
         return float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 1])
 
@@ -54,18 +62,47 @@ class SkyImage:
     """Shape (ny, nx), C order, native float32; NaN where there is no value."""
     header: Header
     wcs: WCS
-    """Celestial axes alone; ICRS."""
+    """Celestial axes alone, in the image's own frame."""
+    frame: BaseCoordinateFrame | None = None
+    """That frame where it is not ICRS: galactic, FK4 or FK5 of another equinox."""
+
+    @functools.cached_property
+    def pixel_matrix(self) -> FloatArray:
+        """Longitude and latitude, degrees on the sky, per pixel along x and y; shape (2, 2).
+
+        At the reference position, in the image's own frame, to which BPA refers.
+        """
+        at = self.wcs.wcs.crpix - 1 + 0.5 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+        lon, lat = np.radians(self.wcs.wcs_pix2world(at, 0).T)
+        lon0, lat0 = np.radians(self.wcs.wcs.crval)
+        axes = _east_north(lon - lon0, lat, lat0)
+        return np.degrees([[v[0] - v[1], v[2] - v[3]] for v in axes])
 
     @property
     def cell_deg(self) -> tuple[float, float]:
-        """Signed increments along x and y."""
-        scale = self.wcs.pixel_scale_matrix
-        return float(scale[0, 0]), float(scale[1, 1])
+        """Increments along x and y, x negative unless the image is mirrored; however rotated."""
+        x, y = np.hypot(*self.pixel_matrix)
+        return float(np.copysign(x, np.linalg.det(self.pixel_matrix))), float(y)
 
     @property
     def centre_deg(self) -> tuple[float, float]:
-        """RA and Dec of the reference position."""
-        return float(self.wcs.wcs.crval[0]), float(self.wcs.wcs.crval[1])
+        """RA and Dec of the reference position, ICRS."""
+        ra, dec = self._to_icrs(*(np.array([value]) for value in self.wcs.wcs.crval))
+        return float(ra[0]), float(dec[0])
+
+    @property
+    def jy_per_unit(self) -> float:
+        """What a pixel's value is in Jy/beam, by BUNIT; 1 without one.
+
+        Raises BadImageError if the unit is another, such as K or Jy/pixel.
+        """
+        unit = re.sub(r"[\s.*]+", "", str(self.header.get("BUNIT", ""))).lower()
+        unit = unit.replace("beam-1", "/beam").replace("beam^-1", "/beam")
+        factors = {"": 1.0, "jy/beam": 1.0, "mjy/beam": 1e-3, "ujy/beam": 1e-6, "jy/bm": 1.0}
+        if unit not in factors:
+            problem = f"The unit of the pixels is {self.header['BUNIT']!r}, not Jy/beam."
+            raise BadImageError(self.where, problem, "Convert the image, or correct BUNIT.")
+        return factors[unit]
 
     @property
     def frequency_hz(self) -> float | None:
@@ -79,19 +116,52 @@ class SkyImage:
     def beam(self) -> Beam:
         """The restoring beam.
 
-        Raises BadImageError if the header has none, or one without a size.
+        A circular one needs no position angle. Raises BadImageError if the header has none, or
+        one whose size is not between a pixel and the image.
         """
-        values = [self.header.get(name) for name in ("BMAJ", "BMIN", "BPA")]
-        if any(value is None for value in values) or min(values[:2]) <= 0:
-            problem = f"The header has no valid BMAJ, BMIN and BPA: {values}."
+        words = [self.header.get(name) for name in ("BMAJ", "BMIN", "BPA")]
+        values = [float(x) if isinstance(x, int | float) else np.nan for x in words]
+        major, minor, angle = values
+        if major == minor and not np.isfinite(angle):
+            angle = 0.0
+        cell = float(np.sqrt(abs(np.linalg.det(self.pixel_matrix))))
+        largest = cell * max(self.pixels.shape)
+        if not (0 < minor <= major <= largest and np.isfinite(angle)):  # False for NaN
+            problem = f"The header has no valid BMAJ, BMIN and BPA in degrees: {words}."
             raise BadImageError(self.where, problem, "Image with a restoring beam.")
-        return Beam(*(float(value) for value in values))
+        return Beam(major, minor, angle)
 
     def to_pixels(self, ra_deg: FloatArray, dec_deg: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return zero-based x, y of ICRS positions; NaN where the projection has no such point."""
+        from astropy.coordinates import SkyCoord
+
+        lon, lat = np.atleast_1d(ra_deg), np.atleast_1d(dec_deg)
+        if self.frame is not None:
+            sky = SkyCoord(lon, lat, unit="deg").transform_to(self.frame)
+            lon, lat = sky.spherical.lon.deg, sky.spherical.lat.deg
         # Directions behind the tangent plane have no pixel; astropy gives NaN for them.
-        x, y = self.wcs.all_world2pix(np.atleast_1d(ra_deg), np.atleast_1d(dec_deg), 0)
+        x, y = self.wcs.all_world2pix(lon, lat, 0)
         return np.asarray(x, np.float64), np.asarray(y, np.float64)
+
+    def to_sky(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return ICRS positions, degrees, of zero-based x, y; NaN where there is no sky."""
+        return self._to_icrs(*self.wcs.all_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0))
+
+    def _to_icrs(self, lon_deg: FloatArray, lat_deg: FloatArray) -> tuple[FloatArray, FloatArray]:
+        from astropy.coordinates import SkyCoord
+
+        if self.frame is None:
+            return lon_deg, lat_deg
+        sky = SkyCoord(lon_deg, lat_deg, unit="deg", frame=self.frame).icrs
+        return sky.ra.deg, sky.dec.deg
+
+    def offsets_arcsec(
+        self, x: FloatArray, y: FloatArray, dx: FloatArray, dy: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return east and north, ICRS on the sky, of small offsets in pixels at x, y; NaN stays."""
+        (ra, dec), (ra0, dec0) = np.radians([self.to_sky(x + dx, y + dy), self.to_sky(x, y)])
+        east, north = _east_north(ra - ra0, dec, dec0)
+        return np.degrees(east) * 3600, np.degrees(north) * 3600
 
     def sample(self, ra_deg: FloatArray, dec_deg: FloatArray) -> FloatArray:
         """Return bilinear values at ICRS positions, NaN outside; for maps smooth over a pixel."""
@@ -136,10 +206,42 @@ def read_image(path: Path, where: str = "") -> SkyImage:
         # astropy reads the old spellings of CASA and WSClean correctly, but warns each time.
         warnings.simplefilter("ignore", FITSFixedWarning)
         wcs = WCS(header, naxis=2)
+        frame = _celestial_frame(wcs, name)
     plane = np.squeeze(data) if data is not None else np.empty(0)
     if plane.ndim != 2 or min(plane.shape) < 2 or not wcs.has_celestial:  # noqa: PLR2004 - two axes
         problem = f"The image is not one plane with celestial axes; its shape is {plane.shape}."
         raise BadImageError(name, problem, "Name an image of one plane.")
     if not np.isfinite(plane).any():
         raise BadImageError(name, "No pixel is finite.", "Look at the imaging log.")
-    return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs)
+    return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs, frame)
+
+
+def _east_north(
+    dlon_rad: FloatArray, lat_rad: FloatArray, lat0_rad: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return l and m of directions about a centre (SIN projection)."""
+    north = np.sin(lat_rad) * np.cos(lat0_rad)
+    north = north - np.cos(lat_rad) * np.sin(lat0_rad) * np.cos(dlon_rad)
+    return np.cos(lat_rad) * np.sin(dlon_rad), north
+
+
+def _celestial_frame(wcs: WCS, where: str) -> BaseCoordinateFrame | None:
+    """Return the frame of the celestial axes, None for ICRS and FK5 J2000, and without any.
+
+    Raises BadImageError if it is not one that is converted, such as an ecliptic one.
+    """
+    from astropy.coordinates import FK4, FK5, ICRS, FK4NoETerms, Galactic
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    if not wcs.has_celestial:
+        return None
+    frame, kinds = None, {name[:4].rstrip("-") for name in wcs.wcs.ctype}
+    if kinds in ({"RA", "DEC"}, {"GLON", "GLAT"}):
+        with contextlib.suppress(ValueError):
+            frame = wcs_to_celestial_frame(wcs)
+    if isinstance(frame, ICRS) or (isinstance(frame, FK5) and frame.equinox.jyear == 2000.0):  # noqa: PLR2004
+        return None  # within 0.03 arcsec
+    if not isinstance(frame, FK4 | FK4NoETerms | FK5 | Galactic):
+        axes = f"{', '.join(wcs.wcs.ctype)} with RADESYS {wcs.wcs.radesys!r}"
+        raise BadImageError(where, f"The axes are {axes}.", "Regrid the image to RA and Dec.")
+    return frame

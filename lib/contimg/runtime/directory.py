@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from contimg.runtime.errors import MissingError, NoRoomError, StoreError, UsageError
-from contimg.runtime.store import Entry, Store
+from contimg.runtime.store import FILE_VERSION, Entry, Store
 
 PARTIAL = ".part-"
 """Beginning of the names of files that are being written; listings leave them out."""
@@ -56,7 +56,9 @@ class DirectoryStore(Store):
                 # A file may vanish in the meantime.
                 with contextlib.suppress(FileNotFoundError):
                     stat = (self._base / key).stat()
-                    yield Entry(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+                    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+                    version = f"{FILE_VERSION}{stat.st_ino:x}-{stat.st_ctime_ns:x}"
+                    yield Entry(key, stat.st_size, modified, version)
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[IO[bytes]]:  # noqa: ARG002 - for S3
@@ -98,8 +100,10 @@ class DirectoryStore(Store):
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-                # The file system makes a hard link only once.
-                (os.link if new else os.replace)(part, path)
+                if new:  # the file system makes a hard link only once
+                    _link(part, path)
+                else:
+                    part.replace(path)
         except FileExistsError:
             raise
         except OSError as error:
@@ -117,6 +121,19 @@ class DirectoryStore(Store):
         except OSError as error:
             problem = f"The file cannot be removed: {error}."
             raise StoreError(str(path), problem, ACCESS_REMEDY) from error
+
+
+def _link(part: Path, path: Path) -> None:
+    """Link a file to a new name; FileExistsError if another file has it.
+
+    A network file system may answer that the name exists because the answer to its first request,
+    which made the link, was lost.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        if not path.samefile(part):
+            raise
 
 
 def _raise_unlistable(error: OSError) -> None:

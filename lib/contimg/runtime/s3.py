@@ -6,7 +6,9 @@ Endpoint, region and credentials come by boto3's own chain (``AWS_ENDPOINT_URL``
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import secrets
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -34,7 +36,15 @@ PARTS_IN_FLIGHT = 4
 MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 BUCKET_CODES = {"NoSuchBucket", "InvalidBucketName"}
 CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403"}
-CONFLICT_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+TAKEN_CODES = {"PreconditionFailed", "412"}
+CONFLICT_CODES = {"ConditionalRequestConflict", "409"}
+"""Another request for the key is in progress, and may fail: try again."""
+CONDITIONAL_TRIES = 6
+FIRST_PAUSE_S = 0.1
+"""Pause before a conditional write is tried again; it doubles each time."""
+WRITER = "contimg-writer"
+"""Metadata of each object: a random word of the call that wrote it, by which a call whose answer
+was lost knows its own object; another writer's bytes may be the same."""
 
 
 class S3Store(Store):
@@ -64,7 +74,7 @@ class S3Store(Store):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 for item in page.get("Contents", []):
                     name = item["Key"].removeprefix(self._prefix)
-                    yield Entry(name, item["Size"], item["LastModified"])
+                    yield Entry(name, item["Size"], item["LastModified"], item.get("ETag", ""))
 
     def exists(self, key: str) -> bool:
         """Return whether an object exists."""
@@ -90,25 +100,64 @@ class S3Store(Store):
     def writer(self, key: str, *, new: bool = False) -> Iterator[IO[bytes]]:
         """Open a multipart upload as a stream; an error aborts it and nothing appears."""
         at: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + key}
-        final = {**at, "IfNoneMatch": "*"} if new else dict(at)
+        word = secrets.token_hex(16)
         with self._translate_errors(key), ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
-            upload = _Upload(self._client, at, pool)
+            upload = _Upload(self._client, at, {WRITER: word}, pool)
             try:
                 yield cast("IO[bytes]", upload)
                 if upload.id:
                     upload.write(b"", least=1)
                     tags = [part.result()["ETag"] for part in upload.parts]
                     parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]
-                    final |= {"UploadId": upload.id, "MultipartUpload": {"Parts": parts}}
-                    self._client.complete_multipart_upload(**final)
+                    sent: dict[str, Any] = {"UploadId": upload.id}
+                    sent["MultipartUpload"] = {"Parts": parts}
+                    finish: Any = self._client.complete_multipart_upload
                 else:  # small: in one put
-                    self._client.put_object(**final, Body=bytes(upload.buffer))
+                    sent = {"Body": bytes(upload.buffer), "Metadata": {WRITER: word}}
+                    finish = self._client.put_object
+                condition = {"IfNoneMatch": "*"} if new else {}
+                self._finish(at, word, lambda: finish(**at, **sent, **condition))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 if upload.id:  # an error of this does not replace the first one
                     with contextlib.suppress(ClientError, BotoCoreError):
                         self._client.abort_multipart_upload(**at, UploadId=upload.id)
                 raise
+
+    def _finish(self, at: dict[str, Any], word: str, finish: Callable[[], object]) -> None:
+        """Make an object visible, once; FileExistsError if another writer's has the key.
+
+        boto3 repeats requests whose answer was lost, and then may be told that the key is taken or
+        the upload has ended, by what this very call wrote. Where the key is not taken after all,
+        the request is sent again.
+        """
+        for number in range(CONDITIONAL_TRIES):
+            try:
+                finish()
+            except (ClientError, BotoCoreError) as error:
+                code, found = _code_of(error), self._find_writer(at)
+                if found == word:
+                    return
+                is_last = number == CONDITIONAL_TRIES - 1
+                if code in TAKEN_CODES and (found is not None or is_last):
+                    raise FileExistsError(at["Key"]) from error
+                if is_last or code not in TAKEN_CODES | CONFLICT_CODES:
+                    raise
+                time.sleep(FIRST_PAUSE_S * 2**number)
+            else:
+                return
+
+    def _find_writer(self, at: dict[str, Any]) -> str | None:
+        """Return the word of the call that wrote an object, empty if it has none.
+
+        None if there is no object, or the server does not say. Some servers capitalize the names of
+        metadata.
+        """
+        try:
+            metadata = self._client.head_object(**at)["Metadata"]
+        except (ClientError, BotoCoreError):  # the error of the write is the one to report
+            return None
+        return {name.lower(): value for name, value in metadata.items()}.get(WRITER, "")
 
     def delete(self, key: str) -> None:
         """Remove an object."""
@@ -123,12 +172,10 @@ class S3Store(Store):
         try:
             yield
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
+            code = _code_of(error)
             if code in MISSING_CODES:
                 remedy = "Check the URI, or run the stage that makes it."
                 raise MissingError(uri, "There is no such object.", remedy) from error
-            if code in CONFLICT_CODES:
-                raise FileExistsError(uri) from error
             if code in BUCKET_CODES:
                 problem = f"There is no bucket {self._bucket} ({code})."
                 raise UsageError(uri, problem, "Correct the URI, or make the bucket.") from error
@@ -146,12 +193,19 @@ class S3Store(Store):
             raise StoreError(uri, f"S3 does not answer: {error}.", check) from error
 
 
+def _code_of(error: ClientError | BotoCoreError) -> str:
+    """Return the code of S3's answer; empty if there was no answer."""
+    answer = error.response if isinstance(error, ClientError) else {}
+    return str(answer.get("Error", {}).get("Code", ""))
+
+
 @dataclass
 class _Upload:
     """A write-only stream over a multipart upload."""
 
     client: S3Client
     at: dict[str, Any]
+    metadata: dict[str, str]
     pool: ThreadPoolExecutor
     id: str = ""
     buffer: bytearray = field(default_factory=bytearray)
@@ -162,7 +216,8 @@ class _Upload:
         self.buffer += data
         while len(self.buffer) >= least:
             if not self.id:
-                self.id = self.client.create_multipart_upload(**self.at)["UploadId"]
+                begun = self.client.create_multipart_upload(**self.at, Metadata=self.metadata)
+                self.id = begun["UploadId"]
             if len(self.parts) >= PARTS_IN_FLIGHT:
                 self.parts[-PARTS_IN_FLIGHT].result()
             where = {**self.at, "UploadId": self.id, "PartNumber": len(self.parts) + 1}

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from contimg.runtime.errors import MissingError, UsageError
 
 Stream = AbstractContextManager[IO[bytes]]
 COPY_BLOCK_BYTES = 1 << 20
 """Size of the pieces in which an object is copied or digested."""
+FILE_VERSION = "file:"
+"""Beginning of the version of a file; an entity tag of S3 begins otherwise."""
+DELETE = 127
+"""Code of the control character that follows the printable ones."""
+STORE_REMEDY = "Give s3://bucket/prefix, file:///directory or a directory."
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/(?P<rest>/.*|)", re.DOTALL)
 
 
 @dataclass(frozen=True, order=True)
@@ -27,6 +34,9 @@ class Entry:
     """Bytes."""
     modified: datetime
     """UTC, aware."""
+    version: str = ""
+    """What changes with the content: S3's entity tag, or ``file:`` with inode and time of change,
+    which a change of owner or mode changes, too."""
 
 
 class Store(Protocol):
@@ -41,6 +51,10 @@ class Store(Protocol):
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the objects whose key begins with `prefix`, sorted by key."""
+
+    def entry(self, key: str) -> Entry | None:
+        """Return the entry of one object in the listing; None if it does not exist."""
+        return next((entry for entry in self.entries(key) if entry.key == key), None)
 
     def exists(self, key: str) -> bool:
         """Return whether an object exists."""
@@ -88,24 +102,53 @@ class Store(Protocol):
 
 
 def open_store(root: str) -> Store:
-    """Open the store at s3://bucket/prefix, file:///dir or a directory; else UsageError."""
-    parts = urlsplit(root)
-    if parts.scheme == "s3":
+    """Open the store at s3://bucket/prefix, file:///directory or a directory.
+
+    All characters of a bucket's prefix and of a directory count as they are, ``#``, ``?`` and ``%``
+    included; in file:// alone, %20 is a space.
+
+    Raises UsageError for other schemes, hosts in file://, no bucket, and prefixes that servers
+    would normalize to another place: empty segments, ``.``, ``..`` and control characters.
+    """
+    scheme, path = split_scheme(root)
+    if any(ord(letter) < ord(" ") or ord(letter) == DELETE for letter in root):
+        raise UsageError(repr(root), "A store's URI has a control character.", STORE_REMEDY)
+    if scheme == "s3":
         from contimg.runtime.s3 import S3Store  # boto3 is slow to import
 
-        return S3Store(parts.netloc, parts.path.strip("/"))
-    if parts.scheme in {"file", ""}:
-        from contimg.runtime.directory import DirectoryStore
+        bucket, _, prefix = path.rstrip("/").partition("/")
+        if not bucket:
+            raise UsageError(root, "The URI names no bucket.", STORE_REMEDY)
+        if not {"", ".", ".."}.isdisjoint(prefix.split("/") if prefix else ()):
+            problem = "Part of the prefix is empty, '.' or '..'."
+            raise UsageError(root, problem, "Write the prefix without it.")
+        return S3Store(bucket, prefix)
+    if scheme not in {"file", ""}:
+        raise UsageError(root, f"A store cannot be at {scheme}://.", STORE_REMEDY)
+    from contimg.runtime.directory import DirectoryStore
 
-        return DirectoryStore(unquote(parts.path) if parts.scheme else root)
-    remedy = "Give s3://bucket/prefix, file:///directory or a directory."
-    raise UsageError(root, f"A store cannot be at {parts.scheme}://.", remedy)
+    if scheme:
+        host, slash, path = path.partition("/")
+        if host not in {"", "localhost"} or not slash:
+            problem = f"The file is said to be on host {host!r}."
+            raise UsageError(root, problem, "Write file:/// and an absolute path.")
+        path = unquote(f"/{path}")
+    if not path.strip():
+        raise UsageError(repr(root), "The store's URI is empty.", STORE_REMEDY)
+    return DirectoryStore(path)
+
+
+def split_scheme(uri: str) -> tuple[str, str]:
+    """Return the scheme in small letters and what follows ``://``; no scheme: a plain path."""
+    found = _SCHEME.fullmatch(uri)
+    return (found["scheme"].lower(), found["rest"].removeprefix("/")) if found else ("", uri)
 
 
 def split(uri: str) -> tuple[Store, str]:
     """Split an object's URI into the store of its parent and its name."""
     parent, _, name = uri.rstrip("/").rpartition("/")
-    return open_store(parent or "/"), name
+    is_file_uri = split_scheme(uri)[0] == "file"
+    return open_store(parent or "/"), unquote(name) if is_file_uri else name
 
 
 def put_file(store: Store, key: str, path: Path) -> tuple[int, str]:

@@ -1,37 +1,79 @@
 """Measurement Sets of other telescopes, and the code of ``contimg import-ms``.
 
 A field is copied into the form of ours: one field, one spectral window, ascending channels,
-parallel hands.
+parallel hands, ICRS, UTC. What a set states of itself is used, converted or refused: flags,
+weights, frames, time scale.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import astropy.units as u
 import casacore.tables as ct
 import numpy as np
+import numpy.typing as npt
+from astropy.coordinates import FK4, ICRS, SkyCoord
+from astropy.time import Time
 
-from contimg.astro.constants import DAY_S
+from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.records.flagfile import pack_flags
-from contimg.records.ms import READ_ONLY, Antennas, MeasurementSet, MSHeader, Rows, create
+from contimg.records.hygiene import usable_samples
+from contimg.records.ms import (
+    READ_ONLY,
+    Antennas,
+    FloatArray,
+    MeasurementSet,
+    MSHeader,
+    Rows,
+    create,
+)
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import AllFlaggedError, BadInputError
+from contimg.runtime.manifest import QA
 from contimg_calibrate.options import ImportOptions
 
 PARALLEL_HANDS = (5, 8, 9, 12)
 """RR, LL, XX, YY in casacore's ``Stokes`` enumeration."""
+STOKES = {1: "I", 2: "Q", 3: "U", 4: "V"}
+EQUATORIAL = {"ICRS", "J2000"}
+"""Frames that are taken as ICRS; they differ by 0.025 arcsec."""
+BESSELIAN = {"B1950": "B1950", "B1950_VLA": "B1979.9"}
+"""Frames of equinox B1950, and the epoch at which they rest."""
+TIME_SCALES = {"UTC": "utc", "TAI": "tai", "IAT": "tai", "TT": "tt", "TDT": "tt", "ET": "tt"}
+NEAR_FREQUENCY_FRAMES = range(1, 6)
+"""LSRK, LSRD, barycentre, geocentre, topocentre (casacore's ``MFrequency``): 1e-4 apart, which
+neither fluxes nor positions show."""
+WIDTH_TOLERANCE = 0.01
+"""Widths of channels may differ by this fraction."""
+NORTH_STEP_RAD = 1e-4
+MAX_OFFSET = 0.1
+"""A calibrator may be this fraction of the beam's FWHM away from the phase centre."""
+UNKNOWN_FWHM_DEG = 1.0
+"""Taken where the set does not state the dishes' diameters."""
+PHASE_SHIFT_REMEDY = "Convert it first, such as with CASA's phaseshift to an ICRS direction."
+
+
+@dataclass(frozen=True)
+class FieldCopy:
+    """One field in our form."""
+
+    path: Path
+    notes: tuple[str, ...]
+    """What a person should know: marks a result as a warning."""
 
 
 def run(options: ImportOptions, context: Context) -> StageResult:
     """Copy one field of a Measurement Set into an artifact: ms.tar and flags.bin."""
     name = Path(options.path).stem
-    path = copy_field(Path(options.path), options.field, context.scratch / f"{name}.ms")
-    with MeasurementSet(path) as ms:
+    copied = copy_field(Path(options.path), options.field, context.scratch / f"{name}.ms")
+    with MeasurementSet(copied.path) as ms:
         header, rows = ms.header, ms.rows
         # The autos, which the flag stage would flag; the other flags are the observatory's own.
         flags = ms.read("FLAG") | (rows.antenna1 == rows.antenna2)[:, None, None]
-    context.write_tree("ms.tar", path)
+    context.write_tree("ms.tar", copied.path)
     context.write("flags.bin", pack_flags(flags))
     half = rows.interval_s / 2
     metrics = {
@@ -48,14 +90,16 @@ def run(options: ImportOptions, context: Context) -> StageResult:
         "mjd_start": float(np.min(rows.time_s - half)) / DAY_S,
         "mjd_end": float(np.max(rows.time_s + half)) / DAY_S,
     }
-    return StageResult(metrics=metrics)
+    verdict = QA(verdict="warning" if copied.notes else "good", reasons=copied.notes)
+    return StageResult(metrics=metrics, qa=verdict)
 
 
-def copy_field(source: Path, field: str, into: Path) -> Path:
+def copy_field(source: Path, field: str, into: Path) -> FieldCopy:
     """Copy one field, by number or name, of any Measurement Set into a new one.
 
-    Raises BadInputError if there is no such field, or it was observed in several spectral windows;
-    AllFlaggedError if the field has no rows.
+    Raises BadInputError if there is no such field, it was observed in several spectral windows, or
+    frames, time scale or correlations are none that can be converted; AllFlaggedError if the field
+    has no rows.
     """
     try:
         with ct.table(str(source), **READ_ONLY) as table:
@@ -70,11 +114,32 @@ def copy_field(source: Path, field: str, into: Path) -> Path:
                 if not rows.nrows():
                     problem = f"Field {field} has no rows."
                     raise AllFlaggedError(str(source), problem, "Name another field.")
-                _copy_rows(source, number, rows, into)
+                notes = _copy_rows(source, number, rows, into)
     except RuntimeError as error:
         problem = f"It cannot be read as a Measurement Set: {error!s}."
-        raise BadInputError(str(source), problem, "Correct --plain-ms.") from error
-    return into
+        raise BadInputError(str(source), problem, "Correct --plain-ms or --path.") from error
+    return FieldCopy(into, tuple(notes))
+
+
+def describe_offset(header: MSHeader, ra_deg: float, dec_deg: float) -> str:
+    """Say how far from the phase centre a calibrator is, if the beam makes that matter; else "".
+
+    The beam of another telescope is not in the model, so that its flux would be too low by more
+    than 3 % from a tenth of the FWHM on, 1.02 wavelengths over the dish (uniform illumination).
+    """
+    centre = np.degrees([header.ra_rad, header.dec_rad])
+    place = SkyCoord([centre[0], ra_deg] * u.deg, [centre[1], dec_deg] * u.deg)
+    away_deg = float(place[0].separation(place[1]).deg)
+    known = header.antennas.diameters_m[header.antennas.diameters_m > 0]
+    fwhm_deg = UNKNOWN_FWHM_DEG
+    if known.size:
+        wavelength_m = SPEED_OF_LIGHT_M_S / header.frequencies_hz.max()
+        fwhm_deg = float(np.degrees(1.02 * wavelength_m / np.median(known)))
+    if away_deg <= MAX_OFFSET * fwhm_deg:
+        return ""
+    where = f"is {away_deg:.3g} deg from the phase centre of field {header.field}"
+    place_text = f"RA {centre[0] % 360:.4f}, Dec {centre[1]:+.4f} deg"
+    return f"{where} ({place_text}), whose beam has a FWHM of {fwhm_deg:.2g} deg."
 
 
 def _read_subtable(source: Path, name: str) -> dict[str, Any]:
@@ -88,8 +153,8 @@ def _read_subtable(source: Path, name: str) -> dict[str, Any]:
         }
 
 
-def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> None:  # noqa: ANN401 - casacore has no types
-    """Write the rows of a query on `source` as a Measurement Set."""
+def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> list[str]:  # noqa: ANN401 - casacore has no types
+    """Write the rows of a query on `source` as a Measurement Set; return what to tell."""
     ids = np.unique(rows.getcol("DATA_DESC_ID"))
     if ids.size != 1:
         problem = f"The field was observed in {ids.size} spectral windows; one is expected."
@@ -99,28 +164,133 @@ def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> None:  # noqa
     window = descriptions["SPECTRAL_WINDOW_ID"][ids[0]]
     codes = np.asarray(setups["CORR_TYPE"][descriptions["POLARIZATION_ID"][ids[0]]])
     hands = np.flatnonzero(np.isin(codes, PARALLEL_HANDS))
-    freq_hz = np.asarray(windows["CHAN_FREQ"][window])
-    order = np.argsort(freq_hz)
-    ra, dec = np.asarray(fields["PHASE_DIR"][field]).reshape(-1)[:2]
+    if not hands.size:
+        found = ", ".join(STOKES.get(int(code), f"code {code}") for code in codes)
+        problem = f"Its correlations are {found}; XX and YY, or RR and LL, are expected."
+        remedy = "Export the data as correlations; gains cannot be solved on Stokes parameters."
+        raise BadInputError(str(source), problem, remedy)
+    widths = np.abs(np.asarray(windows["CHAN_WIDTH"][window]))
+    if np.ptp(widths) > WIDTH_TOLERANCE * widths.min():
+        problem = f"Its channels are {widths.min():g} to {widths.max():g} Hz wide."
+        raise BadInputError(str(source), problem, "Split it into windows of equal channels.")
+    if (reference := int(windows["MEAS_FREQ_REF"][window])) not in NEAR_FREQUENCY_FRAMES:
+        problem = f"Its frequencies are in frame {reference} of MFrequency, not topocentric (5)."
+        raise BadInputError(str(source), problem, "Convert it first, such as with CASA's cvel2.")
+    order = np.argsort(np.asarray(windows["CHAN_FREQ"][window]))
+    ra_rad, dec_rad, turn_rad = read_centre(source, fields, field)
     positions, diameters = (np.array(antennas[name]) for name in ("POSITION", "DISH_DIAMETER"))
     header = MSHeader(
         telescope=str(_read_subtable(source, "OBSERVATION")["TELESCOPE_NAME"][0]),
         field=str(fields["NAME"][field]),
-        ra_rad=float(ra),
-        dec_rad=float(dec),
-        frequencies_hz=freq_hz[order],
-        channel_width_hz=float(abs(np.asarray(windows["CHAN_WIDTH"][window])[0])),
+        ra_rad=ra_rad,
+        dec_rad=dec_rad,
+        frequencies_hz=np.asarray(windows["CHAN_FREQ"][window])[order],
+        channel_width_hz=float(widths[0]),
         antennas=Antennas(tuple(antennas["NAME"]), positions, diameters),
         correlations=tuple(int(code) for code in codes[hands]),
     )
+    data = rows.getcol("DATA")[:, order][:, :, hands]
+    weight = read_weights(rows, order, hands, data.shape)
+    stated = rows.getcol("FLAG")[:, order][:, :, hands] | rows.getcol("FLAG_ROW")[:, None, None]
+    flags = stated | ~usable_samples(np.where(stated, 0, weight), data)
+    data[~np.isfinite(data)] = 0
+    kept = np.where(flags, 0, weight)
+    sampled = np.maximum(1, np.count_nonzero(kept, axis=1))
     columns = Rows(
-        time_s=rows.getcol("TIME"),
+        time_s=read_utc(source, rows),
         interval_s=rows.getcol("INTERVAL"),
         antenna1=rows.getcol("ANTENNA1"),
         antenna2=rows.getcol("ANTENNA2"),
-        uvw_m=rows.getcol("UVW"),
-        weight=rows.getcol("WEIGHT")[:, hands].astype(np.float32),
+        uvw_m=turn_uvw(rows.getcol("UVW"), turn_rad),
+        weight=(kept.sum(axis=1) / sampled).astype(np.float32),
     )
-    flags = rows.getcol("FLAG")[:, order][:, :, hands] | rows.getcol("FLAG_ROW")[:, None, None]
-    with create(into, header, columns) as writer:
-        writer.put(0, {"DATA": rows.getcol("DATA")[:, order][:, :, hands], "FLAG": flags})
+    with create(into, header, columns, ("DATA", "WEIGHT_SPECTRUM")) as writer:
+        spectrum = kept.astype(np.float32)
+        writer.put(0, {"DATA": data, "FLAG": flags, "WEIGHT_SPECTRUM": spectrum})
+    notes = []
+    lost = float(np.mean(flags & ~stated))
+    if lost:
+        notes.append(f"{lost:.2%} of the samples have no weight or no data and were not flagged")
+    commands = _read_subtable(source, "FLAG_CMD") if "FLAG_CMD" in rows.keywordnames() else {}
+    waiting = sum(not applied for applied in commands.get("APPLIED", ()))
+    if waiting:
+        notes.append(f"{waiting} commands of its FLAG_CMD were not applied")
+    return notes
+
+
+def read_weights(
+    rows: Any,  # noqa: ANN401 - casacore has no types
+    order: npt.NDArray[Any],
+    hands: npt.NDArray[Any],
+    shape: tuple[int, ...],
+) -> npt.NDArray[Any]:
+    """Return the weight of each sample, shape (rows, channels, correlations); 0 where none is.
+
+    It is WEIGHT_SPECTRUM, else SIGMA_SPECTRUM^-2, else WEIGHT, and 0 where WEIGHT is not positive.
+    """
+    by_row = rows.getcol("WEIGHT")[:, None, hands]
+    columns = [name for name in ("WEIGHT_SPECTRUM", "SIGMA_SPECTRUM") if name in rows.colnames()]
+    defined = [name for name in columns if rows.iscelldefined(name, 0)]
+    if not defined:
+        return np.broadcast_to(by_row, shape)
+    values = rows.getcol(defined[0])[:, order][:, :, hands]
+    if defined[0] == "SIGMA_SPECTRUM":
+        values = np.power(values, -2.0, out=np.zeros(shape), where=values > 0)
+    return np.where(by_row > 0, values, 0)
+
+
+def read_centre(source: Path, fields: dict[str, Any], field: int) -> tuple[float, float, float]:
+    """Return RA and Dec (ICRS, rad) of a field, and how far its north is turned to the east, rad.
+
+    Raises BadInputError if the frame cannot be converted, or the centre moves.
+    """
+    with ct.table(f"{source}::FIELD", **READ_ONLY) as table:
+        frame = measure_frame(table, "PHASE_DIR", fields, field)
+    moves = fields.get("EPHEMERIS_ID", {field: -1})[field] >= 0 or fields["NUM_POLY"][field] > 0
+    known = frame in EQUATORIAL or frame in BESSELIAN
+    if moves or not known:
+        kind = "moves" if moves else f"is given in the frame {frame}"
+        problem = f"The phase centre of field {fields['NAME'][field]} {kind}; ICRS is expected."
+        raise BadInputError(str(source), problem, PHASE_SHIFT_REMEDY)
+    ra, dec = (float(value) for value in np.asarray(fields["PHASE_DIR"][field]).reshape(-1)[:2])
+    if frame in EQUATORIAL:
+        return ra, dec, 0.0
+    old = FK4(equinox="B1950", obstime=BESSELIAN[frame])
+    north = min(dec + NORTH_STEP_RAD, np.pi / 2)
+    both = SkyCoord([ra, ra] * u.rad, [dec, north] * u.rad, frame=old).transform_to(ICRS())
+    turn = float(both[0].position_angle(both[1]).wrap_at(180 * u.deg).rad)
+    with ct.table(str(source), **READ_ONLY) as table:  # the axes of UVW may be those of J2000
+        axes = measure_frame(table, "UVW", {}, 0)
+    return float(both[0].ra.rad), float(both[0].dec.rad), 0.0 if axes in EQUATORIAL else turn
+
+
+def measure_frame(table: Any, column: str, cells: dict[str, Any], row: int) -> str:  # noqa: ANN401 - casacore has no types
+    """Return the frame of a measure column, which may differ from row to row; J2000 if unstated."""
+    keywords = table.getcolkeywords(column).get("MEASINFO", {})
+    if "VarRefCol" not in keywords:
+        return str(keywords.get("Ref", "J2000"))
+    code = cells[keywords["VarRefCol"]][row]
+    names = dict(zip(keywords["TabRefCodes"], keywords["TabRefTypes"], strict=True))
+    return str(names.get(code, f"code {code}"))
+
+
+def turn_uvw(uvw_m: FloatArray, turn_rad: float) -> FloatArray:
+    """Return UVW, shape (N, 3), on axes whose north is `turn_rad` west of the old one."""
+    cos, sin = np.cos(turn_rad), np.sin(turn_rad)
+    east, north, away = uvw_m.T
+    return np.stack([cos * east + sin * north, cos * north - sin * east, away], axis=1)
+
+
+def read_utc(source: Path, rows: Any) -> FloatArray:  # noqa: ANN401 - casacore has no types
+    """Return the midpoints of rows, UTC, MJD in seconds; BadInputError for other time scales."""
+    times: FloatArray = rows.getcol("TIME")
+    scale = str(rows.getcolkeywords("TIME").get("MEASINFO", {}).get("Ref", "UTC"))
+    if scale not in TIME_SCALES:
+        problem = f"Its times are in {scale}; expected one of {', '.join(TIME_SCALES)}."
+        raise BadInputError(str(source), problem, "Write the Measurement Set with UTC.")
+    if scale == "UTC":
+        return times
+    moments, place = np.unique(times, return_inverse=True)
+    found = Time(moments / DAY_S, format="mjd", scale=TIME_SCALES[scale]).utc
+    offset_s = ((found.jd1 - 2400000.5) * DAY_S - moments) + found.jd2 * DAY_S
+    return np.asarray(times + offset_s[place], np.float64)

@@ -83,6 +83,20 @@ def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Ca
     return Calibrator(str(listed.name[i]), *place, spectrum_jy, standard=False)
 
 
+def name_brightest(sources: PointSources, name: str | None) -> Calibrator:
+    """Return the brightest source of a model as the calibrator, under its own or another name."""
+    mean_jy = sources.flux_jy.mean(axis=1)
+    i = int(np.argmax(mean_jy))
+    ra_deg, dec_deg = (float(np.degrees(angle[i])) for angle in (sources.ra_rad, sources.dec_rad))
+    return Calibrator(
+        name=name or f"{ra_deg:.4f},{dec_deg:.4f}",
+        ra_deg=ra_deg % 360.0,
+        dec_deg=dec_deg,
+        spectrum_jy=sources.flux_jy[i],
+        standard=False,
+    )
+
+
 def find_field_sources(
     mjd_start: float,
     mjd_end: float,

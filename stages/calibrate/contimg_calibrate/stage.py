@@ -39,7 +39,7 @@ from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
 from contimg_calibrate.ensemble import MAX_BEAM_ERROR, check_scale, ensemble_scale, total_scale
-from contimg_calibrate.foreign import copy_field
+from contimg_calibrate.foreign import copy_field, describe_offset
 from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import (
     NVSS_SCALE_ERROR,
@@ -95,6 +95,8 @@ class MSObservation:
     target: selection.Target | None
     """None: another telescope, whose pointing and beam are unknown."""
     beam: PrimaryBeam
+    notes: tuple[str, ...] = ()
+    """What a Measurement Set of another telescope states that makes the result doubtful."""
 
     @property
     def mjd(self) -> float:
@@ -162,9 +164,13 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         "set_group": record.source.group if record.source else record.group,
         **quality,
     }
-    reasons = []
+    reasons = list(ms.notes)
     if not record.solved and record.field_phase.scale is None:
         reasons.append("flux_scale: the set could not be checked against the field's sources")
+    if record.solved and ms.target is None:
+        place = record.calibrator.ra_deg, record.calibrator.dec_deg
+        if problem := describe_offset(ms.header, *place):
+            reasons.append(f"pointing: {record.calibrator.name} {problem}")
     check = check_scale(record.field_phase, record.scale) if record.scale else None
     if check is not None and not check.good:
         reasons.append(f"flux_scale: calibrated data are {check}")
@@ -184,7 +190,7 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
     plan = None
     if options.calibration is None and ms.target is not None:
         plan = selection.plan_solve(options, ms.target)
-    calibrator = choose_calibrator(options, ms, plan)
+    calibrator = choose_calibrator(options, context, ms, plan)
     solve: Callable[[], CalibratedSet] | None = None
     if calibrator is not None:
         solve = partial(solve_calibrator, options, context, ms, calibrator)
@@ -231,6 +237,7 @@ def budget_of_set(chosen: Calibration, ms: MSObservation) -> ScaleBudget:
 
 def read_observation(options: CalibrateOptions, context: Context) -> MSObservation:
     """Fetch the Measurement Set and its flags into scratch, and read its header and times."""
+    notes: tuple[str, ...] = ()
     if options.ms is not None:
         target = selection.read_target(options.ms)
         path = context.fetch_tree(options.ms, "ms.tar")
@@ -238,7 +245,8 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
     else:
         source = Path(str(options.plain_ms))
         target, name = None, source.stem
-        path = copy_field(source, options.field, context.scratch / "field.ms")
+        copied = copy_field(source, options.field, context.scratch / "field.ms")
+        path, notes = copied.path, copied.notes
     with MeasurementSet(path) as ms:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
         header = ms.header
@@ -253,24 +261,41 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
         dec_deg=target.dec_deg if target else float(np.degrees(header.dec_rad)),
         target=target,
         beam=read_beam(options.beam),
+        notes=notes,
     )
 
 
 def choose_calibrator(
-    options: CalibrateOptions, ms: MSObservation, plan: SolvePlan | None
+    options: CalibrateOptions, context: Context, ms: MSObservation, plan: SolvePlan | None
 ) -> Calibrator | None:
-    """Return the calibrator to solve on, if it is one."""
+    """Return the calibrator to solve on, if it is one.
+
+    Raises NoCalibrationError if a named one is not where the array pointed: gains absorb the place
+    of a point source, so that no solve would show it.
+    """
     if options.calibration is not None or options.solve == "never":
         return None
     freq_hz = ms.header.frequencies_hz
     if ms.target is not None:
         found = plan.calibrator if plan else None
         return found and sky_models.look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
+    if options.model_file is not None:  # the flux is the file's: none need be listed
+        sources = sky_models.read_model(
+            context.read(options.model_file), options.model_file, freq_hz
+        )
+        return sky_models.name_brightest(sources, options.calibrator)
     if options.calibrator is None:
         problem = "A Measurement Set of another telescope needs a calibrator's name."
-        remedy = "Name it with --calibrator, or a set with --calibration."
+        remedy = (
+            "Name it with --calibrator, a set with --calibration, or a model with --model-file."
+        )
         raise UsageError("--plain-ms", problem, remedy)
-    return sky_models.look_up_calibrator(*sky_models.look_up_position(options.calibrator), freq_hz)
+    position = sky_models.look_up_position(options.calibrator)
+    calibrator = sky_models.look_up_calibrator(*position, freq_hz)
+    if problem := describe_offset(ms.header, calibrator.ra_deg, calibrator.dec_deg):
+        remedy = "Name the calibrator that was observed, or correct --field."
+        raise NoCalibrationError(ms.name, f"{calibrator.name} {problem}", remedy)
+    return calibrator
 
 
 def solve_calibrator(

@@ -34,10 +34,10 @@ class SubbandFile:
 
 
 def fetch_subbands(record: GroupRecord, context: Context) -> list[SubbandFile]:
-    """Make the files of a group readable and check their sizes.
+    """Make the files of a group readable and check that they are the recorded ones.
 
     Raises InconsistentGroupError if the group has no subband, or two of one index; MissingError if
-    a file does not exist; BadFileError if a size differs from the record's.
+    a file does not exist; BadFileError if one is not the recorded one any more.
     """
     if not record.subbands:
         remedy = "Wait for the telescope's files."
@@ -68,12 +68,26 @@ def _fetch_one(subband: Subband, folder: Path) -> SubbandFile:
     if path is None:
         path = folder / f"sb{subband.index:02d}.hdf5"
         _, digest = fetch_file(*split(subband.uri), path)
-    elif not path.is_file():
+    check_unchanged(subband)
+    return SubbandFile(subband=subband, path=path, fetched_sha256=digest)
+
+
+def check_unchanged(subband: Subband) -> None:
+    """Raise BadFileError unless the store's object is still the one of the group's record.
+
+    The key of the artifact stands for the recorded objects, so another content must not get it.
+    """
+    store, key = split(subband.uri)
+    entry = store.entry(key)
+    if entry is None:
         remedy = "Check the store, or let watch write the group's record again."
         raise MissingError(subband.uri, "The subband does not exist.", remedy)
-    size = path.stat().st_size
-    if size != subband.size:
-        problem = f"The file has {size} bytes, but the group's record says {subband.size} bytes."
+    if entry.size != subband.size:
+        problem = f"has {entry.size} bytes, but the group's record says {subband.size} bytes."
         remedy = "Copy the subband again from the telescope's disk, then run watch."
+        raise BadFileError(subband.uri, f"The file {problem}", remedy)
+    if subband.is_replaced(entry):
+        times = f"it is of {entry.modified.isoformat()}, not {subband.modified.isoformat()}"
+        problem = f"The file was replaced after the group's record was written: {times}."
+        remedy = "Run watch or contimg reprocess: the next attempt takes the new file."
         raise BadFileError(subband.uri, problem, remedy)
-    return SubbandFile(subband=subband, path=path, fetched_sha256=digest)

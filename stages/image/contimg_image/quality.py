@@ -9,6 +9,7 @@ import numpy as np
 from contimg.records.images import bilinear
 from contimg.runtime.errors import BadImageError
 from contimg.runtime.manifest import QA
+from contimg_image import beam_check
 from contimg_image.cleaning import MIN_EFFECTIVE_BEAM, ExpectedSky
 from contimg_image.diagnostics import AntennaPhases
 from contimg_image.field import ImagingField
@@ -87,7 +88,7 @@ def measure_quality(
     selected &= sky.scaling_error <= MAX_SCALING_ERROR
     x, y, expected_jy = sky.x[selected], sky.y[selected], sky.expected_jy[selected]
     matches = catalogue_matches(cleaned.image, x, y, expected_jy, cleaned.beam_px / 2)
-    if not field.primary_beam is not None:
+    if field.primary_beam is None:
         # Sources far from the pointing appear with a small, unknown part of their flux.
         matches = CatalogueMatches(0, *[float("nan")] * 3)
     check_sky(where, rms, thermal, matches)
@@ -98,6 +99,7 @@ def measure_quality(
         "sightings": float(matches.sources),
         "flux_ratio": matches.flux_ratio,
         "used_fraction": field.data.used,
+        **beam_check.measure_beam(cleaned.image, local_rms, sky, field, cleaned.beam_px).numbers(),
     }
 
 
@@ -175,4 +177,5 @@ def assess_quality(numbers: dict[str, float], *, known_beam: bool) -> QA:
         reasons.append(f"smearing takes {loss:.1%} at the edge of the field")
     if numbers["strangers"]:
         reasons.append(f"{numbers['strangers']:.0f} bright sources are in no catalogue")
+    reasons += beam_check.describe_beam(numbers)
     return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))

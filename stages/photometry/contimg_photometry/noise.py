@@ -33,9 +33,9 @@ class BeamProfile:
     @classmethod
     def of(cls, image: SkyImage) -> BeamProfile:
         """Return the restoring beam of an image in its pixels."""
-        beam, (cell_x, cell_y) = image.beam, image.cell_deg
-        cell = np.sqrt(abs(cell_x * cell_y))
-        form = beam.form(cell_x, cell_y)
+        beam, matrix = image.beam, image.pixel_matrix
+        cell = float(np.sqrt(abs(np.linalg.det(matrix))))
+        form = beam.form_of(matrix)
         return cls(form, major=beam.major_deg / cell, minor=beam.minor_deg / cell)
 
     def at(self, dx: Floats, dy: Floats) -> Floats:

@@ -27,6 +27,8 @@ MAX_RATIO_DEVIATION = 0.2
 """Of the median flux ratio to the catalogue from 1: NVSS is good to 3 %, its sources vary."""
 MAX_SCALING_ERROR = 0.25
 """Largest median 1 sigma error of catalogue fluxes from their frequency for a verdict on ratios."""
+MAX_STRETCH = 1.2
+"""By how much a projection may stretch the sky between the middle of an image and its corners."""
 MAX_OFFSET_BEAMS = 0.1
 """Largest median position offset without a warning, in minor axes."""
 MIN_BRIGHT_SOURCES = 5
@@ -62,6 +64,8 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
             read_image(context.fetch(options.image, name), f"{options.image}/{name}")
             for name in ("image.fits", "beam.fits", "residual.fits")
         )
+        for plane in (image, residual):
+            plane.pixels[...] *= plane.jy_per_unit
         manifest = context.manifest(options.image)
         epoch = read_epoch(manifest, options.image, image) | read_setup(manifest, image)
         catalogue = context.named("catalogue")
@@ -81,7 +85,7 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
     calibration_error = max(0.0, float(image.header.get("SCALEERR", 0.0)))
     scale_error = float(np.hypot(options.flux_scale_error, calibration_error))
     budget = options.model_copy(update={"flux_scale_error": scale_error})
-    rows = photometry_rows(targets, found, image.cell_deg, budget)
+    rows = photometry_rows(targets, found, offsets_arcsec(image, targets, found), budget)
     rows |= {name: [value] * targets.ra_deg.size for name, value in epoch.items()}
     with context.step("write"):
         table = PHOTOMETRY.table(rows)
@@ -132,10 +136,13 @@ def catalogue_targets(
     Their fluxes are scaled to `freq_hz` if it is known. Raises NoSourcesError without sources.
     """
     catalogue = load(options.catalogue) if options.catalogue else nvss()
+    # Where every pixel must be: the reference position may be far from a cut-out.
     ny, nx = image.pixels.shape
-    cell_x, cell_y = image.cell_deg
-    radius_deg = 0.5 * float(np.hypot(nx * cell_x, ny * cell_y))
-    near = catalogue.within(*image.centre_deg, radius_deg)
+    ra, dec = image.to_sky(np.array([(nx - 1) / 2]), np.array([(ny - 1) / 2]))
+    radius_deg = MAX_STRETCH * 0.5 * float(np.hypot(*np.multiply((nx, ny), image.cell_deg)))
+    near = catalogue.within(float(ra[0]), float(dec[0]), radius_deg)
+    x, y = np.round(image.to_pixels(near.ra_deg, near.dec_deg))
+    near = near.select((x >= 0) & (x < nx) & (y >= 0) & (y < ny))  # False for NaN
     beam = beam_map.sample(near.ra_deg, near.dec_deg)
     targets = Targets(
         name=near.name,
@@ -185,14 +192,22 @@ def source_name(ra_deg: float, dec_deg: float) -> str:
     )
 
 
+def offsets_arcsec(image: SkyImage, targets: Targets, found: Measurements) -> Floats:
+    """Return east, north and their errors of the fitted positions, ICRS arcsec, shape (4, N)."""
+    x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
+    east, north = image.offsets_arcsec(x, y, found.dx, found.dy)
+    along_x = image.offsets_arcsec(x, y, found.dx_noise, 0 * x)
+    along_y = image.offsets_arcsec(x, y, 0 * x, found.dy_noise)
+    errors = [np.hypot(a, b) for a, b in zip(along_x, along_y, strict=True)]
+    return np.array([east, north, *errors])
+
+
 def photometry_rows(
-    targets: Targets, found: Measurements, cell_deg: tuple[float, float], options: PhotometryOptions
+    targets: Targets, found: Measurements, offsets: Floats, options: PhotometryOptions
 ) -> dict[str, Any]:
     """Return the columns of the photometry table but for those that all rows share.
 
-    Fluxes are found in Jy/beam, apparent and finite. `cell_deg` are the signed increments of the
-    image axes: over the width of a beam the tangent plane is east and north to a part in a
-    thousand.
+    Fluxes are found in Jy/beam, apparent and finite. `offsets` are those of `offsets_arcsec`.
     """
     factor, scale_error = MJY_PER_JY / targets.beam, options.flux_scale_error
     forced, rms = found.peak * factor, found.peak_noise * factor
@@ -200,7 +215,6 @@ def photometry_rows(
     detected = found.peak >= options.detection_snr * found.peak_noise
     peak, fitted = np.where(detected, forced, np.nan), np.where(detected, fit, np.nan)
     catalogue = targets.flux_jy * MJY_PER_JY
-    cell_x, cell_y = (cell * ARCSEC_PER_DEG for cell in cell_deg)
     return {
         "source": [*map(source_name, targets.ra_deg, targets.dec_deg)],
         "ra": targets.ra_deg,
@@ -220,10 +234,10 @@ def photometry_rows(
         "flux_limit": np.where(detected, np.nan, np.maximum(forced, 0.0) + LIMIT_SIGMA * rms),
         "compactness": fitted / peak,
         "blend": found.blend,
-        "ra_offset": found.dx * cell_x,
-        "dec_offset": found.dy * cell_y,
-        "ra_offset_err": found.dx_noise * abs(cell_x),
-        "dec_offset_err": found.dy_noise * abs(cell_y),
+        "ra_offset": offsets[0],
+        "dec_offset": offsets[1],
+        "ra_offset_err": offsets[2],
+        "dec_offset_err": offsets[3],
         "catalogue_name": targets.name.tolist(),
         "catalogue_flux": catalogue,
         "flux_ratio": peak / catalogue,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from contimg.records.tables import read_parquet
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Manifest, read_manifest
+from contimg.runtime.store import split_scheme
 
 Array = np.ndarray[Any, Any]
 
@@ -57,9 +58,11 @@ class ReportArtifact:
 
     def link(self, name: str) -> str:
         """Return the URL of a file: relative to the page where both lie in one store."""
-        page, file = urlsplit(self.context.artifact), urlsplit(f"{self.uri.rstrip('/')}/{name}")
-        if {page.scheme, file.scheme} <= {"", "file"} or page[:2] == file[:2]:
-            return quote(os.path.relpath(file.path, page.path))
+        uri = f"{self.uri.rstrip('/')}/{name}"
+        (scheme, page), (other, file) = split_scheme(self.context.artifact), split_scheme(uri)
+        same_bucket = scheme == other and page.split("/")[0] == file.split("/")[0]
+        if {scheme, other} <= {"", "file"} or same_bucket:
+            return quote(os.path.relpath(file, page))
         return f"{self.uri.rstrip('/')}/{quote(name)}"
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+from datetime import datetime
 
 import h5py
 from pydantic import TypeAdapter, ValidationError
@@ -90,7 +91,7 @@ def _read_numbers(file: h5py.File, name: str, dimensions: int) -> h5py.Dataset:
 
 
 class HeaderCache:
-    """The headers of a store's subbands, kept in the store; read again if size or time changes."""
+    """The headers of a store's subbands, kept in the store; read again if an object changes."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._changed = store, False
@@ -100,12 +101,12 @@ class HeaderCache:
             found = []
         self._subbands = {one.key: one for one in found}
 
-    def describe(self, entry: Entry) -> ListedSubband:
+    def describe(self, entry: Entry, now: datetime) -> ListedSubband:
         """Return an object with its header, from the cache if the object has not changed."""
         found = self._subbands.get(entry.key)
-        if found is None or (found.size, found.modified) != (entry.size, entry.modified):
+        if found is None or Entry(found.key, found.size, found.modified, found.version) != entry:
             header, problem = read_header(self._store, entry.key, entry.size)
-            found = ListedSubband(**vars(entry), header=header, problem=problem)
+            found = ListedSubband(**vars(entry), seen=now, header=header, problem=problem)
             self._subbands[entry.key] = found
             self._changed = True
         return found

@@ -21,12 +21,12 @@ class WatchOptions(Options):
     interval_s: float = Field(default=10.0, gt=0)
     """Pause between two passes when following, seconds."""
     timeout_s: float = Field(default=900.0, ge=0)
-    """A group without all 16 subbands is processed as it is when none of its subbands came for this
-    time, seconds."""
+    """A group without all 16 subbands is processed as it is when watch has seen no subband of it
+    come for this time, seconds."""
     gap_s: float = Field(default=60.0, ge=25, le=150)
     """First integrations that are further apart belong to different groups, seconds."""
     size: int = Field(default=FULL_SIZE, ge=0)
-    """Bytes that a subband must have; 0: the size of most subbands of its group."""
+    """Bytes that a subband must have; 0: any, as long as its HDF5 is whole."""
     dates: Words = ()
     """Look only at these days of STORE/incoming and their neighbours, YYYY-MM-DD; empty: all
     days."""
@@ -64,6 +64,5 @@ class UploadOptions(Options):
     """Pause between two passes when following, seconds."""
     jobs: int = Field(default=2, ge=1)
     """Files copied side by side."""
-    verify: Literal["size", "new", "all"] = "new"
-    """Compare only sizes, read back and digest what was copied now, or also what was there
-    already."""
+    verify: Literal["size", "content"] = "content"
+    """Compare what was copied, and what was there already, by content, or by size alone."""

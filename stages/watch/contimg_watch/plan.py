@@ -8,6 +8,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from contimg.records.groups import N_SUBBANDS, GroupRecord, Subband, group_id, subband_name
+from contimg.runtime.store import Entry
 from contimg_watch.options import WatchOptions
 
 
@@ -32,13 +33,31 @@ class ListedSubband:
     size: int
     """Bytes."""
     modified: datetime
-    """UTC."""
+    """UTC, by the store's clock or as the copying program set it."""
+    version: str = ""
+    """Version of the content (`Entry.version`)."""
+    seen: datetime | None = None
+    """UTC when watch first saw this content, by its own clock; None if it did not look."""
     header: SubbandHeader | None = None
     """None where the object was not read or cannot be."""
     problem: str = ""
     """Why it cannot be read."""
 
+    @property
+    def arrived(self) -> datetime:
+        """UTC when it came, as far as is known.
 
+        A program that copies may keep the time of the original, and a store's clock may be off.
+        """
+        return self.seen or self.modified
+
+    def replaces(self, subband: Subband) -> bool:
+        """Return whether it is no longer the object that a record names."""
+        return subband.is_replaced(Entry(self.key, self.size, self.modified, self.version))
+
+
+FIRST_REPLACEMENT = 2
+"""Attempt that a replacement in a complete group begins."""
 Member = tuple[SubbandHeader, int, ListedSubband]
 """A good subband with its header and index."""
 
@@ -124,20 +143,21 @@ def _plan_group(
     quarantined: dict[str, str],
 ) -> PlannedGroup:
     """Choose the subbands of a group, and compare the group with its latest record."""
-    if options.size == 0:
-        sizes = Counter(one.size for _, _, one in cluster)
-        # Of equally frequent sizes the larger: what goes wrong shortens files.
-        size = max(sizes, key=lambda value: (sizes[value], value))
-        for one in (one for _, _, one in cluster if one.size != size):
-            problem = f"expected {size} bytes like the others of its group, found {one.size}"
+    # Compression gives every subband its own size, but all have the same integrations.
+    axes = Counter((header.t0, header.duration_s) for header, _, _ in cluster)
+    # Of equally frequent ones the longer: what goes wrong shortens files.
+    t0, duration_s = min(axes, key=lambda axis: (-axes[axis], -axis[1], axis[0]))
+    for header, _, one in cluster:
+        if (header.t0, header.duration_s) != (t0, duration_s):
+            found = f"{header.duration_s:.3f} s from {header.t0.isoformat()}"
+            expected = f"{duration_s:.3f} s from {t0.isoformat()}"
+            problem = f"its integrations last {found}, those of its group {expected}"
             quarantined[one.key] = problem
-        cluster = [member for member in cluster if member[2].size == size]
-    starts = Counter(header.t0 for header, _, _ in cluster)
-    t0 = min(starts, key=lambda value: (-starts[value], value))
-    header = next(header for header, _, _ in cluster if header.t0 == t0)
+    cluster = [m for m in cluster if (m[0].t0, m[0].duration_s) == (t0, duration_s)]
+    header = cluster[0][0]
     before = latest.get(group_id(t0))
     # One object per index: the one in the record, else the first that came.
-    held = {subband.uri for subband in before.subbands} if before else set()
+    held = {subband.uri: subband for subband in before.subbands} if before else {}
     by_age = sorted(cluster, key=lambda m: (m[2].key not in held, m[2].modified, m[2].key))
     members: dict[int, ListedSubband] = {}
     for _, index, one in by_age:
@@ -145,8 +165,12 @@ def _plan_group(
         if kept is not one:
             problem = f"is a second subband {index:02d} of its group, after {kept.key}"
             quarantined[one.key] = problem
-    until = max(one.modified for one in members.values()) + timedelta(seconds=options.timeout_s)
-    if before is not None and not members.keys() - {subband.index for subband in before.subbands}:
+    until = max(one.arrived for one in members.values()) + timedelta(seconds=options.timeout_s)
+    unchanged = [
+        one for one in members.values() if one.key in held and not one.replaces(held[one.key])
+    ]
+    # What is gone from the store is no reason for another attempt.
+    if before is not None and len(unchanged) == len(members):
         return PlannedGroup(state=PlanState.RECORDED, record=before, until=until)
     record = GroupRecord(
         id=group_id(t0),
@@ -155,11 +179,15 @@ def _plan_group(
         duration_s=header.duration_s,
         dec_deg=header.dec_deg,
         subbands=tuple(
-            Subband(index=n, uri=one.key, size=one.size, modified=one.modified)
+            Subband(index=n, uri=one.key, size=one.size, modified=one.modified, version=one.version)
             for n, one in sorted(members.items())
         ),
         missing=tuple(n for n in range(N_SUBBANDS) if n not in members),
     )
-    is_due = record.complete or now >= until
+    # A second replacement soon after the first one waits: all subbands may be on their way.
+    is_changing = record.attempt > FIRST_REPLACEMENT and any(
+        one.arrived > until - 2 * timedelta(seconds=options.timeout_s) for one in unchanged
+    )
+    is_due = (record.complete and not is_changing) or now >= until
     state = PlanState.READY if is_due else PlanState.WAITING
     return PlannedGroup(state=state, record=record, until=until)

@@ -99,10 +99,10 @@ class Watcher:
         """Look once, at some days if the options name none; write and post the records due."""
         days = self._days or days
         headers = self._headers = self._headers or HeaderCache(self.store)
-        listing = list(self._list_incoming(days, headers))
+        now = now or datetime.now(UTC)
+        listing = list(self._list_incoming(days, headers, now))
         headers.save(None if days else {one.key for one in listing})
         self._refresh_cache()
-        now = now or datetime.now(UTC)
         found = plan(listing, now, self._records.values(), self._options)
         if days:  # of the groups around midnight of other days not all subbands were listed
             groups = [group for group in found.groups if group.record.t0.date() in days]
@@ -147,7 +147,9 @@ class Watcher:
             self.posted.append(self.unposted.pop(0).name)
         self.failure = None
 
-    def _list_incoming(self, days: Days, headers: HeaderCache) -> Iterator[ListedSubband]:
+    def _list_incoming(
+        self, days: Days, headers: HeaderCache, now: datetime
+    ) -> Iterator[ListedSubband]:
         """List the objects of the days, or of all; with headers where they may be good subbands."""
         # With neighbours: a group around midnight lies in two folders.
         near = sorted({day + timedelta(days=step) for day in days for step in (-1, 0, 1)})
@@ -156,7 +158,7 @@ class Watcher:
                 is_subband = subband_name(entry.key.rpartition("/")[2]) is not None
                 if is_subband and entry.size and self._options.size in {0, entry.size}:
                     self.alive_at_s = time.monotonic()
-                    yield headers.describe(entry)
+                    yield headers.describe(entry, now)
                 else:
                     yield ListedSubband(**vars(entry))
 

@@ -1,5 +1,6 @@
 """``contimg upload DIR``: copy finished subbands into a store as they appear, at the telescope."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from contimg.records.groups import INCOMING, subband_name
 from contimg.runtime.console import Console
 from contimg.runtime.directory import DirectoryStore
 from contimg.runtime.errors import BadFileError, StoreError
-from contimg.runtime.store import Store, copy_digest, open_store, put_file
+from contimg.runtime.store import FILE_VERSION, Entry, Store, copy_digest, open_store, put_file
 from contimg_watch.options import UploadOptions
 
 
@@ -43,7 +44,8 @@ class LocalSubband:
     key: str
     """Key in the store: the day is that of the name, whichever folder the file lies in."""
     size: int
-    modified_ns: int
+    changed_ns: tuple[int, int, int]
+    """Time of the content, which a copy may keep, time of the file, and its inode."""
 
 
 @dataclass
@@ -60,32 +62,32 @@ class Uploader:
 
     def run_pass(self) -> None:
         """Copy what is finished and not in the store yet, the oldest first."""
-        finished = list_finished(Path(self.options.folder))
-        new = [local for local in finished if local not in self.done]
+        finished: dict[str, LocalSubband] = {}
+        for local in list_finished(Path(self.options.folder)):
+            other = finished.setdefault(local.key, local)
+            if local.changed_ns > other.changed_ns:  # two folders may hold files of one name
+                finished[local.key] = local
+        new = [local for local in finished.values() if local not in self.done]
         folders = sorted({local.key.removesuffix(local.path.name) for local in new})
         entries = [entry for folder in folders for entry in self.store.entries(folder)]
-        sizes = {entry.key: entry.size for entry in entries}
+        there = {entry.key: entry for entry in entries}
         with ThreadPoolExecutor(self.options.jobs) as pool:
             try:
-                list(pool.map(lambda local: self._upload(local, sizes.get(local.key)), new))
+                list(pool.map(lambda local: self._upload(local, there.get(local.key)), new))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _upload(self, local: LocalSubband, size: int | None) -> None:
-        """Copy a file unless the store has it with its size, or its content if all is verified.
+    def _upload(self, local: LocalSubband, there: Entry | None) -> None:
+        """Copy a file unless the store has its content, or its size if that is to suffice.
 
         The copy is read back; a file that changed or went meanwhile is left to the next pass.
         """
-        is_there = size == local.size
-        if is_there and self.options.verify == "all":
-            with local.path.open("rb") as source:
-                is_there = copy_digest(source, None) == self._digest(local.key)
-        if is_there:
-            self.already += 1
-            self.done.add(local)
-            return
         try:
+            if there and there.size == local.size and self._is_same(local, there):
+                self.already += 1
+                self.done.add(local)
+                return
             size, digest = put_file(self.store, local.key, local.path)
         except FileNotFoundError:
             return
@@ -107,9 +109,33 @@ class Uploader:
         self.done.add(local)
         self.log.info("%s: %.1f MB", local.key, local.size / 1e6)
 
+    def _is_same(self, local: LocalSubband, there: Entry) -> bool:
+        """Compare with an object of the same size; S3's entity tag saves reading it."""
+        if self.options.verify == "size":
+            return True
+        is_tagged = not there.version.startswith(FILE_VERSION)
+        if is_tagged and entity_tag(local.path) == there.version:
+            return True
+        with local.path.open("rb") as source:
+            return copy_digest(source, None) == self._digest(local.key)
+
     def _digest(self, key: str) -> tuple[int, str]:
         with self.store.open(key) as source:
             return copy_digest(source, None)
+
+
+def entity_tag(path: Path) -> str:
+    """Return the entity tag that S3 gives a file which `put_file` writes, unless it encrypts."""
+    from contimg.runtime.s3 import PART_BYTES  # boto3 is slow to import
+
+    parts = []
+    with path.open("rb") as source:
+        while block := source.read(PART_BYTES):
+            parts.append(hashlib.md5(block, usedforsecurity=False).digest())
+    if path.stat().st_size < PART_BYTES:
+        return f'"{b"".join(parts).hex()}"'
+    whole = hashlib.md5(b"".join(parts), usedforsecurity=False)
+    return f'"{whole.hexdigest()}-{len(parts)}"'
 
 
 def list_finished(folder: Path) -> list[LocalSubband]:
@@ -129,4 +155,5 @@ def describe(path: Path) -> LocalSubband | None:
     except FileNotFoundError:
         return None
     key = f"{INCOMING}{path.name[:10]}/{path.name}"
-    return LocalSubband(path, key, stat.st_size, stat.st_mtime_ns)
+    changed = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return LocalSubband(path, key, stat.st_size, changed)

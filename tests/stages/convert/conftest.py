@@ -5,6 +5,7 @@ source.
 """
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.tar import unpack
 from contimg_convert.options import ConvertOptions
 from contimg_convert.stage import run
+from relist import relist
 
 C = 299792458.0
 LOCATION = EarthLocation.from_geodetic(-118.283 * units.deg, 37.234 * units.deg, 1188.0 * units.m)
@@ -119,6 +121,7 @@ class Observation:
         for index in indices:
             path = folder / f"{t0:%Y-%m-%dT%H:%M:%S}_sb{index:02d}.hdf5"
             self.write_subband(path, index)
+            os.utime(path, (modified.timestamp(),) * 2)
             uri, size = str(path.relative_to(store)), path.stat().st_size
             subbands.append(Subband(index=index, uri=uri, size=size, modified=modified))
         known: dict[str, Any] = {"id": group_id(t0), "attempt": 1, "t0": t0}
@@ -128,7 +131,7 @@ class Observation:
         path = store / "groups" / f"{record.name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(record.model_dump_json())
-        return path
+        return relist(path)
 
     def write_subband(self, path: Path, index: int) -> Path:
         frequencies = self.frequencies_hz(index)

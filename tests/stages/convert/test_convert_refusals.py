@@ -1,6 +1,7 @@
 """Groups whose files were edited: values go where they belong, and bad input is refused."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from contimg.runtime import errors
 from contimg.runtime.errors import ContimgError
+from relist import relist
 
 SPOILT, BAD = 7, "_sb07.hdf5"
 """The subband that most tests spoil."""
@@ -48,16 +50,6 @@ def edit_record(change: Callable[[dict[str, Any]], Any]) -> Spoil:
     return spoil
 
 
-def resize(store: Path) -> None:
-    """Make the record agree with the sizes, as watch would have listed them."""
-
-    def change(record: dict[str, Any]) -> None:
-        for subband in record["subbands"]:
-            subband["size"] = (store / subband["uri"]).stat().st_size
-
-    edit_record(change)(store)
-
-
 def edit(change: Callable[[h5py.File], Any], *indices: int) -> Spoil:
     """Return what changes some files in place."""
 
@@ -65,7 +57,7 @@ def edit(change: Callable[[h5py.File], Any], *indices: int) -> Spoil:
         for index in indices or (SPOILT,):
             with h5py.File(file_of(store, index), "r+") as file:
                 change(file)
-        resize(store)
+        relist(record_of(store))
 
     return spoil
 
@@ -89,7 +81,7 @@ def rewrite(change: Callable[[bytes], bytes], *, listed: bool = True) -> Spoil:
     def spoil(store: Path) -> None:
         file_of(store).write_bytes(change(file_of(store).read_bytes()))
         if listed:
-            resize(store)
+            relist(record_of(store))
 
     return spoil
 
@@ -108,11 +100,12 @@ def noise_with_zeros(file: h5py.File) -> None:
 def empty_hdf5(store: Path) -> None:
     with h5py.File(file_of(store), "w") as file:
         file["other"] = 1
-    resize(store)
+    relist(record_of(store))
 
 
 def copy_previous(store: Path) -> None:
     shutil.copy(file_of(store, SPOILT - 1), file_of(store))
+    relist(record_of(store))
 
 
 EVERYTHING = np.s_[:]
@@ -127,6 +120,9 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
         "The file is empty": rewrite(lambda _: b""),
         r"The file has \d+ bytes, but the group's record says \d+ bytes.*watch": rewrite(
             lambda data: data + b"more", listed=False
+        ),
+        "The file was replaced after the group's record was written.*watch": lambda store: os.utime(
+            file_of(store), (1e9, 1e9)
         ),
         "The file of 30000 bytes is not an HDF5 file": rewrite(
             lambda _: b"SIMPLE  =                    T" * 1000

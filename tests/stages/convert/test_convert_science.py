@@ -24,6 +24,7 @@ from contimg.runtime.errors import BadFileError
 from contimg.runtime.manifest import read_manifest
 from contimg.runtime.store import open_store, put_file
 from contimg_convert.reading import open_subband
+from relist import relist
 
 C = 299792458.0
 LATITUDE_DEG, DEC_DEG = 37.234, 33.0
@@ -266,12 +267,9 @@ def rewrite_group(group: Path, store: Path, change: Callable[[UVData], Any]) -> 
     """Return the record of a copy of a group that pyuvdata has rewritten."""
     base = group.parent.parent
     shutil.copytree(base, store)
-    record = (store / "groups" / group.name).read_text()
     for path in (base / "incoming").rglob("*.hdf5"):
-        size = rewrite(path, store / path.relative_to(base), change).stat().st_size
-        record = record.replace(f'"size":{path.stat().st_size}', f'"size":{size}')
-    (store / "groups" / group.name).write_text(record)
-    return store / "groups" / group.name
+        rewrite(path, store / path.relative_to(base), change)
+    return relist(store / "groups" / group.name)
 
 
 def to_driftscan(data: UVData, altitude_deg: float = 90 - LATITUDE_DEG + DEC_DEG) -> None:

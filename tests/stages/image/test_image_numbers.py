@@ -93,7 +93,7 @@ def vla(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]
     """3C286 of casadata's NGC5921.fits through contimg-calibrate and contimg-image."""
     folder = tmp_path_factory.mktemp("vla")
     run_casa(IMPORT, folder)
-    field = copy_field(folder / "vla.ms", FIELD, folder / "field.ms")
+    field = copy_field(folder / "vla.ms", FIELD, folder / "field.ms").path
     with MeasurementSet(field) as ms:
         flags = ms.read("FLAG")
     artifact = folder / "imported" / "0123456789abcdef"

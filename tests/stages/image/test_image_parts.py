@@ -17,6 +17,7 @@ from contimg.records.calibration import Calibration, CalibratorRecord
 from contimg.records.images import Beam, bilinear
 from contimg.runtime.errors import BadImageError
 from contimg_image import masks, product, quality, tiers
+from contimg_image.beam_check import BeamErrors
 from contimg_image.cleaning import ExpectedSky
 from contimg_image.diagnostics import AntennaPhases
 from contimg_image.frame import Frame
@@ -317,6 +318,7 @@ def test_far_frequencies_and_unknown_beams_refuse_no_image(
 
 GOOD = {"noise_ratio": 1.2, "sightings": 9.0, "flux_ratio": 0.98, "smearing_loss": 0.005}
 GOOD |= {"strangers": 0.0, "phase_error_deg": 0.5}
+GOOD |= BeamErrors(np.zeros(3), np.full(3, 0.01), 0.1, 40).numbers()
 
 
 @pytest.mark.parametrize(
@@ -331,6 +333,9 @@ GOOD |= {"strangers": 0.0, "phase_error_deg": 0.5}
         ({"smearing_loss": 0.019}, True, "1.9% at the edge"),
         ({"strangers": 2.0}, True, "2 bright sources"),
         ({}, False, "primary beam is not known"),
+        ({"beam_width": -0.14}, True, "primary_beam: fluxes of 40 sources want another beam"),
+        ({"beam_east_deg": 0.15}, True, "axis by +0.15 ± 0.01 deg to the east"),
+        ({"beam_width": float("nan")}, True, ""),
     ],
 )
 def test_warnings_name_each_defect(wrong: dict[str, float], known_beam: Any, words: str) -> None:

@@ -51,6 +51,15 @@ IMAGES = Schema(
     verdict | string | | meta.code.qual | good or warning
     primary_beam | string? | | meta.id;instr.beam | Primary beam that fluxes are corrected for; \
         none: unknown
+    beam_width | float64? | | stat.value;instr.beam | Logarithm of the primary beam's width over \
+        the assumed one, from flux ratios to the catalogue
+    beam_width_error | float64? | | stat.error;instr.beam | 1 sigma
+    beam_east_deg | float64? | deg | pos.eq.ra;arith.diff | Axis of the primary beam, east of the \
+        assumed one
+    beam_east_error_deg | float64? | deg | stat.error;pos.eq | 1 sigma
+    beam_north_deg | float64? | deg | pos.eq.dec;arith.diff | The same to the north
+    beam_north_error_deg | float64? | deg | stat.error;pos.eq | 1 sigma
+    beam_sources | float64? | | meta.number | Sources that this rests on
     """),
 )
 """One file a group: ``images/date=YYYY-MM-DD/GROUP.parquet``."""
