@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from chain import BIN, ENVIRONMENT, ROOT, Chain, contimg
+from chain import BIN, ENVIRONMENT, ROOT, Chain, contimg, small_calibrator
 
 Plant = Callable[[h5py.File], None]
 DEAD = range(0, 96, 2)
@@ -61,7 +61,8 @@ class Planted:
         given = {**inputs, "calibration": calibration, "tier": "development"}
         code, said, image = self.make("image", **given)
         assert not code, said
-        code, said, rows = self.make("photometry", image=image["artifact"])
+        where = {"image": image["artifact"], "tables": self.folder / "tables"}
+        code, said, rows = self.make("photometry", **where)
         assert not code, said
         found = pd.read_parquet(Path(rows["artifact"]) / "photometry.parquet")
         return found.set_index("source"), image["qa"]["reasons"]
@@ -70,11 +71,11 @@ class Planted:
 @pytest.fixture(scope="module")
 def calibrator() -> Chain:
     """A group on 3C48."""
-    return Chain("small", seed=1, tier="development", name="planted")
+    return small_calibrator()
 
 
 @pytest.fixture(scope="module")
-def field(calibrator: Chain) -> Chain:
+def field() -> Chain:
     """A field an hour later."""
     return Chain("small", seed=1, tier="development", sky={"ra_deg": 38.9}, name="planted-field")
 
