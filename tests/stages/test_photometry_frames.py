@@ -13,12 +13,13 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
 
-from contimg.records.images import SkyImage, read_image
+from contimg.records.images import Beam, SkyImage, read_image
 from contimg.runtime.errors import BadImageError
-from contimg_photometry import stage
+from contimg_photometry import kernels, stage
 from contimg_photometry.measure import Measurements, measure
 from contimg_photometry.noise import BeamProfile, measure_autocorrelation
 from contimg_photometry.options import PhotometryOptions
+from synthetic_images import add_sources, filter_noise, wrapped_lags
 
 SIZE, CELL, RMS = 240, 6 / 3600, 1e-4
 MAJOR, MINOR, ANGLE = 60 / 3600, 35 / 3600, 30.0
@@ -150,3 +151,72 @@ def test_unit_of_pixels_counts(tmp_path: Path, unit: str, factor: float) -> None
     head = header(NORMAL, EQUATORIAL, "CD", BUNIT=unit)
     fits.PrimaryHDU(np.ones((SIZE, SIZE), np.float32), head).writeto(path)
     assert read_image(path).jy_per_unit == factor
+
+
+@pytest.mark.parametrize(("offset", "corner"), [(1, 0), (2, 0), (1, 1)])
+def test_source_near_missing_pixels_keeps_its_row(tmp_path: Path, offset: int, corner: int) -> None:
+    image, sky = draw(tmp_path, header(NORMAL, EQUATORIAL, "CD"))
+    x, y = np.round(PLACES[2]).astype(int)
+    last = SIZE if corner else y + offset + 1
+    image.pixels[y + offset : last, x + offset : SIZE if corner else x + offset + 1] = np.nan
+    found = measured(image, sky)
+    assert (found.missing > 0).tolist() == [False, False, True, False, bool(corner)]
+    # One pixel, or less than a quadrant, is missing: the fit has S/N 5000.
+    assert 0 < found.missing[2] < (0.3 if corner else 0.05)
+    assert found.fit[2] == pytest.approx(1.0, abs=10 * RMS)
+    assert found.peak[2] == pytest.approx(1.0, abs=10 * RMS)
+    assert RMS / 30 < found.fit_noise[2] < 2 * RMS
+    assert np.isfinite(found.peak_noise[2])
+
+
+def test_source_without_most_of_its_pixels_has_no_flux(tmp_path: Path) -> None:
+    image, sky = draw(tmp_path, header(NORMAL, EQUATORIAL, "CD"))
+    x, y = np.round(PLACES[2]).astype(int)
+    image.pixels[y - 5 : y + 6, x - 5 : x + 6] = np.nan
+    found = measured(image, sky)
+    assert found.missing[2] > 0.8
+    assert np.isnan(found.fit[2])
+    assert np.isfinite(np.delete(found.fit, 2)).all()
+
+
+def test_errors_with_missing_pixels_are_those_of_the_scatter() -> None:
+    """100 drawings of correlated noise, with a third of the aperture missing."""
+    profile = BeamProfile(Beam(36 / 3600, 21 / 3600, 25.0).form(-CELL / 2, CELL / 2), 12.0, 7.0)
+    rng, size = np.random.default_rng(11), 128
+    kernel = profile.at(*wrapped_lags(size))
+    pulls = []
+    for _ in range(100):
+        pixels = filter_noise(rng, kernel)
+        noise = measure_autocorrelation(pixels.astype(np.float32), 40)
+        add_sources(pixels, profile, [(64.3, 63.6, 50.0)])
+        pixels[66:, :] = np.nan
+        at = np.array([64.3]), np.array([63.6])
+        found = measure(pixels.astype(np.float32), *at, profile, noise, OPTIONS)
+        pulls.append((found.fit[0] - 50.0) / found.fit_noise[0])
+        assert 0.2 < found.missing[0] < 0.5
+    # 100 pulls: their mean is known to 0.1, their standard deviation to 7 %. The annulus has half
+    # of its samples, a background of 50 of them costs a tenth more.
+    assert abs(np.mean(pulls)) < 0.35
+    assert 0.75 < np.std(pulls) < 1.35
+
+
+def test_source_beside_a_bright_one_is_measured_with_it() -> None:
+    """A source 1.2 BMAJ from a 100 times brighter one: fitted together, right within the noise."""
+    profile = BeamProfile(Beam(36 / 3600, 21 / 3600, 25.0).form(-CELL / 2, CELL / 2), 12.0, 7.0)
+    rng, size = np.random.default_rng(12), 192
+    kernel = profile.at(*wrapped_lags(size))
+    x, y, flux = np.array([90.2, 104.6]), np.array([95.7, 95.7]), np.array([2000.0, 20.0])
+    pulls, alone = [], []
+    for _ in range(60):
+        pixels = filter_noise(rng, kernel)
+        noise = measure_autocorrelation(pixels.astype(np.float32), 50)
+        add_sources(pixels, profile, np.stack([x, y, flux], axis=1))
+        found = measure(pixels.astype(np.float32), x, y, profile, noise, OPTIONS)
+        assert found.blend.tolist() == [2, 2]
+        pulls.append((found.fit - flux) / found.fit_noise)
+        image = pixels.astype(np.float32)
+        alone.append(kernels.fit_beam(image, x[1], y[1], profile.form, 0.0, 12.0))
+    assert np.abs(np.mean(pulls, axis=0)).max() < 0.4  # three times its error
+    assert (np.std(pulls, axis=0) < 1.3).all()
+    # Without regard to the other, as forced_phot fits, the wing of 2000 adds a half.
+    assert np.mean(alone) > 1.3 * flux[1]

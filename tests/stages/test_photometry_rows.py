@@ -167,7 +167,9 @@ def targets(n: int = 3) -> stage.Targets:
 
 def measurements(n: int = 3, **changed: Any) -> Measurements:
     numbers = {"peak": 0.1, "peak_noise": 1e-3, "fit": 0.102, "fit_noise": 1.2e-3}
-    numbers |= {"background": 1e-5} | dict.fromkeys(("dx", "dy", "dx_noise", "dy_noise"), np.nan)
+    numbers |= {"background": 1e-5, "missing": 0.0} | dict.fromkeys(
+        ("dx", "dy", "dx_noise", "dy_noise"), np.nan
+    )
     made = {name: np.full(n, value) for name, value in numbers.items()}
     arrays = {name: np.array(value) for name, value in changed.items()}
     return replace(Measurements(**made, blend=np.ones(n, np.int64)), **arrays)

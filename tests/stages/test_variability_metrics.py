@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,66 @@ def test_pairs_by_hand() -> None:
     assert metrics.compare_pairs(FLUX[2:0:-1], ERROR[2:0:-1])[1] == pytest.approx(6 / 21)
     assert metrics.compare_pairs(FLUX, ERROR) == pytest.approx((2 / np.sqrt(1.25), 4 / 20, 0))
     assert metrics.compare_pairs(np.array([10.0, 20.0, 10.0]), np.full(3, 1.0))[2] == 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(fluxes, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02, 0.3]))
+def test_pairs_equal_those_of_all_pairs(flux: np.ndarray, seed: int, growth: float) -> None:
+    error = np.random.default_rng(seed).uniform(1, 9, flux.size) + growth * np.abs(flux)
+    i, j = np.triu_indices(flux.size, 1)
+    vs = np.abs(flux[i] - flux[j]) / np.hypot(error[i], error[j])
+    total = flux[i] + flux[j]
+    m = np.abs(2 * (flux[i] - flux[j])) / np.where(
+        total > np.hypot(error[i], error[j]), total, np.inf
+    )
+    found = metrics.compare_pairs(flux, error)
+    assert found[0] == pytest.approx(vs.max())
+    assert found[2] == np.count_nonzero((vs >= 4.3) & (m > 0.26))
+
+
+def test_pair_without_a_sum_is_not_counted() -> None:
+    # Their sum is zero: m would be infinite.
+    vs, m, pairs = metrics.compare_pairs(np.array([-10.0, 10.0]), np.ones(2))
+    assert vs == pytest.approx(20 / np.sqrt(2))
+    assert np.isnan(m)
+    assert pairs == 0
+
+
+def test_3650_epochs_need_no_square_of_memory() -> None:
+    rng = np.random.default_rng(1)
+    flux = 100 + rng.normal(size=3650)
+    flux[::50] += 40
+    tracemalloc.start()
+    vs, _, pairs = metrics.compare_pairs(flux, np.ones(3650))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert vs == pytest.approx(np.ptp(flux) / np.sqrt(2))
+    assert pairs == 73 * 3577
+    assert peak < 2e6  # all pairs: 1e8
+
+
+@pytest.mark.parametrize(
+    ("shape", "score"), [([0.9], 0.6), ([0.3, 0.6, 0.9, 0.6, 0.3], 1.0), ([0.05, 0.1, 0.05], 0.6)]
+)
+def test_score_has_no_rounding(shape: list[float], score: float) -> None:
+    flux = np.ones(26)
+    flux[10 : 10 + len(shape)] += shape
+    found = mission_score(EPOCH_DAYS, flux, np.full(26, 0.005))
+    # A spike of one epoch is symmetric and high, and lasts too short: 0.2 + 0.4 is not above 0.6.
+    assert found.total == score
+    assert metrics.exceeds(found.total, 0.6) == (score > 0.6)
+
+
+def test_limits_are_exclusive_despite_rounding() -> None:
+    assert not metrics.exceeds(0.1 + 0.2, 0.3)
+    assert not metrics.exceeds(0.2 + 0.4, 0.6)
+    assert metrics.exceeds(0.6001, 0.6)
+    assert not metrics.exceeds(float("nan"), 0.6)
+    # Amplitudes of 0.2 and 2 of the mean are outside, 14 days and 180 days, too.
+    flux = np.ones(25)
+    flux[12] = 1.2
+    one = mission_score(6.0 * np.arange(25), flux / flux.mean(), np.full(25, 1e-3))
+    assert one.amplitude < 0.2
 
 
 def test_one_epoch_has_no_variability() -> None:

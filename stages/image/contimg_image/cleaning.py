@@ -1,4 +1,4 @@
-"""Rounds of cleaning inside discs on sources, repeated while bright uncatalogued ones appear."""
+"""Cleaning inside discs on catalogue sources and on those that the dirty image shows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contimg_image import masks
 from contimg_image.beam import beam_map
 from contimg_image.bright import Subtracted, subtract_bright
 from contimg_image.field import ImagingField
+from contimg_image.finding import SOURCE_RADIUS_BEAMS, find_sources
 from contimg_image.frame import Floats, Mask, Singles
 from contimg_image.imagers import Cleaned, ImagerJob, run_imager
 
@@ -20,11 +21,13 @@ MIN_EFFECTIVE_BEAM = 0.2
 """Where the beam is below this, images are neither corrected nor checked."""
 DISC_RADIUS_BEAMS = 1.0
 """Radius of a disc of the mask in units of the beam's major axis."""
-UNMASKED_THRESHOLD = 5.0
-"""Multiple of the noise at which cleaning without a mask ends, before it turns noise to sources."""
-UNMASKED_NITER = 10_000
 MAX_EXTRA_ROUNDS = 2
-"""Largest number of rounds after the first, which clean uncatalogued sources."""
+"""Largest number of times that bright sources of no catalogue are subtracted."""
+LISTED_MARGIN = 1.5
+"""A catalogue should list what is brighter than its faintest source by this factor."""
+MAX_CLEANINGS = 2
+FINAL_NOISE_RATIO = 1.25
+"""With less noise over thermal noise, the image is not searched and cleaned a second time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,8 @@ class ExpectedSky:
     """Catalogue flux at the image's frequency times effective beam."""
     scaling_error: Floats
     """Relative 1 sigma error of `expected_jy` from the catalogue's distance in frequency."""
+    faintest_jy: float
+    """Of the catalogue in the field at the image's frequency; 0 if it has no source there."""
 
     @classmethod
     def of(cls, catalogue: Catalogue, field: ImagingField) -> ExpectedSky:
@@ -51,51 +56,64 @@ class ExpectedSky:
         x, y = frame.pixels(near.ra_deg, near.dec_deg)
         inside = frame.inside(x, y, margin=2)
         x, y, near = x[inside], y[inside], near.select(inside)
+        flux_jy = near.at_frequency(freq_hz).flux_jy
         return cls(
             effective=effective,
             x=x,
             y=y,
-            expected_jy=near.at_frequency(freq_hz).flux_jy * bilinear(effective, x, y),
+            expected_jy=flux_jy * bilinear(effective, x, y),
             scaling_error=near.scaling_error(freq_hz),
+            faintest_jy=float(flux_jy.min()) if flux_jy.size else 0.0,
         )
 
 
 def clean(
     context: Context, job: ImagerJob, field: ImagingField, sky: ExpectedSky, subtracted: Subtracted
 ) -> tuple[Cleaned, Mask, int]:
-    """Clean inside discs on catalogue sources, and again if uncatalogued bright sources appear.
+    """Clean inside discs on catalogue sources and on all that the dirty image shows.
 
-    Those are subtracted from the visibilities, too, and appended to `subtracted`. Sources that had
-    been subtracted before are fitted again with them, since they had absorbed some of their flux.
-    Returns the planes, the mask, and the number of uncatalogued sources.
+    Bright sources of no catalogue are first subtracted from the visibilities, too, and appended to
+    `subtracted`; those that had been subtracted before are fitted again with them, since they had
+    absorbed some of their flux. Returns the planes, the mask, and the number of sources that a
+    complete catalogue would have.
     """
-    settings, frame, uncatalogued = job.settings, field.frame, 0
+    settings, frame = job.settings, field.frame
     radius_px = DISC_RADIUS_BEAMS * job.beam[0] / frame.cell_arcsec
     mask = masks.draw_discs(frame, sky.x, sky.y, radius_px)
-    if not mask.any():
-        threshold = max(settings.threshold, UNMASKED_THRESHOLD)
-        niter = min(settings.niter, UNMASKED_NITER)
-        careful = replace(settings, threshold=threshold, niter=niter)
-        return run_imager(context, replace(job, settings=careful), None), mask, 0
-    cleaned = run_imager(context, job, mask)
+    dirty_job = replace(job, settings=replace(settings, niter=0))
+    planes = run_imager(context, dirty_job, None)
     if not settings.niter:
-        return cleaned, mask, 0
-    if not np.isfinite(cleaned.residual).all():
-        context.log.warning("cleaning diverged: the catalogue lacks a bright source")
-        dirty = replace(job, settings=replace(settings, niter=0))
-        cleaned = run_imager(context, dirty, None)
+        return planes, mask, 0
+    strangers = 0
     for _ in range(MAX_EXTRA_ROUNDS):
-        rms = masks.rms_map(cleaned.residual, mask, cleaned.beam_px)
-        sidelobe = masks.highest_sidelobe(cleaned.psf, radius_px)
+        rms = masks.rms_map(planes.residual, mask, planes.beam_px)
+        sidelobe = masks.highest_sidelobe(planes.psf, radius_px)
         excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
-        x, y = masks.uncatalogued_sources(cleaned.residual, rms, excluded, radius_px, sidelobe)
+        x, y = masks.uncatalogued_sources(planes.residual, rms, excluded, radius_px, sidelobe)
         if not x.size:
             break
-        context.log.info("cleaning again with %d bright sources in no catalogue", x.size)
+        context.log.info("subtracting %d bright sources in no catalogue", x.size)
+        flux_jy = bilinear(planes.residual, x, y) / bilinear(sky.effective, x, y)
+        strangers += int(np.count_nonzero(flux_jy > LISTED_MARGIN * sky.faintest_jy))
         mask |= masks.draw_discs(frame, x, y, radius_px)
+        if field.primary_beam is None:
+            break
         sources = subtracted[-1][0].add_pixels(frame, x, y)
         subtracted.append((sources, subtract_bright(field, sources)))
         field.write_sets(context.scratch)
-        cleaned = run_imager(context, job, mask)
-        uncatalogued += int(x.size)
-    return cleaned, mask, uncatalogued
+        planes = run_imager(context, replace(dirty_job, reuse=("psf",)), None)
+    inside, again = sky.effective >= MIN_EFFECTIVE_BEAM, replace(job, reuse=("psf", "dirty"))
+    for cleanings in range(MAX_CLEANINGS):
+        x, y = find_sources(planes, frame, mask)
+        # No disc is smaller than those that the finder itself draws.
+        found = mask | masks.draw_discs(frame, x, y, SOURCE_RADIUS_BEAMS * planes.beam_major_px)
+        if not found.any() or (cleanings and np.array_equal(found, mask)):
+            break
+        mask = found
+        context.log.info("cleaning %.1f %% of the image", 100 * mask.mean())
+        planes = run_imager(context, again, mask)
+        rms = masks.rms_map(planes.residual, mask, planes.beam_px)
+        noise = float(np.median(rms[inside] if inside.any() else rms))
+        if noise < FINAL_NOISE_RATIO * field.weights.thermal_rms_jy:
+            break
+    return planes, mask, strangers

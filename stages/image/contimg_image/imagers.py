@@ -41,6 +41,8 @@ class ImagerJob:
     frame: Frame
     backend: Backend
     timeout_s: float
+    reuse: tuple[str, ...] = ()
+    """Planes that WSClean need not make again: "psf", "dirty"; a dirty run leaves both."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,11 @@ class Cleaned:
         """Geometric mean of the beam's axes, pixels."""
         return float(np.sqrt(self.beam.major_deg * self.beam.minor_deg) / self.cell_deg)
 
+    @property
+    def beam_major_px(self) -> float:
+        """Major axis of the beam, pixels."""
+        return self.beam.major_deg / self.cell_deg
+
 
 def wsclean_command(job: ImagerJob, mask: Path | None, scratch: Path) -> list[str]:
     """Return WSClean's command line."""
@@ -78,8 +85,10 @@ def wsclean_command(job: ImagerJob, mask: Path | None, scratch: Path) -> list[st
     """
     if settings.taper_arcsec:
         text += f" -taper-gaussian {settings.taper_arcsec}asec"
-    if not settings.niter:
+    if not settings.niter and "psf" not in job.reuse:
         text += " -make-psf"
+    for plane in job.reuse:
+        text += f" -reuse-{plane} {scratch / PREFIX}"
     masked = [] if mask is None else ["-fits-mask", str(mask)]
     files = ["-temp-dir", str(scratch), "-name", str(scratch / PREFIX), *masked]
     return ["wsclean", *text.split(), *files, *(str(path) for path in job.paths)]
@@ -120,6 +129,8 @@ def run_imager(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
         found = "The imager fitted no beam: too few visibilities are left."
         raise BadImageError("the imager's PSF", found, "Look at the flags.")
     axis = next(n for n in (3, 4) if header[f"CTYPE{n}"].startswith("FREQ"))
+    if dirty:
+        shutil.copy(files[0], folder / f"{PREFIX}-dirty.fits")
     planes = [np.ascontiguousarray(fits.getdata(file).squeeze(), np.float32) for file in files]
     return Cleaned(
         image=planes[0],

@@ -315,3 +315,41 @@ def subtract_sources(
                     real * step_imaginary + imaginary * step_real,
                 )
             total[k] += shown
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def clean_patch(
+    residual: Singles,
+    patch: Singles,
+    floor: Singles,
+    stop: float,
+    gain: float,
+    limit: int,
+    model: Singles,
+) -> None:
+    """Move peaks of a residual to a model, both (n, n), in place; a peak is `gain` of its pixel.
+
+    It ends at `limit` components, or when no pixel above its own `floor`, (n, n), exceeds `stop`.
+    `patch` is the middle of the PSF, of odd width.
+    """
+    count, half = residual.shape[0], patch.shape[0] // 2
+    highest = np.zeros(count, np.float32)
+    place = np.zeros(count, np.int64)
+    first, last, components = 0, count, 0
+    while True:
+        for y in range(first, last):
+            highest[y] = 0
+            for x in range(count):
+                if residual[y, x] > floor[y, x] and residual[y, x] > highest[y]:
+                    highest[y], place[y] = residual[y, x], x
+        row = int(np.argmax(highest))
+        if highest[row] <= stop or components == limit:
+            return
+        column, components = place[row], components + 1
+        flux = np.float32(gain * highest[row])
+        model[row, column] += flux
+        first, last = max(0, row - half), min(count, row + half + 1)
+        left, right = max(0, column - half), min(count, column + half + 1)
+        for y in range(first, last):
+            for x in range(left, right):
+                residual[y, x] -= flux * patch[y - row + half, x - column + half]

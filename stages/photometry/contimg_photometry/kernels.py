@@ -95,6 +95,24 @@ def fit_beam(
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
+def missing_fraction(pixels: Image, x: float, y: float, form: Form, radius: float) -> float:
+    """Return the part of Σ K² within `radius` on pixels that are NaN or outside the image."""
+    ny, nx = pixels.shape
+    missing, norm = 0.0, 0.0
+    for row in range(math.ceil(y - radius), math.floor(y + radius) + 1):
+        dy = row - y
+        half = math.sqrt(max(0.0, radius * radius - dy * dy))
+        for column in range(math.ceil(x - half), math.floor(x + half) + 1):
+            dx = column - x
+            square = math.exp(-2 * (form[0] * dx * dx + 2 * form[1] * dx * dy + form[2] * dy * dy))
+            norm += square
+            inside = 0 <= row < ny and 0 <= column < nx
+            if not inside or pixels[row, column] != pixels[row, column]:
+                missing += square
+    return missing / norm if norm > 0.0 else 1.0
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
 def measure_annulus(
     pixels: Image, x: float, y: float, steps_x: Ints, steps_y: Ints, samples: Floats
 ) -> tuple[float, float]:
@@ -139,7 +157,7 @@ def measure_annulus(
 def measure_positions(
     pixels: Image, xs: Floats, ys: Floats, form: Form, radius: float, steps: Ints, out: Floats
 ) -> None:
-    """Fill `out`, shape (N, 4), with peak, fit, background and noise at each position.
+    """Fill `out`, shape (N, 5), with peak, fit, background, noise and missing fraction.
 
     `steps`, shape (2, M), are the pixel offsets of the annulus.
     """
@@ -150,10 +168,11 @@ def measure_positions(
         background, noise = measure_annulus(pixels, xs[k], ys[k], steps_x, steps_y, samples)
         out[k, 2], out[k, 3] = background, noise
         if background != background:  # noqa: PLR0124 - NaN
-            out[k, 0], out[k, 1] = np.nan, np.nan
+            out[k, 0], out[k, 1], out[k, 4] = np.nan, np.nan, 1.0
             continue
         out[k, 0] = interpolate_peak(pixels, xs[k], ys[k], form, background, wx, wy)
         out[k, 1] = fit_beam(pixels, xs[k], ys[k], form, background, radius)
+        out[k, 4] = missing_fraction(pixels, xs[k], ys[k], form, radius)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]

@@ -15,6 +15,8 @@ from contimg_photometry.options import PhotometryOptions
 
 POSITION_ROUNDS = 4
 """Gauss–Newton rounds; from an error of a tenth of a beam three reach a thousandth of a pixel."""
+MAX_MISSING = 0.8
+"""Largest part of Σ K² without pixels at which a source is still measured."""
 MAX_CONDITION = 1e4
 """Beams that overlap more than this cannot be separated: their amplitudes would be noise."""
 
@@ -39,6 +41,8 @@ class Measurements:
     dy: Floats
     dx_noise: Floats
     dy_noise: Floats
+    missing: Floats
+    """Part of the aperture, by the weights of the fit, without pixels."""
 
 
 def annulus_offsets(inner: float, outer: float, step: int) -> Ints:
@@ -60,24 +64,30 @@ def measure(
     """Measure the flux of the beam at positions, shape (N,); NaN where the image lacks pixels.
 
     The pixels, shape (ny, nx), are restored with `beam`; NaN is not used. `noise` reaches as far as
-    two aperture radii.
+    two aperture radii. Where pixels are missing, the errors are those of the fit to the others,
+    and the fit stands for the peak if that cannot be interpolated.
     """
     major, radius = beam.major, options.aperture * beam.major
     # Half a minor axis is the Nyquist step: noise is correlated over less.
     step = max(1, int(beam.minor / 2))
     offsets = annulus_offsets(options.annulus_inner * major, options.annulus_outer * major, step)
-    raw = np.empty((x.size, 4))
+    raw = np.empty((x.size, 5))
     measure_positions(pixels, x, y, beam.form, radius, offsets, raw)
-    peak, fit, background, local = np.ascontiguousarray(raw.T)
+    peak, fit, background, local, missing = np.ascontiguousarray(raw.T)
     fit_error, x_error, y_error = single_source_errors(beam, radius, noise)
     peak_noise, fit_noise, blend = local.copy(), fit_error * local, np.ones(x.size, np.int64)
+    for k in np.flatnonzero(missing > 0):
+        whole = refit_incomplete(pixels, (x[k], y[k]), beam, noise, radius, raw[k])
+        peak[k], peak_noise[k], fit[k], fit_noise[k] = whole
+        raw[k, 0] = peak[k]
     for members in find_groups(x, y, options.pair_separation * major):
         places = np.stack([x[members], y[members]])
         found = fit_group(pixels, places, beam, noise, radius, raw[members])
         peak[members], peak_noise[members], fit[members], fit_noise[members] = found
         blend[members] = members.size
     dx, dy = np.full((2, x.size), np.nan)
-    for k in np.flatnonzero((blend == 1) & (peak > options.position_snr * peak_noise)):
+    alone = (blend == 1) & (missing == 0)
+    for k in np.flatnonzero(alone & (peak > options.position_snr * peak_noise)):
         start = (x[k], y[k], beam.form, background[k])
         dx[k], dy[k] = fit_position(pixels, *start, radius, POSITION_ROUNDS)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -93,7 +103,33 @@ def measure(
         dy=dy,
         dx_noise=scale * x_error,
         dy_noise=scale * y_error,
+        missing=missing,
     )
+
+
+def refit_incomplete(
+    pixels: Image,
+    place: tuple[float, float],
+    beam: BeamProfile,
+    noise: Correlation,
+    radius: float,
+    raw: Floats,
+) -> Floats:
+    """Measure a source at x, y some of whose pixels are missing.
+
+    Returns peak, its noise, fit and its noise, shape (4,). The errors are those of the fit to the
+    pixels that exist; it stands for a peak that cannot be interpolated. `raw`, shape (5,), are
+    peak, fit, background, noise and missing part. NaN if that is too large, or x, y outside.
+    """
+    ny, nx = pixels.shape
+    inside = -0.5 < place[0] < nx - 0.5 and -0.5 < place[1] < ny - 0.5  # noqa: PLR2004
+    if not (inside and raw[4] <= MAX_MISSING and np.isfinite(raw[1:4]).all()):
+        return np.full(4, np.nan)
+    at = np.array(place)[:, None]
+    _, _, fit, fit_noise = fit_group(pixels, at, beam, noise, radius, raw[None])[:, 0]
+    if np.isfinite(raw[0]):
+        return np.array([raw[0], raw[3], fit, fit_noise])
+    return np.array([fit, fit_noise, fit, fit_noise])
 
 
 def find_groups(x: Floats, y: Floats, separation: float) -> list[Ints]:
@@ -117,7 +153,7 @@ def fit_group(
     """Measure n sources at x, y, shape (2, n), together.
 
     Returns peak, its noise, fit and its noise, shape (4, n); NaN if they cannot be separated.
-    `raw`, shape (n, 4), are peak, fit, background and noise of each source without regard to the
+    `raw`, shape (n, 5), are peak, fit, background and noise of each source without regard to the
     others; the means of background and noise are used. Peaks solve p_i = Σ_j K(x_i − x_j) s_j; the
     fit solves the least squares over the union of the apertures. The covariances follow from the
     autocorrelation of the noise.

@@ -234,6 +234,7 @@ def photometry_rows(
         "flux_limit": np.where(detected, np.nan, np.maximum(forced, 0.0) + LIMIT_SIGMA * rms),
         "compactness": fitted / peak,
         "blend": found.blend,
+        "missing": found.missing,
         "ra_offset": offsets[0],
         "dec_offset": offsets[1],
         "ra_offset_err": offsets[2],
@@ -250,11 +251,12 @@ def summarise(rows: dict[str, Any], bright_snr: float) -> dict[str, Any]:
 
     Medians are over single sources of at least `bright_snr`; those that are not finite are null.
     """
-    bright = (rows["snr"] >= bright_snr) & (rows["blend"] == 1)
+    bright = (rows["snr"] >= bright_snr) & (rows["blend"] == 1) & (rows["missing"] == 0)
     counts = {
         "sources": len(rows["source"]),
         "detected": int((~rows["upper_limit"]).sum()),
         "bright": int(bright.sum()),
+        "incomplete": int((rows["missing"] > 0).sum()),
     }
     values = {"rms_median_mjy": np.median(rows["local_rms"] * rows["beam"])}
     if bright.any():

@@ -19,11 +19,15 @@ SIGNIFICANT_M = 0.26
 MIN_DURATION_DAYS, MAX_DURATION_DAYS = 14.0, 180.0
 MIN_AMPLITUDE, MAX_AMPLITUDE = 0.2, 2.0
 """Peak to trough, a fraction of the mean flux: a lens moves flux in time and keeps its mean."""
-PART_WEIGHTS = (0.2, 0.4, 0.4)
-"""Of symmetry, duration and amplitude: a score above 0.6 needs both duration and amplitude."""
+PART_WEIGHTS = (2, 4, 4)
+"""Tenths, of symmetry, duration and amplitude: a score above 0.6 needs the last two."""
 EXCURSION_SIGMA = 3.0
 EXCURSION_FRACTION = 0.25
 """Epochs of the excursion differ from the median by 3 sigma and this much of the largest offset."""
+ROUNDING = 1e-9
+"""Relative to a limit, or absolute below 1: sums of a few numbers are right to this."""
+PAIR_BLOCK = 256
+"""Epochs that are compared with all others at once."""
 MAX_QUIET_EPOCHS = 2
 """As many quiet epochs in a row do not end an excursion: the flux crosses the median from spike to
 dip."""
@@ -61,21 +65,66 @@ def modulation(flux: Floats) -> float:
     return float(np.std(flux, ddof=1) / np.mean(flux)) if flux.size > 1 else float("nan")
 
 
+def exceeds(value: float, limit: float) -> bool:
+    """Return whether a number is above a limit by more than rounding; False for NaN.
+
+    0.2 + 0.4 is 0.6000000000000001, which does not exceed 0.6.
+    """
+    return bool(value - limit > ROUNDING * max(1.0, abs(limit)))
+
+
 def compare_pairs(flux: Floats, error: Floats) -> tuple[float, float, int]:
     """Return |Vs| and |m| of the most different pair of epochs, and the number of different pairs.
 
     Vs = (F_i − F_j)/√(σ_i² + σ_j²), m = 2 (F_i − F_j)/(F_i + F_j); NaN for one epoch. A pair is
-    different if |Vs| ≥ 4.3 and |m| > 0.26.
+    different if |Vs| ≥ 4.3 and |m| > 0.26; m has no meaning where the sum is below its own error.
     """
     if flux.size < 2:  # noqa: PLR2004 - a pair
         return float("nan"), float("nan"), 0
-    difference = flux[:, None] - flux[None, :]
-    vs = np.abs(difference / np.hypot(error[:, None], error[None, :]))
-    with np.errstate(divide="ignore", invalid="ignore"):  # a sum may be zero
-        m = np.abs(2 * difference / (flux[:, None] + flux[None, :]))
-    largest = np.unravel_index(int(np.argmax(vs)), vs.shape)
-    both = (vs >= SIGNIFICANT_VS) & (m > SIGNIFICANT_M)
-    return float(vs[largest]), float(m[largest]), int(np.count_nonzero(np.triu(both, 1)))
+    vs, high, low = most_different(flux, error)
+    m = modulation_of_pairs(flux[[high]], error[[high]], flux[[low]], error[[low]])[0]
+    pairs = 0
+    if vs >= SIGNIFICANT_VS:  # otherwise there is none
+        order = np.argsort(flux, kind="stable")
+        flux, error = flux[order], error[order]
+        for k in range(1, flux.size):
+            # Others are fainter; beyond this many sigma of the sharpest no pair is different.
+            near = flux[k] - SIGNIFICANT_VS * float(np.hypot(error[k], error[:k].min()))
+            end = int(np.searchsorted(flux[:k], near, side="right"))
+            one, others = slice(k, k + 1), slice(0, end)
+            ratio = (flux[one] - flux[others]) / np.hypot(error[one], error[others])
+            ms = modulation_of_pairs(flux[one], error[one], flux[others], error[others])
+            pairs += int(np.count_nonzero((ratio >= SIGNIFICANT_VS) & (ms > SIGNIFICANT_M)))
+    return vs, float(m), pairs
+
+
+def modulation_of_pairs(one: Floats, error: Floats, other: Floats, other_error: Floats) -> Floats:
+    """Return |m| of pairs of fluxes; NaN where the sum is below its error."""
+    total = one + other
+    known = total > np.hypot(error, other_error)
+    return np.where(known, np.abs(2 * (one - other)) / np.where(known, total, 1.0), np.nan)
+
+
+def most_different(flux: Floats, error: Floats) -> tuple[float, int, int]:
+    """Return the largest |Vs| of all pairs of N > 1 epochs, and its brighter and fainter epoch.
+
+    O(N log N) in time for fluxes with errors that depend on little else: only epochs that no other
+    epoch beats in both flux and error can belong to the pair.
+    """
+    order = np.lexsort((flux, error))
+    best_high = np.maximum.accumulate(flux[order])
+    best_low = np.minimum.accumulate(flux[order])
+    first = np.ones(order.size, bool)
+    high = order[np.append(first[:1], best_high[1:] > best_high[:-1])]
+    low = order[np.append(first[:1], best_low[1:] < best_low[:-1])]
+    best = (0.0, int(high[-1]), int(low[-1]))
+    for start in range(0, high.size, PAIR_BLOCK):
+        part = high[start : start + PAIR_BLOCK]
+        vs = (flux[part, None] - flux[low]) / np.hypot(error[part, None], error[low])
+        i, j = np.unravel_index(int(np.argmax(vs)), vs.shape)
+        if vs[i, j] > best[0]:
+            best = (float(vs[i, j]), int(part[i]), int(low[j]))
+    return best
 
 
 def leave_one_out(flux: Floats) -> Floats:
@@ -136,10 +185,11 @@ def mission_score(mjd: Floats, flux: Floats, error: Floats) -> Score:
     asymmetry, tau = float(abs(rise - fall) / (rise + fall)), float(rise + fall)
     parts = (
         1 - asymmetry,
-        MIN_DURATION_DAYS < tau < MAX_DURATION_DAYS,
-        MIN_AMPLITUDE < amplitude < MAX_AMPLITUDE and significant,
+        exceeds(tau, MIN_DURATION_DAYS) and exceeds(MAX_DURATION_DAYS, tau),
+        exceeds(amplitude, MIN_AMPLITUDE) and exceeds(MAX_AMPLITUDE, amplitude) and significant,
     )
-    total = float(np.dot(PART_WEIGHTS, parts))
+    # Tenths, rounded, so that 0.2 + 0.4 is the number 0.6.
+    total = round(float(np.dot(PART_WEIGHTS, parts)) / 10, 9)
     return Score(total=total, asymmetry=asymmetry, tau_days=tau, amplitude=amplitude)
 
 

@@ -84,17 +84,24 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
 
 def split_curves(table: pa.Table) -> list[LightCurve]:
     """Return one light curve per source, by name, of the rows that have a normalised flux."""
-    scalars = ("source", "field", "ra", "dec", "reference")
+    scalars = ("ra", "dec", "reference")
     arrays = ("mjd", "epoch", "flux", "flux_err", "upper_limit")
-    columns = {name: np.asarray(table[name].to_pylist()) for name in scalars}
-    columns |= {name: np.asarray(table[name].to_numpy()) for name in arrays}
-    order = np.lexsort((columns["mjd"], columns["source"]))
+    columns = {name: np.asarray(table[name].to_numpy()) for name in (*scalars, *arrays)}
+    texts = {}
+    for name in ("source", "field"):  # texts of all rows would need more memory than the numbers
+        encoded = table[name].combine_chunks().dictionary_encode()
+        texts[name] = np.array(encoded.dictionary.to_pylist(), object)
+        columns[name] = np.asarray(encoded.indices.to_numpy())
+    rank = np.argsort(np.argsort(texts["source"], kind="stable"), kind="stable")
+    order = np.lexsort((columns["mjd"], rank[columns["source"]]))
     good = np.isfinite(columns["flux"]) & (columns["flux_err"] > 0)
-    columns = {name: column[order[good[order]]] for name, column in columns.items()}
-    _, first = np.unique(columns["source"], return_index=True)
+    order = order[good[order]]
+    columns = {name: column[order] for name, column in columns.items()}
+    first = np.flatnonzero(np.append(order.size > 0, np.diff(columns["source"]) != 0))
     curves = []
-    for start, end in pairwise([*first, columns["mjd"].size]):
+    for start, end in pairwise([*first, order.size]):
         one: dict[str, Any] = {name: columns[name][start].item() for name in scalars}
+        one |= {name: str(texts[name][columns[name][start]]) for name in texts}
         one |= {name: columns[name][start:end] for name in arrays}
         curves.append(LightCurve(**one))
     return curves
@@ -107,9 +114,9 @@ def judge_curve(curve: LightCurve, options: VariabilityOptions) -> EseVerdict:
         reason = f"no verdict: {mjd.size} epochs, more than {options.min_epochs} are needed"
         return EseVerdict(candidate=False, reason=reason)
     score, lens, candidate = mission_score(mjd, flux, error), None, False
-    if metrics.p_constant(flux, error) > MAX_P_CONSTANT:
+    if metrics.exceeds(metrics.p_constant(flux, error), MAX_P_CONSTANT):
         reason = "constant within the errors"
-    elif score.total <= options.min_score:
+    elif not metrics.exceeds(score.total, options.min_score):
         reason = f"mission score {score.total:.2f}: wrong duration or amplitude"
     elif (lens := compare_lens(mjd, flux, error)) is None:
         reason = "no lens of the bank dims it as a lens does"
@@ -117,7 +124,7 @@ def judge_curve(curve: LightCurve, options: VariabilityOptions) -> EseVerdict:
         ratios = {"red noise": lens.over_red_noise, "a flare": lens.over_flare}
         ratios["bad epochs"] = lens.over_bad_epochs
         rival = min(ratios, key=ratios.__getitem__)
-        candidate = lens.over_best_rival > options.min_evidence
+        candidate = metrics.exceeds(lens.over_best_rival, options.min_evidence)
         meaning = "a lens is the better explanation" if candidate else "not enough"
         reason = f"ln likelihood ratio of a lens to {rival} {ratios[rival]:+.1f}: {meaning}"
     return EseVerdict(candidate=candidate, reason=reason, score=score, lens=lens)

@@ -40,6 +40,8 @@ PHOTOMETRY = Schema(
         if detected
     compactness | float32? | | phys.angSize;arith.ratio | flux_fit / flux_peak; above 1 if extended
     blend | int16 | | meta.number | Sources that were fitted together; 1: alone
+    missing | float32? | | stat.value;arith.ratio | Part of the aperture without pixels, by the \
+        fit's weights; where the peak needs them, flux_forced is the fit
     ra_offset | float32? | arcsec | pos.eq.ra;arith.diff | Fitted minus catalogue, on the sky
     dec_offset | float32? | arcsec | pos.eq.dec;arith.diff | Fitted minus catalogue; null if faint
     ra_offset_err | float32? | arcsec | stat.error;pos.eq | 1 sigma, noise alone
