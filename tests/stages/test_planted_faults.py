@@ -171,7 +171,7 @@ def test_fault_is_harmless(
 
 def compare(before: pd.DataFrame, after: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return relative changes of the bright sources in both, and their errors by noise."""
-    both = before.join(after, how="inner", rsuffix="_after")
+    both = before.join(after.add_suffix("_after"), how="inner")
     both = both[(both.snr > MIN_SNR) & (both.beam > MIN_BEAM)]
     assert len(both) > 10
     change = both.flux_forced_after / both.flux_forced - 1
