@@ -4,10 +4,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from contimg.runtime.config import Document, merge_documents, read_document, read_profile
 from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over
 from contimg.runtime.errors import UsageError
+from contimg.runtime.options import Options, describe_error
 from contimg.runtime.pipeline import Pipeline
 from contimg_runs.options import RequestOptions
 from contimg_runs.pipelines import PIPELINES, find_pipeline
@@ -67,6 +70,25 @@ def resolve_options(
     document = merge_documents([*shared, pipeline.with_shortcuts({}, shortcuts), single])
     pipeline.check_options(document)
     return document
+
+
+def check_values(model: type[Options], given: Mapping[str, str], where: str) -> None:
+    """Raise UsageError for values that a command line of these options would refuse.
+
+    Options that are not given, and values that an engine fills in, are no matter.
+    """
+    known = {
+        name: value
+        for name, value in model.drop_empty(given).items()
+        if name in model.model_fields and "{{" not in str(value)
+    }
+    try:
+        model.model_validate(known)
+    except ValidationError as error:
+        wrong = [item for item in error.errors() if item["loc"] and item["type"] != "missing"]
+        if wrong:
+            reasons = "; ".join(describe_error(item) for item in wrong)
+            raise UsageError(where, f"{reasons}.", "Correct the value.") from error
 
 
 def read_settings(texts: Iterable[str]) -> tuple[Document, dict[str, str]]:

@@ -69,6 +69,10 @@ class TestPreflight:
 
     @pytest.mark.usefixtures("moto_root")
     def test_missing_bucket_is_named(self) -> None:
+        wrong = ("--parameters", '{"robust": "5", "niter": "1e6", "tier": "quicklook"}')
+        done = script("preflight", "--store", "s3://no-such-bucket/x", *wrong)
+        assert "--robust: Input should be less than or equal to 2" in done.stderr
+        assert "--niter: Input should be a valid integer" in done.stderr
         done = script("preflight", "--store", "s3://no-such-bucket/x")
         assert done.returncode in {2, 20}
         (said,) = [json.loads(line) for line in done.stderr.splitlines()]
@@ -273,7 +277,7 @@ class TestInTheCluster:
         (container,) = pod["containers"]
         # Nothing of the release is there yet: not its account, not its ConfigMaps.
         program, given = (FILES / "preflight.py").read_text(), json.dumps(options).replace(" ", "")
-        words = ["--store", "s3://contimg/telescope", "--options", given]
+        words = ["--store", "s3://contimg/telescope", "--options", given, "--parameters", "{}"]
         assert container["command"] == ["python", "-c", program, *words]
         assert json.loads(env(container)["CONTIMG_PROFILES"]) == profiles
         assert {name for volume in pod["volumes"] for name in volume} == {"name", "emptyDir"}

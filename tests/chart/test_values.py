@@ -131,6 +131,10 @@ def value(path: str, what: Any) -> dict[str, Any]:
         ("stor", {"uri": "s3://a"}, "'stor' not allowed"),
         ("store/url", "s3://a", "'url' not allowed"),
         ("store/uri", "/data/store", "'/store/uri': '/data/store' does not match pattern"),
+        *(
+            ("store/uri", f"s3://bucket/{part}", "does not match pattern")
+            for part in ("a?b", "a%20b", "a b", "{x}", "../a", "./a", "a//b")
+        ),
         ("store/uri", 5, "'/store/uri': got number, want string"),
         ("s3/endpoint", "s3.org:9000", "'/s3/endpoint': 's3.org:9000' does not match pattern"),
         ("s3/endpoint", "https://s3.example.org/path", "does not match pattern"),
@@ -175,6 +179,7 @@ def test_wrong_value_is_named(path: str, wrong: Any, says: str) -> None:
         ("store/uri", "", f"{NO_URI}: say where subbands arrive and results go, such as {SET_URI}"),
         ("events/eventBus/kind", "exotic", NO_URL),
         ("events/enabled", False, f"{NO_EVENTS}: set sweep.enabled=false"),
+        ("parameters/tier", "fast", 'parameters.tier: "fast" is not one of '),
         ("parameters/teir", "x", "parameters.teir: no pipeline has a parameter of this name"),
         ("options/imagee/tier", "x", f"options.imagee: {NO_STAGE}; there are calibrate, convert"),
         ("options/image/teir", "quicklook", f"options.image.teir: {NO_OPTION}"),

@@ -98,6 +98,10 @@ GALACTIC = one(GAL.l.deg, GAL.b.deg)
         ecsv(B1950.copy(), RADESYS="FK4", EQUINOX=1950.0),
         ecsv(one(), RADESYS="FK5", EQUINOX="J2000"),
         ecsv(described(B1950.copy(), "Right ascension, equinox B1950")),
+        f"RA (B1950),Dec (B1950),flux_jy\n{OLD.ra.deg},{OLD.dec.deg},1\n".encode(),
+        f"RA (J2000),Dec (J2000),flux_jy\n{TRUTH.ra.deg},{TRUTH.dec.deg},1\n".encode(),
+        f"ra,dec,equinox,flux_jy\n{OLD.ra.deg},{OLD.dec.deg},1950,1\n".encode(),
+        f"ra,dec,frame,flux_jy\n{OLD.ra.deg},{OLD.dec.deg},FK4,1\n".encode(),
     ],
 )
 def test_positions_are_those_of_the_stated_frame(data: bytes) -> None:
@@ -117,6 +121,8 @@ def test_positions_are_those_of_the_stated_frame(data: bytes) -> None:
         (b"# positions are FK4, B1950\nra,dec,flux_jy\n1,2,3\n", "comments mention FK4 1950"),
         (ecsv(one(), comments=["precessed from B1950"]), "comments mention FK4 1950"),
         (b"glon,glat,flux_jy\n1,2,3\n", "Columns are missing"),
+        (b"ra,dec,frame,flux_jy\n1,2,FK4,3\n1,3,ICRS,3\n", "frame differs between rows"),
+        (b"ra,dec,flux,unit\n1,2,3,Jy\n1,3,3,mJy\n", "unit differs between rows"),
     ],
 )
 def test_unknown_and_contradictory_frames_are_refused(data: bytes, words: str) -> None:
@@ -188,6 +194,8 @@ ROW = b"ra,dec,flux [Jy],e_flux [Jy],major [arcsec],spectral_index\n"
         (b"ra,dec,flux [mJy]\r10,20,1500\r", 1.5),
         (b"ra\tdec\tflux\ndeg\tdeg\tmJy\n---\t---\t---\n10\t20\t1500\n", 1.5),
         (b"ra;dec;flux [MJY]\n10;20;1500\n", 1.5),
+        (b"ra,dec,flux,flux_unit\n10,20,1500,mJy\n# one row\n", 1.5),
+        (b"# names truncated to 8 characters\nra,dec,flux_mjy\n10,20,1500\n", 1.5),
         ("ra,dec,flux [\u00b5Jy]\n10,20,1500000\n".encode(), 1.5),
         (b"ra,dec,flux [10-3Jy]\n10,20,1500\n", 1.5),
         (b"ra,dec,peak_flux [mJy beam-1]\n10,20,1500\n", 1.5),
@@ -225,6 +233,11 @@ def test_units_and_encodings(data: bytes, expected: float) -> None:
         ("ra,dec,flux_jy\n10,20,1\u00e9\n".encode("latin-1"), BadFileError, "Line 2 is not text"),
         (b"# truncated: limit of rows reached\nra,dec,flux_jy\n10,20,1\n", BadFileError, "whole"),
         (votable(one(), QUERY_STATUS="OVERFLOW"), BadFileError, "not whole"),
+        (
+            votable(one()).replace(b"<TABLE>", b'<TABLE nrows="5">'),
+            BadFileError,
+            "by its nrows it had 5",
+        ),
         (votable(one(), QUERY_STATUS="ERROR"), BadFileError, "answered with an error"),
         (votable(one(), one(30.0)), UsageError, "2 tables with positions"),
         (fits_table(one(), one(30.0)), UsageError, "2 tables with positions"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 import toys
+from contimg.runtime import contract
 from contimg.runtime.child import LINEAR_ALGEBRA
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import MANIFEST, read_manifest
@@ -164,3 +167,19 @@ def test_blas_environment_is_set_before_imports(given: dict[str, str], found: st
 def test_argo_gets_progress(tmp_path: Path) -> None:
     summary(toy("--out", str(tmp_path), ARGO_PROGRESS_FILE=str(tmp_path / "progress")))
     assert (tmp_path / "progress").read_text() == "1/2\n"
+
+
+def test_read_only_installation_without_home_gets_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, "")  # so that it is taken back at the end
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    contract.provide_caches()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.setattr(contract, "__file__", "/proc/self/contract.py")  # read-only even for root
+    contract.provide_caches()
+    assert Path(os.environ["NUMBA_CACHE_DIR"]).is_relative_to(tmp_path)
+    assert not (tmp_path / f"contimg-{os.getuid()}").stat().st_mode & 0o077

@@ -81,6 +81,7 @@ def test_conjugated_model_is_inaccurate(small_chain: Chain, tmp_path: Path, part
                 ra, dec = 2 * truth["ra_deg"] - ra, 2 * truth["dec_deg"] - dec
             writer.writerow([ra, dec, source["flux_jy"], -0.85 if calibrator else -0.7])
     given = {"ms": small_chain.ms, "flags": small_chain.flags, "model_file": model}
+    given["field_fluxes"] = "catalogue"
     summary = contimg("calibrate", out=tmp_path / "out", model_source="file", **given)
     found = measure_errors(small_chain, str(summary["artifact"]), tmp_path / "tables")
     assert not is_accurate(found), found

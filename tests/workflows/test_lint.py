@@ -119,6 +119,24 @@ def test_unknown_kind_has_no_schema(version: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("template", "name", "value", "problem"),
+    [
+        ("contimg-image", "robust", "5", "--robust: Input should be less than or equal to 2"),
+        ("contimg-image", "niter", "1e6", "--niter: Input should be a valid integer"),
+        ("contimg-image", "niter", "1000000", ""),
+        ("contimg-watch", "gap_s", "1", "--gap-s: Input should be greater"),
+        (GROUP, "tier", "fast", "--tier: Input should be 'quicklook'"),
+        (GROUP, "tier", "quicklook", ""),
+    ],
+)
+def test_default_parameter_is_checked(template: str, name: str, value: str, problem: str) -> None:
+    fields = documents()[TEMPLATE, template]["spec"]["arguments"]["parameters"]
+    number = next(n for n, one in enumerate(fields) if one["name"] == name)
+    found = spoilt(TEMPLATE, template, f"spec/arguments/parameters/{number}/value", value)
+    assert any(problem in one for one in found) if problem else not found
+
+
+@pytest.mark.parametrize(
     ("options", "problem"),
     [
         ("{image: {tier: best}}", "image --tier: Input should be 'quicklook'"),

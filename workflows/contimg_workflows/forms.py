@@ -108,12 +108,17 @@ def find_form(template: str) -> Form:
         return pipeline_form(PIPELINES[name])
     if name in DRIVERS:
         return driver_form(name)
-    programs: dict[str, StageSpec | Command] = {**stage_specs(), **template_commands()}
-    if name in programs:
-        return options_form(programs[name].options)
-    known = sorted([*PIPELINES, *DRIVERS, *programs])
+    if program := find_program(template):
+        return options_form(program.options)
+    known = sorted([*PIPELINES, *DRIVERS, *stage_specs(), *template_commands()])
     problem = f"There is no pipeline or stage of this name; there are {', '.join(known)}."
     raise UsageError(name, problem, "Correct the name.")
+
+
+def find_program(template: str) -> StageSpec | Command | None:
+    """Return the stage or command of a template; None for a pipeline or an unknown name."""
+    name = template.removeprefix(PREFIX)
+    return stage_specs().get(name) or template_commands().get(name)
 
 
 def template_commands() -> dict[str, Command]:

@@ -7,14 +7,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from contimg.runtime.command import Command
+from contimg.runtime.command import Command, commands
 from contimg.runtime.config import PROFILES_VARIABLE, read_yaml
 from contimg.runtime.console import Console
 from contimg.runtime.contract import run_command
 from contimg.runtime.options import Options
+from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
 from contimg_runs.pipelines import PIPELINES
-from contimg_runs.resolve import resolve_options
+from contimg_runs.resolve import check_values, resolve_options
 from contimg_watch.probe import probe
 
 
@@ -25,14 +26,19 @@ class PreflightOptions(Options):
     """Root URI of the store."""
     options: str = ""
     """Options of the stages for all pipelines, YAML."""
+    parameters: str = ""
+    """Defaults of the templates' parameters, YAML: {name: value}."""
 
 
 def check(options: PreflightOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
-    """Check options and profiles for every pipeline; of 32 writers of one object one may win."""
+    """Check options, profiles and parameters; of 32 writers of one object one may win."""
     names = read_yaml(env.get(PROFILES_VARIABLE, "")) or {}
     for pipeline in PIPELINES.values():
         for name in ["", *names]:
             resolve_options(pipeline, options.options, name, env)
+    given = read_yaml(options.parameters) or {}
+    for name, program in {**stage_specs(), **commands()}.items():
+        check_values(program.options, given, f"parameters of contimg-{name}")
     store = open_store(options.store)
     probe(store)
     console.log.info("%s: reached, and exactly one of many writers wins", store.root)

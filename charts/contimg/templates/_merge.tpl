@@ -51,13 +51,24 @@ They never pass through tpl: Argo's braces are not ours. Each helper here change
 {{- if eq .name "contimg-nightly" }}{{ $given = merge $given (dict "days" $values.nightly.days) }}{{ end -}}
 {{- $given = mergeOverwrite $given $values.parameters -}}
 {{- range (.spec.arguments | default dict).parameters -}}
-{{- if hasKey $given .name }}{{ $_ := set . "value" (include "contimg.word" (get $given .name)) }}{{ end -}}
+{{- if hasKey $given .name -}}
+{{- $word := include "contimg.word" (get $given .name) -}}
+{{- if and .enum (not (has $word .enum)) (hasKey $values.parameters .name) }}{{ fail (printf "parameters.%s: %q is not one of %s" .name $word (join ", " .enum)) }}{{ end -}}
+{{- $_ := set . "value" $word -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
 {{/* A value as a word; helm reads a whole number as a float, whose own word may be 1e+06. */}}
 {{- define "contimg.word" -}}
 {{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- end }}
+
+{{/* Parameters as words, in JSON. */}}
+{{- define "contimg.words" -}}
+{{- $words := dict -}}
+{{- range $name, $value := . }}{{ $_ := set $words $name (include "contimg.word" $value) }}{{ end -}}
+{{- toJson $words -}}
 {{- end }}
 
 {{/* One template: its containers, its artifacts, and the account of those that talk to the Kubernetes API. */}}

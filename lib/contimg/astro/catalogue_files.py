@@ -43,7 +43,8 @@ POSITION_NAMES = tuple(
     tuple(pair.split("/"))
     for pair in re.split(
         " ",
-        "_raj2000/_dej2000 raj2000/dej2000 raj2000/decj2000 ra_icrs/de_icrs _ra_icrs/_de_icrs "
+        "_raj2000/_dej2000 raj2000/dej2000 raj2000/decj2000 ra_j2000/dec_j2000 ra_j2000/de_j2000 "
+        "ra_icrs/de_icrs _ra_icrs/_de_icrs "
         "ra_icrs/dec_icrs raj2000/de_j2000 ra_2000/dec_2000 raj2000_deg/dej2000_deg ra_deg/dec_deg "
         "ra_deg_cont/dec_deg_cont ra/dec ra/de _ra/_de ra/dej2000 ra/decj2000 ra/de_j2000 "
         "raj2000/dec ra_2000/dec ra_deg/dec ra/dec_deg _raj2000/dec",
@@ -126,6 +127,10 @@ UNIT_SPELLINGS |= (
     }
 )
 """Spellings in one case alone have the prefix that makes sense: MJY is mJy, but MJy is 10^6 Jy."""
+FLUX_UNIT_NAMES = ("flux_unit", "flux_units", "unit", "units")
+FRAME_NAMES = ("frame", "radesys", "radecsys", "coosys", "coordsys", "ref_frame", "refsys")
+EQUINOX_NAMES = ("equinox",)
+"""Columns in which every row says the same for all."""
 HOURS = {"h", "hr", "hour", "hours", "hourangle"}
 SEXAGESIMAL_UNITS = ("hms", "h:m:s", "dms", "d:m:s")
 UNIT_AT_END = re.compile(r"^.*_(?P<unit>ujy|mjy|jy|deg|arcsec|hz|mhz|ghz)$")
@@ -184,8 +189,9 @@ def read_catalogue(
         name = next((name for name in names.split() if name in columns), None)
         found[target] = _single(columns, name, where) if name else None
     _require_columns(found, chosen, where)
+    flux_unit = given.flux_unit or _only_text(columns, FLUX_UNIT_NAMES, where)
     values = {
-        target: _values(column, target, (survey, set(columns), given.flux_unit), where)
+        target: _values(column, target, (survey, set(columns), flux_unit), where)
         for target, column in found.items()
         if column is not None and target != "name"
     }
@@ -252,6 +258,11 @@ def choose_frame(
     for column in pair:
         if column is not None:
             stated |= _stated_frames(column, table)
+    columns = _columns_by_name(table)
+    system, equinox = (_only_text(columns, names, where) for names in (FRAME_NAMES, EQUINOX_NAMES))
+    of_rows = parse_frame(system, equinox, where)
+    if of_rows:
+        stated[of_rows] = f"a column of its own says {system} {equinox}"
     said = frames_of_text(" ".join(table.comments)) - {("icrs", "")}
     if not stated and said:
         words = ", ".join(f"{system.upper()} {year}".strip() for system, year in sorted(said))
@@ -265,6 +276,23 @@ def choose_frame(
         problem = f"Its positions are in the frame {found.system}."
         raise BadInputError(where, problem, "Convert them to ICRS.")
     return found
+
+
+def _only_text(
+    columns: Mapping[str, list[CatalogueColumn]], names: tuple[str, ...], where: str
+) -> str:
+    """Return what all rows of a column of one of these names say; empty if there is none.
+
+    Raises BadInputError if rows differ.
+    """
+    for column in (columns[name][0] for name in names if name in columns):
+        said = sorted({text.strip() for text in _texts(column.values.ravel())} - {"", "nan"})
+        if len(said) > 1:
+            problem = f"Column {column.name} differs between rows: {', '.join(said[:5])}."
+            raise BadInputError(where, problem, "Split the file, or convert the rows.")
+        if said:
+            return str(said[0])
+    return ""
 
 
 def _stated_frames(column: CatalogueColumn, table: CatalogueTable) -> dict[SkyFrame, str]:

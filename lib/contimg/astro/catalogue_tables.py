@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from contimg.astro.catalogue_positions import SkyFrame, parse_frame
+from contimg.astro.catalogue_positions import SkyFrame, frames_of_text, parse_frame
 from contimg.runtime.errors import BadFileError, BadInputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 DAMAGES = (OSError, EOFError, zlib.error, ValueError, TypeError, IndexError, KeyError)
 UNIT_IN_NAME = re.compile(r"^(?P<name>.*?)\s*[\[({](?P<unit>[^\])}]*)[\])}]\s*$")
-CUT = re.compile(r"\boverflow\b|truncat|limit (was )?reached|max(imum)? (number of )?r(ows|ecords)")
+CUT = re.compile(
+    r"\boverflow\b|truncated (result|output|table|answer|list|at|to the)|"
+    r"limit (of \w+ )?(was )?reached|"
+    r"(result|output|table|answer|list|query) (is |was |were )?(cut|truncated)|"
+    r"max(imum)? (number of )?(rows|records) (was |were )?(reached|returned)"
+)
 """What services write when they cut an answer."""
 NULLS = ["", "NA", "N/A", "NULL", "null", "NaN", "nan", "None", "--", "-", "...", "masked"]
 HEADER_ROWS = 200
@@ -198,6 +203,11 @@ def _read_votable(data: bytes, where: str) -> list[CatalogueTable]:
     tables = [table for table in file.iter_tables() if table.fields]
     if not tables:
         raise BadFileError(where, "The VOTable has no table.", "Query again.")
+    for tag, table in zip(re.finditer(rb"<TABLE\b[^>]*>", data), tables, strict=False):
+        rows = re.search(rb"\bnrows\s*=\s*[\"'](\d+)", tag[0])
+        if rows and int(rows[1]) != len(table.array):
+            problem = f"A table has {len(table.array)} rows; by its nrows it had {int(rows[1])}."
+            raise BadFileError(where, problem, "Query again.")
     return [_read_element(table, file, where) for table in tables]
 
 
@@ -290,7 +300,9 @@ def _read_csv(text: str, where: str) -> CatalogueTable:
 
     lines = text.split("\n", HEADER_ROWS)
     skipped = next((i for i, x in enumerate(lines) if x.strip() and x[0] != "#"), len(lines))
-    tail = [line for line in text[-2000:].split("\n") if line.startswith("#")]
+    tail: list[str] = []
+    while (last := text.rstrip("\n").rpartition("\n"))[2].startswith("#") and last[0]:
+        tail, text = [*tail, last[2]], last[0]
     comments = [line[1:] for line in lines[:skipped]]
     _refuse_cut([*comments, *tail], where)
     first = lines[skipped] if skipped < len(lines) else ""
@@ -315,6 +327,8 @@ def _read_csv(text: str, where: str) -> CatalogueTable:
     for number, name in enumerate(table.column_names):
         split = UNIT_IN_NAME.match(name)
         shown, unit = (split["name"], split["unit"]) if split else (name, "")
+        said = name if frames_of_text(f"({unit})") else ""  # RA (J2000)
+        unit = "" if said else unit
         below = units[number].strip().strip("[](){}") if units else ""
         if unit and below and unit != below:
             problem = f"Column {shown} is in {unit!r} by its name, {below!r} by the row of units."
@@ -322,7 +336,8 @@ def _read_csv(text: str, where: str) -> CatalogueTable:
         values = table.column(number)
         if pa.types.is_null(values.type):
             values = values.cast(pa.float64())
-        columns.append(CatalogueColumn(shown.strip(), values.to_numpy(), unit or below))
+        column = CatalogueColumn(shown.strip(), values.to_numpy(), unit or below, "", said)
+        columns.append(column)
     return CatalogueTable("table", columns, None, comments)
 
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -51,6 +52,7 @@ def main(stage: StageSpec, argv: Sequence[str] | None = None) -> NoReturn:
     gc.set_threshold(GC_THRESHOLD_OBJECTS)
     for name, value in LINEAR_ALGEBRA.items():  # libraries read it once, when they are loaded
         os.environ.setdefault(name, value)
+    provide_caches()
     env = dict(os.environ)
     console, version = Console(stage.name, env), stage.version
     options = partial(parse, stage.options, argv, stage.program, version, section=stage.name)
@@ -58,6 +60,24 @@ def main(stage: StageSpec, argv: Sequence[str] | None = None) -> NoReturn:
     if argv is not None:
         sys.exit(code)
     leave(code)
+
+
+def provide_caches() -> None:
+    """Give numba and matplotlib a folder for what they keep, if they could write none of their own.
+
+    An account without a home that runs a read-only installation has neither the folder beside the
+    code nor ~/.cache, and numba refuses to compile then.
+    """
+    home, code = Path("~").expanduser(), Path(__file__).parent
+    if any(folder.is_dir() and os.access(folder, os.W_OK) for folder in (home, code)):
+        return
+    folder = Path(tempfile.gettempdir()) / f"contimg-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # another user's code
+        folder = Path(tempfile.mkdtemp(prefix="contimg-"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(folder / "numba"))
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
 
 
 def leave(code: int) -> NoReturn:
@@ -79,6 +99,7 @@ def run_command(
 
     `argv` follows the command's name (None: this process's); `program` names an own executable.
     """
+    provide_caches()
     env, prog = dict(os.environ), program or f"contimg {command.name}"
     console = Console(prog.removeprefix("contimg").strip(" -"), env, plain=command.plain)
     places, version = command.positional, tool_version("contimg")

@@ -32,6 +32,8 @@ HUBER = 1.345
 move little (Huber 1981)."""
 
 
+MEDIAN_ERROR = 1.25
+"""Error of a median over that of a mean, for normal errors."""
 MIN_SCALE_SNR = 5.0
 """A sum over sources of a lower significance tells no scale."""
 SIGMAS = 3.0
@@ -131,8 +133,11 @@ def ensemble_scale(
         scale = float(np.average(value, weights=weight))
     expected = 1.03 * np.sum(sigma**-2) ** -0.5
     found = np.sqrt(np.sum((weight * (value - scale)) ** 2)) / np.sum(weight)
-    deviation = 1.4826 * float(np.median(np.abs(value - scale))) / abs(scale)
-    return EnsembleScale(scale, float(max(expected, found)), value.size, deviation)
+    # A catalogue of which half is wrong has two groups of values; the mean lies between them.
+    typical = 1.4826 * float(np.median(np.abs(value - scale)))
+    wide = MEDIAN_ERROR * typical / np.sqrt(value.size)
+    error = float(max(expected, found, wide))
+    return EnsembleScale(scale, error, value.size, typical / abs(scale))
 
 
 def total_scale(residuals: Mapping[str, float], apparent_jy: FloatArray) -> EnsembleScale | None:

@@ -49,6 +49,9 @@ class CalibrateOptions(StageOptions):
     model_file: ObjectURI | None = None
     """CSV with columns ra_deg, dec_deg, flux_jy, alpha, reference_hz: the whole model, before the
     beam."""
+    field_fluxes: Literal["solve", "catalogue"] = "solve"
+    """Fluxes of the field's sources in the model: fitted together with the gains, so that those of
+    the catalogue do not reach the image, or the catalogue's. The calibrator's are never fitted."""
     do_k: bool = False
     """Solve delays before the bandpass."""
     prephase_solint_s: float = Field(default=30.0, gt=0)

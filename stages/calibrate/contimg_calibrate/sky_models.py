@@ -19,12 +19,10 @@ from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 
 MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue source nearer than this to the calibrator is the calibrator, or a part of it."""
-MIN_FLUX_FRACTION = 5e-4
-"""Field sources with a smaller fraction of the calibrator's apparent flux are left out of a model.
-One on a grating lobe of the calibrator (1.4 deg north or south) looks like the calibrator to the
-gains, which then take 7 % of its flux from it (docs/stages/calibrate.md)."""
-MIN_FIELD_JY = 0.01
-"""Without a calibrator, sources of a lower apparent flux are left out."""
+MIN_SOURCE_JY = 0.002
+"""Field sources of a lower apparent flux are left out of a model: a third of those with
+a signal-to-noise ratio of 20. One on a grating lobe of the calibrator (1.4 deg north or south)
+looks like the calibrator to the gains, which then take 7 % of its flux from it."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,21 @@ import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.coordinates import Site
-from contimg.astro.gains import ComplexArray, Factors, FloatArray, Gains, IntArray, read_caltable
+from contimg.astro.gains import (
+    ComplexArray,
+    Factors,
+    FlagArray,
+    FloatArray,
+    Gains,
+    IntArray,
+    read_caltable,
+)
 from contimg.astro.predict import PointSources, SkyModel
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
 from contimg.runtime.errors import ContimgError, SolveFailedError
+from contimg_calibrate import field_fluxes
 from contimg_calibrate import visibilities as vis
 from contimg_calibrate.ensemble import EnsembleScale, ensemble_scale, measure_amplitudes
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
@@ -43,6 +52,8 @@ class Solver:
     header: MSHeader
     path: Path
     """The Measurement Set."""
+    flags: FlagArray | None
+    """Flags in addition to its own."""
     sky: SkyModel
     ratio: Ratio
     integration_s: float
@@ -163,20 +174,50 @@ def run(
         solver = Solver(
             header=header,
             path=Path(ms),
+            flags=extra,
             sky=model,
             ratio=ratio,
             folder=Path(folder),
             limits=limits,
             integration_s=integration_s,
         )
-        return {"solve_group": solve_group, "solve_field": solve_field}[task](solver, given)
+        solve = {"solve_group": solve_group, "solve_field": solve_field}[task]
+        return solve(solver, given)
     except ContimgError as error:
         return {"error": type(error).__name__, "arguments": list(error.args)}
 
 
+def fit_fluxes(
+    solver: Solver, first: Factors, held: FlagArray, *, phase_only: bool = False
+) -> tuple[Solver, dict[str, Any]]:
+    """Fit the fluxes of the sources that are not `held`, shape (K,), with errors of `first` gains.
+
+    Return the solver with the fitted sky, and how it fits; itself and nothing if too few antennas
+    have short baselines.
+    """
+    with MeasurementSet(solver.path) as ms:
+        cells = field_fluxes.load_cells(ms, solver.flags, solver.ratio, first)
+        if cells is None:
+            return solver, {}
+        fit = field_fluxes.fit_fluxes(cells, solver.sky, held, phase_only=phase_only)
+        found = {"amplitude": fit.amplitude.tolist(), "error": fit.error.tolist()}
+        if not phase_only:
+            found |= field_fluxes.diagnose(cells, solver.sky, held, fit, first)
+        sources = solver.sky.sources
+        flux_jy = sources.flux_jy * fit.amplitude[:, None]
+        fitted = replace(solver.sky, sources=replace(sources, flux_jy=flux_jy))
+        ratio = vis.load_ratio(ms, solver.flags, fitted, into=solver.ratio)
+    return replace(solver, ratio=ratio, sky=fitted), found
+
+
 def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     """Solve phases, bandpass and gains on a calibrator; return their quality and the tables."""
-    ratio, window = solver.ratio, _choose_window(solver.ratio)
+    window, held = _choose_window(solver.ratio), np.array(given["held"], bool)
+    fluxes: dict[str, Any] = {}
+    if not held.all():
+        first = field_fluxes.solve_first_gains(solver.ratio, window)
+        solver, fluxes = fit_fluxes(solver, first, held)
+    ratio = solver.ratio
     prephase = solver.solve_gains("prephase", [], given["prephase_solint_s"], "p", window)
     band = [solver.solve_band("delay.K", [prephase])] if given["do_k"] else []
     settings = {"solnorm": True, "fillgaps": given["fillgaps"]}
@@ -202,7 +243,7 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     reference = solver.header.antennas.names[int(np.bincount(used[used >= 0]).argmax())]
     folders = {role: str(path) for role, path in tables.items()}
     answer = {"quality": quality, "tables": folders, "reference_antenna": reference}
-    return {**answer, "ensemble": told and asdict(told)}
+    return {**answer, "fluxes": fluxes, "ensemble": told and asdict(told)}
 
 
 def _scale_to_ensemble(
@@ -241,10 +282,17 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
+    held, fluxes = np.array(given["held"], bool), dict[str, Any]()
+    if not held.all():
+        first = field_fluxes.solve_first_phases(ratio, solver.evaluate(tables), x, y)
+        solver, fluxes = fit_fluxes(solver, first, held, phase_only=True)
     field = solver.solve_gains("field", tables, solint_s, "p")
     gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
+    if fluxes:
+        names = {"amplitude": "amplitude", "amplitude_error": "error"}
+        return {**answer, **solved, **{key: fluxes[name] for key, name in names.items()}}
     return {**answer, **solved, **_compare_fluxes(solver, [*tables, field])}
 
 

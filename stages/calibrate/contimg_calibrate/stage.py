@@ -15,6 +15,7 @@ import numpy as np
 from contimg.astro.beam_files import read_beam
 from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
+from contimg.astro.coordinates import separation_rad
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
@@ -39,6 +40,7 @@ from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
 from contimg_calibrate.ensemble import MAX_BEAM_ERROR, check_scale, ensemble_scale, total_scale
+from contimg_calibrate.field_checks import FieldSources, check_field
 from contimg_calibrate.foreign import copy_field, describe_offset
 from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import (
@@ -75,7 +77,7 @@ CONFUSION_JY = 0.2
 above 50 mJy, dN/dS ~ S^-2."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
-CalibratedSet = tuple[Calibration, dict[str, str], dict[str, float]]
+CalibratedSet = tuple[Calibration, dict[str, str], dict[str, Any]]
 """The outcome of either way to calibrate: record, folders of the caltables by role, quality."""
 
 
@@ -130,6 +132,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     with context.step("read"):
         ms = read_observation(options, context)
     record, folders, quality = calibrate(options, context, ms)
+    reasons = [*ms.notes, *quality.pop("marks", [])]
     with context.step("write"):
         for table in record.tables:
             context.write_tree(table.file, Path(folders[table.role]))
@@ -155,16 +158,15 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
             context.publish(tables, CALTABLES, day, record.group, CALTABLES.rows([row]))
     names = {"group", "flux_anchor", "solved", "reference_antenna", "flag_fraction", "primary_beam"}
     metrics = {
+        **quality,
         **record.model_dump(include=names),
         "provenance": record.rung,
         "calibrator": record.calibrator.name,
         "field_phase": record.field_phase.done,
-        "scale": record.field_phase.scale,
+        "scale": quality.get("scale", record.field_phase.scale),
         "scale_error": record.scale.total if record.scale else None,
         "set_group": record.source.group if record.source else record.group,
-        **quality,
     }
-    reasons = list(ms.notes)
     if not record.solved and record.field_phase.scale is None:
         reasons.append("flux_scale: the set could not be checked against the field's sources")
     if record.solved and ms.target is None:
@@ -304,8 +306,29 @@ def solve_calibrator(
     """Solve on a calibrator in the beam."""
     with context.step("model"):
         sky, apparent_jy = model_calibrator(options, context, ms, calibrator)
+    place = np.radians([calibrator.ra_deg, calibrator.dec_deg])
+    away_rad = separation_rad(sky.sources.ra_rad, sky.sources.dec_rad, *place)
+    held = away_rad < np.radians(sky_models.MATCH_RADIUS_DEG)
+    # Without the calibrator in it, a list of fluxes is itself what sets the scale.
+    if ms.target is None or options.field_fluxes == "catalogue" or not held.any():
+        held = np.ones_like(held)
+    given = {**solve_limits(options, ms), "held": held.tolist()}
     with context.step("solve"):
-        answer = _call_solver(context, "solve_group", ms, sky, solve_limits(options, ms))
+        answer = _call_solver(context, "solve_group", ms, sky, given)
+    quality = dict(answer["quality"])
+    if ms.target is not None and not held.all():
+        sources = FieldSources(
+            ra_deg=np.degrees(sky.sources.ra_rad),
+            dec_deg=np.degrees(sky.sources.dec_rad),
+            catalogue_jy=sky.sources.flux_jy.mean(axis=1),
+            apparent_jy=sky.apparent_jy(ms.beam_mjds).mean(axis=1),
+            held=held,
+        )
+        fluxes, antennas = answer["fluxes"], ms.header.antennas
+        numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, antennas)
+        quality |= {**numbers, "marks": marks}
+        fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
+        context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
     solved_on = records.CalibratorRecord(
         name=calibrator.name,
         ra_deg=calibrator.ra_deg,
@@ -315,7 +338,7 @@ def solve_calibrator(
         standard=calibrator.standard,
     )
     anchor: FluxAnchor = "standard" if calibrator.standard else "catalogue"
-    return make_record(options, ms, answer, solved_on, anchor), answer["tables"], answer["quality"]
+    return make_record(options, ms, answer, solved_on, anchor), answer["tables"], quality
 
 
 def solve_ensemble(
@@ -330,11 +353,13 @@ def solve_ensemble(
         freq_hz, beam = ms.header.frequencies_hz, ms.beam
         times = ms.mjd_start, ms.mjd_end
         field = find_field_sources(*times, target.dec_deg, target.site, freq_hz, beam)
-        sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
+        sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_SOURCE_JY)
         ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
         terms = beam_terms(ra_deg, dec_deg, target, beam)
         apparent_jy = float(sky.apparent_jy(ms.beam_mjds).mean(axis=1).sum())
-    given = {"beam_error": np.linalg.norm(terms, axis=0).tolist()}
+    # All fluxes are held: together they set the scale.
+    held = [True] * len(ra_deg)
+    given = {"beam_error": np.linalg.norm(terms, axis=0).tolist(), "held": held}
     with context.step("solve"):
         answer = _call_solver(
             context, "solve_group", ms, sky, {**solve_limits(options, ms), **given}
@@ -420,8 +445,7 @@ def model_calibrator(
         ms.beam,
     )
     whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
-    least_jy = sky_models.MIN_FLUX_FRACTION * apparent_jy
-    return keep_bright(whole, ms.beam_mjds, least_jy), apparent_jy
+    return keep_bright(whole, ms.beam_mjds, sky_models.MIN_SOURCE_JY), apparent_jy
 
 
 def select_set(
@@ -495,7 +519,7 @@ def fit_field(
         ms.header.frequencies_hz,
         ms.beam,
     )
-    sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_FIELD_JY)
+    sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_SOURCE_JY)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
     if not apparent_jy.size:
         reason = "NVSS has no source in the beam that is bright enough."
@@ -508,6 +532,7 @@ def fit_field(
         "limit_deg": limits_deg[options.field_phase],
         "short_limit_deg": SHORT_SOLINT_ERROR_DEG,
         "reference_antenna": options.reference_antenna or chosen.reference_antenna,
+        "held": [options.field_fluxes == "catalogue"] * apparent_jy.size,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])

@@ -70,10 +70,13 @@ class Ratio:
         return np.divide(kept, total, out=np.zeros(self.antennas), where=total > 0)
 
 
-def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ratio:
+def load_ratio(
+    ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel, into: Ratio | None = None
+) -> Ratio:
     """Read a Measurement Set of one field, integration by integration, over the model of a sky.
 
     Rows are time-major. `flags`, shape (rows, channels, polarizations), are added to the set's own.
+    `into` was read from the same set: its arrays are used again, so that two never fill memory.
 
     Raises AllFlaggedError if no cross-correlation is unflagged; BadInputError if the model is zero
     where there are data.
@@ -92,8 +95,8 @@ def load_ratio(ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel) -> Ra
         ant2=ant2[cross],
         pair=pair,
         pairs=np.stack([keys // antennas, keys % antennas], axis=1),
-        product=np.empty(shape, np.complex64),
-        power=np.empty(shape, np.float32),
+        product=into.product if into else np.empty(shape, np.complex64),
+        power=into.power if into else np.empty(shape, np.float32),
         weight=np.ones((keys.size, shape[2]), np.float32),
     )
     noise = np.zeros((keys.size, shape[2], 2))

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from contimg.astro import telescope
+from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import Site
 from contimg.runtime.errors import (
     BadFileError,
@@ -29,8 +30,11 @@ POINTING_TOLERANCE_RAD = np.radians(0.001)
 """The pointing is constant within a dwell to this."""
 CHANNEL_TOLERANCE = 1e-3
 """Frequencies may be off the grid by this fraction of a channel."""
-UVW_TOLERANCE = 0.01
-"""The header's UVW may differ from ours by this fraction of the longest baseline."""
+UVW_TOLERANCE_M = 0.05
+"""The header's UVW may differ from ours by this: 0.001 deg of Declination on the longest baseline.
+Those of the telescope agree to 1e-4 m."""
+TIME_TOLERANCE = 0.01
+"""Spacing and length of integrations may differ by this fraction of an integration."""
 REGROUP_REMEDY = "Take the subband out of the group, and find out how it got into it."
 RAW_FILE_REMEDY = "Use the files as the correlator writes them."
 
@@ -60,11 +64,13 @@ class UVH5Header:
     times_jd: FloatArray
     """Shape (T,), midpoints, UTC."""
     integration_s: float
+    lost_integrations: int
+    """Integrations that are missing between the first and the last one."""
     antenna1: IntArray
     """Shape (B,), antenna numbers."""
     antenna2: IntArray
     uvw_m: FloatArray
-    """Shape (B, 3), from the file: for the direction (ha, dec), antenna 2 less antenna 1."""
+    """Shape (T, B, 3), from the file: for the direction (ha, dec), antenna 2 less antenna 1."""
     ha_rad: float
     """Apparent direction for which the fringes were stopped."""
     dec_rad: float
@@ -146,6 +152,7 @@ def read_header(header: h5py.Group, uri: str, index: int) -> UVH5Header:
         problem = f"The polarizations are {polarizations}, not {POLARIZATIONS} (XX, YY)."
         raise BadFileError(uri, problem, RECOPY_REMEDY)
     times, antenna1, antenna2 = _read_rows(header, uri)
+    integration_s, lost = _read_integrations(header, times, uri)
     frequencies = np.asarray(header["freq_array"][()], np.float64).ravel()
     width = float(np.ravel(header["channel_width"][()])[0])
     steps = np.diff(frequencies)
@@ -161,10 +168,11 @@ def read_header(header: h5py.Group, uri: str, index: int) -> UVH5Header:
         frequencies_hz=frequencies,
         width_hz=width,
         times_jd=times,
-        integration_s=float(header["integration_time"][0]),
+        integration_s=integration_s,
+        lost_integrations=lost,
         antenna1=antenna1,
         antenna2=antenna2,
-        uvw_m=np.asarray(header["uvw_array"][: len(antenna1)], np.float64),
+        uvw_m=np.asarray(header["uvw_array"][()], np.float64).reshape(-1, len(antenna1), 3),
         ha_rad=ha,
         dec_rad=dec,
         array=array,
@@ -191,6 +199,27 @@ def _read_rows(header: h5py.Group, uri: str) -> tuple[FloatArray, IntArray, IntA
         problem = f"The {times.size} rows are not {order}."
         raise BadFileError(uri, problem, RECOPY_REMEDY)
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
+
+
+def _read_integrations(header: h5py.Group, times_jd: FloatArray, uri: str) -> tuple[float, int]:
+    """Return the length of an integration, s, and how many are missing between first and last.
+
+    Raises BadFileError if lengths differ, or do not fit the times.
+    """
+    lengths_s = np.asarray(header["integration_time"][()], np.float64)
+    length_s = float(np.median(lengths_s))
+    if not (length_s > 0 and np.all(np.abs(lengths_s - length_s) <= TIME_TOLERANCE * length_s)):
+        found = f"{lengths_s.min():g} to {lengths_s.max():g} s"
+        problem = f"The integrations last {found}; all must be equally long."
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
+    steps = np.diff(times_jd) * DAY_S / length_s
+    whole = np.round(steps)
+    is_odd = (whole < 1) | (np.abs(steps - whole) > TIME_TOLERANCE * np.maximum(1, whole))
+    if is_odd.any() or (steps.size and np.median(whole) != 1):
+        found = f"{steps.min() * length_s:.3f} to {steps.max() * length_s:.3f} s"
+        problem = f"The integrations of {length_s:.3f} s follow each other after {found}."
+        raise BadFileError(uri, problem, "Check time_array and integration_time of the file.")
+    return length_s, int(np.sum(whole - 1))
 
 
 def _read_antennas(header: h5py.Group, uri: str, used: IntArray) -> AntennaArray:
@@ -237,11 +266,27 @@ def read_fringe_stop(header: h5py.Group, site: Site, uri: str) -> tuple[float, f
         missing = " or ".join(names)
         problem = f"The header does not say where the fringes were stopped: no {missing}."
         raise BadFileError(uri, problem, RAW_FILE_REMEDY)
+    _check_apparent_dec(header, found[1], site, uri)
     if centre is not None and np.max(np.abs(np.subtract(found, centre))) > POINTING_TOLERANCE_RAD:
         here, there = (", ".join(f"{np.degrees(a):.4f}" for a in pair) for pair in (found, centre))
         problem = f"The keywords say HA, Dec = {here} deg, but the phase centre is at {there} deg."
         raise BadFileError(uri, problem, RAW_FILE_REMEDY)
     return found
+
+
+def _check_apparent_dec(header: h5py.Group, dec_rad: float, site: Site, uri: str) -> None:
+    """Raise BadFileError if the header's own apparent Declination, where it has one, is another.
+
+    pyuvdata writes the latitude there where it takes the data for unprojected.
+    """
+    if "phase_center_app_dec" not in header:
+        return
+    stated = np.unique(np.asarray(header["phase_center_app_dec"][()], np.float64))
+    away = np.abs(np.subtract.outer(stated, [dec_rad, np.radians(site.lat_deg)]))
+    if np.any(~(away.min(axis=1) <= POINTING_TOLERANCE_RAD)):
+        found = f"phase_center_app_dec is {np.degrees(stated[0]):.4f} deg"
+        problem = f"{found}, but the fringes were stopped at Dec {np.degrees(dec_rad):.4f} deg."
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
 
 
 def _read_catalogued_centre(header: h5py.Group, site: Site, uri: str) -> tuple[float, float] | None:
@@ -315,12 +360,11 @@ def check_uvw(header: UVH5Header, ours_m: FloatArray) -> float:
     """Compare the header's UVW with ours, shape (B, 3), m; return the largest difference, m.
 
     Raises InconsistentGroupError if sign, Declination or station coordinates cannot be as we take
-    them.
+    them, or the UVW follow a source, so that its fringes and not the meridian's were stopped.
     """
-    longest = float(np.max(np.linalg.norm(ours_m, axis=1)))
     found = float(np.max(np.abs(header.uvw_m - ours_m)))
-    if not found <= max(1.0, UVW_TOLERANCE * longest):
-        problem = f"uvw_array is off by up to {found:.1f} m from the antenna positions."
+    if not found <= UVW_TOLERANCE_M:
+        problem = f"uvw_array is off by up to {found:.3f} m from the antenna positions."
         remedy = "Check antenna_positions, phase_center_dec and the sign of uvw_array."
         raise InconsistentGroupError(header.uri, problem, remedy)
     return found

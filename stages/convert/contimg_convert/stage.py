@@ -32,6 +32,8 @@ WARN_ZEROS_FRACTION = 0.02
 SIGNAL_ROWS, SIGNAL_STRIDE = 512, 16
 """Rows of a block, and one block in this many, that are searched for fringes."""
 MIN_COHERENCE_SIGMA = 5
+MAX_NAME_OFFSET_S = 30.0
+"""The clocks of all nodes are never wrong by more; of one node by 21 s."""
 
 
 def run(options: ConvertOptions, context: Context) -> StageResult:
@@ -77,6 +79,13 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
         reasons.append(f"{tally.zeros:.1%} of the cross-correlations are zero")
     if tally.invalid > 0:
         reasons.append(f"{tally.invalid:.2%} of the visibilities are not finite")
+    if tally.unsampled > 0:
+        reasons.append(f"{tally.unsampled:.2%} of the visibilities have no nsamples")
+    if plan.header.lost_integrations:
+        reasons.append(f"time_axis: {plan.header.lost_integrations} integrations are missing")
+    if abs(metrics["name_offset_s"]) > MAX_NAME_OFFSET_S:
+        offset = f"{metrics['name_offset_s']:+.0f} s"
+        reasons.append(f"clock: the names of the subbands are {offset} from the data's times")
     qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
     if options.tables is not None:
         publish_rows(context, options.tables, record, digests, metrics, qa.verdict)
@@ -154,7 +163,20 @@ def collect_metrics(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> 
         "header_uvw_difference_m": plan.uvw_difference_m,
         "zeros_fraction": tally.zeros,
         "invalid_fraction": tally.invalid,
+        "unsampled_fraction": tally.unsampled,
+        "lost_integrations": header.lost_integrations,
+        "name_offset_s": name_offset_s(record),
     }
+
+
+def name_offset_s(record: GroupRecord) -> float:
+    """Return how long after the first integration the name nearest to it is, s; 0 without names.
+
+    Each node names its file by its own clock, up to 21 s off.
+    """
+    names = [groups.subband_name(Path(subband.uri).name) for subband in record.subbands]
+    offsets_s = [(one.stamp - record.t0).total_seconds() for one in names if one]
+    return min(offsets_s, key=abs, default=0.0)
 
 
 def publish_rows(

@@ -14,6 +14,7 @@ from contimg.astro import telescope
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.records import ms
 from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS, group_id, utc_of_jd
+from contimg.records.hygiene import usable_samples
 from contimg.runtime.errors import InconsistentGroupError, NoSignalError
 from contimg_convert import kernels, reading
 from contimg_convert.chunks import Workspace
@@ -24,6 +25,9 @@ BLOCK_BYTES = 128 << 20
 MAX_THREADS = 4
 MAX_SAMPLES = 1e9
 """No nsamples is larger: the correlator takes 3e6 samples of a channel in an integration."""
+MAX_IMPOSSIBLE = 0.25
+"""A subband of which this fraction of the nsamples is impossible is no observation; single ones
+are flagged."""
 POLS = len(reading.POLARIZATIONS)
 MAX_UVW_RATIO = 1.1
 """No |uvw| may exceed this times the longest baseline."""
@@ -67,6 +71,8 @@ class Tally:
     """Of the cross-correlations: exact zeros."""
     invalid: float
     """Of all visibilities: not finite."""
+    unsampled: float
+    """Of all visibilities: without data by their nsamples."""
 
 
 def plan_conversion(group: str, headers: Mapping[int, reading.UVH5Header]) -> ConversionPlan:
@@ -86,7 +92,8 @@ def plan_conversion(group: str, headers: Mapping[int, reading.UVH5Header]) -> Co
     rank[order] = np.arange(len(pairs))
     conjugate, auto = pairs[:, 0] <= pairs[:, 1], pairs[:, 0] == pairs[:, 1]
     uvw = meridian_uvw(*direction, array.site, array.positions_m)
-    difference = reading.check_uvw(header, uvw[pairs[:, 1]] - uvw[pairs[:, 0]])
+    ours = uvw[pairs[:, 1]] - uvw[pairs[:, 0]]
+    difference = max(reading.check_uvw(one, ours) for one in headers.values())
     vectors = array.positions_m[low] - array.positions_m[high]
     started = group_id(utc_of_jd(header.times_jd[0]))
     if started != group:
@@ -115,8 +122,8 @@ def write_ms(
 ) -> Tally:
     """Write the MS of a group; `show` is called with the integrations done and their total.
 
-    Raises NoSignalError if an nsamples is impossible; BadFileError if a file cannot be read to its
-    end.
+    Raises NoSignalError if too many nsamples are impossible; BadFileError if a file cannot be read
+    to its end.
     """
     times, count = len(plan.header.times_jd), len(plan.header.antenna1)
     channels = len(subbands) * len(plan.header.frequencies_hz)
@@ -130,12 +137,25 @@ def write_ms(
             list(pool.map(block.fill, subbands))
             rows = (last - first) * count
             writer.put(first * count, {"DATA": block.data[:rows], "FLAG": block.flags[:rows]})
-            # The mean nsamples over the channels that exist.
-            weight = block.samples[:, :rows].sum(axis=0) / channels
+            # The mean nsamples over the channels that have any.
+            counts = block.counts[:, :rows].sum(axis=0)
+            weight = block.samples[:, :rows].sum(axis=0) / np.maximum(1, counts)
             writer.put_weight(first * count, weight.astype(np.float32))
             show(last, times)
+    each = plan.rows * len(plan.header.frequencies_hz) * POLS
+    for index, (_, impossible) in enumerate(block.unsampled.tolist()):
+        if impossible >= MAX_IMPOSSIBLE * each:
+            found = f"{impossible / each:.1%} of them are negative, larger or undefined"
+            problem = f"nsamples must be 0 to {MAX_SAMPLES:.0e}; {found}."
+            remedy = "The correlator failed: leave this group out."
+            raise NoSignalError(subbands[index].header.uri, problem, remedy)
     zeros, invalid, crosses = block.tallies.sum(axis=0).tolist()
-    return Tally(zeros=zeros / max(1, crosses), invalid=invalid / (plan.rows * channels * POLS))
+    total = plan.rows * channels * POLS
+    return Tally(
+        zeros=zeros / max(1, crosses),
+        invalid=invalid / total,
+        unsampled=float(block.unsampled[:, 0].sum()) / total,
+    )
 
 
 class Block:
@@ -154,6 +174,11 @@ class Block:
         self.flags = np.zeros(shape, bool)
         self.samples = np.zeros((N_SUBBANDS, shape[0], POLS))
         """Sums of nsamples over the channels of each subband."""
+        self.counts = np.zeros((N_SUBBANDS, shape[0], POLS))
+        """Number of the channels of each subband that have nsamples."""
+        self.unsampled = np.zeros((N_SUBBANDS, 2), np.int64)
+        """Visibilities of each subband without nsamples, and those of them with impossible ones, in
+        all blocks so far."""
         self.tallies = np.zeros((N_SUBBANDS, kernels.TALLIES), np.int64)
         """Counts of all blocks so far."""
         rank = plan.places[:, 0]
@@ -199,22 +224,25 @@ class Block:
             self._spaces.append(space)
 
     def _add_samples(self, subband: reading.OpenSubband, space: Workspace) -> None:
-        sums, channels = self.samples[subband.header.index], len(subband.header.frequencies_hz)
+        sums, counts = self.samples[subband.header.index], self.counts[subband.header.index]
+        channels = len(subband.header.frequencies_hz)
         chunks = subband.samples.read_block(*self._window, space)
         values = chunks[0].view(np.float32)
         if values.min() != values.max():  # perhaps only by the padding of chunks at the edges
             values = subband.samples.assemble(chunks, *self._window)
         lowest, highest = values.min(), values.max()
-        if not (lowest >= 0 and highest <= MAX_SAMPLES):  # also if one is NaN
-            impossible = values[~((values >= 0) & (values <= MAX_SAMPLES))]
-            found = f"{impossible[0]:g} ({impossible.size} such values in one block)"
-            problem = f"nsamples must be 0 to {MAX_SAMPLES:.0e}; found {found}."
-            remedy = "The correlator failed: leave this group out."
-            raise NoSignalError(subband.header.uri, problem, remedy)
-        if lowest == highest:
-            sums[:] = float(lowest) * channels
-        else:
-            sums[self._rows[: len(values)]] = values.sum(axis=1, dtype=np.float64)
+        if lowest == highest and 0 < lowest <= MAX_SAMPLES:
+            sums[:], counts[:] = float(lowest) * channels, channels
+            return
+        values = subband.samples.assemble(chunks, *self._window)
+        usable = usable_samples(values, max_weight=MAX_SAMPLES)
+        possible = (values >= 0) & (values <= MAX_SAMPLES)
+        lost = np.count_nonzero(~usable), np.count_nonzero(~possible)
+        self.unsampled[subband.header.index] += lost
+        rows, (count, top) = self._rows[: len(values)], self._channels[subband.header.index]
+        self.flags[rows, top - count + 1 : top + 1] |= ~usable[:, ::-1]
+        sums[rows] = np.where(usable, values, 0).sum(axis=1, dtype=np.float64)
+        counts[rows] = usable.sum(axis=1)
 
 
 def describe_ms(field: str, plan: ConversionPlan) -> tuple[ms.MSHeader, ms.Rows]:

@@ -26,8 +26,10 @@ Matrix = npt.NDArray[np.complex128]
 SILENT_FRACTION = 0.1
 """A receptor has no power below this part of the median amplitude; healthy gains differ by 2."""
 DEAF_EXCESS, HEARING_EXCESS = 2.0, 10.0
-"""Correlated power over that of noise: a receptor is deaf below the first, if the median receptor
-is above the second."""
+"""Correlated power over that of noise: a receptor is deaf below the first, on baselines of lengths
+at which the median receptor is above the second."""
+LENGTH_BINS = 12
+"""Ranges of baseline lengths, of equal numbers: the outriggers' baselines fill the last ones."""
 THRESHOLD_SIGMA = 7.0
 """An outlier by this many robust sigma is interference if its excess is above one of these, too:"""
 CHANNEL_EXCESS, SAMPLE_EXCESS, INTEGRATION_EXCESS = 0.03, 0.05, 0.25
@@ -71,21 +73,33 @@ def find_silent(amplitude: FloatArray) -> BoolArray:
     return np.asarray(medians < SILENT_FRACTION * typical)
 
 
-def find_deaf(product: Matrix, power: FloatArray, pairs: FloatArray) -> BoolArray:
+def find_deaf(
+    product: Matrix, power: FloatArray, pairs: FloatArray, length_m: FloatArray
+) -> BoolArray:
     """Return which receptors have noise but no sky.
 
     The sky is coherent from channel to channel, noise is not: for N pairs of noise |sum V V*|^2 is
     (sum |V|^2)^2 / N. N times the quotient is therefore 1 for noise, and N times the squared
-    coherent fraction of the power for a sky. If the whole array receives next to nothing, no
-    receptor is called deaf. The matrices are those of `steps.neighbour_products`.
+    coherent fraction of the power for a sky. Long baselines may see nothing of a sky of resolved
+    sources: an antenna is judged by those of its baselines whose length, (antennas, antennas),
+    shows the sky to most antennas, and by none if there are none. The matrices are those of
+    `steps.neighbour_products`.
     """
     excess = np.full(power.shape, np.nan)
     heard = power > 0
     excess[heard] = pairs[heard] * np.abs(product[heard]) ** 2 / power[heard] ** 2
-    level = average_baselines(excess)
-    if not np.isfinite(level).any() or np.nanmedian(level) < HEARING_EXCESS:
-        return np.zeros(level.shape, bool)
-    return np.asarray(level < DEAF_EXCESS)
+    exists = np.asarray(np.any(heard, axis=2))
+    if not exists.any():
+        return np.zeros(power.shape[1:], bool)
+    # Few antennas make few baselines: a range must hold several of each antenna.
+    bins = max(1, min(LENGTH_BINS, int(exists.sum() / np.any(exists, axis=1).sum() / 4)))
+    edges = np.quantile(length_m[exists], np.linspace(0, 1, bins + 1))
+    place = np.clip(np.searchsorted(edges, length_m, side="right") - 1, 0, bins - 1)
+    for index in np.unique(place[exists]):
+        level = average_baselines(np.where((place == index)[..., None], excess, np.nan))
+        if np.nanmedian(level) < HEARING_EXCESS:
+            excess[place == index] = np.nan
+    return np.asarray(average_baselines(excess) < DEAF_EXCESS)
 
 
 def find_interference(level: FloatArray) -> BoolArray:

@@ -97,7 +97,9 @@ def _flag_zeros_and_dead(vis: Visibilities, dead_fraction: float) -> tuple[BoolA
     )
     dead = outliers.average_baselines(bad.real / rows.real) >= dead_fraction
     dead |= outliers.find_silent(amplitudes.real / rows.real)
-    dead |= outliers.find_deaf(products, powers.real, numbers.real)
+    place_m = vis.header.antennas.positions_m
+    length_m = np.linalg.norm(place_m[:, None] - place_m[None, :], axis=-1)
+    dead |= outliers.find_deaf(products, powers.real, numbers.real, length_m)
     flags |= (dead[antenna1] | dead[antenna2])[:, None, :]
     meaning = f"receptors with at least {dead_fraction:.0%} bad visibilities, no power or no sky"
     vis.record_step("dead", meaning)

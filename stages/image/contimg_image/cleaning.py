@@ -101,7 +101,10 @@ def clean(
         sources = subtracted[-1][0].add_pixels(frame, x, y)
         subtracted.append((sources, subtract_bright(field, sources)))
         field.write_sets(context.scratch)
+        highest_jy = float(planes.residual[~excluded].max())
         planes = run_imager(context, replace(dirty_job, reuse=("psf",)), None)
+        if sidelobe * highest_jy < masks.UNCATALOGUED_SIGMA * float(np.median(rms)):
+            break  # its sidelobes can have hidden no other bright source
     inside, again = sky.effective >= MIN_EFFECTIVE_BEAM, replace(job, reuse=("psf", "dirty"))
     for cleanings in range(MAX_CLEANINGS):
         x, y = find_sources(planes, frame, mask)

@@ -16,9 +16,10 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import QA, Manifest
+from contimg_photometry.extended import fit_extended, widths
 from contimg_photometry.kernels import Floats
 from contimg_photometry.measure import Measurements, measure
-from contimg_photometry.noise import BeamProfile, measure_autocorrelation
+from contimg_photometry.noise import BeamProfile, Correlation, measure_autocorrelation
 from contimg_photometry.options import PhotometryOptions
 
 NOISE_BOX_PX = 2048
@@ -31,6 +32,8 @@ MAX_STRETCH = 1.2
 """By how much a projection may stretch the sky between the middle of an image and its corners."""
 MAX_OFFSET_BEAMS = 0.1
 """Largest median position offset without a warning, in minor axes."""
+EXTENDED_RADIUS_BEAMS = 1.5
+"""Radius in which Gaussians are fitted, in beam major axes."""
 MIN_BRIGHT_SOURCES = 5
 """Sources that a median of the flux ratio needs for a QA verdict."""
 ARCSEC_PER_DEG = 3600.0
@@ -81,11 +84,17 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
         x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
         found = measure(image.pixels, x, y, beam, noise, options)
         targets, found = drop_unmeasured(targets, found, options.image)
+        extended = measure_extended(image, beam, noise, targets, found, options)
     # The error that calibration expects of its scale; negative if unknown, absent elsewhere.
     calibration_error = max(0.0, float(image.header.get("SCALEERR", 0.0)))
     scale_error = float(np.hypot(options.flux_scale_error, calibration_error))
     budget = options.model_copy(update={"flux_scale_error": scale_error})
     rows = photometry_rows(targets, found, offsets_arcsec(image, targets, found), budget)
+    factor = MJY_PER_JY / targets.beam
+    flux_int = extended["flux"] * factor
+    rows["flux_int"] = flux_int
+    rows["flux_int_err"] = np.hypot(extended["flux_noise"] * factor, scale_error * flux_int)
+    rows |= {name: extended[name] for name in ("major", "minor", "pa")}
     rows |= {name: [value] * targets.ra_deg.size for name, value in epoch.items()}
     with context.step("write"):
         table = PHOTOMETRY.table(rows)
@@ -200,6 +209,31 @@ def offsets_arcsec(image: SkyImage, targets: Targets, found: Measurements) -> Fl
     along_y = image.offsets_arcsec(x, y, 0 * x, found.dy_noise)
     errors = [np.hypot(a, b) for a, b in zip(along_x, along_y, strict=True)]
     return np.array([east, north, *errors])
+
+
+def measure_extended(
+    image: SkyImage,
+    beam: BeamProfile,
+    noise: Correlation,
+    targets: Targets,
+    found: Measurements,
+    options: PhotometryOptions,
+) -> dict[str, Floats]:
+    """Return integrated fluxes, their noise (Jy) and widths (arcsec, deg) of bright single sources.
+
+    Shape (N,) each; NaN for all others.
+    """
+    x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
+    bright = (found.blend == 1) & (found.peak > options.position_snr * found.peak_noise)
+    radius = EXTENDED_RADIUS_BEAMS * beam.major
+    columns = np.full((5, x.size), np.nan)
+    for k in np.flatnonzero(bright):
+        level = (float(found.peak[k]), float(found.background[k]), float(found.peak_noise[k]))
+        place = (float(x[k]), float(y[k]))
+        fit = fit_extended(image.pixels, place, beam, noise, level, radius)
+        size = widths(fit.shape, image.pixel_matrix * ARCSEC_PER_DEG)
+        columns[:, k] = fit.flux, fit.flux_noise, *size
+    return dict(zip(("flux", "flux_noise", "major", "minor", "pa"), columns, strict=True))
 
 
 def photometry_rows(

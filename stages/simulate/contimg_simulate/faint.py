@@ -21,7 +21,7 @@ from numba import njit
 from scipy.linalg.blas import cherk
 
 from contimg_simulate.telescope import Complexes64, Floats, Floats32, Integers, dsa110
-from contimg_simulate.visibilities import sinc_and_slope
+from contimg_simulate.visibilities import Paths, sinc_and_slope
 
 MAX_NODES = 10
 """Channels of a subband at which the core is computed."""
@@ -43,22 +43,21 @@ def interpolation_matrix(nodes: Integers, channels: int) -> Floats:
 
 
 def predict_faint(
-    delay_s: Floats,
-    rate: Floats,
+    paths: Paths,
     flux_jy: Floats32,
     frequency_hz: Floats,
     smear: tuple[float, float],
 ) -> Complexes64:
     """Return the visibilities of one integration as `visibilities.predict` does.
 
-    From the residual delays (s) and rates (s/s) of the sources, shape (N, A), their apparent fluxes
-    (Jy, not negative), (N, channels), evenly spaced channel centres (Hz), and the length (s) and
-    width (Hz) of a sample, 0 for none. The result has the shape (baselines, channels), Jy.
+    From the paths of N sources, whose sizes are not used, their apparent fluxes (Jy, not negative),
+    (N, channels), evenly spaced channel centres (Hz), and the length (s) and width (Hz) of a
+    sample, 0 for none. The result has the shape (baselines, channels), Jy.
     """
     array, channels = dsa110(), frequency_hz.size
     order = np.concatenate([*array.core_parts, array.outriggers])
     # Antennas first: the products below run along sources.
-    delay, rate = (np.ascontiguousarray(x.T[order]) for x in (delay_s, rate))
+    delay, rate, offset = (np.ascontiguousarray(x.T[order]) for x in paths[:3])
     core = order.size - array.outriggers.size
     ends = np.cumsum([0, *(part.size for part in array.core_parts)]).tolist()
     parts = list(itertools.starmap(slice, itertools.pairwise(ends)))
@@ -68,7 +67,7 @@ def predict_faint(
     far = rate[core:], delay[core:]
     to_core, among = (_smearing(*far, *others, within) for others in (middles, far))
     # Phasors are turned from channel to channel: 48 times lose 3e-6.
-    phasor = np.exp(2j * np.pi * frequency_hz[0] * delay).astype(np.complex64)
+    phasor = np.exp(2j * np.pi * (frequency_hz[0] * delay + offset)).astype(np.complex64)
     step_hz = frequency_hz[1] - frequency_hz[0]
     turn = np.exp(2j * np.pi * step_hz * delay).astype(np.complex64)
     nodes, flux = choose_nodes(channels), np.ascontiguousarray(flux_jy.T)

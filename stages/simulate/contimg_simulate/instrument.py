@@ -27,16 +27,16 @@ MAX_MEMORY_TIMES = 12
 """Memory times after which an hour's disturbance is dropped (6e-6 of it is left)."""
 
 # Streams of random numbers, all in one place, so that no two draw the same.
-BANDPASS, DRIFT_HOUR, DRIFT_BRIDGE, FLUX_SCALE, SEFDS = 1, 2, 3, 4, 5
+BANDPASS, DRIFT_HOUR, DRIFT_BRIDGE, FLUX_SCALE, SEFDS, POSITIONS = 1, 2, 3, 4, 5, 6
 
 
-def airy_power(separation_rad: Floats, frequency_hz: Floats) -> Floats:
+def airy_power(separation_rad: Floats, frequency_hz: Floats, dish_m: float = DISH_M) -> Floats:
     """Return the power of an Airy pattern, 1 on its axis: the beam of an unblocked 4.65 m dish.
 
     (2 J1(x) / x)^2 with x = pi D sin(separation) / wavelength (Born & Wolf, section 8.5.2); the
     shapes are broadcast.
     """
-    x = np.pi * DISH_M * np.sin(separation_rad) * frequency_hz / SPEED_OF_LIGHT_M_S
+    x = np.pi * dish_m * np.sin(separation_rad) * frequency_hz / SPEED_OF_LIGHT_M_S
     central = np.abs(x) < 1e-6  # noqa: PLR2004 - the series is 1 - x^2/4 there
     safe = np.where(central, 1.0, x)
     return np.where(central, 1.0, (2 * j1(safe) / safe) ** 2)
@@ -87,6 +87,11 @@ class Instrument:
         """Return the factor by which all fluxes of an epoch are off."""
         draw = np.random.default_rng([self.options.seed, FLUX_SCALE, epoch]).normal()
         return float(np.exp(self.options.flux_scale_error * draw))
+
+    def position_errors_m(self, rms_m: float) -> Floats:
+        """Return the antennas' true positions less those of the files, (antennas, 3), m."""
+        rng = np.random.default_rng([self.options.seed, POSITIONS])
+        return rng.normal(0, rms_m, (self.antennas, 3))
 
     def sefds_jy(self) -> Floats:
         """Return the system equivalent flux density of each antenna, shape (antennas,)."""

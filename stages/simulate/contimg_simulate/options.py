@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from contimg.astro.beam_text import DEFAULT_BEAM, BeamText
 from contimg.runtime.options import ObjectURI, StageOptions, Words
 from contimg.runtime.stage import Resources, StageSpec
 
@@ -58,8 +59,9 @@ class SimulateOptions(StageOptions):
     """The faintest of these sources, Jy at 1.4 GHz, before the beam."""
     faintest_jy: float = Field(default=0.0002, ge=0)
     """Leave out sources whose flux, seen through the beam, is below this in every group, Jy."""
-    beam: Literal["airy", "uniform"] = "airy"
-    """Primary beam: that of a 4.65 m dish, or none."""
+    beam: BeamText = DEFAULT_BEAM
+    """True primary beam: airy:4.65 (dish, m), gaussian:3.13@1405MHz (full width at half maximum,
+    deg), uniform, or the URI of a beam's file."""
     smearing: bool = True
     """Average over each integration and channel, as a correlator does."""
 
@@ -79,8 +81,14 @@ class SimulateOptions(StageOptions):
     """Rms of the error of the flux scale that all sources of a target epoch share; calibrator
     groups have none."""
 
-    rfi: Literal["none", "narrow", "burst", "both"] = "none"
-    """Interference from the horizon: narrow carriers, broad bursts of one integration."""
+    effects: Words = ()
+    """Effects of sky and instrument with their numbers, such as resolved:0.3,pointing:0.1:0.05
+    (docs/stages/simulate.md)."""
+    faults: Words = ()
+    """Faults with their numbers, such as gain-step:1.5,mirror,time:60 (docs/stages/simulate.md)."""
+    rfi: Words = ()
+    """Interference: narrow carriers, a broad burst of one integration, radar, a satellite, weak
+    broadband emission of the whole group, a signal in single baselines (baseline)."""
     dead_antennas: Words = ()
     """Stations (1 to 117) that deliver zeros."""
     deaf_antennas: Words = ()

@@ -12,6 +12,7 @@ from contimg.astro.constants import DAY_S
 from contimg.records.groups import group_id, mjd_of, utc_of_jd
 from contimg.runtime.errors import UsageError
 from contimg_simulate import telescope
+from contimg_simulate.effects import FAULTS, parse_effects
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.telescope import INTEGRATION_S, MJD_ZERO, DataScale, Floats
 
@@ -38,6 +39,10 @@ class GroupPlan:
     role: Role
     epoch: int
     """Number of the visit; all groups of one visit share a flux-scale error."""
+    written_jd: Floats
+    """Integration midpoints as the files state them, (T,)."""
+    written_dec_rad: float
+    """Declination of the phase centre as the files state it."""
 
 
 def plan_groups(options: SimulateOptions) -> list[GroupPlan]:
@@ -65,14 +70,15 @@ def plan_groups(options: SimulateOptions) -> list[GroupPlan]:
             # After the calibrator, so that a visit is one stretch of time.
             target = start_before_transit(options.target_ra_deg, calibrator)
             visits.append((target, "target", epoch))
-    plans = []
+    faults, plans = parse_effects(options.faults, FAULTS), []
+    (late_s,), (off_deg,) = (faults.get(name, (0.0,)) for name in ("time", "declination"))
     for start, role, epoch in visits:
         time_jd = np.asarray(start + MJD_ZERO + steps)
         mjd = time_jd - MJD_ZERO
         ra_rad, dec_rad = telescope.icrs_of_meridian(dec, mjd.mean(keepdims=True))
         plans.append(
             GroupPlan(
-                id=group_id(utc_of_jd(float(time_jd[0]))),
+                id=group_id(utc_of_jd(float(time_jd[0] + late_s / DAY_S))),
                 scale=scale,
                 time_jd=time_jd,
                 mjd=mjd,
@@ -82,6 +88,8 @@ def plan_groups(options: SimulateOptions) -> list[GroupPlan]:
                 centre_deg=(float(np.rad2deg(ra_rad[0]) % 360), float(np.rad2deg(dec_rad[0]))),
                 role=role,
                 epoch=epoch,
+                written_jd=time_jd + late_s / DAY_S,
+                written_dec_rad=dec + float(np.deg2rad(off_deg)),
             )
         )
     return plans

@@ -7,10 +7,12 @@ import functools
 import io
 import json
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
+import erfa
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial.polynomial import polyval
@@ -21,7 +23,7 @@ from contimg.astro.catalogues import nvss as catalogue
 from contimg.records.groups import mjd_of
 from contimg.runtime.errors import BadInputError
 from contimg_simulate.options import SimulateOptions
-from contimg_simulate.telescope import Floats, unit_vectors
+from contimg_simulate.telescope import MJD_ZERO, Floats, unit_vectors
 
 REFERENCE_HZ = 1.4e9
 """Frequency of a list's fluxes, of NVSS's, and of a lens's strength."""
@@ -33,8 +35,8 @@ FAINT_SPREAD, CURVATURE_SPREAD = 0.3, 0.1
 """Scatter of the spectral indices and curvatures of sources drawn from the count."""
 NVSS_LIMIT_JY = 0.05
 """The shipped NVSS list ends here, and the drawn sources begin."""
-COUNTS = 17
-"""Stream of random numbers."""
+COUNTS, EFFECTS_STREAM = 17, 18
+"""Streams of random numbers."""
 LENS_DAY, FLARE_DAY = 100.0, 75.0
 """Days after the demo's first epoch: late enough that ten quiet epochs come before."""
 STANDARDS: dict[str, tuple[float, float, tuple[float, ...]]] = {
@@ -46,6 +48,17 @@ STANDARDS: dict[str, tuple[float, float, tuple[float, ...]]] = {
 }
 """ICRS position (deg) and log10 S(Jy) as a polynomial in log10 nu(GHz): Perley & Butler 2017, ApJS
 230, 7, table 6."""
+
+
+A_TEAM: dict[str, tuple[float, float, tuple[float, ...], float]] = {
+    "Cas A": (350.8664, 58.8117, (3.3584, -0.7518, -0.0347, -0.0705), 230.0),
+    "Cyg A": (299.8682, 40.7339, (3.3498, -1.0022, -0.2246, 0.0227, 0.0425), 90.0),
+    "Tau A": (83.6331, 22.0145, (2.9516, -0.2173, -0.0473, -0.0674), 240.0),
+    "Vir A": (187.7059, 12.3911, (2.4466, -0.8116, -0.0483), 40.0),
+}
+"""ICRS position (deg), spectrum as of the standards, and the full width (arcsec) of a Gaussian."""
+DRAWN_PREFIXES = ("NVSS ", "F+", "F-")
+"""Names of sources of the catalogue and of the count."""
 
 
 class Steady(BaseModel, frozen=True, extra="forbid"):
@@ -95,7 +108,21 @@ class Lens(BaseModel, frozen=True, extra="forbid"):
         return lens_gain(np.full_like(frequency_hz, offset), strength, self.source_size)
 
 
-Curve = Annotated[Steady | Flare | Lens, Field(discriminator="kind")]
+class Wander(BaseModel, frozen=True, extra="forbid"):
+    """Intrinsic variation: one factor per UTC day, alike at all frequencies."""
+
+    kind: Literal["wander"] = "wander"
+    rms: float = Field(default=0.2, ge=0)
+    """Of the natural logarithm of the flux."""
+    seed: int = Field(default=0, ge=0)
+
+    def factor(self, mjd: float, frequency_hz: Floats) -> Floats:
+        """Return the flux over its median, one per frequency."""
+        draw = np.random.default_rng([self.seed, math.floor(mjd)]).normal()
+        return np.full_like(frequency_hz, np.exp(self.rms * draw))
+
+
+Curve = Annotated[Steady | Flare | Lens | Wander, Field(discriminator="kind")]
 
 
 def lens_gain(offset: Floats, strength: Floats, source_size: float) -> Floats:
@@ -117,7 +144,7 @@ def lens_gain(offset: Floats, strength: Floats, source_size: float) -> Floats:
 
 
 class SkySource(BaseModel, frozen=True, extra="forbid"):
-    """A point source, unpolarized."""
+    """A source: a point or a Gaussian."""
 
     name: str
     ra_deg: float = Field(ge=0, lt=360)
@@ -132,6 +159,15 @@ class SkySource(BaseModel, frozen=True, extra="forbid"):
     polynomial: tuple[float, ...] = ()
     """If given, the spectrum is this polynomial (log10 Jy in log10 GHz) instead of a power law."""
     curve: Curve = Steady()
+    major_arcsec: float = Field(default=0.0, ge=0)
+    """Full width at half maximum; 0 is a point."""
+    minor_arcsec: float = Field(default=0.0, ge=0)
+    pa_deg: float = 0.0
+    """Position angle of the major axis, north through east."""
+    polarisation: float = Field(default=0.0, ge=-1, le=1)
+    """(XX - YY) / (XX + YY)."""
+    sidelobe: float = Field(default=0.0, ge=0)
+    """If given, the source is seen at this level, wherever it stands, and not through the beam."""
 
     def spectrum_jy(self, frequency_hz: Floats, mjd: float) -> Floats:
         """Return the flux at each frequency at a UTC date."""
@@ -235,6 +271,58 @@ def _draw_cell(seed: int, row: int, cell: int, cells: int, faintest_jy: float) -
         parts.append([column[keep] for column in (name, ra, dec, flux, alpha, curvature)])
         flux_high, octave = flux_low, octave + 1
     return DrawnSources(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def apply_effects(
+    sources: Sequence[SkySource], effects: Mapping[str, tuple[float, ...]], seed: int
+) -> list[SkySource]:
+    """Make some sources resolved, variable or polarised; standards and listed sources stay.
+
+    A source's draws depend on its name and the seed. Sizes follow Windhorst et al. 1990 (ASP Conf.
+    10, 389): the median is 2 arcsec (S/mJy)^0.30, and a fraction exp(-ln 2 (size/median)^0.62) is
+    larger. Variable and polarised sources are of the catalogue, so above 50 mJy.
+    """
+    changed = []
+    for source in sources:
+        rng = np.random.default_rng([seed, EFFECTS_STREAM, zlib.crc32(source.name.encode())])
+        resolved, varies, polarised, size, ratio, angle, sign = rng.uniform(size=7).tolist()
+        values: dict[str, Any] = {}
+        if resolved < effects.get("resolved", (0.0,))[0]:
+            median = 2.0 * (source.flux_jy * 1e3) ** 0.30
+            major = median * (-math.log(1 - size) / math.log(2)) ** (1 / 0.62)
+            values = {"major_arcsec": major, "minor_arcsec": major * (0.2 + 0.8 * ratio)}
+            values |= {"pa_deg": 180 * angle}
+        fraction, rms = effects.get("variable", (0.0, 0.0))
+        if varies < fraction and source.flux_jy >= NVSS_LIMIT_JY and source.curve == Steady():
+            values["curve"] = Wander(rms=rms, seed=zlib.crc32(source.name.encode()) ^ seed)
+        fraction, degree = effects.get("polarised", (0.0, 0.0))
+        if polarised < fraction and source.flux_jy >= NVSS_LIMIT_JY:
+            values["polarisation"] = degree * math.cos(2 * math.pi * sign)
+        is_drawn = source.name.startswith(DRAWN_PREFIXES)
+        changed.append(source.model_copy(update=values) if is_drawn and values else source)
+    return changed
+
+
+def far_sources(effects: Mapping[str, tuple[float, ...]], mjd: float) -> list[SkySource]:
+    """Return the Sun and the A-team, seen through far sidelobes at the levels asked for.
+
+    A-team: Perley & Butler 2017, table 6. Sun: quiet, 50 sfu at 1.4 GHz, a Gaussian of its disc's
+    second moment, at its place as seen from the Earth's centre.
+    """
+    found = []
+    if "sun" in effects:
+        to_sun = -np.asarray(erfa.epv00(MJD_ZERO, mjd)[0]["p"])
+        ra, dec = np.degrees(erfa.c2s(to_sun))
+        sun = {"flux_jy": 5e5, "major_arcsec": 1600.0, "minor_arcsec": 1600.0}
+        sun |= {"ra_deg": float(ra % 360), "dec_deg": float(dec), "sidelobe": effects["sun"][0]}
+        found.append(SkySource(name="Sun", **sun))
+    for name, (ra_deg, dec_deg, spectrum, size) in A_TEAM.items():
+        if "a-team" in effects:
+            place = {"ra_deg": ra_deg, "dec_deg": dec_deg, "sidelobe": effects["a-team"][0]}
+            flux = 10 ** float(polyval(np.log10(REFERENCE_HZ / 1e9), spectrum))
+            wide = {"major_arcsec": size, "minor_arcsec": size}
+            found.append(SkySource(name=name, flux_jy=flux, polynomial=spectrum, **place, **wide))
+    return found
 
 
 def merge_sources(first: Sequence[SkySource], others: Sequence[SkySource]) -> list[SkySource]:

@@ -15,12 +15,14 @@ from contimg.records.array_files import to_npz
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.store import open_store, put_file
-from contimg_simulate import observe, sky, uvh5
+from contimg_simulate import observe, sky, telescope, uvh5
+from contimg_simulate.effects import EFFECTS, FAULTS, parse_effects
 from contimg_simulate.observe import (
     LEFT_OF_FILE,
     MIDDLE_HZ,
     SimulatedGroup,
     beam_power,
+    chord_angle,
     locate,
     read_damage,
 )
@@ -51,7 +53,7 @@ def run(options: SimulateOptions, context: Context) -> StageResult:
     with context.step("groups"):
         for number, plan in enumerate(plans):
             group = observe.prepare_group(plan, options, build_sky(plan, options, own))
-            opened_jd = float(plan.time_jd[0]) - INTEGRATION_S / 2 / DAY_S
+            opened_jd = float(plan.written_jd[0]) - INTEGRATION_S / 2 / DAY_S
             rng = np.random.default_rng([options.seed, NAMES, round(plan.middle_mjd * DAY_S)])
             files = []
             for index, stamp in enumerate(uvh5.draw_stamps(opened_jd, rng)):
@@ -111,16 +113,43 @@ def build_sky(plan: GroupPlan, options: SimulateOptions, own: list[SkySource]) -
         problem = f"There is no source above {options.faintest_jy} Jy in the beam."
         remedy = "Point elsewhere, lower --faintest-jy, or give --sources."
         raise NoSourcesError(f"RA {ra:.3f}, Dec {dec:.3f}", problem, remedy)
-    return found
+    effects = parse_effects(options.effects, EFFECTS)
+    found = sky.apply_effects(found, effects, options.seed)
+    far = sky.far_sources(effects, plan.middle_mjd)
+    if far:
+        ra_rad, dec_rad = sky.positions_rad(far)
+        place = telescope.hadec(ra_rad, dec_rad, np.array([plan.middle_mjd]))
+        towards = telescope.unit_vectors(*place)[:, 0]
+        latitude = np.deg2rad(telescope.LATITUDE_DEG)
+        is_up = towards @ np.array([np.cos(latitude), 0.0, np.sin(latitude)]) > 0
+        found += [source for source, up in zip(far, is_up, strict=True) if up]
+    flare = parse_effects(options.faults, FAULTS).get("flare")
+    return brighten(plan, options, found, flare[0]) if flare else found
+
+
+def brighten(
+    plan: GroupPlan, options: SimulateOptions, sources: list[SkySource], factor: float
+) -> list[SkySource]:
+    """Multiply the flux of the source that is brightest through the beam."""
+    _, from_axis = locate(plan, sky.positions_rad(sources), {})
+    beam = beam_power(options, from_axis, MIDDLE_HZ).mean(axis=(1, 2))
+    near = np.array([source.flux_jy * (source.sidelobe == 0) for source in sources])
+    brightest = int(np.argmax(near * beam))
+    source, changed = sources[brightest], list(sources)
+    values: dict[str, Any] = {"flux_jy": source.flux_jy * factor}
+    if source.polynomial:
+        values["polynomial"] = (source.polynomial[0] + np.log10(factor), *source.polynomial[1:])
+    changed[brightest] = source.model_copy(update=values)
+    return changed
 
 
 def is_seen(
     plan: GroupPlan, options: SimulateOptions, places_rad: Floats, flux_jy: Floats
 ) -> Booleans:
     """Return which positions (ICRS, (2, N), rad) are near, and bright enough through the beam."""
-    _, separation = locate(plan, *places_rad)
-    near = np.rad2deg(separation.min(axis=1)) < SKY_RADIUS_DEG
-    beam = beam_power(options, separation, MIDDLE_HZ).mean(axis=(1, 2))
+    _, from_axis = locate(plan, places_rad, parse_effects(options.effects, EFFECTS))
+    near = np.rad2deg(chord_angle(from_axis).min(axis=1)) < SKY_RADIUS_DEG
+    beam = beam_power(options, from_axis, MIDDLE_HZ).mean(axis=(1, 2))
     return np.asarray(near & (flux_jy * beam >= options.faintest_jy))
 
 
@@ -132,7 +161,7 @@ def describe_group(group: SimulatedGroup, files: Sequence[str]) -> dict[str, Any
     plan, scale = group.plan, group.plan.scale
     # The mean beam is taken at the middle of each subband.
     frequency = np.array([scale.frequencies_hz(k).mean() for k in range(SUBBANDS)])
-    beam = beam_power(group.options, group.separation_rad, frequency).mean(axis=(1, 2))
+    beam = group.beam(frequency).mean(axis=(1, 2))
     apparent = group.apparent_jy(frequency).mean(axis=(1, 2))
     reference = np.array([REFERENCE_HZ, frequency.mean()])
     sources = []
@@ -160,6 +189,8 @@ def describe_group(group: SimulatedGroup, files: Sequence[str]) -> dict[str, Any
         "files": list(files),
         "dead_antennas": list(group.options.dead_antennas),
         "deaf_antennas": list(group.options.deaf_antennas),
+        "effects": {name: list(numbers) for name, numbers in group.effects.items()},
+        "faults": {name: list(numbers) for name, numbers in group.faults.items()},
         "sources": sources,
     }
 

@@ -48,7 +48,7 @@ def write_subband(path: Path, index: int, plan: GroupPlan, visibilities: Complex
         "ant_1_array": np.tile(array.first, times),
         "ant_2_array": np.tile(array.second, times),
         "uvw_array": np.tile(array.uvw_m(plan.dec_rad).astype(np.float32), (times, 1)),
-        "time_array": np.repeat(plan.time_jd, baselines),
+        "time_array": np.repeat(plan.written_jd, baselines),
         "integration_time": np.full(times * baselines, INTEGRATION_S),
     }
     shape = (times * baselines, 1, scale.channels, 2)
@@ -67,7 +67,7 @@ def write_subband(path: Path, index: int, plan: GroupPlan, visibilities: Complex
             header.create_dataset(name, data=values, maxshape=size, chunks=chunks)
         delays = np.random.default_rng(110).integers(1000, 9999, (len(array.offsets_m), 2))
         extra = header.create_group("extra_keywords")
-        extra["phase_center_dec"] = plan.dec_rad
+        extra["phase_center_dec"] = plan.written_dec_rad
         extra["ha_phase_center"] = 0.0
         extra["phase_center_epoch"] = "HADEC"
         extra["fs_table"] = np.bytes_("/home/ubuntu/data/fringestopping_table.npz")
@@ -86,7 +86,7 @@ def header_values(index: int, plan: GroupPlan) -> dict[str, object]:
     """Return the datasets of the header that have one value, or do not depend on the rows."""
     array, times = dsa110(), len(plan.time_jd)
     stations, baselines = len(array.offsets_m), len(array.first)
-    opened = utc_of_jd(plan.time_jd[0] - INTEGRATION_S / 2 / DAY_S)
+    opened = utc_of_jd(plan.written_jd[0] - INTEGRATION_S / 2 / DAY_S)
     history = f"written by dsa110-meridian-fringestopping on {opened:%Y-%m-%dT%H:%M:%S}"
     words = {"telescope_name": "OVRO_MMA", "instrument": "DSA", "object_name": "search"}
     words |= {"phase_type": "drift", "history": history}

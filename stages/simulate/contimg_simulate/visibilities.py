@@ -12,19 +12,37 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg_simulate.telescope import EARTH_RATE_RAD_S, Complexes64, Floats, Floats32, Integers
 
 
-class _Paths(NamedTuple):
-    """Delays, their rates, and the factors to half the phase inside an integration and channel."""
+class Paths(NamedTuple):
+    """How the signals of sources reach the antennas, each of shape (N, A)."""
 
     delay_s: Floats
+    """Residual delays."""
     rate: Floats
+    """Their rates, s/s."""
+    turns: Floats
+    """Phases besides that of the delay, in turns."""
+    size_m: Floats
+    """Gaussian sources: the visibility is exp(-(size_m nu/c)^2) for the difference of two antennas,
+    the projection of a baseline on the axes of the source; shape (N, 2, A)."""
+
+    def select(self, which: npt.NDArray[np.bool_]) -> Paths:
+        """Return those of some sources."""
+        return Paths(*(values[which] for values in self))
+
+
+class _Smearing(NamedTuple):
+    """Factors to half the phase inside an integration and channel, and to the size."""
+
     per_rate: float
     per_delay: float
+    per_size: float
 
 
 class Receivers(NamedTuple):
@@ -53,8 +71,7 @@ def compute_delays(positions_m: Floats, offsets: Floats, turning: Floats) -> tup
 
 
 def predict(
-    delay_s: Floats,
-    rate: Floats,
+    paths: Paths,
     flux_jy: Floats32,
     frequency_hz: Floats,
     pairs: tuple[Integers, Integers],
@@ -62,7 +79,7 @@ def predict(
 ) -> Complexes64:
     """Return the visibilities of one integration, shape (baselines, channels), Jy.
 
-    From `compute_delays`, (N, A), apparent fluxes, (N, channels), and channel centres, (channels,).
+    From the paths of N sources, apparent fluxes, (N, channels), and channel centres, (channels,).
     `pairs` are the indices of each baseline's first and second antenna; `smear` is the length (s)
     and width (Hz) over which the signal was averaged, 0 for none.
 
@@ -71,18 +88,25 @@ def predict(
     derivative of the phase is 1e-6 of that.
     """
     out = np.zeros((len(pairs[0]), len(frequency_hz)), np.complex64)
-    if len(delay_s):
-        middle = frequency_hz.mean()
-        per_rate, per_delay = math.pi * smear[0] * float(middle), math.pi * smear[1]
-        paths = _Paths(delay_s=delay_s, rate=rate, per_rate=per_rate, per_delay=per_delay)
-        phasors = _compute_phasors(delay_s, frequency_hz)
+    if len(paths.delay_s):
+        middle = float(frequency_hz.mean())
+        per_delay = math.pi * smear[1]
+        smearing = _Smearing(
+            per_rate=math.pi * smear[0] * middle,
+            per_delay=per_delay,
+            per_size=middle / SPEED_OF_LIGHT_M_S,
+        )
+        phasors = _compute_phasors(paths.delay_s, paths.turns, frequency_hz)
         detune = (frequency_hz / middle - 1).astype(np.float32)
-        _add_sources(paths, np.ascontiguousarray(flux_jy.T), phasors, detune, pairs, out)
+        flux = np.ascontiguousarray(flux_jy.T)
+        _add_sources(paths, smearing, flux, phasors, detune, pairs, out)
     return out
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _compute_phasors(delay_s: Floats, frequency_hz: Floats) -> tuple[Floats32, Floats32]:
+def _compute_phasors(
+    delay_s: Floats, offset: Floats, frequency_hz: Floats
+) -> tuple[Floats32, Floats32]:
     """Return cosine and sine of each antenna's phase, shape (A, channels, N)."""
     sources, antennas = delay_s.shape
     real = np.empty((antennas, frequency_hz.size, sources), np.float32)
@@ -90,7 +114,7 @@ def _compute_phasors(delay_s: Floats, frequency_hz: Floats) -> tuple[Floats32, F
     for a in range(antennas):
         for c in range(frequency_hz.size):
             for s in range(sources):
-                turns = delay_s[s, a] * frequency_hz[c]
+                turns = delay_s[s, a] * frequency_hz[c] + offset[s, a]
                 phase = 2 * math.pi * (turns - math.floor(turns))
                 real[a, c, s] = math.cos(phase)
                 imaginary[a, c, s] = math.sin(phase)
@@ -109,7 +133,8 @@ def sinc_and_slope(x: float) -> tuple[float, float]:
 
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
 def _add_sources(
-    paths: _Paths,
+    paths: Paths,
+    smearing: _Smearing,
     flux: Floats32,
     phasors: tuple[Floats32, Floats32],
     detune: Floats32,
@@ -122,12 +147,20 @@ def _add_sources(
     for b in range(pairs[0].size):
         i, j = pairs[0][b], pairs[1][b]
         for s in range(level.size):
-            in_time, bend = sinc_and_slope(paths.per_rate * (paths.rate[s, j] - paths.rate[s, i]))
-            in_band, _ = sinc_and_slope(
-                paths.per_delay * (paths.delay_s[s, j] - paths.delay_s[s, i])
+            in_time, bend = sinc_and_slope(
+                smearing.per_rate * (paths.rate[s, j] - paths.rate[s, i])
             )
+            delay_s = paths.delay_s[s, j] - paths.delay_s[s, i]
+            in_band, _ = sinc_and_slope(smearing.per_delay * delay_s)
             # The phase goes with frequency: to first order across a subband, 0.4 % either way.
             level[s], slope[s] = in_time * in_band, bend * in_band
+            wide = smearing.per_size * (paths.size_m[s, 0, j] - paths.size_m[s, 0, i])
+            narrow = smearing.per_size * (paths.size_m[s, 1, j] - paths.size_m[s, 1, i])
+            power = wide * wide + narrow * narrow
+            if power > 0.0:
+                left = math.exp(-power)
+                slope[s] = left * (slope[s] - 2 * power * level[s])
+                level[s] *= left
         for c in range(detune.size):
             ri, ii, rj, ij, row = real[i, c], imaginary[i, c], real[j, c], imaginary[j, c], flux[c]
             re, im = np.float32(0), np.float32(0)
@@ -140,7 +173,7 @@ def _add_sources(
 
 @njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
 def receive(
-    sky: Complexes64,
+    skies: tuple[Complexes64, Complexes64],
     receivers: Receivers,
     noise: Floats32,
     pairs: tuple[Integers, Integers],
@@ -148,22 +181,24 @@ def receive(
 ) -> None:
     """Add system temperature and noise to one integration, and apply the gains.
 
-    From the sky, (baselines, channels), Jy, and normal numbers, (baselines, channels, 2, 2): by
-    polarization, then real and imaginary part. `out`, (baselines, channels, 2), is filled.
+    From the sky in XX and YY, each (baselines, channels), Jy, and normal numbers, (baselines,
+    channels, 2, 2): by polarization, then real and imaginary part. `out`, (baselines, channels, 2),
+    is filled.
     """
     gain, sigma, system = receivers
     root = np.float32(math.sqrt(2.0))
-    for b in range(sky.shape[0]):
+    for b in range(out.shape[0]):
         i, j = pairs[0][b], pairs[1][b]
         spread = sigma[i] * sigma[j]
-        for c in range(sky.shape[1]):
+        for c in range(out.shape[1]):
             for p in range(2):
+                seen = skies[p][b, c]
                 if i == j:
                     # A power is real; its scatter is that of both parts of a visibility together.
-                    power = sky[b, c].real + system[i] + root * spread * noise[b, c, p, 0]
+                    power = seen.real + system[i] + root * spread * noise[b, c, p, 0]
                     level = gain[i, c, p].real ** 2 + gain[i, c, p].imag ** 2
                     out[b, c, p] = complex(power * level, np.float32(0))
                 else:
                     x, y = spread * noise[b, c, p, 0], spread * noise[b, c, p, 1]
-                    signal = sky[b, c] + complex(x, y)
+                    signal = seen + complex(x, y)
                     out[b, c, p] = gain[i, c, p].conjugate() * gain[j, c, p] * signal

@@ -26,7 +26,7 @@ LOST = slice(12 * 11, 12 * 12)
 """Channels of subband 4, which counts from the top."""
 
 ANTENNAS = {"dead_antennas": ",".join(DEAD), "deaf_antennas": DEAF}
-SKY = {"rfi": "both", "missing_subbands": "4", "zeros": 0.01, **ANTENNAS}
+SKY = {"rfi": "narrow,burst", "missing_subbands": "4", "zeros": 0.01, **ANTENNAS}
 SICK = Chain("small", seed=3, tier="development", name="flag-sick", sky=SKY)
 
 

@@ -83,7 +83,24 @@ def test_find_deaf_needs_loud_sky(signal: float, deaf: int | None, found: list[i
     sums = [np.zeros((FIRST.size, 1), kind) for kind in (np.complex64, np.float32, np.int32)]
     steps.neighbour_products(data, np.zeros(data.shape, bool), *sums)
     product, power, pairs = (make_matrix(values) for values in sums)
-    assert np.flatnonzero(outliers.find_deaf(product, power.real, pairs.real)).tolist() == found
+    lengths = np.random.default_rng(4).uniform(5, 500, product.shape[:2])
+    found_now = outliers.find_deaf(product, power.real, pairs.real, lengths + lengths.T)
+    assert np.flatnonzero(found_now).tolist() == found
+
+
+def test_find_deaf_spares_outriggers_on_a_resolved_sky() -> None:
+    """Long baselines see nothing of wide sources; a deaf antenna of the core is still found."""
+    rng, count, outriggers = np.random.default_rng(5), 40, 6
+    place_m = np.concatenate([rng.uniform(0, 400, count - outriggers), 2000 + rng.uniform(0, 9, 6)])
+    length_m = np.abs(place_m[:, None] - place_m[None, :])
+    seen = np.exp(-((length_m / 600) ** 2))
+    seen[7] = seen[:, 7] = 0
+    pairs = np.where(np.eye(count, dtype=bool), 0.0, 4000.0)[..., None]
+    noise = rng.normal(size=(count, count)) / np.sqrt(4000)
+    product = (pairs[..., 0] * (0.3 * seen + (noise + noise.T) / np.sqrt(2)))[..., None]
+    power = pairs * (1 + 0.3 * seen[..., None])
+    found = outliers.find_deaf(product.astype(np.complex128), power, pairs, length_m)
+    assert np.flatnonzero(found).tolist() == [7]
 
 
 def make_level(times: int, channels: int) -> np.ndarray:

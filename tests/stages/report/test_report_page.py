@@ -18,7 +18,12 @@ from contimg_report.artifacts import ReportArtifact
 from report_pages import Run, make_report, write_artifact
 
 VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "circle", "image", "rect"}
-DEFECTS = {"rfi": "both", "dead_antennas": "13,77", "deaf_antennas": "30", "missing_subbands": "4"}
+DEFECTS = {
+    "rfi": "narrow,burst",
+    "dead_antennas": "13,77",
+    "deaf_antennas": "30",
+    "missing_subbands": "4",
+}
 SICK = Chain("small", seed=3, tier="development", name="flag-sick", sky=DEFECTS | {"zeros": 0.01})
 
 

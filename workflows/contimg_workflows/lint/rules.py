@@ -9,8 +9,8 @@ from contimg.runtime.config import PROFILES_VARIABLE, read_yaml
 from contimg.runtime.errors import UsageError
 from contimg_runs.options import CHUNK
 from contimg_runs.pipelines import PIPELINES
-from contimg_runs.resolve import resolve_options
-from contimg_workflows.forms import OPTIONS, pipeline_of
+from contimg_runs.resolve import check_values, resolve_options
+from contimg_workflows.forms import OPTIONS, find_program, pipeline_of
 from contimg_workflows.lint import references, schema
 from contimg_workflows.lint.documents import Document, DocumentSet, name_of, parameters, template_of
 
@@ -29,12 +29,17 @@ def find_problems(document: Document, among: DocumentSet) -> Iterator[str]:
     if kind == "WorkflowTemplate":
         # The chart may set the default of a pipeline's `options`.
         pipeline = pipeline_of(name_of(document))
-        given = parameters(document["spec"], "arguments").get(OPTIONS.name, {}).get("value")
-        if pipeline is not None and given:
-            try:
-                resolve_options(pipeline, given)
-            except UsageError as error:
-                yield str(error)
+        arguments = parameters(document["spec"], "arguments")
+        given = {name: str(one["value"]) for name, one in arguments.items() if one.get("value")}
+        try:
+            if pipeline is not None:
+                shortcuts = [one.name for one in pipeline.shortcuts if one.name in given]
+                settings = [f"{name}={given[name]}" for name in shortcuts]
+                resolve_options(pipeline, given.get(OPTIONS.name, ""), settings=settings)
+            elif program := find_program(name_of(document)):
+                check_values(program.options, given, "arguments")
+        except UsageError as error:
+            yield str(error)
         count = 0 if "workflowTemplateRef" in document["spec"] else count_nodes(document, among)
         if count > MAX_NODES:
             yield f"a run may have {count} nodes; at most {MAX_NODES} are allowed"

@@ -52,6 +52,12 @@ PHOTOMETRY = Schema(
     flux_ratio | float32? | | phot.flux.density;arith.ratio | flux_peak / catalogue_flux, or null
     catalogue_flux_err | float32? | mJy | stat.error;{FLUX} | 1 sigma, of scaling it in frequency
     primary_beam | string? | | meta.id;instr.beam | Name of the primary beam in `beam`
+    flux_int | float32? | mJy | {FLUX} | Integrated, of a Gaussian fitted to a single bright source
+    flux_int_err | float32? | mJy | stat.error;{FLUX} | 1 sigma: noise and flux-scale term
+    major | float32? | arcsec | phys.angSize.smajAxis | Of that Gaussian without the beam, FWHM; \
+        null if the source is not wider than the beam by 3 sigma
+    minor | float32? | arcsec | phys.angSize.sminAxis | The same, minor axis; 0 if below the beam's
+    pa | float32? | deg | pos.posAng | Of the major axis, from north through east
     """),
 )
 """One file a group: ``photometry/date=YYYY-MM-DD/GROUP.parquet``."""

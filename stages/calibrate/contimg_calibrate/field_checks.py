@@ -1,0 +1,171 @@
+"""Gates on a solve from the field's own sources, whose fluxes were fitted together with the gains.
+
+Each mark begins with its gate's name. Faults that spoil every flux of the group, and of all groups
+that would take the set, are refused; others are marked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contimg.astro.gains import FlagArray, FloatArray
+from contimg.astro.primary_beam import PrimaryBeam
+from contimg.records.ms import Antennas
+from contimg.runtime.errors import SolveFailedError
+from contimg_calibrate.ensemble import ensemble_scale
+from contimg_calibrate.scale_error import (
+    BEAM_WIDTH_ERROR,
+    NVSS_SCALE_ERROR,
+    SOURCE_SCATTER,
+    beam_terms,
+    mean_beam,
+)
+from contimg_calibrate.selection import Target
+
+MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 10.0, 0.15
+"""Members of the ensemble are measured at least so well and are in the beam."""
+MIN_MEMBERS = 8
+MAX_SIGMA = 3.0
+"""The flux scale is marked if the ensemble excludes it by this many errors. It is not refused: the
+calibrator may flare, or the catalogue be wrong."""
+REFUSED_RATIO = 3.0
+"""A scale that is off by a larger factor is no scale: the sources are not where they should be."""
+MAX_MIRRORED, MIN_DIRECT = 0.5, 0.5
+"""A field that matches its mirror image better than this, and itself worse, is mirrored."""
+MIN_POINTING_DEG, POINTING_SIGMA, STEP_DEG = 0.08, 4.0, 0.05
+"""A pointing offset is marked beyond both; the beam's slope is taken over twice the step."""
+MAX_MOTION, MOTION_SIGMA = 0.6, 5.0
+"""Arcseconds a minute; at Declination 33 deg, a clock wrong by a minute makes 1.8."""
+MAX_GAIN_STEP, MAX_ANTENNA_STEP = 0.05, 0.15
+"""Change of amplitude within a group, in the median and of one antenna, that is marked."""
+REFUSED_GAIN_STEP = 0.15
+"""Change in the median that is refused: a set has one amplitude an antenna."""
+MIN_ANTENNA_MATCH, MATCH_SIGMA = 0.8, 5.0
+"""An antenna that is not where it should be, or is another one, sees less than this of the field's
+amplitude on the typical antenna, by so many standard deviations of all antennas."""
+
+
+@dataclass(frozen=True)
+class FieldSources:
+    """Sources of the model as the group sees them; arrays of shape (K,)."""
+
+    ra_deg: FloatArray
+    dec_deg: FloatArray
+    catalogue_jy: FloatArray
+    """At the band's centre, before the beam."""
+    apparent_jy: FloatArray
+    held: FlagArray
+    """The calibrator, which sets the scale."""
+
+
+def check_field(
+    where: str,
+    sources: FieldSources,
+    fluxes: dict[str, Any],
+    target: Target,
+    primary_beam: PrimaryBeam,
+    antennas: Antennas,
+) -> tuple[dict[str, float], list[str]]:
+    """Return numbers for quality.json, and marks.
+
+    `fluxes` is the answer of the solver; nothing is checked without one.
+
+    Raises SolveFailedError if data are mirrored, if the amplitudes of all antennas change, or if
+    the field's sources are not there.
+    """
+    if not fluxes:
+        return {}, [
+            "field_fluxes: too few short baselines to fit the field's fluxes with the gains"
+        ]
+    problems: list[str] = []
+    marks: list[str] = []
+    change = np.array(fluxes["gain_change"])
+    step = float(np.median(change[change > 0])) ** 2 - 1 if np.any(change > 0) else 0.0
+    if abs(step) > MAX_GAIN_STEP:
+        words = f"gain_step: the amplitudes of the data change by {step:+.0%} within the group"
+        (problems if abs(step) > REFUSED_GAIN_STEP else marks).append(words)
+    if fluxes["mirrored_match"] > MAX_MIRRORED and fluxes["field_match"] < MIN_DIRECT:
+        problems.append("mirrored: the sources are at places mirrored about the calibrator")
+    numbers, found = _check_scale(sources, fluxes, target, primary_beam, problems)
+    marks += found
+    motion, sigma = fluxes["moved_arcsec_min"], fluxes["moved_error"]
+    if motion > max(MAX_MOTION, MOTION_SIGMA * sigma):
+        words = f"clock: the calibrator moves by {motion:.1f} arcsec a minute"
+        marks.append(f"{words}; the times, the Declination or the array's place are wrong")
+    names = [antennas.names[i] for i in fluxes["antennas"]]
+    typical = float(np.median(change[change > 0])) if np.any(change > 0) else 1.0
+    odd = [
+        names[k]
+        for k in np.flatnonzero((change > 0) & (np.abs(change / typical - 1) > MAX_ANTENNA_STEP))
+    ]
+    if odd:
+        marks.append(f"antenna_gain: amplitudes change within the group: {', '.join(odd)}")
+    match, error = np.array(fluxes["antenna_match"]), np.array(fluxes["antenna_error"])
+    usual = float(np.median(match))
+    error = np.maximum(error, 1.4826 * float(np.median(np.abs(match - usual))))
+    away = (
+        (match < MIN_ANTENNA_MATCH * usual) & (usual - match > MATCH_SIGMA * error) & (change > 0)
+    )
+    lost = [names[k] for k in np.flatnonzero(away)]
+    if lost and fluxes["field_match"] > MIN_DIRECT:
+        words = f"antenna_match: the field's sources do not fit antennas {', '.join(lost)}"
+        marks.append(f"{words}; their positions, names or polarizations may be exchanged")
+    if problems:
+        remedy = "Look at the conjugation, the times and the amplitudes of the data."
+        raise SolveFailedError(where, f"{'; '.join(problems)}.", remedy)
+    numbers |= {"gain_step": step, "calibrator_motion_arcsec_min": motion}
+    numbers |= {name: fluxes[name] for name in ("field_match", "mirrored_match")}
+    return numbers, marks
+
+
+def _check_scale(
+    sources: FieldSources,
+    fluxes: dict[str, Any],
+    target: Target,
+    primary_beam: PrimaryBeam,
+    problems: list[str],
+) -> tuple[dict[str, float], list[str]]:
+    """Compare the fitted fluxes with the catalogue's: their median, and the beam's place."""
+    amplitude, error = np.array(fluxes["amplitude"]), np.array(fluxes["error"])
+    beam = np.divide(sources.apparent_jy, sources.catalogue_jy)
+    member = ~sources.held & (error * MIN_MEMBER_SNR < 1) & (beam > MIN_MEMBER_BEAM)
+    count = int(np.count_nonzero(member))
+    place = sources.ra_deg[member], sources.dec_deg[member]
+    beam_error = np.linalg.norm(beam_terms(*place, target, primary_beam), axis=0)
+    told = ensemble_scale(amplitude[member], error[member], beam_error)
+    if count < MIN_MEMBERS or told is None:
+        return {"field_sources": count}, []
+    ratio = float(np.log(max(told.scale, 1e-3)))
+    terms = told.error / max(told.scale, 1e-3), NVSS_SCALE_ERROR, BEAM_WIDTH_ERROR
+    sigma = float(np.linalg.norm(terms))
+    value = np.log(np.maximum(amplitude[member], 1e-3))
+    scatter = max(SOURCE_SCATTER, told.scatter)
+    numbers = {"field_sources": count, "field_ratio": float(np.exp(ratio)), "field_sigma": sigma}
+    words = f"flux_scale: {count} field sources have {np.exp(ratio):.2f} +- {sigma:.2f} of their"
+    words += " catalogue fluxes"
+    marks = []
+    if abs(ratio) > np.log(REFUSED_RATIO):
+        problems.append(words)
+    elif abs(ratio) > MAX_SIGMA * sigma:
+        marks.append(words)
+    slopes = [np.ones(count)]
+    for name in ("east_deg", "north_deg"):
+        low, high = (
+            np.log(mean_beam(*place, target, primary_beam.changed(**{name: step})))
+            for step in (-STEP_DEG, STEP_DEG)
+        )
+        slopes.append((high - low) / (2 * STEP_DEG))
+    matrix = np.column_stack(slopes)
+    good = np.abs(value - ratio) < MAX_SIGMA * scatter
+    found, *_ = np.linalg.lstsq(matrix[good], value[good], rcond=None)
+    spread = max(SOURCE_SCATTER, float(np.std(value[good] - matrix[good] @ found)))
+    errors = spread * np.sqrt(np.diag(np.linalg.pinv(matrix[good].T @ matrix[good])))
+    for index, name in ((1, "east"), (2, "north")):
+        numbers |= {f"beam_{name}_deg": float(found[index])}
+        if abs(found[index]) > max(MIN_POINTING_DEG, POINTING_SIGMA * errors[index]):
+            offset = f"{found[index]:+.2f} +- {errors[index]:.2f} deg {name}"
+            marks.append(f"pointing: the field's fluxes place the beam {offset} of the pointing")
+    return numbers, marks
