@@ -60,8 +60,8 @@ def test_version_is_that_of_the_distribution() -> None:
     [
         ("lnit", "Did you mean lint"),
         ("catalog", "Did you mean catalogue?"),
-        ("--verbose", "There are begin, catalogue"),
-        ("", "There are begin, catalogue"),
+        ("--verbose", "There are beam, begin, catalogue"),
+        ("", "There are beam, begin, catalogue"),
     ],
 )
 def test_unknown_command_suggests_names(name: str, hint: str) -> None:

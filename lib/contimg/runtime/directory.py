@@ -55,10 +55,15 @@ class DirectoryStore(Store):
             if key.startswith(prefix):
                 # A file may vanish in the meantime.
                 with contextlib.suppress(FileNotFoundError):
-                    stat = (self._base / key).stat()
-                    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
-                    version = f"{FILE_VERSION}{stat.st_ino:x}-{stat.st_ctime_ns:x}"
-                    yield Entry(key, stat.st_size, modified, version)
+                    yield _describe(key, self._base / key)
+
+    def entry(self, key: str) -> Entry | None:
+        """Return the entry of one file without a listing; None if it does not exist."""
+        path = self._base / key
+        try:
+            return _describe(key, path) if path.is_file() else None
+        except FileNotFoundError:
+            return None
 
     @contextlib.contextmanager
     def open(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[IO[bytes]]:  # noqa: ARG002 - for S3
@@ -121,6 +126,13 @@ class DirectoryStore(Store):
         except OSError as error:
             problem = f"The file cannot be removed: {error}."
             raise StoreError(str(path), problem, ACCESS_REMEDY) from error
+
+
+def _describe(key: str, path: Path) -> Entry:
+    stat = path.stat()
+    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+    version = f"{FILE_VERSION}{stat.st_ino:x}-{stat.st_ctime_ns:x}"
+    return Entry(key, stat.st_size, modified, version)
 
 
 def _link(part: Path, path: Path) -> None:

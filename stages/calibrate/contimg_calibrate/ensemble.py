@@ -34,6 +34,8 @@ move little (Huber 1981)."""
 
 MEDIAN_ERROR = 1.25
 """Error of a median over that of a mean, for normal errors."""
+MAX_SCATTER = 0.4
+"""Sources that scatter more about the scale than this do not follow the catalogue."""
 MIN_SCALE_SNR = 5.0
 """A sum over sources of a lower significance tells no scale."""
 SIGMAS = 3.0
@@ -134,9 +136,11 @@ def ensemble_scale(
     expected = 1.03 * np.sum(sigma**-2) ** -0.5
     found = np.sqrt(np.sum((weight * (value - scale)) ** 2)) / np.sum(weight)
     # A catalogue of which half is wrong has two groups of values; the mean lies between them.
+    # Good fields have no such scatter, and their error is left alone.
     typical = 1.4826 * float(np.median(np.abs(value - scale)))
     wide = MEDIAN_ERROR * typical / np.sqrt(value.size)
-    error = float(max(expected, found, wide))
+    doubtful = typical > MAX_SCATTER * abs(scale)
+    error = float(max(expected, found, wide if doubtful else 0.0))
     return EnsembleScale(scale, error, value.size, typical / abs(scale))
 
 

@@ -69,8 +69,16 @@ class Dataset:
         try:
             values: AnyArray = self._dataset[first:last]
         except (OSError, RuntimeError) as error:
-            problem = f"HDF5 cannot decode the data: {error!s}."
-            raise BadFileError(self.uri, problem, RECOPY_REMEDY) from error
+            problem, remedy = f"HDF5 cannot decode the data: {error!s}.", RECOPY_REMEDY
+            filters = self._dataset.id.get_create_plist()
+            found = [filters.get_filter(n) for n in range(filters.get_nfilters())]
+            names = [f"{name.decode()} ({code})" for code, _, _, name in found]
+            if any(not h5py.h5z.filter_avail(code) for code, *_ in found):
+                problem = (
+                    f"The data are compressed with {', '.join(names)}, which is not installed."
+                )
+                remedy = "Install the HDF5 plugin (HDF5_PLUGIN_PATH), or write gzip or LZF."
+            raise BadFileError(self.uri, problem, remedy) from error
         if values.dtype.names == ("r", "i"):  # integers of older writers
             values = values["r"] + 1j * values["i"]
         buffer = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8)

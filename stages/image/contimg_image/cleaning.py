@@ -25,7 +25,6 @@ MAX_EXTRA_ROUNDS = 2
 """Largest number of times that bright sources of no catalogue are subtracted."""
 LISTED_MARGIN = 1.5
 """A catalogue should list what is brighter than its faintest source by this factor."""
-MAX_CLEANINGS = 2
 FINAL_NOISE_RATIO = 1.25
 """With less noise over thermal noise, the image is not searched and cleaned a second time."""
 
@@ -106,7 +105,7 @@ def clean(
         if sidelobe * highest_jy < masks.UNCATALOGUED_SIGMA * float(np.median(rms)):
             break  # its sidelobes can have hidden no other bright source
     inside, again = sky.effective >= MIN_EFFECTIVE_BEAM, replace(job, reuse=("psf", "dirty"))
-    for cleanings in range(MAX_CLEANINGS):
+    for cleanings in range(settings.cleanings):
         x, y = find_sources(planes, frame, mask)
         # No disc is smaller than those that the finder itself draws.
         found = mask | masks.draw_discs(frame, x, y, SOURCE_RADIUS_BEAMS * planes.beam_major_px)

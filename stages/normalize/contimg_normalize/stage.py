@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.records.groups import day_of_mjd
@@ -21,7 +22,7 @@ from contimg_normalize.curves import (
     measure_baselines,
     reduced_scatter,
 )
-from contimg_normalize.epochs import Columns, Measurements
+from contimg_normalize.epochs import Columns, Ints, Measurements
 from contimg_normalize.options import NormalizeOptions
 from contimg_normalize.scale import BAD, BORROWED, MIN_REFERENCES, NONE, CellScale, solve_cell
 from contimg_normalize.solve import grouped_median
@@ -37,6 +38,8 @@ SNR_CLASSES = (5.0, 10.0, 30.0, 100.0, np.inf)
 """Borders of the classes for which the scatter of steady sources is reported."""
 MAX_STEADY_SCATTER = 2.0
 """Sources above this multiple of their class's median √χ²ν vary and say nothing of the errors."""
+MIN_SLOPE = 1e-5
+"""Per degree; the prior of slopes that are not fitted leaves less."""
 SHOWN = 5
 """Bad epochs that a verdict names."""
 
@@ -63,13 +66,16 @@ def run(options: NormalizeOptions, context: Context) -> StageResult:
     with context.step("write"):
         tables = {
             NORMALIZATION: [group_columns(field, options.strip) for field in fields],
-            NORMALIZED: [flux_columns(field, options.detection_snr) for field in fields],
+            NORMALIZED: (flux_columns(field, options.detection_snr) for field in fields),
         }
-        last_mjd = max(float(part["mjd"].max()) for part in tables[NORMALIZATION])
+        made = {
+            schema: pa.concat_tables([schema.table(part) for part in parts])
+            for schema, parts in tables.items()
+        }
+        last_mjd = float(np.max(made[NORMALIZATION]["mjd"].to_numpy()))
         day, unit = day_of_mjd(last_mjd), f"strip{options.strip:+06.2f}"
         unit += f"-setup{options.setup}" if options.setup else ""
-        for schema, found in tables.items():
-            table = schema.table({n: np.concatenate([p[n] for p in found]) for n in found[0]})
+        for schema, table in made.items():
             context.write_table(f"{schema.name}.parquet", schema, table)
             context.publish(options.tables, schema, day, unit, table)
     metrics = {"strip_deg": options.strip, "last_mjd": round(last_mjd, 5), **summarise(fields)}
@@ -150,20 +156,27 @@ def group_columns(field: NormalizedField, strip: float) -> Columns:
     return {name: values[mine] for name, values in columns.items()}
 
 
-def flux_columns(field: NormalizedField, detection_snr: float) -> Columns:
+def repeat_texts(label: Ints, texts: list[str]) -> pa.Array[Any]:
+    """Return the text of each label; numpy's texts need four bytes a letter of the longest."""
+    return pa.DictionaryArray.from_arrays(label.astype(np.int32), texts).cast(pa.string())
+
+
+def flux_columns(field: NormalizedField, detection_snr: float) -> dict[str, Any]:
     """Return one field's part of the columns of the normalized table; NaN becomes null."""
     curves, rows = field.curves, field.rows
     baseline, scatter = measure_baselines(curves)
     snr = curves.raw / curves.noise
+    names, label = np.unique(curves.source, return_inverse=True)
+    words, status = np.unique(curves.status, return_inverse=True)
     return {
-        "field": np.full(snr.size, field.scale.cell.name),
-        "source": rows.names[curves.source],
+        "field": repeat_texts(np.zeros(snr.size, np.int64), [field.scale.cell.name]),
+        "source": repeat_texts(label, rows.names[names].tolist()),
+        "status": repeat_texts(status, words.tolist()),
         "ra": rows.ra_deg[curves.source],
         "dec": rows.dec_deg[curves.source],
         "epoch": curves.epoch,
         "mjd": curves.mjd,
         "groups": curves.count,
-        "status": curves.status,
         "flux_raw": curves.raw,
         "flux_raw_err": curves.raw_error,
         "noise": curves.noise,
@@ -197,7 +210,9 @@ def summarise(fields: list[NormalizedField]) -> dict[str, Any]:
         "groups_without_scale": len(groups_of(fields, NONE)),
         "factor_scatter": round(MAD_TO_SIGMA * float(np.median(offset)), 5),
         "systematic": round(max(field.curves.systematic for field in fields), 5),
-        "gradient_fields": sum(bool(field.scale.whole.plane[:, 1:].any()) for field in fields),
+        "gradient_fields": sum(
+            bool((np.abs(field.scale.whole.plane[:, 1:]) > MIN_SLOPE).any()) for field in fields
+        ),
         "beam_exponent": round(float(exponents[np.argmax(np.abs(exponents))]), 4),
     }
     return metrics | summarise_scatter(fields)

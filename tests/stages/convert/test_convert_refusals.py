@@ -96,6 +96,18 @@ def noise_with_zeros(file: h5py.File) -> None:
     file["Data/visdata"][:] = noise * (draw.random(shape) > 0.3)
 
 
+def unknown_filter(store: Path) -> None:
+    """Write compressed data, and change the number of their filter to that of bitshuffle."""
+    with h5py.File(file_of(store), "r+") as file:
+        values = file["Data/visdata"][()]
+        del file["Data/visdata"]
+        file["Data"].create_dataset("visdata", data=values, chunks=True, compression="gzip")
+    data = file_of(store).read_bytes()
+    at = data.index(b"deflate\0")
+    file_of(store).write_bytes(data[: at - 8] + (32008).to_bytes(2, "little") + data[at - 6 :])
+    relist(record_of(store))
+
+
 def empty_hdf5(store: Path) -> None:
     with h5py.File(file_of(store), "w") as file:
         file["other"] = 1
@@ -126,6 +138,7 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
             lambda _: b"SIMPLE  =                    T" * 1000
         ),
         "The file is not a UVH5 file .*Header": empty_hdf5,
+        r"compressed with deflate \(32008\), which is not installed.*plugin": unknown_filter,
         r"shape \(274, 6, 2\), but its header says \(275, 6, 2\)": replace(
             "Data/flags", lambda flags: flags[:-1]
         ),

@@ -1,0 +1,223 @@
+"""``contimg beam fit``: measure the primary beam from the fluxes of many groups in a store."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from contimg.astro.beam_text import BeamText
+from contimg.runtime.command import Command
+from contimg.runtime.console import Console
+from contimg.runtime.errors import BadInputError, MissingError, UsageError
+from contimg.runtime.options import Options
+from contimg.runtime.store import open_store
+
+
+class BeamOptions(Options):
+    """Measure the primary beam from sources that drift through many groups of a store.
+
+    ``contimg beam fit FILE --store URI`` writes a beam file that the option `beam` takes.
+    """
+
+    action: Literal["fit"]
+    """What to do."""
+    file: Path
+    """The beam file to write, NAME.json."""
+    store: str
+    """Root URI of the store whose tables `images` and `photometry` are read."""
+    beam: BeamText | None = None
+    """The beam whose width and offset are fitted: airy:DIAMETER (m), gaussian:FWHM@FREQUENCY (deg),
+    or the URI of a beam file of such a model; default: that of the images."""
+    strip: float | None = None
+    """Use only groups that point to this Declination, degrees (within 1 degree)."""
+    first_day: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
+    """Use only groups observed from this UTC day on, YYYY-MM-DD."""
+    last_day: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\d)?$")
+    """Use only groups observed up to and including this UTC day."""
+    min_snr: float = Field(default=20.0, gt=3)
+    """Use fluxes of at least this signal-to-noise ratio."""
+    min_beam: float = Field(default=0.1, gt=0, lt=1)
+    """Use fluxes where the assumed beam is at least this."""
+
+
+COMMAND = Command(
+    name="beam",
+    options=BeamOptions,
+    run="contimg.astro.beam_cli:run",
+    positional=("action", "file"),
+)
+IMAGE_COLUMNS: tuple[str, ...] = (
+    "group",
+    "image",
+    "artifact",
+    "mjd_start",
+    "mjd_end",
+    "strip",
+    "frequency",
+)
+IMAGE_COLUMNS += ("freq_min", "freq_max", "tier", "primary_beam")
+FLUX_COLUMNS: tuple[str, ...] = (
+    "image",
+    "source",
+    "ra",
+    "dec",
+    "beam",
+    "flux_forced",
+    "snr",
+    "blend",
+)
+FLUX_COLUMNS += ("catalogue_flux",)
+MAX_STRIP_DEG = 1.0
+"""Groups point to one strip if their Declinations differ by less."""
+
+
+def run(options: BeamOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
+    """Read the tables, fit, write the file and return the summary."""
+    from contimg.astro.beam_files import read_beam
+    from contimg.astro.beam_fit import describe_fit, fit_beam
+    from contimg.astro.primary_beam import BAND_HZ
+
+    if options.file.suffix != ".json":
+        raise UsageError(str(options.file), "The name does not end in .json.", "Add it.")
+    images = choose_images(options, console)
+    name, beams = images[0]["primary_beam"], assumed_beams(images, options.store)
+    base = read_beam(options.beam) if options.beam else beams[name]
+    if base.kind not in {"airy", "gaussian"}:
+        problem = f"A beam of kind {base.kind} has no width that could be fitted."
+        raise UsageError("--beam", problem, "Name airy:DIAMETER or gaussian:FWHM@FREQUENCY.")
+    fit = fit_beam(gather_fluxes(options, images, beams), base)
+    for line in describe_fit(fit, base, BAND_HZ):
+        console.log.info("%s", line)
+    found = base.changed(fit.width, fit.east_deg, fit.north_deg)
+    content = {
+        "schema_version": 1,
+        "model": base.name.partition("#")[0],
+        "offset_deg": [round(value, 5) for value in found.offset_deg],
+        "widths": [[freq_hz / 1e6, round(factor, 6)] for freq_hz, factor in found.widths],
+        "fit": {**fit._asdict(), "days": [options.first_day, options.last_day], "of": base.name},
+    }
+    options.file.write_text(json.dumps(content, indent=1) + "\n")
+    numbers = {one: value for one, value in fit._asdict().items() if one != "residuals"}
+    return {"command": "beam fit", "beam": str(options.file), "of": base.name, **numbers}
+
+
+def choose_images(options: BeamOptions, console: Console) -> list[dict[str, Any]]:
+    """Return the rows of comparable images: of our dishes, of the most frequent tier."""
+    from contimg.records.schemas.images import IMAGES
+
+    rows = [
+        {**row, "primary_beam": row["primary_beam"] or "airy:4.65"}
+        for row in read_rows(options, IMAGES, IMAGE_COLUMNS)
+        if row["strip"] is not None and row["primary_beam"] != "none"
+    ]
+    if options.strip is not None:
+        rows = [row for row in rows if abs(row["strip"] - options.strip) <= MAX_STRIP_DEG]
+    if not rows:
+        problem = "There is no image of a group with a known beam in these days and this strip."
+        raise MissingError(f"{options.store}/tables/images", problem, "Process groups first.")
+    tier = Counter(row["tier"] for row in rows).most_common(1)[0][0]
+    kept = [row for row in rows if row["tier"] == tier]
+    if len(kept) < len(rows):
+        console.log.warning(
+            "%d images of other tiers than %s left out", len(rows) - len(kept), tier
+        )
+    return kept
+
+
+def read_rows(options: BeamOptions, schema: Any, columns: Iterable[str]) -> list[dict[str, Any]]:  # noqa: ANN401 - a Schema
+    """Return some columns of a table's rows in the days that were asked for."""
+    store, found = open_store(f"{options.store.rstrip('/')}/tables/{schema.name}"), []
+    for entry in store.entries("date="):
+        day = entry.key.partition("=")[2][:10]
+        if (options.first_day or day) <= day <= (options.last_day or day):
+            table = schema.read(store.read(entry.key), f"{store.root}/{entry.key}")
+            found += table.select(list(columns)).to_pylist()
+    return found
+
+
+def assumed_beams(images: list[dict[str, Any]], root: str) -> dict[str, Any]:
+    """Return the beams that fluxes were corrected with, by name; of files as images hold them.
+
+    Raises BadInputError if an image does not hold the beam that it names.
+    """
+    from contimg.astro.primary_beam import PrimaryBeam, model_beam
+    from contimg.runtime.store import split
+
+    found: dict[str, PrimaryBeam] = {}
+    for row in images:
+        name, artifact = row["primary_beam"], row["artifact"]
+        if name in found:
+            continue
+        beam = model_beam(name)
+        if beam is None:
+            inside = "://" not in artifact and not artifact.startswith("/")
+            uri = f"{root.rstrip('/')}/{artifact}" if inside else artifact
+            store, key = split(f"{uri}/primary_beam.json")
+            beam = PrimaryBeam.load(json.loads(store.read(key)))
+            if beam.name != name:
+                problem = f"The image holds the beam {beam.name}, but its row says {name}."
+                raise BadInputError(uri, problem, "Image the group again.")
+        found[name] = beam
+    return found
+
+
+def gather_fluxes(
+    options: BeamOptions, images: list[dict[str, Any]], beams: Mapping[str, Any]
+) -> Any:  # noqa: ANN401 - DriftingFluxes, whose module is slow to import
+    """Return the fluxes of these images, and where their sources were in the beam."""
+    import numpy as np
+
+    from contimg.astro import beam_fit
+    from contimg.astro.telescope import SITE
+    from contimg.records.schemas.photometry import PHOTOMETRY
+
+    by_image: dict[str, list[dict[str, Any]]] = {row["image"]: [] for row in images}
+    for row in read_rows(options, PHOTOMETRY, FLUX_COLUMNS):
+        usable = row["snr"] >= options.min_snr and row["blend"] == 1 and row["flux_forced"]
+        if row["image"] in by_image and usable and (row["beam"] or 0) >= options.min_beam:
+            by_image[row["image"]].append(row)
+    held = [row for row in images if by_image[row["image"]]]
+    names = sorted({row["source"] for rows in by_image.values() for row in rows})
+    number = {name: i for i, name in enumerate(names)}
+    catalogue = np.full(len(names), np.nan)
+    source, group, flux, error, assumed = [], [], [], [], []
+    offset, freqs, weights = [], [], []
+    for index, image in enumerate(held):
+        rows = by_image[image["image"]]
+        moments = beam_fit.sample_times(image["mjd_start"], image["mjd_end"])
+        ra_deg, dec_deg = (np.array([row[axis] for row in rows]) for axis in ("ra", "dec"))
+        at = beam_fit.drift_offsets(ra_deg, dec_deg, moments, image["strip"], SITE)
+        edges = image["freq_min"], image["freq_max"], image["frequency"]
+        freq_hz, weight = beam_fit.sample_band(*edges)
+        level = beams[image["primary_beam"]].level(at[:, :, None], freq_hz).mean(axis=1)
+        assumed.append(np.log(np.maximum(level @ weight, 1e-6)))
+        offset.append(at)
+        freqs.append(np.tile(freq_hz, (len(rows), 1)))
+        weights.append(np.tile(weight, (len(rows), 1)))
+        source += [number[row["source"]] for row in rows]
+        group += [index] * len(rows)
+        flux += [row["flux_forced"] for row in rows]
+        error += [1 / row["snr"] for row in rows]
+        for row in rows:
+            if row["catalogue_flux"]:
+                catalogue[number[row["source"]]] = np.log(row["catalogue_flux"])
+    if not held:
+        where = f"{options.store}/tables/photometry"
+        problem = f"No flux of these images has a signal-to-noise ratio of {options.min_snr:g}."
+        raise MissingError(where, problem, "Run photometry, or lower --min-snr.")
+    return beam_fit.DriftingFluxes(
+        source=np.array(source),
+        group=np.array(group),
+        log_flux=np.log(np.array(flux, np.float64)),
+        error=np.array(error, np.float64),
+        log_catalogue=catalogue,
+        offset=np.concatenate(offset),
+        freq_hz=np.concatenate(freqs),
+        weight=np.concatenate(weights),
+        log_assumed=np.concatenate(assumed),
+    )
