@@ -30,10 +30,11 @@ MIN_MEMBERS = 5
 HUBER = 1.345
 """Deviations beyond this many sigma count linearly: 95 % of the efficiency of a mean, and extremes
 move little (Huber 1981)."""
-
-
 MEDIAN_ERROR = 1.25
 """Error of a median over that of a mean, for normal errors."""
+MIN_DIVISION = 1.5
+"""Sources that scatter by this much more than expected are of two kinds; less is chance: the median
+deviation of 25 sources is itself known to a fifth."""
 MAX_SCATTER = 0.4
 """Sources that scatter more about the scale than this do not follow the catalogue."""
 MIN_SCALE_SNR = 5.0
