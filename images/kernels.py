@@ -40,7 +40,7 @@ def write_type(kind: object) -> Spelled:
     known = import_types()
     if isinstance(kind, known.Array) and kind.mutable and kind.aligned:
         return f"{kind.dtype} {kind.ndim}{kind.layout}"
-    if isinstance(kind, known.NamedTuple):
+    if isinstance(kind, known.NamedTuple | known.NamedUniTuple):
         made = kind.instance_class
         return {f"{made.__module__}.{made.__qualname__}": [write_type(part) for part in kind.types]}
     if isinstance(kind, known.BaseTuple):
@@ -57,7 +57,7 @@ def read_type(word: Spelled) -> object:
         return known.BaseTuple.from_types([read_type(part) for part in word])
     if isinstance(word, dict):
         ((name, parts),) = word.items()
-        return known.NamedTuple([read_type(part) for part in parts], import_name(name))
+        return known.BaseTuple.from_types([read_type(part) for part in parts], import_name(name))
     name, _, shape = word.partition(" ")
     scalar = known.boolean if name == "bool" else getattr(known, name)
     return known.Array(scalar, int(shape[:-1]), shape[-1]) if shape else scalar

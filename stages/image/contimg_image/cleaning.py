@@ -9,6 +9,7 @@ import numpy as np
 from contimg.astro.catalogues import Catalogue
 from contimg.records.images import bilinear
 from contimg.runtime.context import Context
+from contimg.runtime.errors import BadImageError
 from contimg_image import masks
 from contimg_image.beam import beam_map
 from contimg_image.bright import Subtracted, subtract_bright
@@ -25,6 +26,8 @@ MAX_EXTRA_ROUNDS = 2
 """Largest number of times that bright sources of no catalogue are subtracted."""
 LISTED_MARGIN = 1.5
 """A catalogue should list what is brighter than its faintest source by this factor."""
+DIVERGED_NOISE = 1.05
+"""Cleaning that multiplies the noise by more than this has added what is not there."""
 FINAL_NOISE_RATIO = 1.25
 """With less noise over thermal noise, the image is not searched and cleaned a second time."""
 
@@ -105,6 +108,7 @@ def clean(
         if sidelobe * highest_jy < masks.UNCATALOGUED_SIGMA * float(np.median(rms)):
             break  # its sidelobes can have hidden no other bright source
     inside, again = sky.effective >= MIN_EFFECTIVE_BEAM, replace(job, reuse=("psf", "dirty"))
+    inside = inside if inside.any() else np.ones_like(inside)
     for cleanings in range(settings.cleanings):
         x, y = find_sources(planes, frame, mask)
         # No disc is smaller than those that the finder itself draws.
@@ -113,9 +117,34 @@ def clean(
             break
         mask = found
         context.log.info("cleaning %.1f %% of the image", 100 * mask.mean())
-        planes = run_imager(context, again, mask)
-        rms = masks.rms_map(planes.residual, mask, planes.beam_px)
-        noise = float(np.median(rms[inside] if inside.any() else rms))
-        if noise < FINAL_NOISE_RATIO * field.weights.thermal_rms_jy:
+        planes, noise_jy = clean_once(context, again, planes, mask, inside)
+        if noise_jy < FINAL_NOISE_RATIO * field.weights.thermal_rms_jy:
             break
     return planes, mask, strangers
+
+
+def clean_once(
+    context: Context, job: ImagerJob, planes: Cleaned, mask: Mask, inside: Mask
+) -> tuple[Cleaned, float]:
+    """Clean inside a mask; return the planes and the median noise where `inside`, Jy.
+
+    Raises BadImageError if cleaning diverges also without negative components.
+    """
+    before_jy = noise_of(planes, mask, inside)
+    for careful in (False, True):
+        planes = run_imager(context, replace(job, careful=careful), mask)
+        noise_jy = noise_of(planes, mask, inside)
+        if noise_jy <= DIVERGED_NOISE * before_jy:
+            return planes, noise_jy
+        context.log.warning("cleaning diverged%s", " again" if careful else "")
+    problem = f"It raised the noise from {1e3 * before_jy:.3g} to {1e3 * noise_jy:.3g} mJy."
+    remedy = "Check the calibration, and the positions of the field's brightest sources."
+    raise BadImageError("cleaning", problem, remedy)
+
+
+def noise_of(planes: Cleaned, mask: Mask, inside: Mask) -> float:
+    """Return the median noise outside a mask, Jy; NaN for planes that an imager gave up."""
+    residual = planes.residual
+    if not np.isfinite(residual).all() or not residual.any():
+        return float("nan")
+    return float(np.median(masks.rms_map(residual, mask, planes.beam_px)[inside]))

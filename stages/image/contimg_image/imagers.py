@@ -23,6 +23,8 @@ from contimg_image.tiers import Settings
 
 PADDING = 1.2
 """Without padding, the w-gridder aliases onto the outermost rows."""
+CAREFUL_MGAIN = 0.7
+"""Fraction of the peak that is cleaned in a cycle where more has diverged."""
 WPLANES = 64
 """For tclean, 2.6 km of baselines and a field of 4.5 deg."""
 PREFIX = "field"
@@ -43,6 +45,8 @@ class ImagerJob:
     timeout_s: float
     reuse: tuple[str, ...] = ()
     """Planes that WSClean need not make again: "psf", "dirty"; a dirty run leaves both."""
+    careful: bool = False
+    """Clean without negative components and with more major cycles, which does not diverge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +85,15 @@ def wsclean_command(job: ImagerJob, mask: Path | None, scratch: Path) -> list[st
         -no-update-model-required -no-dirty -pol I
         -size {settings.size} {settings.size} -scale {settings.cell_arcsec}asec
         -weight briggs {settings.robust} -beam-shape {major}asec {minor}asec {angle}deg
-        -niter {settings.niter} -mgain {settings.mgain} -auto-threshold {settings.threshold}
+        -niter {settings.niter} -auto-threshold {settings.threshold}
     """
     if settings.taper_arcsec:
         text += f" -taper-gaussian {settings.taper_arcsec}asec"
     if not settings.niter and "psf" not in job.reuse:
         text += " -make-psf"
+    if job.careful:
+        text += " -no-negative"
+    text += f" -mgain {CAREFUL_MGAIN if job.careful else settings.mgain}"
     for plane in job.reuse:
         text += f" -reuse-{plane} {scratch / PREFIX}"
     masked = [] if mask is None else ["-fits-mask", str(mask)]

@@ -49,10 +49,11 @@ def uncatalogued_sources(
     """Return the pixels x, y of sources outside all discs, brightest first, with fractions.
 
     `excluded` is not searched: the mask, and where the beam is too low. Sources are at least two
-    radii of a disc apart. What is below the highest `sidelobe` of the brightest peak is no source.
+    radii of a disc apart. What is below the highest `sidelobe` of the largest residual, discs
+    included, is no source.
     """
     searched = np.where(excluded, 0.0, residual)
-    highest = SIDELOBE_MARGIN * sidelobe * float(searched.max())
+    highest = SIDELOBE_MARGIN * sidelobe * float(np.abs(residual).max())
     candidates = np.argwhere((searched > UNCATALOGUED_SIGMA * local_rms) & (searched > highest))
     found: list[tuple[int, int]] = []
     for row, column in candidates[np.argsort(-searched[tuple(candidates.T)], kind="stable")]:
