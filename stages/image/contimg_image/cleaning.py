@@ -9,7 +9,6 @@ import numpy as np
 from contimg.astro.catalogues import Catalogue
 from contimg.records.images import bilinear
 from contimg.runtime.context import Context
-from contimg.runtime.errors import BadImageError
 from contimg_image import masks
 from contimg_image.beam import beam_map
 from contimg_image.bright import Subtracted, subtract_bright
@@ -128,23 +127,24 @@ def clean_once(
 ) -> tuple[Cleaned, float]:
     """Clean inside a mask; return the planes and the median noise where `inside`, Jy.
 
-    Raises BadImageError if cleaning diverges also without negative components.
+    If this raises the noise, it is done once more without negative components, the better of the
+    two is returned, and it is marked if that raised the noise, too: gains are wrong.
     """
-    before_jy = noise_of(planes, mask, inside)
+    limit_jy, tries = DIVERGED_NOISE * noise_of(planes, mask, inside), []
     for careful in (False, True):
-        planes = run_imager(context, replace(job, careful=careful), mask)
-        noise_jy = noise_of(planes, mask, inside)
-        if noise_jy <= DIVERGED_NOISE * before_jy:
-            return planes, noise_jy
+        cleaned = run_imager(context, replace(job, careful=careful), mask)
+        noise_jy = noise_of(cleaned, mask, inside)
+        if noise_jy <= limit_jy:
+            return cleaned, noise_jy
         context.log.warning("cleaning diverged%s", " again" if careful else "")
-    problem = f"It raised the noise from {1e3 * before_jy:.3g} to {1e3 * noise_jy:.3g} mJy."
-    remedy = "Check the calibration, and the positions of the field's brightest sources."
-    raise BadImageError("cleaning", problem, remedy)
+        tries.append((noise_jy, cleaned))
+    noise_jy, cleaned = min(tries, key=lambda one: one[0])
+    return replace(cleaned, diverged=True), noise_jy
 
 
 def noise_of(planes: Cleaned, mask: Mask, inside: Mask) -> float:
-    """Return the median noise outside a mask, Jy; NaN for planes that an imager gave up."""
+    """Return the median noise outside a mask, Jy; infinite for planes that an imager gave up."""
     residual = planes.residual
     if not np.isfinite(residual).all() or not residual.any():
-        return float("nan")
+        return np.inf
     return float(np.median(masks.rms_map(residual, mask, planes.beam_px)[inside]))

@@ -62,6 +62,8 @@ class Cleaned:
     """Middle and width of the band."""
     keywords: dict[str, Any]
     """Further keywords of the imager."""
+    diverged: bool = False
+    """Whether cleaning raised the noise."""
 
     @property
     def beam_px(self) -> float:

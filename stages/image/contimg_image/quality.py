@@ -95,6 +95,7 @@ def measure_quality(
     return {
         "rms_jy": rms,
         "noise_ratio": rms / thermal_rms,
+        "diverged": float(cleaned.diverged),
         "peak_jy": float(cleaned.image.max()),
         "sightings": float(matches.sources),
         "flux_ratio": matches.flux_ratio,
@@ -161,6 +162,8 @@ def assess_quality(numbers: dict[str, float], *, known_beam: bool) -> QA:
     noise_ratio, flux_ratio = numbers["noise_ratio"], numbers["flux_ratio"]
     loss, phase_error = numbers["smearing_loss"], numbers["phase_error_deg"]
     reasons = []
+    if numbers["diverged"]:
+        reasons.append("cleaning raised the noise: gains or positions of bright sources are wrong")
     if not known_beam:
         reasons.append("the primary beam is not known: the effective beam is smearing alone")
     if not np.isfinite(noise_ratio):

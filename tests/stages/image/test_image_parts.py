@@ -122,6 +122,8 @@ def test_uncatalogued_sources_are_found_once_each() -> None:
     assert (x, y) == (pytest.approx([201 - 1 / 6, 50]), pytest.approx([101, 400]))
     x, _ = masks.uncatalogued_sources(residual, rms, known, 5.0, sidelobe=0.35)
     assert x.size == 1, "20 may be a sidelobe of 50"
+    x, _ = masks.uncatalogued_sources(residual, rms, known, 5.0, sidelobe=0.4)
+    assert not x.size, "50 may be a sidelobe of what is left of the known source"
     x, _ = masks.uncatalogued_sources(residual, 5 * rms, known, 5.0, sidelobe=0.1)
     assert not x.size, "10 sigma"
 
@@ -317,7 +319,7 @@ def test_far_frequencies_and_unknown_beams_refuse_no_image(
 
 
 GOOD = {"noise_ratio": 1.2, "sightings": 9.0, "flux_ratio": 0.98, "smearing_loss": 0.005}
-GOOD |= {"strangers": 0.0, "phase_error_deg": 0.5}
+GOOD |= {"strangers": 0.0, "phase_error_deg": 0.5, "diverged": 0.0}
 GOOD |= BeamErrors(np.zeros(3), np.full(3, 0.01), 0.1, 40).numbers()
 
 
@@ -327,6 +329,7 @@ GOOD |= BeamErrors(np.zeros(3), np.full(3, 0.01), 0.1, 40).numbers()
         ({}, True, ""),
         ({"noise_ratio": 4.0}, True, "4.0 x thermal"),
         ({"noise_ratio": float("nan")}, True, "thermal noise is not known"),
+        ({"diverged": 1.0}, True, "cleaning raised the noise"),
         ({"phase_error_deg": 7.0}, True, "antenna phases are off by 7.0 deg"),
         ({"sightings": 0.0, "flux_ratio": float("nan")}, True, "no catalogue source"),
         ({"flux_ratio": 0.7}, True, "0.70 of their flux"),
