@@ -11,6 +11,7 @@ from contimg.runtime.command import Command, commands
 from contimg.runtime.config import PROFILES_VARIABLE, read_yaml
 from contimg.runtime.console import Console
 from contimg.runtime.contract import run_command
+from contimg.runtime.errors import UsageError
 from contimg.runtime.options import Options
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
@@ -37,14 +38,29 @@ def check(options: PreflightOptions, console: Console, env: Mapping[str, str]) -
         for name in ["", *names]:
             resolve_options(pipeline, options.options, name, env)
     given = read_yaml(options.parameters) or {}
-    models: dict[str, type[Options]] = {n: spec.options for n, spec in stage_specs().items()}
-    models |= {name: command.options for name, command in commands().items()}
-    for name, model in models.items():
-        check_values(model, given, f"parameters of contimg-{name}")
+    wrong = [problem for name, value in given.items() if (problem := check_parameter(name, value))]
+    if wrong:
+        raise UsageError("parameters", " ".join(wrong), "Correct the values.")
     store = open_store(options.store)
     probe(store)
     console.log.info("%s: reached, and exactly one of many writers wins", store.root)
     return {"stage": "preflight", "store": store.root}
+
+
+def check_parameter(name: str, value: str) -> str:
+    """Return what is wrong with a value if no program that has an option of this name takes it."""
+    models: list[type[Options]] = [spec.options for spec in stage_specs().values()]
+    models += [command.options for command in commands().values()]
+    problem = ""
+    for model in models:
+        if name in model.model_fields:
+            try:
+                check_values(model, {name: value}, "the chart")
+            except UsageError as error:
+                problem = str(error)
+            else:
+                return ""
+    return problem
 
 
 if __name__ == "__main__":
