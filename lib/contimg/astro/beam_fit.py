@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contimg.astro.constants import BIWEIGHT_SIGMA
 from contimg.astro.coordinates import Site, apparent_hadec, direction_cosines
 from contimg.astro.primary_beam import FloatArray, PrimaryBeam
 from contimg.runtime.errors import BadInputError
@@ -38,6 +37,8 @@ MIN_ROW_SCATTER = 0.01
 SYSTEMATIC_ERRORS = (0.001, 0.003, 0.003)
 """1 sigma of width and offset (deg) that choosing fluxes by their own signal-to-noise ratio and the
 averages of the beam leave, from simulated tables."""
+BIWEIGHT_SIGMA = 4.685
+"""Tukey's constant: residuals beyond so many sigma have no weight (95 % efficiency)."""
 ITERATIONS = 12
 MIN_ROWS, MIN_GROUPS = 50, 3
 RADII_DEG = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 3.0)
@@ -154,8 +155,8 @@ def fit_beam(fluxes: DriftingFluxes, beam: PrimaryBeam) -> BeamFit:
         excess = np.median(residual[bright] ** 2) / 0.455 - np.median(fluxes.error[bright] ** 2)
         excess *= rows / max(rows - _nuisances(fluxes), 1)
         scatter = float(np.sqrt(max(excess, MIN_ROW_SCATTER**2)))
-        weight = _biweight(residual / np.hypot(fluxes.error, scatter))
-        prior_weight = _biweight(prior_residual / CATALOGUE_SCATTER)
+        weight = biweight(residual / np.hypot(fluxes.error, scatter))
+        prior_weight = biweight(prior_residual / CATALOGUE_SCATTER)
     free = max(weight.sum() - _nuisances(fluxes), 1)
     errors = np.sqrt(np.diag(covariance) * rows / max(weight.sum(), 1))
     errors = np.hypot(errors, SYSTEMATIC_ERRORS)
@@ -180,7 +181,8 @@ def _nuisances(fluxes: DriftingFluxes) -> int:
     return int(np.unique(fluxes.source).size + np.unique(fluxes.group).size)
 
 
-def _biweight(scaled: FloatArray) -> FloatArray:
+def biweight(scaled: FloatArray) -> FloatArray:
+    """Return Tukey's weights of residuals in units of their errors."""
     return np.asarray(np.clip(1 - (scaled / BIWEIGHT_SIGMA) ** 2, 0, 1) ** 2)
 
 

@@ -6,5 +6,3 @@ MAD_TO_SIGMA = 1.4826022185056018
 """Standard deviation of a normal distribution over its median absolute deviation, 1 / Φ⁻¹(3/4)."""
 NVSS_HZ = 1.4e9
 """Frequency at which NVSS fluxes are given."""
-BIWEIGHT_SIGMA = 4.685
-"""Tukey's constant: residuals beyond so many sigma have no weight (95 % efficiency)."""

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contimg.astro.constants import BIWEIGHT_SIGMA, MAD_TO_SIGMA
+from contimg.astro.beam_fit import biweight
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.images import bilinear
 from contimg_image.cleaning import ExpectedSky
@@ -154,9 +155,7 @@ def fit_beam_errors(log_ratio: Floats, error: Floats, slopes: Floats) -> BeamErr
         squares = max(total**2 - float(np.median(error)) ** 2, 0.0) * log_ratio.size
         squares += PRIOR_SCATTER**2 * PRIOR_SOURCES
         scatter = float(np.sqrt(squares / (free + PRIOR_SOURCES)))
-        weight = (
-            np.clip(1 - (residual / (BIWEIGHT_SIGMA * np.hypot(error, scatter))) ** 2, 0, 1) ** 2
-        )
+        weight = biweight(residual / np.hypot(error, scatter))
     # The covariance of a robust fit (Huber 1981, 7.6): of all sources, at its efficiency.
     whole = design / np.hypot(error, scatter)[:, None]
     covariance = np.linalg.pinv(whole.T @ whole) / BIWEIGHT_EFFICIENCY
