@@ -139,7 +139,7 @@ def run_imager(context: Context, job: ImagerJob, mask: Mask | None) -> Cleaned:
         raise BadImageError("the imager's PSF", found, "Look at the flags.")
     axis = next(n for n in (3, 4) if header[f"CTYPE{n}"].startswith("FREQ"))
     if dirty:
-        shutil.copy(files[0], folder / f"{PREFIX}-dirty.fits")
+        files[:2] = [files[0].rename(folder / f"{PREFIX}-dirty.fits")] * 2
     planes = [np.ascontiguousarray(fits.getdata(file).squeeze(), np.float32) for file in files]
     return Cleaned(
         image=planes[0],
