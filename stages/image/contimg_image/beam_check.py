@@ -88,8 +88,8 @@ def measure_beam(
 
     `beam_px` is the major axis of the restoring beam.
     """
-    level, noise = bilinear(sky.effective, sky.x, sky.y), bilinear(local_rms, sky.x, sky.y)
-    good = (level >= MIN_LEVEL) & (sky.expected_jy >= MIN_SNR * noise) & (noise > 0)
+    noise = bilinear(local_rms, sky.x, sky.y)
+    good = (sky.level >= MIN_LEVEL) & (sky.expected_jy >= MIN_SNR * noise) & (noise > 0)
     good &= sky.scaling_error <= MAX_SCALING_ERROR
     away = np.hypot(sky.x[good, None] - sky.x, sky.y[good, None] - sky.y)
     away[np.arange(len(away)), np.flatnonzero(good)] = np.inf
@@ -105,15 +105,10 @@ def measure_beam(
     shifts = [(dx, dy) for dx in range(-reach, reach + 1) for dy in range(-reach, reach + 1)]
     near = [bilinear(image, x + dx, y + dy) for dx, dy in shifts]
     found = np.nan_to_num(np.nanmax(near, axis=0))
-    log_ratio = np.log(np.maximum(found / expected, np.exp(-MAX_LOG_RATIO)))
-    noise_part = noise[chosen] / expected
-    error = np.hypot(noise_part, sky.scaling_error[chosen])
-    frame = field.frame
-    east = -(x - frame.size // 2) * frame.cell_rad
-    north = (y - frame.size // 2) * frame.cell_rad
-    towards = -(east**2 + north**2) / (1 + np.sqrt(1 - east**2 - north**2))
-    slopes = beam_slopes(field, field.primary_beam, np.stack([east, north, towards], axis=-1))
-    return fit_beam_errors(np.minimum(log_ratio, MAX_LOG_RATIO), error, slopes)
+    log_ratio = np.log(np.clip(found / expected, *np.exp([-MAX_LOG_RATIO, MAX_LOG_RATIO])))
+    error = np.hypot(noise[chosen] / expected, sky.scaling_error[chosen])
+    slopes = beam_slopes(field, field.primary_beam, field.frame.cosines(x, y))
+    return fit_beam_errors(log_ratio, error, slopes)
 
 
 def beam_slopes(field: ImagingField, beam: PrimaryBeam, directions: Floats) -> Floats:

@@ -52,10 +52,7 @@ class BrightSources:
 
     def add_pixels(self, frame: Frame, x: Floats, y: Floats) -> BrightSources:
         """Return these sources and those at some pixels of the image, each once."""
-        middle = frame.size // 2
-        east, north = -(x - middle) * frame.cell_rad, (y - middle) * frame.cell_rad
-        added = np.stack([east, north, np.sqrt(1 - east**2 - north**2) - 1], axis=1)
-        every = np.concatenate([self.cosines, added])
+        every = np.concatenate([self.cosines, frame.cosines(x, y)])
         cosines, first = np.unique(every, axis=0, return_index=True)
         pixels = np.concatenate([self.pixels, np.stack([x, y], axis=1)])[first]
         inside = np.concatenate([self.inside, np.ones(x.size, bool)])[first]

@@ -40,12 +40,20 @@ class ExpectedSky:
     x: Floats
     """Pixels of the catalogue's sources."""
     y: Floats
+    level: Floats
+    """Effective beam at the catalogue's sources."""
     expected_jy: Floats
     """Catalogue flux at the image's frequency times effective beam."""
     scaling_error: Floats
     """Relative 1 sigma error of `expected_jy` from the catalogue's distance in frequency."""
     faintest_jy: float
     """Of the catalogue in the field at the image's frequency; 0 if it has no source there."""
+
+    @property
+    def checked(self) -> Mask:
+        """Pixels that are checked: where the beam is high enough, or all if it is so nowhere."""
+        inside = self.effective >= MIN_EFFECTIVE_BEAM
+        return inside if inside.any() else np.ones_like(inside)
 
     @classmethod
     def of(cls, catalogue: Catalogue, field: ImagingField) -> ExpectedSky:
@@ -57,12 +65,13 @@ class ExpectedSky:
         x, y = frame.pixels(near.ra_deg, near.dec_deg)
         inside = frame.inside(x, y, margin=2)
         x, y, near = x[inside], y[inside], near.select(inside)
-        flux_jy = near.at_frequency(freq_hz).flux_jy
+        flux_jy, level = near.at_frequency(freq_hz).flux_jy, bilinear(effective, x, y)
         return cls(
             effective=effective,
             x=x,
             y=y,
-            expected_jy=flux_jy * bilinear(effective, x, y),
+            level=level,
+            expected_jy=flux_jy * level,
             scaling_error=near.scaling_error(freq_hz),
             faintest_jy=float(flux_jy.min()) if flux_jy.size else 0.0,
         )
@@ -85,10 +94,9 @@ def clean(
     planes = run_imager(context, dirty_job, None)
     if not settings.niter:
         return planes, mask, 0
-    strangers = 0
+    strangers, sidelobe = 0, masks.highest_sidelobe(planes.psf, radius_px)
     for _ in range(MAX_EXTRA_ROUNDS):
         rms = masks.rms_map(planes.residual, mask, planes.beam_px)
-        sidelobe = masks.highest_sidelobe(planes.psf, radius_px)
         excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
         x, y = masks.uncatalogued_sources(planes.residual, rms, excluded, radius_px, sidelobe)
         if not x.size:
@@ -106,8 +114,7 @@ def clean(
         planes = run_imager(context, replace(dirty_job, reuse=("psf",)), None)
         if sidelobe * highest_jy < masks.UNCATALOGUED_SIGMA * float(np.median(rms)):
             break  # its sidelobes can have hidden no other bright source
-    inside, again = sky.effective >= MIN_EFFECTIVE_BEAM, replace(job, reuse=("psf", "dirty"))
-    inside = inside if inside.any() else np.ones_like(inside)
+    checked, again = sky.checked, replace(job, reuse=("psf", "dirty"))
     for cleanings in range(settings.cleanings):
         x, y = find_sources(planes, frame, mask)
         # No disc is smaller than those that the finder itself draws.
@@ -116,24 +123,24 @@ def clean(
             break
         mask = found
         context.log.info("cleaning %.1f %% of the image", 100 * mask.mean())
-        planes, noise_jy = clean_once(context, again, planes, mask, inside)
+        planes, noise_jy = clean_once(context, again, planes, mask, checked)
         if noise_jy < FINAL_NOISE_RATIO * field.weights.thermal_rms_jy:
             break
     return planes, mask, strangers
 
 
 def clean_once(
-    context: Context, job: ImagerJob, planes: Cleaned, mask: Mask, inside: Mask
+    context: Context, job: ImagerJob, planes: Cleaned, mask: Mask, checked: Mask
 ) -> tuple[Cleaned, float]:
-    """Clean inside a mask; return the planes and the median noise where `inside`, Jy.
+    """Clean inside a mask; return the planes and the median noise where `checked`, Jy.
 
     If this raises the noise, it is done once more without negative components, the better of the
     two is returned, and it is marked if that raised the noise, too: gains are wrong.
     """
-    limit_jy, tries = DIVERGED_NOISE * noise_of(planes, mask, inside), []
+    limit_jy, tries = DIVERGED_NOISE * noise_of(planes, mask, checked), []
     for careful in (False, True):
         cleaned = run_imager(context, replace(job, careful=careful), mask)
-        noise_jy = noise_of(cleaned, mask, inside)
+        noise_jy = noise_of(cleaned, mask, checked)
         if noise_jy <= limit_jy:
             return cleaned, noise_jy
         context.log.warning("cleaning diverged%s", " again" if careful else "")
@@ -142,9 +149,9 @@ def clean_once(
     return replace(cleaned, diverged=True), noise_jy
 
 
-def noise_of(planes: Cleaned, mask: Mask, inside: Mask) -> float:
-    """Return the median noise outside a mask, Jy; infinite for planes that an imager gave up."""
+def noise_of(planes: Cleaned, mask: Mask, checked: Mask) -> float:
+    """Return the median noise where `checked`, Jy; infinite for planes that an imager gave up."""
     residual = planes.residual
     if not np.isfinite(residual).all() or not residual.any():
         return np.inf
-    return float(np.median(masks.rms_map(residual, mask, planes.beam_px)[inside]))
+    return float(np.median(masks.rms_map(residual, mask, planes.beam_px)[checked]))

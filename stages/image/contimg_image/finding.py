@@ -56,7 +56,7 @@ def find_sources(planes: Cleaned, frame: Frame, known: Mask) -> tuple[Floats, Fl
     kernel[: len(psf), : len(psf)] = psf
     response = rfft2(np.roll(kernel, (-middle, -middle), (0, 1)))
     beam_px, thin = planes.beam_px / step, Frame(0.0, 0.0, count, frame.cell_arcsec * step)
-    radius_px = SOURCE_RADIUS_BEAMS * planes.beam.major_deg / thin.cell_deg
+    radius_px = SOURCE_RADIUS_BEAMS * planes.beam_major_px / step
     sidelobe = masks.SIDELOBE_MARGIN * masks.highest_sidelobe(psf, 1.5 * beam_px)
     model, padded = np.zeros_like(dirty), np.zeros((size, size), np.float32)
     residual, before = dirty.copy(), np.inf

@@ -49,6 +49,13 @@ class Frame:
         x, y = middle - east / self.cell_rad, middle + north / self.cell_rad
         return np.where(visible, x, np.nan), np.where(visible, y, np.nan)
 
+    def cosines(self, x: Floats, y: Floats) -> Floats:
+        """Return l, m, n - 1 about the phase centre, shape (N, 3), of pixel positions."""
+        middle = self.size // 2
+        east, north = -(x - middle) * self.cell_rad, (y - middle) * self.cell_rad
+        towards = -(east**2 + north**2) / (1 + np.sqrt(1 - east**2 - north**2))
+        return np.stack([east, north, towards], axis=-1)
+
     def inside(self, x: Floats, y: Floats, margin: float) -> Mask:
         """Return which pixel positions are at least `margin` pixels away from the edge."""
         last = self.size - 1 - margin

@@ -78,19 +78,17 @@ def measure_quality(
 ) -> dict[str, float]:
     """Return noise, peak and flux ratio of an image; raise BadImageError if a check fails."""
     check_planes(where, cleaned)
-    inside = sky.effective >= MIN_EFFECTIVE_BEAM
-    rms = float(np.median(local_rms[inside] if inside.any() else local_rms))
+    rms = float(np.median(local_rms[sky.checked]))
     # With one polarization the thermal noise is unknown, and the image is compared with itself.
     thermal_rms = field.weights.thermal_rms_jy
     thermal = thermal_rms if np.isfinite(thermal_rms) else rms
-    level = bilinear(sky.effective, sky.x, sky.y)
-    selected = (sky.expected_jy >= MATCH_SNR * thermal) & (level >= MIN_EFFECTIVE_BEAM)
+    selected = (sky.expected_jy >= MATCH_SNR * thermal) & (sky.level >= MIN_EFFECTIVE_BEAM)
     selected &= sky.scaling_error <= MAX_SCALING_ERROR
-    x, y, expected_jy = sky.x[selected], sky.y[selected], sky.expected_jy[selected]
-    matches = catalogue_matches(cleaned.image, x, y, expected_jy, cleaned.beam_px / 2)
     if field.primary_beam is None:
         # Sources far from the pointing appear with a small, unknown part of their flux.
-        matches = CatalogueMatches(0, *[float("nan")] * 3)
+        selected[:] = False
+    x, y, expected_jy = sky.x[selected], sky.y[selected], sky.expected_jy[selected]
+    matches = catalogue_matches(cleaned.image, x, y, expected_jy, cleaned.beam_px / 2)
     check_sky(where, rms, thermal, matches)
     return {
         "rms_jy": rms,
