@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from contimg.astro.beam_text import BeamText
+from contimg.astro.beam_text import NO_BEAM, UNRECORDED_BEAM, BeamText
 from contimg.runtime.command import Command
 from contimg.runtime.console import Console
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
 from contimg.runtime.options import Options
-from contimg.runtime.store import open_store
+
+if TYPE_CHECKING:
+    from contimg.records.tables import Schema
 
 
 class BeamOptions(Options):
@@ -51,27 +53,10 @@ COMMAND = Command(
     run="contimg.astro.beam_cli:run",
     positional=("action", "file"),
 )
-IMAGE_COLUMNS: tuple[str, ...] = (
-    "group",
-    "image",
-    "artifact",
-    "mjd_start",
-    "mjd_end",
-    "strip",
-    "frequency",
-)
-IMAGE_COLUMNS += ("freq_min", "freq_max", "tier", "primary_beam")
-FLUX_COLUMNS: tuple[str, ...] = (
-    "image",
-    "source",
-    "ra",
-    "dec",
-    "beam",
-    "flux_forced",
-    "snr",
-    "blend",
-)
-FLUX_COLUMNS += ("catalogue_flux",)
+IMAGE_COLUMNS = ["image", "artifact", "tier", "primary_beam", "mjd_start", "mjd_end", "strip"]
+IMAGE_COLUMNS += ["frequency", "freq_min", "freq_max"]
+FLUX_COLUMNS = ["image", "source", "ra", "dec", "beam", "flux_forced", "snr", "blend"]
+FLUX_COLUMNS += ["catalogue_flux"]
 MAX_STRIP_DEG = 1.0
 """Groups point to one strip if their Declinations differ by less."""
 
@@ -111,9 +96,9 @@ def choose_images(options: BeamOptions, console: Console) -> list[dict[str, Any]
     from contimg.records.schemas.images import IMAGES
 
     rows = [
-        {**row, "primary_beam": row["primary_beam"] or "airy:4.65"}
+        {**row, "primary_beam": row["primary_beam"] or UNRECORDED_BEAM}
         for row in read_rows(options, IMAGES, IMAGE_COLUMNS)
-        if row["strip"] is not None and row["primary_beam"] != "none"
+        if row["strip"] is not None and row["primary_beam"] != NO_BEAM
     ]
     if options.strip is not None:
         rows = [row for row in rows if abs(row["strip"] - options.strip) <= MAX_STRIP_DEG]
@@ -129,15 +114,10 @@ def choose_images(options: BeamOptions, console: Console) -> list[dict[str, Any]
     return kept
 
 
-def read_rows(options: BeamOptions, schema: Any, columns: Iterable[str]) -> list[dict[str, Any]]:  # noqa: ANN401 - a Schema
+def read_rows(options: BeamOptions, schema: Schema, columns: list[str]) -> list[dict[str, Any]]:
     """Return some columns of a table's rows in the days that were asked for."""
-    store, found = open_store(f"{options.store.rstrip('/')}/tables/{schema.name}"), []
-    for entry in store.entries("date="):
-        day = entry.key.partition("=")[2][:10]
-        if (options.first_day or day) <= day <= (options.last_day or day):
-            table = schema.read(store.read(entry.key), f"{store.root}/{entry.key}")
-            found += table.select(list(columns)).to_pylist()
-    return found
+    tables = schema.read_days(options.store, options.first_day, options.last_day)
+    return [row for table in tables for row in table.select(columns).to_pylist()]
 
 
 def assumed_beams(images: list[dict[str, Any]], root: str) -> dict[str, Any]:
@@ -146,7 +126,7 @@ def assumed_beams(images: list[dict[str, Any]], root: str) -> dict[str, Any]:
     Raises BadInputError if an image does not hold the beam that it names.
     """
     from contimg.astro.primary_beam import PrimaryBeam, model_beam
-    from contimg.runtime.store import split
+    from contimg.runtime.store import absolute_uri, split
 
     found: dict[str, PrimaryBeam] = {}
     for row in images:
@@ -155,8 +135,7 @@ def assumed_beams(images: list[dict[str, Any]], root: str) -> dict[str, Any]:
             continue
         beam = model_beam(name)
         if beam is None:
-            inside = "://" not in artifact and not artifact.startswith("/")
-            uri = f"{root.rstrip('/')}/{artifact}" if inside else artifact
+            uri = absolute_uri(artifact, root)
             store, key = split(f"{uri}/primary_beam.json")
             beam = PrimaryBeam.load(json.loads(store.read(key)))
             if beam.name != name:

@@ -13,6 +13,8 @@ from contimg.runtime.options import InputKind
 
 DEFAULT_BEAM = "airy:4.65"
 """An unblocked dish of the DSA-110."""
+UNRECORDED_BEAM = "airy:4.65"
+"""That of rows of tables that do not name one: they are older than the choice."""
 NO_BEAM = "none"
 """The beam of another telescope: unknown, and taken as 1."""
 FILE_ENDINGS = (".json", ".csv", ".fits")

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Input, Record, digest_json, object_input
 from contimg.runtime.options import InputKind
-from contimg.runtime.store import FILE_VERSION, Entry, Store, open_store, split
+from contimg.runtime.store import FILE_VERSION, Entry, Store, absolute_uri, open_store, split
 
 N_SUBBANDS = 16
 MJD_ZERO_JD = 2_400_000.5
@@ -188,12 +188,12 @@ def read_group(uri: str) -> GroupRecord:
     """
     store, key = split(uri)
     record = group_record(store.read(key), uri)
-    root, subbands = open_store(uri.rpartition("/")[0] or ".").root.rpartition("/")[0], []
-    for subband in record.subbands:
-        is_absolute = subband.uri.startswith("/") or "://" in subband.uri
-        full = subband.uri if is_absolute else f"{root}/{subband.uri}"
-        subbands.append(subband.model_copy(update={"uri": full}))
-    return record.model_copy(update={"subbands": tuple(subbands)})
+    root = open_store(uri.rpartition("/")[0] or ".").root.rpartition("/")[0]
+    subbands = tuple(
+        subband.model_copy(update={"uri": absolute_uri(subband.uri, root)})
+        for subband in record.subbands
+    )
+    return record.model_copy(update={"subbands": subbands})
 
 
 def group_record(data: bytes, uri: str) -> GroupRecord:

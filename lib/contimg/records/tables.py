@@ -13,7 +13,7 @@ DuckDB and pandas read files of one version together by name (``union_by_name``)
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contimg.runtime.errors import BadInputError, UsageError
+from contimg.runtime.store import open_store
 
 FLUX = "phot.flux.density;em.radio.750-1500MHz"
 """UCD of every flux that we measure."""
@@ -165,6 +166,17 @@ class Schema:
                 raise BadInputError(where, problem, REMEDY)
             arrays.append(array)
         return pa.Table.from_arrays(arrays, schema=self.arrow())
+
+    def read_days(self, root: str, first: str = "", last: str = "") -> Iterator[pa.Table]:
+        """Read the table's files in a store of the UTC days YYYY-MM-DD from `first` to `last`.
+
+        Without one of them the days have no limit on that side.
+        """
+        store = open_store(f"{root.rstrip('/')}/tables/{self.name}")
+        for entry in store.entries("date="):
+            day = entry.key.partition("=")[2][:10]
+            if (first or day) <= day <= (last or day) and entry.key.endswith(".parquet"):
+                yield self.read(store.read(entry.key), f"{store.root}/{entry.key}")
 
     def _array(self, column: Column, values: Any) -> pa.Array[Any] | pa.ChunkedArray[Any]:  # noqa: ANN401 - whatever Arrow reads
         try:

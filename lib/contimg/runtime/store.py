@@ -151,6 +151,11 @@ def split(uri: str) -> tuple[Store, str]:
     return open_store(parent or "/"), unquote(name) if is_file_uri else name
 
 
+def absolute_uri(uri: str, root: str) -> str:
+    """Return a URI as it is, or below a root URI if it is relative."""
+    return uri if uri.startswith("/") or "://" in uri else f"{root.rstrip('/')}/{uri}"
+
+
 def put_file(store: Store, key: str, path: Path) -> tuple[int, str]:
     """Upload a file as a stream; return its bytes and sha256."""
     with path.open("rb") as source, store.writer(key) as sink:

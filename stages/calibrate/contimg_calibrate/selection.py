@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from contimg.astro.beam_files import read_beam
-from contimg.astro.beam_text import DEFAULT_BEAM
+from contimg.astro.beam_text import UNRECORDED_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
 from contimg.records.calibration import FluxAnchor, ScaleBudget
@@ -21,7 +21,7 @@ from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.caltables import CALTABLES
 from contimg.runtime.errors import BadInputError, MissingError, NoCalibrationError
 from contimg.runtime.manifest import Input, artifact_input, read_manifest
-from contimg.runtime.store import open_store
+from contimg.runtime.store import absolute_uri
 from contimg.runtime.tar import pack
 from contimg_calibrate.options import CalibrateOptions, ImportOptions
 from contimg_calibrate.scale_error import (
@@ -198,12 +198,10 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     if target is None or (plan is not None and wanted):
         return []
     limit = plan.least_error if plan else np.inf
-    root = (options.store or "").rstrip("/")
     inputs: list[Input] = []
     for row in rank_sets(read_registry(options, target), target, options, limit):
-        inside = "://" not in row.artifact and not row.artifact.startswith("/")
         try:
-            found = artifact_input(SET_INPUT, f"{root}/{row.artifact}" if inside else row.artifact)
+            found = artifact_input(SET_INPUT, absolute_uri(row.artifact, options.store or ""))
         except MissingError:
             continue  # the artifact was deleted
         if found.digest == row.digest:
@@ -228,15 +226,12 @@ def read_registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
     """Read the rows of the registry of sets that are near enough in time to matter."""
     if options.store is None:
         return []
-    store = open_store(f"{options.store.rstrip('/')}/tables/{CALTABLES.name}")
     reach, middle = timedelta(days=options.borrow_days + 1), utc_of_mjd(target.mjd)
     first, last = (day.date().isoformat() for day in (middle - reach, middle + reach))
     rows: list[SetRow] = []
-    for entry in store.entries("date="):
-        if first <= entry.key.partition("=")[2][:10] <= last and entry.key.endswith(".parquet"):
-            table = CALTABLES.read(store.read(entry.key), f"{store.root}/{entry.key}")
-            columns = table.select(list(SetRow.__dataclass_fields__))
-            rows += [SetRow(**row) for row in columns.to_pylist()]
+    for table in CALTABLES.read_days(options.store, first, last):
+        columns = table.select(list(SetRow.__dataclass_fields__))
+        rows += [SetRow(**row) for row in columns.to_pylist()]
     return rows
 
 
@@ -256,7 +251,7 @@ def rank_sets(
         valid = row.valid_from <= target.mjd <= row.valid_to
         in_time = valid or away_days <= options.borrow_days
         error = row_budget(row, target).total
-        same_beam = options.other_beam or (row.primary_beam or DEFAULT_BEAM) == beam
+        same_beam = options.other_beam or (row.primary_beam or UNRECORDED_BEAM) == beam
         same_strip = abs(row.dec - target.dec_deg) <= options.strip_deg
         if in_time and same_strip and same_beam and error < limit:
             ranked.append((error, away_days, row.artifact, row))
