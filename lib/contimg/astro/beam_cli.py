@@ -172,12 +172,11 @@ def gather_fluxes(
         ra_deg, dec_deg = (np.array([row[axis] for row in rows]) for axis in ("ra", "dec"))
         at = beam_fit.drift_offsets(ra_deg, dec_deg, moments, image["strip"], SITE)
         edges = image["freq_min"], image["freq_max"], image["frequency"]
-        freq_hz, weight = beam_fit.sample_band(*edges)
-        level = beams[image["primary_beam"]].level(at[:, :, None], freq_hz).mean(axis=1)
-        assumed.append(np.log(np.maximum(level @ weight, 1e-6)))
+        band = [np.tile(one, (len(rows), 1)) for one in beam_fit.sample_band(*edges)]
+        assumed.append(beam_fit.log_mean_level(beams[image["primary_beam"]], at, *band))
         offset.append(at)
-        freqs.append(np.tile(freq_hz, (len(rows), 1)))
-        weights.append(np.tile(weight, (len(rows), 1)))
+        freqs.append(band[0])
+        weights.append(band[1])
         source += [number[row["source"]] for row in rows]
         group += [index] * len(rows)
         flux += [row["flux_forced"] for row in rows]

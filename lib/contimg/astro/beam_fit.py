@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +70,7 @@ class DriftingFluxes:
 
     def log_level(self, beam: PrimaryBeam) -> FloatArray:
         """Return the logarithm of a beam's mean over each group and its band."""
-        level = beam.level(self.offset[:, :, None], self.freq_hz[:, None]).mean(axis=1)
-        return np.asarray(np.log(np.maximum(np.sum(level * self.weight, axis=1), 1e-6)))
+        return log_mean_level(beam, self.offset, self.freq_hz, self.weight)
 
 
 class BeamFit(NamedTuple):
@@ -94,6 +93,14 @@ class BeamFit(NamedTuple):
     groups: int
     residuals: tuple[tuple[float, float, float, int], ...]
     """Radius (deg), mean residual (relative), its error, rows."""
+
+
+def log_mean_level(
+    beam: PrimaryBeam, offset: FloatArray, freq_hz: FloatArray, weight: FloatArray
+) -> FloatArray:
+    """Return the logarithm of a beam's mean over moments and a band; shapes of `DriftingFluxes`."""
+    level = beam.level(offset[:, :, None], freq_hz[:, None]).mean(axis=1)
+    return np.asarray(np.log(np.maximum(np.sum(level * weight, axis=1), 1e-6)))
 
 
 def drift_offsets(
@@ -205,48 +212,23 @@ def _solve(
     rows, sources = right.size, fluxes.log_catalogue.size
     groups = int(fluxes.group.max()) + 1
     first_group, first_source = 4, 4 + groups
-    known = np.flatnonzero(np.isfinite(fluxes.log_catalogue))
-    index, ones = np.arange(rows), np.ones(rows)
-    data = sparse.csr_array(
-        (
-            np.concatenate([slopes.ravel(), ones, ones]),
-            (
-                np.concatenate([np.tile(index, 3), index, index]),
-                np.concatenate(
-                    [
-                        np.repeat(np.arange(3), rows),
-                        first_group + fluxes.group,
-                        first_source + fluxes.source,
-                    ]
-                ),
-            ),
-        ),
-        shape=(rows, first_source + sources),
-    )
     total = first_source + sources
-    scales = sparse.csr_array(
-        (np.ones(groups), (np.arange(groups), first_group + np.arange(groups))), (groups, total)
-    )
-    count = np.arange(known.size)
-    priors = sparse.csr_array(
-        (
-            np.concatenate([np.ones(known.size), -np.ones(known.size)]),
-            (
-                np.concatenate([count, count]),
-                np.concatenate([first_source + known, np.full(known.size, 3)]),
-            ),
-        ),
-        shape=(known.size, total),
-    )
+    known = np.flatnonzero(np.isfinite(fluxes.log_catalogue))
+
+    def ones_at(columns: IntArray) -> Any:  # noqa: ANN401 - scipy has no types
+        """Return a matrix with a 1 in a column of each row."""
+        entries = np.ones(columns.size), (np.arange(columns.size), columns)
+        return sparse.csr_array(entries, shape=(columns.size, total))
+
+    places = np.tile(np.arange(rows), 3), np.repeat(np.arange(3), rows)
+    beam = sparse.csr_array((slopes.ravel(), places), shape=(rows, total))
+    data = beam + ones_at(first_group + fluxes.group) + ones_at(first_source + fluxes.source)
+    scales = ones_at(first_group + np.arange(groups))
+    priors = ones_at(first_source + known) - ones_at(np.full(known.size, 3))
     design = sparse.vstack([data, scales, priors]).tocsc()
     target = np.concatenate([right, np.zeros(groups), fluxes.log_catalogue[known]])
-    inverse_variance = np.concatenate(
-        [
-            weight,
-            np.full(groups, SCALE_SCATTER**-2.0),
-            prior_weight[known] / CATALOGUE_SCATTER**2,
-        ]
-    )
+    prior = prior_weight[known] / CATALOGUE_SCATTER**2
+    inverse_variance = np.concatenate([weight, np.full(groups, SCALE_SCATTER**-2.0), prior])
     weighted = design.T * inverse_variance
     # A source without any weight left is held by this alone.
     normal = (weighted @ design + 1e-6 * sparse.eye_array(total)).tocsc()
