@@ -85,6 +85,11 @@ class SkyImage:
         return float(np.copysign(x, np.linalg.det(self.pixel_matrix))), float(y)
 
     @property
+    def pixel_side_deg(self) -> float:
+        """Side of a square with the area of a pixel."""
+        return float(np.sqrt(abs(np.linalg.det(self.pixel_matrix))))
+
+    @property
     def centre_deg(self) -> tuple[float, float]:
         """RA and Dec of the reference position, ICRS."""
         ra, dec = self._to_icrs(*(np.array([value]) for value in self.wcs.wcs.crval))
@@ -124,8 +129,7 @@ class SkyImage:
         major, minor, angle = values
         if major == minor and not np.isfinite(angle):
             angle = 0.0
-        cell = float(np.sqrt(abs(np.linalg.det(self.pixel_matrix))))
-        largest = cell * max(self.pixels.shape)
+        largest = self.pixel_side_deg * max(self.pixels.shape)
         if not (0 < minor <= major <= largest and np.isfinite(angle)):  # False for NaN
             problem = f"The header has no valid BMAJ, BMIN and BPA in degrees: {words}."
             raise BadImageError(self.where, problem, "Image with a restoring beam.")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contimg_photometry.kernels import Floats, Image
+from contimg_photometry.kernels import Floats, Image, Ints
+from contimg_photometry.measure import cut_out
 from contimg_photometry.noise import BeamProfile, Correlation
 
 SIGMA_TO_FWHM = float(np.sqrt(8 * np.log(2)))
@@ -26,15 +27,13 @@ SIZE_SIGMA = 3.0
 
 
 class ExtendedFit(NamedTuple):
-    """A Gaussian fit in the image's unit; NaN where there is none."""
+    """A Gaussian fit in the image's unit; NaN if it failed."""
 
     flux: float = np.nan
     """Integrated flux: amplitude times the fitted area over that of the beam."""
     flux_noise: float = np.nan
     shape: tuple[float, float, float] = (np.nan, np.nan, np.nan)
     """Covariance (xx, xy, yy) of the source without the beam, pixel^2; NaN if unresolved."""
-    shape_noise: float = np.nan
-    """1 sigma of xx + yy."""
 
 
 def fit_extended(
@@ -49,16 +48,11 @@ def fit_extended(
 
     `level` is the amplitude to begin with, the background and the local rms.
     """
-    (ny, nx), (peak, background, sigma) = pixels.shape, level
-    left, low = np.maximum(0, np.floor(np.subtract(place, radius))).astype(int)
-    right, high = np.minimum((nx, ny), np.ceil(np.add(place, radius)) + 1).astype(int)
-    columns, rows = np.meshgrid(np.arange(left, right), np.arange(low, high))
-    patch = pixels[low:high, left:right].astype(np.float64) - background
-    use = (np.hypot(columns - place[0], rows - place[1]) <= radius) & np.isfinite(patch)
-    a, b, c = beam.form
-    beam_shape = np.linalg.inv(2 * np.array([[a, b], [b, c]]))
-    now: Floats = np.array([peak, *place, beam_shape[0, 0], beam_shape[0, 1], beam_shape[1, 1]])
-    known = np.where(use, patch, 0.0)
+    (a, b, c), (peak, background, sigma) = beam.form, level
+    columns, rows, patch, use = cut_out(pixels, np.array(place)[:, None], radius)
+    beam_shape = np.linalg.inv(2 * np.array([[a, b], [b, c]]))[np.triu_indices(2)]
+    now: Floats = np.array([peak, *place, *beam_shape])
+    known = np.where(use, patch - background, 0.0)
     design: Floats
     inverse: Floats
     for _ in range(MAX_ROUNDS):
@@ -82,14 +76,14 @@ def fit_extended(
             break
     else:
         return ExtendedFit()
-    area, away = _area(beam_shape[np.triu_indices(2)]), np.hypot(*(now[1:3] - place))
+    area, away = _area(beam_shape), np.hypot(*(now[1:3] - place))
     if now[0] <= 0 or _area(now) > MAX_WIDTH_BEAMS**2 * area or away > radius / 2:
         return ExtendedFit()
     covariance = sigma**2 * inverse @ noise.covariance(design) @ inverse.T
     ratio, determinant = _area(now) / area, now[3] * now[5] - now[4] ** 2
     amplitude = now[0] * ratio / (2 * determinant)
     gradient = np.array([ratio, 0, 0, *(amplitude * np.array([now[5], -2 * now[4], now[3]]))])
-    wider = now[3:] - beam_shape[np.triu_indices(2)]
+    wider = now[3:] - beam_shape
     wider_noise = float(np.sqrt(np.array([1, 0, 1]) @ covariance[3:, 3:] @ np.array([1, 0, 1])))
     resolved = wider[0] + wider[2] > SIZE_SIGMA * wider_noise
     xx, xy, yy = (float(part) if resolved else np.nan for part in wider)
@@ -97,7 +91,6 @@ def fit_extended(
         flux=float(now[0] * ratio),
         flux_noise=float(np.sqrt(gradient @ covariance @ gradient)),
         shape=(xx, xy, yy),
-        shape_noise=wider_noise,
     )
 
 
@@ -127,7 +120,7 @@ def _integral(parameters: Floats) -> float:
     return float(parameters[0]) * _area(parameters)
 
 
-def _gaussian(parameters: Floats, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
+def _gaussian(parameters: Floats, columns: Ints, rows: Ints) -> tuple[Floats, Floats]:
     """Return a Gaussian on pixels, (ny, nx), and its derivatives, (6, ny, nx)."""
     amplitude, x, y, xx, xy, yy = parameters
     inverse = np.linalg.inv(np.array([[xx, xy], [xy, yy]]))

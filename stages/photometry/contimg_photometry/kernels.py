@@ -16,6 +16,7 @@ from contimg.astro.constants import MAD_TO_SIGMA
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Image = NDArray[np.float32]
 Form = tuple[float, float, float]
 

@@ -9,7 +9,14 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from contimg_photometry.kernels import Floats, Image, Ints, fit_position, measure_positions
+from contimg_photometry.kernels import (
+    Bools,
+    Floats,
+    Image,
+    Ints,
+    fit_position,
+    measure_positions,
+)
 from contimg_photometry.noise import BeamProfile, Correlation, single_source_errors
 from contimg_photometry.options import PhotometryOptions
 
@@ -147,6 +154,21 @@ def find_groups(x: Floats, y: Floats, separation: float) -> list[Ints]:
     return [known[label == chain].astype(np.int64) for chain in np.unique(label[pairs[:, 0]])]
 
 
+def cut_out(pixels: Image, places: Floats, radius: float) -> tuple[Ints, Ints, Floats, Bools]:
+    """Return the pixels about positions x, y, shape (2, n): their x, y, values, and which to use.
+
+    These are finite and within the radius of a position.
+    """
+    ny, nx = pixels.shape
+    left, low = np.maximum(0, np.floor(places.min(axis=1) - radius)).astype(int)
+    right, high = np.minimum((nx, ny), np.ceil(places.max(axis=1) + radius) + 1).astype(int)
+    columns, rows = np.meshgrid(np.arange(left, right), np.arange(low, high))
+    patch = pixels[low:high, left:right].astype(np.float64)
+    x, y = places[:, :, None, None]
+    near = (np.hypot(columns - x, rows - y) <= radius).any(axis=0)
+    return columns, rows, patch, near & np.isfinite(patch)
+
+
 def fit_group(
     pixels: Image, places: Floats, beam: BeamProfile, noise: Correlation, radius: float, raw: Floats
 ) -> Floats:
@@ -158,14 +180,9 @@ def fit_group(
     fit solves the least squares over the union of the apertures. The covariances follow from the
     autocorrelation of the noise.
     """
-    (x, y), (ny, nx) = places, pixels.shape
+    (x, y), (columns, rows, patch, use) = places, cut_out(pixels, places, radius)
     background, sigma = float(raw[:, 2].mean()), float(raw[:, 3].mean())
-    left, low = np.maximum(0, np.floor(places.min(axis=1) - radius)).astype(int)
-    right, high = np.minimum((nx, ny), np.ceil(places.max(axis=1) + radius) + 1).astype(int)
-    columns, rows = np.meshgrid(np.arange(left, right), np.arange(low, high))
     dx, dy = columns - x[:, None, None], rows - y[:, None, None]
-    patch = pixels[low:high, left:right].astype(np.float64)
-    use = (np.hypot(dx, dy) <= radius).any(axis=0) & np.isfinite(patch)
     design, data = np.where(use, beam.at(dx, dy), 0.0), np.where(use, patch - background, 0.0)
     flat = design.reshape(x.size, -1)
     normal = flat @ flat.T

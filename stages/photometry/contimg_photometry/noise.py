@@ -33,9 +33,8 @@ class BeamProfile:
     @classmethod
     def of(cls, image: SkyImage) -> BeamProfile:
         """Return the restoring beam of an image in its pixels."""
-        beam, matrix = image.beam, image.pixel_matrix
-        cell = float(np.sqrt(abs(np.linalg.det(matrix))))
-        form = beam.form_of(matrix)
+        beam, cell = image.beam, image.pixel_side_deg
+        form = beam.form_of(image.pixel_matrix)
         return cls(form, major=beam.major_deg / cell, minor=beam.minor_deg / cell)
 
     def at(self, dx: Floats, dy: Floats) -> Floats:
