@@ -69,7 +69,7 @@ def read_beam(text: str) -> PrimaryBeam:
 
 
 def _read_json(data: bytes, where: str) -> PrimaryBeam:
-    remedy = "Write it as docs/explanation/imaging.md says, or with `contimg beam fit`."
+    remedy = "Write it as docs/how-to/primary-beam.md says, or with `contimg beam fit`."
     try:
         file = BeamFile.model_validate(json.loads(data))
     except (ValidationError, ValueError) as error:
