@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -113,7 +113,7 @@ def comparable_rows(
 def normalise_strip(
     rows: Measurements, options: NormalizeOptions
 ) -> tuple[list[NormalizedField], int]:
-    """Return the fields of a strip that have a scale, and how many have none."""
+    """Return the fields of a strip that have a scale, and how many have no scale."""
     fields, missing = [], 0
     for cell in epochs.make_cells(options.strip):
         home = cell.holds(rows.ra_deg)[rows.source]
@@ -141,8 +141,8 @@ def group_columns(field: NormalizedField, strip: float) -> Columns:
         "field": np.full(mine.size, scale.cell.name),
         "epoch": scale.epoch,
         **groups,
-        "status": np.array(scale.whole.status, object),
-        "reason": np.array([text or None for text in scale.reason], object),
+        "status": scale.whole.status,
+        "reason": scale.reason,
         "strip": np.full(mine.size, strip),
         "references": scale.used,
         "clipped": scale.clipped,
@@ -167,11 +167,10 @@ def flux_columns(field: NormalizedField, detection_snr: float) -> dict[str, Any]
     baseline, scatter = measure_baselines(curves)
     snr = curves.raw / curves.noise
     names, label = np.unique(curves.source, return_inverse=True)
-    words, status = np.unique(curves.status, return_inverse=True)
     return {
         "field": repeat_texts(np.zeros(snr.size, np.int64), [field.scale.cell.name]),
         "source": repeat_texts(label, rows.names[names].tolist()),
-        "status": repeat_texts(status, words.tolist()),
+        "status": curves.status,
         "ra": rows.ra_deg[curves.source],
         "dec": rows.dec_deg[curves.source],
         "epoch": curves.epoch,
@@ -249,26 +248,23 @@ def source_statistics(curves: LightCurves) -> Any:  # noqa: ANN401 - six rows of
     S/N, relative scatter, scatter over noise, √χ²ν, excess variance, and whether it is a reference.
     The excess variance is relative: that of the flux less that of the noise and the factor's error.
     """
-    good = np.isfinite(curves.flux)
-    names, label = np.unique(curves.source[good], return_inverse=True)
-    flux, raw_noise = curves.flux[good], curves.noise[good]
-    factor, relative = curves.factor[good], (curves.factor_error / curves.factor)[good]
-    size = np.bincount(label, minlength=names.size)
-    noise2 = (raw_noise / factor) ** 2 + (flux * relative) ** 2
+    good = curves.select(np.isfinite(curves.flux))
+    flux = good.flux
+    names, label, size = np.unique(good.source, return_inverse=True, return_counts=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.bincount(label, flux) / size
         variance = np.bincount(label, (flux - mean[label]) ** 2) / (size - 1)
-        expected = np.bincount(label, noise2) / size
-        chi = reduced_scatter(flux, curves.error[good], label)
+        expected = np.bincount(label, replace(good, systematic=0.0).error ** 2) / size
+        chi = reduced_scatter(flux, good.error, label)
         ratio = np.sqrt(variance / expected)
         spread = np.sqrt(variance) / mean
         excess = (variance - expected) / mean**2
-    snr = grouped_median(flux * factor / raw_noise, label, names.size)
-    reference = np.bincount(label, curves.reference[good]) > 0
+    snr = grouped_median(good.raw / good.noise, label, names.size)
+    reference = np.bincount(label, good.reference) > 0
     return np.stack([snr, spread, ratio, chi, excess, reference])
 
 
-def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str]:
+def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str | None]:
     """Return the groups of a status and why, over all fields that they touch."""
     found = {}
     for field in fields:
@@ -283,7 +279,7 @@ def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str]:
 def judge(
     fields: list[NormalizedField], missing: int, options: NormalizeOptions, reasons: list[str]
 ) -> QA:
-    """Return the reasons why the scale is doubtful; `missing` fields have none."""
+    """Return the reasons why the scale is doubtful; `missing` fields have no scale."""
     reasons = list(reasons)
     if missing:
         lack = f"fewer than {MIN_REFERENCES} references and were left out"
