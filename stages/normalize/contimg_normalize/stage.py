@@ -12,6 +12,7 @@ import pyarrow as pa
 from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.records.groups import day_of_mjd
 from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
+from contimg.records.tables import repeat_texts
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
@@ -22,7 +23,7 @@ from contimg_normalize.curves import (
     measure_baselines,
     reduced_scatter,
 )
-from contimg_normalize.epochs import Columns, Ints, Measurements
+from contimg_normalize.epochs import Columns, Measurements
 from contimg_normalize.options import NormalizeOptions
 from contimg_normalize.scale import BAD, BORROWED, MIN_REFERENCES, NONE, CellScale, solve_cell
 from contimg_normalize.solve import grouped_median
@@ -154,11 +155,6 @@ def group_columns(field: NormalizedField, strip: float) -> Columns:
         "gradient_north": plane[:, 2],
     }
     return {name: values[mine] for name, values in columns.items()}
-
-
-def repeat_texts(label: Ints, texts: list[str]) -> pa.Array[Any]:
-    """Return the text of each label; numpy's texts need four bytes a letter of the longest."""
-    return pa.DictionaryArray.from_arrays(label.astype(np.int32), texts).cast(pa.string())
 
 
 def flux_columns(field: NormalizedField, detection_snr: float) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def compare_pairs(flux: Floats, error: Floats) -> tuple[float, float, int]:
     vs, high, low = most_different(flux, error)
     m = modulation_of_pairs(flux[[high]], error[[high]], flux[[low]], error[[low]])[0]
     pairs = 0
-    if vs >= SIGNIFICANT_VS:  # otherwise there is none
+    if vs >= SIGNIFICANT_VS:  # else no pair is different
         order = np.argsort(flux, kind="stable")
         flux, error = flux[order], error[order]
         for k in range(1, flux.size):
