@@ -19,6 +19,7 @@ import numpy.typing as npt
 from contimg.astro.constants import BIWEIGHT_SIGMA
 from contimg.astro.coordinates import Site, apparent_hadec, direction_cosines
 from contimg.astro.primary_beam import FloatArray, PrimaryBeam
+from contimg.astro.telescope import band_hz
 from contimg.runtime.errors import BadInputError
 
 IntArray = npt.NDArray[np.int64]
@@ -105,10 +106,29 @@ def drift_offsets(
     return np.asarray(np.stack(cosines, axis=-1).transpose(1, 0, 2))
 
 
+def midpoints(low: float, high: float, count: int) -> FloatArray:
+    """Return the middles of equal parts of an interval: a mean over them has no end effects."""
+    return np.asarray(low + (high - low) * ((np.arange(count) + 0.5) / count))
+
+
 def sample_times(mjd_start: float, mjd_end: float) -> FloatArray:
     """Return the midpoints of equal parts of a group, MJD."""
-    part = (np.arange(TIME_SAMPLES) + 0.5) / TIME_SAMPLES
-    return np.asarray(mjd_start + (mjd_end - mjd_start) * part)
+    return midpoints(mjd_start, mjd_end, TIME_SAMPLES)
+
+
+def mean_beam(
+    ra_deg: FloatArray,
+    dec_deg: FloatArray,
+    moments: FloatArray,
+    strip_deg: float,
+    site: Site,
+    beam: PrimaryBeam,
+) -> FloatArray:
+    """Return a beam's mean over some moments (MJD) and as many frequencies of the band, (K,)."""
+    offset = drift_offsets(ra_deg, dec_deg, moments, strip_deg, site)
+    band = band_hz()
+    freq_hz = midpoints(band[0], band[-1], moments.size)
+    return np.asarray(beam.level(offset[:, :, None], freq_hz).mean(axis=(1, 2)))
 
 
 def sample_band(low_hz: float, high_hz: float, mean_hz: float) -> tuple[FloatArray, FloatArray]:

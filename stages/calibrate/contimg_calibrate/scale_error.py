@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro import beam_fit
 from contimg.astro.catalogues import CalibratorInBeam
-from contimg.astro.coordinates import apparent_hadec, direction_cosines
 from contimg.astro.gains import FloatArray
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.telescope import band_hz
@@ -66,13 +66,8 @@ def mean_beam(
     ra_deg: FloatArray, dec_deg: FloatArray, target: Target, beam: PrimaryBeam
 ) -> FloatArray:
     """Return the beam, mean over a group and the band, at positions (N,): shape (N,)."""
-    part = (np.arange(BEAM_SAMPLES) + 0.5) / BEAM_SAMPLES
-    times, band = target.mjd_start + (target.mjd_end - target.mjd_start) * part, band_hz()
-    freqs = band[0] + (band[-1] - band[0]) * part
-    ra_rad, dec_rad = np.radians(ra_deg), np.radians(dec_deg)
-    ha, dec = apparent_hadec(ra_rad, dec_rad, times[:, None], target.site)
-    offset = np.stack(direction_cosines(-ha, dec, 0.0, np.radians(target.dec_deg)), axis=-1)
-    return np.asarray(beam.level(offset[..., None, :], freqs).mean(axis=(0, 2)))
+    moments = beam_fit.midpoints(target.mjd_start, target.mjd_end, BEAM_SAMPLES)
+    return beam_fit.mean_beam(ra_deg, dec_deg, moments, target.dec_deg, target.site, beam)
 
 
 def beam_terms(

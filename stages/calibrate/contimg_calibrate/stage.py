@@ -13,6 +13,7 @@ import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_fit import midpoints
 from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import separation_rad
@@ -108,8 +109,7 @@ class MSObservation:
     @property
     def beam_mjds(self) -> FloatArray:
         """Moments of the observation at which to evaluate the beam, MJD."""
-        part = (np.arange(BEAM_MOMENTS) + 0.5) / BEAM_MOMENTS
-        return np.asarray(self.mjd_start + (self.mjd_end - self.mjd_start) * part)
+        return midpoints(self.mjd_start, self.mjd_end, BEAM_MOMENTS)
 
     def make_sky(self, sources: PointSources) -> SkyModel:
         """Return sources as this array sees them: without smearing or beam if it is another one."""
