@@ -8,7 +8,7 @@ distance north, which its own flux cannot be told from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -140,6 +140,24 @@ def sample_band(low_hz: float, high_hz: float, mean_hz: float) -> tuple[FloatArr
     return np.asarray(freq_hz), np.asarray(weight / weight.sum())
 
 
+def log_slopes(
+    beam: PrimaryBeam,
+    steps: Mapping[str, float],
+    log_level: Callable[[PrimaryBeam], FloatArray],
+) -> FloatArray:
+    """Return derivatives of the logarithm of a beam, shape (len(steps), N).
+
+    `steps` are changes by arguments of `PrimaryBeam.changed`, made in both directions; `log_level`
+    returns the logarithm of a beam at N places.
+    """
+    slopes = []
+    for name, step in steps.items():
+        centre = 1.0 if name == "width" else 0.0
+        down, up = (log_level(beam.changed(**{name: centre + sign * step})) for sign in (-1, 1))
+        slopes.append((up - down) / (2 * step))
+    return np.array(slopes)
+
+
 def fit_beam(fluxes: DriftingFluxes, beam: PrimaryBeam) -> BeamFit:
     """Fit width and offset of a beam; robust against sources that vary.
 
@@ -157,17 +175,9 @@ def fit_beam(fluxes: DriftingFluxes, beam: PrimaryBeam) -> BeamFit:
     prior_weight = np.ones(fluxes.log_catalogue.size)
     for _ in range(ITERATIONS):
         here = beam.changed(**dict(zip(STEPS, value.tolist(), strict=True)))
-        level, slopes = fluxes.log_level(here), []
-        for name, step in STEPS.items():
-            centre = 1.0 if name == "width" else 0.0
-            down, up = (
-                fluxes.log_level(here.changed(**{name: centre + sign * step})) for sign in (-1, 1)
-            )
-            slopes.append((up - down) / (2 * step))
+        level, slopes = fluxes.log_level(here), log_slopes(here, STEPS, fluxes.log_level)
         sigma = np.hypot(fluxes.error, scatter)
-        solution = _solve(
-            fluxes, apparent - level, np.array(slopes), weight / sigma**2, prior_weight
-        )
+        solution = _solve(fluxes, apparent - level, slopes, weight / sigma**2, prior_weight)
         change, residual, prior_residual, covariance = solution
         value = np.array([value[0] * (1 + change[0]), *(value[1:] + change[1:])])
         # 0.455 is the median of chi^2 of one degree of freedom.

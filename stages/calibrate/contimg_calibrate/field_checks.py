@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from contimg.astro.beam_fit import log_slopes
 from contimg.astro.gains import FlagArray, FloatArray
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.ms import Antennas
@@ -151,14 +152,9 @@ def _check_scale(
         problems.append(words)
     elif abs(ratio) > MAX_SIGMA * sigma:
         marks.append(words)
-    slopes = [np.ones(count)]
-    for name in ("east_deg", "north_deg"):
-        low, high = (
-            np.log(mean_beam(*place, target, primary_beam.changed(**{name: step})))
-            for step in (-STEP_DEG, STEP_DEG)
-        )
-        slopes.append((high - low) / (2 * STEP_DEG))
-    matrix = np.column_stack(slopes)
+    steps = {"east_deg": STEP_DEG, "north_deg": STEP_DEG}
+    slopes = log_slopes(primary_beam, steps, lambda one: np.log(mean_beam(*place, target, one)))
+    matrix = np.column_stack([np.ones(count), *slopes])
     good = np.abs(value - ratio) < MAX_SIGMA * scatter
     found, *_ = np.linalg.lstsq(matrix[good], value[good], rcond=None)
     spread = max(SOURCE_SCATTER, float(np.std(value[good] - matrix[good] @ found)))
