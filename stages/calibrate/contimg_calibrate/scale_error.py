@@ -92,6 +92,13 @@ def beam_terms(
     return np.clip(terms, -1.0, 1.0)
 
 
+def beam_error(
+    ra_deg: FloatArray, dec_deg: FloatArray, target: Target, beam: PrimaryBeam
+) -> FloatArray:
+    """Return the relative error of the beam at positions (N,), all terms together: shape (N,)."""
+    return np.asarray(np.linalg.norm(beam_terms(ra_deg, dec_deg, target, beam), axis=0))
+
+
 def calibrator_budget(
     source: CalibratorInBeam, target: Target, primary_beam: PrimaryBeam
 ) -> ScaleBudget:

@@ -16,7 +16,7 @@ from contimg.astro.beam_files import read_beam
 from contimg.astro.beam_fit import midpoints
 from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
-from contimg.astro.coordinates import separation_rad
+from contimg.astro.coordinates import Site, separation_rad
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
@@ -47,6 +47,7 @@ from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import (
     NVSS_SCALE_ERROR,
     TRUSTED_ERROR,
+    beam_error,
     beam_terms,
     combine,
     set_budget,
@@ -125,6 +126,17 @@ class MSObservation:
             site=self.target.site if self.target else None,
             pointing_dec_rad=float(np.radians(self.dec_deg)),
         )
+
+    def field_sky(self, site: Site, calibrator: PointSources | None = None) -> SkyModel:
+        """Return the NVSS sources of the field that are bright enough for a model, brightest first.
+
+        A calibrator replaces those at its own place.
+        """
+        moments, freq_hz = (self.mjd_start, self.mjd_end), self.header.frequencies_hz
+        sources = find_field_sources(*moments, self.dec_deg, site, freq_hz, self.beam)
+        if calibrator is not None:
+            sources = sky_models.merge_sources(calibrator, sources)
+        return keep_bright(self.make_sky(sources), self.beam_mjds, sky_models.MIN_SOURCE_JY)
 
 
 def run(options: CalibrateOptions, context: Context) -> StageResult:
@@ -350,16 +362,14 @@ def solve_ensemble(
     scaled afterwards, such that the sources together have their catalogue fluxes.
     """
     with context.step("model"):
-        freq_hz, beam = ms.header.frequencies_hz, ms.beam
-        times = ms.mjd_start, ms.mjd_end
-        field = find_field_sources(*times, target.dec_deg, target.site, freq_hz, beam)
-        sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_SOURCE_JY)
+        sky = ms.field_sky(target.site)
         ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
-        terms = beam_terms(ra_deg, dec_deg, target, beam)
+        terms = beam_terms(ra_deg, dec_deg, target, ms.beam)
+        error = np.linalg.norm(terms, axis=0)
         apparent_jy = float(sky.apparent_jy(ms.beam_mjds).mean(axis=1).sum())
     # All fluxes are held: together they set the scale.
     held = [True] * len(ra_deg)
-    given = {"beam_error": np.linalg.norm(terms, axis=0).tolist(), "held": held}
+    given = {"beam_error": error.tolist(), "held": held}
     with context.step("solve"):
         answer = _call_solver(
             context, "solve_group", ms, sky, {**solve_limits(options, ms), **given}
@@ -377,7 +387,7 @@ def solve_ensemble(
     counts = {"sources": len(ra_deg), "scale_sources": told["sources"]}
     phase = record.field_phase.model_copy(update={**counts, "model_jy": apparent_jy})
     flux = float(np.hypot(told["error"] / told["scale"], NVSS_SCALE_ERROR))
-    members = np.linalg.norm(terms, axis=0) < MAX_BEAM_ERROR
+    members = error < MAX_BEAM_ERROR
     budget = combine(flux=flux, beam=float(np.linalg.norm(terms[:, members].mean(axis=1))))
     record = record.model_copy(update={"field_phase": phase, "scale": budget})
     return record, answer["tables"], answer["quality"]
@@ -436,16 +446,7 @@ def model_calibrator(
         return ms.make_sky(sources), apparent_jy
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
-    field = find_field_sources(
-        ms.mjd_start,
-        ms.mjd_end,
-        ms.target.dec_deg,
-        ms.target.site,
-        ms.header.frequencies_hz,
-        ms.beam,
-    )
-    whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
-    return keep_bright(whole, ms.beam_mjds, sky_models.MIN_SOURCE_JY), apparent_jy
+    return ms.field_sky(ms.target.site, alone.sources), apparent_jy
 
 
 def select_set(
@@ -511,15 +512,7 @@ def fit_field(
     if ms.target is None:
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
         return records.FieldPhase(done=False, reason=reason), folders
-    field = find_field_sources(
-        ms.mjd_start,
-        ms.mjd_end,
-        ms.target.dec_deg,
-        ms.target.site,
-        ms.header.frequencies_hz,
-        ms.beam,
-    )
-    sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_SOURCE_JY)
+    sky = ms.field_sky(ms.target.site)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
     if not apparent_jy.size:
         reason = "NVSS has no source in the beam that is bright enough."
@@ -536,9 +529,8 @@ def fit_field(
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
-    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target, ms.beam), axis=0)
     amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
-    told = ensemble_scale(amplitude, noise, beam_error)
+    told = ensemble_scale(amplitude, noise, beam_error(ra_deg, dec_deg, ms.target, ms.beam))
     told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"
