@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.astro.constants import DAY_S
+from contimg.astro.constants import DAY_S, MAD_TO_SIGMA
 from contimg.astro.gains import Factors, FloatArray
 from contimg.astro.predict import PointSources, SkyModel, antenna_positions, predict_rows
 from contimg.records.calibration import FieldPhase, ScaleBudget
@@ -32,9 +32,6 @@ HUBER = 1.345
 move little (Huber 1981)."""
 MEDIAN_ERROR = 1.25
 """Error of a median over that of a mean, for normal errors."""
-MIN_DIVISION = 1.5
-"""Sources that scatter by this much more than expected are of two kinds; less is chance: the median
-deviation of 25 sources is itself known to a fifth."""
 MAX_SCATTER = 0.4
 """Sources that scatter more about the scale than this do not follow the catalogue."""
 MIN_SCALE_SNR = 5.0
@@ -85,6 +82,8 @@ def measure_amplitudes(
         ant1, ant2 = ratio.ant1[here], ratio.ant2[here]
         mjd = float(ratio.times_s[time]) / DAY_S
         positions = antenna_positions(uvw_m[here], ant1, ant2, ratio.antennas)
+        # The model M that `ratio.product` was multiplied by, not the sum of the single sources'
+        # models: `predict` decides by the flux of all its sources which of them it smears.
         total = predict_rows(part, positions, mjd, ant1, ant2)
         model = np.empty((count, total.size), np.complex64)
         for k in range(count):
@@ -138,7 +137,7 @@ def ensemble_scale(
     found = np.sqrt(np.sum((weight * (value - scale)) ** 2)) / np.sum(weight)
     # A catalogue of which half is wrong has two groups of values; the mean lies between them.
     # Good fields have no such scatter, and their error is left alone.
-    typical = 1.4826 * float(np.median(np.abs(value - scale)))
+    typical = MAD_TO_SIGMA * float(np.median(np.abs(value - scale)))
     wide = MEDIAN_ERROR * typical / np.sqrt(value.size)
     doubtful = typical > MAX_SCATTER * abs(scale)
     error = float(max(expected, found, wide if doubtful else 0.0))
