@@ -63,13 +63,9 @@ class Solver:
 
     def evaluate(self, tables: list[Path]) -> Factors:
         """Evaluate caltables at the times and channels of the data; 1 without tables."""
-        times_s, freq_hz = self.ratio.times_s, self.header.frequencies_hz
-        if tables:
-            return Gains.read(tables).evaluate(times_s, freq_hz)
-        antennas, pols = self.ratio.antennas, self.ratio.power.shape[2]
-        band = np.ones((antennas, freq_hz.size, pols), np.complex64)
-        gain = np.ones((times_s.size, antennas, pols), np.complex64)
-        return Factors(bandpass=band, bandpass_flag=band == 0, gain=gain, gain_flag=gain == 0)
+        if not tables:
+            return self.ratio.unit_gains()
+        return Gains.read(tables).evaluate(self.ratio.times_s, self.header.frequencies_hz)
 
     def solve_gains(
         self, role: str, tables: list[Path], solint_s: float, mode: str, window: slice = slice(None)
