@@ -58,7 +58,7 @@ class DriftingFluxes:
     error: FloatArray
     """1 sigma of `log_flux` by noise."""
     log_catalogue: FloatArray
-    """Logarithm of the catalogue's flux, shape (S,), NaN where there is none."""
+    """Logarithm of the catalogue's flux, shape (S,), NaN if unknown."""
     offset: FloatArray
     """Unit vector to the source minus that of the pointing, (R, TIME_SAMPLES, 3)."""
     freq_hz: FloatArray
@@ -225,7 +225,7 @@ def _solve(
 
     The unknowns are 3 changes of the beam, the scale of the catalogue, ln(C) of the groups and
     ln(F) of the sources. Returns the changes, the residuals of the rows and of the priors of
-    fluxes (0 where there is none), and the covariance of the changes.
+    fluxes (0 without a prior), and the covariance of the changes.
     """
     from scipy import sparse  # slow to import
     from scipy.sparse.linalg import splu
