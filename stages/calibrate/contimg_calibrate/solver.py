@@ -264,7 +264,8 @@ def _scale_to_ensemble(
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     """Solve phases on a field after a set, if the signal suffices; return how the set fits."""
     ratio, tables = solver.ratio, [Path(path) for path in given["tables"]]
-    x, y = vis.sum_channels(ratio, solver.evaluate(tables))
+    factors = solver.evaluate(tables)
+    x, y = vis.sum_channels(ratio, factors)
     noise_deg = float(np.degrees(phase_error_rad(ratio, y)))
     # Unmodelled sources are noise that averages over neither time nor frequency, only over the
     # baselines of an antenna.
@@ -274,27 +275,28 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     before = measure_residuals(ratio, x, y)
     answer = {"phase_error_deg": total_deg, "residuals": before, "done": False, "solint": ""}
     if total_deg > given["limit_deg"]:
-        return {**answer, **_compare_fluxes(solver, tables)}
+        return {**answer, **_compare_fluxes(solver, factors)}
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
-    held, fluxes = np.array(given["held"], bool), dict[str, Any]()
+    held = np.array(given["held"], bool)
+    fluxes: dict[str, Any] = {}
     if not held.all():
-        first = field_fluxes.solve_first_phases(ratio, solver.evaluate(tables), x, y)
+        first = field_fluxes.solve_first_phases(ratio, factors, x, y)
         solver, fluxes = fit_fluxes(solver, first, held, phase_only=True)
     field = solver.solve_gains("field", tables, solint_s, "p")
     gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
     if fluxes:
-        names = {"amplitude": "amplitude", "amplitude_error": "error"}
-        return {**answer, **solved, **{key: fluxes[name] for key, name in names.items()}}
-    return {**answer, **solved, **_compare_fluxes(solver, [*tables, field])}
+        fitted = {"amplitude": fluxes["amplitude"], "amplitude_error": fluxes["error"]}
+    else:
+        fitted = _compare_fluxes(solver, solver.evaluate([*tables, field]))
+    return {**answer, **solved, **fitted}
 
 
-def _compare_fluxes(solver: Solver, tables: list[Path]) -> dict[str, Any]:
-    """Return the sources' fluxes over the model's after some tables, and their errors by noise."""
-    factors = solver.evaluate(tables)
+def _compare_fluxes(solver: Solver, factors: Factors) -> dict[str, Any]:
+    """Return the sources' fluxes over the model's after some gains, and their errors by noise."""
     amplitude, error = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
     return {"amplitude": amplitude.tolist(), "amplitude_error": error.tolist()}
 
