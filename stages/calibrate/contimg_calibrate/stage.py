@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import casacore.tables as ct
 import numpy as np
@@ -79,8 +79,17 @@ CONFUSION_JY = 0.2
 above 50 mJy, dN/dS ~ S^-2."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
-CalibratedSet = tuple[Calibration, dict[str, str], dict[str, Any]]
-"""The outcome of either way to calibrate: record, folders of the caltables by role, quality."""
+
+
+class CalibratedSet(NamedTuple):
+    """The outcome of each way to calibrate."""
+
+    record: Calibration
+    folders: dict[str, str]
+    """Folders of the caltables by role."""
+    quality: dict[str, Any]
+    marks: tuple[str, ...] = ()
+    """What makes the result doubtful."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,8 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     """Calibrate one Measurement Set."""
     with context.step("read"):
         ms = read_observation(options, context)
-    record, folders, quality = calibrate(options, context, ms)
-    reasons = [*ms.notes, *quality.pop("marks", [])]
+    record, folders, quality, marks = calibrate(options, context, ms)
+    reasons = [*ms.notes, *marks]
     with context.step("write"):
         for table in record.tables:
             context.write_tree(table.file, Path(folders[table.role]))
@@ -215,16 +224,18 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
     possible = consider(context, ms, plan, sets)
     if sets or solve is None:
         try:
-            record, folders, quality = select_set(options, context, ms, sets)
+            selected = select_set(options, context, ms, sets)
         except NoCalibrationError as error:
             if solve is None:
                 raise
             context.log.warning("%s The group is solved on its own sources instead.", error)
         else:
-            return record.model_copy(update={"considered": possible}), folders, quality
-    record, folders, quality = solve()
-    known = {"considered": possible, "scale": record.scale or (plan.budget if plan else None)}
-    return record.model_copy(update=known), folders, quality
+            record = selected.record.model_copy(update={"considered": possible})
+            return selected._replace(record=record)
+    solved = solve()
+    budget = solved.record.scale or (plan.budget if plan else None)
+    known = {"considered": possible, "scale": budget}
+    return solved._replace(record=solved.record.model_copy(update=known))
 
 
 def consider(
@@ -327,7 +338,8 @@ def solve_calibrator(
     given = {**solve_limits(options, ms), "held": held.tolist()}
     with context.step("solve"):
         answer = _call_solver(context, "solve_group", ms, sky, given)
-    quality = dict(answer["quality"])
+    quality: dict[str, Any] = dict(answer["quality"])
+    marks: list[str] = []
     if ms.target is not None and not held.all():
         sources = FieldSources(
             ra_deg=np.degrees(sky.sources.ra_rad),
@@ -338,7 +350,7 @@ def solve_calibrator(
         )
         fluxes, antennas = answer["fluxes"], ms.header.antennas
         numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, antennas)
-        quality |= {**numbers, "marks": marks}
+        quality |= numbers
         fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
         context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
     solved_on = records.CalibratorRecord(
@@ -350,7 +362,8 @@ def solve_calibrator(
         standard=calibrator.standard,
     )
     anchor: FluxAnchor = "standard" if calibrator.standard else "catalogue"
-    return make_record(options, ms, answer, solved_on, anchor), answer["tables"], quality
+    record = make_record(options, ms, answer, solved_on, anchor)
+    return CalibratedSet(record, answer["tables"], quality, tuple(marks))
 
 
 def solve_ensemble(
@@ -390,7 +403,7 @@ def solve_ensemble(
     members = error < MAX_BEAM_ERROR
     budget = combine(flux=flux, beam=float(np.linalg.norm(terms[:, members].mean(axis=1))))
     record = record.model_copy(update={"field_phase": phase, "scale": budget})
-    return record, answer["tables"], answer["quality"]
+    return CalibratedSet(record, answer["tables"], answer["quality"])
 
 
 def solve_limits(options: CalibrateOptions, ms: MSObservation) -> dict[str, Any]:
@@ -496,7 +509,7 @@ def select_set(
             "source": source,
             "scale": budget if ms.target else None,
         }
-        return chosen.model_copy(update=changes), folders, {}
+        return CalibratedSet(chosen.model_copy(update=changes), folders, {})
     problem = (
         f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
     )
