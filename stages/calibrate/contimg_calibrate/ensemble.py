@@ -40,10 +40,11 @@ SIGMAS = 3.0
 """A scale farther from 1 than this many times its budget fails the gate `flux_scale`."""
 USUAL_GROUP_ERROR, MAX_GROUP_ERROR = 0.03, 0.05
 """Of the scale of a single group, common to its sources: elevation, weather, system temperature. A
-set that only the larger one excuses is marked, one that neither does is refused."""
+scale within the limit by the larger one only is marked; beyond that the set is refused."""
 MAX_USUAL = 0.2
-"""No larger ln(scale) goes unmarked, whatever is expected of an old set: 1.3 and 0.77 are seen. Nor
-does a field of less than about 15 sources, which does not tell its scale to that."""
+"""A larger |ln(scale)| is always marked, however large the expected error of an old set is, so that
+factors of 1.3 and 0.77 are noticed. A field is marked too if it has too few sources for that, less
+than about 15."""
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,9 @@ class ScaleCheck:
 
 
 def check_scale(phase: FieldPhase, budget: ScaleBudget) -> ScaleCheck | None:
-    """Compare a field's scale with 1, given the expected error of the gains' own; None if untold.
+    """Compare a field's scale with 1, given the expected error of the gains; None if unmeasured.
 
-    The budget has the field's own error, that of NVSS and that of a single group besides.
+    The limits also allow for the field's own error, that of NVSS and that of a single group.
     """
     if phase.scale is None or phase.scale_error is None:
         return None

@@ -71,7 +71,7 @@ class Cells:
 
 @dataclass
 class FieldFit:
-    """Amplitudes of the sources relative to their catalogue fluxes, and what was left."""
+    """Amplitudes of the sources relative to their catalogue fluxes, and errors of the gains."""
 
     amplitude: FloatArray
     """Shape (K,); 1 of sources that were held."""

@@ -36,7 +36,7 @@ BEAM_WIDTH_ERROR = 0.025
 POINTING_ERROR_DEG = 0.07
 """In each direction; 0.05 to 0.1 deg is usual for dishes of this kind."""
 DRIFT_PER_ROOT_HOUR, MAX_DRIFT = 0.01, 0.1
-"""Amplitudes of gains drift like this, and do not run away: they have forgotten after days."""
+"""Drift of the gains' amplitudes; after some days it does not grow any more."""
 STRIP_ERROR_PER_DEG = 0.01
 """A set of another Declination: elevation changes gains and system temperature."""
 GROUP_NOISE_JY = 5e-4

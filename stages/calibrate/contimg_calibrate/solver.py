@@ -188,8 +188,8 @@ def fit_fluxes(
 ) -> tuple[Solver, dict[str, Any]]:
     """Fit the fluxes of the sources that are not `held`, shape (K,), with errors of `first` gains.
 
-    Return the solver with the fitted sky, and how it fits; itself and nothing if too few antennas
-    have short baselines.
+    Return a solver with the fitted sky, and numbers of the fit; the same solver and no numbers if
+    too few antennas have short baselines.
     """
     with MeasurementSet(solver.path) as ms:
         cells = field_fluxes.load_cells(ms, solver.flags, solver.ratio, first)

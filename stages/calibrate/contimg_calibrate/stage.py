@@ -206,7 +206,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
 def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) -> CalibratedSet:
     """Select a set or solve, whichever is expected to give the better flux scale.
 
-    The sets among the inputs are expected to be better than a solve here; it is done if none fits.
+    Sets among the inputs are expected to be better than a solve here, which is done if none fits.
 
     Raises NoCalibrationError if no set fits and there is nothing to solve on.
     """
