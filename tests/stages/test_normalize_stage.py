@@ -16,9 +16,9 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
 from light_curves import lens_gain
+from photometry_tables import SIDEREAL_DAY
 
 BIN = Path(sys.executable).parent
-SIDEREAL_DAY = 0.9972695663
 EPOCHS, SOURCES = 26, 40
 LENS, FLARE = 0, 1
 
