@@ -12,6 +12,7 @@ import pyarrow as pa
 from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.records.groups import day_of_mjd
 from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
+from contimg.records.strips import table_unit
 from contimg.records.tables import repeat_texts
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
@@ -74,12 +75,12 @@ def run(options: NormalizeOptions, context: Context) -> StageResult:
             for schema, parts in tables.items()
         }
         last_mjd = float(np.max(made[NORMALIZATION]["mjd"].to_numpy()))
-        day, unit = day_of_mjd(last_mjd), f"strip{options.strip:+06.2f}"
-        unit += f"-setup{options.setup}" if options.setup else ""
+        day, unit = day_of_mjd(last_mjd), table_unit(options.strip, options.setup)
         for schema, table in made.items():
             context.write_table(f"{schema.name}.parquet", schema, table)
             context.publish(options.tables, schema, day, unit, table)
-    metrics = {"strip_deg": options.strip, "last_mjd": round(last_mjd, 5), **summarise(fields)}
+    metrics = {"strip_deg": options.strip, "setup_number": options.setup}
+    metrics |= {"last_mjd": round(last_mjd, 5), **summarise(fields)}
     return StageResult(metrics=metrics | left_out, qa=judge(fields, missing, options, reasons))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contimg.records.groups import day_of_mjd
 from contimg.records.schemas.normalization import NORMALIZED
 from contimg.records.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
+from contimg.records.strips import table_unit
 from contimg.records.tables import encode_texts, repeat_texts
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
@@ -76,9 +77,10 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
     with context.step("write"):
         day = day_of_mjd(max(float(row["mjd_last"]) for row in rows))
         strip_deg = float(upstream.get("strip_deg", np.median([c.dec for c in curves])))
+        unit = table_unit(strip_deg, int(upstream.get("setup_number", 0)))
         for schema, table in ((LIGHTCURVE_STATS, stats), (ESE_CANDIDATES, candidates)):
             context.write_table(f"{schema.name}.parquet", schema, table)
-            context.publish(options.tables, schema, day, f"strip{strip_deg:+06.2f}", table)
+            context.publish(options.tables, schema, day, unit, table)
         context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
     return summarise(rows, options)
 
