@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field, ValidationError
 
@@ -53,12 +53,23 @@ class Subband(Record):
     version: str = ""
     """Version of the content by the store (`Entry.version`); empty in older records."""
 
+    @property
+    def is_absolute(self) -> bool:
+        """Whether the URI is absolute."""
+        return self.uri.startswith("/") or "://" in self.uri
+
+    def updated(self, entry: Entry) -> Self:
+        """Return it with size, time and version of an object in the store."""
+        now = {"size": entry.size, "modified": entry.modified, "version": entry.version}
+        return self.model_copy(update=now)
+
     def is_replaced(self, entry: Entry, *, strictly: bool = False) -> bool:
         """Return whether an object is no longer the recorded one.
 
-        Size and S3's entity tag decide, where there is no tag the time. After a move from a
-        directory into a bucket or back, only the size can be compared. `strictly`: also what may
-        have changed a file, though its size and time were kept.
+        Size and S3's entity tag decide; for files and in older records, size and time. After a
+        move from a directory into a bucket or back, only the size can be compared. `strictly`: a
+        file counts as replaced also if its size and time are the same, but its inode or time of
+        change is not.
         """
         if entry.size != self.size:
             return True
@@ -190,8 +201,7 @@ def read_group(uri: str) -> GroupRecord:
     record = group_record(store.read(key), uri)
     root, subbands = open_store(uri.rpartition("/")[0] or ".").root.rpartition("/")[0], []
     for subband in record.subbands:
-        is_absolute = subband.uri.startswith("/") or "://" in subband.uri
-        full = subband.uri if is_absolute else f"{root}/{subband.uri}"
+        full = subband.uri if subband.is_absolute else f"{root}/{subband.uri}"
         subbands.append(subband.model_copy(update={"uri": full}))
     return record.model_copy(update={"subbands": tuple(subbands)})
 
