@@ -8,7 +8,7 @@ distance north, which its own flux cannot be told from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from contimg.astro.constants import BIWEIGHT_SIGMA
 from contimg.astro.coordinates import Site, apparent_hadec, direction_cosines
 from contimg.astro.primary_beam import FloatArray, PrimaryBeam
+from contimg.astro.telescope import band_hz
 from contimg.runtime.errors import BadInputError
 
 IntArray = npt.NDArray[np.int64]
@@ -57,7 +58,7 @@ class DriftingFluxes:
     error: FloatArray
     """1 sigma of `log_flux` by noise."""
     log_catalogue: FloatArray
-    """Logarithm of the catalogue's flux, shape (S,), NaN where there is none."""
+    """Logarithm of the catalogue's flux, shape (S,), NaN if unknown."""
     offset: FloatArray
     """Unit vector to the source minus that of the pointing, (R, TIME_SAMPLES, 3)."""
     freq_hz: FloatArray
@@ -105,10 +106,29 @@ def drift_offsets(
     return np.asarray(np.stack(cosines, axis=-1).transpose(1, 0, 2))
 
 
+def midpoints(low: float, high: float, count: int) -> FloatArray:
+    """Return the middles of equal parts of an interval: a mean over them has no end effects."""
+    return np.asarray(low + (high - low) * ((np.arange(count) + 0.5) / count))
+
+
 def sample_times(mjd_start: float, mjd_end: float) -> FloatArray:
     """Return the midpoints of equal parts of a group, MJD."""
-    part = (np.arange(TIME_SAMPLES) + 0.5) / TIME_SAMPLES
-    return np.asarray(mjd_start + (mjd_end - mjd_start) * part)
+    return midpoints(mjd_start, mjd_end, TIME_SAMPLES)
+
+
+def mean_beam(
+    ra_deg: FloatArray,
+    dec_deg: FloatArray,
+    moments: FloatArray,
+    strip_deg: float,
+    site: Site,
+    beam: PrimaryBeam,
+) -> FloatArray:
+    """Return a beam's mean over some moments (MJD) and as many frequencies of the band, (K,)."""
+    offset = drift_offsets(ra_deg, dec_deg, moments, strip_deg, site)
+    band = band_hz()
+    freq_hz = midpoints(band[0], band[-1], moments.size)
+    return np.asarray(beam.level(offset[:, :, None], freq_hz).mean(axis=(1, 2)))
 
 
 def sample_band(low_hz: float, high_hz: float, mean_hz: float) -> tuple[FloatArray, FloatArray]:
@@ -118,6 +138,24 @@ def sample_band(low_hz: float, high_hz: float, mean_hz: float) -> tuple[FloatArr
     weight = 1 + away * (mean_hz - freq_hz.mean()) / np.mean(away**2)
     weight = np.maximum(weight, 0.0) * (freq_hz / mean_hz) ** SPECTRAL_INDEX
     return np.asarray(freq_hz), np.asarray(weight / weight.sum())
+
+
+def log_slopes(
+    beam: PrimaryBeam,
+    steps: Mapping[str, float],
+    log_level: Callable[[PrimaryBeam], FloatArray],
+) -> FloatArray:
+    """Return derivatives of the logarithm of a beam, shape (len(steps), N).
+
+    `steps` are changes by arguments of `PrimaryBeam.changed`, made in both directions; `log_level`
+    returns the logarithm of a beam at N places.
+    """
+    slopes = []
+    for name, step in steps.items():
+        centre = 1.0 if name == "width" else 0.0
+        down, up = (log_level(beam.changed(**{name: centre + sign * step})) for sign in (-1, 1))
+        slopes.append((up - down) / (2 * step))
+    return np.array(slopes)
 
 
 def fit_beam(fluxes: DriftingFluxes, beam: PrimaryBeam) -> BeamFit:
@@ -137,17 +175,9 @@ def fit_beam(fluxes: DriftingFluxes, beam: PrimaryBeam) -> BeamFit:
     prior_weight = np.ones(fluxes.log_catalogue.size)
     for _ in range(ITERATIONS):
         here = beam.changed(**dict(zip(STEPS, value.tolist(), strict=True)))
-        level, slopes = fluxes.log_level(here), []
-        for name, step in STEPS.items():
-            centre = 1.0 if name == "width" else 0.0
-            down, up = (
-                fluxes.log_level(here.changed(**{name: centre + sign * step})) for sign in (-1, 1)
-            )
-            slopes.append((up - down) / (2 * step))
+        level, slopes = fluxes.log_level(here), log_slopes(here, STEPS, fluxes.log_level)
         sigma = np.hypot(fluxes.error, scatter)
-        solution = _solve(
-            fluxes, apparent - level, np.array(slopes), weight / sigma**2, prior_weight
-        )
+        solution = _solve(fluxes, apparent - level, slopes, weight / sigma**2, prior_weight)
         change, residual, prior_residual, covariance = solution
         value = np.array([value[0] * (1 + change[0]), *(value[1:] + change[1:])])
         # 0.455 is the median of chi^2 of one degree of freedom.
@@ -195,7 +225,7 @@ def _solve(
 
     The unknowns are 3 changes of the beam, the scale of the catalogue, ln(C) of the groups and
     ln(F) of the sources. Returns the changes, the residuals of the rows and of the priors of
-    fluxes (0 where there is none), and the covariance of the changes.
+    fluxes (0 without a prior), and the covariance of the changes.
     """
     from scipy import sparse  # slow to import
     from scipy.sparse.linalg import splu

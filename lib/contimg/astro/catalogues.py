@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from contimg.astro.beam_fit import mean_beam, midpoints
 from contimg.astro.constants import NVSS_HZ
 from contimg.astro.coordinates import (
     Site,
-    apparent_hadec,
-    direction_cosines,
     icrs_of_hadec,
     separation_rad,
 )
@@ -226,16 +225,9 @@ def calibrators_in_beam(
     radius_deg = SEARCH_RADIUS_DEG + 361.0 * length / 2
     usable = calibrators().select(calibrators().usable)
     known = usable.within(float(np.degrees(ra)), float(np.degrees(dec)), radius_deg)
-    # Midpoints of equal parts: the mean of a smooth function without end effects.
-    part = (np.arange(BEAM_SAMPLES) + 0.5) / BEAM_SAMPLES
-    times, band = mjd_start + length * part, band_hz()
-    middle_hz = float(np.mean(band))
-    ha, apparent_dec = apparent_hadec(
-        np.radians(known.ra_deg), np.radians(known.dec_deg), times[:, None], site
-    )
-    offset = direction_cosines(-ha, apparent_dec, 0.0, np.radians(pointing_dec_deg))
-    freqs = band[0] + (band[-1] - band[0]) * part
-    level = beam.level(np.stack(offset, axis=-1)[..., None, :], freqs).mean(axis=(0, 2))
+    middle_hz = float(np.mean(band_hz()))
+    moments = midpoints(mjd_start, mjd_end, BEAM_SAMPLES)
+    level = mean_beam(known.ra_deg, known.dec_deg, moments, pointing_dec_deg, site, beam)
     found = []
     for i in np.flatnonzero(level >= MIN_BEAM):
         name, place = str(known.name[i]), (float(known.ra_deg[i]), float(known.dec_deg[i]))

@@ -161,6 +161,15 @@ def predict_rows(
     return rows
 
 
+def path_rates(directions: FloatArray, positions_m: FloatArray, dec0_rad: float) -> FloatArray:
+    """Return how paths change as the Earth turns, m/s, shape (N, antennas).
+
+    `directions`, (N, 3), are l, m, n - 1 about a phase centre at Declination `dec0_rad`.
+    """
+    pole = np.array([0.0, np.cos(dec0_rad), np.sin(dec0_rad)])
+    return np.asarray(EARTH_RATE_RAD_S * (directions @ np.cross(pole, positions_m).T))
+
+
 def power_law(
     flux_jy: ArrayLike, at_hz: float, freq_hz: FloatArray, alpha: ArrayLike = DEFAULT_SPECTRAL_INDEX
 ) -> FloatArray:
@@ -189,8 +198,7 @@ def _nodes(
         tracked = coordinates.icrs_of_hadec(0.0, sky.pointing_dec_rad, mjd_utc, sky.site)
         beyond = directions - np.array(coordinates.direction_cosines(*tracked, *centre)).reshape(3)
     path, extra = directions @ positions_m.T, beyond @ positions_m.T
-    pole = np.array([0.0, np.cos(sky.dec0_rad), np.sin(sky.dec0_rad)])
-    rate = EARTH_RATE_RAD_S * (beyond @ np.cross(pole, positions_m).T)
+    rate = path_rates(beyond, positions_m, sky.dec0_rad)
     turns = np.stack([sky.freq_hz.max() * sky.integration_s * rate, sky.width_hz * extra])
     loss = np.sum(np.max(np.abs(PHASE_PER_M_HZ * turns), axis=2) ** 2, axis=0) / 6
     flux = apparent.mean(axis=1)

@@ -67,7 +67,7 @@ class FieldPhase(Record):
     scale_error: float | None = None
     """1 sigma of `scale`: by noise, and by what single sources differ from the catalogue."""
     scale_sources: int = 0
-    """Sources whose fluxes tell `scale`; 0: the sum of all alone does."""
+    """Number of sources that `scale` is the mean of; 0: it is measured on the sum of all."""
 
 
 class ScaleBudget(Record):

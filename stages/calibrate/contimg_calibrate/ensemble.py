@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contimg.astro.constants import DAY_S
+from contimg.astro.constants import DAY_S, MAD_TO_SIGMA
 from contimg.astro.gains import Factors, FloatArray
 from contimg.astro.predict import PointSources, SkyModel, antenna_positions, predict_rows
 from contimg.records.calibration import FieldPhase, ScaleBudget
@@ -32,9 +32,6 @@ HUBER = 1.345
 move little (Huber 1981)."""
 MEDIAN_ERROR = 1.25
 """Error of a median over that of a mean, for normal errors."""
-MIN_DIVISION = 1.5
-"""Sources that scatter by this much more than expected are of two kinds; less is chance: the median
-deviation of 25 sources is itself known to a fifth."""
 MAX_SCATTER = 0.4
 """Sources that scatter more about the scale than this do not follow the catalogue."""
 MIN_SCALE_SNR = 5.0
@@ -43,10 +40,11 @@ SIGMAS = 3.0
 """A scale farther from 1 than this many times its budget fails the gate `flux_scale`."""
 USUAL_GROUP_ERROR, MAX_GROUP_ERROR = 0.03, 0.05
 """Of the scale of a single group, common to its sources: elevation, weather, system temperature. A
-set that only the larger one excuses is marked, one that neither does is refused."""
+scale within the limit by the larger one only is marked; beyond that the set is refused."""
 MAX_USUAL = 0.2
-"""No larger ln(scale) goes unmarked, whatever is expected of an old set: 1.3 and 0.77 are seen. Nor
-does a field of less than about 15 sources, which does not tell its scale to that."""
+"""A larger |ln(scale)| is always marked, however large the expected error of an old set is, so that
+factors of 1.3 and 0.77 are noticed. A field is marked too if it has too few sources for that, less
+than about 15."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,8 @@ def measure_amplitudes(
         ant1, ant2 = ratio.ant1[here], ratio.ant2[here]
         mjd = float(ratio.times_s[time]) / DAY_S
         positions = antenna_positions(uvw_m[here], ant1, ant2, ratio.antennas)
+        # The model M that `ratio.product` was multiplied by, not the sum of the single sources'
+        # models: `predict` decides by the flux of all its sources which of them it smears.
         total = predict_rows(part, positions, mjd, ant1, ant2)
         model = np.empty((count, total.size), np.complex64)
         for k in range(count):
@@ -138,7 +138,7 @@ def ensemble_scale(
     found = np.sqrt(np.sum((weight * (value - scale)) ** 2)) / np.sum(weight)
     # A catalogue of which half is wrong has two groups of values; the mean lies between them.
     # Good fields have no such scatter, and their error is left alone.
-    typical = 1.4826 * float(np.median(np.abs(value - scale)))
+    typical = MAD_TO_SIGMA * float(np.median(np.abs(value - scale)))
     wide = MEDIAN_ERROR * typical / np.sqrt(value.size)
     doubtful = typical > MAX_SCATTER * abs(scale)
     error = float(max(expected, found, wide if doubtful else 0.0))
@@ -195,9 +195,9 @@ class ScaleCheck:
 
 
 def check_scale(phase: FieldPhase, budget: ScaleBudget) -> ScaleCheck | None:
-    """Compare a field's scale with 1, given the expected error of the gains' own; None if untold.
+    """Compare a field's scale with 1, given the expected error of the gains; None if unmeasured.
 
-    The budget has the field's own error, that of NVSS and that of a single group besides.
+    The limits also allow for the field's own error, that of NVSS and that of a single group.
     """
     if phase.scale is None or phase.scale_error is None:
         return None

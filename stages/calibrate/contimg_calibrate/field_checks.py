@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from contimg.astro.beam_fit import log_slopes
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.astro.gains import FlagArray, FloatArray
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.ms import Antennas
@@ -20,7 +22,7 @@ from contimg_calibrate.scale_error import (
     BEAM_WIDTH_ERROR,
     NVSS_SCALE_ERROR,
     SOURCE_SCATTER,
-    beam_terms,
+    beam_error,
     mean_beam,
 )
 from contimg_calibrate.selection import Target
@@ -83,20 +85,21 @@ def check_field(
     problems: list[str] = []
     marks: list[str] = []
     change = np.array(fluxes["gain_change"])
-    step = float(np.median(change[change > 0])) ** 2 - 1 if np.any(change > 0) else 0.0
+    typical = float(np.median(change[change > 0])) if np.any(change > 0) else 1.0
+    step = typical**2 - 1
     if abs(step) > MAX_GAIN_STEP:
         words = f"gain_step: the amplitudes of the data change by {step:+.0%} within the group"
         (problems if abs(step) > REFUSED_GAIN_STEP else marks).append(words)
     if fluxes["mirrored_match"] > MAX_MIRRORED and fluxes["field_match"] < MIN_DIRECT:
         problems.append("mirrored: the sources are at places mirrored about the calibrator")
-    numbers, found = _check_scale(sources, fluxes, target, primary_beam, problems)
-    marks += found
+    numbers, refused, marked = _check_scale(sources, fluxes, target, primary_beam)
+    problems += refused
+    marks += marked
     motion, sigma = fluxes["moved_arcsec_min"], fluxes["moved_error"]
     if motion > max(MAX_MOTION, MOTION_SIGMA * sigma):
         words = f"clock: the calibrator moves by {motion:.1f} arcsec a minute"
         marks.append(f"{words}; the times, the Declination or the array's place are wrong")
     names = [antennas.names[i] for i in fluxes["antennas"]]
-    typical = float(np.median(change[change > 0])) if np.any(change > 0) else 1.0
     odd = [
         names[k]
         for k in np.flatnonzero((change > 0) & (np.abs(change / typical - 1) > MAX_ANTENNA_STEP))
@@ -105,7 +108,7 @@ def check_field(
         marks.append(f"antenna_gain: amplitudes change within the group: {', '.join(odd)}")
     match, error = np.array(fluxes["antenna_match"]), np.array(fluxes["antenna_error"])
     usual = float(np.median(match))
-    error = np.maximum(error, 1.4826 * float(np.median(np.abs(match - usual))))
+    error = np.maximum(error, MAD_TO_SIGMA * float(np.median(np.abs(match - usual))))
     away = (
         (match < MIN_ANTENNA_MATCH * usual) & (usual - match > MATCH_SIGMA * error) & (change > 0)
     )
@@ -122,22 +125,21 @@ def check_field(
 
 
 def _check_scale(
-    sources: FieldSources,
-    fluxes: dict[str, Any],
-    target: Target,
-    primary_beam: PrimaryBeam,
-    problems: list[str],
-) -> tuple[dict[str, float], list[str]]:
-    """Compare the fitted fluxes with the catalogue's: their median, and the beam's place."""
+    sources: FieldSources, fluxes: dict[str, Any], target: Target, primary_beam: PrimaryBeam
+) -> tuple[dict[str, float], list[str], list[str]]:
+    """Compare the fitted fluxes with the catalogue's: their common factor, and the beam's place.
+
+    Return numbers for quality.json, problems for which the solve is refused, and marks.
+    """
     amplitude, error = np.array(fluxes["amplitude"]), np.array(fluxes["error"])
     beam = np.divide(sources.apparent_jy, sources.catalogue_jy)
     member = ~sources.held & (error * MIN_MEMBER_SNR < 1) & (beam > MIN_MEMBER_BEAM)
     count = int(np.count_nonzero(member))
     place = sources.ra_deg[member], sources.dec_deg[member]
-    beam_error = np.linalg.norm(beam_terms(*place, target, primary_beam), axis=0)
-    told = ensemble_scale(amplitude[member], error[member], beam_error)
+    at_place = beam_error(*place, target, primary_beam)
+    told = ensemble_scale(amplitude[member], error[member], at_place)
     if count < MIN_MEMBERS or told is None:
-        return {"field_sources": count}, []
+        return {"field_sources": count}, [], []
     ratio = float(np.log(max(told.scale, 1e-3)))
     terms = told.error / max(told.scale, 1e-3), NVSS_SCALE_ERROR, BEAM_WIDTH_ERROR
     sigma = float(np.linalg.norm(terms))
@@ -146,19 +148,15 @@ def _check_scale(
     numbers = {"field_sources": count, "field_ratio": float(np.exp(ratio)), "field_sigma": sigma}
     words = f"flux_scale: {count} field sources have {np.exp(ratio):.2f} +- {sigma:.2f} of their"
     words += " catalogue fluxes"
-    marks = []
+    problems: list[str] = []
+    marks: list[str] = []
     if abs(ratio) > np.log(REFUSED_RATIO):
         problems.append(words)
     elif abs(ratio) > MAX_SIGMA * sigma:
         marks.append(words)
-    slopes = [np.ones(count)]
-    for name in ("east_deg", "north_deg"):
-        low, high = (
-            np.log(mean_beam(*place, target, primary_beam.changed(**{name: step})))
-            for step in (-STEP_DEG, STEP_DEG)
-        )
-        slopes.append((high - low) / (2 * STEP_DEG))
-    matrix = np.column_stack(slopes)
+    steps = {"east_deg": STEP_DEG, "north_deg": STEP_DEG}
+    slopes = log_slopes(primary_beam, steps, lambda one: np.log(mean_beam(*place, target, one)))
+    matrix = np.column_stack([np.ones(count), *slopes])
     good = np.abs(value - ratio) < MAX_SIGMA * scatter
     found, *_ = np.linalg.lstsq(matrix[good], value[good], rcond=None)
     spread = max(SOURCE_SCATTER, float(np.std(value[good] - matrix[good] @ found)))
@@ -168,4 +166,4 @@ def _check_scale(
         if abs(found[index]) > max(MIN_POINTING_DEG, POINTING_SIGMA * errors[index]):
             offset = f"{found[index]:+.2f} +- {errors[index]:.2f} deg {name}"
             marks.append(f"pointing: the field's fluxes place the beam {offset} of the pointing")
-    return numbers, marks
+    return numbers, problems, marks

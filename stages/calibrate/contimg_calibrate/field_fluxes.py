@@ -6,7 +6,7 @@ take up to a fifth of its error and return it to the image. Here every source ha
 Data are divided by first gains and averaged into cells of time and frequency, on baselines that
 such cells do not smear. In each cell ``V_ij = (1 + d_i + conj(d_j)) sum_k a_k M_k,ij + noise`` with
 gain errors d of its own. The gain errors are eliminated, which leaves normal equations for the
-amplitudes alone (Schur's complement); they are repeated until the amplitudes are at rest.
+amplitudes alone (Schur's complement); they are solved again until the amplitudes no longer change.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from contimg.astro.constants import DAY_S
+from contimg.astro.constants import DAY_S, MAD_TO_SIGMA
 from contimg.astro.coordinates import direction_cosines
 from contimg.astro.gains import ComplexArray, Factors, FlagArray, FloatArray, IntArray
-from contimg.astro.predict import EARTH_RATE_RAD_S, PHASE_PER_M_HZ, SkyModel, antenna_positions
+from contimg.astro.predict import PHASE_PER_M_HZ, SkyModel, antenna_positions, path_rates
 from contimg.records.ms import MeasurementSet
+from contimg_calibrate import visibilities as vis
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
 MAX_BASELINE_M = 500.0
@@ -36,9 +37,10 @@ PRIOR_SIGMA = 3.0
 source that the data say nothing about, and moves one with S/N 20 by less than 0.1 % of its
 catalogue error."""
 MAX_ROUNDS, TOLERANCE = 8, 1e-4
-"""Rounds end when no amplitude moves by more than this fraction, or by a tenth of its error."""
+"""Rounds end when no amplitude moves by more than this fraction, or by 3 % of its error."""
 MAX_PULL = 4.0
 """Antennas whose phase is farther from a plane, in robust standard deviations, are left out."""
+STEFCAL_ROUNDS = 60
 RIDGE = 1e-6
 """Of the mean diagonal, added to the normal equations of gains: the array's phase is free."""
 
@@ -63,13 +65,13 @@ class Cells:
     data: ComplexArray
     """Shape (T, F, B, P)."""
     weight: Float32Array
-    """Shape (T, F, B): 1 / variance of the real part in one polarization, 0 without data in
-    either."""
+    """Shape (T, F, B): 1 / variance of the real part in one polarization; 0 if one of them has no
+    data."""
 
 
 @dataclass
 class FieldFit:
-    """Amplitudes of the sources relative to their catalogue fluxes, and what was left."""
+    """Amplitudes of the sources relative to their catalogue fluxes, and errors of the gains."""
 
     amplitude: FloatArray
     """Shape (K,); 1 of sources that were held."""
@@ -77,9 +79,6 @@ class FieldFit:
     """Standard deviation from noise and gains; 0 of sources that were held."""
     gain: ComplexArray
     """Shape (T, F, A, P): gain errors of the cells, relative to the first gains."""
-    rounds: int
-    moved: float
-    """Largest change in the last round, in units of the amplitude."""
 
 
 def load_cells(
@@ -169,14 +168,13 @@ def fit_fluxes(
     blocks = [range(channels)] if phase_only else [range(f, f + 1) for f in range(channels)]
     solver = _Eliminator(cells, phase_only=phase_only)
     hessian = np.zeros((int(free.sum()),) * 2)
-    moved, rounds = np.inf, 0
-    for rounds in range(1, MAX_ROUNDS + 1):
+    for number in range(MAX_ROUNDS):
         slope = np.zeros(len(hessian))
         for t in range(times):
             model = _SourceModels(cells, sky, t)
             for block in blocks:
                 parts = [(f, model.at(f)) for f in block]
-                if rounds == 1:
+                if number == 0:
                     hessian += solver.curvature(t, parts, free, amplitude)
                 slope += solver.slope(t, parts, free, amplitude, gain)
         # The prior is about 1, the catalogue's flux.
@@ -185,12 +183,11 @@ def fit_fluxes(
         step = np.linalg.solve(normal, pulled)
         amplitude[free] += step
         sigma = np.sqrt(np.diag(np.linalg.inv(normal)))
-        moved = float(np.max(np.abs(step), initial=0.0))
         if np.all(np.abs(step) < np.maximum(TOLERANCE, 0.03 * sigma)):
             break
     error = np.zeros(held.size)
     error[free] = sigma
-    return FieldFit(amplitude, error, gain, rounds, moved)
+    return FieldFit(amplitude, error, gain)
 
 
 def diagnose(
@@ -262,7 +259,7 @@ def _measure_motion(cells: Cells, fit: FieldFit, first: Factors) -> dict[str, fl
     phase = np.angle(turn[known])
     found, *_ = np.linalg.lstsq(matrix, phase, rcond=None)
     left = np.abs(phase - matrix @ found)
-    good = left <= MAX_PULL * 1.4826 * np.median(left)
+    good = left <= MAX_PULL * MAD_TO_SIGMA * np.median(left)
     found, *_ = np.linalg.lstsq(matrix[good], phase[good], rcond=None)
     variance = np.var(phase[good] - matrix[good] @ found)
     covariance = variance * np.linalg.pinv(matrix[good].T @ matrix[good])
@@ -284,8 +281,7 @@ class _SourceModels:
         directions = np.stack(direction_cosines(*place), axis=1)
         positions = cells.positions_m[t]
         self.path_m = directions @ positions.T
-        pole = np.array([0.0, np.cos(sky.dec0_rad), np.sin(sky.dec0_rad)])
-        rate = EARTH_RATE_RAD_S * (directions @ np.cross(pole, positions).T)
+        rate = path_rates(directions, positions, sky.dec0_rad)
         hz = float(cells.freq_hz.mean())
         turns = hz * cells.width_s * rate, cells.width_hz * self.path_m
         i, j = cells.first, cells.second
@@ -419,13 +415,9 @@ def solve_first_gains(ratio: Ratio, window: slice) -> Factors:
 
     They need no reference and no signal-to-noise limit: the fit corrects them.
     """
-    from contimg_calibrate import visibilities as vis
-
     antennas, (_, channels, pols) = ratio.antennas, ratio.power.shape
-    band = np.ones((antennas, channels, pols), np.complex64)
-    gain = np.ones((ratio.times_s.size, antennas, pols), np.complex64)
-    none = Factors(band, band == 0, gain, gain == 0)
-    x, y = vis.sum_channels(ratio, none, window)
+    ones = ratio.unit_gains()
+    x, y = vis.sum_channels(ratio, ones, window)
     shape = ratio.times_s.size, antennas, antennas, pols
     x_all, y_all = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
     x_all[ratio.slot, ratio.ant1, ratio.ant2], y_all[ratio.slot, ratio.ant1, ratio.ant2] = x, y
@@ -433,7 +425,7 @@ def solve_first_gains(ratio: Ratio, window: slice) -> Factors:
     phases = np.moveaxis(phases, 1, 2)
     size = np.abs(phases)
     gain = np.where(size > 0, phases / np.where(size > 0, size, 1), 1).astype(np.complex64)
-    x, y = vis.sum_times(ratio, Factors(band, band == 0, gain, size == 0))
+    x, y = vis.sum_times(ratio, replace(ones, gain=gain, gain_flag=size == 0))
     band = np.zeros((antennas, channels, pols), np.complex64)
     one, two = ratio.pairs.T
     for p in range(pols):
@@ -456,7 +448,7 @@ def solve_first_phases(ratio: Ratio, factors: Factors, x: ComplexArray, y: Float
     return replace(factors, gain=factors.gain * turn)
 
 
-def _stefcal(x: ComplexArray, y: Float32Array, iterations: int = 60) -> ComplexArray:
+def _stefcal(x: ComplexArray, y: Float32Array) -> ComplexArray:
     """Return gains g that minimize sum Y |X/Y - g_i conj(g_j)|^2; 0 without data.
 
     `x`, `y`: shape (..., A, A), upper triangle; the gains have shape (..., A). Salvini & Wijnholds
@@ -470,9 +462,9 @@ def _stefcal(x: ComplexArray, y: Float32Array, iterations: int = 60) -> ComplexA
     gain = np.where(size > 0, start / np.where(size > 0, size, 1), 1) * diagonal
     scale = np.sqrt(np.abs(x).sum(axis=(-1, -2)) / np.maximum(y.sum(axis=(-1, -2)), 1e-30))
     gain = (gain * scale[..., None]).astype(np.complex64)
-    for iteration in range(iterations):
+    for number in range(STEFCAL_ROUNDS):
         upper = np.squeeze(x @ gain[..., None], -1)
         lower = np.squeeze(y @ (np.abs(gain) ** 2)[..., None], -1)
         new = np.divide(upper, lower, out=np.zeros_like(upper), where=lower > 0)
-        gain = new if iteration % 2 == 0 else (gain + new) / 2
+        gain = new if number % 2 == 0 else (gain + new) / 2
     return np.asarray(gain, np.complex64)

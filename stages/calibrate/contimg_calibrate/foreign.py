@@ -19,6 +19,7 @@ from astropy.coordinates import FK4, ICRS, SkyCoord
 from astropy.time import Time
 
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
+from contimg.astro.coordinates import separation_rad
 from contimg.records.flagfile import pack_flags
 from contimg.records.hygiene import usable_samples
 from contimg.records.ms import (
@@ -49,6 +50,7 @@ neither fluxes nor positions show."""
 WIDTH_TOLERANCE = 0.01
 """Widths of channels may differ by this fraction."""
 NORTH_STEP_RAD = 1e-4
+"""To a second place, which shows how north turns between frames."""
 MAX_OFFSET = 0.1
 """A calibrator may be this fraction of the beam's FWHM away from the phase centre."""
 UNKNOWN_FWHM_DEG = 1.0
@@ -127,9 +129,8 @@ def describe_offset(header: MSHeader, ra_deg: float, dec_deg: float) -> str:
     The beam of another telescope is not in the model, so that its flux would be too low by more
     than 3 % from a tenth of the FWHM on, 1.02 wavelengths over the dish (uniform illumination).
     """
-    centre = np.degrees([header.ra_rad, header.dec_rad])
-    place = SkyCoord([centre[0], ra_deg] * u.deg, [centre[1], dec_deg] * u.deg)
-    away_deg = float(place[0].separation(place[1]).deg)
+    place = np.radians([ra_deg, dec_deg])
+    away_deg = float(np.degrees(separation_rad(header.ra_rad, header.dec_rad, *place)))
     known = header.antennas.diameters_m[header.antennas.diameters_m > 0]
     fwhm_deg = UNKNOWN_FWHM_DEG
     if known.size:
@@ -138,8 +139,9 @@ def describe_offset(header: MSHeader, ra_deg: float, dec_deg: float) -> str:
     if away_deg <= MAX_OFFSET * fwhm_deg:
         return ""
     where = f"is {away_deg:.3g} deg from the phase centre of field {header.field}"
-    place_text = f"RA {centre[0] % 360:.4f}, Dec {centre[1]:+.4f} deg"
-    return f"{where} ({place_text}), whose beam has a FWHM of {fwhm_deg:.2g} deg."
+    ra, dec = np.degrees([header.ra_rad, header.dec_rad])
+    centre = f"RA {ra % 360:.4f}, Dec {dec:+.4f} deg"
+    return f"{where} ({centre}), whose beam has a FWHM of {fwhm_deg:.2g} deg."
 
 
 def _read_subtable(source: Path, name: str) -> dict[str, Any]:
@@ -154,7 +156,7 @@ def _read_subtable(source: Path, name: str) -> dict[str, Any]:
 
 
 def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> list[str]:  # noqa: ANN401 - casacore has no types
-    """Write the rows of a query on `source` as a Measurement Set; return what to tell."""
+    """Write the rows of a query on `source` as a Measurement Set; return notes for a person."""
     ids = np.unique(rows.getcol("DATA_DESC_ID"))
     if ids.size != 1:
         problem = f"The field was observed in {ids.size} spectral windows; one is expected."
@@ -224,7 +226,7 @@ def read_weights(
     hands: npt.NDArray[Any],
     shape: tuple[int, ...],
 ) -> npt.NDArray[Any]:
-    """Return the weight of each sample, shape (rows, channels, correlations); 0 where none is.
+    """Return the weight of each sample, shape (rows, channels, correlations); 0 without one.
 
     It is WEIGHT_SPECTRUM, else SIGMA_SPECTRUM^-2, else WEIGHT, and 0 where WEIGHT is not positive.
     """

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from contimg.astro import beam_fit
 from contimg.astro.catalogues import CalibratorInBeam
-from contimg.astro.coordinates import apparent_hadec, direction_cosines
 from contimg.astro.gains import FloatArray
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.telescope import band_hz
@@ -36,7 +36,7 @@ BEAM_WIDTH_ERROR = 0.025
 POINTING_ERROR_DEG = 0.07
 """In each direction; 0.05 to 0.1 deg is usual for dishes of this kind."""
 DRIFT_PER_ROOT_HOUR, MAX_DRIFT = 0.01, 0.1
-"""Amplitudes of gains drift like this, and do not run away: they have forgotten after days."""
+"""Drift of the gains' amplitudes; after some days it does not grow any more."""
 STRIP_ERROR_PER_DEG = 0.01
 """A set of another Declination: elevation changes gains and system temperature."""
 GROUP_NOISE_JY = 5e-4
@@ -66,13 +66,8 @@ def mean_beam(
     ra_deg: FloatArray, dec_deg: FloatArray, target: Target, beam: PrimaryBeam
 ) -> FloatArray:
     """Return the beam, mean over a group and the band, at positions (N,): shape (N,)."""
-    part = (np.arange(BEAM_SAMPLES) + 0.5) / BEAM_SAMPLES
-    times, band = target.mjd_start + (target.mjd_end - target.mjd_start) * part, band_hz()
-    freqs = band[0] + (band[-1] - band[0]) * part
-    ra_rad, dec_rad = np.radians(ra_deg), np.radians(dec_deg)
-    ha, dec = apparent_hadec(ra_rad, dec_rad, times[:, None], target.site)
-    offset = np.stack(direction_cosines(-ha, dec, 0.0, np.radians(target.dec_deg)), axis=-1)
-    return np.asarray(beam.level(offset[..., None, :], freqs).mean(axis=(0, 2)))
+    moments = beam_fit.midpoints(target.mjd_start, target.mjd_end, BEAM_SAMPLES)
+    return beam_fit.mean_beam(ra_deg, dec_deg, moments, target.dec_deg, target.site, beam)
 
 
 def beam_terms(
@@ -95,6 +90,13 @@ def beam_terms(
         )
         terms += [(up - down) / 2, (up + down) / 2 - middle]
     return np.clip(terms, -1.0, 1.0)
+
+
+def beam_error(
+    ra_deg: FloatArray, dec_deg: FloatArray, target: Target, beam: PrimaryBeam
+) -> FloatArray:
+    """Return the relative error of the beam at positions (N,), all terms together: shape (N,)."""
+    return np.asarray(np.linalg.norm(beam_terms(ra_deg, dec_deg, target, beam), axis=0))
 
 
 def calibrator_budget(

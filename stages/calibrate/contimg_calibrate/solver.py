@@ -63,13 +63,9 @@ class Solver:
 
     def evaluate(self, tables: list[Path]) -> Factors:
         """Evaluate caltables at the times and channels of the data; 1 without tables."""
-        times_s, freq_hz = self.ratio.times_s, self.header.frequencies_hz
-        if tables:
-            return Gains.read(tables).evaluate(times_s, freq_hz)
-        antennas, pols = self.ratio.antennas, self.ratio.power.shape[2]
-        band = np.ones((antennas, freq_hz.size, pols), np.complex64)
-        gain = np.ones((times_s.size, antennas, pols), np.complex64)
-        return Factors(bandpass=band, bandpass_flag=band == 0, gain=gain, gain_flag=gain == 0)
+        if not tables:
+            return self.ratio.unit_gains()
+        return Gains.read(tables).evaluate(self.ratio.times_s, self.header.frequencies_hz)
 
     def solve_gains(
         self, role: str, tables: list[Path], solint_s: float, mode: str, window: slice = slice(None)
@@ -192,8 +188,8 @@ def fit_fluxes(
 ) -> tuple[Solver, dict[str, Any]]:
     """Fit the fluxes of the sources that are not `held`, shape (K,), with errors of `first` gains.
 
-    Return the solver with the fitted sky, and how it fits; itself and nothing if too few antennas
-    have short baselines.
+    Return a solver with the fitted sky, and numbers of the fit; the same solver and no numbers if
+    too few antennas have short baselines.
     """
     with MeasurementSet(solver.path) as ms:
         cells = field_fluxes.load_cells(ms, solver.flags, solver.ratio, first)
@@ -268,7 +264,8 @@ def _scale_to_ensemble(
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     """Solve phases on a field after a set, if the signal suffices; return how the set fits."""
     ratio, tables = solver.ratio, [Path(path) for path in given["tables"]]
-    x, y = vis.sum_channels(ratio, solver.evaluate(tables))
+    factors = solver.evaluate(tables)
+    x, y = vis.sum_channels(ratio, factors)
     noise_deg = float(np.degrees(phase_error_rad(ratio, y)))
     # Unmodelled sources are noise that averages over neither time nor frequency, only over the
     # baselines of an antenna.
@@ -278,27 +275,28 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     before = measure_residuals(ratio, x, y)
     answer = {"phase_error_deg": total_deg, "residuals": before, "done": False, "solint": ""}
     if total_deg > given["limit_deg"]:
-        return {**answer, **_compare_fluxes(solver, tables)}
+        return {**answer, **_compare_fluxes(solver, factors)}
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
-    held, fluxes = np.array(given["held"], bool), dict[str, Any]()
+    held = np.array(given["held"], bool)
+    fluxes: dict[str, Any] = {}
     if not held.all():
-        first = field_fluxes.solve_first_phases(ratio, solver.evaluate(tables), x, y)
+        first = field_fluxes.solve_first_phases(ratio, factors, x, y)
         solver, fluxes = fit_fluxes(solver, first, held, phase_only=True)
     field = solver.solve_gains("field", tables, solint_s, "p")
     gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
     if fluxes:
-        names = {"amplitude": "amplitude", "amplitude_error": "error"}
-        return {**answer, **solved, **{key: fluxes[name] for key, name in names.items()}}
-    return {**answer, **solved, **_compare_fluxes(solver, [*tables, field])}
+        fitted = {"amplitude": fluxes["amplitude"], "amplitude_error": fluxes["error"]}
+    else:
+        fitted = _compare_fluxes(solver, solver.evaluate([*tables, field]))
+    return {**answer, **solved, **fitted}
 
 
-def _compare_fluxes(solver: Solver, tables: list[Path]) -> dict[str, Any]:
-    """Return the sources' fluxes over the model's after some tables, and their errors by noise."""
-    factors = solver.evaluate(tables)
+def _compare_fluxes(solver: Solver, factors: Factors) -> dict[str, Any]:
+    """Return the sources' fluxes over the model's after some gains, and their errors by noise."""
     amplitude, error = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
     return {"amplitude": amplitude.tolist(), "amplitude_error": error.tolist()}
 

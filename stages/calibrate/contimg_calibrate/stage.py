@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import casacore.tables as ct
 import numpy as np
 
 from contimg.astro.beam_files import read_beam
+from contimg.astro.beam_fit import midpoints
 from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
-from contimg.astro.coordinates import separation_rad
+from contimg.astro.coordinates import Site, separation_rad
 from contimg.astro.gains import FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
@@ -46,6 +47,7 @@ from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import (
     NVSS_SCALE_ERROR,
     TRUSTED_ERROR,
+    beam_error,
     beam_terms,
     combine,
     set_budget,
@@ -77,8 +79,17 @@ CONFUSION_JY = 0.2
 above 50 mJy, dN/dS ~ S^-2."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
-CalibratedSet = tuple[Calibration, dict[str, str], dict[str, Any]]
-"""The outcome of either way to calibrate: record, folders of the caltables by role, quality."""
+
+
+class CalibratedSet(NamedTuple):
+    """The outcome of each way to calibrate."""
+
+    record: Calibration
+    folders: dict[str, str]
+    """Folders of the caltables by role."""
+    quality: dict[str, Any]
+    marks: tuple[str, ...] = ()
+    """What makes the result doubtful."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,7 @@ class MSObservation:
     @property
     def beam_mjds(self) -> FloatArray:
         """Moments of the observation at which to evaluate the beam, MJD."""
-        part = (np.arange(BEAM_MOMENTS) + 0.5) / BEAM_MOMENTS
-        return np.asarray(self.mjd_start + (self.mjd_end - self.mjd_start) * part)
+        return midpoints(self.mjd_start, self.mjd_end, BEAM_MOMENTS)
 
     def make_sky(self, sources: PointSources) -> SkyModel:
         """Return sources as this array sees them: without smearing or beam if it is another one."""
@@ -126,13 +136,24 @@ class MSObservation:
             pointing_dec_rad=float(np.radians(self.dec_deg)),
         )
 
+    def field_sky(self, site: Site, calibrator: PointSources | None = None) -> SkyModel:
+        """Return the NVSS sources of the field that are bright enough for a model, brightest first.
+
+        A calibrator replaces those at its own place.
+        """
+        moments, freq_hz = (self.mjd_start, self.mjd_end), self.header.frequencies_hz
+        sources = find_field_sources(*moments, self.dec_deg, site, freq_hz, self.beam)
+        if calibrator is not None:
+            sources = sky_models.merge_sources(calibrator, sources)
+        return keep_bright(self.make_sky(sources), self.beam_mjds, sky_models.MIN_SOURCE_JY)
+
 
 def run(options: CalibrateOptions, context: Context) -> StageResult:
     """Calibrate one Measurement Set."""
     with context.step("read"):
         ms = read_observation(options, context)
-    record, folders, quality = calibrate(options, context, ms)
-    reasons = [*ms.notes, *quality.pop("marks", [])]
+    record, folders, quality, marks = calibrate(options, context, ms)
+    reasons = [*ms.notes, *marks]
     with context.step("write"):
         for table in record.tables:
             context.write_tree(table.file, Path(folders[table.role]))
@@ -185,7 +206,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
 def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) -> CalibratedSet:
     """Select a set or solve, whichever is expected to give the better flux scale.
 
-    The sets among the inputs are expected to be better than a solve here; it is done if none fits.
+    Sets among the inputs are expected to be better than a solve here, which is done if none fits.
 
     Raises NoCalibrationError if no set fits and there is nothing to solve on.
     """
@@ -203,16 +224,18 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
     possible = consider(context, ms, plan, sets)
     if sets or solve is None:
         try:
-            record, folders, quality = select_set(options, context, ms, sets)
+            selected = select_set(options, context, ms, sets)
         except NoCalibrationError as error:
             if solve is None:
                 raise
             context.log.warning("%s The group is solved on its own sources instead.", error)
         else:
-            return record.model_copy(update={"considered": possible}), folders, quality
-    record, folders, quality = solve()
-    known = {"considered": possible, "scale": record.scale or (plan.budget if plan else None)}
-    return record.model_copy(update=known), folders, quality
+            record = selected.record.model_copy(update={"considered": possible})
+            return selected._replace(record=record)
+    solved = solve()
+    budget = solved.record.scale or (plan.budget if plan else None)
+    known = {"considered": possible, "scale": budget}
+    return solved._replace(record=solved.record.model_copy(update=known))
 
 
 def consider(
@@ -315,7 +338,8 @@ def solve_calibrator(
     given = {**solve_limits(options, ms), "held": held.tolist()}
     with context.step("solve"):
         answer = _call_solver(context, "solve_group", ms, sky, given)
-    quality = dict(answer["quality"])
+    quality: dict[str, Any] = dict(answer["quality"])
+    marks: list[str] = []
     if ms.target is not None and not held.all():
         sources = FieldSources(
             ra_deg=np.degrees(sky.sources.ra_rad),
@@ -326,7 +350,7 @@ def solve_calibrator(
         )
         fluxes, antennas = answer["fluxes"], ms.header.antennas
         numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, antennas)
-        quality |= {**numbers, "marks": marks}
+        quality |= numbers
         fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
         context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
     solved_on = records.CalibratorRecord(
@@ -338,7 +362,8 @@ def solve_calibrator(
         standard=calibrator.standard,
     )
     anchor: FluxAnchor = "standard" if calibrator.standard else "catalogue"
-    return make_record(options, ms, answer, solved_on, anchor), answer["tables"], quality
+    record = make_record(options, ms, answer, solved_on, anchor)
+    return CalibratedSet(record, answer["tables"], quality, tuple(marks))
 
 
 def solve_ensemble(
@@ -350,16 +375,14 @@ def solve_ensemble(
     scaled afterwards, such that the sources together have their catalogue fluxes.
     """
     with context.step("model"):
-        freq_hz, beam = ms.header.frequencies_hz, ms.beam
-        times = ms.mjd_start, ms.mjd_end
-        field = find_field_sources(*times, target.dec_deg, target.site, freq_hz, beam)
-        sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_SOURCE_JY)
+        sky = ms.field_sky(target.site)
         ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
-        terms = beam_terms(ra_deg, dec_deg, target, beam)
+        terms = beam_terms(ra_deg, dec_deg, target, ms.beam)
+        error = np.linalg.norm(terms, axis=0)
         apparent_jy = float(sky.apparent_jy(ms.beam_mjds).mean(axis=1).sum())
     # All fluxes are held: together they set the scale.
     held = [True] * len(ra_deg)
-    given = {"beam_error": np.linalg.norm(terms, axis=0).tolist(), "held": held}
+    given = {"beam_error": error.tolist(), "held": held}
     with context.step("solve"):
         answer = _call_solver(
             context, "solve_group", ms, sky, {**solve_limits(options, ms), **given}
@@ -377,10 +400,10 @@ def solve_ensemble(
     counts = {"sources": len(ra_deg), "scale_sources": told["sources"]}
     phase = record.field_phase.model_copy(update={**counts, "model_jy": apparent_jy})
     flux = float(np.hypot(told["error"] / told["scale"], NVSS_SCALE_ERROR))
-    members = np.linalg.norm(terms, axis=0) < MAX_BEAM_ERROR
+    members = error < MAX_BEAM_ERROR
     budget = combine(flux=flux, beam=float(np.linalg.norm(terms[:, members].mean(axis=1))))
     record = record.model_copy(update={"field_phase": phase, "scale": budget})
-    return record, answer["tables"], answer["quality"]
+    return CalibratedSet(record, answer["tables"], answer["quality"])
 
 
 def solve_limits(options: CalibrateOptions, ms: MSObservation) -> dict[str, Any]:
@@ -436,16 +459,7 @@ def model_calibrator(
         return ms.make_sky(sources), apparent_jy
     if options.model_source == "calibrator" or ms.target is None:
         return alone, apparent_jy
-    field = find_field_sources(
-        ms.mjd_start,
-        ms.mjd_end,
-        ms.target.dec_deg,
-        ms.target.site,
-        ms.header.frequencies_hz,
-        ms.beam,
-    )
-    whole = ms.make_sky(sky_models.merge_sources(alone.sources, field))
-    return keep_bright(whole, ms.beam_mjds, sky_models.MIN_SOURCE_JY), apparent_jy
+    return ms.field_sky(ms.target.site, alone.sources), apparent_jy
 
 
 def select_set(
@@ -495,7 +509,7 @@ def select_set(
             "source": source,
             "scale": budget if ms.target else None,
         }
-        return chosen.model_copy(update=changes), folders, {}
+        return CalibratedSet(chosen.model_copy(update=changes), folders, {})
     problem = (
         f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
     )
@@ -511,15 +525,7 @@ def fit_field(
     if ms.target is None:
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
         return records.FieldPhase(done=False, reason=reason), folders
-    field = find_field_sources(
-        ms.mjd_start,
-        ms.mjd_end,
-        ms.target.dec_deg,
-        ms.target.site,
-        ms.header.frequencies_hz,
-        ms.beam,
-    )
-    sky = keep_bright(ms.make_sky(field), ms.beam_mjds, sky_models.MIN_SOURCE_JY)
+    sky = ms.field_sky(ms.target.site)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
     if not apparent_jy.size:
         reason = "NVSS has no source in the beam that is bright enough."
@@ -536,9 +542,8 @@ def fit_field(
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
-    beam_error = np.linalg.norm(beam_terms(ra_deg, dec_deg, ms.target, ms.beam), axis=0)
     amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
-    told = ensemble_scale(amplitude, noise, beam_error)
+    told = ensemble_scale(amplitude, noise, beam_error(ra_deg, dec_deg, ms.target, ms.beam))
     told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"

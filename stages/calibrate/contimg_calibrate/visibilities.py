@@ -69,6 +69,13 @@ class Ratio:
         total = rows * float(np.prod(self.power.shape[1:]))
         return np.divide(kept, total, out=np.zeros(self.antennas), where=total > 0)
 
+    def unit_gains(self) -> Factors:
+        """Return gains of 1 for all antennas, times and channels."""
+        _, channels, pols = self.power.shape
+        band = np.ones((self.antennas, channels, pols), np.complex64)
+        gain = np.ones((self.times_s.size, self.antennas, pols), np.complex64)
+        return Factors(band, np.zeros(band.shape, bool), gain, np.zeros(gain.shape, bool))
+
 
 def load_ratio(
     ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel, into: Ratio | None = None

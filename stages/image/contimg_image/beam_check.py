@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contimg.astro.beam_fit import log_slopes
 from contimg.astro.constants import BIWEIGHT_SIGMA, MAD_TO_SIGMA
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.images import bilinear
@@ -120,18 +121,10 @@ def beam_slopes(field: ImagingField, beam: PrimaryBeam, directions: Floats) -> F
 
     The beam is the mean over integrations and the band, at directions l, m, n - 1, shape (N, 3).
     """
-    slopes = []
     band_hz = np.concatenate([part.frequencies_hz for part in field.data.sets])
     freq_hz = np.linspace(band_hz.min(), band_hz.max(), BAND_SAMPLES)
     offset = (directions - field.pointing[:, None])[:, :, None]
-    for name, step in STEPS.items():
-        centre = 1.0 if name == "width" else 0.0
-        down, up = (
-            beam.changed(**{name: centre + sign * step}).level(offset, freq_hz).mean(axis=(0, 2))
-            for sign in (-1, 1)
-        )
-        slopes.append(np.log(up / down) / (2 * step))
-    return np.array(slopes)
+    return log_slopes(beam, STEPS, lambda one: np.log(one.level(offset, freq_hz).mean(axis=(0, 2))))
 
 
 def fit_beam_errors(log_ratio: Floats, error: Floats, slopes: Floats) -> BeamErrors:

@@ -61,7 +61,7 @@ QUICK_LOOK = replace(SHORT_BASELINES, size=1350, cell_arcsec=10.8, niter=20_000,
 FINE = Settings(6480, 2.5, niter=1_000_000, threshold=0.7, mgain=0.8, accuracy=1e-5)
 TIERS: dict[Tier, Settings] = {
     "quicklook": replace(QUICK_LOOK, accuracy=1e-3, bright=10, beyond=30, deterministic=False),
-    "development": replace(SHORT_BASELINES, niter=50_000, threshold=2.0, cleanings=2),
+    "development": replace(SHORT_BASELINES, niter=50_000, threshold=2.0),
     "standard": Settings(),
     "high_precision": replace(FINE, bright=100, beyond=60, cleanings=2),
 }
