@@ -195,7 +195,7 @@ def test_failed_calibration_is_marked() -> None:
     world = steady_world(25, 26, common=0.05)
     world.flux[:, 20:23] *= 0.06
     fields, reasons, _ = normalize(world)
-    assert fields[0].scale.whole.status[20:23] == ["bad epoch"] * 3
+    assert fields[0].scale.whole.status[20:23].tolist() == ["bad epoch"] * 3
     assert "g0021 (scale 0.06" in "".join(reasons)
 
 

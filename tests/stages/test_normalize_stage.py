@@ -16,9 +16,9 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
 from light_curves import lens_gain
+from photometry_tables import SIDEREAL_DAY, steady_world
 
 BIN = Path(sys.executable).parent
-SIDEREAL_DAY = 0.9972695663
 EPOCHS, SOURCES = 26, 40
 LENS, FLARE = 0, 1
 
@@ -188,3 +188,19 @@ def test_broken_photometry_is_refused(tmp_path: Path) -> None:
     assert "broken.parquet" in ended.stderr
     missing = run("variability", tmp_path, f"--normalized={tmp_path}/out/0000000000000000")
     assert missing.returncode == Exit.NOT_FOUND
+
+
+def test_files_of_second_setup_are_its_own(tmp_path: Path) -> None:
+    """Statistics of epochs at another frequency would else replace those of the first setup."""
+    world = steady_world(30, 24, snr=(50.0, 500.0), common=0.0)
+    world.columns["frequency"] = [1405.0] * 14 + [1450.0] * 10
+    store = open_store(str(tmp_path / "tables"))
+    for g, table in enumerate(world.tables()):
+        key = f"photometry/date=2026-01-{1 + g:02d}/g{g}.parquet"
+        store.put(key, PHOTOMETRY.to_bytes(table))
+    for setup in ("0", "1"):
+        made = summary("normalize", tmp_path, "--strip=33", f"--setup={setup}")
+        summary("variability", tmp_path, f"--normalized={made['artifact']}")
+    for table in ("normalized", "lightcurve_stats"):
+        names = {Path(path).name for path in tmp_path.glob(f"tables/{table}/*/*.parquet")}
+        assert names == {"strip+33.00.parquet", "strip+33.00-setup1.parquet"}, table

@@ -46,8 +46,6 @@ def locked(path: Path) -> Iterator[None]:
 
 BRIGHT_SKY: dict[str, object] = {"counts": False, "faintest_jy": 0.004}
 """Nothing below the shipped NVSS list's 50 mJy: for tests of what does not depend on the sky."""
-REALISTIC_SKY: dict[str, object] = {"counts": True, "faintest_jy": 0.0002}
-"""The simulator's default: sources down to 0.5 mJy."""
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Chain:
     seed: int
     tier: str
     sky: dict[str, object] = field(default_factory=dict)
-    """Further options of the simulator; BRIGHT_SKY unless they say otherwise."""
+    """Further options of the simulator; those of BRIGHT_SKY are set before."""
     calibrate_from: "Chain | None" = None
     """A calibrator group in the same store, for a group without one."""
     name: str = ""
@@ -139,12 +137,6 @@ def full_calibrator() -> Chain:
 def small_calibrator() -> Chain:
     """Return a small group on 3C48 with its NVSS field."""
     return Chain("small", seed=1, tier="development")
-
-
-def realistic_calibrator(scale: Literal["small", "full"]) -> Chain:
-    """Return a group on 3C48 with sources down to 0.5 mJy."""
-    tier = "standard" if scale == "full" else "development"
-    return Chain(scale, seed=1, tier=tier, sky=REALISTIC_SKY, name=f"realistic-{scale}")
 
 
 if __name__ == "__main__":

@@ -26,3 +26,11 @@ def strips(records: Iterable[GroupRecord]) -> list[float]:
 def strip_name(dec_deg: float) -> str:
     """Return the name of a strip, which is legal for Kubernetes: dec-p33.0, dec-m05.2."""
     return f"dec-{'m' if dec_deg < 0 else 'p'}{abs(dec_deg):04.1f}"
+
+
+def table_unit(dec_deg: float, setup: int = 0) -> str:
+    """Return the name of a strip's file in the tables of light curves: strip+33.00.
+
+    Setups other than the first, such as another frequency, have files of their own.
+    """
+    return f"strip{dec_deg:+06.2f}" + (f"-setup{setup}" if setup else "")

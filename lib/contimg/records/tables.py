@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from contimg.runtime.errors import BadInputError, UsageError
 
@@ -209,6 +211,21 @@ class Schema:
             ET.SubElement(element, "DESCRIPTION").text = column.meaning
         ET.SubElement(table, "PARQUET", {"type": "Parquet-local-XML"})
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def encode_texts(column: pa.ChunkedArray[Any]) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Return the different texts of a column, ascending, and the index of each row's text.
+
+    An array of the texts of all rows would need more memory than the numbers of a table.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    texts, rank = np.unique(np.array(encoded.dictionary.to_pylist(), np.str_), return_inverse=True)
+    return texts, rank[encoded.indices.to_numpy()].astype(np.int64)
+
+
+def repeat_texts(label: NDArray[np.int64], texts: list[str]) -> pa.Array[Any]:
+    """Return the text of each label; numpy's texts need four bytes a letter of the longest."""
+    return pa.DictionaryArray.from_arrays(label.astype(np.int32), texts).cast(pa.string())
 
 
 def read_parquet(data: bytes, where: str) -> pa.Table:

@@ -28,7 +28,7 @@ class LightCurves:
     count: Ints
     """Groups that were averaged."""
     flux: Floats
-    """On the scale of the cell; NaN where an epoch has none."""
+    """On the scale of the cell; NaN where the epoch has no scale."""
     factor: Floats
     """Mean factor of the groups; `flux` × `factor` is in the unit of the photometry."""
     factor_error: Floats
@@ -36,14 +36,20 @@ class LightCurves:
     """In the unit of the photometry."""
     noise: Floats
     """1 sigma of `raw`, noise alone."""
-    status: NDArray[np.str_]
+    status: NDArray[np.object_]
     """`good`, `borrowed`, `bad epoch` or `no scale`."""
     systematic: float
     """1 sigma of errors that grow with flux, a fraction."""
     measured: bool
-    """Whether it was measured."""
+    """Whether `systematic` was measured."""
     reference: Bools
     """Whether the source is a reference of its cell."""
+
+    def select(self, rows: Bools) -> LightCurves:
+        """Return some rows."""
+        columns: dict[str, Any] = vars(self)
+        columns = {n: v[rows] for n, v in columns.items() if isinstance(v, np.ndarray)}
+        return replace(self, **columns)
 
     @property
     def raw_error(self) -> Floats:
@@ -89,21 +95,23 @@ def average_groups(rows: Measurements, scale: CellScale, systematic: float | Non
         factor_error = factor_mean * np.sqrt(total((weight * relative) ** 2)) / whole
         own_noise = factor_mean * np.sqrt(total((weight * noise / safe) ** 2)) / whole
     used = np.where(any_[label], weight, plain)
-    is_bad = np.array([name == BAD for name in scale.whole.status])[group]
-    failed = np.where(total(is_bad) > 0, BAD, NONE)
-    mostly = np.where(total(weight * borrowed) > 0.5 * whole, BORROWED, GOOD)
+    # References to four texts; numpy's own texts would be a copy for each row.
+    status = np.full(first.size, NONE, object)
+    status[total((scale.whole.status == BAD)[group]) > 0] = BAD
+    status[any_] = GOOD
+    status[any_ & (total(weight * borrowed) > 0.5 * whole)] = BORROWED
     source = rows.source[first]
     made = LightCurves(
         source=source,
         epoch=scale.epoch[group[first]],
         mjd=total(used * rows.groups["mjd"][rows.group]) / total(used),
-        count=np.where(any_, total(good), total(np.ones(flux.size))).astype(np.int64),
+        count=np.where(any_, total(good).astype(np.int64), np.bincount(label)),
         flux=np.where(any_, curve, np.nan),
         factor=np.where(any_, factor_mean, np.nan),
         factor_error=np.where(any_, factor_error, np.nan),
         raw=np.where(any_, curve * factor_mean, mean),
         noise=np.where(any_, own_noise, total(plain) ** -0.5),
-        status=np.where(any_, mostly, failed),
+        status=status,
         systematic=0.0 if systematic is None else systematic,
         measured=systematic is None,
         reference=np.isin(source, scale.reference),
@@ -121,11 +129,11 @@ def factors_of_rows(
     offsets = scale.cell.offsets(rows.ra_deg, rows.dec_deg)[:, rows.source]
     basis = np.concatenate([np.ones((1, group.size)), offsets - scale.middle_deg[:, group]])
     factor, error = scale.whole.at(group, basis)
-    borrowed = np.array([name == BORROWED for name in scale.whole.status])[group]
+    borrowed = (scale.whole.status == BORROWED)[group]
     for source, own in zip(scale.reference, scale.others, strict=True):
         mine = rows.source == source
         factor[mine], error[mine] = own.at(group[mine], basis[:, mine])
-        borrowed[mine] = np.array([name == BORROWED for name in own.status])[group[mine]]
+        borrowed[mine] = (own.status == BORROWED)[group[mine]]
     return factor, error, borrowed
 
 
@@ -136,15 +144,14 @@ def measure_systematic(curves: LightCurves, scale: CellScale) -> LightCurves:
     calibration, deconvolution, pointing. With too few epochs it is what the scatter between the
     references of a group says, or a default where that is unknown, too.
     """
-    mine = curves.reference & np.isfinite(curves.flux)
-    _, source = np.unique(curves.source[mine], return_inverse=True)
+    mine = curves.select(curves.reference & np.isfinite(curves.flux))
+    _, source = np.unique(mine.source, return_inverse=True)
     if not source.size or np.bincount(source).max() < MIN_EPOCHS_FOR_SCATTER:
         return replace(curves, systematic=scale.systematic, measured=scale.measured)
     low, high = 0.0, 1.0
     for _ in range(25):
         middle = 0.5 * (low + high)
-        error = replace(curves, systematic=middle).error[mine]
-        scatter = reduced_scatter(curves.flux[mine], error, source)
+        scatter = reduced_scatter(mine.flux, replace(mine, systematic=middle).error, source)
         low, high = (middle, high) if float(np.nanmedian(scatter)) > 1 else (low, middle)
     return replace(curves, systematic=low, measured=True)
 

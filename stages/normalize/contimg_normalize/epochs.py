@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from contimg.astro.telescope import SITE
 from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.records.tables import encode_texts
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import Input
@@ -185,16 +186,6 @@ def measurements_of(parts: list[pa.Table]) -> Measurements:
     single = np.zeros(source.size, bool)
     single[once] = True
     return whole.select(usable & single)
-
-
-def encode_texts(column: pa.ChunkedArray[Any]) -> tuple[NDArray[np.str_], Ints]:
-    """Return the different texts of a column, ascending, and the index of each row's."""
-    encoded = column.combine_chunks().dictionary_encode()
-    texts = np.array(encoded.dictionary.to_pylist(), np.str_)
-    order = np.argsort(texts, kind="stable")
-    rank = np.empty(texts.size, np.int64)
-    rank[order] = np.arange(texts.size)
-    return texts[order], rank[np.asarray(encoded.indices.to_numpy(), np.int64)]
 
 
 def label_setups(groups: Columns) -> Ints:

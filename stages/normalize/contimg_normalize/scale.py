@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contimg.astro.constants import MAD_TO_SIGMA
 from contimg_normalize.epochs import (
-    TRANSIT_GAP_DAYS,
     Bools,
     Cell,
     Floats,
@@ -34,7 +34,7 @@ MIN_REFERENCES = 3
 MIN_OTHER_REFERENCES = 2
 """Others that a reference needs for its own factor."""
 MIN_NEED = 0.2
-"""Of a source's groups that must lack references, so that it becomes one."""
+"""A source becomes a reference if at least this fraction of its groups lacks references."""
 SAME_PLACE_DEG = 2e-6
 FAINT_FRACTION = 0.4
 """Of the S/N of a reference: fainter sources serve only groups that lack bright ones."""
@@ -65,6 +65,7 @@ BASELINE_EPOCHS = 10
 DEFAULT_GROUP_SCATTER = 0.05
 """1 sigma between the scales of a transit's groups, if it cannot be measured."""
 GOOD, BORROWED, BAD, NONE = "good", "borrowed", "bad epoch", "no scale"
+Texts = NDArray[np.object_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +76,13 @@ class Factors:
     """Scale at a group's middle and its change per degree east and north, shape (u, 3)."""
     covariance: Floats
     """Shape (u, 3, 3)."""
-    status: list[str]
-    """GOOD, BORROWED, BAD or NONE."""
-    usable: Bools
-    """GOOD or BORROWED, shape (u,)."""
+    status: Texts
+    """GOOD, BORROWED, BAD or NONE, shape (u,)."""
 
-    @classmethod
-    def of(cls, found: Solution, status: list[str]) -> Factors:
-        """Return the factors of a solution."""
-        usable = np.array([name in {GOOD, BORROWED} for name in status])
-        return cls(plane=found.plane, covariance=found.covariance, status=status, usable=usable)
+    @property
+    def usable(self) -> Bools:
+        """Which groups are GOOD or BORROWED, shape (u,)."""
+        return np.isin(self.status, (GOOD, BORROWED))
 
     def at(self, group: Ints, basis: Floats) -> tuple[Floats, Floats]:
         """Return factors and their 1 sigma errors of rows at places, (3, N); NaN if unusable."""
@@ -110,29 +108,30 @@ class CellScale:
     """From all references; not used for a reference itself."""
     others: list[Factors]
     """For each reference, from all others."""
-    reason: list[str]
-    """Why a group is not good."""
+    reason: Texts
+    """Why a group is not good, None for good ones, shape (u,)."""
     inflation: Floats
-    """Of all errors of a group whose references scatter more than theirs explain, shape (u,)."""
+    """Factor on all errors of each group, above 1 where the references scatter more than their
+    errors explain, shape (u,)."""
     used: Ints
     """References that define the scale of each group, shape (u,)."""
     clipped: Ints
     """References that are outliers in each group, shape (u,)."""
     scatter: Floats
-    """Of the references about a group's scale, in their errors; NaN below 5 of them, (u,)."""
+    """Of the references about a group's scale, in their errors; NaN below 5 references, (u,)."""
     relative_scatter: Floats
     """The same as a fraction of the flux, 1.4826 MAD; NaN without references, shape (u,)."""
     systematic: float
     """1 sigma of errors in one group that grow with flux, a fraction."""
     measured: bool
-    """Whether it was measured."""
+    """Whether `systematic` was measured."""
     exponent: float
     """Fluxes of the cell are divided by effective beam ^ exponent."""
     exponent_error: float
 
 
-def find_candidates(rows: Measurements, cell: Cell, options: NormalizeOptions) -> Ints:
-    """Return the indices of single, unresolved sources about the cell, brightest first.
+def find_candidates(rows: Measurements, options: NormalizeOptions) -> Ints:
+    """Return the indices of single, unresolved sources, brightest first.
 
     Some are fainter than a reference should be: `choose_spread` uses them where no others are.
     """
@@ -142,7 +141,6 @@ def find_candidates(rows: Measurements, cell: Cell, options: NormalizeOptions) -
     seen = np.bincount(rows.source, minlength=count)
     needed = min(MIN_RATINGS, np.unique(rows.group).size)
     good = single & (snr >= FAINT_FRACTION * options.reference_snr) & (seen >= needed)
-    good &= cell.uses(rows.ra_deg)
     if not good.any():
         return np.empty(0, np.int64)
     known = np.isfinite(rows.compactness)
@@ -164,22 +162,18 @@ def make_ratings(rows: Measurements, cell: Cell, members: Ints, groups: Ints) ->
     mine = (index[rows.source] >= 0) & (place[rows.group] >= 0)
     source, group = index[rows.source[mine]], place[rows.group[mine]]
     offsets = cell.offsets(rows.ra_deg, rows.dec_deg)[:, rows.source[mine]]
-    offsets = offsets - middle_of_groups(offsets, group, groups.size)[:, group]
+    size = np.maximum(np.bincount(group, minlength=groups.size), 1)
+    middle = np.stack([np.bincount(group, part, groups.size) / size for part in offsets])
     return Ratings(
         source=source,
         group=group,
         flux=rows.flux[mine],
         noise=rows.noise[mine],
-        basis=np.concatenate([np.ones((1, source.size)), offsets]),
+        basis=np.concatenate([np.ones((1, source.size)), offsets - middle[:, group]]),
         log_beam=rows.log_beam[mine],
+        middle_deg=middle,
         shape=(members.size, groups.size),
     )
-
-
-def middle_of_groups(offsets_deg: Floats, group: Ints, count: int) -> Floats:
-    """Return the mean place of each group's measurements, shape (2, count); 0 without any."""
-    total = np.maximum(np.bincount(group, minlength=count), 1)
-    return np.stack([np.bincount(group, part, count) / total for part in offsets_deg])
 
 
 def slope_prior(options: NormalizeOptions) -> float | None:
@@ -210,7 +204,10 @@ def drop_variables(data: Ratings, mjd: Floats, options: NormalizeOptions) -> Boo
 
 
 def candidate_excess(data: Ratings, found: Solution, mjd: Floats) -> Floats:
-    """Return each candidate's scatter over that of the median one, shape (k,); 0 if it has none."""
+    """Return each candidate's scatter over that of the median one, shape (k,).
+
+    It is 0 for candidates with too few groups to show one.
+    """
     k, _ = data.shape
     factor, error = evaluate(found.plane, found.covariance, data.group, data.basis)
     factor = factor / float(np.median(found.plane[:, 0]))
@@ -265,8 +262,8 @@ def choose_spread(data: Ratings, places_deg: Floats, bright: Bools, count: int) 
     return chosen
 
 
-def judge_groups(data: Ratings, found: Solution, minimum: int) -> tuple[list[str], list[str]]:
-    """Return the status of each group and the reason, (u,): GOOD, BAD or NONE.
+def judge_groups(data: Ratings, found: Solution, minimum: int) -> tuple[Texts, Texts]:
+    """Return the status of each group, GOOD, BAD or NONE, and the reason if it is not good, (u,).
 
     NONE have fewer than `minimum` references; BAD have no significant scale, one far from the
     usual, or references that disagree.
@@ -275,18 +272,23 @@ def judge_groups(data: Ratings, found: Solution, minimum: int) -> tuple[list[str
     factor, error = found.plane[:, 0], np.sqrt(found.covariance[:, 0, 0])
     enough = (used >= minimum) & (factor > MIN_SIGNIFICANCE * error)
     usual = float(np.median(factor[enough])) if enough.any() else 1.0
-    status, reason = [GOOD] * used.size, [""] * used.size
-    for g in range(used.size):
-        if scatter[g] > MAX_SCATTER + CHANCE_SCATTER / np.sqrt(max(used[g], 1)):
-            text = f"references disagree by {scatter[g]:.1f} times their errors"
-            status[g], reason[g] = BAD, text
-        elif used[g] < minimum:
-            status[g], reason[g] = NONE, f"{used[g]} references"
-        elif not factor[g] > MIN_SIGNIFICANCE * error[g]:
-            text = f"no significant scale: {factor[g] / usual:.3g} ± {error[g] / usual:.2g}"
-            status[g], reason[g] = BAD, text
-        elif not MIN_FACTOR <= factor[g] / usual <= MAX_FACTOR:
-            status[g], reason[g] = BAD, f"scale {factor[g] / usual:.3g} times the usual one"
+    relative, error = factor / usual, error / usual
+    status, reason = np.full(used.size, GOOD, object), np.full(used.size, None, object)
+    disagree = scatter > MAX_SCATTER + CHANCE_SCATTER / np.sqrt(np.maximum(used, 1))
+    faint = ~(relative > MIN_SIGNIFICANCE * error)
+    far = ~((relative >= MIN_FACTOR) & (relative <= MAX_FACTOR))
+    status[faint | far] = BAD
+    status[used < minimum] = NONE
+    status[disagree] = BAD
+    for g in np.flatnonzero(status != GOOD):
+        if disagree[g]:
+            reason[g] = f"references disagree by {scatter[g]:.1f} times their errors"
+        elif status[g] == NONE:
+            reason[g] = f"{used[g]} references"
+        elif faint[g]:
+            reason[g] = f"no significant scale: {relative[g]:.3g} ± {error[g]:.2g}"
+        else:
+            reason[g] = f"scale {relative[g]:.3g} times the usual one"
     return status, reason
 
 
@@ -296,20 +298,20 @@ def count_used(data: Ratings, found: Solution) -> Ints:
 
 
 def group_scatter(data: Ratings, found: Solution) -> Floats:
-    """Return the scatter of references in units of their errors, (u,); NaN below 5 of them."""
+    """Return the scatter of references in units of their errors, (u,); NaN below 5 references."""
     count = np.bincount(data.group, minlength=data.shape[1])
     square = grouped_median(found.pull**2, data.group, count.size)
     return np.where(count >= MIN_FOR_SCATTER, np.sqrt(square / MEDIAN_Z2), np.nan)
 
 
-def borrow_scales(found: Solution, status: list[str], epoch: Ints) -> tuple[Solution, list[str]]:
-    """Give groups without references the mean scale of the good ones of the same transit.
+def borrow_scales(found: Solution, status: Texts, epoch: Ints) -> Factors:
+    """Return the factors of a solution, with those of groups that lack references filled in.
 
-    Its error contains the scatter between the groups of a transit, measured where there are
-    several, else 5 %.
+    Such a group gets the mean scale of the good ones of the same transit. Its error contains the
+    scatter between the groups of a transit, measured where there are several, else 5 %.
     """
-    plane, covariance, status = found.plane.copy(), found.covariance.copy(), list(status)
-    good = np.array([name == GOOD for name in status])
+    plane, covariance, status = found.plane.copy(), found.covariance.copy(), status.copy()
+    good = status == GOOD
     weight = np.where(good, 1.0 / np.maximum(covariance[:, 0, 0], 1e-12), 0.0)
     number, label = np.unique(epoch, return_inverse=True)
     total = np.bincount(label, weight, number.size)
@@ -319,19 +321,18 @@ def borrow_scales(found: Solution, status: list[str], epoch: Ints) -> tuple[Solu
     if several.sum() >= MIN_FOR_SCATTER:
         rest = (plane[several, 0] / mean[label[several]] - 1) * np.sqrt(2)
         spread = max(MAD_TO_SIGMA * float(np.median(np.abs(rest))), 1e-4)
-    for g in np.flatnonzero([name == NONE for name in status]):
-        if total[label[g]] > 0:
-            scale = mean[label[g]]
-            plane[g] = scale, 0.0, 0.0
-            variance = 1.0 / total[label[g]] + (spread * scale) ** 2
-            covariance[g] = np.diag([variance, 0.0, 0.0])
-            status[g] = BORROWED
-    return replace(found, plane=plane, covariance=covariance), status
+    total, mean = total[label], mean[label]
+    lacking = (status == NONE) & (total > 0)
+    plane[lacking], covariance[lacking] = 0.0, 0.0
+    plane[lacking, 0] = mean[lacking]
+    covariance[lacking, 0, 0] = 1.0 / total[lacking] + (spread * mean[lacking]) ** 2
+    status[lacking] = BORROWED
+    return Factors(plane=plane, covariance=covariance, status=status)
 
 
 def solve_cell(rows: Measurements, cell: Cell, options: NormalizeOptions) -> CellScale | None:
     """Choose the references of a cell and solve its scale; None if it has too few of them."""
-    members, groups = find_candidates(rows, cell, options), np.unique(rows.group)
+    members, groups = find_candidates(rows, options), np.unique(rows.group)
     mjd = rows.groups["mjd"][groups].astype(np.float64)
     if members.size >= MIN_REFERENCES:
         members = choose_references(rows, cell, members, groups, options)
@@ -342,7 +343,7 @@ def solve_cell(rows: Measurements, cell: Cell, options: NormalizeOptions) -> Cel
     whole = solve_jointly(data, **fixed, start=None)
     status, reason = judge_groups(data, whole, MIN_REFERENCES)
     epoch = transit_numbers(mjd, cell.ra_deg)
-    whole = anchor(whole, status, mjd)
+    whole = anchor(whole, status, epoch)
     scatter = group_scatter(data, whole)
     chance = 1 + CHANCE_SCATTER / np.sqrt(np.maximum(count_used(data, whole), 1))
     inflation = np.where(scatter > chance, scatter, 1.0)
@@ -352,17 +353,16 @@ def solve_cell(rows: Measurements, cell: Cell, options: NormalizeOptions) -> Cel
         rest = data.select(data.source != i)
         found = solve_jointly(rest, systematic=whole.systematic, slope=whole.slope, start=whole)
         own, _ = judge_groups(rest, found, MIN_OTHER_REFERENCES)
-        own = [BAD if name == BAD else mine for name, mine in zip(status, own, strict=True)]
+        own[status == BAD] = BAD
         found = replace(found, covariance=found.covariance * inflation[:, None, None] ** 2)
-        others.append(Factors.of(*borrow_scales(found, own, epoch)))
-    offsets = cell.offsets(rows.ra_deg[members], rows.dec_deg[members])[:, data.source]
+        others.append(borrow_scales(found, own, epoch))
     return CellScale(
         cell=cell,
         groups=groups,
         epoch=epoch,
         reference=members,
-        middle_deg=middle_of_groups(offsets, data.group, groups.size),
-        whole=Factors.of(*borrow_scales(whole, status, epoch)),
+        middle_deg=data.middle_deg,
+        whole=borrow_scales(whole, status, epoch),
         others=others,
         reason=reason,
         inflation=inflation,
@@ -393,14 +393,13 @@ def choose_references(
     return members[largest_component(make_ratings(rows, cell, members, groups))]
 
 
-def anchor(found: Solution, status: list[str], mjd: Floats) -> Solution:
-    """Return the solution with the median scale of the first ten good groups' epochs as 1."""
-    good = np.flatnonzero([name == GOOD for name in status])
-    if not good.size:
+def anchor(found: Solution, status: Texts, epoch: Ints) -> Solution:
+    """Return the solution with the median scale of the first ten epochs with good groups as 1."""
+    good = status == GOOD
+    if not good.any():
         return found
-    good = good[np.argsort(mjd[good], kind="stable")]
-    start = np.cumsum(np.append(True, np.diff(mjd[good]) > TRANSIT_GAP_DAYS)) <= BASELINE_EPOCHS
-    usual = float(np.median(found.plane[good[start], 0]))
+    first = np.unique(epoch[good])[:BASELINE_EPOCHS]
+    usual = float(np.median(found.plane[good & np.isin(epoch, first), 0]))
     return replace(
         found,
         baseline=found.baseline * usual,

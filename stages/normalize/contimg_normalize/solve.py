@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg_normalize.epochs import Bools, Floats, Ints
 
 ROUNDS = 8
 """Gauss-Newton steps; the robust weights have settled after 5."""
 FULL_WEIGHT_SIGMA, NO_WEIGHT_SIGMA = 2.5, 5.0
 """Residuals up to the first have full weight, from the second on none."""
-MEDIAN_Z2 = 0.4549364
+MEDIAN_Z2 = MAD_TO_SIGMA**-2
 """Median of the square of a Gaussian of unit width."""
 MIN_FREEDOM = 10
 """Degrees of freedom that a measurement of the systematic term needs."""
@@ -28,7 +29,7 @@ ANY_SLOPE = 1.0
 SLOPE_EVIDENCE_SIGMA = 3.0
 """The slopes of all groups are fitted if their χ² exceeds its expectation by so many sigma."""
 MAX_CONDITION = 1e10
-"""Of a plane's normal matrix: its sources do not lie on a line."""
+"""Of a plane's normal matrix: above it the sources lie on a line and show no slope."""
 OWN_SLOPE_CHI2 = 18.0
 """A group whose own slope has this χ², p = 0.0001, keeps it although others have none."""
 EXPONENT_SIGMA = 0.2
@@ -36,7 +37,7 @@ EXPONENT_SIGMA = 0.2
 UNKNOWN = 1e12
 """Variance of what was not measured."""
 MIN_SIGNIFICANCE = 5.0
-"""Of a group's scale over its error, to take part in estimates over groups."""
+"""A group's scale over its error; below it the scale takes no part in estimates over groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ class Ratings:
     """1, degrees east and degrees north of the group's middle, shape (3, N)."""
     log_beam: Floats
     """ln of the effective beam, shape (N,)."""
+    middle_deg: Floats
+    """Offset of each group's middle from the cell's, east and north, shape (2, u)."""
     shape: tuple[int, int]
     """k and u."""
 
@@ -72,7 +75,7 @@ class Solution:
     plane: Floats
     """Scale of each group at its middle, and its change per degree east and north, shape (u, 3)."""
     covariance: Floats
-    """Of the planes, shape (u, 3, 3); UNKNOWN for groups without measurements."""
+    """Of the planes, shape (u, 3, 3); for groups without measurements UNKNOWN."""
     weight: Floats
     """Robust weight of each measurement, 0 to 1, shape (N,)."""
     pull: Floats
@@ -82,7 +85,7 @@ class Solution:
     systematic: float
     """1 sigma of errors that grow with flux, a fraction."""
     measured: bool
-    """Whether it was measured from the residuals."""
+    """Whether `systematic` was measured from the residuals."""
     slope: Floats
     """Prior 1 sigma of the planes' slopes, relative, per degree, shape (u,)."""
     exponent: float
@@ -98,8 +101,35 @@ class Level:
     """Baseline × beam^exponent."""
     model: Floats
     """The plane at the source."""
+    residual: Floats
+    """Measured less fitted flux."""
     weight: Floats
     """Robust weight / σ²."""
+    normal: Floats
+    """Normal matrices of the planes, shape (u, 3, 3)."""
+    gradient: Floats
+    """Right-hand sides of the planes, shape (u, 3)."""
+
+    @classmethod
+    def of(
+        cls, data: Ratings, *, shape: Floats, model: Floats, residual: Floats, weight: Floats
+    ) -> Level:
+        """Return the present fit with the planes' part of the normal equations."""
+        u = data.shape[1]
+        normal, gradient = np.empty((u, 3, 3)), np.empty((u, 3))
+        for i, basis in enumerate(data.basis):
+            gradient[:, i] = np.bincount(data.group, weight * shape * residual * basis, u)
+            for j in range(i, 3):
+                product = weight * shape**2 * basis * data.basis[j]
+                normal[:, i, j] = normal[:, j, i] = np.bincount(data.group, product, u)
+        return cls(
+            shape=shape,
+            model=model,
+            residual=residual,
+            weight=weight,
+            normal=normal,
+            gradient=gradient,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,21 +167,20 @@ def solve_jointly(
             fraction, measured = measure_fraction(data, residual, shape * model)
         sigma = np.hypot(data.noise, fraction * shape * model)
         weight = taper(residual / sigma)
-        precision = weight / sigma**2
+        level = Level.of(
+            data, shape=shape, model=model, residual=residual, weight=weight / sigma**2
+        )
         if slope is None and step > 0:
-            prior = estimate_slopes(data, shape, precision, plane)
-        level = Level(shape=shape, model=model, weight=precision)
+            prior = estimate_slopes(data, level, plane)
         change, turn, covariance = gauss_newton(
-            data, level, residual, plane, prior, exponent - centre, looseness
+            data, level, plane, prior, exponent - centre, looseness
         )
         baseline = baseline * (1 + np.clip(change.baseline, -0.5, 1.0))
         plane = plane + turn
         exponent = exponent + change.exponent
         exponent_error = change.exponent_error if start is None else exponent_error
-    leverage = np.einsum(
-        "in,nij,jn->n", data.basis, covariance[data.group], data.basis, optimize=True
-    )
-    leverage = np.minimum(leverage * shape**2 * weight / sigma**2, 0.99)
+    _, error = evaluate(plane, covariance, data.group, data.basis)
+    leverage = np.minimum((error * shape) ** 2 * level.weight, 0.99)
     return Solution(
         baseline=baseline,
         plane=plane,
@@ -184,7 +213,7 @@ def start_from_medians(data: Ratings) -> tuple[Floats, Floats]:
 
 
 def grouped_median(values: Floats, label: Ints, count: int) -> Floats:
-    """Return the median of the values with each label, shape (count,); NaN where there is none."""
+    """Return the median of the values with each label, (count,); NaN without values."""
     order = np.lexsort((values, label))
     size = np.bincount(label, minlength=count)
     first = np.cumsum(size) - size
@@ -218,21 +247,9 @@ def measure_fraction(data: Ratings, residual: Floats, model: Floats) -> tuple[fl
     return low, True
 
 
-def normal_matrices(data: Ratings, weight: Floats) -> Floats:
-    """Return Σ w b bᵀ of each group's measurements, shape (u, 3, 3)."""
-    found = np.empty((data.shape[1], 3, 3))
-    for i, j in np.ndindex(3, 3):
-        if i <= j:
-            product = weight * data.basis[i] * data.basis[j]
-            found[:, i, j] = np.bincount(data.group, product, data.shape[1])
-            found[:, j, i] = found[:, i, j]
-    return found
-
-
 def gauss_newton(
     data: Ratings,
     level: Level,
-    residual: Floats,
     plane: Floats,
     prior: Floats,
     excess: float,
@@ -246,7 +263,7 @@ def gauss_newton(
     """
     k, u = data.shape
     shape, model, weight = level.shape, level.model, level.weight
-    inner = normal_matrices(data, weight * shape**2)
+    inner, gradient = level.normal.copy(), level.gradient.copy()
     empty = inner[:, 0, 0] <= 0
     inner[empty] = np.eye(3) * 1e-30
     # The slope is known to be `prior` × scale; a scale near zero has no slope.
@@ -256,9 +273,8 @@ def gauss_newton(
     inner[:, 2, 2] += pull
     covariance = np.asarray(np.linalg.inv(inner), np.float64)
     square, by_beam = weight * shape * (shape * model), data.log_beam
-    gradient, cross = np.empty((u, 3)), np.zeros((u, 3, k + 1))
+    cross = np.zeros((u, 3, k + 1))
     for j, basis in enumerate(data.basis):
-        gradient[:, j] = np.bincount(data.group, weight * shape * residual * basis, u)
         # A source has one measurement in a group.
         cross[data.group, j, data.source] = square * basis
         cross[:, j, k] = np.bincount(data.group, square * by_beam * basis, u)
@@ -268,7 +284,7 @@ def gauss_newton(
     left = np.diag(np.append(np.bincount(data.source, power, k), (power * by_beam**2).sum()))
     left[k, :k] = left[:k, k] = np.bincount(data.source, power * by_beam, k)
     left -= cross.reshape(3 * u, k + 1).T @ eliminated.reshape(3 * u, k + 1)
-    slope = weight * shape * model * residual
+    slope = weight * shape * model * level.residual
     right = np.append(np.bincount(data.source, slope, k), (slope * by_beam).sum())
     right -= np.einsum("uik,ui->k", eliminated, gradient)
     left[k, k] += looseness**-2
@@ -296,28 +312,22 @@ def gauge(diagonal: Floats) -> Floats:
     return np.asarray(size * extra)
 
 
-def estimate_slopes(data: Ratings, shape: Floats, weight: Floats, plane: Floats) -> Floats:
+def estimate_slopes(data: Ratings, level: Level, plane: Floats) -> Floats:
     """Return the prior 1 sigma of each group's slope, relative, per degree, shape (u,).
 
     Free slopes are fitted where at least 5 references show them. If together they are larger than
     their errors explain, their size beyond the errors is the prior of all; if one is by itself, its
     size is its own prior. Otherwise there is no slope.
     """
-    u = data.shape[1]
-    inner = normal_matrices(data, weight * shape**2)
-    count = np.bincount(data.group, weight > 0, u)
+    u, inner = data.shape[1], level.normal
+    count = np.bincount(data.group, level.weight > 0, u)
     significance = plane[:, 0] * np.sqrt(inner[:, 0, 0])
     shown = (count >= MIN_FOR_SLOPE) & (significance > MIN_SIGNIFICANCE)
     shown &= np.linalg.cond(inner + 1e-300 * np.eye(3)) < MAX_CONDITION
     if not shown.any():
         return np.full(u, NO_SLOPE)
     free_cov = np.asarray(np.linalg.inv(inner[shown]), np.float64)
-    model = np.einsum("jn,nj->n", data.basis, plane[data.group])
-    rest = data.flux - shape * model
-    sums = np.stack(
-        [np.bincount(data.group, weight * shape * rest * b, u) for b in data.basis], axis=1
-    )
-    free = plane[shown] + np.einsum("uij,uj->ui", free_cov, sums[shown])
+    free = plane[shown] + np.einsum("uij,uj->ui", free_cov, level.gradient[shown])
     relative = free[:, 1:] / plane[shown, :1]
     spread = free_cov[:, 1:, 1:] / plane[shown, :1, None] ** 2
     chi2 = np.einsum("ui,uij,uj->u", relative, np.linalg.inv(spread), relative)
@@ -353,9 +363,6 @@ def evaluate(
     plane: Floats, covariance: Floats, group: Ints, basis: Floats
 ) -> tuple[Floats, Floats]:
     """Return factors and their 1 sigma errors for rows of groups at places, (3, N)."""
-    factor, variance = np.zeros(group.size), np.zeros(group.size)
-    for i in range(3):
-        factor += basis[i] * plane[group, i]
-        for j in range(3):
-            variance += basis[i] * basis[j] * covariance[group, i, j]
+    factor = np.einsum("in,ni->n", basis, plane[group])
+    variance = np.einsum("in,nij,jn->n", basis, covariance[group], basis, optimize=True)
     return factor, np.sqrt(np.maximum(variance, 0.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,8 @@ import pyarrow as pa
 from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.records.groups import day_of_mjd
 from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
+from contimg.records.strips import table_unit
+from contimg.records.tables import repeat_texts
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
@@ -22,7 +24,7 @@ from contimg_normalize.curves import (
     measure_baselines,
     reduced_scatter,
 )
-from contimg_normalize.epochs import Columns, Ints, Measurements
+from contimg_normalize.epochs import Columns, Measurements
 from contimg_normalize.options import NormalizeOptions
 from contimg_normalize.scale import BAD, BORROWED, MIN_REFERENCES, NONE, CellScale, solve_cell
 from contimg_normalize.solve import grouped_median
@@ -73,12 +75,12 @@ def run(options: NormalizeOptions, context: Context) -> StageResult:
             for schema, parts in tables.items()
         }
         last_mjd = float(np.max(made[NORMALIZATION]["mjd"].to_numpy()))
-        day, unit = day_of_mjd(last_mjd), f"strip{options.strip:+06.2f}"
-        unit += f"-setup{options.setup}" if options.setup else ""
+        day, unit = day_of_mjd(last_mjd), table_unit(options.strip, options.setup)
         for schema, table in made.items():
             context.write_table(f"{schema.name}.parquet", schema, table)
             context.publish(options.tables, schema, day, unit, table)
-    metrics = {"strip_deg": options.strip, "last_mjd": round(last_mjd, 5), **summarise(fields)}
+    metrics = {"strip_deg": options.strip, "setup_number": options.setup}
+    metrics |= {"last_mjd": round(last_mjd, 5), **summarise(fields)}
     return StageResult(metrics=metrics | left_out, qa=judge(fields, missing, options, reasons))
 
 
@@ -113,7 +115,7 @@ def comparable_rows(
 def normalise_strip(
     rows: Measurements, options: NormalizeOptions
 ) -> tuple[list[NormalizedField], int]:
-    """Return the fields of a strip that have a scale, and how many have none."""
+    """Return the fields of a strip that have a scale, and how many have no scale."""
     fields, missing = [], 0
     for cell in epochs.make_cells(options.strip):
         home = cell.holds(rows.ra_deg)[rows.source]
@@ -141,8 +143,8 @@ def group_columns(field: NormalizedField, strip: float) -> Columns:
         "field": np.full(mine.size, scale.cell.name),
         "epoch": scale.epoch,
         **groups,
-        "status": np.array(scale.whole.status, object),
-        "reason": np.array([text or None for text in scale.reason], object),
+        "status": scale.whole.status,
+        "reason": scale.reason,
         "strip": np.full(mine.size, strip),
         "references": scale.used,
         "clipped": scale.clipped,
@@ -156,22 +158,16 @@ def group_columns(field: NormalizedField, strip: float) -> Columns:
     return {name: values[mine] for name, values in columns.items()}
 
 
-def repeat_texts(label: Ints, texts: list[str]) -> pa.Array[Any]:
-    """Return the text of each label; numpy's texts need four bytes a letter of the longest."""
-    return pa.DictionaryArray.from_arrays(label.astype(np.int32), texts).cast(pa.string())
-
-
 def flux_columns(field: NormalizedField, detection_snr: float) -> dict[str, Any]:
     """Return one field's part of the columns of the normalized table; NaN becomes null."""
     curves, rows = field.curves, field.rows
     baseline, scatter = measure_baselines(curves)
     snr = curves.raw / curves.noise
     names, label = np.unique(curves.source, return_inverse=True)
-    words, status = np.unique(curves.status, return_inverse=True)
     return {
         "field": repeat_texts(np.zeros(snr.size, np.int64), [field.scale.cell.name]),
         "source": repeat_texts(label, rows.names[names].tolist()),
-        "status": repeat_texts(status, words.tolist()),
+        "status": curves.status,
         "ra": rows.ra_deg[curves.source],
         "dec": rows.dec_deg[curves.source],
         "epoch": curves.epoch,
@@ -249,26 +245,23 @@ def source_statistics(curves: LightCurves) -> Any:  # noqa: ANN401 - six rows of
     S/N, relative scatter, scatter over noise, √χ²ν, excess variance, and whether it is a reference.
     The excess variance is relative: that of the flux less that of the noise and the factor's error.
     """
-    good = np.isfinite(curves.flux)
-    names, label = np.unique(curves.source[good], return_inverse=True)
-    flux, raw_noise = curves.flux[good], curves.noise[good]
-    factor, relative = curves.factor[good], (curves.factor_error / curves.factor)[good]
-    size = np.bincount(label, minlength=names.size)
-    noise2 = (raw_noise / factor) ** 2 + (flux * relative) ** 2
+    good = curves.select(np.isfinite(curves.flux))
+    flux = good.flux
+    names, label, size = np.unique(good.source, return_inverse=True, return_counts=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.bincount(label, flux) / size
         variance = np.bincount(label, (flux - mean[label]) ** 2) / (size - 1)
-        expected = np.bincount(label, noise2) / size
-        chi = reduced_scatter(flux, curves.error[good], label)
+        expected = np.bincount(label, replace(good, systematic=0.0).error ** 2) / size
+        chi = reduced_scatter(flux, good.error, label)
         ratio = np.sqrt(variance / expected)
         spread = np.sqrt(variance) / mean
         excess = (variance - expected) / mean**2
-    snr = grouped_median(flux * factor / raw_noise, label, names.size)
-    reference = np.bincount(label, curves.reference[good]) > 0
+    snr = grouped_median(good.raw / good.noise, label, names.size)
+    reference = np.bincount(label, good.reference) > 0
     return np.stack([snr, spread, ratio, chi, excess, reference])
 
 
-def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str]:
+def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str | None]:
     """Return the groups of a status and why, over all fields that they touch."""
     found = {}
     for field in fields:
@@ -283,7 +276,7 @@ def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str]:
 def judge(
     fields: list[NormalizedField], missing: int, options: NormalizeOptions, reasons: list[str]
 ) -> QA:
-    """Return the reasons why the scale is doubtful; `missing` fields have none."""
+    """Return the reasons why the scale is doubtful; `missing` fields have no scale."""
     reasons = list(reasons)
     if missing:
         lack = f"fewer than {MIN_REFERENCES} references and were left out"

@@ -54,6 +54,8 @@ def parse_effects(
         if default is None or len(numbers) > len(default):
             forms = ", ".join(":".join([n, *(f"{x:g}" for x in d)]) for n, d in known.items())
             problem = f"{word} is unknown, or its numbers are; the defaults are {forms}."
-            raise UsageError("effects", problem, "Name one of these, with as many numbers or less.")
+            raise UsageError(
+                "effects", problem, "Name one of these, with as many numbers or fewer."
+            )
         found[name] = numbers + default[len(numbers) :]
     return found

@@ -169,9 +169,8 @@ def locate(
     east_deg, north_deg = effects.get("pointing", (0.0, 0.0))
     dec = plan.dec_rad + np.deg2rad(north_deg)
     ha = -np.deg2rad(east_deg) / np.cos(dec)
-    axis = telescope.unit_vectors(ha, dec)
-    east = np.array([np.sin(ha), np.cos(ha), 0.0])
-    from_axis = (towards - axis) @ np.array([east, np.cross(axis, east), axis]).T
+    axes = telescope.sky_axes(ha, dec)
+    from_axis = (towards - axes[2]) @ axes.T
     return towards - telescope.unit_vectors(0.0, plan.dec_rad), from_axis
 
 
@@ -252,8 +251,7 @@ def compute_screen(
     array = telescope.dsa110()
     screen = np.zeros((*offsets.shape[:2], len(array.active)))
     if "ionosphere" in effects:
-        latitude = np.deg2rad(telescope.LATITUDE_DEG)
-        axes = np.array([[0.0, 1.0, 0.0], [-np.sin(latitude), 0.0, np.cos(latitude)]])
+        axes = telescope.ground_axes()[:2]
         per_m = effects["ionosphere"][0] / 360 / SCREEN_M
         angle = 2 * np.pi * plan.mjd[:, None] * DAY_S / np.array(SCREEN_PERIODS_S)
         bend = per_m * SCREEN_BEND_PER_RAD
@@ -270,9 +268,8 @@ def compute_sizes(sources: Sequence[SkySource | None], plan: GroupPlan) -> Float
         if source and source.major_arcsec > 0:
             place = positions_rad([source])
             ha, dec = telescope.hadec(place[0], place[1], np.array([plan.middle_mjd]))
-            towards = telescope.unit_vectors(ha[0, 0], dec[0, 0])
-            east = np.array([np.sin(ha[0, 0]), np.cos(ha[0, 0]), 0.0])
-            north, angle = np.cross(towards, east), np.deg2rad(source.pa_deg)
+            east, north, _ = telescope.sky_axes(ha[0, 0], dec[0, 0])
+            angle = np.deg2rad(source.pa_deg)
             major = np.cos(angle) * north + np.sin(angle) * east
             minor = np.cos(angle) * east - np.sin(angle) * north
             widths = np.deg2rad(np.array([source.major_arcsec, source.minor_arcsec]) / 3600)
@@ -301,8 +298,7 @@ def simulate_subband(group: SimulatedGroup, index: int) -> telescope.Complexes64
     polarised = np.array([source.polarisation for source in group.sources], np.float32)
     polarised = np.concatenate([polarised, np.zeros(len(group.emitters), np.float32)])
     is_polarised, order = polarised != 0, swap_rows(group.faults, array)
-    swapped = [int(n) for n in group.faults.get("swap-polarisations", ())]
-    exchanged = antenna_indices(list(map(str, swapped)), array)
+    exchanged = fault_antennas(group.faults, "swap-polarisations", array)
     bandpass, gains = bandpass.copy(), group.gains.copy()
     for values in (bandpass, gains):
         values[:, exchanged] = values[::-1, exchanged]
@@ -340,7 +336,7 @@ def swap_rows(
     """Return which row's data each row gets if two antennas are exchanged, and which turned."""
     if "swap-antennas" not in faults:
         return None
-    one, two = antenna_indices([f"{n:g}" for n in faults["swap-antennas"]], array)
+    one, two = fault_antennas(faults, "swap-antennas", array)
     names = np.arange(len(array.active))
     names[[one, two]] = two, one
     row_of = np.zeros((len(names), len(names)), np.int64)
@@ -371,9 +367,9 @@ def draw_emitters(
         problem = f"Interference of the kind {', '.join(sorted(unknown))} is unknown."
         raise UsageError("rfi", problem, f"Name some of {', '.join(RFI)}.")
     times, band_hz, emitters = scale.integrations, scale.band_hz(), []
-    latitude = np.deg2rad(telescope.LATITUDE_DEG)
+    axes = telescope.ground_axes()
     for kind in [
-        k for k in RFI[:-1] if k in kinds for _ in range(CARRIERS if k == "narrow" else 1)
+        k for k in EMITTED_JY if k in kinds for _ in range(CARRIERS if k == "narrow" else 1)
     ]:
         azimuth = rng.uniform(0, 2 * np.pi)
         north, east, up = np.cos(azimuth), np.sin(azimuth), 0.0
@@ -398,8 +394,7 @@ def draw_emitters(
             on[start : start + length] = np.abs(band_hz - SATELLITE_HZ) < SATELLITE_HALF_HZ
         else:
             on[:] = True
-        along = np.cos(latitude) * up - np.sin(latitude) * north
-        direction = np.array([along, east, np.cos(latitude) * north + np.sin(latitude) * up])
+        direction = np.array([east, north, up]) @ axes
         emitters.append(Emitter(direction=direction, flux_jy=flux, on=on))
     return emitters
 
@@ -419,6 +414,13 @@ def draw_coupled(
             (row, where, complex(rng.uniform(*COUPLED_JY) * np.exp(2j * np.pi * rng.uniform())))
         )
     return coupled
+
+
+def fault_antennas(
+    faults: Mapping[str, tuple[float, ...]], name: str, array: telescope.StationArray
+) -> list[int]:
+    """Return the indices of the antennas whose stations a fault names, if it is asked for."""
+    return antenna_indices([f"{number:g}" for number in faults.get(name, ())], array)
 
 
 def antenna_indices(stations: Sequence[str], array: telescope.StationArray) -> list[int]:

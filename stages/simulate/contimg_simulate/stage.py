@@ -120,8 +120,7 @@ def build_sky(plan: GroupPlan, options: SimulateOptions, own: list[SkySource]) -
         ra_rad, dec_rad = sky.positions_rad(far)
         place = telescope.hadec(ra_rad, dec_rad, np.array([plan.middle_mjd]))
         towards = telescope.unit_vectors(*place)[:, 0]
-        latitude = np.deg2rad(telescope.LATITUDE_DEG)
-        is_up = towards @ np.array([np.cos(latitude), 0.0, np.sin(latitude)]) > 0
+        is_up = towards @ telescope.ground_axes()[2] > 0
         found += [source for source, up in zip(far, is_up, strict=True) if up]
     flare = parse_effects(options.faults, FAULTS).get("flare")
     return brighten(plan, options, found, flare[0]) if flare else found

@@ -94,9 +94,8 @@ class StationArray:
 
     def uvw_m(self, dec_rad: float) -> Floats:
         """Return second less first antenna along u, v, w towards hour angle 0, (B, 3)."""
-        north = np.array([-np.sin(dec_rad), 0.0, np.cos(dec_rad)])
-        axes = np.stack([np.array([0.0, 1.0, 0.0]), north, unit_vectors(0.0, dec_rad)])
-        return np.asarray((self.stations_m[self.second] - self.stations_m[self.first]) @ axes.T)
+        offsets_m = self.stations_m[self.second] - self.stations_m[self.first]
+        return np.asarray(offsets_m @ sky_axes(0.0, dec_rad).T)
 
 
 @functools.cache
@@ -191,3 +190,15 @@ def unit_vectors(ha_rad: Floats | float, dec_rad: Floats | float) -> Floats:
     """Return unit vectors in the telescope's frame, shape (..., 3)."""
     equator = np.cos(dec_rad)
     return np.stack([equator * np.cos(ha_rad), -equator * np.sin(ha_rad), np.sin(dec_rad)], axis=-1)
+
+
+def sky_axes(ha_rad: float, dec_rad: float) -> Floats:
+    """Return unit vectors east, north and towards a direction, telescope's frame, shape (3, 3)."""
+    towards = unit_vectors(ha_rad, dec_rad)
+    east = np.array([np.sin(ha_rad), np.cos(ha_rad), 0.0])
+    return np.array([east, np.cross(towards, east), towards])
+
+
+def ground_axes() -> Floats:
+    """Return unit vectors east, north and up at the site, telescope's frame, shape (3, 3)."""
+    return sky_axes(0.0, float(np.deg2rad(LATITUDE_DEG)))

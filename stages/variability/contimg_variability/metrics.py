@@ -84,14 +84,14 @@ def compare_pairs(flux: Floats, error: Floats) -> tuple[float, float, int]:
     vs, high, low = most_different(flux, error)
     m = modulation_of_pairs(flux[[high]], error[[high]], flux[[low]], error[[low]])[0]
     pairs = 0
-    if vs >= SIGNIFICANT_VS:  # otherwise there is none
+    if vs >= SIGNIFICANT_VS:  # else no pair is different
         order = np.argsort(flux, kind="stable")
         flux, error = flux[order], error[order]
-        for k in range(1, flux.size):
-            # Others are fainter; beyond this many sigma of the sharpest no pair is different.
-            near = flux[k] - SIGNIFICANT_VS * float(np.hypot(error[k], error[:k].min()))
-            end = int(np.searchsorted(flux[:k], near, side="right"))
-            one, others = slice(k, k + 1), slice(0, end)
+        # A fainter epoch that is nearer than this is not different, whatever its error is.
+        least = SIGNIFICANT_VS * np.hypot(error[1:], np.minimum.accumulate(error)[:-1])
+        ends = np.searchsorted(flux, flux[1:] - least, side="right")
+        for k in (np.flatnonzero(ends) + 1).tolist():
+            one, others = slice(k, k + 1), slice(0, ends[k - 1])
             ratio = (flux[one] - flux[others]) / np.hypot(error[one], error[others])
             ms = modulation_of_pairs(flux[one], error[one], flux[others], error[others])
             pairs += int(np.count_nonzero((ratio >= SIGNIFICANT_VS) & (ms > SIGNIFICANT_M)))

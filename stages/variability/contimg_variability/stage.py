@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from contimg.records.groups import day_of_mjd
 from contimg.records.schemas.normalization import NORMALIZED
 from contimg.records.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
+from contimg.records.strips import table_unit
+from contimg.records.tables import encode_texts, repeat_texts
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
@@ -75,9 +77,10 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
     with context.step("write"):
         day = day_of_mjd(max(float(row["mjd_last"]) for row in rows))
         strip_deg = float(upstream.get("strip_deg", np.median([c.dec for c in curves])))
+        unit = table_unit(strip_deg, int(upstream.get("setup_number", 0)))
         for schema, table in ((LIGHTCURVE_STATS, stats), (ESE_CANDIDATES, candidates)):
             context.write_table(f"{schema.name}.parquet", schema, table)
-            context.publish(options.tables, schema, day, f"strip{strip_deg:+06.2f}", table)
+            context.publish(options.tables, schema, day, unit, table)
         context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
     return summarise(rows, options)
 
@@ -88,12 +91,9 @@ def split_curves(table: pa.Table) -> list[LightCurve]:
     arrays = ("mjd", "epoch", "flux", "flux_err", "upper_limit")
     columns = {name: np.asarray(table[name].to_numpy()) for name in (*scalars, *arrays)}
     texts = {}
-    for name in ("source", "field"):  # texts of all rows would need more memory than the numbers
-        encoded = table[name].combine_chunks().dictionary_encode()
-        texts[name] = np.array(encoded.dictionary.to_pylist(), object)
-        columns[name] = np.asarray(encoded.indices.to_numpy())
-    rank = np.argsort(np.argsort(texts["source"], kind="stable"), kind="stable")
-    order = np.lexsort((columns["mjd"], rank[columns["source"]]))
+    for name in ("source", "field"):
+        texts[name], columns[name] = encode_texts(table[name])
+    order = np.lexsort((columns["mjd"], columns["source"]))
     good = np.isfinite(columns["flux"]) & (columns["flux_err"] > 0)
     order = order[good[order]]
     columns = {name: column[order] for name, column in columns.items()}
@@ -175,12 +175,13 @@ def curve_columns(curves: list[LightCurve], verdicts: list[EseVerdict]) -> dict[
     """Return the columns of lightcurves; only candidates have a model."""
     names = ("mjd", "epoch", "flux", "flux_err", "upper_limit")
     columns = {name: [getattr(curve, name) for curve in curves] for name in names}
-    columns["source"] = [np.full(curve.mjd.size, curve.source) for curve in curves]
     columns["model"] = [
         v.lens.model if v.candidate and v.lens else np.full(c.mjd.size, np.nan)
         for c, v in zip(curves, verdicts, strict=True)
     ]
-    return {name: np.concatenate(parts) for name, parts in columns.items()}
+    label = np.repeat(np.arange(len(curves)), [curve.mjd.size for curve in curves])
+    source = repeat_texts(label, [curve.source for curve in curves])
+    return {name: np.concatenate(parts) for name, parts in columns.items()} | {"source": source}
 
 
 def summarise(rows: list[dict[str, Any]], options: VariabilityOptions) -> StageResult:
