@@ -112,27 +112,24 @@ def begin_attempt(
         if not attempts.write(record):
             record = attempts.read(GroupRecord, record.name) or record
     attempts.refresh_row(group)
-    # Nothing made without a late subband, which watch recorded first, or from one that was
-    # replaced can be kept.
+    # Artifacts made of other subbands cannot be kept: one was replaced, or watch has recorded the
+    # attempt first, with a late one.
     return number, kept if record.subbands == previous.subbands else {}
 
 
 def refresh_subbands(store: Store, record: GroupRecord) -> tuple[Subband, ...]:
     """Return the subbands of a record as they are in the store now; one that is gone as it was.
 
-    A file whose size and time were kept counts as changed if anything about it was: to convert it
-    again costs little, and a person has asked for it.
+    The comparison is strict: to convert a file again costs little, and a person has asked for it.
     """
     subbands = []
     for subband in record.subbands:
-        is_absolute = subband.uri.startswith("/") or "://" in subband.uri
-        folder, key = split(subband.uri) if is_absolute else (store, subband.uri)
+        folder, key = split(subband.uri) if subband.is_absolute else (store, subband.uri)
         entry = folder.entry(key)
-        if entry is not None and subband.is_replaced(entry, strictly=True):
-            now = {"size": entry.size, "modified": entry.modified, "version": entry.version}
-            subbands.append(subband.model_copy(update=now))
-        else:
+        if entry is None or not subband.is_replaced(entry, strictly=True):
             subbands.append(subband)
+        else:
+            subbands.append(subband.updated(entry))
     return tuple(subbands)
 
 

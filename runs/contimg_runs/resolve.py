@@ -72,10 +72,11 @@ def resolve_options(
     return document
 
 
-def check_values(model: type[Options], given: Mapping[str, str], where: str) -> None:
-    """Raise UsageError for values that a command line of these options would refuse.
+def find_wrong_values(model: type[Options], given: Mapping[str, str]) -> str:
+    """Return which values a command line of these options would refuse and why; else "".
 
-    Options that are not given, and values that an engine fills in, are no matter.
+    Names of other options, required options that are not given, and values that an engine fills in
+    are not judged.
     """
     known = {
         name: value
@@ -86,9 +87,8 @@ def check_values(model: type[Options], given: Mapping[str, str], where: str) -> 
         model.model_validate(known)
     except ValidationError as error:
         wrong = [item for item in error.errors() if item["loc"] and item["type"] != "missing"]
-        if wrong:
-            reasons = "; ".join(describe_error(item) for item in wrong)
-            raise UsageError(where, f"{reasons}.", "Correct the value.") from error
+        return "; ".join(describe_error(item) for item in wrong)
+    return ""
 
 
 def read_settings(texts: Iterable[str]) -> tuple[Document, dict[str, str]]:

@@ -347,7 +347,7 @@ def scattered(group: SyntheticGroup) -> SyntheticGroup:
     return replace(group, sources=sources)
 
 
-@pytest.mark.parametrize("factor", [0.06, 0.67, 1.3])
+@pytest.mark.parametrize("factor", [0.06, 0.67, 1.3, 4.0])
 def test_set_with_wrong_scale_is_refused(store: Path, tmp_path: Path, factor: float) -> None:
     wrong = scattered(make_field(scale=0.07 * np.sqrt(factor), times=2))
     told = r"flux_scale: calibrated data are .* x the model by [3-9]\d sources"

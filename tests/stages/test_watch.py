@@ -131,7 +131,7 @@ def test_kept_file_times_make_one_attempt(disk: Store, tmp_path: Path) -> None:
         assert written == ([RUN] if index == 15 else [])
 
 
-def test_replaced_subband_is_recorded_anew(store: Store, tmp_path: Path) -> None:
+def test_replaced_subband_makes_next_attempt(store: Store, tmp_path: Path) -> None:
     fill(store, tmp_path)
     assert watch(store)["written"] == [RUN]
     source = tmp_path / "subband.hdf5"

@@ -16,7 +16,6 @@ def relist(record: Path) -> Path:
     for subband in old.subbands:
         entry = store.entry(subband.uri)
         assert entry is not None
-        now = {"size": entry.size, "modified": entry.modified, "version": entry.version}
-        subbands.append(subband.model_copy(update=now))
+        subbands.append(subband.updated(entry))
     record.write_text(old.model_copy(update={"subbands": tuple(subbands)}).model_dump_json())
     return record

@@ -26,7 +26,8 @@ def run(options: DemoOptions, console: Console, env: Mapping[str, str]) -> dict[
     say = console.log.info
     say("simulating %d epochs of a strip at Dec +33 into %s", options.epochs, store / "incoming")
     places = [f"--out={store}/products/simulate", f"--incoming={store}/incoming"]
-    # Fainter ones through the beam add 0.1 mJy to the 0.6 mJy of noise, and treble the time.
+    # Sources below 1 mJy in the beam would add 0.1 mJy to the 0.6 mJy of noise, and treble the
+    # time.
     simulate = ["contimg-simulate", "--campaign=demo", "--faintest-jy=0.001", *places]
     simulate += [f"--epochs={options.epochs}"]
     truth = json.loads((Path(run_program(simulate, env)["artifact"]) / "truth.json").read_text())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from contimg.runtime.command import Command, commands
@@ -16,7 +16,7 @@ from contimg.runtime.options import Options
 from contimg.runtime.stage import stage_specs
 from contimg.runtime.store import open_store
 from contimg_runs.pipelines import PIPELINES
-from contimg_runs.resolve import check_values, resolve_options
+from contimg_runs.resolve import find_wrong_values, resolve_options
 from contimg_watch.probe import probe
 
 
@@ -37,30 +37,24 @@ def check(options: PreflightOptions, console: Console, env: Mapping[str, str]) -
     for pipeline in PIPELINES.values():
         for name in ["", *names]:
             resolve_options(pipeline, options.options, name, env)
+    models: list[type[Options]] = [spec.options for spec in stage_specs().values()]
+    models += [command.options for command in commands().values()]
     given = read_yaml(options.parameters) or {}
-    wrong = [problem for name, value in given.items() if (problem := check_parameter(name, value))]
-    if wrong:
-        raise UsageError("parameters", " ".join(wrong), "Correct the values.")
+    wrong = [check_parameter(models, name, value) for name, value in given.items()]
+    if any(wrong):
+        problem = f"{'; '.join(filter(None, wrong))}."
+        raise UsageError("parameters", problem, "Correct the values.")
     store = open_store(options.store)
     probe(store)
     console.log.info("%s: reached, and exactly one of many writers wins", store.root)
     return {"stage": "preflight", "store": store.root}
 
 
-def check_parameter(name: str, value: str) -> str:
-    """Return what is wrong with a value if no program that has an option of this name takes it."""
-    models: list[type[Options]] = [spec.options for spec in stage_specs().values()]
-    models += [command.options for command in commands().values()]
-    problem = ""
-    for model in models:
-        if name in model.model_fields:
-            try:
-                check_values(model, {name: value}, "the chart")
-            except UsageError as error:
-                problem = str(error)
-            else:
-                return ""
-    return problem
+def check_parameter(models: Iterable[type[Options]], name: str, value: str) -> str:
+    """Return what is wrong with a value if no model that has an option of this name takes it."""
+    takers = [model for model in models if name in model.model_fields]
+    problems = [find_wrong_values(model, {name: value}) for model in takers]
+    return problems[-1] if problems and all(problems) else ""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,10 +106,8 @@ def find_faults(seen: NvssComparison, new: Catalogue) -> tuple[list[str], list[s
         elif seen.compared >= MIN_MATCHES and not 1 / allowed < ratio < allowed:
             doubtful.append(text)
     offset = (seen.ra_offset_arcsec, seen.dec_offset_arcsec)
-    if (
-        seen.compared >= MIN_MATCHES
-        and max(map(abs, (x or 0.0 for x in offset))) > MAX_OFFSET_ARCSEC
-    ):
+    is_off = any(abs(x or 0.0) > MAX_OFFSET_ARCSEC for x in offset)
+    if seen.compared >= MIN_MATCHES and is_off:
         doubtful.append(
             f"the median offset from NVSS is {offset[0]:g}, {offset[1]:g} arcsec (RA, Dec)"
         )
@@ -126,9 +125,7 @@ def _suggest_frame(new: Catalogue, count: int) -> str:
         "with the opposite sign of Dec": (ra, -dec),
     }
     for name, (lon, lat) in readings.items():
-        vectors = Catalogue(
-            "", NVSS_HZ, lon, lat, new.flux_jy, new.peak_jy, new.major_arcsec, new.spectral_index
-        ).unit_vectors
+        vectors = replace(new, ra_deg=lon, dec_deg=lat).unit_vectors
         hits = int(np.isfinite(shipped.query(vectors, distance_upper_bound=reach)[0]).sum())
         if hits >= max(MIN_POSSIBLE, 4 * count):
             return f"; {hits} are if they are {name}"

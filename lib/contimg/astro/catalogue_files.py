@@ -14,9 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from contimg.astro.catalogue_positions import (
+    DEGREE_PARTS,
     FILL_VALUE,
     GALACTIC,
+    HOUR_PARTS,
+    HOUR_UNITS,
     ICRS,
+    MAX_RA_DEG,
+    SYSTEMS,
     SkyFrame,
     check_range,
     frames_of_text,
@@ -39,17 +44,13 @@ UNITS = (
     | {"spectral_index": "", "frequency": "Hz"}
 )
 """Units of contimg's columns."""
-POSITION_NAMES = tuple(
-    tuple(pair.split("/"))
-    for pair in re.split(
-        " ",
-        "_raj2000/_dej2000 raj2000/dej2000 raj2000/decj2000 ra_j2000/dec_j2000 ra_j2000/de_j2000 "
-        "ra_icrs/de_icrs _ra_icrs/_de_icrs "
-        "ra_icrs/dec_icrs raj2000/de_j2000 ra_2000/dec_2000 raj2000_deg/dej2000_deg ra_deg/dec_deg "
-        "ra_deg_cont/dec_deg_cont ra/dec ra/de _ra/_de ra/dej2000 ra/decj2000 ra/de_j2000 "
-        "raj2000/dec ra_2000/dec ra_deg/dec ra/dec_deg _raj2000/dec",
-    )
+_POSITION_PAIRS = (
+    "_raj2000/_dej2000 raj2000/dej2000 raj2000/decj2000 ra_j2000/dec_j2000 ra_j2000/de_j2000 "
+    "ra_icrs/de_icrs _ra_icrs/_de_icrs ra_icrs/dec_icrs raj2000/de_j2000 ra_2000/dec_2000 "
+    "raj2000_deg/dej2000_deg ra_deg/dec_deg ra_deg_cont/dec_deg_cont ra/dec ra/de _ra/_de "
+    "ra/dej2000 ra/decj2000 ra/de_j2000 raj2000/dec ra_2000/dec ra_deg/dec ra/dec_deg _raj2000/dec"
 )
+POSITION_NAMES = tuple(tuple(pair.split("/")) for pair in _POSITION_PAIRS.split())
 """Names of Right Ascension and Declination, the preferred first."""
 SURVEY_NAMES = {
     "flux": "flux s1_4 flux_20_cm fint int_flux total_flux_source total_flux flux_int ftot "
@@ -66,10 +67,10 @@ SURVEY_NAMES = {
 }
 """Names of the other columns in surveys, in lower case with signs as ``_``, the preferred first."""
 SURVEY_UNITS: Mapping[Survey, Mapping[str, str]] = {
-    "nvss": {**SIZE_UNITS},
-    "first": {**SIZE_UNITS},
+    "nvss": SIZE_UNITS,
+    "first": SIZE_UNITS,
     "racs": {**SIZE_UNITS, "frequency": "MHz"},
-    "vlass": {**SIZE_UNITS},
+    "vlass": SIZE_UNITS,
     "other": {},
 }
 SURVEY_FLUXES: Mapping[Survey, str] = {
@@ -96,43 +97,26 @@ FREQUENCY_RANGE_HZ = 1e7, 1e12
 FREQUENCY_TOLERANCE = 0.05
 """By how much a frequency that was given may differ from the file's or the survey's."""
 NVSS_BEAM_ARCSEC = 45.0
-FULL_TURN_DEG = 360.0
 MAX_FLUX_JY = 1e5
 """Cas A has 50 kJy at 20 MHz."""
 MAX_SPECTRAL_INDEX = 5.0
-UNIT_SPELLINGS = {"degree": "deg", "degrees": "deg", "asec": "arcsec"}
-UNIT_SPELLINGS |= (
-    {long.upper(): unit for long, unit in UNIT_SPELLINGS.items()}
-    | {
-        "°": "deg",
-        "Degrees": "deg",
-        "Deg": "deg",
-    }
-    | {
-        spelling: unit
-        for unit in (
-            "mJy",
-            "Jy",
-            "uJy",
-            "mJy/beam",
-            "Jy/beam",
-            "uJy/beam",
-            "MHz",
-            "GHz",
-            "Hz",
-            "deg",
-        )
-        for short in (unit, unit.replace("beam", "bm"), unit.replace("/beam", ".beam-1"))
-        for spelling in (short, short.lower(), short.upper())
-    }
-)
+FLUX_UNITS = ("mJy", "Jy", "uJy")
+UNIT_SPELLINGS = {"°": "deg", "Deg": "deg", "Degrees": "deg"} | {
+    spelling: unit
+    for unit, words in {
+        "arcsec": ("asec",),
+        "deg": ("deg", "degree", "degrees"),
+        **{one: (one,) for one in ("Hz", "MHz", "GHz", *FLUX_UNITS)},
+        **{f"{one}/beam": (f"{one}/beam", f"{one}/bm", f"{one}.beam-1") for one in FLUX_UNITS},
+    }.items()
+    for word in words
+    for spelling in (word, word.lower(), word.upper())
+}
 """Spellings in one case alone have the prefix that makes sense: MJY is mJy, but MJy is 10^6 Jy."""
 FLUX_UNIT_NAMES = ("flux_unit", "flux_units", "unit", "units")
 FRAME_NAMES = ("frame", "radesys", "radecsys", "coosys", "coordsys", "ref_frame", "refsys")
 EQUINOX_NAMES = ("equinox",)
 """Columns in which every row says the same for all."""
-HOURS = {"h", "hr", "hour", "hours", "hourangle"}
-SEXAGESIMAL_UNITS = ("hms", "h:m:s", "dms", "d:m:s")
 UNIT_AT_END = re.compile(r"^.*_(?P<unit>ujy|mjy|jy|deg|arcsec|hz|mhz|ghz)$")
 NON_EQUATORIAL = re.compile(
     r"^pos[._](?!eq)(galactic|gal|supergalactic|ecliptic|ec|az)", re.IGNORECASE
@@ -206,7 +190,7 @@ def read_catalogue(
         raise BadInputError(where, problem, "Check the file.")
     nothing = np.full(keep.size, np.nan)
     whole: dict[str, Any] = {target: values.get(target, nothing)[keep] for target in UNITS}
-    whole["ra"] = np.mod(whole["ra"], FULL_TURN_DEG)
+    whole["ra"] = np.mod(whole["ra"], MAX_RA_DEG)
     prefix = survey.upper() if survey != "other" else "CAT"
     whole["name"] = source_names(prefix, whole["ra"], whole["dec"]).tolist()
     own = found["name"]
@@ -272,7 +256,7 @@ def choose_frame(
         problem = f"The frame of the positions is contradictory: {'; '.join(stated.values())}."
         raise BadInputError(where, problem, "Say with --frame what they are.")
     found = next(iter(stated), ICRS)
-    if found.system not in {"icrs", "fk5", "fk4", "fk4noeterms", "galactic"}:
+    if found.system not in SYSTEMS.values():
         problem = f"Its positions are in the frame {found.system}."
         raise BadInputError(where, problem, "Convert them to ICRS.")
     return found
@@ -281,7 +265,7 @@ def choose_frame(
 def _only_text(
     columns: Mapping[str, list[CatalogueColumn]], names: tuple[str, ...], where: str
 ) -> str:
-    """Return what all rows of a column of one of these names say; empty if there is none.
+    """Return what all rows of a column of one of these names say; empty if there is no such column.
 
     Raises BadInputError if rows differ.
     """
@@ -388,7 +372,7 @@ def _values(
     if is_position and is_text:
         own = UNIT_SPELLINGS.get(unit, unit)
         return parse_degrees(_texts(column.values), axis=target, unit=own, where=place)
-    if is_position and unit in SEXAGESIMAL_UNITS:
+    if is_position and unit in {*HOUR_PARTS, *DEGREE_PARTS}:
         problem = f"Column {column.name} has numbers in {unit}."
         raise BadInputError(where, problem, "Write the positions in degrees.")
     if not is_text and column.values.dtype.kind not in "iuf":
@@ -439,7 +423,7 @@ def _unit_factor(column: CatalogueColumn, unit: str, target: str, where: str) ->
             remedy = f"{remedy[:-1]}, or give --flux-unit."
         raise BadInputError(where, problem, remedy)
     spelled = UNIT_SPELLINGS.get(unit, unit)
-    if target == "ra" and spelled.lower() in HOURS:
+    if target == "ra" and spelled.lower() in HOUR_UNITS:
         spelled = "hourangle"
     try:
         one, ours = units.Unit(spelled), units.Unit(wanted.removesuffix("/beam"))
@@ -469,7 +453,7 @@ def _possible(numbers: FloatArray, column: CatalogueColumn, target: str, where: 
             wrong, limits = np.zeros(numbers.shape, bool), ""
             nothing = {
                 "spectral_index": np.abs(numbers) > MAX_SPECTRAL_INDEX,
-                "position_angle": np.abs(numbers) > FULL_TURN_DEG,
+                "position_angle": np.abs(numbers) > MAX_RA_DEG,
             }.get(target, numbers < 0)
             numbers = np.where(nothing, np.nan, numbers)
     if wrong.any():

@@ -218,17 +218,11 @@ def _read_element(table: TableElement, file: VOTableFile, where: str) -> Catalog
     }
     columns = []
     for one in table.fields:
-        values = np.asarray(np.ma.getdata(table.array[one.ID]))
-        mask = np.ma.getmaskarray(table.array[one.ID])
-        if mask.any() and values.dtype.kind in "iuf":
-            values = np.where(mask, np.nan, values.astype(np.float64))
-        elif mask.any() and values.dtype.kind in "OSU" and mask.shape == values.shape:
-            values = np.where(mask, "", values.astype(object))
         system = systems.get(one.ref) or systems.get(in_groups.get(one.ID))
         columns.append(
             CatalogueColumn(
                 name=one.name,
-                values=values,
+                values=_fill_masked(table.array[one.ID]),
                 unit=str(one.unit or ""),
                 ucd=str(one.ucd or ""),
                 description=str(one.description or ""),
@@ -247,6 +241,16 @@ def _read_element(table: TableElement, file: VOTableFile, where: str) -> Catalog
     return CatalogueTable(str(table.name or table.ID or "table"), columns, frame, texts)
 
 
+def _fill_masked(column: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - a masked array or a Column
+    """Return the values of a column with NaN, or an empty text, for the masked ones."""
+    values, mask = np.asarray(np.ma.getdata(column)), np.ma.getmaskarray(column)
+    if mask.any() and values.dtype.kind in "iuf":
+        return np.where(mask, np.nan, values.astype(np.float64))
+    if mask.any() and values.dtype.kind in "OSU" and mask.shape == values.shape:
+        return np.where(mask, "", values.astype(object))
+    return values
+
+
 def _params(table: TableElement) -> list[Any]:
     """Return the PARAMs of a table and of its groups."""
     nested = [entry for group in table.groups for entry in group.entries]
@@ -259,16 +263,11 @@ def _read_ecsv(text: str, where: str) -> CatalogueTable:
     made = Table.read(text, format="ascii.ecsv")
     columns = []
     for name in made.colnames:
-        values, mask = np.asarray(np.ma.getdata(made[name])), np.ma.getmaskarray(made[name])
-        if mask.any() and values.dtype.kind in "iuf":
-            values = np.where(mask, np.nan, values.astype(np.float64))
-        elif mask.any() and values.dtype.kind in "OSU":
-            values = np.where(mask, "", values.astype(object))
         split = UNIT_IN_NAME.match(name) if made[name].unit is None else None
         columns.append(
             CatalogueColumn(
                 name=split["name"].strip() if split else name,
-                values=values,
+                values=_fill_masked(made[name]),
                 unit=split["unit"] if split else str(made[name].unit or ""),
                 ucd=str(made[name].meta.get("ucd", "")),
                 description=str(made[name].description or ""),

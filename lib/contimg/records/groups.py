@@ -6,14 +6,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field, ValidationError
 
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Input, Record, digest_json, object_input
 from contimg.runtime.options import InputKind
-from contimg.runtime.store import FILE_VERSION, Entry, Store, absolute_uri, open_store, split
+from contimg.runtime.store import (
+    FILE_VERSION,
+    Entry,
+    Store,
+    absolute_uri,
+    is_absolute,
+    open_store,
+    split,
+)
 
 N_SUBBANDS = 16
 MJD_ZERO_JD = 2_400_000.5
@@ -53,12 +61,23 @@ class Subband(Record):
     version: str = ""
     """Version of the content by the store (`Entry.version`); empty in older records."""
 
+    @property
+    def is_absolute(self) -> bool:
+        """Whether the URI is absolute."""
+        return is_absolute(self.uri)
+
+    def updated(self, entry: Entry) -> Self:
+        """Return it with size, time and version of an object in the store."""
+        now = {"size": entry.size, "modified": entry.modified, "version": entry.version}
+        return self.model_copy(update=now)
+
     def is_replaced(self, entry: Entry, *, strictly: bool = False) -> bool:
         """Return whether an object is no longer the recorded one.
 
-        Size and S3's entity tag decide, where there is no tag the time. After a move from a
-        directory into a bucket or back, only the size can be compared. `strictly`: also what may
-        have changed a file, though its size and time were kept.
+        Size and S3's entity tag decide; for files and in older records, size and time. After a
+        move from a directory into a bucket or back, only the size can be compared. `strictly`: a
+        file counts as replaced also if its size and time are the same, but its inode or time of
+        change is not.
         """
         if entry.size != self.size:
             return True

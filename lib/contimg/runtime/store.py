@@ -19,9 +19,8 @@ COPY_BLOCK_BYTES = 1 << 20
 """Size of the pieces in which an object is copied or digested."""
 FILE_VERSION = "file:"
 """Beginning of the version of a file; an entity tag of S3 begins otherwise."""
-DELETE = 127
-"""Code of the control character that follows the printable ones."""
 STORE_REMEDY = "Give s3://bucket/prefix, file:///directory or a directory."
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/(?P<rest>/.*|)", re.DOTALL)
 
 
@@ -111,7 +110,7 @@ def open_store(root: str) -> Store:
     would normalize to another place: empty segments, ``.``, ``..`` and control characters.
     """
     scheme, path = split_scheme(root)
-    if any(ord(letter) < ord(" ") or ord(letter) == DELETE for letter in root):
+    if _CONTROL.search(root):
         raise UsageError(repr(root), "A store's URI has a control character.", STORE_REMEDY)
     if scheme == "s3":
         from contimg.runtime.s3 import S3Store  # boto3 is slow to import
@@ -151,9 +150,14 @@ def split(uri: str) -> tuple[Store, str]:
     return open_store(parent or "/"), unquote(name) if is_file_uri else name
 
 
+def is_absolute(uri: str) -> bool:
+    """Return whether a URI says by itself where the object is."""
+    return uri.startswith("/") or "://" in uri
+
+
 def absolute_uri(uri: str, root: str) -> str:
     """Return a URI as it is, or below a root URI if it is relative."""
-    return uri if uri.startswith("/") or "://" in uri else f"{root.rstrip('/')}/{uri}"
+    return uri if is_absolute(uri) else f"{root.rstrip('/')}/{uri}"
 
 
 def put_file(store: Store, key: str, path: Path) -> tuple[int, str]:

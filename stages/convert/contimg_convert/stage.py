@@ -22,7 +22,7 @@ from contimg.runtime.errors import NoSignalError
 from contimg.runtime.manifest import QA
 from contimg_convert.options import ConvertOptions
 from contimg_convert.reading import open_subband
-from contimg_convert.subband_files import check_unchanged, fetch_subbands
+from contimg_convert.subband_files import fetch_subbands
 from contimg_convert.writing import ConversionPlan, Tally, plan_conversion, write_ms
 
 MEMORY_BYTES = 1 << 30
@@ -58,8 +58,8 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
         with context.step("convert"):
             tally = write_ms(folder, record.id, plan, subbands, context.progress)
         check_signal(options, record.name, tally, folder)
-        for subband in record.subbands:  # while it was read, too
-            check_unchanged(subband)
+        for file in files:  # while it was read, too
+            file.check_unchanged()
         with context.step("store"):
             context.write_tree("ms.tar", folder)
         with context.step("digests of subbands"):

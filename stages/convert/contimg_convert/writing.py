@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from contimg.astro import telescope
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
@@ -228,13 +229,13 @@ class Block:
         channels = len(subband.header.frequencies_hz)
         chunks = subband.samples.read_block(*self._window, space)
         values = chunks[0].view(np.float32)
-        if values.min() != values.max():  # perhaps only by the padding of chunks at the edges
+        is_constant = _is_constant(values)
+        if not is_constant:  # perhaps only by the padding of chunks at the edges
             values = subband.samples.assemble(chunks, *self._window)
-        lowest, highest = values.min(), values.max()
-        if lowest == highest and 0 < lowest <= MAX_SAMPLES:
-            sums[:], counts[:] = float(lowest) * channels, channels
+            is_constant = _is_constant(values)
+        if is_constant:
+            sums[:], counts[:] = float(values.flat[0]) * channels, channels
             return
-        values = subband.samples.assemble(chunks, *self._window)
         usable = usable_samples(values, max_weight=MAX_SAMPLES)
         possible = (values >= 0) & (values <= MAX_SAMPLES)
         lost = np.count_nonzero(~usable), np.count_nonzero(~possible)
@@ -243,6 +244,12 @@ class Block:
         self.flags[rows, top - count + 1 : top + 1] |= ~usable[:, ::-1]
         sums[rows] = np.where(usable, values, 0).sum(axis=1, dtype=np.float64)
         counts[rows] = usable.sum(axis=1)
+
+
+def _is_constant(samples: npt.NDArray[np.float32]) -> bool:
+    """Return whether all nsamples are the same possible number."""
+    lowest, highest = samples.min(), samples.max()
+    return bool(0 < lowest == highest <= MAX_SAMPLES)
 
 
 def describe_ms(field: str, plan: ConversionPlan) -> tuple[ms.MSHeader, ms.Rows]:

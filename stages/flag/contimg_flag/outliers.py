@@ -81,9 +81,9 @@ def find_deaf(
     The sky is coherent from channel to channel, noise is not: for N pairs of noise |sum V V*|^2 is
     (sum |V|^2)^2 / N. N times the quotient is therefore 1 for noise, and N times the squared
     coherent fraction of the power for a sky. Long baselines may see nothing of a sky of resolved
-    sources: an antenna is judged by those of its baselines whose length, (antennas, antennas),
-    shows the sky to most antennas, and by none if there are none. The matrices are those of
-    `steps.neighbour_products`.
+    sources: only baselines of lengths at which most antennas see the sky are used, and no receptor
+    is called deaf if there are no such lengths. `length_m` has the shape (antennas, antennas); the
+    other matrices are those of `steps.neighbour_products`.
     """
     excess = np.full(power.shape, np.nan)
     heard = power > 0

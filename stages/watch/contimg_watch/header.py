@@ -104,7 +104,7 @@ class HeaderCache:
     def describe(self, entry: Entry, now: datetime) -> ListedSubband:
         """Return an object with its header, from the cache if the object has not changed."""
         found = self._subbands.get(entry.key)
-        if found is None or Entry(found.key, found.size, found.modified, found.version) != entry:
+        if found is None or found.entry != entry:
             header, problem = read_header(self._store, entry.key, entry.size)
             found = ListedSubband(**vars(entry), seen=now, header=header, problem=problem)
             self._subbands[entry.key] = found

@@ -51,9 +51,10 @@ class ListedSubband:
         """
         return self.seen or self.modified
 
-    def replaces(self, subband: Subband) -> bool:
-        """Return whether it is no longer the object that a record names."""
-        return subband.is_replaced(Entry(self.key, self.size, self.modified, self.version))
+    @property
+    def entry(self) -> Entry:
+        """The object as the store lists it."""
+        return Entry(self.key, self.size, self.modified, self.version)
 
 
 FIRST_REPLACEMENT = 2
@@ -167,7 +168,9 @@ def _plan_group(
             quarantined[one.key] = problem
     until = max(one.arrived for one in members.values()) + timedelta(seconds=options.timeout_s)
     unchanged = [
-        one for one in members.values() if one.key in held and not one.replaces(held[one.key])
+        one
+        for one in members.values()
+        if one.key in held and not held[one.key].is_replaced(one.entry)
     ]
     # What is gone from the store is no reason for another attempt.
     if before is not None and len(unchanged) == len(members):

@@ -9,7 +9,7 @@ from contimg.runtime.config import PROFILES_VARIABLE, read_yaml
 from contimg.runtime.errors import UsageError
 from contimg_runs.options import CHUNK
 from contimg_runs.pipelines import PIPELINES
-from contimg_runs.resolve import check_values, resolve_options
+from contimg_runs.resolve import find_wrong_values, resolve_options
 from contimg_workflows.forms import OPTIONS, find_program, pipeline_of
 from contimg_workflows.lint import references, schema
 from contimg_workflows.lint.documents import Document, DocumentSet, name_of, parameters, template_of
@@ -36,8 +36,10 @@ def find_problems(document: Document, among: DocumentSet) -> Iterator[str]:
                 shortcuts = [one.name for one in pipeline.shortcuts if one.name in given]
                 settings = [f"{name}={given[name]}" for name in shortcuts]
                 resolve_options(pipeline, given.get(OPTIONS.name, ""), settings=settings)
-            elif program := find_program(name_of(document)):
-                check_values(program.options, given, "arguments")
+            elif (program := find_program(name_of(document))) and (
+                wrong := find_wrong_values(program.options, given)
+            ):
+                yield f"arguments: {wrong}"
         except UsageError as error:
             yield str(error)
         count = 0 if "workflowTemplateRef" in document["spec"] else count_nodes(document, among)
