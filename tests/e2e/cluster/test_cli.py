@@ -106,7 +106,7 @@ def test_reprocess_from_stage_is_next_attempt(site: Site, processed: Night) -> N
     assert site.outcome(f"{processed.id}-a{found['attempt']}")["workflow"] == found["workflow"]
     after = {stage: len(made) for stage, made in site.manifests(processed.id).items()}
     changed = {stage for stage in after if after[stage] != before[stage]}
-    # The page is made anew only if the fluxes came out otherwise.
+    # The page is made again only if the fluxes came out differently.
     assert {"photometry"} <= changed <= {"photometry", "report"}
 
 

@@ -57,7 +57,7 @@ def test_reinstall_keeps_all_data(site: Site) -> None:
     night = Night("2026-02-02", telescope="HERA")
     upload(site.store, night.files)
     site.outcome(f"{night.id}-a1", 300)
-    # It knew the groups that were done: none of them was begun anew.
+    # It knew the groups that were done: none of them was begun again.
     assert set(site.runs()) == {*runs, f"{night.id}-a1"}
     after = objects(site)
     assert {key: after.get(key) for key in before if not key.startswith("tables/")} == {
