@@ -63,7 +63,9 @@ class Chain:
 
     @property
     def store(self) -> Path:
-        return ROOT / ".cache" / "chain" / (self.name or f"{self.scale}-{self.seed}")
+        # Resolved: a copy of the repository with a link to the folder must not make its own group.
+        folder = (ROOT / ".cache/chain").resolve()
+        return folder / (self.name or f"{self.scale}-{self.seed}")
 
     def contimg(self, program: str, **options: object) -> dict[str, Any]:
         """Run a program; other chains run it elsewhere."""
