@@ -13,9 +13,9 @@ import pytest
 from contimg.astro import beam_cli, beam_fit
 from contimg.astro.beam_cli import BeamOptions
 from contimg.astro.beam_files import read_beam
-from contimg.astro.beam_fit import DriftingFluxes, drift_offsets, fit_beam, sample_band
+from contimg.astro.beam_fit import DriftingFluxes, fit_beam, sample_band
 from contimg.astro.catalogues import Catalogue, nvss
-from contimg.astro.coordinates import icrs_of_hadec
+from contimg.astro.coordinates import drift_offsets, icrs_of_hadec
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.telescope import SITE
 from contimg.records.groups import utc_of_mjd
@@ -33,7 +33,7 @@ LOW_HZ, HIGH_HZ, MEAN_HZ = 1.3112e9, 1.4988e9, 1.402e9
 def exact_level(beam: PrimaryBeam, ra: np.ndarray, dec: np.ndarray, start: float) -> np.ndarray:
     """Return the mean over 24 integrations and 48 channels."""
     moments = start + GROUP_D * (np.arange(24) + 0.5) / 24
-    offset = drift_offsets(ra, dec, moments, DEC_DEG, SITE)
+    offset = drift_offsets(np.radians(ra), np.radians(dec), moments, np.radians(DEC_DEG), SITE)
     freq_hz = np.linspace(LOW_HZ, HIGH_HZ, 48)
     tilt = 1 + (freq_hz - freq_hz.mean()) * (MEAN_HZ - freq_hz.mean()) / freq_hz.var()
     weight = tilt * (freq_hz / MEAN_HZ) ** -0.7
@@ -62,7 +62,8 @@ def observe(
         seen = now * level * np.exp(rng.normal(0, 0.03)) + rng.normal(0, NOISE_JY, near.size)
         good = (divisor >= 0.1) & (seen > 20 * NOISE_JY)
         moments = beam_fit.sample_times(start, start + GROUP_D)
-        offset = drift_offsets(place[0][good], place[1][good], moments, DEC_DEG, SITE)
+        at = [np.radians(one[good]) for one in place]
+        offset = drift_offsets(*at, moments, np.radians(DEC_DEG), SITE)
         error = NOISE_JY / seen[good]
         values = (near[good], np.full(good.sum(), group), np.log((seen / divisor)[good]), error)
         wide = (np.tile(freq_hz, (good.sum(), 1)), np.tile(band_weight, (good.sum(), 1)))

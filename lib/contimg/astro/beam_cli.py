@@ -152,6 +152,7 @@ def gather_fluxes(
     import numpy as np
 
     from contimg.astro import beam_fit
+    from contimg.astro.coordinates import drift_offsets
     from contimg.astro.telescope import SITE
     from contimg.records.schemas.photometry import PHOTOMETRY
 
@@ -169,8 +170,8 @@ def gather_fluxes(
     for index, image in enumerate(held):
         rows = by_image[image["image"]]
         moments = beam_fit.sample_times(image["mjd_start"], image["mjd_end"])
-        ra_deg, dec_deg = (np.array([row[axis] for row in rows]) for axis in ("ra", "dec"))
-        at = beam_fit.drift_offsets(ra_deg, dec_deg, moments, image["strip"], SITE)
+        place = (np.radians([row[axis] for row in rows]) for axis in ("ra", "dec"))
+        at = drift_offsets(*place, moments, float(np.radians(image["strip"])), SITE)
         edges = image["freq_min"], image["freq_max"], image["frequency"]
         band = [np.tile(one, (len(rows), 1)) for one in beam_fit.sample_band(*edges)]
         assumed.append(beam_fit.log_mean_level(beams[image["primary_beam"]], at, *band))
