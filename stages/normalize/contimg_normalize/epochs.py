@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from contimg.astro.telescope import SITE
 from contimg.records.schemas.photometry import PHOTOMETRY
-from contimg.records.tables import encode_texts
+from contimg.records.tables import Schema, encode_texts
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import Input
@@ -24,7 +25,6 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
 
-INPUT_NAME = "photometry"
 SAME_SETUP = ("tier", "primary_beam", "catalogue")
 """What must be equal in groups whose fluxes are compared."""
 SIMILAR_SETUP = {"frequency": 0.005, "bmaj": 0.1, "bmin": 0.1}
@@ -125,7 +125,7 @@ def find_photometry(options: NormalizeOptions) -> list[Input]:
         strip_deg = np.asarray(PHOTOMETRY.read(data, uri)["strip"].to_numpy(), np.float64)
         if strip_deg.size and np.all(np.abs(strip_deg - options.strip) <= options.strip_tolerance):
             digest = hashlib.sha256(data).hexdigest()
-            found.append(Input(name=INPUT_NAME, uri=uri, digest=digest))
+            found.append(Input(name=PHOTOMETRY.name, uri=uri, digest=digest))
     if not found:
         strip = f"within {options.strip_tolerance} deg of Dec {options.strip:+.2f}"
         problem = f"No photometry of a strip {strip} in the {len(keys)} files of the chosen days."
@@ -134,12 +134,16 @@ def find_photometry(options: NormalizeOptions) -> list[Input]:
 
 
 def read_photometry(context: Context) -> Measurements:
-    """Read the measurements of all resolved files that have a flux and an error.
+    """Read the measurements of all resolved files that have a flux and an error."""
+    return measurements_of(list(read_tables(context, PHOTOMETRY, COLUMNS)))
+
+
+def read_tables(context: Context, schema: Schema, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read some columns of the resolved files of a table.
 
     Raises BadInputError if a file is no longer the one that was resolved.
     """
-    parts = []
-    for item in context.named(INPUT_NAME):
+    for item in context.named(schema.name):
         data = context.read(item.uri)
         digest = hashlib.sha256(data).hexdigest()
         if digest != item.digest:
@@ -147,8 +151,7 @@ def read_photometry(context: Context) -> Measurements:
             problem += f"{item.digest[:12]}… and is {digest[:12]}…."
             raise BadInputError(item.uri, problem, "Run the stage again.")
         # Only these columns, so that files with further columns can be read beside older ones.
-        parts.append(PHOTOMETRY.read(data, item.uri).select(COLUMNS))
-    return measurements_of(parts)
+        yield schema.read(data, item.uri).select(columns)
 
 
 def measurements_of(parts: list[pa.Table]) -> Measurements:
