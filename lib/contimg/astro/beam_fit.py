@@ -263,6 +263,32 @@ def _solve(
     return solution[:3], left[:rows], prior_residual, covariance
 
 
+def combine_fits(fits: Sequence[BeamFit]) -> BeamFit:
+    """Return the mean of fits of parts of the band, weighted by their errors; one fit as it is.
+
+    Parts see the same sources, so the errors are those of one part. Sources and groups are those of
+    the part with the most; residuals are left out.
+    """
+    if len(fits) == 1:
+        return fits[0]
+    found: dict[str, Any] = {}
+    for name in ("width", "east", "north"):
+        value_name = name if name == "width" else f"{name}_deg"
+        error_name = "width_error" if name == "width" else f"{name}_error_deg"
+        value, error = (np.array([getattr(f, n) for f in fits]) for n in (value_name, error_name))
+        found[value_name] = float(np.average(value, weights=error**-2.0))
+        found[error_name] = float(np.mean(error**-2.0) ** -0.5)
+    return BeamFit(
+        **found,
+        chi2=float(np.mean([fit.chi2 for fit in fits])),
+        scatter=float(np.mean([fit.scatter for fit in fits])),
+        rows=sum(fit.rows for fit in fits),
+        sources=max(fit.sources for fit in fits),
+        groups=max(fit.groups for fit in fits),
+        residuals=(),
+    )
+
+
 def _by_radius(
     fluxes: DriftingFluxes, residual: FloatArray, weight: FloatArray
 ) -> tuple[tuple[float, float, float, int], ...]:
