@@ -17,9 +17,9 @@ import itertools
 import math
 
 import numpy as np
-from numba import njit
 from scipy.linalg.blas import cherk
 
+from contimg.runtime.compiled import compile_loops
 from contimg_simulate.telescope import Complexes64, Floats, Floats32, Integers, dsa110
 from contimg_simulate.visibilities import Paths, sinc_and_slope
 
@@ -92,7 +92,7 @@ def predict_faint(
     return np.where((first < second)[:, None], found.conj(), found)
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compile_loops(fastmath=True)
 def _smearing(
     rate: Floats,
     delay: Floats,
@@ -111,7 +111,7 @@ def _smearing(
     return left
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compile_loops(fastmath=True)
 def _sum_pairs(
     weighted: Complexes64, phasor: Complexes64, shares: Floats32, out: Complexes64
 ) -> None:
