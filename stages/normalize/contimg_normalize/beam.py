@@ -24,7 +24,7 @@ LIMITS = {"beam_width": 0.01, "beam_east_deg": 0.02, "beam_north_deg": 0.02}
 fluxes by up to 3 % at the 20 % beam."""
 ERRORS = ("beam_width_error", "beam_east_error_deg", "beam_north_error_deg")
 SETUP = ("group", "tier", "primary_beam")
-MAX_SIGMA = 4.0
+MAX_SIGMA = 3.5
 """Largest deviation that noise makes, in errors."""
 FIELD_DEG = 4.0
 """Groups that point to one such part of the strip see the same sources, so the same scatter."""
