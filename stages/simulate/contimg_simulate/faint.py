@@ -92,7 +92,7 @@ def predict_faint(
     return np.where((first < second)[:, None], found.conj(), found)
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
 def _smearing(
     rate: Floats,
     delay: Floats,
@@ -111,7 +111,7 @@ def _smearing(
     return left
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
 def _sum_pairs(
     weighted: Complexes64, phasor: Complexes64, shares: Floats32, out: Complexes64
 ) -> None:
