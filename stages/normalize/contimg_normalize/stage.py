@@ -53,7 +53,7 @@ MIN_SLOPE = 1e-5
 """Per degree; the prior of slopes that are not fitted leaves less."""
 SHOWN = 5
 """Bad epochs that a verdict names."""
-ROWS_AT_ONCE = 1 << 20
+ROWS_AT_ONCE = 1 << 18
 """Measurements whose light curves are in memory; one row group of the file."""
 STATUSES = (GOOD, BORROWED, BAD, NONE)
 
