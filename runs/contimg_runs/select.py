@@ -11,7 +11,7 @@ from contimg.records.runs import Claim, Outcome
 from contimg.records.strips import strip_name, strips
 from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over
-from contimg.runtime.errors import UsageError
+from contimg.runtime.errors import BadInputError, UsageError
 from contimg.runtime.store import Store, open_store
 from contimg_runs.attempt_store import AttemptStore
 from contimg_runs.calibrators import find_calibrator_groups
@@ -26,10 +26,7 @@ def run_select(options: SelectOptions, console: Console, env: Mapping[str, str])
     store = open_store(options.store)
     store.check()
     runs = select_runs(store, options)
-    attempts = AttemptStore(store)
-    with ThreadPoolExecutor(N_READERS) as pool:
-        records = list(pool.map(lambda run: attempts.read(GroupRecord, run), runs))
-    first = find_calibrator_groups([one for one in records if one], document)
+    first = find_calibrator_groups(read_records(AttemptStore(store), runs), document)
     parts: dict[str, list[str]] = {"all": runs, "calibrators": [], "others": []}
     for run in runs:
         parts["calibrators" if run.partition("-")[0] in first else "others"].append(run)
@@ -76,6 +73,19 @@ def select_runs(store: Store, options: SelectOptions) -> list[str]:
         problem = f"These are {len(wanted)} groups; one backfill takes at most {MAX_GROUPS}."
         raise UsageError(where, problem, "Take fewer days.")
     return wanted
+
+
+def read_records(attempts: AttemptStore, runs: Sequence[str]) -> list[GroupRecord]:
+    """Return the records of ID-aN, without those that cannot be read: their own runs say why."""
+
+    def read(run: str) -> GroupRecord | None:
+        try:
+            return attempts.read(GroupRecord, run)
+        except BadInputError:
+            return None
+
+    with ThreadPoolExecutor(N_READERS) as pool:
+        return [record for record in pool.map(read, runs) if record]
 
 
 def split_into_chunks(runs: Sequence[str]) -> list[dict[str, str]]:

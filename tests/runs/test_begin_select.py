@@ -410,7 +410,9 @@ def test_select_lists_calibrators_apart(
 ) -> None:
     # 3C48 (16 Jy) culminates at 01:14 UTC of that day.
     ids = ["20260125t000000", "20260125t011431", ID]
-    store, handed = store_with(tmp_path / "store", *map(record, ids)).store.root, tmp_path / "out"
+    attempts, handed = store_with(tmp_path / "store", *map(record, ids)), tmp_path / "out"
+    store = attempts.store.root
+    attempts.store.put(f"groups/{ID}-a1.json", b"of another version")  # its own run says so
     days = ("--first-day", "2026-01-25", "--last-day", "2026-01-25")
     contimg("select", "--store", store, *days, "--only", only, "--options", options, outputs=handed)
     chunks = {n: json.loads((handed / n).read_text()) for n in ("calibrators", "others")}
