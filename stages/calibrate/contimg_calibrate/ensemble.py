@@ -23,9 +23,8 @@ if TYPE_CHECKING:  # numba is slow to import, and the stage itself needs none of
 MAX_CHANNELS, MAX_TIMES = 48, 8
 """Data that amplitudes are measured on, evenly taken: at full size sources of 10 mJy get a
 signal-to-noise ratio of 6."""
-MAX_NOISE, MAX_BEAM_ERROR = 0.35, 0.27
-"""A source whose amplitude or whose place in the beam is less certain is no member. The former has
-the sources of no catalogue in it."""
+MAX_NOISE, MAX_BEAM_ERROR = 0.25, 0.27
+"""A source whose amplitude or whose place in the beam is less certain is no member."""
 MIN_MEMBERS = 5
 """Fewer sources tell no scale: two variable ones may be all."""
 HUBER = 1.345
