@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from contimg.astro import counts
 from contimg.astro.constants import DAY_S, MAD_TO_SIGMA
@@ -30,6 +29,7 @@ from contimg.astro.predict import (
     path_rates,
 )
 from contimg.records.ms import MeasurementSet
+from contimg.runtime.compiled import compile_loops
 from contimg_calibrate import visibilities as vis
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
@@ -427,7 +427,7 @@ class _Eliminator:
         return slope
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def _average(  # noqa: PLR0913, PLR0917 - a kernel
     data: ComplexArray,
     flags: FlagArray,
