@@ -10,12 +10,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numba
 import pytest
 
 import toys
 from contimg.runtime import contract
 from contimg.runtime.child import LINEAR_ALGEBRA
+from contimg.runtime.compiled import compile_loops
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import MANIFEST, read_manifest
 from toys import summary, toy
@@ -65,11 +68,11 @@ class TestConfig:
     @pytest.mark.parametrize("kind", ["text", "file", "uri"])
     def test_section_sets_options(self, tmp_path: Path, kind: str) -> None:
         path = tmp_path / "options.yaml"
-        path.write_text("toy:\n  word: from\n  count: 2\nother:\n  word: no\n")
+        path.write_text("toy:\n  word: from\n  count: 2\nflag:\n  word: no\n")
         sources = {"text": path.read_text(), "file": str(path), "uri": f"file://{path}"}
         assert self.word(tmp_path, "--config", sources[kind]) == "fromfrom"
 
-    @pytest.mark.parametrize("text", ["{other: {word: no}}", "{}", "{toy: {word: '', count: }}"])
+    @pytest.mark.parametrize("text", ["{flag: {word: no}}", "{}", "{toy: {word: '', count: }}"])
     def test_other_sections_and_empty_values_are_ignored(self, tmp_path: Path, text: str) -> None:
         assert self.word(tmp_path, "--config", text) == "hello"
         assert self.word(tmp_path, "--config", "", "--count", "") == "hello"
@@ -85,6 +88,7 @@ class TestConfig:
             ("{toy: {colour: red}}", "--colour: there is no such option"),
             ("{toy: [", "options: This is not YAML: "),
             ("{toy: {count: 10}}", "--count: Input should be less than or equal to 9, found 10"),
+            ("{teoy: {count: 1}}", "There is no stage 'teoy'; there are calibrate, convert, flag"),
             ("{toy: loud}", "A mapping of options is expected, not 'loud'."),
             ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
         ],
@@ -183,3 +187,14 @@ def test_read_only_installation_without_home_gets_caches(
     contract.provide_caches()
     assert Path(os.environ["NUMBA_CACHE_DIR"]).is_relative_to(tmp_path)
     assert not (tmp_path / f"contimg-{os.getuid()}").stat().st_mode & 0o077
+
+
+def test_loops_compile_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    place: dict[str, Any] = {}
+    # Beside a file of /proc not even root can write.
+    exec(compile("def double(x): return 2 * x", "/proc/version", "exec"), place)  # noqa: S102
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(place["double"])
+    assert compile_loops()(place["double"])(21) == 42
