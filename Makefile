@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow e2e lint bench render kernels lock tools clean images test-images new-stage docs docs-serve imports
+.PHONY: help demo test test-slow e2e lint bench science render kernels lock tools clean images test-images new-stage docs docs-serve imports
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ docs-serve: $(VENV)/.made ## Serve the documentation site on this machine, and b
 
 bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor and a peer; prints ratios
 	$(BIN)/python -m tests.bench
+
+science: $(VENV)/.made tools ## Full-size images of the realistic sky against the truth: four groups, half an hour
+	$(BIN)/python -m tests.bench science
 
 tools: ## Install WSClean and AOFlagger from Debian's packages, if this is permitted
 	@sh tests/support/debian-tools.sh
