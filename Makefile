@@ -14,7 +14,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow e2e lint bench science render kernels lock tools clean images test-images new-stage docs docs-serve imports
+.PHONY: help demo test test-slow science e2e lint bench render kernels lock tools clean images test-images new-stage docs docs-serve imports
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,13 @@ demo: $(VENV)/.made tools ## Simulate a sky, run the whole chain on it, write im
 	$(BIN)/contimg demo --folder demo
 
 test: $(VENV)/.made tools ## All tests but the slow ones
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not cluster and not images"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not science and not cluster and not images"
 
 test-slow: $(VENV)/.made tools ## The long science tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+science: $(VENV)/.made tools ## The figures of docs/explanation/numbers.md that take hours: each test prints its own
+	$(BIN)/python -m pytest -n auto --dist loadfile -rP -m science
 
 e2e: $(VENV)/.made ## The tests on a real cluster, the one of the current kube context, with the images of `make images`
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 -m cluster tests/e2e/cluster
@@ -64,9 +67,6 @@ docs-serve: $(VENV)/.made ## Serve the documentation site on this machine, and b
 
 bench: $(VENV)/.made tools ## Measure a full-size group against the byte floor and a peer; prints ratios
 	$(BIN)/python -m tests.bench
-
-science: $(VENV)/.made tools ## Full-size images of the realistic sky against the truth: four groups, half an hour
-	$(BIN)/python -m tests.bench science
 
 tools: ## Install WSClean and AOFlagger from Debian's packages, if this is permitted
 	@sh tests/support/debian-tools.sh

@@ -19,15 +19,15 @@ from contimg.records.ms import Antennas
 from contimg.runtime.errors import SolveFailedError
 from contimg_calibrate.ensemble import ensemble_scale
 from contimg_calibrate.scale_error import (
-    BEAM_WIDTH_ERROR,
     NVSS_SCALE_ERROR,
     SOURCE_SCATTER,
+    UNMEASURED_BEAM_ERRORS,
     beam_error,
     mean_beam,
 )
 from contimg_calibrate.selection import Target
 
-MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 10.0, 0.15
+MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 5.0, 0.15
 """Members of the ensemble are measured at least so well and are in the beam."""
 MIN_MEMBERS = 8
 MAX_SIGMA = 3.0
@@ -120,7 +120,8 @@ def check_field(
         remedy = "Look at the conjugation, the times and the amplitudes of the data."
         raise SolveFailedError(where, f"{'; '.join(problems)}.", remedy)
     numbers |= {"gain_step": step, "calibrator_motion_arcsec_min": motion}
-    numbers |= {name: fluxes[name] for name in ("field_match", "mirrored_match")}
+    names = ["field_match", "mirrored_match", "polarization", "polarization_error"]
+    numbers |= {name: fluxes[name] for name in names}
     return numbers, marks
 
 
@@ -141,7 +142,8 @@ def _check_scale(
     if count < MIN_MEMBERS or told is None:
         return {"field_sources": count}, [], []
     ratio = float(np.log(max(told.scale, 1e-3)))
-    terms = told.error / max(told.scale, 1e-3), NVSS_SCALE_ERROR, BEAM_WIDTH_ERROR
+    width_error = (primary_beam.errors or UNMEASURED_BEAM_ERRORS)[0]
+    terms = told.error / max(told.scale, 1e-3), NVSS_SCALE_ERROR, width_error
     sigma = float(np.linalg.norm(terms))
     value = np.log(np.maximum(amplitude[member], 1e-3))
     scatter = max(SOURCE_SCATTER, told.scatter)

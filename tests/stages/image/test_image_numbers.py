@@ -37,6 +37,24 @@ def test_image_without_a_calibrator_equals_truth(full_chain: Chain) -> None:
     check_agreement(compare(full_chain), compare(following))
 
 
+@pytest.mark.science
+def test_third_group_agrees_with_both_before_it(full_chain: Chain) -> None:
+    """The same sources at the east edge, the centre and the west edge."""
+    last = next_group(full_chain, 2)
+    check_sources(compare(last), least=30)
+    check_noise(last.image)
+    for earlier in (full_chain, next_group(full_chain, 1)):
+        check_agreement(compare(earlier), compare(last))
+
+
+@pytest.mark.science
+def test_image_of_another_sky_equals_truth() -> None:
+    """A second seed: sources, noise and gains are drawn again."""
+    other = Chain("full", seed=2, tier="standard")
+    check_sources(compare(other), least=30)
+    check_noise(other.image)
+
+
 @pytest.mark.slow
 def test_tclean_image_equals_wsclean(small_chain: Chain, tmp_path: Path) -> None:
     """Two imagers, one answer: both are given the same visibilities, mask and restoring beam."""
