@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from contimg.astro.catalogues import calibrators, move_to_calibrators, nvss
-from contimg.astro.constants import NVSS_HZ
+from contimg.astro.constants import DEFAULT_SPECTRAL_INDEX, NVSS_HZ
 from contimg.astro.coordinates import Site, icrs_of_hadec, separation_rad
 from contimg.astro.gains import FloatArray
-from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, SkyModel, power_law
+from contimg.astro.predict import PointSources, SkyModel, power_law
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.standards import POLARIZED, standard
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
