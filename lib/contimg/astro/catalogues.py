@@ -16,13 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from contimg.astro.beam_fit import mean_beam, midpoints
-from contimg.astro.constants import NVSS_HZ
+from contimg.astro.constants import DEFAULT_SPECTRAL_INDEX, NVSS_HZ
 from contimg.astro.coordinates import (
     Site,
     icrs_of_hadec,
     separation_rad,
 )
-from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.standards import standard
 from contimg.astro.telescope import band_hz

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from contimg.astro.catalogues import Catalogue, calibrators
+from contimg.astro.constants import DEFAULT_SPECTRAL_INDEX
 from contimg.astro.coordinates import direction_cosines
 from contimg.records.images import Beam
 from contimg_image import kernels
 from contimg_image.averaging import AveragedVisibilities
-from contimg_image.beam import SPECTRAL_INDEX, source_geometry
+from contimg_image.beam import source_geometry
 from contimg_image.field import ImagingField
 from contimg_image.frame import Floats, Frame, Mask, Singles
 
@@ -125,7 +126,7 @@ def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
         log_freq = np.log(part.frequencies_hz / field.weights.frequency_hz)
         offset = (cosines - field.pointing[:, None])[:, :, None]
         level = field.primary_beam.level(offset, part.frequencies_hz)
-        level = level * np.exp(SPECTRAL_INDEX * log_freq)
+        level = level * np.exp(DEFAULT_SPECTRAL_INDEX * log_freq)
         models.append((log_freq, level, source_geometry(field, part, cosines)))
     amplitude, slope = _fit_spectra(data, models)
     for part, model, weight in zip(data.sets, models, field.weights.of_set, strict=True):
