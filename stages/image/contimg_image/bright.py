@@ -10,11 +10,11 @@ extended source) stays in the visibilities and is imaged and cleaned like everyt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from contimg.astro.catalogues import Catalogue, calibrators
+from contimg.astro.catalogues import Catalogue, move_to_calibrators
 from contimg.astro.constants import DEFAULT_SPECTRAL_INDEX
 from contimg.astro.coordinates import direction_cosines
 from contimg.records.images import Beam
@@ -28,8 +28,6 @@ MAX_DISTANCE_DEG = 6.0
 """Sources out to here are considered: the beam's second sidelobe."""
 MIN_SEPARATION_RAD = float(np.radians(40 / 3600))
 """Sources closer than the beam's minor axis are fitted as one; cleaning corrects the difference."""
-SAME_SOURCE_RAD = float(np.radians(10 / 3600))
-"""A calibrator this close to a source of the catalogue is that source."""
 SLOPE_SPREAD = 0.5
 """Scatter of spectral indices about the mean: the prior of the fitted slope."""
 RESTORED_RADIUS_BEAMS = 2.5
@@ -95,20 +93,6 @@ def choose_sources(
             remaining[place] -= 1
             chosen.append(int(index))
     return BrightSources(cosines[chosen], np.stack([x, y], axis=1)[chosen], inside[chosen])
-
-
-def move_to_calibrators(sources: Catalogue) -> Catalogue:
-    """Return sources with the positions of the VLA's calibrators where they are those.
-
-    A survey's error of 1 arcsec leaves 1 % of a source, and gains were solved at these positions.
-    """
-    exact = calibrators()
-    nearest = np.argmax(sources.unit_vectors @ exact.unit_vectors.T, axis=1)
-    chord = np.linalg.norm(sources.unit_vectors - exact.unit_vectors[nearest], axis=1)
-    same = chord < SAME_SOURCE_RAD
-    ra_deg = np.where(same, exact.ra_deg[nearest], sources.ra_deg)
-    dec_deg = np.where(same, exact.dec_deg[nearest], sources.dec_deg)
-    return replace(sources, ra_deg=ra_deg, dec_deg=dec_deg)
 
 
 def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
