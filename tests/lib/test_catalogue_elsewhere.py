@@ -13,7 +13,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.io.votable import from_table
 from astropy.io.votable.tree import CooSys, Info
-from astropy.table import Table
+from astropy.table import QTable, Table
 
 from contimg.astro.catalogue_check import compare_with_nvss, find_faults
 from contimg.astro.catalogue_files import UserStatements, read_catalogue
@@ -102,6 +102,11 @@ GALACTIC = one(GAL.l.deg, GAL.b.deg)
         f"RA (J2000),Dec (J2000),flux_jy\n{TRUTH.ra.deg},{TRUTH.dec.deg},1\n".encode(),
         f"ra,dec,equinox,flux_jy\n{OLD.ra.deg},{OLD.dec.deg},1950,1\n".encode(),
         f"ra,dec,frame,flux_jy\n{OLD.ra.deg},{OLD.dec.deg},FK4,1\n".encode(),
+        f"RAB1950,DEB1950,flux_jy\n{OLD.ra.deg},{OLD.dec.deg},1\n".encode(),
+        f"GLON,GLAT,flux_jy\n{GAL.l.deg},{GAL.b.deg},1\n".encode(),
+        f"l,b,flux_jy\n{GAL.l.deg},{GAL.b.deg},1\n".encode(),
+        votable(B1950, equinox="B1950"),
+        ecsv(QTable({"place": TRUTH.reshape(1).fk4, "flux": [15.0] * u.Jy})),
     ],
 )
 def test_positions_are_those_of_the_stated_frame(data: bytes) -> None:
@@ -120,7 +125,8 @@ def test_positions_are_those_of_the_stated_frame(data: bytes) -> None:
         (fits_table(one(), RADESYS="FK5", TCOMM1="RA (1950)"), "contradictory"),
         (b"# positions are FK4, B1950\nra,dec,flux_jy\n1,2,3\n", "comments mention FK4 1950"),
         (ecsv(one(), comments=["precessed from B1950"]), "comments mention FK4 1950"),
-        (b"glon,glat,flux_jy\n1,2,3\n", "Columns are missing"),
+        (b"elon,elat,flux_jy\n1,2,3\n", "Columns are missing"),
+        (b"# coordinates: Galactic\nra,dec,flux_jy\n1,2,3\n", "comments mention GALACTIC"),
         (b"ra,dec,frame,flux_jy\n1,2,FK4,3\n1,3,ICRS,3\n", "frame differs between rows"),
         (b"ra,dec,flux,unit\n1,2,3,Jy\n1,3,3,mJy\n", "unit differs between rows"),
     ],
@@ -222,6 +228,11 @@ def test_units_and_encodings(data: bytes, expected: float) -> None:
         (b"ra,dec,flux_jy,freq [mHz]\n10,20,1,1400\n", BadInputError, "mHz are millihertz"),
         (b"ra,dec,flux_jy,freq\n10,20,1,1400\n", BadInputError, r"'freq \[MHz\]'"),
         (b"ra,dec,flux [mag]\n10,20,1\n", BadInputError, "cannot be converted to Jy"),
+        (fits_table(one(), TUNIT3="dex(Jy)"), BadInputError, "cannot be converted to Jy"),
+        (b"ra,dec,flux\ndeg,deg,[Jy]\n10,20,1\n", BadInputError, "cannot be converted to Jy"),
+        (b"ra,dec,flux_mjy [Jy]\n10,20,1\n", BadInputError, "its name says otherwise"),
+        (fits_table(one(), TUCD3="em.radio.100-200MHz"), BadInputError, "UCD says em.radio"),
+        (b"# limited to 1000 rows\nra,dec,flux_jy\n10,20,1\n", BadFileError, "not whole"),
         (b"ra,dec,flux\n10,20,1\n", BadInputError, "--flux-unit"),
         (b"ra,dec,flux_jy\n10,91,1\n", BadInputError, "Row 1 has 91 deg"),
         (b"ra,dec,flux_jy\n10,20,1\n400,20,1\n", BadInputError, "Row 2 has 400 deg"),
@@ -332,6 +343,27 @@ def test_votable_nulls_and_groups() -> None:
     assert read(votable(made))["flux"].tolist() == [15.0]
 
 
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        ("ra,dec,flux_jy\n10,20,1\n10.0001,20,1.1\n", "2 rows are within 1 arcsec of others"),
+        ("ra,dec,flux_jy,pmra\n10,20,1,5000\n", "proper motions are not used"),
+        ("ra,dec,flux_jy,alpha\n" + "10,{},1,0.8\n" * 10, "the median spectral index is \\+0.8"),
+        ("ra,dec,flux_jy\n" + "10,{},1\n" * 50, "exactly 50 rows: was the answer"),
+    ],
+)
+def test_what_is_odd_is_told(data: str, note: str) -> None:
+    notes: list[str] = []
+    read_catalogue(data.format(*range(50)).encode(), "f", "other", 1.4e9, notes=notes)
+    assert len(notes) == 1
+    assert re.match(note, notes[0])
+
+
+def test_name_of_several_sources_is_no_name() -> None:
+    found = read(b"ra,dec,flux_jy,name\n10,20,1,A\n11,20,2,A\n12,20,2,B\n")
+    assert found["name"] == ["CAT J004000+200000", "CAT J004400+200000", "B"]
+
+
 def test_limits_and_repeated_rows_are_no_sources() -> None:
     rows = b"ra,dec,S1.4,l_S1.4\n10,20,1.5,\n11,20,2.5,<\n10,20,1.5,\n"
     notes: list[str] = []
@@ -348,6 +380,7 @@ def test_limits_and_repeated_rows_are_no_sources() -> None:
     [
         (b"ra,dec,flux_jy,freq_mhz\n10,20,1,887.5\n", "other", 150e6),
         (b"ra,dec,flux_jy\n10,20,1\n", "nvss", 150e6),
+        (b"ra,dec,S1.4 [mJy]\n10,20,1\n", "other", 150e6),
     ],
 )
 def test_contradictory_frequency_is_refused(text: bytes, survey: Any, given_hz: float) -> None:
@@ -372,6 +405,14 @@ def test_good_list_compares_well_with_nvss(hz: float) -> None:
     assert seen.matches == seen.possible > 50
     assert (seen.ra_offset_arcsec, seen.dec_offset_arcsec) == (0.0, 0.0)
     assert find_faults(seen, listed(hz)) == ([], [])
+
+
+def test_few_matches_tell_a_wrong_unit() -> None:
+    few = listed(factor=1e3).select(np.arange(1))
+    assert "is the unit wrong" in find_faults(compare_with_nvss(few), few)[0][0]
+    away = listed(dec_deg=listed().dec_deg + 0.1)
+    lost = away.select(np.argsort(-away.flux_jy)[:2])
+    assert "none of 2 sources" in find_faults(compare_with_nvss(lost), lost)[1][0]
 
 
 def old_positions() -> dict[str, Any]:

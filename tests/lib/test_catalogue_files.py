@@ -194,7 +194,7 @@ class TestBadInput:
         [
             ("ra,flux_jy\n1,2\n", r"dec: one of .*the file has ra, flux_jy"),
             ("ra,dec\n1,2\n", r"flux: one of .*the file has ra, dec"),
-            ("RAB1950,DEB1950,flux_jy\n1,2,3\n", "positions must be J2000"),
+            ("RAB1875,DEB1875,flux_jy\n1,2,3\n", "positions must be J2000"),
             ("ra,dec,flux\n1,2,3\n", r"Column flux has no unit.*flux \[mJy\]"),
             ("ra,dec,flux [arcsec]\n1,2,3\n", "in arcsec, which cannot be converted to Jy"),
             ("ra,dec,flux [furlong]\n1,2,3\n", "in furlong, which cannot be converted to Jy"),

@@ -10,12 +10,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numba
 import pytest
 
 import toys
 from contimg.runtime import contract
 from contimg.runtime.child import LINEAR_ALGEBRA
+from contimg.runtime.compiled import compile_loops
 from contimg.runtime.errors import Exit
 from contimg.runtime.manifest import MANIFEST, read_manifest
 from toys import summary, toy
@@ -183,3 +186,14 @@ def test_read_only_installation_without_home_gets_caches(
     contract.provide_caches()
     assert Path(os.environ["NUMBA_CACHE_DIR"]).is_relative_to(tmp_path)
     assert not (tmp_path / f"contimg-{os.getuid()}").stat().st_mode & 0o077
+
+
+def test_loops_compile_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    place: dict[str, Any] = {}
+    # Beside a file of /proc not even root can write.
+    exec(compile("def double(x): return 2 * x", "/proc/version", "exec"), place)  # noqa: S102
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(place["double"])
+    assert compile_loops()(place["double"])(21) == 42

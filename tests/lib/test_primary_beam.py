@@ -156,6 +156,14 @@ class TestFiles:
         assert one.name.startswith("airy:4.65#")
         assert same.name == "airy:4.65"
 
+    def test_errors_of_a_fit_survive_a_child(self, tmp_path: Path) -> None:
+        fit = {"width": 0.98, "width_error": 0.0049}
+        fit |= {"east_error_deg": 0.01, "north_error_deg": 0.02}
+        beam = read_beam(write_json(tmp_path / "one.json", fit=fit))
+        assert beam.errors == pytest.approx((0.005, 0.01, 0.02))
+        again = PrimaryBeam.load(json.loads(json.dumps(beam.changed(1.01).dump())))
+        assert again.errors == beam.errors
+
     @pytest.mark.parametrize(
         ("name", "text", "words"),
         [
@@ -166,6 +174,7 @@ class TestFiles:
             ("b.json", '{"model": "airy:4.65", "offset_deg": [NaN, 0]}', "offset is|finite"),
             ("b.json", '{"model": "airy:4.65", "widths": [[1.4e9, 1]]}', "Widths must be"),
             ("b.json", '{"model": "airy:4.65", "widths": [[1400, 3]]}', "Widths must be"),
+            ("b.json", '{"model": "airy:4.65", "fit": {"width_error": 0.01}}', "states errors"),
             ("b.csv", "radius,level\n0,1\n", "columns are radius"),
             ("b.csv", f"{CSV}0,1\n1,0.9\n2,0.6\n3,0.3\n", "ends at a level of 0.3"),
             ("b.csv", f"{CSV}0,0.5\n1,0.4\n2,0.3\n3,0.1\n", "on the axis is 0.5"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import casacore.tables as ct
+import erfa
 import numpy as np
 import pytest
 from astropy import units
@@ -25,7 +26,8 @@ UVW = np.array([[100.0, 20.0, 3.0], [250.0, -40.0, 7.0], [150.0, -60.0, 4.0]])
 def source(tmp_path: Path) -> Path:
     """Three baselines, two times, four channels, XX and YY; all data are 1."""
     names = ("a", "b", "c")
-    antennas = Antennas(names, np.eye(3) * 6e6, np.full(3, 25.0))
+    positions = [6e6, 0, 0] - np.array([[0, 0, 0], UVW[0], UVW[1]])  # their lengths are the UVW's
+    antennas = Antennas(names, positions, np.full(3, 25.0))
     place: dict[str, Any] = {"ra_rad": PLACE[0], "dec_rad": PLACE[1]}
     header = MSHeader(
         "VLA", "x", **place, frequencies_hz=FREQ_HZ, channel_width_hz=1e6, antennas=antennas
@@ -121,6 +123,118 @@ def test_besselian_field_is_turned_to_icrs(source: Path, tmp_path: Path) -> None
     assert (UVW[:, :2] @ after) != pytest.approx(UVW[:, :2] @ before, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "unit", "size"),
+    [
+        ("::SPECTRAL_WINDOW", "CHAN_FREQ", "GHz", 1e9),
+        ("::SPECTRAL_WINDOW", "CHAN_WIDTH", "kHz", 1e3),
+        ("::FIELD", "PHASE_DIR", "deg", np.pi / 180),
+        ("::ANTENNA", "POSITION", "km", 1e3),
+        ("", "TIME", "d", 86400),
+        ("", "INTERVAL", "min", 60),
+        ("", "UVW", "km", 1e3),
+    ],
+)
+def test_stated_units_are_converted(
+    source: Path, tmp_path: Path, table: str, column: str, unit: str, size: float
+) -> None:
+    with MeasurementSet(copy_field(source, "0", tmp_path / "plain.ms").path) as ms:
+        wanted = *vars(ms.header).values(), *vars(ms.rows).values()
+    change(source, column, lambda values: values / size, table)
+    with ct.table(f"{source}{table}", readonly=False, ack=False) as opened:
+        count = len(np.atleast_1d(opened.getcolkeyword(column, "QuantumUnits")))
+        opened.putcolkeyword(column, "QuantumUnits", [unit] * count)
+    with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms").path) as ms:
+        found = *vars(ms.header).values(), *vars(ms.rows).values()
+    for one, other in zip(found, wanted, strict=True):
+        if isinstance(one, Antennas):
+            assert one.positions_m == pytest.approx(other.positions_m)
+        elif not isinstance(one, str):
+            assert np.asarray(one) == pytest.approx(np.asarray(other), rel=1e-12)
+
+
+@pytest.mark.parametrize("frame", [1, 3, 4])
+def test_frequencies_become_topocentric(source: Path, tmp_path: Path, frame: int) -> None:
+    """The observer's speed by SOFA, and 20 km/s to 18h, +30 (B1900) for LSRK."""
+    change(source, "MEAS_FREQ_REF", lambda values: values * 0 + frame, "::SPECTRAL_WINDOW")
+    with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms").path) as ms:
+        found = ms.header.frequencies_hz
+    mjd = T0_S / 86400
+    x, y, _ = erfa.rz(-erfa.era00(2400000.5, mjd), np.eye(3)) @ [6e6, 0, 0]
+    speed = np.array([-y, x, 0]) * 7.292115e-5
+    if frame != 4:
+        speed += erfa.epv00(2400000.5, mjd)[1]["v"] * 149597870700.0 / 86400
+    if frame == 1:
+        speed += 20e3 * erfa.s2c(*np.radians([270.9593, 30.0047]))
+    wanted = FREQ_HZ * (1 + speed @ erfa.s2c(*PLACE) / 299792458.0)
+    assert found == pytest.approx(wanted, rel=2e-8)  # classical Doppler shift; no precession
+
+
+def add_row(path: Path, table: str, **values: Any) -> None:
+    with ct.table(f"{path}::{table}", readonly=False, ack=False) as opened:
+        opened.addrows(1)
+        for column in opened.colnames():
+            if opened.iscelldefined(column, 0):
+                opened.putcell(column, 1, values.get(column, opened.getcell(column, 0)))
+
+
+@pytest.mark.parametrize("names", [["a", "a", "a"], ["", "", ""]])
+def test_antennas_get_names_of_their_own(source: Path, tmp_path: Path, names: list[str]) -> None:
+    change(source, "NAME", lambda _: names, "::ANTENNA")
+    with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms").path) as ms:
+        assert len({*ms.header.antennas.names}) == 3
+
+
+ODD_ROWS: dict[str, tuple[str, str, Any, float]] = {
+    "are of antennas that are marked": ("::ANTENNA", "FLAG_ROW", [False, False, True], 2 / 3),
+    "are not on the source": ("::STATE", "OBS_MODE", ["CALIBRATE_ATMOSPHERE#OFF_SOURCE"], 1.0),
+    "have no UVW": ("", "UVW", np.vstack([UVW, UVW[:2], [[np.nan] * 3]]), 1 / 6),
+    "have no weight": ("", "SIGMA", np.array([[0.0, 0]] + [[0.5, 0.5]] * 5), 1 / 6),
+    "times as long as the baselines": ("", "UVW", np.tile(UVW, (2, 1)) / 0.21, 0.0),
+}
+
+
+@pytest.mark.parametrize("note", ODD_ROWS)
+def test_odd_rows_are_flagged_and_told(source: Path, tmp_path: Path, note: str) -> None:
+    table, column, values, flagged = ODD_ROWS[note]
+    change(source, column, lambda _: values, table)
+    copied = copy_field(source, "0", tmp_path / "b.ms")
+    with MeasurementSet(copied.path) as ms:
+        assert ms.read("FLAG").mean() == pytest.approx(flagged)
+        assert np.isfinite(ms.rows.uvw_m).all()
+    assert any(note in one for one in copied.notes)
+
+
+def test_exposure_stands_for_missing_interval(source: Path, tmp_path: Path) -> None:
+    change(source, "INTERVAL", lambda values: values * 0)
+    with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms").path) as ms:
+        assert ms.rows.interval_s.tolist() == [10.0] * 6
+    change(source, "EXPOSURE", lambda values: values * 0)
+    with pytest.raises(BadInputError, match="Neither INTERVAL nor EXPOSURE"):
+        copy_field(source, "0", tmp_path / "c.ms")
+
+
+def test_field_of_ambiguous_name_is_refused(source: Path, tmp_path: Path) -> None:
+    add_row(source, "FIELD", NAME="x")
+    with pytest.raises(BadInputError, match=r"2 fields are called x; the fields are 0 \(x\), 1"):
+        copy_field(source, "x", tmp_path / "b.ms")
+    change(source, "NAME", lambda _: ["1", "y"], "::FIELD")
+    with pytest.raises(BadInputError, match="2 fields are called 1"):
+        copy_field(source, "1", tmp_path / "b.ms")
+    with pytest.raises(BadInputError, match="No fields are called z"):
+        copy_field(source, "z", tmp_path / "b.ms")
+
+
+def test_telescope_is_that_of_the_rows(source: Path, tmp_path: Path) -> None:
+    add_row(source, "OBSERVATION", TELESCOPE_NAME="ATCA")
+    change(source, "OBSERVATION_ID", lambda values: values + 1)
+    with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms").path) as ms:
+        assert ms.header.telescope == "ATCA"
+    change(source, "OBSERVATION_ID", put_at(0, 0))
+    with pytest.raises(BadInputError, match="observed with ATCA, VLA"):
+        copy_field(source, "0", tmp_path / "c.ms")
+
+
 def test_atomic_time_becomes_utc(source: Path, tmp_path: Path) -> None:
     set_keyword(source, "TIME", "TAI")
     with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms").path) as ms:
@@ -140,6 +254,13 @@ REFUSED: dict[str, Callable[[Path], None]] = {
     "frequencies are in frame 0": lambda path: change(
         path, "MEAS_FREQ_REF", lambda v: v * 0, "::SPECTRAL_WINDOW"
     ),
+    "positions are in the frame WGS84": lambda path: set_keyword(
+        path, "POSITION", "WGS84", "::ANTENNA"
+    ),
+    "3 rows repeat the time": lambda path: change(path, "TIME", lambda v: v * 0 + T0_S),
+    "antennas beyond the 3": lambda path: change(path, "ANTENNA2", put_at(0, 7)),
+    "several feeds": lambda path: change(path, "FEED1", put_at(0, 1)),
+    "not between 1970 and 2100": lambda path: change(path, "TIME", lambda v: v / 86400),
     "channels are 1e": lambda path: change(
         path, "CHAN_WIDTH", put_at(np.s_[0, 2], 3e6), "::SPECTRAL_WINDOW"
     ),

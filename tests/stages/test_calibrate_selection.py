@@ -1,5 +1,6 @@
 """Selection of a calibrator or a set: the ranking as a pure function, the resolver on a store."""
 
+import json
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from contimg.astro.beam_files import read_beam
 from contimg.astro.telescope import SITE
 from contimg.records.calibration import FieldPhase
 from contimg.records.schemas.caltables import CALTABLES
@@ -51,7 +53,9 @@ def make_row(
 
 
 def rank(rows: list[SetRow], **options: Any) -> list[str]:
-    return [row.artifact for row in selection.rank_sets(rows, FIELD, make_options(**options))]
+    made = make_options(**options)
+    beam = read_beam(made.beam).name
+    return [row.artifact for row in selection.rank_sets(rows, FIELD, made, beam)]
 
 
 class TestRanking:
@@ -95,7 +99,7 @@ class TestRanking:
 class TestFindCalibrator:
     @pytest.mark.parametrize("name", [None, "3C48", "J0137+3309", "24.4221,33.1598"])
     def test_calibrator_in_beam_is_found(self, name: str | None) -> None:
-        found = find_calibrator(make_options(calibrator=name), TRANSIT)
+        found = find_calibrator(make_options(calibrator=name), TRANSIT, BEAM)
         assert found is not None
         assert (found.name, found.is_standard) == ("3C48", True)
 
@@ -104,18 +108,18 @@ class TestFindCalibrator:
         [(FIELD, {}), (TRANSIT, {"min_primary_jy": 17.0}), (TRANSIT, {"solve": "never"})],
     )
     def test_faint_calibrator_is_not_taken(self, target: Target, changes: dict[str, Any]) -> None:
-        assert find_calibrator(make_options(**changes), target) is None
+        assert find_calibrator(make_options(**changes), target, BEAM) is None
 
     def test_threshold_applies_to_apparent_flux(self) -> None:
-        assert find_calibrator(make_options(min_primary_jy=15.0), TRANSIT) is not None
+        assert find_calibrator(make_options(min_primary_jy=15.0), TRANSIT, BEAM) is not None
 
     def test_named_calibrator_outside_the_beam_is_refused(self) -> None:
         with pytest.raises(NoCalibrationError, match=r"no calibrator 3C286 in the beam.*3C48"):
-            find_calibrator(make_options(calibrator="3C286"), TRANSIT)
+            find_calibrator(make_options(calibrator="3C286"), TRANSIT, BEAM)
 
     def test_unknown_calibrator_is_refused(self) -> None:
         with pytest.raises(UsageError, match="neither a known calibrator"):
-            find_calibrator(make_options(calibrator="Vega"), TRANSIT)
+            find_calibrator(make_options(calibrator="Vega"), TRANSIT, BEAM)
 
 
 class TestScaleError:
@@ -129,7 +133,7 @@ class TestScaleError:
     @pytest.mark.parametrize(("groups", "least", "most"), [(0, 0.01, 0.02), (2, 0.12, 0.2)])
     def test_edge_of_the_beam_is_uncertain(self, groups: int, least: float, most: float) -> None:
         target = self.after_transit(groups)
-        found = find_calibrator(make_options(), target)
+        found = find_calibrator(make_options(), target, BEAM)
         assert found is not None
         budget = scale_error.calibrator_budget(found, target, BEAM)
         assert (found.name, budget.flux) == ("3C48", 0.01)
@@ -149,8 +153,21 @@ class TestScaleError:
         off = scale_error.mean_beam(*place, target, BEAM.changed(east_deg=-0.1))[0] / usual
         assert min(off, 2 - off) == pytest.approx({0: 0.997, 2: 0.81}[groups], abs=0.03)
 
+    def test_errors_of_a_fitted_beam_replace_the_usual_ones(self, tmp_path: Path) -> None:
+        """A file of `contimg beam fit` states half of the usual width and a seventh of pointing."""
+        fit = {"width": 1.0, "width_error": 0.0125, "east_error_deg": 0.01, "north_error_deg": 0.01}
+        text = {"model": "airy:4.65", "fit": fit}
+        (tmp_path / "beam.json").write_text(json.dumps(text))
+        place = np.array([24.4221, 25.6]), np.array([33.1598, 33.1598])
+        usual, fitted = (
+            scale_error.beam_terms(*place, TRANSIT, beam)
+            for beam in (BEAM, read_beam(str(tmp_path / "beam.json")))
+        )
+        slopes = fitted[::2] / usual[::2]
+        assert slopes == pytest.approx(np.array([[0.5] * 2, [1 / 7] * 2, [1 / 7] * 2]), rel=0.01)
+
     def test_variable_calibrator_costs_its_flux(self) -> None:
-        standard = find_calibrator(make_options(), TRANSIT)
+        standard = find_calibrator(make_options(), TRANSIT, BEAM)
         assert standard is not None
         flat = standard._replace(is_standard=False, spectral_index=0.1)
         steep = flat._replace(spectral_index=-0.9)
@@ -178,7 +195,9 @@ class TestEnsemble:
 
     @pytest.mark.parametrize("dec_deg", [16.3, 33.0, 54.6, 65.7, 71.6])
     def test_every_strip_has_an_ensemble(self, dec_deg: float) -> None:
-        plans = [selection.plan_solve(make_options(), self.at(dec_deg, h)) for h in range(0, 24, 3)]
+        plans = [
+            selection.plan_solve(make_options(), self.at(dec_deg, h), BEAM) for h in range(0, 24, 3)
+        ]
         found = [plan for plan in plans if plan is not None and plan.calibrator is None]
         assert len(found) >= 6
         assert all(plan is not None for plan in plans)
@@ -186,7 +205,7 @@ class TestEnsemble:
         assert {plan.name for plan in found} == {"nvss"}
 
     def test_good_calibrators_and_sets_come_first(self, tmp_path: Path) -> None:
-        transit = selection.plan_solve(make_options(), TRANSIT)
+        transit = selection.plan_solve(make_options(), TRANSIT, BEAM)
         assert transit is not None
         assert transit.name == "3C48"
         rows = [make_row("borrowed", -3), make_row("poor", -0.01, error=0.2)]
@@ -198,18 +217,18 @@ class TestEnsemble:
         later = 2 * 309.24 / 86400
         times = {"mjd_start": TRANSIT.mjd_start + later, "mjd_end": TRANSIT.mjd_end + later}
         target = replace(TRANSIT, **times)
-        plan = selection.plan_solve(make_options(), target)
+        plan = selection.plan_solve(make_options(), target, BEAM)
         assert plan is not None
         assert plan.name == "nvss"
         for changes in ({"solve": "always"}, {"calibrator": "3C48"}, {"solve": "never"}):
-            plan = selection.plan_solve(make_options(**changes), target)
+            plan = selection.plan_solve(make_options(**changes), target, BEAM)
             assert (plan and plan.name) == (None if "never" in changes.values() else "3C48")
 
     def test_too_few_sources_are_refused(self) -> None:
         south = replace(self.at(-44.0), name="south")  # NVSS ends at -40
-        assert selection.plan_solve(make_options(), south) is None
+        assert selection.plan_solve(make_options(), south, BEAM) is None
         with pytest.raises(NoCalibrationError, match="too few NVSS sources"):
-            selection.plan_solve(make_options(calibrator="nvss"), south)
+            selection.plan_solve(make_options(calibrator="nvss"), south, BEAM)
 
 
 class TestScaleGate:

@@ -20,10 +20,14 @@ from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.store import open_store
 from contimg_normalize import stage
-from contimg_normalize.epochs import find_photometry, measurements_of, read_photometry
+from contimg_normalize.epochs import (
+    Measurements,
+    find_photometry,
+    measurements_of,
+    read_photometry,
+)
 from contimg_normalize.options import STAGE, NormalizeOptions
-from contimg_normalize.stage import NormalizedField
-from photometry_tables import World, normalize, steady_world
+from photometry_tables import STATED, Normalized, World, normalize, steady_world
 
 
 def options(root: Path | str = "t", **changed: Any) -> NormalizeOptions:
@@ -35,7 +39,7 @@ def photometry(mjd: float, strip: float, flux: float = 100.0, **changed: Any) ->
     columns: dict[str, Any] = {column.name: [None] * 3 for column in PHOTOMETRY.columns}
     constant = {"group": "g", "image": "k", "mjd": mjd, "strip": strip, "beam": 1.0}
     constant |= {"flux_forced": flux, "local_rms": 0.5, "snr": flux / 0.5, "upper_limit": False}
-    constant |= {"compactness": 1.01, "blend": 1}
+    constant |= {"compactness": 1.01, "blend": 1} | STATED
     columns |= {name: [value] * 3 for name, value in constant.items()}
     columns |= {"source": ["s00", "s01", "s02"], "ra": [38.0, 38.1, 38.2], "dec": [33.0] * 3}
     return PHOTOMETRY.to_bytes(columns | changed)
@@ -114,19 +118,25 @@ def test_nulls_are_read_as_nan(tmp_path: Path) -> None:
     assert found.groups["group"].tolist() == ["g"]
 
 
-def frame(field: NormalizedField, detection_snr: float = 5.0) -> pd.DataFrame:
-    return NORMALIZED.table(stage.flux_columns(field, detection_snr)).to_pandas()
+def fluxes(field: Normalized, rows: Measurements, detection_snr: float = 5.0) -> pa.Table:
+    columns = stage.flux_columns(field.field, field.curves, rows, detection_snr)
+    return NORMALIZED.table(columns)
 
 
-def normalised(world: World, **changed: Any) -> NormalizedField:
+def frame(world: World, detection_snr: float = 5.0) -> pd.DataFrame:
+    return fluxes(normalised(world), world.measurements(), detection_snr).to_pandas()
+
+
+def normalised(world: World, **changed: Any) -> Normalized:
     (field,), _, _ = normalize(world, **changed)
     return field
 
 
 def test_columns_fit_their_schemas() -> None:
-    field = normalised(steady_world(25, 26))
-    epochs = NORMALIZATION.table(stage.group_columns(field, 33.0)).to_pandas()
-    rows = frame(field)
+    world = steady_world(25, 26)
+    field = normalised(world)
+    epochs = NORMALIZATION.table(stage.group_columns(field.field, 33.0)).to_pandas()
+    rows = fluxes(field, world.measurements()).to_pandas()
     assert (len(epochs), len(rows)) == (26, 25 * 26)
     assert set(rows.field) == set(epochs.field) == {field.scale.cell.name}
     assert set(rows.epoch) == set(epochs.epoch)
@@ -136,7 +146,7 @@ def test_columns_fit_their_schemas() -> None:
 
 
 def test_flux_is_raw_over_factor() -> None:
-    rows = frame(normalised(steady_world(25, 26)))
+    rows = frame(steady_world(25, 26))
     np.testing.assert_allclose(rows.flux, rows.flux_raw / rows.factor, rtol=1e-12)
     scale_error = rows.flux_raw * rows.factor_err / rows.factor**2
     error = np.hypot(rows.flux_raw_err / rows.factor, scale_error)
@@ -149,7 +159,7 @@ def test_flux_is_raw_over_factor() -> None:
 
 
 def test_limits_are_marked_and_keep_their_flux() -> None:
-    rows = frame(normalised(steady_world(25, 26)), detection_snr=100.0)
+    rows = frame(steady_world(25, 26), detection_snr=100.0)
     assert (rows.upper_limit == (rows.snr < 100)).all()
     assert 0 < rows.upper_limit.mean() < 1
     assert rows.flux.notna().all()
@@ -159,7 +169,7 @@ def test_rows_without_flux_or_error_are_left_out() -> None:
     world = steady_world(25, 26)
     world.flux[3, 5], world.noise[4, 6], world.noise[5, 7] = np.nan, 0.0, np.inf
     world.flux[6] *= -1  # negative fluxes are measurements
-    rows = frame(normalised(world))
+    rows = frame(world)
     assert len(rows) == 25 * 26 - 3
     assert (rows[rows.source == "s00006"].flux.mean()) < 0
 
@@ -174,10 +184,10 @@ def test_epoch_without_references_has_nulls() -> None:
     world = steady_world(25, 26)
     world.present[1:, 25] = False
     field = normalised(world)
-    table = NORMALIZATION.table(stage.group_columns(field, 33.0))
+    table = NORMALIZATION.table(stage.group_columns(field.field, 33.0))
     assert (table["factor"].to_pylist()[-1], table["factor"].null_count) == (None, 1)
     assert table["status"].to_pylist()[-1] == "no scale"
-    rows = NORMALIZED.table(stage.flux_columns(field, 5.0)).to_pylist()
+    rows = fluxes(field, world.measurements()).to_pylist()
     (mine,) = (row for row in rows if row["epoch"] == int(field.scale.epoch[-1]))
     assert (mine["source"], mine["flux"], mine["factor"]) == ("s00000", None, None)
 

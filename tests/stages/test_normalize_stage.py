@@ -16,7 +16,7 @@ from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.runtime.errors import Exit
 from contimg.runtime.store import open_store
 from light_curves import lens_gain
-from photometry_tables import SIDEREAL_DAY, steady_world
+from photometry_tables import SIDEREAL_DAY, STATED, steady_world
 
 BIN = Path(sys.executable).parent
 EPOCHS, SOURCES = 26, 40
@@ -44,7 +44,7 @@ def write_tables(root: Path, seed: int = 0, ra: float = 38.3, count: int = SOURC
         found = flux * curve[:, e] * common[e] + noise * rng.normal(size=count)
         columns: dict[str, Any] = {c.name: [None] * count for c in PHOTOMETRY.columns}
         fixed = {"group": f"g{e}", "image": "key", "mjd": 61065.1 + 6 * SIDEREAL_DAY * e}
-        fixed |= {"strip": 33.0, "compactness": 1.0, "blend": 1}
+        fixed |= {"strip": 33.0, "compactness": 1.0, "blend": 1} | STATED
         columns |= {name: [value] * count for name, value in fixed.items()}
         columns |= {"source": [f"DSA J{k:04d}" for k in range(count)], "beam": beam}
         columns |= {"ra": (ra + east / np.cos(np.radians(33))) % 360, "dec": 33 + north}

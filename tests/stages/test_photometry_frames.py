@@ -132,6 +132,12 @@ def test_fluxes_in_any_orientation_and_frame(
         ({"BMAJ": "60 arcsec"}, "BMAJ"),
         ({"BUNIT": "K"}, "unit of the pixels is 'K'"),
         ({"BUNIT": "Jy/pixel"}, "unit of the pixels is 'Jy/pixel'"),
+        ({"BUNIT": "MJy/beam"}, "unit of the pixels is 'MJy/beam'"),
+        ({"CTYPE1": "DEC--SIN", "CTYPE2": "RA---SIN", "CRVAL2": 80.0, "CRVAL1": 1.0}, "not RA"),
+        ({"CRVAL2": 134.2}, "header's coordinates are not valid: ERROR"),
+        ({"CTYPE3": "STOKES", "CRVAL3": 4.0}, "not of Stokes I: its Stokes axis says 4"),
+        ({"CTYPE3": "STOKES", "CRVAL3": 3.0, "CRPIX3": 2.0, "CDELT3": -1.0}, "axis says 4"),
+        ({"CTYPE3": "FREQ", "CRVAL3": 2e8, "CUNIT3": "m/s"}, "unit of the frequency axis is 'm/s'"),
     ],
 )
 def test_image_that_is_not_understood_is_refused(
@@ -139,10 +145,42 @@ def test_image_that_is_not_understood_is_refused(
 ) -> None:
     head = header(NORMAL, EQUATORIAL, "CD", **cards)
     path = tmp_path / "i.fits"
-    fits.PrimaryHDU(np.ones((SIZE, SIZE), np.float32), head).writeto(path)
+    shape = (1,) * ("CTYPE3" in cards) + (SIZE, SIZE)
+    fits.PrimaryHDU(np.ones(shape, np.float32), head).writeto(path)
     with pytest.raises(BadImageError, match=words):
         image = read_image(path)
-        _ = image.beam, image.jy_per_unit
+        _ = image.beam, image.jy_per_unit, image.frequency_hz
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"),
+    [
+        ({"CRVAL3": 1.4, "CUNIT3": "GHz"}, 1.4e9),
+        ({"CRVAL3": 1.38e9, "RESTFRQ": 1.420405752e9}, 1.38e9),  # as CASA has it
+        ({"CRVAL3": 1.38e9, "RESTFRQ": 1.39e9, "PBMODEL": "airy"}, 1.39e9),  # ours
+        ({"CTYPE3": "STOKES", "CRVAL3": 1.0, "RESTFRQ": 1.39e9}, 1.39e9),
+        ({"CTYPE3": "STOKES", "CRVAL3": 1.0}, None),
+    ],
+)
+def test_frequency_is_that_of_the_fluxes(
+    tmp_path: Path, cards: dict[str, Any], expected: float | None
+) -> None:
+    head = header(NORMAL, EQUATORIAL, "CD", **({"CTYPE3": "FREQ"} | cards))
+    fits.PrimaryHDU(np.ones((1, SIZE, SIZE), np.float32), head).writeto(tmp_path / "i.fits")
+    assert read_image(tmp_path / "i.fits").frequency_hz == expected
+
+
+def test_compressed_image_with_infinite_pixels_is_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).normal(0, RMS, (SIZE, SIZE)).astype(np.float32)
+    pixels[5, 7] = np.inf
+    head = header(NORMAL, EQUATORIAL, "CD")
+    fits.PrimaryHDU(pixels, head).writeto(tmp_path / "plain.fits")
+    packed = fits.CompImageHDU(np.nan_to_num(pixels, posinf=np.nan), head)
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "packed.fits")
+    plain, whole = (read_image(tmp_path / f"{name}.fits") for name in ("plain", "packed"))
+    assert np.argwhere(np.isnan(plain.pixels)).tolist() == [[5, 7]]
+    assert np.nanmax(np.abs(whole.pixels - plain.pixels)) < RMS
+    assert whole.beam == plain.beam
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("mJy/beam", 1e-3), ("JY/BEAM", 1), ("Jy beam-1", 1)])

@@ -13,10 +13,30 @@ from contimg_normalize import stage
 from contimg_normalize.curves import LightCurves
 from contimg_normalize.epochs import Measurements, measurements_of
 from contimg_normalize.options import NormalizeOptions
-from contimg_normalize.stage import NormalizedField
+from contimg_normalize.scale import CellScale
 
 SIDEREAL_DAY = 0.9972695663
 FIRST_MJD = 61065.1
+STATED: dict[str, Any] = {
+    "tier": "standard",
+    "primary_beam": "airy",
+    "catalogue": "nvss",
+    "frequency": 1.4e9,
+}
+STATED |= {"bmaj": 60.0, "bmin": 40.0, "used_fraction": 0.9}
+"""What images state of themselves, unless a test says otherwise."""
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """A field with all its light curves."""
+
+    field: stage.NormalizedField
+    curves: LightCurves
+
+    @property
+    def scale(self) -> CellScale:
+        return self.field.scale
 
 
 @dataclass
@@ -45,7 +65,7 @@ class World:
             here = np.flatnonzero(self.present[:, g])
             rows: dict[str, Any] = {c.name: [None] * here.size for c in PHOTOMETRY.columns}
             fixed = {"group": f"g{g:04d}", "image": f"k{g}", "mjd": self.mjd[g], "strip": 33.0}
-            fixed |= {"compactness": 1.0, "blend": 1, "upper_limit": False, "beam": 1.0}
+            fixed |= {"compactness": 1.0, "blend": 1, "upper_limit": False, "beam": 1.0} | STATED
             fixed |= {n: v[g] for n, v in self.columns.items() if isinstance(v, list)}
             rows |= {name: [value] * here.size for name, value in fixed.items()}
             rows |= {n: v[here, g] for n, v in self.columns.items() if isinstance(v, np.ndarray)}
@@ -79,16 +99,18 @@ def steady_world(
     )
 
 
-def normalize(
-    world: World, **changed: Any
-) -> tuple[list[NormalizedField], list[str], dict[str, Any]]:
+def normalize(world: World, **changed: Any) -> tuple[list[Normalized], list[str], dict[str, Any]]:
     """Return fields, reasons of the verdict, and metrics."""
     options = NormalizeOptions(**{"tables": "t", "out": "o", "strip": 33.0, **changed})
     rows, reasons, metrics = stage.comparable_rows(world.measurements(), options)
     fields, missing = stage.normalise_strip(rows, options)
     assert fields
     verdict = stage.judge(fields, missing, options, reasons)
-    return fields, list(verdict.reasons), metrics | stage.summarise(fields)
+    (made,) = stage.light_curves(rows, fields)
+    found = [Normalized(field, curves) for field, curves in made]
+    statistics = [stage.source_statistics(curves) for _, curves in made]
+    metrics |= stage.summarise(fields) | stage.summarise_scatter(np.hstack(statistics))
+    return found, list(verdict.reasons), metrics
 
 
 def curve_statistics(curves: LightCurves) -> tuple[np.ndarray[Any, Any], ...]:

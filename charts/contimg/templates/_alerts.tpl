@@ -18,6 +18,8 @@ Alerts; docs/how-to/operate.md has a section of each name. What Argo's controlle
     "summary" "a group has been waiting for its subbands for too long")
   (dict "alert" "ContimgQuarantine" "expr" (printf "delta(contimg_watch_quarantined{%s}[1h]) > 0" $here) "for" "0m" "severity" "info"
     "summary" "files arrived that cannot be used")
+  (dict "alert" "ContimgEarthOrientation" "expr" (printf "contimg_watch_earth_orientation_end_timestamp_seconds{%s} - time() < 180 * 86400" $here) "for" "1h" "severity" "warning"
+    "summary" "the table of the Earth's orientation ends within half a year: groups observed later cannot be processed")
   (dict "alert" "ContimgTriesFail" "expr" "sum(increase(argo_workflows_contimg_stage_total{status!=\"Succeeded\"}[1h])) > 10 and sum(increase(argo_workflows_contimg_stage_total{status!=\"Succeeded\"}[1h])) > 0.3 * sum(increase(argo_workflows_contimg_stage_total[1h]))" "for" "0m" "severity" "warning"
     "summary" "a third of the stages' tries of the last hour failed")
   (dict "alert" "ContimgBadData" "expr" "sum(increase(argo_workflows_contimg_stage_total{exit=~\"1[0-9]\"}[1h])) > 3" "for" "0m" "severity" "warning"

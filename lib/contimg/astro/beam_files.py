@@ -28,6 +28,8 @@ MAX_LAST_LEVEL = 0.2
 MAX_OFFSET_DEG = 1.0
 FACTOR_RANGE = (0.7, 1.4)
 """Of widths relative to the model: a file beyond it means something else by them."""
+FIT_ERRORS = ("width_error", "east_error_deg", "north_error_deg")
+"""As ``contimg beam fit`` writes them."""
 TABLE_COLUMNS = ("radius_deg_ghz", "level")
 DIRECTIONS = {("RA---SIN", "DEC--SIN"), ("L", "M")}
 """Axes of a map: l towards the east, m to the north."""
@@ -44,7 +46,7 @@ class BeamFile(Record):
     widths: tuple[tuple[float, float], ...] = ()
     """Frequency (MHz) and factor on the model's width; linear between, constant beyond."""
     fit: dict[str, Any] = Field(default_factory=dict)
-    """How it was measured; not used."""
+    """How it was measured. Its errors of width and offset are the beam's; the rest is not used."""
 
 
 def read_beam(text: str) -> PrimaryBeam:
@@ -86,10 +88,20 @@ def _read_json(data: bytes, where: str) -> PrimaryBeam:
     if not good or mhz != sorted(set(mhz)) or not all(100 < one < 1e5 for one in mhz):  # noqa: PLR2004
         problem = f"Widths must be [MHz ascending, factor {low} to {high}]: {file.widths}."
         raise BadInputError(where, problem, remedy)
+    stated = [file.fit.get(name) for name in FIT_ERRORS]
+    known = [value for value in stated if value is not None]
+    if known and not (
+        len(known) == len(stated)
+        and all(isinstance(one, int | float) and 0 < one < MAX_OFFSET_DEG for one in known)
+    ):
+        found = ", ".join(f"{name} {value}" for name, value in zip(FIT_ERRORS, stated, strict=True))
+        problem = f"Its fit states errors that are not possible: {found}."
+        raise BadInputError(where, problem, "Give all three, greater than 0, or none.")
     return replace(
         model,
         offset_deg=file.offset_deg,
         widths=tuple((frequency * 1e6, factor) for frequency, factor in file.widths),
+        errors=(known[0] / file.fit.get("width", 1.0), known[1], known[2]) if known else None,
     )
 
 

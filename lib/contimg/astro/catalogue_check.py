@@ -96,13 +96,15 @@ def find_faults(seen: NvssComparison, new: Catalogue) -> tuple[list[str], list[s
     if possible >= MIN_POSSIBLE and count < MIN_MATCHED_FRACTION * possible:
         text = f"{count} of {possible} sources that should be in NVSS are at its positions"
         wrong.append(text + _suggest_frame(new, count))
+    elif possible and not count:
+        doubtful.append(f"none of {possible} sources that should be in NVSS is at its positions")
     ratio, error = seen.flux_ratio, seen.scaling_error or 0.0
     if ratio is not None:
         allowed = WARN_RATIO * np.exp(2 * error)
         text = f"the median flux is {ratio:g} of NVSS's at 1.4 GHz"
         if not 1 / UNIT_RATIO < ratio < UNIT_RATIO:
             text = f"{text}: is the unit wrong?"
-            (wrong if seen.compared >= MIN_MATCHES else doubtful).append(text)
+            wrong.append(text)
         elif seen.compared >= MIN_MATCHES and not 1 / allowed < ratio < allowed:
             doubtful.append(text)
     offset = (seen.ra_offset_arcsec, seen.dec_offset_arcsec)

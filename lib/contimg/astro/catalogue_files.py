@@ -7,15 +7,18 @@ an error, never a guess: a catalogue in mJy read as Jy looks like a catalogue.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import erfa
 import numpy as np
 import numpy.typing as npt
 
 from contimg.astro.catalogue_positions import (
     DEGREE_PARTS,
     FILL_VALUE,
+    FK4,
     GALACTIC,
     HOUR_PARTS,
     HOUR_UNITS,
@@ -48,10 +51,19 @@ _POSITION_PAIRS = (
     "_raj2000/_dej2000 raj2000/dej2000 raj2000/decj2000 ra_j2000/dec_j2000 ra_j2000/de_j2000 "
     "ra_icrs/de_icrs _ra_icrs/_de_icrs ra_icrs/dec_icrs raj2000/de_j2000 ra_2000/dec_2000 "
     "raj2000_deg/dej2000_deg ra_deg/dec_deg ra_deg_cont/dec_deg_cont ra/dec ra/de _ra/_de "
-    "ra/dej2000 ra/decj2000 ra/de_j2000 raj2000/dec ra_2000/dec ra_deg/dec ra/dec_deg _raj2000/dec"
+    "ra/dej2000 ra/decj2000 ra/de_j2000 raj2000/dec ra_2000/dec ra_deg/dec ra/dec_deg _raj2000/dec "
+    "glon/glat _glon/_glat gal_lon/gal_lat gall/galb l/b rab1950/deb1950 _rab1950/_deb1950 "
+    "ra1950/dec1950 ra1950/de1950 ra_1950/dec_1950 ra_b1950/dec_b1950"
 )
 POSITION_NAMES = tuple(tuple(pair.split("/")) for pair in _POSITION_PAIRS.split())
-"""Names of Right Ascension and Declination, the preferred first."""
+"""Names of Right Ascension and Declination, or of other coordinates, the preferred first."""
+FRAMES_BY_NAME = (
+    (r".*(2000|icrs)", ICRS, "J2000"),
+    (r"_?(glon|glat|gal_?(lon|lat|l|b)|l|b)$", GALACTIC, "galactic"),
+    (r".*1950", FK4, "B1950"),
+)
+NAMED_FREQUENCIES_HZ = dict.fromkeys(("s1_4", "flux_20_cm", "flux_20cm"), 1.4e9)
+"""Of fluxes under names that say it."""
 SURVEY_NAMES = {
     "flux": "flux s1_4 flux_20_cm fint int_flux total_flux_source total_flux flux_int ftot "
     "flux_jy flux_mjy s_int sint flux_20cm",
@@ -100,6 +112,11 @@ NVSS_BEAM_ARCSEC = 45.0
 MAX_FLUX_JY = 1e5
 """Cas A has 50 kJy at 20 MHz."""
 MAX_SPECTRAL_INDEX = 5.0
+MAX_MEDIAN_INDEX, MIN_INDICES = 0.3, 10
+"""Spectra of most sources fall: above it, so many indices probably have the other sign."""
+REPEATED_ARCSEC = 1.0
+CUT_COUNTS = {50, 100, 500} | {n * 10**power for n in (1, 2, 3, 5) for power in range(3, 7)}
+"""Services cut their answers at such numbers of rows, often without a word."""
 FLUX_UNITS = ("mJy", "Jy", "uJy")
 UNIT_SPELLINGS = {"°": "deg", "Deg": "deg", "Degrees": "deg"} | {
     spelling: unit
@@ -118,6 +135,7 @@ FRAME_NAMES = ("frame", "radesys", "radecsys", "coosys", "coordsys", "ref_frame"
 EQUINOX_NAMES = ("equinox",)
 """Columns in which every row says the same for all."""
 UNIT_AT_END = re.compile(r"^.*_(?P<unit>ujy|mjy|jy|deg|arcsec|hz|mhz|ghz)$")
+UCD_BAND = re.compile(r"em\.radio\.(?P<low>\d+)-(?P<high>\d+)(?P<unit>[mg]hz)", re.IGNORECASE)
 NON_EQUATORIAL = re.compile(
     r"^pos[._](?!eq)(galactic|gal|supergalactic|ecliptic|ec|az)", re.IGNORECASE
 )
@@ -183,7 +201,10 @@ def read_catalogue(
     ra, dec = (check_range(values[n], axis=n, where=f"{where}, {n}") for n in ("ra", "dec"))
     values["ra"], values["dec"] = to_icrs(ra, dec, frame)
     _fill_flux(values, found["major"])
-    _fill_frequency(values, survey, frequency_hz, where)
+    flux_column = found["flux"] or found["flux_peak"]
+    named_hz = NAMED_FREQUENCIES_HZ.get(_plain_name(flux_column.name)) if flux_column else None
+    _fill_frequency(values, named_hz or FREQUENCY_HZ.get(survey), frequency_hz, where)
+    _check_band(flux_column, values["frequency"], where)
     keep = _is_source(values, columns, survey, _limits(columns, found), notes)
     if not keep.any():
         problem = f"None of {keep.size} rows has a position and a flux."
@@ -196,8 +217,32 @@ def read_catalogue(
     own = found["name"]
     if own is not None and own.values.dtype.kind in "OSU":
         listed = [str(x).strip() for x in _texts(own.values[keep])]
-        whole["name"] = [a or b for a, b in zip(listed, whole["name"], strict=True)]
+        count = Counter(listed)
+        by_place = [count[one] > 1 or not one for one in listed]
+        if repeated := sum(by_place) - count[""]:
+            notes.append(f"{repeated} rows share their names with others: named by position")
+        whole["name"] = np.where(by_place, whole["name"], listed).tolist()
+    _note_doubts(whole, columns, notes)
     return whole
+
+
+def _note_doubts(whole: Mapping[str, Any], columns: Mapping[str, object], notes: list[str]) -> None:
+    """Append what is odd about a list as a whole to `notes`."""
+    from scipy.spatial import cKDTree
+
+    vectors = erfa.s2c(np.radians(whole["ra"]), np.radians(whole["dec"]))
+    if len(vectors) > 1:
+        nearest = cKDTree(vectors).query(vectors, k=2)[0][:, 1]
+        if near := int(np.sum(nearest < np.radians(REPEATED_ARCSEC / 3600))):
+            notes.append(f"{near} rows are within {REPEATED_ARCSEC:g} arcsec of others: repeated?")
+    index = whole["spectral_index"][np.isfinite(whole["spectral_index"])]
+    if index.size >= MIN_INDICES and np.median(index) > MAX_MEDIAN_INDEX:
+        middle = np.median(index)
+        notes.append(f"the median spectral index is {middle:+.2g}; S is proportional to nu^index")
+    if len(whole["ra"]) in CUT_COUNTS:
+        notes.append(f"exactly {len(whole['ra'])} rows: was the answer of the service cut?")
+    if columns.keys() & {"pmra", "pmdec", "pm_ra", "pm_dec"}:
+        notes.append("proper motions are not used: the positions are taken as they are")
 
 
 def choose_table(
@@ -282,12 +327,13 @@ def _only_text(
 def _stated_frames(column: CatalogueColumn, table: CatalogueTable) -> dict[SkyFrame, str]:
     """Return every frame that a file states for a column of positions, and how."""
     stated: dict[SkyFrame, str] = {}
-    is_2000 = re.search(r"2000|icrs", column.name.lower())
-    own = column.frame or (None if is_2000 else table.frame)
+    name = _plain_name(column.name)
+    named = [(frame, word) for pattern, frame, word in FRAMES_BY_NAME if re.match(pattern, name)]
+    own = column.frame or (None if named else table.frame)
     if own:
         stated[own] = f"{column.name} is {own}"
-    if is_2000:
-        stated[ICRS] = f"{column.name} is J2000 by its name"
+    for frame, word in named:
+        stated[frame] = f"{column.name} is {word} by its name"
     other = NON_EQUATORIAL.match(column.ucd)
     if other:
         kind = GALACTIC if other[1].lower().startswith("gal") else SkyFrame(other[1].lower())
@@ -411,10 +457,14 @@ def _unstated_unit(
 
 
 def _unit_factor(column: CatalogueColumn, unit: str, target: str, where: str) -> float:
-    """Return what a number in a unit is in contimg's unit of the column `target`."""
+    """Return what a number in a unit is in contimg's unit of the column `target`.
+
+    Raises BadInputError for an unknown or logarithmic unit, or one that the column's name denies.
+    """
     from astropy import units
 
     wanted = UNITS[target]
+    ending = UNIT_AT_END.match(_plain_name(column.name))
     if not unit:
         problem = f"Column {column.name} has no unit."
         example = {"Jy": "mJy", "Jy/beam": "mJy/beam", "Hz": "MHz"}.get(wanted, wanted)
@@ -427,12 +477,19 @@ def _unit_factor(column: CatalogueColumn, unit: str, target: str, where: str) ->
         spelled = "hourangle"
     try:
         one, ours = units.Unit(spelled), units.Unit(wanted.removesuffix("/beam"))
-        # Peaks are given in Jy as often as in Jy/beam; both mean the same.
-        same = one if one.is_equivalent(ours) else one * units.beam
-        return float(same.to(ours))
+        # Peaks are given in Jy as often as in Jy/beam; both mean the same. Logarithms (dex) are
+        # equivalent to what they are of, but no multiple of it.
+        is_plain = isinstance(one, units.UnitBase)
+        same = one if is_plain and one.is_equivalent(ours) else one * units.beam
+        factor = float(same.to(ours))
+        by_name = units.Unit(UNIT_SPELLINGS[ending["unit"]]).to(ours) if ending else factor
     except (ValueError, TypeError, units.UnitConversionError) as error:
         problem = f"Column {column.name} is in {unit}, which cannot be converted to {wanted}."
         raise BadInputError(where, problem, "Convert the column, or correct its unit.") from error
+    if not np.isclose(factor, by_name, rtol=1e-6):
+        problem = f"Column {column.name} is in {unit}, but its name says otherwise."
+        raise BadInputError(where, problem, "Rename the column, or correct its unit.")
+    return factor
 
 
 def _possible(numbers: FloatArray, column: CatalogueColumn, target: str, where: str) -> FloatArray:
@@ -476,26 +533,48 @@ def _fill_flux(values: dict[str, FloatArray], major: CatalogueColumn | None) -> 
 
 
 def _fill_frequency(
-    values: dict[str, FloatArray], survey: Survey, given_hz: float | None, where: str
+    values: dict[str, FloatArray], survey_hz: float | None, given_hz: float | None, where: str
 ) -> None:
-    """Fill in the frequency of rows without one; raise UsageError if it is not known."""
+    """Fill in the frequency of rows without one; raise UsageError if it is not known.
+
+    `survey_hz` is that of the survey, or of the flux column's name.
+    """
+    low, high = FREQUENCY_RANGE_HZ
+    if given_hz and not low <= given_hz <= high:
+        possible = f"{low / 1e6:g} to {high / 1e6:g} are possible"
+        problem = f"{given_hz / 1e6:g} MHz were given; {possible}."
+        raise UsageError("--frequency-mhz", problem, "Give the frequency of the fluxes in MHz.")
     own = values.get("frequency", np.full(values["ra"].size, np.nan))
     own = np.where(own > 0, own, np.nan)
     known = own[np.isfinite(own)]
-    stated = known if known.size else np.array([FREQUENCY_HZ.get(survey, given_hz or np.nan)])
+    stated = known if known.size else np.array([survey_hz or given_hz or np.nan])
     if given_hz:
         low, high = float(stated.min()), float(stated.max())
         if not low * (1 - FREQUENCY_TOLERANCE) <= given_hz <= high * (1 + FREQUENCY_TOLERANCE):
             problem = f"{given_hz / 1e6:g} MHz were given, but the fluxes are at "
             problem += f"{low / 1e6:g} to {high / 1e6:g} MHz by the file or survey."
             raise UsageError("--frequency-mhz", problem, "Leave it out, or correct the file.")
-    frequency = given_hz or FREQUENCY_HZ.get(survey)
+    frequency = given_hz or survey_hz
     if not np.isfinite(own).all():
         if frequency is None and not known.size:
             remedy = "Give --frequency-mhz; RACS is 887.5 (low), 1367.5 (mid) or 1655.5 (high)."
             raise UsageError(where, "The file has no frequency of the fluxes.", remedy)
         own = np.where(np.isfinite(own), own, frequency or np.nan)
     values["frequency"] = own
+
+
+def _check_band(flux: CatalogueColumn | None, own_hz: FloatArray, where: str) -> None:
+    """Raise BadInputError if the band in a flux's UCD denies the frequencies of the fluxes, Hz."""
+    band = UCD_BAND.search(flux.ucd) if flux else None
+    if band is None:
+        return
+    scale = {"mhz": 1e6, "ghz": 1e9}[band["unit"].lower()]
+    low = float(band["low"]) * scale * (1 - FREQUENCY_TOLERANCE)
+    high = float(band["high"]) * scale * (1 + FREQUENCY_TOLERANCE)
+    wrong = own_hz[(own_hz < low) | (own_hz > high)]
+    if wrong.size:
+        problem = f"Fluxes are at {wrong[0] / 1e6:g} MHz, but their UCD says {band[0]}."
+        raise BadInputError(where, problem, "Correct the frequency, or the UCD of the column.")
 
 
 def _limits(

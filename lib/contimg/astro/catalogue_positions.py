@@ -98,6 +98,7 @@ FRAME_WORDS = (
     (r"\bfk4\b", "fk4"),
     (r"\bJ ?2000(\.0*)?\b|\bfk5\b|\bicrs\b|(?:equinox|\()\D{0,3}2000(\.0*)?\b", "icrs"),
     (r"\bgalactic (longitude|latitude|coord)|\bg(lon|lat)\b", "galactic"),
+    (r"\b(coord\w*|positions?|frame)\b\W+(\w+\W+){0,2}galactic\b", "galactic"),
     (r"\becliptic (longitude|latitude|coord)|\be(lon|lat)\b", "ecliptic"),
 )
 """Patterns of texts that state a frame; the first group is the equinox."""

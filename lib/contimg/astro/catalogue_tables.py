@@ -32,7 +32,10 @@ CUT = re.compile(
     r"\boverflow\b|truncated (result|output|table|answer|list|at|to the)|"
     r"limit (of \w+ )?(was )?reached|"
     r"(result|output|table|answer|list|query) (is |was |were )?(cut|truncated)|"
-    r"max(imum)? (number of )?(rows|records) (was |were )?(reached|returned)"
+    r"max(imum)? (number of )?(rows|records) (was |were )?(reached|returned)|"
+    r"limited to (the )?(first |top )?[\d,]+ (rows|records|sources|objects|results|entries)|"
+    r"(only|showing) the first [\d,]+|"
+    r"more (rows|records|sources|results) (are |were )?(available|exist)"
 )
 """What services write when they cut an answer."""
 NULLS = ["", "NA", "N/A", "NULL", "null", "NaN", "nan", "None", "--", "-", "...", "masked"]
@@ -230,9 +233,13 @@ def _read_element(table: TableElement, file: VOTableFile, where: str) -> Catalog
             )
         )
     stated = {parse_frame(one.system or "", one.equinox, where) for one in systems.values()}
-    for param in _params(table):
-        if str(param.utype or "").lower().endswith("coordrefframe"):
+    for param in [*_params(table), *file.iter_info()]:
+        utype = str(getattr(param, "utype", "") or "").lower()
+        word = str(param.name or param.ID or "").lower()
+        if utype.endswith("coordrefframe") or word in {"radesys", "frame", "coosys"}:
             stated.add(parse_frame(str(param.value), "", where))
+        elif word == "equinox":
+            stated.add(parse_frame("", param.value, where))
     stated.discard(None)
     texts = [str(table.description or ""), str(file.description or "")]
     if len(stated) > 1:  # which of them is meant is left to the columns
@@ -262,7 +269,15 @@ def _read_ecsv(text: str, where: str) -> CatalogueTable:
 
     made = Table.read(text, format="ascii.ecsv")
     columns = []
-    for name in made.colnames:
+    for name in list(made.colnames):
+        if hasattr(made[name], "frame"):  # a SkyCoord, which knows its own frame
+            if (own := made[name].icrs).isscalar or own.ndim != 1:
+                raise BadInputError(where, f"Column {name} is no list of positions.", "Split it.")
+            columns += [
+                CatalogueColumn(axis, getattr(own, axis[:3].strip("_")).deg, "deg")
+                for axis in ("ra_icrs", "dec_icrs")
+            ]
+            continue
         split = UNIT_IN_NAME.match(name) if made[name].unit is None else None
         columns.append(
             CatalogueColumn(
@@ -308,6 +323,9 @@ def _read_csv(text: str, where: str) -> CatalogueTable:
     delimiter = max(",\t;|", key=first.count)
     rows = list(plain_csv.reader(lines[skipped : skipped + 4], delimiter=delimiter))
     units = rows[1] if len(rows) > 1 and _are_units(rows[1], len(rows[0])) else []
+    units = [word.strip() for word in units]
+    if all(re.fullmatch(r"[\[({].*[\])}]|-*", word) for word in units):
+        units = [word.strip("[](){}") for word in units]  # of one alone they mean a logarithm
     rules = [row for row in rows[1:3] if row and all(re.fullmatch("-+", x) for x in row)]
     read = csv.ReadOptions(
         skip_rows=skipped, skip_rows_after_names=len(rules) + bool(units), use_threads=True
@@ -328,7 +346,7 @@ def _read_csv(text: str, where: str) -> CatalogueTable:
         shown, unit = (split["name"], split["unit"]) if split else (name, "")
         said = name if frames_of_text(f"({unit})") else ""  # RA (J2000)
         unit = "" if said else unit
-        below = units[number].strip().strip("[](){}") if units else ""
+        below = units[number] if units else ""
         if unit and below and unit != below:
             problem = f"Column {shown} is in {unit!r} by its name, {below!r} by the row of units."
             raise BadInputError(where, problem, "Correct one of them.")

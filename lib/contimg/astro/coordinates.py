@@ -88,6 +88,11 @@ def earth_rotation(mjd_utc: npt.ArrayLike) -> tuple[FloatArray, FloatArray, Floa
     return ut1_utc.reshape(shape), x_rad.reshape(shape), y_rad.reshape(shape)
 
 
+def earth_orientation_end() -> float:
+    """Return the MJD at which the installed table ends: later groups cannot be converted."""
+    return float(_finals()[0][-1])
+
+
 @functools.cache
 def _finals() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return MJD, UT1-UTC (s) and polar motion (arcsec) of the installed IERS-A table.

@@ -200,6 +200,7 @@ def apply_block(
     """
     from contimg.astro import kernels  # numba is slow to import, and most readers apply no gains
 
-    index = (np.asarray(one, np.int64) for one in (ant1, ant2, slot))
-    band, gain = ((1 / one).astype(np.complex64) for one in (factors.bandpass, factors.gain))
-    kernels.apply(data, flags, *index, band, factors.bandpass_flag, gain, factors.gain_flag)
+    one, two, time = (np.asarray(index, np.int64) for index in (ant1, ant2, slot))
+    band, gain = ((1 / factor).astype(np.complex64) for factor in (factors.bandpass, factors.gain))
+    band_flag, gain_flag = factors.bandpass_flag, factors.gain_flag
+    kernels.apply(data, flags, one, two, time, band, band_flag, gain, gain_flag)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from contimg.runtime.compiled import compile_loops
 
 ComplexArray = npt.NDArray[np.complex64]
 FlagArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def apply(  # noqa: PLR0913, PLR0917 - a kernel
     data: ComplexArray,
     flags: FlagArray,
@@ -38,7 +39,7 @@ def apply(  # noqa: PLR0913, PLR0917 - a kernel
                 flags[r, f, p] |= lost or band_flag[i, f, p] or band_flag[j, f, p]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def turn(
     first: npt.NDArray[np.complex128], by: npt.NDArray[np.complex128], fringes: ComplexArray
 ) -> None:
@@ -50,7 +51,7 @@ def turn(
             state[k] *= by[k]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def pick(model: ComplexArray, ant1: IntArray, ant2: IntArray, rows: ComplexArray) -> None:
     """Copy (channel, i, j) to (row, channel), 16 channels at a time for the cache's sake."""
     channels = rows.shape[1]

@@ -86,6 +86,8 @@ class PrimaryBeam:
     table: tuple[tuple[float, float], ...] = ()
     """Radius times frequency (deg GHz, ascending) and level; 0 beyond the last."""
     planes: BeamMap | None = None
+    errors: tuple[float, float, float] | None = None
+    """1 sigma of the width (relative), of the offset east and north (deg); None: not measured."""
 
     def level(self, offset: FloatArray, freq_hz: npt.ArrayLike) -> FloatArray:
         """Return the pattern in some directions at some frequencies.
@@ -196,15 +198,18 @@ class PrimaryBeam:
     @classmethod
     def load(cls, whole: dict[str, Any]) -> Self:
         """Return the beam that `dump` wrote."""
-        pairs = {name: tuple(map(tuple, whole[name])) for name in ("widths", "table")}
+        pairs: dict[str, Any] = {
+            name: tuple(map(tuple, whole[name])) for name in ("widths", "table")
+        }
         planes = whole["planes"] and BeamMap(
             level=np.array(whole["planes"]["level"], np.float64),
             freq_hz=np.array(whole["planes"]["freq_hz"], np.float64),
             cell_rad=tuple(whole["planes"]["cell_rad"]),
             axis_px=tuple(whole["planes"]["axis_px"]),
         )
-        offset_deg = tuple(whole["offset_deg"])
-        return cls(**{**whole, **pairs, "planes": planes, "offset_deg": offset_deg})
+        offset_deg, errors = tuple(whole["offset_deg"]), whole.get("errors")
+        pairs |= {"offset_deg": offset_deg, "errors": errors and tuple(errors)}
+        return cls(**{**whole, **pairs, "planes": planes})
 
 
 def model_beam(text: str = DEFAULT_BEAM) -> PrimaryBeam | None:

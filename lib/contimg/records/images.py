@@ -101,21 +101,36 @@ class SkyImage:
 
         Raises BadImageError if the unit is another, such as K or Jy/pixel.
         """
-        unit = re.sub(r"[\s.*]+", "", str(self.header.get("BUNIT", ""))).lower()
-        unit = unit.replace("beam-1", "/beam").replace("beam^-1", "/beam")
-        factors = {"": 1.0, "jy/beam": 1.0, "mjy/beam": 1e-3, "ujy/beam": 1e-6, "jy/bm": 1.0}
-        if unit not in factors:
+        unit = re.sub(r"[\s.*]+", "", str(self.header.get("BUNIT", "")))
+        # AIPS writes JY/BEAM; the case of a prefix counts, since M is mega.
+        found = re.fullmatch(r"([muµμ]?)(?i:jy(/beam|/bm|beam\^?-1))", unit)
+        if unit and not found:
             problem = f"The unit of the pixels is {self.header['BUNIT']!r}, not Jy/beam."
             raise BadImageError(self.where, problem, "Convert the image, or correct BUNIT.")
-        return factors[unit]
+        prefix = found[1] if found else ""
+        return {"": 1.0, "m": 1e-3}.get(prefix, 1e-6)
 
     @property
     def frequency_hz(self) -> float | None:
-        """Frequency of the fluxes: RESTFRQ, or that of the frequency axis; None without either."""
-        axes = range(1, int(self.header.get("NAXIS", 0)) + 1)
-        found = [f"CRVAL{n}" for n in axes if str(self.header.get(f"CTYPE{n}")).startswith("FREQ")]
-        values = (self.header.get(name) for name in ("RESTFRQ", *found))
-        return next((float(value) for value in values if value), None)
+        """Frequency of the fluxes, by our own RESTFRQ, else the frequency axis, else any RESTFRQ.
+
+        None without one. The rest frequency that CASA writes is that of a line. Raises
+        BadImageError if the unit of the axis is not one of frequency.
+        """
+        from astropy import units
+
+        rest = self.header.get("RESTFRQ") or self.header.get("RESTFREQ")
+        values = [rest] if "PBMODEL" in self.header else []
+        for n in range(1, int(self.header.get("NAXIS", 0)) + 1):
+            if str(self.header.get(f"CTYPE{n}")).startswith("FREQ"):
+                unit = str(self.header.get(f"CUNIT{n}") or "Hz")
+                try:
+                    hz = units.Unit(unit).to("Hz")
+                except (ValueError, units.UnitConversionError) as error:
+                    problem = f"The unit of the frequency axis is {unit!r}."
+                    raise BadImageError(self.where, problem, f"Correct CUNIT{n}.") from error
+                values.append(hz * float(self.header.get(f"CRVAL{n}") or 0.0))
+        return next((float(value) for value in (*values, rest) if value), None)
 
     @property
     def beam(self) -> Beam:
@@ -194,30 +209,58 @@ def read_image(path: Path, where: str = "") -> SkyImage:
     BadFileError
         If it is not a whole FITS file.
     BadImageError
-        If it is not one plane with celestial coordinates, or has no finite pixel.
+        If it is not one plane with celestial coordinates, or has no finite pixel, or if its Stokes
+        parameter is not I.
     """
     from astropy.io import fits  # takes half a second
-    from astropy.wcs import WCS, FITSFixedWarning
+    from astropy.wcs import WCS, FITSFixedWarning, WcsError
 
     name = where or str(path)
     try:
         with fits.open(path, memmap=False) as file:
-            header, data = file[0].header, file[0].data
+            # A compressed image is in the first extension.
+            plane = next((hdu for hdu in file if hdu.is_image and hdu.header["NAXIS"]), file[0])
+            header, data = plane.header, plane.data
     except (OSError, ValueError, TypeError, IndexError) as error:
         problem = f"This is not a whole FITS file: {error}."
         raise BadFileError(name, problem, "Make the image again.") from error
     with warnings.catch_warnings():
         # astropy reads the old spellings of CASA and WSClean correctly, but warns each time.
         warnings.simplefilter("ignore", FITSFixedWarning)
-        wcs = WCS(header, naxis=2)
+        try:
+            wcs = WCS(header, naxis=2)
+        except (WcsError, ValueError) as error:
+            text = " ".join(str(error).split())
+            problem = f"The header's coordinates are not valid: {text}."
+            raise BadImageError(name, problem, "Correct the header.") from error
         frame = _celestial_frame(wcs, name)
     plane = np.squeeze(data) if data is not None else np.empty(0)
     if plane.ndim != 2 or min(plane.shape) < 2 or not wcs.has_celestial:  # noqa: PLR2004 - two axes
         problem = f"The image is not one plane with celestial axes; its shape is {plane.shape}."
         raise BadImageError(name, problem, "Name an image of one plane.")
-    if not np.isfinite(plane).any():
+    if wcs.wcs.lng != 0:
+        axes = ", ".join(wcs.wcs.ctype)
+        problem = f"The axes are {axes}: the first is not RA or longitude."
+        raise BadImageError(name, problem, "Transpose the image.")
+    stokes = _stokes(header)
+    if stokes != 1:
+        problem = f"The image is not of Stokes I: its Stokes axis says {stokes:g}."
+        raise BadImageError(name, problem, "Name an image of Stokes I.")
+    pixels = np.ascontiguousarray(plane, dtype=np.float32)
+    blank = ~np.isfinite(pixels)
+    if blank.all():
         raise BadImageError(name, "No pixel is finite.", "Look at the imaging log.")
-    return SkyImage(name, np.ascontiguousarray(plane, dtype=np.float32), header, wcs, frame)
+    pixels[blank] = np.nan
+    return SkyImage(name, pixels, header, wcs, frame)
+
+
+def _stokes(header: Header) -> float:
+    """Return the Stokes parameter of the first plane, FITS's number, 1 (I) if it has none."""
+    for n in range(1, int(header.get("NAXIS", 0)) + 1):
+        if str(header.get(f"CTYPE{n}")).strip() == "STOKES":
+            step = float(header.get(f"CDELT{n}", 1.0)) * (1 - float(header.get(f"CRPIX{n}", 1.0)))
+            return float(header.get(f"CRVAL{n}", 1.0)) + step
+    return 1.0
 
 
 def _east_north(

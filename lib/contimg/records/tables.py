@@ -13,9 +13,9 @@ DuckDB and pandas read files of one version together by name (``union_by_name``)
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -120,17 +120,27 @@ class Schema:
         for name in (c.name for c in self.columns if pa.types.is_string(c.type)):
             longest = pc.max(pc.utf8_length(made[name])).as_py() or 1
             lengths[name] = max(longest, NULL_LENGTH if made[name].null_count else 1)
+        sink = io.BytesIO()
+        self.write(sink, [made], lengths)
+        return sink.getvalue()
+
+    def write(self, sink: IO[bytes], parts: Iterable[pa.Table], longest: Mapping[str, int]) -> None:
+        """Write the Parquet file of parts made by `table`, each in memory only while it is written.
+
+        The parts follow each other in the order of the table. `longest` is the length of the
+        longest text of each column of texts.
+        """
         footer = {
             **(self.arrow().metadata or {}),
-            **{f"table::len::{n}".encode(): str(length).encode() for n, length in lengths.items()},
+            **{f"table::len::{n}".encode(): str(length).encode() for n, length in longest.items()},
             b"IVOA.VOTable-Parquet.version": b"1.0",
-            b"IVOA.VOTable-Parquet.content": self._votable(lengths),
+            b"IVOA.VOTable-Parquet.content": self._votable(longest),
         }
-        sink = io.BytesIO()
-        # One chunk per column, so that the bytes do not depend on how the table was put together.
-        whole = made.combine_chunks().replace_schema_metadata(footer)
-        pq.write_table(whole, sink, compression="zstd", store_schema=True)
-        return sink.getvalue()
+        schema = self.arrow().with_metadata(footer)
+        with pq.ParquetWriter(sink, schema, compression="zstd", store_schema=True) as writer:
+            for part in parts:
+                # One chunk per column: the bytes do not depend on how the table was put together.
+                writer.write_table(part.combine_chunks().replace_schema_metadata(footer))
 
     def read(self, data: bytes, where: str) -> pa.Table:
         """Read a Parquet file of this table, of this version or one that can be upgraded.

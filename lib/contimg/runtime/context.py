@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from contimg.runtime import child
 from contimg.runtime.errors import BadInputError, NoRoomError
@@ -118,6 +118,14 @@ class Context:
             size, digest = copy_digest(source, sink)
         return self._record(name, size, digest)
 
+    @contextmanager
+    def writer(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a stream to one file of the artifact, for what is too large for memory."""
+        with self._store.writer(name) as sink:
+            through = DigestStream(sink)
+            yield cast("IO[bytes]", through)
+        self._record(name, through.size, through.digest.hexdigest())
+
     def write_tree(self, name: str, folder: Path) -> Output:
         """Write a folder as one tar of the artifact."""
         with self._store.writer(name) as sink:
@@ -134,6 +142,12 @@ class Context:
         The same unit again replaces its earlier rows.
         """
         open_store(tables).put(f"{schema.name}/date={day}/{unit}.parquet", schema.to_bytes(rows))
+
+    def publish_output(self, tables: str, table: str, day: str, unit: str, name: str) -> None:
+        """Copy a table that is an output of this artifact to where `publish` writes rows."""
+        key = f"{table}/date={day}/{unit}.parquet"
+        with self._store.open(name) as source, open_store(tables).writer(key) as sink:
+            copy_digest(source, sink)
 
     def _record(self, name: str, size: int, digest: str) -> Output:
         output = Output(name=name, bytes=size, sha256=digest)

@@ -31,6 +31,8 @@ class DigestStream:
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
     pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1))
+    closed: bool = False
+    """As Arrow asks of a stream; it is closed by whoever opened it."""
 
     def read(self, size: int = -1) -> bytes:
         """Read at most `size` bytes."""
@@ -38,6 +40,9 @@ class DigestStream:
         self.digest.update(data)
         self.size += len(data)
         return data
+
+    def flush(self) -> None:
+        """Do nothing: what is written has been passed on."""
 
     def write(self, data: bytes | memoryview[Any]) -> None:
         """Pass data on, and digest them in a second thread; the caller may change them then."""

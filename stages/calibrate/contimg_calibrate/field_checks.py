@@ -19,9 +19,9 @@ from contimg.records.ms import Antennas
 from contimg.runtime.errors import SolveFailedError
 from contimg_calibrate.ensemble import ensemble_scale
 from contimg_calibrate.scale_error import (
-    BEAM_WIDTH_ERROR,
     NVSS_SCALE_ERROR,
     SOURCE_SCATTER,
+    UNMEASURED_BEAM_ERRORS,
     beam_error,
     mean_beam,
 )
@@ -162,7 +162,8 @@ def _check_scale(
     if count < MIN_MEMBERS or told is None:
         return {"field_sources": count}, [], []
     ratio = float(np.log(max(told.scale, 1e-3)))
-    terms = told.error / max(told.scale, 1e-3), NVSS_SCALE_ERROR, BEAM_WIDTH_ERROR
+    width_error = (primary_beam.errors or UNMEASURED_BEAM_ERRORS)[0]
+    terms = told.error / max(told.scale, 1e-3), NVSS_SCALE_ERROR, width_error
     sigma = float(np.linalg.norm(terms))
     value = np.log(np.maximum(amplitude[member], 1e-3))
     scatter = max(SOURCE_SCATTER, told.scatter)

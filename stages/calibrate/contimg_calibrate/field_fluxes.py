@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from contimg.astro.constants import DAY_S, MAD_TO_SIGMA
 from contimg.astro.coordinates import direction_cosines
 from contimg.astro.gains import ComplexArray, Factors, FlagArray, FloatArray, IntArray
 from contimg.astro.predict import PHASE_PER_M_HZ, SkyModel, antenna_positions, path_rates
 from contimg.records.ms import MeasurementSet
+from contimg.runtime.compiled import compile_loops
 from contimg_calibrate import visibilities as vis
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
@@ -379,7 +379,7 @@ class _Eliminator:
         return slope
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def _average(  # noqa: PLR0913, PLR0917 - a kernel
     data: ComplexArray,
     flags: FlagArray,

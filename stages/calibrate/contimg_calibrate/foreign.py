@@ -7,6 +7,7 @@ weights, frames, time scale.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ import astropy.units as u
 import casacore.tables as ct
 import numpy as np
 import numpy.typing as npt
-from astropy.coordinates import FK4, ICRS, SkyCoord
+from astropy.coordinates import FK4, ICRS, EarthLocation, SkyCoord, SpectralCoord
+from astropy.coordinates.spectral_coordinate import NoVelocityWarning
 from astropy.time import Time
 
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
-from contimg.astro.coordinates import separation_rad
+from contimg.astro.coordinates import separation_rad, use_offline_iers
 from contimg.records.flagfile import pack_flags
 from contimg.records.hygiene import usable_samples
 from contimg.records.ms import (
     READ_ONLY,
+    TOPOCENTRIC,
     Antennas,
     FloatArray,
     MeasurementSet,
@@ -44,9 +47,19 @@ EQUATORIAL = {"ICRS", "J2000"}
 BESSELIAN = {"B1950": "B1950", "B1950_VLA": "B1979.9"}
 """Frames of equinox B1950, and the epoch at which they rest."""
 TIME_SCALES = {"UTC": "utc", "TAI": "tai", "IAT": "tai", "TT": "tt", "TDT": "tt", "ET": "tt"}
-NEAR_FREQUENCY_FRAMES = range(1, 6)
-"""LSRK, LSRD, barycentre, geocentre, topocentre (casacore's ``MFrequency``): 1e-4 apart, which
-neither fluxes nor positions show."""
+FREQUENCY_FRAMES = {1: "lsrk", 2: "lsrd", 3: "icrs", 4: "gcrs", TOPOCENTRIC: ""}
+"""astropy's names of casacore's ``MFrequency``: LSRK, LSRD, barycentre, geocentre, topocentre."""
+UNITS = {
+    **dict.fromkeys(("TIME", "INTERVAL", "EXPOSURE"), "s"),
+    **dict.fromkeys(("UVW", "POSITION", "DISH_DIAMETER"), "m"),
+    **dict.fromkeys(("CHAN_FREQ", "CHAN_WIDTH"), "Hz"),
+    "PHASE_DIR": "rad",
+}
+"""Our units; a set states its own in the keyword QuantumUnits."""
+FIRST_S, LAST_S = 40587 * DAY_S, 88069 * DAY_S
+"""1970 and 2100, MJD."""
+LENGTH_TOLERANCE = 0.01
+"""UVW may be longer or shorter than the baselines by this fraction."""
 WIDTH_TOLERANCE = 0.01
 """Widths of channels may differ by this fraction."""
 NORTH_STEP_RAD = 1e-4
@@ -106,12 +119,7 @@ def copy_field(source: Path, field: str, into: Path) -> FieldCopy:
     try:
         with ct.table(str(source), **READ_ONLY) as table:
             names = _read_subtable(source, "FIELD")["NAME"]
-            number = int(field) if field.isdigit() else -1
-            if field in names:
-                number = names.index(field)
-            elif not 0 <= number < len(names):
-                problem = f"There is no field {field}; the fields are {', '.join(names)}."
-                raise BadInputError(str(source), problem, "Name one of these fields.")
+            number = _find_field(source, names, field)
             with table.query(f"FIELD_ID=={number}", sortlist="TIME,ANTENNA1,ANTENNA2") as rows:
                 if not rows.nrows():
                     problem = f"Field {field} has no rows."
@@ -121,6 +129,19 @@ def copy_field(source: Path, field: str, into: Path) -> FieldCopy:
         problem = f"It cannot be read as a Measurement Set: {error!s}."
         raise BadInputError(str(source), problem, "Correct --plain-ms or --path.") from error
     return FieldCopy(into, tuple(notes))
+
+
+def _find_field(source: Path, names: list[str], field: str) -> int:
+    """Return the row of a field given by number or name; BadInputError unless there is just one."""
+    found = {row for row, name in enumerate(names) if name == field}
+    if field.isdigit() and int(field) < len(names):
+        found.add(int(field))
+    if len(found) == 1:
+        return found.pop()
+    listed = ", ".join(f"{row} ({name})" for row, name in enumerate(names))
+    problem = f"{len(found) or 'No'} fields are called {field}; the fields are {listed}."
+    remedy = "Give the number of one of them, or rename fields that are called like a number."
+    raise BadInputError(str(source), problem, remedy)
 
 
 def describe_offset(header: MSHeader, ra_deg: float, dec_deg: float) -> str:
@@ -145,14 +166,37 @@ def describe_offset(header: MSHeader, ra_deg: float, dec_deg: float) -> str:
 
 
 def _read_subtable(source: Path, name: str) -> dict[str, Any]:
-    """Return the columns of a subtable that have a value in every row, as lists of cells."""
+    """Return the columns of a subtable that have a value in every row, as lists of cells.
+
+    Those of `UNITS` are in our units.
+    """
     with ct.table(f"{source}::{name}", **READ_ONLY) as table:
         rows = range(table.nrows())
-        return {
+        found = {
             column: [table.getcell(column, i) for i in rows]
             for column in table.colnames()
             if all(table.iscelldefined(column, i) for i in rows)
         }
+        for column in found.keys() & UNITS.keys():
+            factor = _unit_factor(source, table, column)
+            found[column] = [np.multiply(cell, factor) for cell in found[column]]
+    return found
+
+
+def _unit_factor(source: Path, table: Any, column: str) -> float:  # noqa: ANN401 - casacore has no types
+    """Return what 1 in the unit that a column states is in ours; BadInputError for other units."""
+    keywords = table.getcolkeywords(column)
+    stated = keywords.get("QuantumUnits", keywords.get("UNIT", UNITS[column]))
+    stated = {stated} if isinstance(stated, str) else set(stated)
+    try:
+        (factor,) = {float(u.Unit(one).to(UNITS[column])) for one in stated}
+    except (ValueError, u.UnitConversionError) as error:
+        problem = f"{column} is in {', '.join(sorted(stated))}; {UNITS[column]} is expected."
+        raise BadInputError(str(source), problem, "Correct its QuantumUnits.") from error
+    if any(name.startswith("RefOff") for name in keywords.get("MEASINFO", {})):
+        problem = f"{column} is relative to an offset (RefOffMsr)."
+        raise BadInputError(str(source), problem, "Write the column without an offset.")
+    return factor
 
 
 def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> list[str]:  # noqa: ANN401 - casacore has no types
@@ -175,35 +219,43 @@ def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> list[str]:  #
     if np.ptp(widths) > WIDTH_TOLERANCE * widths.min():
         problem = f"Its channels are {widths.min():g} to {widths.max():g} Hz wide."
         raise BadInputError(str(source), problem, "Split it into windows of equal channels.")
-    if (reference := int(windows["MEAS_FREQ_REF"][window])) not in NEAR_FREQUENCY_FRAMES:
-        problem = f"Its frequencies are in frame {reference} of MFrequency, not topocentric (5)."
-        raise BadInputError(str(source), problem, "Convert it first, such as with CASA's cvel2.")
     order = np.argsort(np.asarray(windows["CHAN_FREQ"][window]))
     ra_rad, dec_rad, turn_rad = read_centre(source, fields, field)
-    positions, diameters = (np.array(antennas[name]) for name in ("POSITION", "DISH_DIAMETER"))
+    positions = _read_positions(source, antennas)
+    times_s = read_utc(source, rows)
+    factor = topocentric_factor(
+        source,
+        int(windows["MEAS_FREQ_REF"][window]),
+        float(np.median(times_s)) / DAY_S,
+        (ra_rad, dec_rad),
+        positions.mean(axis=0),
+    )
     header = MSHeader(
-        telescope=str(_read_subtable(source, "OBSERVATION")["TELESCOPE_NAME"][0]),
+        telescope=_read_telescope(source, rows),
         field=str(fields["NAME"][field]),
         ra_rad=ra_rad,
         dec_rad=dec_rad,
-        frequencies_hz=np.asarray(windows["CHAN_FREQ"][window])[order],
-        channel_width_hz=float(widths[0]),
-        antennas=Antennas(tuple(antennas["NAME"]), positions, diameters),
+        frequencies_hz=np.asarray(windows["CHAN_FREQ"][window])[order] * factor,
+        channel_width_hz=float(widths[0]) * factor,
+        antennas=Antennas(
+            _distinct_names(antennas["NAME"]), positions, np.array(antennas["DISH_DIAMETER"])
+        ),
         correlations=tuple(int(code) for code in codes[hands]),
     )
     data = rows.getcol("DATA")[:, order][:, :, hands]
     weight = read_weights(rows, order, hands, data.shape)
-    stated = rows.getcol("FLAG")[:, order][:, :, hands] | rows.getcol("FLAG_ROW")[:, None, None]
+    uvw_m, bad_rows, doubts = check_rows(source, rows, times_s, antennas)
+    stated = rows.getcol("FLAG")[:, order][:, :, hands] | bad_rows[:, None, None]
     flags = stated | ~usable_samples(np.where(stated, 0, weight), data)
     data[~np.isfinite(data)] = 0
     kept = np.where(flags, 0, weight)
     sampled = np.maximum(1, np.count_nonzero(kept, axis=1))
     columns = Rows(
-        time_s=read_utc(source, rows),
-        interval_s=rows.getcol("INTERVAL"),
+        time_s=times_s,
+        interval_s=read_intervals(source, rows),
         antenna1=rows.getcol("ANTENNA1"),
         antenna2=rows.getcol("ANTENNA2"),
-        uvw_m=turn_uvw(rows.getcol("UVW"), turn_rad),
+        uvw_m=turn_uvw(uvw_m, turn_rad),
         weight=(kept.sum(axis=1) / sampled).astype(np.float32),
     )
     with create(into, header, columns, ("DATA", "WEIGHT_SPECTRUM")) as writer:
@@ -217,7 +269,135 @@ def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> list[str]:  #
     waiting = sum(not applied for applied in commands.get("APPLIED", ()))
     if waiting:
         notes.append(f"{waiting} commands of its FLAG_CMD were not applied")
-    return notes
+    return [*notes, *doubts]
+
+
+def _read_telescope(source: Path, rows: Any) -> str:  # noqa: ANN401 - casacore has no types
+    """Return the telescope of the rows' observations; BadInputError if there are several."""
+    names = _read_subtable(source, "OBSERVATION")["TELESCOPE_NAME"]
+    found = sorted({str(names[number]) for number in set(rows.getcol("OBSERVATION_ID").tolist())})
+    if len(found) > 1:
+        problem = f"The field was observed with {', '.join(found)}; one telescope is expected."
+        raise BadInputError(str(source), problem, "Split the Measurement Set first.")
+    return found[0]
+
+
+def _read_positions(source: Path, antennas: dict[str, Any]) -> FloatArray:
+    """Return geocentric positions, m, shape (A, 3); BadInputError if they have another frame."""
+    with ct.table(f"{source}::ANTENNA", **READ_ONLY) as table:
+        frame = measure_frame(table, "POSITION", antennas, 0, unstated="ITRF")
+    if frame != "ITRF":
+        problem = f"Its antenna positions are in the frame {frame}; ITRF is expected."
+        raise BadInputError(str(source), problem, "Write geocentric positions.")
+    return np.array(antennas["POSITION"])
+
+
+def _distinct_names(names: list[str]) -> tuple[str, ...]:
+    """Return the names of antennas, with their numbers where names are repeated or empty."""
+    if len(set(names) - {""}) == len(names):
+        return tuple(names)
+    return tuple(f"{name or 'antenna'}-{number}" for number, name in enumerate(names))
+
+
+def check_rows(
+    source: Path,
+    rows: Any,  # noqa: ANN401 - casacore has no types
+    times_s: FloatArray,
+    antennas: dict[str, Any],
+) -> tuple[FloatArray, npt.NDArray[np.bool_], list[str]]:
+    """Return UVW in m, shape (N, 3), which rows are to be flagged, and notes for a person.
+
+    Raises BadInputError if rows have antennas that do not exist, or several of them are the same
+    integration of a baseline, or they are of several feeds.
+    """
+    columns = ("ANTENNA1", "ANTENNA2", "FEED1", "FEED2", "STATE_ID", "FLAG_ROW")
+    one, two, feed1, feed2, state, bad = (rows.getcol(name) for name in columns)
+    count, problem = len(antennas["NAME"]), ""
+    key = np.stack([times_s, np.minimum(one, two), np.maximum(one, two)])
+    if min(one.min(), two.min()) < 0 or max(one.max(), two.max()) >= count:
+        problem = f"Rows have antennas beyond the {count} of the ANTENNA table."
+    elif np.ptp(feed1) or np.ptp(feed2):
+        problem = "Rows are of several feeds (FEED1, FEED2)."
+    elif (repeated := key.shape[1] - np.unique(key, axis=1).shape[1]) > 0:
+        problem = f"{repeated} rows repeat the time and baseline of others."
+    if problem:
+        raise BadInputError(str(source), problem, "Split the Measurement Set first.")
+    notes = []
+    states = _read_subtable(source, "STATE")
+    off = np.array([_is_off_source(states, row) for row in range(len(states.get("SIG", ())))])
+    uvw = rows.getcol("UVW") * _unit_factor(source, rows, "UVW")
+    reasons = {
+        "are of antennas that are marked as not valid (ANTENNA, FLAG_ROW)": np.isin(
+            [one, two], np.flatnonzero(antennas["FLAG_ROW"])
+        ).any(axis=0),
+        "are not on the source (STATE)": np.isin(state, np.flatnonzero(off)),
+        "have no UVW": ~np.isfinite(uvw).all(axis=1),
+    }
+    for reason, which in reasons.items():
+        if np.any(which & ~bad):
+            notes.append(f"{np.mean(which & ~bad):.2%} of the rows {reason} and were not flagged")
+        bad |= which
+    uvw = np.where(np.isfinite(uvw), uvw, 0)
+    positions = np.array(antennas["POSITION"])
+    length = np.linalg.norm(positions[one] - positions[two], axis=1)
+    if length.any():
+        ratio = np.median(np.linalg.norm(uvw, axis=1)[length > 0] / length[length > 0])
+        if abs(ratio - 1) > LENGTH_TOLERANCE:
+            notes.append(f"UVW are {ratio:.4g} times as long as the baselines between positions")
+    if "CORRECTED_DATA" in rows.colnames():
+        notes.append("its CORRECTED_DATA were not used, but DATA")
+    return uvw, bad, notes
+
+
+def _is_off_source(states: dict[str, Any], row: int) -> bool:
+    """Return whether rows of a state are of a reference, a load or a blank sky."""
+    mode = str(states["OBS_MODE"][row]).upper()
+    reference = states["REF"][row] and not states["SIG"][row]
+    is_off = "OFF_SOURCE" in mode and "ON_SOURCE" not in mode
+    return bool(reference or is_off or states["LOAD"][row] > 0 or states["CAL"][row] > 0)
+
+
+def topocentric_factor(
+    source: Path,
+    reference: int,
+    mjd: float,
+    centre_rad: tuple[float, float],
+    itrf_m: FloatArray,
+) -> float:
+    """Return by what frequencies in a frame of ``MFrequency`` are multiplied to be topocentric.
+
+    It is that of the middle of the observation (UTC); it changes by 1e-6 in some hours. The centre
+    is RA and Dec, ICRS.
+
+    Raises BadInputError for frames that are not converted, such as the rest frame of a source.
+    """
+    if reference not in FREQUENCY_FRAMES:
+        problem = f"Its frequencies are in frame {reference} of MFrequency, not topocentric (5)."
+        raise BadInputError(str(source), problem, "Convert it first, such as with CASA's cvel2.")
+    if not FREQUENCY_FRAMES[reference]:
+        return 1.0
+    use_offline_iers()
+    place = EarthLocation.from_geocentric(*itrf_m, unit=u.m)
+    with warnings.catch_warnings():
+        # Source and antennas have no velocity in their own frames, ICRS and ITRS.
+        warnings.simplefilter("ignore", NoVelocityWarning)
+        here = SpectralCoord(
+            1 * u.GHz,
+            observer=place.get_itrs(obstime=Time(mjd, format="mjd")),
+            target=SkyCoord(*(centre_rad * u.rad), distance=1 * u.Mpc),
+        )
+        there = here.with_observer_stationary_relative_to(FREQUENCY_FRAMES[reference])
+    return float(here.value / there.value)
+
+
+def read_intervals(source: Path, rows: Any) -> FloatArray:  # noqa: ANN401 - casacore has no types
+    """Return the length of each row's integration, s; BadInputError if one has none."""
+    for column in ("INTERVAL", "EXPOSURE"):
+        found: FloatArray = rows.getcol(column) * _unit_factor(source, rows, column)
+        if np.all(found > 0):
+            return found
+    problem = "Neither INTERVAL nor EXPOSURE is positive in all rows."
+    raise BadInputError(str(source), problem, "Write the lengths of integrations into INTERVAL.")
 
 
 def read_weights(
@@ -228,9 +408,12 @@ def read_weights(
 ) -> npt.NDArray[Any]:
     """Return the weight of each sample, shape (rows, channels, correlations); 0 without one.
 
-    It is WEIGHT_SPECTRUM, else SIGMA_SPECTRUM^-2, else WEIGHT, and 0 where WEIGHT is not positive.
+    It is WEIGHT_SPECTRUM, else SIGMA_SPECTRUM^-2, else WEIGHT, and 0 where WEIGHT is not positive,
+    or SIGMA is not although others are.
     """
-    by_row = rows.getcol("WEIGHT")[:, None, hands]
+    by_row, sigma = (rows.getcol(name)[:, None, hands] for name in ("WEIGHT", "SIGMA"))
+    if np.any(sigma > 0):
+        by_row = np.where(sigma > 0, by_row, 0)
     columns = [name for name in ("WEIGHT_SPECTRUM", "SIGMA_SPECTRUM") if name in rows.colnames()]
     defined = [name for name in columns if rows.iscelldefined(name, 0)]
     if not defined:
@@ -266,11 +449,17 @@ def read_centre(source: Path, fields: dict[str, Any], field: int) -> tuple[float
     return float(both[0].ra.rad), float(both[0].dec.rad), 0.0 if axes in EQUATORIAL else turn
 
 
-def measure_frame(table: Any, column: str, cells: dict[str, Any], row: int) -> str:  # noqa: ANN401 - casacore has no types
-    """Return the frame of a measure column, which may differ from row to row; J2000 if unstated."""
+def measure_frame(
+    table: Any,  # noqa: ANN401 - casacore has no types
+    column: str,
+    cells: dict[str, Any],
+    row: int,
+    unstated: str = "J2000",
+) -> str:
+    """Return the frame of a measure column, which may differ from row to row."""
     keywords = table.getcolkeywords(column).get("MEASINFO", {})
     if "VarRefCol" not in keywords:
-        return str(keywords.get("Ref", "J2000"))
+        return str(keywords.get("Ref", unstated))
     code = cells[keywords["VarRefCol"]][row]
     names = dict(zip(keywords["TabRefCodes"], keywords["TabRefTypes"], strict=True))
     return str(names.get(code, f"code {code}"))
@@ -285,14 +474,18 @@ def turn_uvw(uvw_m: FloatArray, turn_rad: float) -> FloatArray:
 
 def read_utc(source: Path, rows: Any) -> FloatArray:  # noqa: ANN401 - casacore has no types
     """Return the midpoints of rows, UTC, MJD in seconds; BadInputError for other time scales."""
-    times: FloatArray = rows.getcol("TIME")
+    times: FloatArray = rows.getcol("TIME") * _unit_factor(source, rows, "TIME")
     scale = str(rows.getcolkeywords("TIME").get("MEASINFO", {}).get("Ref", "UTC"))
     if scale not in TIME_SCALES:
         problem = f"Its times are in {scale}; expected one of {', '.join(TIME_SCALES)}."
         raise BadInputError(str(source), problem, "Write the Measurement Set with UTC.")
+    if not np.all((times > FIRST_S) & (times < LAST_S)):
+        found = f"{times.min() / DAY_S:.6g} to {times.max() / DAY_S:.6g}"
+        problem = f"Its times are MJD {found}, not between 1970 and 2100."
+        raise BadInputError(str(source), problem, "Correct TIME, or its QuantumUnits.")
     if scale == "UTC":
         return times
     moments, place = np.unique(times, return_inverse=True)
-    found = Time(moments / DAY_S, format="mjd", scale=TIME_SCALES[scale]).utc
-    offset_s = ((found.jd1 - 2400000.5) * DAY_S - moments) + found.jd2 * DAY_S
+    utc = Time(moments / DAY_S, format="mjd", scale=TIME_SCALES[scale]).utc
+    offset_s = ((utc.jd1 - 2400000.5) * DAY_S - moments) + utc.jd2 * DAY_S
     return np.asarray(times + offset_s[place], np.float64)

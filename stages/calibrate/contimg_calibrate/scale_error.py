@@ -31,10 +31,9 @@ NVSS_SCALE_ERROR = 0.03
 """Of the flux scale of NVSS (Baars et al. 1977) and of peaks for fluxes."""
 SOURCE_SCATTER = 0.18
 """Of one source about its catalogue flux: variability, spectral index and size give 15 to 20 %."""
-BEAM_WIDTH_ERROR = 0.025
-"""Of the beam's width: models of one dish differ by 2 to 3 %."""
-POINTING_ERROR_DEG = 0.07
-"""In each direction; 0.05 to 0.1 deg is usual for dishes of this kind."""
+UNMEASURED_BEAM_ERRORS = (0.025, 0.07, 0.07)
+"""Of the width of a beam that was not measured (models of one dish differ by 2 to 3 %), and of its
+pointing to the east and north, deg (0.05 to 0.1 deg is usual for dishes of this kind)."""
 DRIFT_PER_ROOT_HOUR, MAX_DRIFT = 0.01, 0.1
 """Drift of the gains' amplitudes; after some days it does not grow any more."""
 STRIP_ERROR_PER_DEG = 0.01
@@ -75,15 +74,13 @@ def beam_terms(
 ) -> FloatArray:
     """Return the error of ln(beam) at positions by its width and its pointing: shape (6, N).
 
-    Each of the three errors has a slope and, where the beam is even in it, a second order.
+    The errors are those that the beam's file states, else usual ones. Each of the three has a slope
+    and, where the beam is even in it, a second order.
     """
-    shifts = {
-        "width": (1.0, BEAM_WIDTH_ERROR),
-        "east_deg": (0.0, POINTING_ERROR_DEG),
-        "north_deg": (0.0, POINTING_ERROR_DEG),
-    }
+    errors = zip(beam_fit.STEPS, beam.errors or UNMEASURED_BEAM_ERRORS, strict=True)
     middle, terms = np.log(mean_beam(ra_deg, dec_deg, target, beam) + TINY), []
-    for name, (value, error) in shifts.items():
+    for name, error in errors:
+        value = 1.0 if name == "width" else 0.0
         down, up = (
             np.log(mean_beam(ra_deg, dec_deg, target, beam.changed(**{name: value + step})) + TINY)
             for step in (-error, error)

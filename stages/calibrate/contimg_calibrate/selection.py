@@ -16,6 +16,7 @@ from contimg.astro.beam_files import read_beam
 from contimg.astro.beam_text import UNRECORDED_BEAM
 from contimg.astro.catalogues import CalibratorInBeam, calibrators_in_beam
 from contimg.astro.coordinates import Site
+from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.calibration import FluxAnchor, ScaleBudget
 from contimg.records.groups import utc_of_mjd
 from contimg.records.schemas.caltables import CALTABLES
@@ -119,7 +120,9 @@ def read_target(uri: str) -> Target | None:
         raise BadInputError(uri, problem, "Name a convert artifact.") from error
 
 
-def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBeam | None:
+def find_calibrator(
+    options: CalibrateOptions, target: Target, beam: PrimaryBeam
+) -> CalibratorInBeam | None:
     """Return the calibrator in the beam to solve on, or None.
 
     It is the one that is expected to give the best flux scale.
@@ -129,7 +132,6 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     """
     if options.solve == "never":
         return None
-    beam = read_beam(options.beam)
     found = calibrators_in_beam(target.mjd_start, target.mjd_end, target.dec_deg, target.site, beam)
     if options.calibrator is not None:
         ra_deg, dec_deg = look_up_position(options.calibrator)
@@ -149,7 +151,7 @@ def find_calibrator(options: CalibrateOptions, target: Target) -> CalibratorInBe
     return min(usable, key=lambda c: calibrator_budget(c, target, beam).total, default=None)
 
 
-def plan_solve(options: CalibrateOptions, target: Target) -> SolvePlan | None:
+def plan_solve(options: CalibrateOptions, target: Target, beam: PrimaryBeam) -> SolvePlan | None:
     """Return what to solve on, if on anything: a calibrator in the beam, or the NVSS sources there.
 
     The latter only if no calibrator is expected to be better than `TRUSTED_ERROR`, or if
@@ -157,8 +159,8 @@ def plan_solve(options: CalibrateOptions, target: Target) -> SolvePlan | None:
 
     Raises NoCalibrationError as `find_calibrator`, or if --calibrator nvss finds too few sources.
     """
-    wanted, beam = options.calibrator == ENSEMBLE_NAME, read_beam(options.beam)
-    found = None if wanted else find_calibrator(options, target)
+    wanted = options.calibrator == ENSEMBLE_NAME
+    found = None if wanted else find_calibrator(options, target, beam)
     plan = SolvePlan(target, found, calibrator_budget(found, target, beam)) if found else None
     chosen = options.solve != "auto" or (options.calibrator is not None and not wanted)
     if plan is not None and (chosen or plan.budget.total <= TRUSTED_ERROR):
@@ -193,13 +195,14 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
     if isinstance(options, ImportOptions) or options.calibration is not None or options.ms is None:
         return []
     target = read_target(options.ms)
-    plan = plan_solve(options, target) if target else None
+    beam = read_beam(options.beam)
+    plan = plan_solve(options, target, beam) if target else None
     wanted = options.solve == "always" or options.calibrator is not None
     if target is None or (plan is not None and wanted):
         return []
     limit = plan.least_error if plan else np.inf
     inputs: list[Input] = []
-    for row in rank_sets(read_registry(options, target), target, options, limit):
+    for row in rank_sets(read_registry(options, target), target, options, beam.name, limit):
         try:
             found = artifact_input(SET_INPUT, absolute_uri(row.artifact, options.store or ""))
         except MissingError:
@@ -236,16 +239,20 @@ def read_registry(options: CalibrateOptions, target: Target) -> list[SetRow]:
 
 
 def rank_sets(
-    rows: Sequence[SetRow], target: Target, options: CalibrateOptions, limit: float = np.inf
+    rows: Sequence[SetRow],
+    target: Target,
+    options: CalibrateOptions,
+    beam: str,
+    limit: float = np.inf,
 ) -> list[SetRow]:
     """Return the usable sets with an expected error of the flux scale below `limit`, best first.
 
     The error grows with age, so that sets of the same transit come before those of the same date,
     and these before borrowed ones, unless their calibrator was poor. All are of the same strip:
     gains borrowed across strips once gave fluxes x 0.06. Sets of another primary beam are left out,
-    except with --other-beam: their flux scale is right for that beam alone.
+    than `beam`, a name, except with --other-beam: their flux scale is right for that beam alone.
     """
-    ranked, beam = [], read_beam(options.beam).name
+    ranked = []
     for row in rows:
         away_days = abs(row.mjd - target.mjd)
         valid = row.valid_from <= target.mjd <= row.valid_to

@@ -46,7 +46,8 @@ MAX_REFERENCES = 5
 
 
 MIN_SCALE = 0.5
-"""Data with less of the model's flux are compared with the mirrored sky."""
+"""Data in which most sources have less than this of their fluxes are compared with the mirrored
+sky."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
         fitted = {"amplitude_error": fluxes.pop("error"), **fluxes}
     else:
         fitted = _compare_fluxes(solver, solver.evaluate([*tables, field]))
-    if before["scale"] < MIN_SCALE:
+    if np.median(fitted["amplitude"]) < MIN_SCALE:
         after["mirrored_scale"] = _measure_mirrored(whole, factors)
     return {**answer, **solved, **fitted}
 

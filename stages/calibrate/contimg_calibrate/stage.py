@@ -212,7 +212,7 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
     """
     plan = None
     if options.calibration is None and ms.target is not None:
-        plan = selection.plan_solve(options, ms.target)
+        plan = selection.plan_solve(options, ms.target, ms.beam)
     calibrator = choose_calibrator(options, context, ms, plan)
     solve: Callable[[], CalibratedSet] | None = None
     if calibrator is not None:

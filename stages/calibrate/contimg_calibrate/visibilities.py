@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from contimg.astro.constants import DAY_S
 from contimg.astro.gains import ComplexArray, Factors, FlagArray, FloatArray, GainArray, IntArray
 from contimg.astro.predict import SkyModel, antenna_positions, predict_rows
 from contimg.records.ms import MeasurementSet
+from contimg.runtime.compiled import compile_loops
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 
 Float32Array = npt.NDArray[np.float32]
@@ -190,7 +190,7 @@ def row_gains(factors: Factors, slot: IntArray, ant1: IntArray, ant2: IntArray) 
     return np.asarray(gain[slot, ant1] * gain[slot, ant2].conj(), np.complex64)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def _divide(
     data: ComplexArray,
     flags: FlagArray,
@@ -214,7 +214,7 @@ def _divide(
     return empty
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def _add_noise(data: ComplexArray, flags: FlagArray, pair: IntArray, noise: FloatArray) -> None:
     """Add squared second differences along frequency, and their number, of each baseline.
 
@@ -233,7 +233,7 @@ def _add_noise(data: ComplexArray, flags: FlagArray, pair: IntArray, noise: Floa
             noise[pair[r], p, 1] += count
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def _sum_channels(
     product: ComplexArray,
     power: Float32Array,
@@ -259,7 +259,7 @@ def _sum_channels(
             y_sum[r, p] = y * (g.real * g.real + g.imag * g.imag)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def _sum_times(
     product: ComplexArray,
     power: Float32Array,

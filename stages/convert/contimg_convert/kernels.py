@@ -5,30 +5,23 @@ The compiled code is kept beside this file, or in NUMBA_CACHE_DIR.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from contimg.runtime.compiled import compile_loops
 
 AnyArray = npt.NDArray[Any]
 Chunks = tuple[AnyArray, AnyArray, AnyArray, tuple[int, int, int]]
 """Bytes; where in them each chunk begins, (N,); the first row, channel and polarization of each,
 (N, 3); the shape of every chunk. Parts of a chunk may lie beyond the edges of the dataset."""
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 ZEROS, INVALID, CROSSES, TALLIES = 0, 1, 2, 3
 """Elements of a tally: zeros of cross-correlations, non-finite values, cross-correlations."""
 
 
-def compile_nogil(function: Function) -> Function:
-    """Compile to machine code that lets other threads run."""
-    compiled: Function = numba.njit(cache=True, nogil=True)(function)
-    return compiled
-
-
-@compile_nogil
+@compile_loops(nogil=True)
 def flag_invalid(data: AnyArray, flags: AnyArray, pol0: int, pols: int) -> int:
     """Make flagged zeros of the values of one row that are not finite; return their number."""
     found = 0
@@ -42,7 +35,7 @@ def flag_invalid(data: AnyArray, flags: AnyArray, pol0: int, pols: int) -> int:
     return found
 
 
-@compile_nogil
+@compile_loops(nogil=True)
 def fill_phasors(first: AnyArray, turn: AnyArray, pairs: AnyArray, out: AnyArray) -> None:
     """Fill `out` (rows, channels, 2), real and imaginary part, with the phase of each baseline.
 
@@ -60,7 +53,7 @@ def fill_phasors(first: AnyArray, turn: AnyArray, pairs: AnyArray, out: AnyArray
             z *= ratio
 
 
-@compile_nogil
+@compile_loops(nogil=True)
 def rotate_visibilities(
     chunks: Chunks,
     window: tuple[int, int],

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from contimg.astro.constants import DAY_S
+from contimg.astro.coordinates import earth_orientation_end
 from contimg.records import groups
 from contimg.records.groups import MJD_ZERO_JD, N_SUBBANDS, GroupRecord
 from contimg.records.ms import MeasurementSet
@@ -34,6 +35,9 @@ SIGNAL_ROWS, SIGNAL_STRIDE = 512, 16
 MIN_COHERENCE_SIGMA = 5
 MAX_NAME_OFFSET_S = 30.0
 """The clocks of all nodes are never wrong by more; of one node by 21 s."""
+ORIENTATION_NOTE_DAYS, ORIENTATION_WARNING_DAYS = 365.0, 90.0
+"""The end of the Earth orientation's table is noted and warned of so long before. Its predictions
+reach a year, so a warning as early as the note would never go away."""
 
 
 def run(options: ConvertOptions, context: Context) -> StageResult:
@@ -72,24 +76,35 @@ def run(options: ConvertOptions, context: Context) -> StageResult:
     context.write("subbands.json", json.dumps(listing, indent=1).encode())
     missing = sorted(set(range(N_SUBBANDS)) - set(digests))
     metrics = collect_metrics(record, plan, tally) | {"missing_subbands": missing}
+    qa = judge(metrics, tally)
+    if options.tables is not None:
+        publish_rows(context, options.tables, record, digests, metrics, qa.verdict)
+    return StageResult(metrics=metrics, qa=qa)
+
+
+def judge(metrics: Mapping[str, Any], tally: Tally) -> QA:
+    """Return the verdict of a conversion; the end of a table that is months away leaves it good."""
     reasons = []
-    if missing:
-        reasons.append(f"subbands missing: {', '.join(map(str, missing))}")
+    if metrics["missing_subbands"]:
+        reasons.append(f"subbands missing: {', '.join(map(str, metrics['missing_subbands']))}")
     if tally.zeros >= WARN_ZEROS_FRACTION:
         reasons.append(f"{tally.zeros:.1%} of the cross-correlations are zero")
     if tally.invalid > 0:
         reasons.append(f"{tally.invalid:.2%} of the visibilities are not finite")
     if tally.unsampled > 0:
         reasons.append(f"{tally.unsampled:.2%} of the visibilities have no nsamples")
-    if plan.header.lost_integrations:
-        reasons.append(f"time_axis: {plan.header.lost_integrations} integrations are missing")
+    if metrics["lost_integrations"]:
+        reasons.append(f"time_axis: {metrics['lost_integrations']} integrations are missing")
     if abs(metrics["name_offset_s"]) > MAX_NAME_OFFSET_S:
         offset = f"{metrics['name_offset_s']:+.0f} s"
         reasons.append(f"clock: the names of the subbands are {offset} from the data's times")
-    qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
-    if options.tables is not None:
-        publish_rows(context, options.tables, record, digests, metrics, qa.verdict)
-    return StageResult(metrics=metrics, qa=qa)
+    left_days = metrics["earth_orientation_days"]
+    warned = bool(reasons) or left_days < ORIENTATION_WARNING_DAYS
+    if left_days < ORIENTATION_NOTE_DAYS:
+        end = groups.utc_of_mjd(earth_orientation_end()).date()
+        note = f"earth_orientation: the table of UT1 ends on {end}, {left_days:.0f} days after this"
+        reasons.append(f"{note} group; later groups fail. Install a newer contimg before.")
+    return QA(verdict="warning" if warned else "good", reasons=tuple(reasons))
 
 
 def check_signal(options: ConvertOptions, group: str, tally: Tally, ms: Path) -> None:
@@ -166,6 +181,7 @@ def collect_metrics(record: GroupRecord, plan: ConversionPlan, tally: Tally) -> 
         "unsampled_fraction": tally.unsampled,
         "lost_integrations": header.lost_integrations,
         "name_offset_s": name_offset_s(record),
+        "earth_orientation_days": earth_orientation_end() - float(mjd[-1]),
     }
 
 

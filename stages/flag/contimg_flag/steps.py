@@ -5,11 +5,11 @@ All flags have shape (rows, channels, correlations) and are changed in place; Tr
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from contimg.astro.constants import MAD_TO_SIGMA
+from contimg.runtime.compiled import compile_loops
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int32]
@@ -19,13 +19,13 @@ Float32Array = npt.NDArray[np.float32]
 ComplexArray = npt.NDArray[np.complex64]
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@compile_loops(inline="always")
 def amplitude(value: complex) -> float:
     """Return the modulus, five times as fast as abs(), whose overflow guard is not needed here."""
     return np.sqrt(value.real * value.real + value.imag * value.imag)  # type: ignore[no-any-return]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def flag_zeros(data: ComplexArray, flags: BoolArray) -> None:
     """Flag samples that are exactly zero (how the correlator marks missing data) or not finite."""
     for row in range(data.shape[0]):
@@ -38,7 +38,7 @@ def flag_zeros(data: ComplexArray, flags: BoolArray) -> None:
                     flags[row, channel, product] = True
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def mean_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) -> None:
     """Average amplitudes over unflagged channels, into shape (rows, correlations); 0 if none."""
     for row in range(data.shape[0]):
@@ -51,7 +51,7 @@ def mean_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) ->
             into[row, product] = total / good if good else 0.0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def neighbour_products(
     data: ComplexArray,
     flags: BoolArray,
@@ -75,7 +75,7 @@ def neighbour_products(
             product[row, p], power[row, p], pairs[row, p] = total, both / 2, count
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def count_flags(
     flags: BoolArray, cross: BoolArray, by_row: LongArray, by_channel: LongArray
 ) -> None:
@@ -91,7 +91,7 @@ def count_flags(
                         by_channel[channel] += 1
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def good_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) -> None:
     """Write the amplitudes into an array of the same shape, NaN where flagged."""
     for row in range(data.shape[0]):
@@ -102,7 +102,7 @@ def good_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) ->
                 into[row, channel, product] = size
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def add_rows(
     data: ComplexArray,
     flags: BoolArray,

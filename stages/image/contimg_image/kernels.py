@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from contimg.runtime.compiled import compile_loops
 from contimg_image.frame import Complexes, Floats, Integers, Mask, Singles
 
 
@@ -69,7 +69,7 @@ class SourceGeometry(NamedTuple):
         return self._replace(uvw_s=uvw_s, spin_s=spin_s, time_index=time_index)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def average_rows(  # noqa: C901, PLR0913, PLR0917 - a kernel
     block: RowBlock,
     gains: InverseGains,
@@ -131,7 +131,7 @@ def average_rows(  # noqa: C901, PLR0913, PLR0917 - a kernel
             total[first + index, c] = weights
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@compile_loops(inline="always")
 def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
     """Return the uv cell of a visibility (its conjugate if v < 0), rounded down like WSClean."""
     if v_m < 0:
@@ -139,7 +139,7 @@ def _cell(u_m: float, v_m: float, per_metre: float) -> tuple[int, int]:
     return math.floor(u_m * per_metre), math.floor(v_m * per_metre)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def grid_weights(samples: UVSamples, width_rad: float, density: Floats) -> None:
     """Add weights to the uv cells of width 1 / field: `density` has shape (n, 2n), v from 0."""
     uvw_m, per_metre, weight = samples
@@ -151,7 +151,7 @@ def grid_weights(samples: UVSamples, width_rad: float, density: Floats) -> None:
                 density[y, x + half] += weight[r, c]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def weigh_briggs(
     samples: UVSamples, width_rad: float, density: Floats, shape: tuple[float, float], out: Singles
 ) -> None:
@@ -167,7 +167,7 @@ def weigh_briggs(
             out[r, c] = briggs * math.exp(-taper * square)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def add_power(
     samples: UVSamples, before: Complexes, after: Complexes, pair: Integers, out: Floats
 ) -> None:
@@ -194,12 +194,12 @@ def add_power(
                 out[b, 5] += w * distance * per_metre[c]
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@compile_loops(inline="always")
 def _dot(a: Floats, i: int, b: Floats, j: int) -> float:
     return float(a[i, 0] * b[j, 0] + a[i, 1] * b[j, 1] + a[i, 2] * b[j, 2])
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@compile_loops(inline="always")
 def _sinc(x: float) -> float:
     """Return sin(x) / x; its series below 0.5, where that is good to 1e-7."""
     y = x * x
@@ -208,7 +208,7 @@ def _sinc(x: float) -> float:
     return math.sin(x) / x
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def sum_smearing(
     geometry: SourceGeometry, freq_hz: Floats, weight: Floats, interval_s: Floats
 ) -> tuple[Floats, float]:
@@ -234,7 +234,7 @@ def sum_smearing(
     return out, total
 
 
-@njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@compile_loops(inline="always")
 def _smeared_phasor(
     geometry: SourceGeometry, r: int, k: int, freq_hz: Floats
 ) -> tuple[float, float, float, float, float]:
@@ -259,7 +259,7 @@ def _smeared_phasor(
     return left, math.cos(phase), math.sin(phase), math.cos(step), math.sin(step)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def fill_responses(
     geometry: SourceGeometry, freq_hz: Floats, level: Floats, root: Singles, out: Singles
 ) -> None:
@@ -285,7 +285,7 @@ def fill_responses(
                 )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def subtract_sources(
     geometry: SourceGeometry,
     freq_hz: Floats,
@@ -317,7 +317,7 @@ def subtract_sources(
             total[k] += shown
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def clean_patch(
     residual: Singles,
     patch: Singles,

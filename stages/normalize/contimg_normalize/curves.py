@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contimg.astro.constants import MAD_TO_SIGMA
-from contimg_normalize.epochs import Bools, Floats, Ints, Measurements
+from contimg_normalize.epochs import Bools, Floats, Ints, Measurements, grouped_median
 from contimg_normalize.scale import BAD, BASELINE_EPOCHS, BORROWED, GOOD, NONE, CellScale
-from contimg_normalize.solve import grouped_median
+from contimg_normalize.solve import least_fraction
 
 MIN_EPOCHS_FOR_SCATTER = 5
 """Fewer epochs do not show a scatter."""
@@ -40,8 +40,6 @@ class LightCurves:
     """`good`, `borrowed`, `bad epoch` or `no scale`."""
     systematic: float
     """1 sigma of errors that grow with flux, a fraction."""
-    measured: bool
-    """Whether `systematic` was measured."""
     reference: Bools
     """Whether the source is a reference of its cell."""
 
@@ -63,11 +61,11 @@ class LightCurves:
         return np.hypot(self.raw_error / self.factor, scale)
 
 
-def average_groups(rows: Measurements, scale: CellScale, systematic: float | None) -> LightCurves:
+def average_groups(rows: Measurements, scale: CellScale, systematic: float) -> LightCurves:
     """Divide each flux by the factor of its group, and average those of one transit.
 
     Weights are 1/σ², from the noise and the factor's error; both are independent between groups.
-    A systematic term is common to them. Without one, it is measured from the references.
+    The systematic term is common to them.
     """
     place = np.full(rows.groups["mjd"].size, -1)
     place[scale.groups] = np.arange(scale.groups.size)
@@ -101,7 +99,7 @@ def average_groups(rows: Measurements, scale: CellScale, systematic: float | Non
     status[any_] = GOOD
     status[any_ & (total(weight * borrowed) > 0.5 * whole)] = BORROWED
     source = rows.source[first]
-    made = LightCurves(
+    return LightCurves(
         source=source,
         epoch=scale.epoch[group[first]],
         mjd=total(used * rows.groups["mjd"][rows.group]) / total(used),
@@ -112,11 +110,9 @@ def average_groups(rows: Measurements, scale: CellScale, systematic: float | Non
         raw=np.where(any_, curve * factor_mean, mean),
         noise=np.where(any_, own_noise, total(plain) ** -0.5),
         status=status,
-        systematic=0.0 if systematic is None else systematic,
-        measured=systematic is None,
+        systematic=systematic,
         reference=np.isin(source, scale.reference),
     )
-    return made if systematic is not None else measure_systematic(made, scale)
 
 
 def factors_of_rows(
@@ -137,23 +133,24 @@ def factors_of_rows(
     return factor, error, borrowed
 
 
-def measure_systematic(curves: LightCurves, scale: CellScale) -> LightCurves:
-    """Set the fraction of the flux that makes the references' median χ²/(m − 1) equal to 1.
+def measure_systematic(curves: LightCurves, scale: CellScale) -> tuple[float, bool]:
+    """Return the fraction of the flux that makes references' median χ²/(m − 1) 1, and True.
 
-    It holds what grows with flux, differs between sources and is common to the groups of a transit:
-    calibration, deconvolution, pointing. With too few epochs it is what the scatter between the
-    references of a group says, or a default where that is unknown, too.
+    From the light curves of references. It holds what grows with flux, differs between sources and
+    is common to the groups of a transit: calibration, deconvolution, pointing. With too few epochs
+    it is what the scatter between the references of a group says, or a default and False where that
+    is unknown, too.
     """
-    mine = curves.select(curves.reference & np.isfinite(curves.flux))
+    mine = curves.select(np.isfinite(curves.flux))
     _, source = np.unique(mine.source, return_inverse=True)
     if not source.size or np.bincount(source).max() < MIN_EPOCHS_FOR_SCATTER:
-        return replace(curves, systematic=scale.systematic, measured=scale.measured)
-    low, high = 0.0, 1.0
-    for _ in range(25):
-        middle = 0.5 * (low + high)
-        scatter = reduced_scatter(mine.flux, replace(mine, systematic=middle).error, source)
-        low, high = (middle, high) if float(np.nanmedian(scatter)) > 1 else (low, middle)
-    return replace(curves, systematic=low, measured=True)
+        return scale.systematic, scale.measured
+
+    def too_small(fraction: float) -> bool:
+        scatter = reduced_scatter(mine.flux, replace(mine, systematic=fraction).error, source)
+        return float(np.nanmedian(scatter)) > 1
+
+    return least_fraction(too_small), True
 
 
 def reduced_scatter(flux: Floats, error: Floats, source: Ints) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 from contimg.astro.telescope import SITE
 from contimg.records.schemas.photometry import PHOTOMETRY
-from contimg.records.tables import encode_texts
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import Input
@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
+Numbers = NDArray[Any]
+"""Float32 or int32 where a whole strip is held, else float64 or int64."""
 
 INPUT_NAME = "photometry"
 SAME_SETUP = ("tier", "primary_beam", "catalogue")
@@ -31,6 +33,7 @@ SIMILAR_SETUP = {"frequency": 0.005, "bmaj": 0.1, "bmin": 0.1}
 """What may differ by this fraction: 0.5 % in frequency, a missing subband, changes the ratio of two
 sources by 0.25 % if their spectral indices differ by 0.5."""
 ROW_COLUMNS = ("flux_forced", "local_rms", "beam", "compactness", "blend")
+ROW_ARRAYS = ("source", "group", "flux", "noise", "log_beam", "compactness", "blend")
 UNIT_COLUMNS = ("group", "mjd", "used_fraction", *SAME_SETUP, *SIMILAR_SETUP)
 COLUMNS = ("source", "ra", "dec", *ROW_COLUMNS, *UNIT_COLUMNS)
 J2000_MJD = 51544.5
@@ -52,33 +55,46 @@ MIN_SHARED_SOURCES = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """N fluxes of n sources in u groups."""
+    """N fluxes of n sources in u groups, ordered by source.
+
+    Those of a whole strip have the types of the tables, 28 bytes a row; `select` makes float64 and
+    int64 of a part, for calculations.
+    """
 
     names: NDArray[np.str_]
     """Of the sources, ascending, shape (n,)."""
     ra_deg: Floats
     dec_deg: Floats
-    source: Ints
-    """Index of each row's source, shape (N,)."""
-    group: Ints
+    source: Numbers
+    """Index of each row's source, ascending, shape (N,)."""
+    group: Numbers
     """Index of each row's group, shape (N,)."""
-    flux: Floats
+    flux: Numbers
     """In the unit of the photometry, shape (N,)."""
-    noise: Floats
+    noise: Numbers
     """1 sigma, shape (N,)."""
-    log_beam: Floats
+    log_beam: Numbers
     """ln of the effective beam, shape (N,); 0 where it is unknown."""
-    compactness: Floats
+    compactness: Numbers
     """Shape (N,); NaN where it was not measured."""
-    blend: Ints
+    blend: Numbers
     """Sources that were fitted together, shape (N,)."""
     groups: Columns
     """Columns of the groups, shape (u,) each; `mjd` is UTC."""
 
-    def select(self, rows: Bools) -> Measurements:
-        """Return some rows, of the same sources and groups."""
-        names = ("source", "group", "flux", "noise", "log_beam", "compactness", "blend")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+    def select(self, rows: Bools | slice) -> Measurements:
+        """Return some rows in double precision, of the same sources and groups."""
+        part = {name: getattr(self, name)[rows] for name in ROW_ARRAYS}
+        double = {"i": np.int64, "f": np.float64}
+        part = {name: values.astype(double[values.dtype.kind]) for name, values in part.items()}
+        return replace(self, **part)
+
+    def without_groups(self, dropped: Bools) -> Measurements:
+        """Return the rows of all groups but some, (u,), in the types that they have."""
+        if not dropped.any():
+            return self
+        rows = ~dropped[self.group]
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_ARRAYS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +110,9 @@ class Cell:
 
     def holds(self, ra_deg: Floats) -> Bools:
         """Return which positions lie in the cell."""
-        return np.asarray(np.floor((ra_deg % 360.0) / self.width_deg) == self._number)
+        # Modulo: −1e-15 % 360 is 360.
+        number = np.floor((ra_deg % 360.0) / self.width_deg) % round(360.0 / self.width_deg)
+        return np.asarray(number == self._number)
 
     def uses(self, ra_deg: Floats) -> Bools:
         """Return at which positions sources may define the scale of the cell."""
@@ -138,7 +156,10 @@ def read_photometry(context: Context) -> Measurements:
 
     Raises BadInputError if a file is no longer the one that was resolved.
     """
-    parts = []
+    return measurements_of(_read_tables(context))
+
+
+def _read_tables(context: Context) -> Iterator[pa.Table]:
     for item in context.named(INPUT_NAME):
         data = context.read(item.uri)
         digest = hashlib.sha256(data).hexdigest()
@@ -147,72 +168,108 @@ def read_photometry(context: Context) -> Measurements:
             problem += f"{item.digest[:12]}… and is {digest[:12]}…."
             raise BadInputError(item.uri, problem, "Run the stage again.")
         # Only these columns, so that files with further columns can be read beside older ones.
-        parts.append(PHOTOMETRY.read(data, item.uri).select(COLUMNS))
-    return measurements_of(parts)
+        yield PHOTOMETRY.read(data, item.uri).select(COLUMNS)
 
 
-def measurements_of(parts: list[pa.Table]) -> Measurements:
-    """Return the measurements in tables of photometry; a group is one name in one table."""
-    table = pa.concat_tables(parts)
-    file = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
-    names, source = encode_texts(table["source"])
-    texts, label = encode_texts(table["group"])
-    _, first, group = np.unique(
-        file * max(1, texts.size) + label, return_index=True, return_inverse=True
-    )
-    row = {name: np.asarray(table[name].to_numpy()) for name in ROW_COLUMNS}
-    ra_deg, dec_deg = np.empty(names.size), np.empty(names.size)
-    for place, column in ((ra_deg, "ra"), (dec_deg, "dec")):
-        place[source[::-1]] = table[column].to_numpy()[::-1]
-    groups = {name: np.asarray(table[name].take(first).to_numpy()) for name in UNIT_COLUMNS}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_beam = np.log(row["beam"].astype(np.float64))
-    flux, noise = (row[name].astype(np.float64) for name in ("flux_forced", "local_rms"))
-    whole = Measurements(
-        names=names,
+def measurements_of(tables: Iterable[pa.Table]) -> Measurements:
+    """Return the measurements in tables of photometry; a group is one name in one table.
+
+    One table is in memory at a time. A repeated row counts once; rows without a flux or an error
+    are left out. A source is where its first row says.
+    """
+    number: dict[str, int] = {}
+    rows: dict[str, list[Numbers]] = {name: [] for name in ROW_ARRAYS}
+    units: dict[str, list[Numbers]] = {name: [] for name in UNIT_COLUMNS}
+    places: list[Floats] = []
+    for table in tables:
+        known, made = len(number), len(units["mjd"])
+        texts = table["source"].combine_chunks().dictionary_encode()
+        texts_here: list[Any] = texts.dictionary.to_pylist()
+        numbers = [number.setdefault(name, len(number)) for name in texts_here]
+        source = np.array(numbers, np.int32)[texts.indices.to_numpy()]
+        _, first = np.unique(source, return_index=True)
+        place = np.stack([table[name].to_numpy()[first] for name in ("ra", "dec")])
+        places.append(place[:, source[first] >= known])
+        label = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()
+        _, first = np.unique(label, return_index=True)
+        for name, column in units.items():
+            column += list(table[name].take(first).to_numpy()[:, None])
+        part = _row_arrays(table) | {"source": source, "group": (made + label).astype(np.int32)}
+        usable = np.isfinite(part["flux"]) & np.isfinite(part["noise"]) & (part["noise"] > 0)
+        usable = np.flatnonzero(usable)
+        key = source[usable].astype(np.int64) * first.size + label[usable]
+        usable = usable[np.sort(np.unique(key, return_index=True)[1])]
+        for name, values in part.items():
+            rows[name].append(values[usable])
+    names = np.array(list(number), np.str_)
+    ascending = np.argsort(names)
+    ra_deg, dec_deg = np.concatenate(places, axis=1)[:, ascending]
+    rank = np.empty(names.size, np.int32)
+    rank[ascending] = np.arange(names.size)
+    # Column by column, so that only one is in memory twice.
+    source = rank[np.concatenate(rows.pop("source"))]
+    order = np.argsort(source, kind="stable")
+    columns = {name: np.concatenate(rows.pop(name))[order] for name in list(rows)}
+    return Measurements(
+        names=names[ascending],
         ra_deg=ra_deg,
         dec_deg=dec_deg,
-        source=source,
-        group=group.astype(np.int64),
-        flux=flux,
-        noise=noise,
-        log_beam=np.where(np.isfinite(log_beam), log_beam, 0.0),
-        compactness=row["compactness"].astype(np.float64),
-        blend=row["blend"].astype(np.int64),
-        groups=groups,
+        source=source[order],
+        groups={name: np.concatenate(values) for name, values in units.items()},
+        **columns,
     )
-    usable = np.isfinite(flux) & np.isfinite(noise) & (noise > 0)
-    _, once = np.unique(source * max(1, first.size) + whole.group, return_index=True)
-    single = np.zeros(source.size, bool)
-    single[once] = True
-    return whole.select(usable & single)
+
+
+def _row_arrays(table: pa.Table) -> dict[str, Numbers]:
+    row = {name: table[name].to_numpy() for name in ROW_COLUMNS}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_beam = np.log(row["beam"].astype(np.float64))
+    return {
+        "flux": row["flux_forced"].astype(np.float32),
+        "noise": row["local_rms"].astype(np.float32),
+        "log_beam": np.where(np.isfinite(log_beam), log_beam, 0.0).astype(np.float32),
+        "compactness": row["compactness"].astype(np.float32),
+        "blend": row["blend"].astype(np.int16),
+    }
 
 
 def label_setups(groups: Columns) -> Ints:
     """Return the number of each group's setup, shape (u,): 0 for the one with the most groups.
 
     Groups of one setup have images of one tier, primary beam and catalogue, and of nearly the same
-    frequency and restoring beam. What a group does not say does not separate it.
+    frequency and restoring beam. Groups that do not state one of them, as rows of older tables, are
+    a setup of their own.
     """
     count = groups["mjd"].size
+    texts = {name: np.array([str(v or "") for v in groups[name]]) for name in SAME_SETUP}
+    sizes = {name: groups[name].astype(np.float64) for name in SIMILAR_SETUP}
     label, number = np.full(count, -1), 0
     while (label < 0).any():
         members = label < 0
-        for name in SAME_SETUP:
-            said = [str(value) for value in groups[name][members] if value is not None]
-            common = max(sorted(set(said)), key=said.count, default=None)
-            members &= np.array([v is None or v == common for v in groups[name]], bool)
-        for name, tolerance in SIMILAR_SETUP.items():
-            value = groups[name].astype(np.float64)
+        for text in texts.values():
+            said, times = np.unique(text[members], return_counts=True)
+            members &= text == said[np.argmax(times)]
+        for name, value in sizes.items():
             known = np.sort(value[members & np.isfinite(value)])
-            if known.size:
-                members &= ~(np.abs(value / known[known.size // 2] - 1) > tolerance)
+            if 2 * known.size < members.sum():
+                members &= ~np.isfinite(value)
+            else:
+                members &= np.abs(value / known[known.size // 2] - 1) <= SIMILAR_SETUP[name]
         label[members] = number
         number += 1
-    sizes = np.bincount(label)
+    size = np.bincount(label)
     latest = [groups["mjd"][label == k].max() for k in range(number)]
-    order = sorted(range(number), key=lambda k: (-sizes[k], -latest[k]))
+    order = sorted(range(number), key=lambda k: (-size[k], -latest[k]))
     return np.asarray(np.argsort(order)[label], np.int64)
+
+
+def unstated(groups: Columns, members: Bools) -> list[str]:
+    """Return what the images of some groups do not state of their setup, in words."""
+    return [
+        name.replace("_", " ")
+        for name in (*SAME_SETUP, *SIMILAR_SETUP)
+        if not any(value and value == value for value in groups[name][members])  # noqa: PLR0124 - NaN
+    ]
 
 
 def describe_setup(groups: Columns, members: Bools) -> str:
@@ -225,7 +282,7 @@ def describe_setup(groups: Columns, members: Bools) -> str:
         value = groups[name][members].astype(np.float64)
         if np.isfinite(value).any():
             parts.append(f"{name} {scale * float(np.nanmedian(value)):.1f} {unit}")
-    return ", ".join(parts) or "not stated"
+    return ", ".join([*parts, *(f"{name} not stated" for name in unstated(groups, members))])
 
 
 def find_duplicates(rows: Measurements, groups: Bools) -> Bools:
@@ -234,24 +291,31 @@ def find_duplicates(rows: Measurements, groups: Bools) -> Bools:
     The same data: less than 2 minutes apart, with at least half of the smaller one's sources.
     Better is what used more of its data, then what has less noise, then the later name.
     """
-    mjd = rows.groups["mjd"].astype(np.float64)
+    mjd, names = rows.groups["mjd"].astype(np.float64), rows.groups["group"]
     members = np.flatnonzero(groups)
     members = members[np.argsort(mjd[members], kind="stable")]
     parts = np.split(members, np.flatnonzero(np.diff(mjd[members]) > SAME_TIME_DAYS) + 1)
+    parts = [part for part in parts if part.size > 1]
+    near = np.zeros(groups.size, bool)
+    near[[k for part in parts for k in part]] = True
+    mine = np.flatnonzero(near[rows.group])
+    mine = mine[np.argsort(rows.group[mine], kind="stable")]
+    ends = np.searchsorted(rows.group[mine], np.arange(groups.size + 1))
+    noise = grouped_median(rows.noise[mine], rows.group[mine], groups.size)
+    used = np.nan_to_num(rows.groups["used_fraction"].astype(np.float64))
     duplicate = np.zeros(groups.size, bool)
-    for part in (part for part in parts if part.size > 1):
-        found = {k: rows.group == k for k in part}
-        seen = {k: set(rows.source[mine].tolist()) for k, mine in found.items()}
-        used = np.nan_to_num(rows.groups["used_fraction"].astype(np.float64))
-        noise = {k: float(np.median(rows.noise[mine])) for k, mine in found.items() if mine.any()}
-        names = rows.groups["group"]
+    for part in parts:
         order = sorted(part, key=lambda k: str(names[k]), reverse=True)
-        order = sorted(order, key=lambda k: (-used[k], noise.get(k, np.inf)))
-        for place, k in enumerate(order):
-            for better in (b for b in order[:place] if not duplicate[b]):
-                least = min(len(seen[k]), len(seen[better]))
-                if len(seen[k] & seen[better]) >= MIN_SHARED_SOURCES * least:
-                    duplicate[k] = True
+        order.sort(key=lambda k: (-used[k], np.nan_to_num(noise[k], nan=np.inf)))
+        seen = [rows.source[mine[ends[k] : ends[k + 1]]] for k in order]
+        size = np.array([one.size for one in seen])
+        _, place = np.unique(np.concatenate(seen), return_inverse=True)
+        holds = np.zeros((part.size, 1 + place.max(initial=0)), np.float32)
+        holds[np.repeat(np.arange(part.size), size), place] = 1
+        same = holds @ holds.T >= MIN_SHARED_SOURCES * np.minimum.outer(size, size)
+        same &= np.abs(np.subtract.outer(mjd[order], mjd[order])) <= SAME_TIME_DAYS
+        for n, k in enumerate(order):
+            duplicate[k] = (same[n, :n] & ~duplicate[order[:n]]).any()
     return duplicate
 
 
@@ -284,3 +348,15 @@ def transit_numbers(mjd: Floats, ra_deg: float) -> Ints:
     number = np.empty(mjd.size, np.int64)
     number[order] = np.round((rotation - ra_deg) / 360.0).astype(np.int64)[part]
     return number
+
+
+def grouped_median(values: Numbers, label: Numbers, count: int) -> Floats:
+    """Return the median of the values with each label, (count,); NaN without values."""
+    order = np.lexsort((values, label))
+    size = np.bincount(label, minlength=count)
+    first = np.cumsum(size) - size
+    found, any_ = np.full(count, np.nan), size > 0
+    low, high = (first + (size - 1) // 2)[any_], (first + size // 2)[any_]
+    ordered = values[order]
+    found[any_] = 0.5 * (ordered[low] + ordered[high])
+    return found

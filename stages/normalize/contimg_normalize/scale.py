@@ -14,6 +14,7 @@ from contimg_normalize.epochs import (
     Floats,
     Ints,
     Measurements,
+    grouped_median,
     transit_numbers,
 )
 from contimg_normalize.options import NormalizeOptions
@@ -24,7 +25,6 @@ from contimg_normalize.solve import (
     Ratings,
     Solution,
     evaluate,
-    grouped_median,
     largest_component,
     solve_jointly,
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from contimg.astro.constants import MAD_TO_SIGMA
-from contimg_normalize.epochs import Bools, Floats, Ints
+from contimg_normalize.epochs import Bools, Floats, Ints, grouped_median
 
 ROUNDS = 8
 """Gauss-Newton steps; the robust weights have settled after 5."""
@@ -212,18 +213,6 @@ def start_from_medians(data: Ratings) -> tuple[Floats, Floats]:
     return np.nan_to_num(baseline, nan=1.0), np.nan_to_num(plane)
 
 
-def grouped_median(values: Floats, label: Ints, count: int) -> Floats:
-    """Return the median of the values with each label, (count,); NaN without values."""
-    order = np.lexsort((values, label))
-    size = np.bincount(label, minlength=count)
-    first = np.cumsum(size) - size
-    found, any_ = np.full(count, np.nan), size > 0
-    low, high = (first + (size - 1) // 2)[any_], (first + size // 2)[any_]
-    ordered = values[order]
-    found[any_] = 0.5 * (ordered[low] + ordered[high])
-    return found
-
-
 def taper(pull: Floats) -> Floats:
     """Return the robust weight of residuals in units of their errors."""
     span = NO_WEIGHT_SIGMA - FULL_WEIGHT_SIGMA
@@ -239,12 +228,22 @@ def measure_fraction(data: Ratings, residual: Floats, model: Floats) -> tuple[fl
     k, u = np.unique(data.source).size, np.unique(data.group).size
     if (freedom := residual.size - k - u + 1) < MIN_FREEDOM:
         return DEFAULT_SYSTEMATIC, False
-    wanted, low, high = MEDIAN_Z2 * freedom / residual.size, 0.0, 1.0
-    for _ in range(20):
+    wanted = MEDIAN_Z2 * freedom / residual.size
+
+    def too_small(fraction: float) -> bool:
+        z2 = residual**2 / (data.noise**2 + (fraction * model) ** 2)
+        return float(np.median(z2)) > wanted
+
+    return least_fraction(too_small), True
+
+
+def least_fraction(too_small: Callable[[float], bool]) -> float:
+    """Return the least fraction of the flux, 0 to 1, as an error that is not too small."""
+    low, high = 0.0, 1.0
+    for _ in range(25):
         middle = 0.5 * (low + high)
-        z2 = residual**2 / (data.noise**2 + (middle * model) ** 2)
-        low, high = (middle, high) if float(np.median(z2)) > wanted else (low, middle)
-    return low, True
+        low, high = (middle, high) if too_small(middle) else (low, middle)
+    return low
 
 
 def gauss_newton(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -22,12 +23,20 @@ from contimg_normalize.curves import (
     LightCurves,
     average_groups,
     measure_baselines,
+    measure_systematic,
     reduced_scatter,
 )
-from contimg_normalize.epochs import Columns, Measurements
+from contimg_normalize.epochs import Bools, Columns, Floats, Ints, Measurements, grouped_median
 from contimg_normalize.options import NormalizeOptions
-from contimg_normalize.scale import BAD, BORROWED, MIN_REFERENCES, NONE, CellScale, solve_cell
-from contimg_normalize.solve import grouped_median
+from contimg_normalize.scale import (
+    BAD,
+    BORROWED,
+    GOOD,
+    MIN_REFERENCES,
+    NONE,
+    CellScale,
+    solve_cell,
+)
 
 MIN_RELIABLE_REFERENCES = 10
 """With fewer references a field's scale is doubtful."""
@@ -44,15 +53,26 @@ MIN_SLOPE = 1e-5
 """Per degree; the prior of slopes that are not fitted leaves less."""
 SHOWN = 5
 """Bad epochs that a verdict names."""
+ROWS_AT_ONCE = 1 << 18
+"""Measurements whose light curves are in memory; one row group of the file."""
+STATUSES = (GOOD, BORROWED, BAD, NONE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizedField:
-    """The light curves of one cell, and their scale."""
+    """The sources of one cell, and their scale."""
 
     scale: CellScale
-    curves: LightCurves
-    rows: Measurements
+    sources: Ints
+    """Indices of the cell's own sources with measurements."""
+    groups: Columns
+    """Names and times of the scale's groups, `group` and `mjd`, shape (u,) each."""
+    touched: Bools
+    """Which groups of the scale measured one of them, shape (u,)."""
+    systematic: float
+    """1 sigma of errors that grow with flux, a fraction."""
+    measured: bool
+    """Whether `systematic` was measured."""
 
 
 def run(options: NormalizeOptions, context: Context) -> StageResult:
@@ -66,21 +86,23 @@ def run(options: NormalizeOptions, context: Context) -> StageResult:
         problem = f"No field has {few} with an S/N of at least {options.reference_snr:.0f}."
         raise NoSourcesError(f"strip {options.strip:+.2f}", problem, "Lower --reference-snr.")
     with context.step("write"):
-        tables = {
-            NORMALIZATION: [group_columns(field, options.strip) for field in fields],
-            NORMALIZED: (flux_columns(field, options.detection_snr) for field in fields),
-        }
-        made = {
-            schema: pa.concat_tables([schema.table(part) for part in parts])
-            for schema, parts in tables.items()
-        }
-        last_mjd = float(np.max(made[NORMALIZATION]["mjd"].to_numpy()))
+        parts = [group_columns(field, options.strip) for field in fields]
+        scales = pa.concat_tables([NORMALIZATION.table(part) for part in parts])
+        last_mjd = float(np.max(scales["mjd"].to_numpy()))
         day, unit = day_of_mjd(last_mjd), table_unit(options.strip, options.setup)
-        for schema, table in made.items():
-            context.write_table(f"{schema.name}.parquet", schema, table)
-            context.publish(options.tables, schema, day, unit, table)
+        context.write_table("normalization.parquet", NORMALIZATION, scales)
+        context.publish(options.tables, NORMALIZATION, day, unit, scales)
+        statistics: list[Floats] = []
+        texts = {"field": [field.scale.cell.name for field in fields], "status": STATUSES}
+        texts["source"] = rows.names[np.concatenate([field.sources for field in fields])]
+        longest = {name: max(map(len, values)) for name, values in texts.items()}
+        with context.writer("normalized.parquet") as sink:
+            made = flux_tables(rows, fields, options.detection_snr, statistics)
+            NORMALIZED.write(sink, made, longest)
+        context.publish_output(options.tables, NORMALIZED.name, day, unit, "normalized.parquet")
     metrics = {"strip_deg": options.strip, "setup_number": options.setup}
     metrics |= {"last_mjd": round(last_mjd, 5), **summarise(fields)}
+    metrics |= summarise_scatter(np.concatenate(statistics, axis=1))
     return StageResult(metrics=metrics | left_out, qa=judge(fields, missing, options, reasons))
 
 
@@ -106,10 +128,21 @@ def comparable_rows(
     if duplicate.any():
         same = sorted(str(name) for name in rows.groups["group"][duplicate])
         reasons.append(f"the same data under another name were left out: {', '.join(same[:SHOWN])}")
+    # Images of other telescopes have no tier, but all have a frequency and a beam.
+    lacking = sorted({*epochs.unstated(rows.groups, chosen)} & {*epochs.SIMILAR_SETUP})
+    if lacking:
+        text = f"the photometry does not state the {', '.join(lacking)} of its images"
+        reasons.append(f"{text}: fluxes of different ones may be mixed")
+    empty = chosen & (np.bincount(rows.group, minlength=chosen.size) == 0)
+    if empty.any():
+        blank = sorted(str(name) for name in rows.groups["group"][empty])
+        more = f" and {len(blank) - SHOWN} more" if len(blank) > SHOWN else ""
+        reasons.append(f"no usable flux: {', '.join(blank[:SHOWN])}{more}")
     kept = chosen & ~duplicate
     metrics = {"setup": names[options.setup], "setups": len(names)}
     metrics |= {"groups": int(kept.sum()), "duplicates": int(duplicate.sum())}
-    return rows.select(kept[rows.group]), reasons, metrics
+    metrics["blank_groups"] = int(empty.sum())
+    return rows.without_groups(~kept), reasons, metrics
 
 
 def normalise_strip(
@@ -118,31 +151,78 @@ def normalise_strip(
     """Return the fields of a strip that have a scale, and how many have no scale."""
     fields, missing = [], 0
     for cell in epochs.make_cells(options.strip):
-        home = cell.holds(rows.ra_deg)[rows.source]
-        if not home.any():
+        home = cell.holds(rows.ra_deg)
+        mine = home[rows.source]
+        if not mine.any():
             continue
         scale = solve_cell(rows.select(cell.uses(rows.ra_deg)[rows.source]), cell, options)
         if scale is None or not scale.whole.usable.any():
             missing += 1
             continue
-        own = rows.select(home)
-        curves = average_groups(own, scale, options.systematic)
-        fields.append(NormalizedField(scale=scale, curves=curves, rows=own))
+        systematic, measured = options.systematic, False
+        if systematic is None:
+            reference = scale.reference[home[scale.reference]]
+            own = rows.select(np.isin(rows.source, reference))
+            systematic, measured = measure_systematic(average_groups(own, scale, 0.0), scale)
+        field = NormalizedField(
+            scale=scale,
+            sources=np.unique(rows.source[mine]).astype(np.int64),
+            groups={name: rows.groups[name][scale.groups] for name in ("group", "mjd")},
+            touched=np.isin(scale.groups, rows.group[mine]),
+            systematic=systematic,
+            measured=measured,
+        )
+        fields.append(field)
     return fields, missing
+
+
+def light_curves(
+    rows: Measurements, fields: list[NormalizedField]
+) -> Iterator[list[tuple[NormalizedField, LightCurves]]]:
+    """Yield the light curves of some sources after the other, in the order of their names."""
+    owner = np.full(rows.names.size, -1)
+    for k, field in enumerate(fields):
+        owner[field.sources] = k
+    first, end = 0, rows.source.size
+    while first < end:
+        # To the last row of a source.
+        last = rows.source[min(first + ROWS_AT_ONCE, end) - 1]
+        after = int(np.searchsorted(rows.source, last, side="right"))
+        part = rows.select(slice(first, after))
+        label = owner[part.source]
+        made = []
+        for k in np.unique(label[label >= 0]):
+            curves = average_groups(part.select(label == k), fields[k].scale, fields[k].systematic)
+            made.append((fields[k], curves))
+        if made:
+            yield made
+        first = after
+
+
+def flux_tables(
+    rows: Measurements,
+    fields: list[NormalizedField],
+    detection_snr: float,
+    statistics: list[Floats],
+) -> Iterator[pa.Table]:
+    """Yield the normalized table in parts; `statistics` gets those of each part's sources."""
+    for part in light_curves(rows, fields):
+        columns = [flux_columns(*one, rows, detection_snr) for one in part]
+        statistics += [source_statistics(curves) for _, curves in part]
+        made = pa.concat_tables([NORMALIZED.table(one) for one in columns])
+        yield NORMALIZED.table({name: made[name] for name in made.column_names})
 
 
 def group_columns(field: NormalizedField, strip: float) -> Columns:
     """Return one field's part of the columns of the normalization table; NaN becomes null."""
-    scale = field.scale
-    mine = np.isin(scale.groups, field.rows.group)
+    scale, mine = field.scale, field.touched
     usable = scale.whole.usable
     plane = np.where(usable[:, None], scale.whole.plane, np.nan)
     error = np.where(usable, np.sqrt(scale.whole.covariance[:, 0, 0]), np.nan)
-    groups = {name: field.rows.groups[name][scale.groups] for name in ("group", "mjd")}
     columns = {
         "field": np.full(mine.size, scale.cell.name),
         "epoch": scale.epoch,
-        **groups,
+        **field.groups,
         "status": scale.whole.status,
         "reason": scale.reason,
         "strip": np.full(mine.size, strip),
@@ -158,9 +238,10 @@ def group_columns(field: NormalizedField, strip: float) -> Columns:
     return {name: values[mine] for name, values in columns.items()}
 
 
-def flux_columns(field: NormalizedField, detection_snr: float) -> dict[str, Any]:
-    """Return one field's part of the columns of the normalized table; NaN becomes null."""
-    curves, rows = field.curves, field.rows
+def flux_columns(
+    field: NormalizedField, curves: LightCurves, rows: Measurements, detection_snr: float
+) -> dict[str, Any]:
+    """Return the columns of the normalized table of light curves; NaN becomes null."""
     baseline, scatter = measure_baselines(curves)
     snr = curves.raw / curves.noise
     names, label = np.unique(curves.source, return_inverse=True)
@@ -195,33 +276,31 @@ def summarise(fields: list[NormalizedField]) -> dict[str, Any]:
     offset = np.abs(factors - float(np.median(factors)))
     counts = [field.scale.used[field.scale.whole.usable] for field in fields]
     exponents = np.array([field.scale.exponent for field in fields])
-    metrics: dict[str, Any] = {
+    return {
         "fields": len(fields),
-        "epochs": max(np.unique(field.curves.epoch).size for field in fields),
-        "sources": sum(np.unique(field.curves.source).size for field in fields),
+        "epochs": max(np.unique(field.scale.epoch[field.touched]).size for field in fields),
+        "sources": sum(field.sources.size for field in fields),
         "references": len({int(k) for field in fields for k in field.scale.reference}),
         "references_per_group": round(float(np.median(np.concatenate(counts))), 1),
         "bad_groups": len(groups_of(fields, BAD)),
         "borrowed_groups": len(groups_of(fields, BORROWED)),
         "groups_without_scale": len(groups_of(fields, NONE)),
         "factor_scatter": round(MAD_TO_SIGMA * float(np.median(offset)), 5),
-        "systematic": round(max(field.curves.systematic for field in fields), 5),
+        "systematic": round(max(field.systematic for field in fields), 5),
         "gradient_fields": sum(
             bool((np.abs(field.scale.whole.plane[:, 1:]) > MIN_SLOPE).any()) for field in fields
         ),
         "beam_exponent": round(float(exponents[np.argmax(np.abs(exponents))]), 4),
     }
-    return metrics | summarise_scatter(fields)
 
 
-def summarise_scatter(fields: list[NormalizedField]) -> dict[str, Any]:
-    """Return what the scatter of light curves says of their errors.
+def summarise_scatter(statistics: Floats) -> dict[str, Any]:
+    """Return what the scatter of light curves, as `source_statistics`, says of their errors.
 
     For bright references; and for steady sources in classes of S/N: √χ²ν in the median, and the
     scatter that the errors do not explain, a fraction of the flux.
     """
-    parts = [source_statistics(field.curves) for field in fields]
-    snr, relative, over_noise, chi, excess, reference = np.concatenate(parts, axis=1)
+    snr, relative, over_noise, chi, excess, reference = statistics
     metrics: dict[str, Any] = {}
     bright = np.isfinite(chi) & (reference > 0) & (snr >= BRIGHT_SNR)
     if bright.any():
@@ -239,7 +318,7 @@ def summarise_scatter(fields: list[NormalizedField]) -> dict[str, Any]:
     return metrics | ({"scatter_classes": classes} if classes else {})
 
 
-def source_statistics(curves: LightCurves) -> Any:  # noqa: ANN401 - six rows of numbers
+def source_statistics(curves: LightCurves) -> Floats:
     """Return six rows of numbers, shape (6, n), of n sources.
 
     S/N, relative scatter, scatter over noise, √χ²ν, excess variance, and whether it is a reference.
@@ -265,11 +344,9 @@ def groups_of(fields: list[NormalizedField], status: str) -> dict[str, str | Non
     """Return the groups of a status and why, over all fields that they touch."""
     found = {}
     for field in fields:
-        mine = set(np.unique(field.rows.group).tolist())
         scale = field.scale
-        for g, name, reason in zip(scale.groups, scale.whole.status, scale.reason, strict=True):
-            if name == status and int(g) in mine:
-                found[str(field.rows.groups["group"][g])] = reason
+        for k in np.flatnonzero(field.touched & (scale.whole.status == status)):
+            found[str(field.groups["group"][k])] = scale.reason[k]
     return found
 
 
@@ -288,18 +365,20 @@ def judge(
         if named:
             reasons.append(f"{text}: {', '.join(named[:SHOWN])}{more}")
     for field in fields:
-        scale, curves = field.scale, field.curves
+        scale, systematic = field.scale, field.systematic
         factors = scale.whole.plane[scale.whole.usable, 0]
-        touched = np.isin(scale.groups, field.rows.group)
-        count, offset = int(np.median(scale.used[touched])), float(np.max(np.abs(factors - 1)))
-        assumed = options.systematic is None and not curves.measured
-        excess = f"fluxes scatter by {curves.systematic:.1%} more than their noise explains"
+        count, offset = (
+            int(np.median(scale.used[field.touched])),
+            float(np.max(np.abs(factors - 1))),
+        )
+        assumed = options.systematic is None and not field.measured
+        excess = f"fluxes scatter by {systematic:.1%} more than their noise explains"
         beam = f"fluxes follow beam^{scale.exponent:+.3f}, which was removed: the beam is wrong"
         checks = (
             (count < MIN_RELIABLE_REFERENCES, f"only {count} references"),
             (offset > MAX_FACTOR_OFFSET, f"the scale is off by up to {offset:.0%} of the baseline"),
-            (assumed, f"too few data for the systematic term; {curves.systematic} is assumed"),
-            (curves.systematic > MAX_SYSTEMATIC, excess),
+            (assumed, f"too few data for the systematic term; {systematic} is assumed"),
+            (systematic > MAX_SYSTEMATIC, excess),
             (abs(scale.exponent) > MAX_EXPONENT + 5 * scale.exponent_error, beam),
         )
         reasons += [f"field {scale.cell.name}: {text}" for doubtful, text in checks if doubtful]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from contimg.astro.constants import MAD_TO_SIGMA
+from contimg.runtime.compiled import compile_loops
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,7 +29,7 @@ CLIP_BIAS = 0.98656
 CLIP_ROUNDS = 3
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def fill_cubic_weights(shift: float, weights: Floats) -> None:
     """Fill `weights` with the Catmull–Rom weights at `shift` (0 to 1) after the second sample."""
     s, s2, s3 = shift, shift * shift, shift * shift * shift
@@ -39,7 +39,7 @@ def fill_cubic_weights(shift: float, weights: Floats) -> None:
     weights[3] = 0.5 * (-s2 + s3)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def interpolate_peak(
     pixels: Image, x: float, y: float, form: Form, background: float, wx: Floats, wy: Floats
 ) -> float:
@@ -67,7 +67,7 @@ def interpolate_peak(
     return value / unit
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def fit_beam(
     pixels: Image, x: float, y: float, form: Form, background: float, radius: float
 ) -> float:
@@ -95,7 +95,7 @@ def fit_beam(
     return data / norm if norm > 0.0 else np.nan
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def missing_fraction(pixels: Image, x: float, y: float, form: Form, radius: float) -> float:
     """Return the part of Σ K² within `radius` on pixels that are NaN or outside the image."""
     ny, nx = pixels.shape
@@ -113,7 +113,7 @@ def missing_fraction(pixels: Image, x: float, y: float, form: Form, radius: floa
     return missing / norm if norm > 0.0 else 1.0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def measure_annulus(
     pixels: Image, x: float, y: float, steps_x: Ints, steps_y: Ints, samples: Floats
 ) -> tuple[float, float]:
@@ -154,7 +154,7 @@ def measure_annulus(
     return centre, sigma
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def measure_positions(
     pixels: Image, xs: Floats, ys: Floats, form: Form, radius: float, steps: Ints, out: Floats
 ) -> None:
@@ -176,7 +176,7 @@ def measure_positions(
         out[k, 4] = missing_fraction(pixels, xs[k], ys[k], form, radius)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def solve_symmetric(a: Floats, d: Floats) -> tuple[float, float, float]:
     """Return x of a x = d for a symmetric 3 x 3 matrix, by its cofactors; zeros if it is singular.
 
@@ -194,7 +194,7 @@ def solve_symmetric(a: Floats, d: Floats) -> tuple[float, float, float]:
     return first / det, second / det, third / det
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def fit_position(
     pixels: Image, x: float, y: float, form: Form, background: float, radius: float, rounds: int
 ) -> tuple[float, float]:

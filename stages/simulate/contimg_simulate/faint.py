@@ -17,9 +17,9 @@ import itertools
 import math
 
 import numpy as np
-from numba import njit
 from scipy.linalg.blas import cherk
 
+from contimg.runtime.compiled import compile_loops
 from contimg_simulate.telescope import Complexes64, Floats, Floats32, Integers, dsa110
 from contimg_simulate.visibilities import Paths, sinc_and_slope
 
@@ -63,9 +63,9 @@ def predict_faint(
     parts = list(itertools.starmap(slice, itertools.pairwise(ends)))
     # Half the change of phase within a sample, per rate and per delay.
     within = math.pi * smear[0] * float(frequency_hz.mean()), math.pi * smear[1]
-    middles = [np.stack([x[part].mean(axis=0) for part in parts]) for x in (rate, delay)]
     far = rate[core:], delay[core:]
-    to_core, among = (_smearing(*far, *others, within) for others in (middles, far))
+    middles = (np.stack([x[part].mean(axis=0) for part in parts]) for x in (rate, delay))
+    to_core, among = (_smearing(*far, a, b, within) for a, b in (tuple(middles), far))
     # Phasors are turned from channel to channel: 48 times lose 3e-6.
     phasor = np.exp(2j * np.pi * (frequency_hz[0] * delay + offset)).astype(np.complex64)
     step_hz = frequency_hz[1] - frequency_hz[0]
@@ -92,7 +92,7 @@ def predict_faint(
     return np.where((first < second)[:, None], found.conj(), found)
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compile_loops(fastmath=True)
 def _smearing(
     rate: Floats,
     delay: Floats,
@@ -111,7 +111,7 @@ def _smearing(
     return left
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compile_loops(fastmath=True)
 def _sum_pairs(
     weighted: Complexes64, phasor: Complexes64, shares: Floats32, out: Complexes64
 ) -> None:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
+from contimg.runtime.compiled import compile_loops
 from contimg_simulate.telescope import EARTH_RATE_RAD_S, Complexes64, Floats, Floats32, Integers
 
 
@@ -103,7 +103,7 @@ def predict(
     return out
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def _compute_phasors(
     delay_s: Floats, offset: Floats, frequency_hz: Floats
 ) -> tuple[Floats32, Floats32]:
@@ -121,7 +121,7 @@ def _compute_phasors(
     return real, imaginary
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compile_loops()
 def sinc_and_slope(x: float) -> tuple[float, float]:
     """Return sin(x)/x and cos(x) - sin(x)/x, x times its slope; a series to 1e-7, for speed."""
     y = x * x
@@ -131,7 +131,7 @@ def sinc_and_slope(x: float) -> tuple[float, float]:
     return math.sin(x) / x, math.cos(x) - math.sin(x) / x
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compile_loops(fastmath=True)
 def _add_sources(
     paths: Paths,
     smearing: _Smearing,
@@ -171,7 +171,7 @@ def _add_sources(
             out[b, c] = complex(re, im)
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compile_loops(fastmath=True)
 def receive(
     skies: tuple[Complexes64, Complexes64],
     receivers: Receivers,

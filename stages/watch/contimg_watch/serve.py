@@ -13,6 +13,9 @@ from typing import NoReturn
 
 import prometheus_client as prometheus
 
+from contimg.astro.constants import DAY_S
+from contimg.astro.coordinates import earth_orientation_end
+from contimg.records.groups import UNIX_EPOCH_MJD
 from contimg.runtime.errors import UsageError
 from contimg_watch.options import ServiceOptions
 from contimg_watch.plan import PlanState, WatchPlan
@@ -87,6 +90,9 @@ class Metrics:
         text = "Attempts posted, and passes in which a post failed"
         self._posts = counter("posts", text, ["result"])
         self._unposted = gauge("unposted", "Attempts that are not posted yet")
+        text = "Unix time at which the installed table of the Earth's orientation ends"
+        orientation = gauge("earth_orientation_end_timestamp_seconds", text)
+        orientation.set((earth_orientation_end() - UNIX_EPOCH_MJD) * DAY_S)
         self.notifications = counter("notifications", "Notifications of new objects")
         self._counted = (0, 0)
         for state in PlanState:

@@ -309,6 +309,22 @@ def test_clock_off_its_names_is_named(store: Path, run_convert: Any) -> None:
     assert "clock: the names of the subbands are -60 s" in made.outcome.qa.reasons[0]
 
 
+@pytest.mark.parametrize(("days", "verdict"), [(400, "good"), (300, "good"), (80, "warning")])
+def test_end_of_earth_orientation_is_said_a_year_before(
+    store: Path, run_convert: Any, monkeypatch: pytest.MonkeyPatch, days: float, verdict: str
+) -> None:
+    """The table cannot be shortened for a test, so its end is moved near the group."""
+    last = h5py.File(next((store / "incoming").rglob("*.hdf5")))["Header/time_array"][-1]
+    end = float(last) - 2400000.5 + days
+    monkeypatch.setattr("contimg_convert.stage.earth_orientation_end", lambda: end)
+    outcome = run_convert(record_of(store)).outcome
+    assert outcome.metrics["earth_orientation_days"] == pytest.approx(days, abs=1e-3)
+    assert outcome.qa.verdict == verdict
+    said = [reason for reason in outcome.qa.reasons if reason.startswith("earth_orientation")]
+    assert len(said) == (days < 365)
+    assert all(f"{days} days after this group" in reason for reason in said)
+
+
 def test_raw_flag_is_carried(store: Path, run_convert: Any) -> None:
     put("Data/flags", (7, 0, 2, 1), True, 3)(store)  # noqa: FBT003
     (where,) = np.argwhere(run_convert(record_of(store)).read("FLAG"))
