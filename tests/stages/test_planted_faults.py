@@ -125,7 +125,9 @@ SHORT = {
     "clock": Named("solves", {"faults": "time:60"}, r"clock: the sky moves by (1\.[6-9]|2\.\d)"),
     "pointing": Named("solves", POINTING, r"pointing: .* \+0\.1[2-8] \+- 0\.0\d deg east"),
 }
-HARMLESS = ("time:1", "half-dead", "swap-polarisations:40")
+HALF = r"% of the cross-correlations are zero|% of the visibilities are flagged|receptors are dead"
+HARMLESS = {"time:1": None, "half-dead": HALF, "swap-polarisations:40": None}
+"""Faults that change no flux, and what is said of them all the same."""
 
 
 def check_named(make: Make, case: Named) -> None:
@@ -152,7 +154,9 @@ def test_fault_is_harmless(
     make: Make, good: Callable[[Role], pd.DataFrame], fault: str, role: Role
 ) -> None:
     group = make(role, faults=fault)
-    assert group.gates() == []
+    told, expected = group.gates(), HARMLESS[fault]
+    assert bool(told) == bool(expected), told
+    assert all(re.search(str(expected), one) for one in told), told
     both = good(role).join(group.fluxes().add_suffix("_after"), how="inner")
     both = both[(both.snr > MIN_SNR) & (both.beam > MIN_BEAM)]
     assert len(both) > 30
