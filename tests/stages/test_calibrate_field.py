@@ -13,6 +13,7 @@ import pytest
 import observed
 from contimg.astro.predict import PointSources
 from contimg.astro.primary_beam import model_beam
+from contimg.astro.standards import standard
 from contimg.astro.telescope import SITE, stations
 from contimg.records.ms import Antennas
 from contimg.runtime.errors import SolveFailedError
@@ -100,12 +101,71 @@ def test_mirrored_data_are_refused(tmp_path: Path) -> None:
         solve(group, tmp_path)
 
 
+def polarise(group: SyntheticGroup, degree: float) -> SyntheticGroup:
+    """Give the calibrator, which is first, this (XX - YY) / (XX + YY)."""
+    hands = []
+    for hand, sign in enumerate((1, -1)):
+        flux_jy = group.sources.flux_jy.copy()
+        flux_jy[0] *= 1 + sign * degree
+        sky = replace(group.sources, flux_jy=flux_jy)
+        hands.append(replace(group, sources=sky).data()[..., hand])
+    data = np.stack(hands, axis=-1)
+    group.data = lambda: data  # type: ignore[method-assign]
+    return group
+
+
+def test_polarised_calibrator_keeps_x_and_y_gains(tmp_path: Path) -> None:
+    """As 3C286, whose XX and YY differ by 8 %: the field tells, and the gains are corrected."""
+    group = polarise(make_group(), 0.04)
+    summary = solve(group, tmp_path)
+    assert summary["metrics"]["polarization"] == pytest.approx(0.04, abs=0.006)
+    off = np.abs(gains(summary, tmp_path) / group.truth[:, USED]) ** 2
+    assert np.median(off, axis=(0, 1, 2)) == pytest.approx([1.0, 1.0], abs=0.012)
+    assert summary["qa"]["verdict"] == "good"
+
+
+def test_known_polarisation_that_the_field_cannot_tell_is_marked(tmp_path: Path) -> None:
+    place = np.radians([[202.784533], [30.509155]])  # which transits at that time
+    sky = PointSources(*place, standard("3C286").flux_jy(FREQ_HZ)[None])
+    group = SyntheticGroup(sources=sky, mjd=61065.54577, dec_deg=30.6, noise_jy=0.02)
+    reasons = solve(group, tmp_path, model_source="calibrator")["qa"]["reasons"]
+    assert any(reason.startswith("polarization: 3C286 is 9.5%") for reason in reasons), reasons
+
+
+def test_wrong_catalogue_flux_stays_out_of_an_ensemble(tmp_path: Path) -> None:
+    """An hour after 3C48, on all sources: the brightest has 1.5 times its catalogue flux."""
+    group = SyntheticGroup(mjd=BARE.mjd + 1 / 24, noise_jy=0.01, times=4)
+    sky = find_field_sources(group.mjds[0], group.mjds[-1], 33.0, SITE, FREQ_HZ, DEFAULT)
+    target = Target("group", group.mjds[0], group.mjds[-1], 33.0, SITE)
+    beam = mean_beam(np.degrees(sky.ra_rad), np.degrees(sky.dec_rad), target, DEFAULT)
+    brightest = np.argmax(sky.flux_jy.mean(axis=1) * beam)
+    found = []
+    for factor in (1.0, 1.5):
+        flux_jy = sky.flux_jy.copy()
+        flux_jy[brightest] *= factor
+        folder = tmp_path / str(factor)
+        folder.mkdir()
+        one = replace(group, sources=replace(sky, flux_jy=flux_jy))
+        summary = solve(one, folder, calibrator="nvss")
+        made = observed.load_factors(summary["artifact"], folder / "tables", group.mjds)
+        found.append(np.abs(made.product()[:, USED] / group.truth[:, USED]) ** 2)
+    off = found[1] / found[0]
+    # The mean of all sources moves by 1 to 2 % for one of 30.
+    assert np.median(off) == pytest.approx(1.0, abs=0.025)
+    assert np.std(off) < 0.01
+
+
 def test_flaring_calibrator_is_marked(tmp_path: Path) -> None:
     flux = np.ones(len(SKY.ra_rad))
     flux[0] = 1.3
-    [reason] = solve(make_group(sources=scaled(flux)), tmp_path)["qa"]["reasons"]
+    summary = solve(make_group(sources=scaled(flux)), tmp_path)
+    [reason] = summary["qa"]["reasons"]
     assert reason.startswith("flux_scale")
     assert "0.77" in reason
+    scale = observed.read_record(summary).scale
+    assert scale is not None
+    assert scale.field == pytest.approx(np.log(1.3), abs=0.03)
+    assert scale.total > scale.field
 
 
 def test_exchanged_antennas_are_named(tmp_path: Path) -> None:
@@ -160,6 +220,8 @@ class TestGates:
             "antenna_match": [1.0] * 90,
             "antenna_error": [0.01] * 90,
             "field_match": 1.0,
+            "polarization": 0.0,
+            "polarization_error": 0.01,
             "moved_arcsec_min": 0.1,
             "moved_error": 0.05,
         }

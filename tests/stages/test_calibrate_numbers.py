@@ -14,6 +14,7 @@ from typing import Any
 import casacore.tables as ct
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from chain import Chain, contimg
 from contimg.astro.gains import apply_block
@@ -103,6 +104,15 @@ gaincal(caltable="gain.G", calmode="ap", gaintable=["band.B", "phase.G"], **solv
 tables = ["band.B", "phase.G", "gain.G"]
 interp = ["nearest", "linear", "linear"]
 applycal("hand.ms", field="0", gaintable=tables, interp=interp, calwt=False)
+import json
+from casatasks import fluxscale
+solve["field"] = "1"
+gaincal(caltable="phase.G", append=True, solint="60s", calmode="p", gaintable=["band.B"], **solve)
+solve |= whole
+gaincal(caltable="gain.G", append=True, calmode="ap", gaintable=["band.B", "phase.G"], **solve)
+found = fluxscale("hand.ms", caltable="gain.G", fluxtable="scaled.G", reference="0", transfer="1")
+flux = found["1"]["0"]
+open("flux.json", "w").write(json.dumps([flux["fluxd"][0], flux["fluxdErr"][0]]))
 """
 
 
@@ -167,6 +177,31 @@ def test_stage_equals_casatasks_by_hand(folder: Path, imported: str, tmp_path: P
     assert np.array_equal(read_flags(Path(imported) / "flags.bin"), ~good)
 
 
+def test_flux_of_a_second_calibrator_equals_fluxscale(folder: Path, tmp_path: Path) -> None:
+    """1445+099, whose flux no list is asked for, from 3C286's gains: 0.5 % of casatasks."""
+    vla = str(folder / "vla.ms")
+    standard = run(folder, plain_ms=vla, field=FIELD)["artifact"]
+    second = {"plain_ms": vla, "field": "1", "calibrator": "221.3186,9.9767"}
+    summary = run(tmp_path, **second, flux_from=standard)
+    record, metrics = read_record(summary), summary["metrics"]
+    theirs, _ = json.loads((folder / "flux.json").read_text())
+    assert record.calibrator.flux_jy == pytest.approx(theirs, rel=0.005)
+    assert metrics["transfer_error"] == pytest.approx(0.01, abs=0.01)
+    assert (record.flux_anchor, record.solved) == ("standard", True)
+    assert record.source is not None
+    assert record.scale is not None
+    assert record.scale.solved > 0
+    field = copy_field(folder / "vla.ms", "1", tmp_path / "field.ms").path
+    data, flags = correct(summary, field, tmp_path / "tables")
+    with MeasurementSet(field) as table:
+        cross = table.rows.antenna1 != table.rows.antenna2
+    good = ~flags & cross[:, None, None]
+    assert np.mean(data[good].real) == pytest.approx(theirs, rel=0.005)
+    again = run(tmp_path / "again", **second, flux_from=standard)
+    first, second_run = (Path(one["artifact"]) / "gain.tar" for one in (summary, again))
+    assert first.read_bytes() == second_run.read_bytes()
+
+
 def test_import_records_telescope_and_field(folder: Path, imported: str) -> None:
     metrics = json.loads((Path(imported) / "manifest.json").read_text())["metrics"]
     assert (metrics["telescope"], metrics["field"], metrics["channels"]) == ("VLA", FIELD, 63)
@@ -182,6 +217,7 @@ REFUSED = {
     "needs a calibrator's name": ({"calibrator": None}, UsageError),
     "a known flux": ({"calibrator": "100.0,30.0"}, UsageError),
     r"3C286 is 26\.8 deg from the phase centre of field 1445": ({"field": "1"}, NoCalibrationError),
+    "needs the name": ({"calibrator": None, "flux_from": "/nowhere"}, ValidationError),
     r"1331.*N5921_2": ({"field": "3C48"}, BadInputError),
 }
 

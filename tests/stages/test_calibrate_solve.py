@@ -402,7 +402,9 @@ def test_field_is_solved_on_its_sources_where_no_set_fits(store: Path, tmp_path:
     assert (record.rung, record.flux_anchor) == ("ENSEMBLE_GENERATED", "nvss")
     assert [one.kind for one in record.considered] == ["set", "ensemble"]
     assert record.scale is not None
-    assert record.scale.total < 0.08
+    # 6.3 % of the beam, 3 % of NVSS, 4.3 % of 20 sources; a tenth of the last is by uncatalogued
+    # sources, which 22 antennas with 11 mJy see badly.
+    assert record.scale.total < 0.085
     factors = observed.load_factors(summary["artifact"], tmp_path / "again", group.mjds)
     ratio = np.abs(factors.product()[:, USED]) / np.abs(group.truth[:, USED])
     assert abs(np.median(ratio) ** 2 - 1) < 2 * record.scale.total

@@ -28,6 +28,8 @@ def test_500_sources_200_epochs_reach_their_errors() -> None:
     snr, chi, over = curve_statistics(field.curves)
     for low, high in ((5, 30), (30, 100), (100, 1e9)):
         mine = ~variable & (snr >= low) & (snr < high)
+        shown = np.mean(chi[mine]), np.sqrt(np.mean(over[mine] ** 2))
+        print(f"S/N {low}: {mine.sum()} sources, χ²ν {shown[0]:.3f}, over {shown[1]:.3f}")  # noqa: T201 - for docs
         assert 0.9 < np.mean(chi[mine]) < 1.1
         assert np.sqrt(np.mean(over[mine] ** 2)) < 1.1
     assert metrics["systematic"] == pytest.approx(0.01, abs=0.001)

@@ -27,6 +27,7 @@ from contimg_normalize.epochs import (
     read_photometry,
 )
 from contimg_normalize.options import STAGE, NormalizeOptions
+from outside import outside_data
 from photometry_tables import STATED, Normalized, World, normalize, steady_world
 
 
@@ -222,6 +223,47 @@ def test_metrics_are_those_of_the_field() -> None:
     assert metrics["factor_scatter"] == pytest.approx(0.05, abs=0.02)
     assert metrics["scatter_over_noise"] == pytest.approx(1.0, abs=0.15)
     assert [part["snr_min"] for part in metrics["scatter_classes"]] == [30.0, 100.0]
+
+
+def published_world(epochs: int) -> World:
+    """Four VAST images in turn, each with its sources' fitted peak fluxes and local rms (mJy)."""
+    table: dict[str, list[list[float]]] = {}
+    for epoch in range(1, 5):
+        path = outside_data("vast_basic") / f"data/epoch{epoch:02d}.selavy.components.txt"
+        lines = path.read_text().splitlines()
+        names = lines[0].lstrip("# ").split()
+        for line in lines[2:]:
+            row = dict(zip(names, line.split(), strict=False))
+            place = f"{float(row['ra_deg_cont']):.3f} {float(row['dec_deg_cont']):.3f}"
+            found = [float(row["flux_peak"]), float(row["rms_image"])]
+            table.setdefault(place, []).append([epoch - 1, *found])
+    places = np.array([[float(x) for x in place.split()] for place in table])
+    world = steady_world(len(table), epochs)
+    world.ra, world.dec = places[:, 0], places[:, 1]
+    world.present[:] = False
+    for k, rows in enumerate(table.values()):
+        for epoch, flux, rms in rows:
+            mine = np.arange(int(epoch), epochs, 4)
+            world.flux[k, mine], world.noise[k, mine] = flux, rms
+            world.present[k, mine] = True
+    return world
+
+
+def test_published_fluxes_keep_their_scale_beside_bad_epochs() -> None:
+    """VAST's images are of one flux scale; a blank one, one × 0.06 and a copy do not change it."""
+    world = published_world(16)
+    shown = {"strip": -30.0, "reference_snr": 20.0}
+    (before,), _, _ = normalize(replace(world, rng=np.random.default_rng(1)), **shown)
+    world.flux[:, 5], world.flux[:, 10] = 0.0, 0.06 * world.flux[:, 10]
+    world.mjd[15] = world.mjd[14] + 20 / 86400
+    world.present[:, 15] = world.present[:, 14]
+    (after,), reasons, metrics = normalize(replace(world, rng=np.random.default_rng(1)), **shown)
+    assert (metrics["bad_groups"], metrics["duplicates"]) == (2, 1)
+    assert any("g0005" in text and "g0010" in text for text in reasons)
+    for field in (before, after):
+        usable = field.scale.whole.usable
+        error = np.sqrt(field.scale.whole.covariance[usable, 0, 0])
+        assert np.abs(field.scale.whole.plane[usable, 0] - 1).max() < 5 * error.max()
 
 
 @settings(deadline=None, max_examples=5)

@@ -316,11 +316,12 @@ def test_missing_group_makes_no_step() -> None:
                 steps.append(b / a - 1)
                 pulls.append((b - a) / np.hypot(da, db) * np.sqrt(20))
     assert len(steps) >= 8
+    exponents = [field.scale.exponent for field in fields]
+    print(f"median step {np.median(np.abs(steps)):.4f}, exponents {np.round(exponents, 4)}")  # noqa: T201 - for docs
     # The beam alone would make steps of 1.2 % in the mean and 2.8 % at most.
     assert np.median(np.abs(steps)) < 0.003
     assert np.std(pulls) < 1.4
     assert any("fluxes follow beam^+" in text for text in reasons)
-    exponents = [field.scale.exponent for field in fields]
     assert exponents == pytest.approx([0.1] * len(fields), abs=0.005)
 
 

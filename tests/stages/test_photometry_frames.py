@@ -113,7 +113,7 @@ def test_fluxes_in_any_orientation_and_frame(
         assert flux == pytest.approx(FLUX, abs=6 * RMS)
     # Positions 2" east and 3" south of the sources are off by as much.
     moved = sky.spherical_offsets_by(2 * u.arcsec, -3 * u.arcsec)
-    targets = stage.Targets(np.array(["s"] * 5), moved.ra.deg, moved.dec.deg, *[FLUX] * 3)
+    targets = stage.Targets(np.array(["s"] * 5), moved.ra.deg, moved.dec.deg, *[FLUX] * 3, 0 * FLUX)
     off = stage.offsets_arcsec(image, targets, measured(image, moved))
     # S/N 2000 and more: errors of a beam over 4000, 0.01".
     assert off[0] == pytest.approx(-2.0, abs=0.05)

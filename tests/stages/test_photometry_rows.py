@@ -162,7 +162,7 @@ def targets(n: int = 3) -> stage.Targets:
     name, offset = np.array([f"NVSS {k}" for k in range(n)]), 0.1 * np.arange(n)
     beam = np.array([1.0, 0.5, 0.25, 0.9, 0.8, 0.7][:n])
     flux, error = np.full(n, 0.1), np.full(n, 0.01)
-    return stage.Targets(name, 38.0 + offset, 33.0 - offset, flux, error, beam)
+    return stage.Targets(name, 38.0 + offset, 33.0 - offset, flux, error, beam, 0 * beam)
 
 
 def measurements(n: int = 3, **changed: Any) -> Measurements:
@@ -284,6 +284,18 @@ def test_assess_quality_names_defect(change: dict[str, float], word: str) -> Non
 def plane(values: np.ndarray) -> SkyImage:
     wcs = WCS(sky_header(values.shape, (38.0, 33.0), 0.01), naxis=2)
     return SkyImage("store/image/beam.fits", values.astype(np.float32), fits.Header(), wcs)
+
+
+def test_source_at_hole_of_beam_keeps_its_row() -> None:
+    beam = plane(np.broadcast_to(np.linspace(0.3, 0.5, 201), (201, 201)).copy())
+    whole = stage.catalogue_targets(options(), beam, beam, None)
+    x, y = np.round(beam.to_pixels(whole.ra_deg, whole.dec_deg)).astype(int)
+    (k, *_) = np.flatnonzero((x > 10) & (x < 190) & (y > 10) & (y < 190))
+    beam.pixels[y[k], x[k]] = np.nan
+    found = stage.catalogue_targets(options(), beam, beam, None)
+    assert found.name.tolist() == whole.name.tolist()
+    assert found.beam == pytest.approx(whole.beam, abs=6e-4)  # half a step of a pixel
+    assert found.beam_missing[k] == pytest.approx(1 / 169)
 
 
 def test_sources_outside_beam_are_left_out() -> None:

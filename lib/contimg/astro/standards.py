@@ -103,6 +103,10 @@ Cassiopeia A, 3C461; 23 23 24.0 +58 48 54.0; 3.3584 -0.7518 -0.0347 -0.0705; 0.2
 """)
 """All twenty; 3C454.3 is not among them: it is a variable blazar."""
 
+POLARIZED = {"3C138": 0.075, "3C286": 0.095}
+"""Linear polarisation at 1.4 GHz of the standards that have more than 0.6 % (Perley & Butler 2013,
+ApJS 206, 16, table 5)."""
+
 
 def standard(name_or_position: str | tuple[float, float]) -> Standard | None:
     """Return a source of Perley & Butler 2017; None if it is not one.

@@ -86,6 +86,8 @@ class ScaleBudget(Record):
     """Of the gains' amplitudes since then."""
     strip: float = 0.0
     """Of a set of another Declination."""
+    field: float = 0.0
+    """By how much the field's sources disagree with it, where the gate `flux_scale` marks that."""
 
 
 class Possibility(Record):

@@ -27,7 +27,7 @@ from contimg_calibrate.scale_error import (
 )
 from contimg_calibrate.selection import Target
 
-MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 10.0, 0.15
+MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 5.0, 0.15
 """Members of the ensemble are measured at least so well and are in the beam."""
 MIN_MEMBERS = 8
 MAX_SIGMA = 3.0
@@ -116,7 +116,8 @@ def check_field(
     if problems:
         raise SolveFailedError(where, f"{'; '.join(problems)}.", REMEDY)
     numbers["calibrator_motion_arcsec_min"] = fluxes["moved_arcsec_min"]
-    numbers |= {name: fluxes[name] for name in ("field_match", "mirrored_match")}
+    names = ["field_match", "mirrored_match", "polarization", "polarization_error"]
+    numbers |= {name: fluxes[name] for name in names}
     return numbers, marks
 
 

@@ -39,6 +39,9 @@ class CalibrateOptions(StageOptions):
     calibrator: str | None = None
     """Solve on this calibrator: its name, "RA,Dec" in degrees (ICRS), or nvss: all NVSS sources in
     the beam; default: the one with the smallest expected error."""
+    flux_from: ArtifactURI | None = None
+    """Measure the flux of --calibrator, which need not be listed, with the gains of this calibrate
+    artifact, and take over its flux scale and its bandpass, as CASA's fluxscale."""
     min_primary_jy: float = Field(default=2.0, gt=0)
     """Minimum apparent flux of a flux standard to solve on, Jy."""
     min_bright_jy: float = Field(default=5.0, gt=0)
@@ -84,6 +87,13 @@ class CalibrateOptions(StageOptions):
             raise ValueError("give either --ms or --plain-ms")
         if (self.model_source == "file") != (self.model_file is not None):
             raise ValueError("--model-source file and --model-file belong together")
+        if self.flux_from is not None and (
+            self.calibrator in {None, "nvss"} or self.calibration or self.model_file or self.do_k
+        ):
+            raise ValueError(
+                "--flux-from needs the name or place of a --calibrator, and excludes --calibration,"
+                " --model-file and --do-k"
+            )
         return self
 
 

@@ -192,7 +192,8 @@ def resolve(options: CalibrateOptions | ImportOptions) -> list[Input]:
         with Path("/dev/null").open("wb") as sink:
             _, digest = pack(Path(plain_ms), sink)
         return [Input(name="plain_ms", uri=plain_ms, digest=digest)]
-    if isinstance(options, ImportOptions) or options.calibration is not None or options.ms is None:
+    named = not isinstance(options, ImportOptions) and (options.calibration or options.flux_from)
+    if isinstance(options, ImportOptions) or named or options.ms is None:
         return []
     target = read_target(options.ms)
     beam = read_beam(options.beam)

@@ -14,7 +14,7 @@ from contimg.astro.coordinates import Site, icrs_of_hadec, separation_rad
 from contimg.astro.gains import FloatArray
 from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, SkyModel, power_law
 from contimg.astro.primary_beam import PrimaryBeam
-from contimg.astro.standards import standard
+from contimg.astro.standards import POLARIZED, standard
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
 
 MATCH_RADIUS_DEG = 60 / 3600
@@ -36,6 +36,8 @@ class Calibrator:
     """Shape (channels,), before the beam."""
     standard: bool
     """Whether it is a Perley-Butler 2017 flux standard."""
+    polarization: float = 0.0
+    """Known fraction of linear polarisation at 1.4 GHz."""
 
 
 def look_up_position(calibrator: str) -> tuple[float, float]:
@@ -59,19 +61,33 @@ def look_up_position(calibrator: str) -> tuple[float, float]:
     return ra % 360.0, dec
 
 
-def look_up_calibrator(ra_deg: float, dec_deg: float, freq_hz: FloatArray) -> Calibrator:
+def look_up_calibrator(
+    ra_deg: float, dec_deg: float, freq_hz: FloatArray, *, to_be_measured: bool = False
+) -> Calibrator:
     """Return the calibrator at a position; its spectrum is Perley & Butler's or the VLA list's.
 
-    Raises UsageError if no list has a flux for it: a flux is never assumed.
+    Raises UsageError if no list has a flux for it: a flux is never assumed. One that is
+    `to_be_measured` gets 1 Jy at all frequencies instead.
     """
     known = standard((ra_deg, dec_deg))
     if known is not None:
         spectrum_jy = known.flux_jy(freq_hz)
-        return Calibrator(known.name, known.ra_deg, known.dec_deg, spectrum_jy, known.anchor)
+        return Calibrator(
+            name=known.name,
+            ra_deg=known.ra_deg,
+            dec_deg=known.dec_deg,
+            spectrum_jy=spectrum_jy,
+            standard=known.anchor,
+            polarization=POLARIZED.get(known.name, 0.0),
+        )
     listed = calibrators()
     away = listed.separation_deg(ra_deg, dec_deg)
     i = int(np.argmin(away))
-    if not (away[i] < MATCH_RADIUS_DEG and listed.usable[i]):
+    known_flux = away[i] < MATCH_RADIUS_DEG and listed.usable[i]
+    if to_be_measured and not known_flux:
+        name = str(listed.name[i]) if away[i] < MATCH_RADIUS_DEG else f"{ra_deg:.4f},{dec_deg:.4f}"
+        return Calibrator(name, ra_deg, dec_deg, np.ones(freq_hz.shape), standard=False)
+    if not known_flux:
         problem = f"No calibrator at {ra_deg:.4f},{dec_deg:.4f} has a known flux."
         remedy = "No flux is ever assumed: name a calibrator of the lists, or give --model-file."
         raise UsageError("--calibrator", problem, remedy)

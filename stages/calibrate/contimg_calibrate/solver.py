@@ -10,7 +10,9 @@ from typing import Any
 
 import casacore.tables as ct
 import numpy as np
+import numpy.typing as npt
 
+from contimg.astro.constants import MAD_TO_SIGMA
 from contimg.astro.coordinates import Site
 from contimg.astro.gains import (
     ComplexArray,
@@ -25,10 +27,15 @@ from contimg.astro.predict import PointSources, SkyModel
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import FIXED_SHAPE_OPTION, READ_ONLY, MeasurementSet, MSHeader, Rows, create
-from contimg.runtime.errors import ContimgError, SolveFailedError
+from contimg.runtime.errors import BadInputError, ContimgError, SolveFailedError
 from contimg_calibrate import field_fluxes
 from contimg_calibrate import visibilities as vis
-from contimg_calibrate.ensemble import EnsembleScale, ensemble_scale, measure_amplitudes
+from contimg_calibrate.ensemble import (
+    MEDIAN_ERROR,
+    EnsembleScale,
+    ensemble_scale,
+    measure_amplitudes,
+)
 from contimg_calibrate.quality import check_solution, measure_residuals, phase_error_rad
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
@@ -41,6 +48,12 @@ TELESCOPE, OUTRIGGERS = "DSA_110", range(103, 117)
 """The telescope and its stations far from the core."""
 MIN_HEALTH = 0.5
 """An antenna with less unflagged data than this is a reference only if there is no better one."""
+BAND_ROLES = ("delay", "bandpass")
+"""Tables of another set that --flux-from uses as they are."""
+MIN_COMPARED = 4
+"""Gains that two sets have in common, at least, to compare their flux scales."""
+MIN_SIGMA = 3.0
+"""A calibrator is polarised if the field shows it with this significance."""
 MAX_REFERENCES = 5
 """Reference antennas that CASA gets, in case the first one has no solution somewhere."""
 
@@ -224,13 +237,22 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     prephase = solver.solve_gains("prephase", [], given["prephase_solint_s"], "p", window)
     band = [solver.solve_band("delay.K", [prephase])] if given["do_k"] else []
     settings = {"solnorm": True, "fillgaps": given["fillgaps"]}
-    band.append(solver.solve_band("bandpass.B", [prephase, *band], **settings))
+    if "flux_from" in given:  # CASA's fluxscale compares gains after one bandpass
+        band = [Path(path) for role, path in given["flux_from"].items() if role in BAND_ROLES]
+    else:
+        band.append(solver.solve_band("bandpass.B", [prephase, *band], **settings))
     phase = solver.solve_gains("phase", band, given["phase_solint_s"], "p")
     gain = solver.solve_gains("gain", [*band, phase], np.inf, "ap")
     tables = {path.stem: path for path in [*band, phase, gain]}
-    told = None
+    told: EnsembleScale | None = None
     if "beam_error" in given:
-        told = _scale_to_ensemble(solver, tables, np.array(given["beam_error"]))
+        told = _measure_ensemble(solver, tables, fluxes, np.array(given["beam_error"]))
+    elif "flux_from" in given:
+        told = _compare_gains(solver, tables["gain"], Path(given["flux_from"]["gain"]))
+    if told is not None:
+        _scale_gains(tables["gain"], np.sqrt(told.scale))
+        for name in ("amplitude", "error") if fluxes else ():
+            fluxes[name] = (np.array(fluxes[name]) / told.scale).tolist()
     x, y = vis.sum_channels(ratio, solver.evaluate(list(tables.values())))
     quality = check_solution(
         given["group"],
@@ -240,32 +262,77 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
         max_flagged=given["max_flagged"],
         band=np.any(ratio.power > 0, axis=(0, 2)),
     )
+    if abs(fluxes.get("polarization", 0.0)) > MIN_SIGMA * fluxes.get("polarization_error", np.inf):
+        _scale_gains(tables["gain"], (1 + fluxes["polarization"] * np.array([1, -1])) ** -0.5)
     # CASA skips a reference antenna that has no solution: the one used is that of most solutions.
     with ct.table(str(gain), **READ_ONLY) as solutions:
         used = solutions.getcol("ANTENNA2")
     reference = solver.header.antennas.names[int(np.bincount(used[used >= 0]).argmax())]
     folders = {role: str(path) for role, path in tables.items()}
     answer = {"quality": quality, "tables": folders, "reference_antenna": reference}
-    return {**answer, "fluxes": fluxes, "ensemble": told and asdict(told)}
+    return {**answer, "fluxes": fluxes, "scale": told and asdict(told)}
 
 
-def _scale_to_ensemble(
-    solver: Solver, tables: dict[str, Path], beam_error: FloatArray
+def _measure_ensemble(
+    solver: Solver, tables: dict[str, Path], fluxes: dict[str, Any], beam_error: FloatArray
 ) -> EnsembleScale:
-    """Scale the gains such that all sources together have their catalogue fluxes.
+    """Return the factor of all sources together on their catalogue fluxes.
+
+    Fluxes that were fitted with the gains tell it, so that one wrong flux of the catalogue moves no
+    other; without them those that the gains give.
 
     Raises SolveFailedError if too few sources are measured well enough.
     """
-    factors = solver.evaluate(list(tables.values()))
-    fluxes = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
-    told = ensemble_scale(*fluxes, beam_error)
+    if fluxes:
+        measured = np.array(fluxes["amplitude"]), np.array(fluxes["error"])
+    else:
+        factors = solver.evaluate(list(tables.values()))
+        measured = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
+    told = ensemble_scale(*measured, beam_error)
     if told is None or told.scale <= 0:
         problem = "Too few sources of the field are seen well enough to set the flux scale."
         remedy = "Calibrate a group of this strip with a brighter field first."
         raise SolveFailedError(solver.path.name, problem, remedy)
-    with ct.table(str(tables["gain"]), readonly=False, ack=False) as solutions:
-        solutions.putcol("CPARAM", solutions.getcol("CPARAM") * np.float32(np.sqrt(told.scale)))
     return told
+
+
+def _compare_gains(solver: Solver, own: Path, other: Path) -> EnsembleScale:
+    """Return the factor of this model's flux on the one that the gains of another set tell.
+
+    The power gains of both are compared, antenna by antenna, as in CASA's task fluxscale; their
+    median ratio is the true flux over the model's.
+
+    Raises BadInputError if the sets are of other antennas; SolveFailedError if too few of them have
+    solutions in both.
+    """
+    names = []
+    for path in (own, other):
+        with ct.table(f"{path}::ANTENNA", **READ_ONLY) as antennas:
+            names.append(antennas.getcol("NAME"))
+    if names[0] != names[1]:
+        problem = "The set of --flux-from is of other antennas, or has them in another order."
+        raise BadInputError(solver.path.name, problem, "Name a set of the same array.")
+    times_s = solver.ratio.times_s.mean(keepdims=True)
+    (mine, lost), (theirs, lost_there) = (
+        read_caltable(p).interpolate(times_s) for p in (own, other)
+    )
+    both = ~(lost | lost_there)
+    ratio = np.log(np.abs(mine[both]) ** 2 / np.abs(theirs[both]) ** 2)
+    if ratio.size < MIN_COMPARED:
+        problem = f"Only {ratio.size} gains have solutions in both sets; {MIN_COMPARED} are needed."
+        raise SolveFailedError(solver.path.name, problem, "Look at the flags of both.")
+    middle = float(np.median(ratio))
+    scatter = MAD_TO_SIGMA * float(np.median(np.abs(ratio - middle)))
+    # The gains are divided by the root of the flux ratio, as those of an ensemble are multiplied.
+    scale = float(np.exp(-middle))
+    error = MEDIAN_ERROR * scatter / np.sqrt(ratio.size)
+    return EnsembleScale(scale, scale * float(error), ratio.size, scatter)
+
+
+def _scale_gains(table: Path, factor: npt.ArrayLike) -> None:
+    """Multiply the amplitudes of G solutions, all or by polarization."""
+    with ct.table(str(table), readonly=False, ack=False) as solutions:
+        solutions.putcol("CPARAM", solutions.getcol("CPARAM") * np.asarray(factor, np.float32))
 
 
 def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:

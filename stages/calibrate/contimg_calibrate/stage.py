@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from contimg.astro.beam_fit import midpoints
 from contimg.astro.beam_text import NO_BEAM
 from contimg.astro.constants import DAY_S
 from contimg.astro.coordinates import Site, separation_rad
-from contimg.astro.gains import FloatArray, read_caltable
+from contimg.astro.gains import FlagArray, FloatArray, read_caltable
 from contimg.astro.measures import call_casa
 from contimg.astro.predict import PointSources, SkyModel
 from contimg.astro.primary_beam import PrimaryBeam, check_same_beam
@@ -50,6 +51,7 @@ from contimg_calibrate.scale_error import (
     beam_error,
     beam_terms,
     combine,
+    mean_beam,
     set_budget,
 )
 from contimg_calibrate.selection import SolvePlan
@@ -77,6 +79,10 @@ SHORT_SOLINT_ERROR_DEG = 1.0
 CONFUSION_JY = 0.2
 """Rms visibility of the sources below NVSS's 50 mJy in our beam: 3.7 sources per square degree
 above 50 mJy, dN/dS ~ S^-2."""
+LINEAR = (9, 12)
+"""XX and YY in casacore's ``Stokes`` enumeration."""
+MIN_TRANSFER_BEAM = 0.1
+"""Beam at a calibrator whose flux is measured, at least."""
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 
@@ -186,7 +192,7 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
         "field_phase": record.field_phase.done,
         "scale": quality.get("scale", record.field_phase.scale),
         "scale_error": record.scale.total if record.scale else None,
-        "set_group": record.source.group if record.source else record.group,
+        "set_group": record.source.group if record.source and not record.solved else record.group,
     }
     if not record.solved and record.field_phase.scale is None:
         reasons.append("flux_scale: the set could not be checked against the field's sources")
@@ -197,7 +203,8 @@ def run(options: CalibrateOptions, context: Context) -> StageResult:
     check = check_scale(record.field_phase, record.scale) if record.scale else None
     if check is not None and not check.good:
         reasons.append(f"flux_scale: calibrated data are {check}")
-    if record.scale is not None and record.scale.total > TRUSTED_ERROR:
+    said = any(reason.startswith("flux_scale") for reason in reasons)
+    if record.scale is not None and record.scale.total > TRUSTED_ERROR and not said:
         reasons.append(f"scale_error: the flux scale is known to {record.scale.total:.0%} only")
     qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
     return StageResult(metrics=metrics, qa=qa)
@@ -211,7 +218,7 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
     Raises NoCalibrationError if no set fits and there is nothing to solve on.
     """
     plan = None
-    if options.calibration is None and ms.target is not None:
+    if options.calibration is None and options.flux_from is None and ms.target is not None:
         plan = selection.plan_solve(options, ms.target, ms.beam)
     calibrator = choose_calibrator(options, context, ms, plan)
     solve: Callable[[], CalibratedSet] | None = None
@@ -234,6 +241,10 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
             return selected._replace(record=record)
     solved = solve()
     budget = solved.record.scale or (plan.budget if plan else None)
+    if budget is not None and any(mark.startswith("flux_scale") for mark in solved.marks):
+        # What the field's sources say is no worse than the calibrator's flux.
+        terms = budget.model_dump(exclude={"total", "field"})
+        budget = combine(**terms, field=abs(math.log(solved.quality["field_ratio"])))
     known = {"considered": possible, "scale": budget}
     return solved._replace(record=solved.record.model_copy(update=known))
 
@@ -300,8 +311,8 @@ def choose_calibrator(
     """
     if options.calibration is not None or options.solve == "never":
         return None
-    freq_hz = ms.header.frequencies_hz
-    if ms.target is not None:
+    freq_hz, measured = ms.header.frequencies_hz, options.flux_from is not None
+    if ms.target is not None and not measured:
         found = plan.calibrator if plan else None
         return found and sky_models.look_up_calibrator(found.ra_deg, found.dec_deg, freq_hz)
     if options.model_file is not None:  # the flux is the file's: none need be listed
@@ -316,7 +327,13 @@ def choose_calibrator(
         )
         raise UsageError("--plain-ms", problem, remedy)
     position = sky_models.look_up_position(options.calibrator)
-    calibrator = sky_models.look_up_calibrator(*position, freq_hz)
+    calibrator = sky_models.look_up_calibrator(*position, freq_hz, to_be_measured=measured)
+    if ms.target is not None:
+        place = np.array([calibrator.ra_deg]), np.array([calibrator.dec_deg])
+        if mean_beam(*place, ms.target, ms.beam)[0] >= MIN_TRANSFER_BEAM:
+            return calibrator
+        problem = f"{calibrator.name} is not in the beam of this group"
+        raise NoCalibrationError(ms.name, f"{problem}.", "Name a calibrator that is.")
     if problem := describe_offset(ms.header, calibrator.ra_deg, calibrator.dec_deg):
         remedy = "Name the calibrator that was observed, or correct --field."
         raise NoCalibrationError(ms.name, f"{calibrator.name} {problem}", remedy)
@@ -336,35 +353,93 @@ def solve_calibrator(
     if ms.target is None or options.field_fluxes == "catalogue" or not held.any():
         held = np.ones_like(held)
     given = {**solve_limits(options, ms), "held": held.tolist()}
+    chosen = None
+    if options.flux_from is not None:
+        allowed = options.other_beam
+        chosen, given["flux_from"] = fetch_scale(context, ms, options.flux_from, other_beam=allowed)
     with context.step("solve"):
         answer = _call_solver(context, "solve_group", ms, sky, given)
-    quality: dict[str, Any] = dict(answer["quality"])
-    marks: list[str] = []
-    if ms.target is not None and not held.all():
-        sources = FieldSources(
-            ra_deg=np.degrees(sky.sources.ra_rad),
-            dec_deg=np.degrees(sky.sources.dec_rad),
-            catalogue_jy=sky.sources.flux_jy.mean(axis=1),
-            apparent_jy=sky.apparent_jy(ms.beam_mjds).mean(axis=1),
-            held=held,
-        )
-        fluxes, antennas = answer["fluxes"], ms.header.antennas
-        numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, antennas)
-        quality |= numbers
-        fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
-        context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
-    marks += check_data(ms.name, quality)
+    numbers, marks = check_fluxes(context, ms, sky, held, answer["fluxes"])
+    marks += check_data(ms.name, answer["quality"])
+    if calibrator.polarization and not answer["fluxes"] and ms.header.correlations[0] in LINEAR:
+        known = f"{calibrator.name} is {calibrator.polarization:.1%} linearly polarised"
+        marks.append(f"polarization: {known}; the gains of X and Y may differ by as much")
+    factor = 1 / answer["scale"]["scale"] if chosen else 1.0
     solved_on = records.CalibratorRecord(
         name=calibrator.name,
         ra_deg=calibrator.ra_deg,
         dec_deg=calibrator.dec_deg,
-        flux_jy=float(calibrator.spectrum_jy.mean()),
-        apparent_jy=apparent_jy,
+        flux_jy=float(calibrator.spectrum_jy.mean()) * factor,
+        apparent_jy=apparent_jy * factor,
         standard=calibrator.standard,
     )
     anchor: FluxAnchor = "standard" if calibrator.standard else "catalogue"
     record = make_record(options, ms, answer, solved_on, anchor)
+    quality = answer["quality"] | numbers
+    if chosen is not None and options.flux_from is not None:
+        source = make_source(context, options.flux_from, chosen)
+        record = anchor_to_set(ms, chosen, source, record, answer["scale"])
+        numbers = {"jy": solved_on.flux_jy, "error": answer["scale"]["error"] * factor}
+        numbers |= {name: answer["scale"][name] for name in ("sources", "scatter")}
+        quality |= {f"transfer_{name}": value for name, value in numbers.items()}
     return CalibratedSet(record, answer["tables"], quality, tuple(marks))
+
+
+def fetch_scale(
+    context: Context, ms: MSObservation, uri: str, *, other_beam: bool
+) -> tuple[Calibration, dict[str, str]]:
+    """Return the set whose flux scale is taken over, and its tables by role.
+
+    Raises BadInputError if it was not solved on its own group, or with another primary beam.
+    """
+    chosen = records.read_calibration(context, uri)
+    if not chosen.solved:
+        problem = "The set was not solved on its own group, but selected."
+        raise BadInputError(uri, problem, f"Take {chosen.source}.")
+    beam = ms.beam.name if ms.target else NO_BEAM
+    check_same_beam(uri, chosen.primary_beam, beam, allowed=other_beam)
+    tables = {str(table.role): table.file for table in chosen.tables}
+    return chosen, {role: str(context.fetch_tree(uri, file)) for role, file in tables.items()}
+
+
+def anchor_to_set(
+    ms: MSObservation,
+    chosen: Calibration,
+    source: records.SetSource,
+    record: Calibration,
+    told: Mapping[str, Any],
+) -> Calibration:
+    """Return the record of a solve whose flux scale is that of another set, with its error."""
+    away_deg = chosen.dec_deg - ms.dec_deg if ms.target else 0.0  # other telescopes are steered
+    own = chosen.scale.total if chosen.scale else None
+    terms = set_budget(own, chosen.flux_anchor, chosen.mjd - ms.mjd, away_deg)
+    beam = 0.0
+    if ms.target is not None:
+        place = np.array([record.calibrator.ra_deg]), np.array([record.calibrator.dec_deg])
+        beam = float(beam_error(*place, ms.target, ms.beam)[0])
+    kept = terms.model_dump(include={"solved", "drift", "strip"})
+    budget = combine(**kept, beam=beam, noise=told["error"] / told["scale"])
+    anchor = {"flux_anchor": chosen.flux_anchor, "source": source, "scale": budget}
+    return record.model_copy(update=anchor)
+
+
+def check_fluxes(
+    context: Context, ms: MSObservation, sky: SkyModel, held: FlagArray, fluxes: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Write field_sources.npz and check the fluxes that were fitted; return numbers and marks."""
+    if ms.target is None or held.all():
+        return {}, []
+    sources = FieldSources(
+        ra_deg=np.degrees(sky.sources.ra_rad),
+        dec_deg=np.degrees(sky.sources.dec_rad),
+        catalogue_jy=sky.sources.flux_jy.mean(axis=1),
+        apparent_jy=sky.apparent_jy(ms.beam_mjds).mean(axis=1),
+        held=held,
+    )
+    numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, ms.header.antennas)
+    fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
+    context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
+    return numbers, marks
 
 
 def solve_ensemble(
@@ -372,8 +447,9 @@ def solve_ensemble(
 ) -> CalibratedSet:
     """Solve on all NVSS sources of the field.
 
-    Each flux may be wrong by 15 to 20 %, and the brightest dominate a solve. So the gains are
-    scaled afterwards, such that the sources together have their catalogue fluxes.
+    Each flux may be wrong by 15 to 20 %, and the brightest dominate a solve. So all fluxes are
+    fitted with the gains, relative to the brightest one, and the gains are scaled afterwards, such
+    that the sources together have their catalogue fluxes.
     """
     with context.step("model"):
         sky = ms.field_sky(target.site)
@@ -381,14 +457,15 @@ def solve_ensemble(
         terms = beam_terms(ra_deg, dec_deg, target, ms.beam)
         error = np.linalg.norm(terms, axis=0)
         apparent_jy = float(sky.apparent_jy(ms.beam_mjds).mean(axis=1).sum())
-    # All fluxes are held: together they set the scale.
-    held = [True] * len(ra_deg)
-    given = {"beam_error": error.tolist(), "held": held}
+    held = np.full(len(ra_deg), options.field_fluxes == "catalogue")
+    held[0] = True  # the brightest
+    given = {"beam_error": error.tolist(), "held": held.tolist()}
     with context.step("solve"):
         answer = _call_solver(
             context, "solve_group", ms, sky, {**solve_limits(options, ms), **given}
         )
-    told = answer["ensemble"]
+    numbers, marks = check_fluxes(context, ms, sky, held, answer["fluxes"])
+    told = answer["scale"]
     solved_on = records.CalibratorRecord(
         name=selection.ENSEMBLE_NAME,
         ra_deg=float(np.degrees(ms.header.ra_rad)),
@@ -404,8 +481,8 @@ def solve_ensemble(
     members = error < MAX_BEAM_ERROR
     budget = combine(flux=flux, beam=float(np.linalg.norm(terms[:, members].mean(axis=1))))
     record = record.model_copy(update={"field_phase": phase, "scale": budget})
-    marks = check_data(ms.name, answer["quality"])
-    return CalibratedSet(record, answer["tables"], answer["quality"], tuple(marks))
+    marks += check_data(ms.name, answer["quality"])
+    return CalibratedSet(record, answer["tables"], answer["quality"] | numbers, tuple(marks))
 
 
 def solve_limits(options: CalibrateOptions, ms: MSObservation) -> dict[str, Any]:
@@ -496,10 +573,6 @@ def select_set(
             context.log.warning("%s refused: %s", uri, reason)
             refused.append(f"{chosen.group} ({reason})")
             continue
-        manifest = context.manifest(uri)
-        source = records.SetSource(
-            group=chosen.group, key=manifest.key, digest=manifest.digest, mjd=chosen.mjd
-        )
         changes = {
             "group": ms.name,
             "mjd": ms.mjd,
@@ -508,7 +581,7 @@ def select_set(
             "rung": "SAME_DATE_VALID" if same_date else "BORROWED_VALIDATED",
             "solved": False,
             "field_phase": phase,
-            "source": source,
+            "source": make_source(context, uri, chosen),
             "scale": budget if ms.target else None,
         }
         return CalibratedSet(chosen.model_copy(update=changes), folders, {}, tuple(marks))
@@ -516,6 +589,14 @@ def select_set(
         f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
     )
     raise NoCalibrationError(ms.name, problem, "Calibrate a group of this strip nearer in time.")
+
+
+def make_source(context: Context, uri: str, chosen: Calibration) -> records.SetSource:
+    """Return which artifact a set was taken from."""
+    manifest = context.manifest(uri)
+    return records.SetSource(
+        group=chosen.group, key=manifest.key, digest=manifest.digest, mjd=chosen.mjd
+    )
 
 
 def fit_field(

@@ -33,6 +33,14 @@ CHANNEL_TOLERANCE = 1e-3
 UVW_TOLERANCE_M = 0.05
 """The header's UVW may differ from ours by this: 0.001 deg of Declination on the longest baseline.
 Those of the telescope agree to 1e-4 m."""
+LST_TOLERANCE_S = 3.0
+"""Above UT1-UTC (0.9 s) and below half an integration, as of times that are not midpoints."""
+EXPECTED_TEXTS = {
+    "timesys": ("utc",),
+    "telescope_frame": ("itrs",),
+    "vis_units": ("", "uncalib", "jy"),
+}
+"""What optional texts of a header must say, in lower case."""
 TIME_TOLERANCE = 0.01
 """Spacing and length of integrations may differ by this fraction of an integration."""
 REGROUP_REMEDY = "Take the subband out of the group, and find out how it got into it."
@@ -151,6 +159,7 @@ def read_header(header: h5py.Group, uri: str, index: int) -> UVH5Header:
     if polarizations != POLARIZATIONS:
         problem = f"The polarizations are {polarizations}, not {POLARIZATIONS} (XX, YY)."
         raise BadFileError(uri, problem, RECOPY_REMEDY)
+    _check_texts(header, uri)
     times, antenna1, antenna2 = _read_rows(header, uri)
     integration_s, lost = _read_integrations(header, times, uri)
     frequencies = np.asarray(header["freq_array"][()], np.float64).ravel()
@@ -161,6 +170,7 @@ def read_header(header: h5py.Group, uri: str, index: int) -> UVH5Header:
         problem = f"The channels step by {found}; they must descend by {width:.0f} Hz."
         raise InconsistentGroupError(uri, problem, REGROUP_REMEDY)
     array = _read_antennas(header, uri, np.concatenate([antenna1, antenna2]))
+    _check_sidereal_times(header, array.site, uri)
     ha, dec = read_fringe_stop(header, array.site, uri)
     return UVH5Header(
         uri=uri,
@@ -183,6 +193,36 @@ def _decode_text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def _check_texts(header: h5py.Group, uri: str) -> None:
+    """Raise BadFileError for time scales, frames, units or windows that mean something else."""
+    problem = ""
+    for name, expected in EXPECTED_TEXTS.items():
+        stated = _decode_text(header[name][()]) if name in header else expected[0]
+        if stated.lower() not in expected:
+            problem = f"{name} is {stated!r}; contimg reads {expected[-1]!r}."
+    windows = int(header["Nspws"][()]) if "Nspws" in header else 1
+    if "flex_spw_polarization_array" in header or windows != 1:
+        problem = "The file has several spectral windows; one is expected."
+    if problem:
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
+
+
+def _check_sidereal_times(header: h5py.Group, site: Site, uri: str) -> None:
+    """Raise BadFileError if lst_array (rad), where there is one, is not that of the times (UTC).
+
+    It shows times of another scale or at the start of integrations, and a wrong longitude.
+    """
+    if "lst_array" not in header:
+        return
+    times = np.asarray(header["time_array"][()], np.float64)
+    ours = erfa.gst94(times, 0.0) + np.radians(site.lon_deg)
+    away = np.asarray(header["lst_array"][()], np.float64) - ours
+    off_s = float(np.median((away + np.pi) % (2 * np.pi) - np.pi) * DAY_S / (2 * np.pi))
+    if not abs(off_s) <= LST_TOLERANCE_S:
+        problem = f"lst_array is {off_s:+.1f} s from the times (UTC midpoints) and the longitude."
+        raise BadFileError(uri, problem, "Check time_array, lst_array and longitude of the file.")
+
+
 def _read_rows(header: h5py.Group, uri: str) -> tuple[FloatArray, IntArray, IntArray]:
     """Return times (T,) and antenna pairs (B,) of a file whose rows are time-major."""
     times = np.asarray(header["time_array"][()], np.float64)
@@ -198,6 +238,10 @@ def _read_rows(header: h5py.Group, uri: str) -> tuple[FloatArray, IntArray, IntA
         order = "integrations in order of time, each with the same baselines"
         problem = f"The {times.size} rows are not {order}."
         raise BadFileError(uri, problem, RECOPY_REMEDY)
+    repeated = baselines - np.unique(np.sort(pairs[:, :baselines], axis=0), axis=1).shape[1]
+    if repeated:
+        problem = f"{repeated} baselines of an integration are there twice."
+        raise BadFileError(uri, problem, RAW_FILE_REMEDY)
     return times[::baselines].copy(), pairs[0, :baselines].copy(), pairs[1, :baselines].copy()
 
 
@@ -226,9 +270,9 @@ def _read_antennas(header: h5py.Group, uri: str, used: IntArray) -> AntennaArray
     numbers = np.asarray(header["antenna_numbers"][()], np.int64)
     lengths = {len(header[f"antenna_{name}"]) for name in ("numbers", "names", "positions")}
     unknown = sorted(set(used.tolist()) - set(numbers.tolist()))
-    if len(lengths) > 1 or unknown:
+    if len(lengths) > 1 or unknown or np.unique(numbers).size != numbers.size:
         found = f"antennas {unknown} have none, and the lists have lengths {sorted(lengths)}"
-        problem = f"Every antenna needs a number, a name and a position; {found}."
+        problem = f"Every antenna needs a number of its own, a name and a position; {found}."
         raise BadFileError(uri, problem, RECOPY_REMEDY)
     has_diameters = "antenna_diameters" in header
     diameters = header["antenna_diameters"][()] if has_diameters else telescope.DISH_M
@@ -330,7 +374,11 @@ def check_group(headers: Mapping[int, UVH5Header], count: int) -> FloatArray:
     channels, width, array = len(first.frequencies_hz), first.width_hz, first.array
     for header in headers.values():
         pointing = abs(header.dec_rad - first.dec_rad) <= POINTING_TOLERANCE_RAD
-        antennas = np.array_equal(header.array.positions_m, array.positions_m)
+        antennas = (
+            np.array_equal(header.array.positions_m, array.positions_m)
+            and np.array_equal(header.array.numbers, array.numbers)
+            and (header.array.names, header.array.site) == (array.names, array.site)
+        )
         pairs, wanted = ((h.antenna1, h.antenna2) for h in (header, first))
         same = {
             "time axis": np.array_equal(header.times_jd, first.times_jd),

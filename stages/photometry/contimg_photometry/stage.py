@@ -32,6 +32,9 @@ MAX_STRETCH = 1.2
 """By how much a projection may stretch the sky between the middle of an image and its corners."""
 MAX_OFFSET_BEAMS = 0.1
 """Largest median position offset without a warning, in minor axes."""
+BEAM_GAP_PX, MAX_BEAM_GAP = 6, 0.25
+"""Half width of the box over which a missing value of the beam map is averaged (20 arcsec), and
+the part of it that may be missing."""
 EXTENDED_RADIUS_BEAMS = 1.5
 """Radius in which Gaussians are fitted, in beam major axes."""
 MIN_BRIGHT_SOURCES = 5
@@ -55,6 +58,8 @@ class Targets:
     """Relative 1 sigma error of that scaling."""
     beam: Floats
     """Effective beam at the source, 1 on the axis of the dishes."""
+    beam_missing: Floats
+    """Part of the beam map around the source that has no value."""
 
 
 T = TypeVar("T", Targets, Measurements)
@@ -137,6 +142,25 @@ def read_setup(manifest: Manifest, image: SkyImage) -> dict[str, Any]:
     }
 
 
+def sample_beam(beam_map: SkyImage, ra_deg: Floats, dec_deg: Floats) -> tuple[Floats, Floats]:
+    """Return the beam at positions, shape (N,), and the part of the map that is missing there.
+
+    Where single pixels have no value, it is the mean of those within BEAM_GAP_PX, as the beam is
+    smooth. It is NaN where more than MAX_BEAM_GAP of them have none, as at the end of a map.
+    """
+    beam = beam_map.sample(ra_deg, dec_deg)
+    missing = np.zeros(beam.size)
+    x, y = beam_map.to_pixels(ra_deg, dec_deg)
+    for k in np.flatnonzero(~np.isfinite(beam) & np.isfinite(x) & np.isfinite(y)):
+        column, row = round(float(x[k])), round(float(y[k]))
+        parts = (slice(max(0, n - BEAM_GAP_PX), max(0, n + BEAM_GAP_PX + 1)) for n in (row, column))
+        box = beam_map.pixels[tuple(parts)]
+        share = np.count_nonzero(~np.isfinite(box)) / max(1, box.size)
+        if box.size >= (1 + 2 * BEAM_GAP_PX) ** 2 and 0 < share <= MAX_BEAM_GAP:
+            beam[k], missing[k] = float(np.nanmean(box)), share
+    return beam, missing
+
+
 def catalogue_targets(
     options: PhotometryOptions, image: SkyImage, beam_map: SkyImage, freq_hz: float | None
 ) -> Targets:
@@ -152,7 +176,7 @@ def catalogue_targets(
     near = catalogue.within(float(ra[0]), float(dec[0]), radius_deg)
     x, y = np.round(image.to_pixels(near.ra_deg, near.dec_deg))
     near = near.select((x >= 0) & (x < nx) & (y >= 0) & (y < ny))  # False for NaN
-    beam = beam_map.sample(near.ra_deg, near.dec_deg)
+    beam, beam_missing = sample_beam(beam_map, near.ra_deg, near.dec_deg)
     targets = Targets(
         name=near.name,
         ra_deg=near.ra_deg,
@@ -160,6 +184,7 @@ def catalogue_targets(
         flux_jy=near.flux_jy if freq_hz is None else near.at_frequency(freq_hz).flux_jy,
         flux_error=np.full(beam.size, np.nan) if freq_hz is None else near.scaling_error(freq_hz),
         beam=beam,
+        beam_missing=beam_missing,
     )
     kept = select_sources(targets, beam >= options.min_beam)  # False for NaN: outside the map
     if not kept.ra_deg.size:
@@ -268,7 +293,7 @@ def photometry_rows(
         "flux_limit": np.where(detected, np.nan, np.maximum(forced, 0.0) + LIMIT_SIGMA * rms),
         "compactness": fitted / peak,
         "blend": found.blend,
-        "missing": found.missing,
+        "missing": np.maximum(found.missing, targets.beam_missing),
         "ra_offset": offsets[0],
         "dec_offset": offsets[1],
         "ra_offset_err": offsets[2],

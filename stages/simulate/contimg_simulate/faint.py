@@ -92,7 +92,7 @@ def predict_faint(
     return np.where((first < second)[:, None], found.conj(), found)
 
 
-@compile_loops(fastmath=True)
+@compile_loops(nogil=True, fastmath=True)
 def _smearing(
     rate: Floats,
     delay: Floats,
@@ -111,7 +111,7 @@ def _smearing(
     return left
 
 
-@compile_loops(fastmath=True)
+@compile_loops(nogil=True, fastmath=True)
 def _sum_pairs(
     weighted: Complexes64, phasor: Complexes64, shares: Floats32, out: Complexes64
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ from contimg_simulate.telescope import INTEGRATION_S, SUBBANDS, Booleans, Floats
 
 SKY_RADIUS_DEG = 7.0
 """How far from the pointing sources are looked for: beyond the second sidelobe."""
+MAX_THREADS = 2
+"""At most so many subbands are in memory."""
 NAMES = 13
 """Stream of random numbers for the names of the files."""
 
@@ -40,9 +44,9 @@ NAMES = 13
 def run(options: SimulateOptions, context: Context) -> StageResult:
     """Write the subbands of all groups, and the truth."""
     plans, damage = plan_groups(options), read_damage(options)
-    # One file in scratch, one subband in memory.
+    # One file in scratch, a subband of each thread in memory.
     file_bytes = uvh5.FILE_BYTES if options.scale == "full" else uvh5.FILE_BYTES // 20
-    context.need(room=2 * file_bytes, memory=4 * file_bytes)
+    context.need(room=2 * file_bytes, memory=4 * MAX_THREADS * file_bytes)
     own: list[SkySource] = []
     if options.sources:
         own = sky.read_sources(context.read(options.sources), options.sources)
@@ -56,11 +60,12 @@ def run(options: SimulateOptions, context: Context) -> StageResult:
             opened_jd = float(plan.written_jd[0]) - INTEGRATION_S / 2 / DAY_S
             rng = np.random.default_rng([options.seed, NAMES, round(plan.middle_mjd * DAY_S)])
             files = []
-            for index, stamp in enumerate(uvh5.draw_stamps(opened_jd, rng)):
+            stamps, subbands = uvh5.draw_stamps(opened_jd, rng), simulate_subbands(group)
+            for index, (stamp, data) in enumerate(zip(stamps, subbands, strict=True)):
                 broken = damage.get(index) if number == 0 else None
                 if broken != "missing":
                     path = context.scratch / "subband.hdf5"
-                    uvh5.write_subband(path, index, plan, observe.simulate_subband(group, index))
+                    uvh5.write_subband(path, index, plan, data)
                     if broken:
                         os.truncate(path, int(path.stat().st_size * LEFT_OF_FILE[broken]))
                     files.append(f"{stamp[:10]}/{stamp}_sb{index:02d}.hdf5")
@@ -82,6 +87,15 @@ def run(options: SimulateOptions, context: Context) -> StageResult:
     context.write("truth.npz", to_npz(arrays))
     metrics: dict[str, Any] = {"groups": len(groups), "files": written, "sources": len(skies)}
     return StageResult(metrics=metrics | {"ids": [group["id"] for group in groups]})
+
+
+def simulate_subbands(group: SimulatedGroup) -> Iterator[telescope.Complexes64]:
+    """Yield the visibilities of each subband in turn, MAX_THREADS of which are made at a time."""
+    threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, SUBBANDS, threads):
+            some = range(first, min(first + threads, SUBBANDS))
+            yield from pool.map(functools.partial(observe.simulate_subband, group), some)
 
 
 def build_sky(plan: GroupPlan, options: SimulateOptions, own: list[SkySource]) -> list[SkySource]:

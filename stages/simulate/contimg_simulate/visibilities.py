@@ -103,7 +103,7 @@ def predict(
     return out
 
 
-@compile_loops()
+@compile_loops(nogil=True)
 def _compute_phasors(
     delay_s: Floats, offset: Floats, frequency_hz: Floats
 ) -> tuple[Floats32, Floats32]:
@@ -131,7 +131,7 @@ def sinc_and_slope(x: float) -> tuple[float, float]:
     return math.sin(x) / x, math.cos(x) - math.sin(x) / x
 
 
-@compile_loops(fastmath=True)
+@compile_loops(nogil=True, fastmath=True)
 def _add_sources(
     paths: Paths,
     smearing: _Smearing,
@@ -171,7 +171,7 @@ def _add_sources(
             out[b, c] = complex(re, im)
 
 
-@compile_loops(fastmath=True)
+@compile_loops(nogil=True, fastmath=True)
 def receive(
     skies: tuple[Complexes64, Complexes64],
     receivers: Receivers,

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from astropy.time import Time
 
 from contimg.runtime import errors
 from contimg.runtime.errors import ContimgError
@@ -114,6 +115,30 @@ def empty_hdf5(store: Path) -> None:
     relist(record_of(store))
 
 
+def sidereal_times(late_s: float) -> Spoil:
+    """Return what writes lst_array, by astropy, for times that are later than those in the file."""
+
+    def change(file: h5py.File) -> None:
+        times = Time(file["Header/time_array"][()] + late_s / 86400, format="jd")
+        longitude = float(file["Header/longitude"][()])
+        file["Header/lst_array"] = times.sidereal_time("apparent", f"{longitude}d").rad
+
+    return edit(change)
+
+
+def repeat_baseline(store: Path) -> None:
+    """Give the second baseline the antennas of the third, the other way round."""
+
+    def change(file: h5py.File) -> None:
+        one, two = (file[f"Header/ant_{n}_array"][()] for n in (1, 2))
+        count = one.size // np.unique(file["Header/time_array"]).size
+        old = one.copy()
+        one[1::count], two[1::count] = two[2::count], old[2::count]
+        file["Header/ant_1_array"][:], file["Header/ant_2_array"][:] = one, two
+
+    edit(change)(store)
+
+
 def copy_previous(store: Path) -> None:
     shutil.copy(file_of(store, SPOILT - 1), file_of(store))
     relist(record_of(store))
@@ -161,9 +186,18 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
             TIMES, lambda jd: jd + 3.5e-5 * (jd > np.median(jd))
         ),
         "The 275 rows are not integrations in order of time": replace(TIMES, np.flip),
-        r"Every antenna needs a number, a name and a position; antennas \[2\]": put(
+        r"Every antenna needs a number of its own, a name and a position; antennas \[2\]": put(
             f"{ANTENNAS}numbers", 2, 500
         ),
+        "timesys is 'TAI'; contimg reads 'utc'": edit(
+            lambda file: file["Header"].__setitem__("timesys", np.bytes_("TAI"))
+        ),
+        "vis_units is 'K str'": edit(
+            lambda file: file["Header"].__setitem__("vis_units", np.bytes_("K str"))
+        ),
+        "several spectral windows": replace("Header/Nspws", 2),
+        r"lst_array is \+6\.[45] s from the times": sidereal_times(6.442),
+        "1 baselines of an integration are there twice": repeat_baseline,
     },
     (errors.WrongTelescopeError, BAD): {
         "The file is from telescope HERA, instrument DSA, not the DSA-110": replace(
@@ -180,6 +214,9 @@ REFUSED: dict[tuple[type[ContimgError], str], dict[str, Spoil]] = {
         ),
         r"The set of antennas and baselines .* differs from that of .*_sb00\.hdf5": replace(
             f"{ANTENNAS}positions", lambda xyz: xyz + np.eye(len(xyz), 3)
+        ),
+        r"The set of antennas and baselines .* differs from that .*_sb00\.hdf5": replace(
+            f"{ANTENNAS}names", np.flip
         ),
         "The channels step by .* they must descend by 1953125 Hz": replace(FREQUENCIES, np.fliplr),
         r"Subband 7 begins at 1414\.757445 MHz.*at 1415\.757445 MHz": replace(
@@ -235,6 +272,11 @@ def test_bad_input_is_refused(store: Path, run_convert: Any, case: tuple[Any, ..
     assert where in named
     assert remedy
     assert not list(store.parent.rglob("ms.tar"))
+
+
+def test_right_sidereal_times_are_accepted(store: Path, run_convert: Any) -> None:
+    sidereal_times(0.0)(store)
+    assert run_convert(record_of(store))
 
 
 def test_zeros_beside_fringes_are_accepted(store: Path, run_convert: Any) -> None:
