@@ -17,6 +17,11 @@ CLAIM = _command("claim", options.ClaimOptions, "claim:run_claim", "claimed", "o
 BEGIN = _command("begin", options.BeginOptions, "claim:run_begin", "attempt", "options")
 RECORD = _command("record", options.RecordOptions, "record:run")
 SWEEP = _command("sweep", options.SweepOptions, "sweep:run")
-SELECT = _command("select", options.SelectOptions, "select:run_select", "chunks", "new", "again")
+SELECT = _command(
+    "select",
+    options.SelectOptions,
+    "select:run_select",
+    *("calibrators", "others", "new", "again"),
+)
 STRIPS = _command("strips", options.StripsOptions, "select:run_strips", "strips")
 RESOLVE_OPTIONS = _command("resolve-options", options.RequestOptions, "resolve:run", "options")

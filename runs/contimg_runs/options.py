@@ -11,6 +11,8 @@ URL = "^https?://[^/]+"
 RUN = r"^\d{8}t\d{6}-a[1-9]\d*$"
 CHUNK = 80
 """Groups of one workflow, and chunks of one backfill: a workflow has fewer than 100 nodes."""
+MAX_GROUPS = CHUNK * (CHUNK - 1)
+"""Groups of one backfill: those with a calibrator and the others have their own chunks."""
 
 
 class RequestOptions(Options):
@@ -111,6 +113,8 @@ class SelectOptions(RequestOptions):
     """Groups observed up to and including this UTC day; or the id of the last."""
     redo: bool = False
     """Also groups that were processed before, as next attempts; else only those not begun."""
+    only: Literal["all", "calibrators", "others"] = "all"
+    """Hand over the groups with a calibrator in the beam, the others, or all."""
 
 
 class StripsOptions(RequestOptions):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,28 +11,35 @@ from contimg.records.runs import Claim, Outcome
 from contimg.records.strips import strip_name, strips
 from contimg.runtime.console import Console
 from contimg.runtime.contract import hand_over
-from contimg.runtime.errors import UsageError
+from contimg.runtime.errors import BadInputError, UsageError
 from contimg.runtime.store import Store, open_store
 from contimg_runs.attempt_store import AttemptStore
-from contimg_runs.options import CHUNK, SelectOptions, StripsOptions
+from contimg_runs.calibrators import find_calibrator_groups
+from contimg_runs.options import CHUNK, MAX_GROUPS, SelectOptions, StripsOptions
 from contimg_runs.resolve import resolve_request
+from contimg_runs.sweep import N_READERS
 
 
 def run_select(options: SelectOptions, console: Console, env: Mapping[str, str]) -> dict[str, Any]:
     """Check the options of the runs, and hand over the groups of some days."""
-    resolve_request(options, env)
+    document = resolve_request(options, env)
     store = open_store(options.store)
     store.check()
     runs = select_runs(store, options)
-    chunks = split_into_chunks(runs)
-    console.log.info("%d groups", len(runs))
-    hand_over(env, "chunks", json.dumps(chunks))
+    first = find_calibrator_groups(read_records(AttemptStore(store), runs), document)
+    parts: dict[str, list[str]] = {"all": runs, "calibrators": [], "others": []}
+    for run in runs:
+        parts["calibrators" if run.partition("-")[0] in first else "others"].append(run)
+    counts = {name: len(parts[name]) for name in ("calibrators", "others")}
+    console.log.info("groups with a calibrator: %(calibrators)d, others: %(others)d", counts)
+    for name in counts:
+        hand_over(env, name, json.dumps(split_into_chunks(parts[name])))
     # The workflow of one chunk takes no more groups than that, even if more came since; one list is
     # empty.
-    listed = json.dumps(runs[:CHUNK])
+    listed = json.dumps(parts[options.only][:CHUNK])
     hand_over(env, "new", "[]" if options.redo else listed)
     hand_over(env, "again", listed if options.redo else "[]")
-    return {"stage": "select", "groups": len(runs), "chunks": len(chunks)}
+    return {"stage": "select", "groups": len(runs), **counts}
 
 
 def select_runs(store: Store, options: SelectOptions) -> list[str]:
@@ -60,11 +68,24 @@ def select_runs(store: Store, options: SelectOptions) -> list[str]:
             or (options.redo and attempts.read(Outcome, one.run) is not None)
         )
     ]
-    if len(wanted) > CHUNK * CHUNK:
+    if len(wanted) > MAX_GROUPS:
         where = f"{options.first_day} to {options.last_day}"
-        problem = f"These are {len(wanted)} groups; one backfill takes at most {CHUNK * CHUNK}."
+        problem = f"These are {len(wanted)} groups; one backfill takes at most {MAX_GROUPS}."
         raise UsageError(where, problem, "Take fewer days.")
     return wanted
+
+
+def read_records(attempts: AttemptStore, runs: Sequence[str]) -> list[GroupRecord]:
+    """Return the records of ID-aN, without those that cannot be read: their own runs say why."""
+
+    def read(run: str) -> GroupRecord | None:
+        try:
+            return attempts.read(GroupRecord, run)
+        except BadInputError:
+            return None
+
+    with ThreadPoolExecutor(N_READERS) as pool:
+        return [record for record in pool.map(read, runs) if record]
 
 
 def split_into_chunks(runs: Sequence[str]) -> list[dict[str, str]]:

@@ -10,7 +10,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
-from tests.support.light_curves import GBI_FOLDER, gbi_windows, judge_fluxes, lens_gain
+from tests.support.light_curves import gbi_windows, judge_fluxes, lens_gain
+from tests.support.outside import FOLDER
 
 DEFAULT_CURVES = 4
 BANDS = {"2.25 GHz": (2, 0.015), "8.3 GHz": (3, 0.03)}
@@ -33,10 +34,11 @@ def find_evidence(job: tuple[Arrays, float, tuple[float, float] | None]) -> floa
 
 
 def main(count: int = DEFAULT_CURVES) -> None:
-    if not GBI_FOLDER.exists():
-        print(f"{GBI_FOLDER} does not exist: nothing was judged")
+    folder = FOLDER / "gbi"
+    if not folder.exists():
+        print(f"{folder} does not exist: nothing was judged")
         return
-    paths = sorted(GBI_FOLDER.glob("*.txt"))
+    paths = sorted(folder.glob("*.txt"))
     with ProcessPoolExecutor(2) as pool:
         for band, (column, error) in BANDS.items():
             curves = [part for path in paths for part in gbi_windows(path, column, 75.0)][:count]

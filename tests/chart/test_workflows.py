@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 from charted import CHART, Document, env, helm, of_kind, one, parameters, render
+from contimg.astro.beam_text import DEFAULT_BEAM
+from contimg.runtime.options import input_mark
 from contimg.runtime.stage import stage_specs
+from contimg_runs.pipelines import PROCESS_GROUP
 from contimg_workflows.lint import lint
 
 RENDERED = CHART / "rendered"
@@ -198,6 +201,29 @@ class TestValues:
             assert parameters(template(pipeline))["options"] == values["options"]
         plain = parameters(template("process-group", "minimal"))
         assert (plain["tier"], plain["options"], plain["profile"]) == ("", "", "")
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("beam", "gaussian:3.13@1405MHz"), ("catalogue", "s3://sky/catalogues/first.parquet")],
+    )
+    def test_beam_and_catalogue_reach_stages_and_keys(self, name: str, value: str) -> None:
+        documents = of_kind(render("minimal", **{f"parameters.{name}": value}), "WorkflowTemplate")
+        for form in ("process-group", "reprocess", "backfill", "backfill-chunk"):
+            assert parameters(documents[f"contimg-{form}"])[name] == value
+        process = documents["contimg-process-group"]["spec"]["templates"]
+        steps = next(one for one in process if one["name"] == "steps")["dag"]["tasks"]
+        tasks = {one["name"]: one["arguments"]["parameters"] for one in steps}
+        args = {name: one["args"] for name, one in containers(list(documents.values())).items()}
+        (shortcut,) = (one for one in PROCESS_GROUP.shortcuts if one.name == name)
+        for stage, _, option in (path.partition(".") for path in shortcut.sets):
+            given = {"name": option, "value": f"{{{{inputs.parameters.{name}}}}}"}
+            assert given in tasks[stage]
+            assert f"--{option}={{{{inputs.parameters.{option}}}}}" in args[f"contimg-{stage}"]
+            mark = input_mark(stage_specs()[stage].options.model_fields[option])
+            assert mark is not None, "its content is in the key"
+            if name == "beam":
+                digests = {mark.describe(option, one).digest for one in (value, DEFAULT_BEAM)}
+                assert len(digests) == 2
 
     def test_profiles_reach_commands_that_resolve_them(self) -> None:
         documents = render("everything")

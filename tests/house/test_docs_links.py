@@ -27,6 +27,8 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
+GATE = re.compile(r"\"([a-z]+(?:_[a-z]+)*): ")
+"""A reason of a verdict begins with the name of its gate."""
 
 
 MAKE = r"(?:^|\s)make ([a-z][a-z0-9-]*)"
@@ -137,6 +139,16 @@ def test_stage_pages_name_known_options_only() -> None:
         used = {option for line in lines for option in re.findall(r"--([a-z][a-z-]*)", line)}
         unknown += [(name, option) for option in used - known]
     assert unknown == []
+
+
+def test_every_gate_has_an_entry() -> None:
+    names = {stage for pipeline in PIPELINES.values() for stage in pipeline.order} - {"report"}
+    files = [path for one in names for path in ROOT.glob(f"stages/{one}/contimg_{one}/*.py")]
+    texts = [path.read_text() for path in files if path.name != "options.py"]
+    named = {name for text in texts for name in GATE.findall(text)}
+    assert {"flux_scale", "primary_beam", "mirrored", "gain_step", "clock", "pointing"} <= named
+    entry = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+    assert named <= set(entry.findall(TEXT["docs/how-to/verdicts.md"]))
 
 
 def test_make_help_lists_every_target() -> None:

@@ -13,9 +13,9 @@ import pytest
 from contimg.astro import beam_cli, beam_fit
 from contimg.astro.beam_cli import BeamOptions
 from contimg.astro.beam_files import read_beam
-from contimg.astro.beam_fit import DriftingFluxes, drift_offsets, fit_beam, sample_band
+from contimg.astro.beam_fit import DriftingFluxes, fit_beam, sample_band
 from contimg.astro.catalogues import Catalogue, nvss
-from contimg.astro.coordinates import icrs_of_hadec
+from contimg.astro.coordinates import drift_offsets, icrs_of_hadec
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.telescope import SITE
 from contimg.records.groups import utc_of_mjd
@@ -27,22 +27,32 @@ from contimg.runtime.store import open_store
 
 GROUP_D, DEC_DEG, MJD = 309.24 / 86400, 33.0, 61065.0
 NOISE_JY = 4e-4
-LOW_HZ, HIGH_HZ, MEAN_HZ = 1.3112e9, 1.4988e9, 1.402e9
+BAND_HZ = 1.3112e9, 1.4988e9, 1.402e9
+"""Edges, and the mean with an image's weights."""
+Band = tuple[float, float, float]
 
 
-def exact_level(beam: PrimaryBeam, ra: np.ndarray, dec: np.ndarray, start: float) -> np.ndarray:
+def exact_level(
+    beam: PrimaryBeam, ra: np.ndarray, dec: np.ndarray, start: float, band_hz: Band
+) -> np.ndarray:
     """Return the mean over 24 integrations and 48 channels."""
     moments = start + GROUP_D * (np.arange(24) + 0.5) / 24
-    offset = drift_offsets(ra, dec, moments, DEC_DEG, SITE)
-    freq_hz = np.linspace(LOW_HZ, HIGH_HZ, 48)
-    tilt = 1 + (freq_hz - freq_hz.mean()) * (MEAN_HZ - freq_hz.mean()) / freq_hz.var()
-    weight = tilt * (freq_hz / MEAN_HZ) ** -0.7
+    offset = drift_offsets(np.radians(ra), np.radians(dec), moments, np.radians(DEC_DEG), SITE)
+    low_hz, high_hz, mean_hz = band_hz
+    freq_hz = np.linspace(low_hz, high_hz, 48)
+    tilt = 1 + (freq_hz - freq_hz.mean()) * (mean_hz - freq_hz.mean()) / freq_hz.var()
+    weight = tilt * (freq_hz / mean_hz) ** -0.7
     level = beam.level(offset[:, :, None], freq_hz).mean(axis=1)
     return np.asarray(level @ weight / weight.sum())
 
 
 def observe(
-    true: PrimaryBeam, assumed: PrimaryBeam, groups: int, seed: int
+    true: PrimaryBeam,
+    assumed: PrimaryBeam,
+    groups: int,
+    seed: int,
+    band_hz: Band = BAND_HZ,
+    noise_jy: float = NOISE_JY,
 ) -> tuple[DriftingFluxes, Catalogue]:
     """Return fluxes of sources, whose true ones scatter about NVSS's, and the sources."""
     rng = np.random.default_rng(seed)
@@ -50,20 +60,21 @@ def observe(
     flux = listed.flux_jy * np.exp(rng.normal(0, 0.18, len(listed)))
     varies = rng.uniform(size=len(listed)) < 0.1
     columns: list[list[np.ndarray]] = [[] for _ in range(7)]
-    freq_hz, band_weight = sample_band(LOW_HZ, HIGH_HZ, MEAN_HZ)
+    freq_hz, band_weight = sample_band(*band_hz)
     for group in range(groups):
         start = MJD + group * GROUP_D
         ra, dec = icrs_of_hadec(0.0, np.radians(DEC_DEG), start + GROUP_D / 2, SITE)
         away = listed.separation_deg(float(np.degrees(ra)), float(np.degrees(dec)))
         near = np.flatnonzero(away < 2.8)
         place = listed.ra_deg[near], listed.dec_deg[near]
-        level, divisor = (exact_level(one, *place, start) for one in (true, assumed))
+        level, divisor = (exact_level(one, *place, start, band_hz) for one in (true, assumed))
         now = flux[near] * np.exp(rng.normal(0, 0.25, near.size) * varies[near])
-        seen = now * level * np.exp(rng.normal(0, 0.03)) + rng.normal(0, NOISE_JY, near.size)
-        good = (divisor >= 0.1) & (seen > 20 * NOISE_JY)
+        seen = now * level * np.exp(rng.normal(0, 0.03)) + rng.normal(0, noise_jy, near.size)
+        good = (divisor >= 0.1) & (seen > 20 * noise_jy)
         moments = beam_fit.sample_times(start, start + GROUP_D)
-        offset = drift_offsets(place[0][good], place[1][good], moments, DEC_DEG, SITE)
-        error = NOISE_JY / seen[good]
+        at = [np.radians(one[good]) for one in place]
+        offset = drift_offsets(*at, moments, np.radians(DEC_DEG), SITE)
+        error = noise_jy / seen[good]
         values = (near[good], np.full(good.sum(), group), np.log((seen / divisor)[good]), error)
         wide = (np.tile(freq_hz, (good.sum(), 1)), np.tile(band_weight, (good.sum(), 1)))
         for column, value in zip(columns, (*values, offset, *wide), strict=True):
@@ -122,7 +133,13 @@ def test_too_few_groups_are_refused() -> None:
         fit_beam(fluxes, read_beam("airy:4.65"))
 
 
-def write_tables(store: Path, fluxes: DriftingFluxes, place: Catalogue, beam: PrimaryBeam) -> None:
+def write_tables(
+    store: Path,
+    fluxes: DriftingFluxes,
+    place: Catalogue,
+    beam: PrimaryBeam,
+    band_hz: Band = BAND_HZ,
+) -> None:
     """Write what the stages write of these fluxes."""
     put = open_store(str(store)).put
     for group in range(int(fluxes.group.max()) + 1):
@@ -133,7 +150,7 @@ def write_tables(store: Path, fluxes: DriftingFluxes, place: Catalogue, beam: Pr
         image |= {"flux_anchor": "x", "verdict": "good", "tier": "standard"}
         image |= {"group": f"g{group}", "image": key, "artifact": f"products/{key}"}
         image |= {"mjd": start, "mjd_start": start, "mjd_end": start + GROUP_D, "strip": DEC_DEG}
-        image |= {"freq_min": LOW_HZ, "freq_max": HIGH_HZ, "frequency": MEAN_HZ}
+        image |= dict(zip(("freq_min", "freq_max", "frequency"), band_hz, strict=True))
         image |= {"primary_beam": beam.name}
         put(f"tables/images/date={day}/g{group}.parquet", IMAGES.to_bytes(IMAGES.rows([image])))
         put(f"products/{key}/primary_beam.json", json.dumps(beam.dump()).encode())
@@ -167,3 +184,26 @@ def test_command_writes_a_beam_file_that_the_option_takes(tmp_path: Path) -> Non
     assert found.offset_deg == pytest.approx((-0.06, 0.0), abs=0.05)
     with pytest.raises(MissingError, match="no image of a group"):
         beam_cli.run(options.model_copy(update={"strip": 54.0}), console, {})
+
+
+def test_parts_of_the_band_have_their_own_widths(tmp_path: Path) -> None:
+    """Images of the lowest and of the highest subband, with four times the noise."""
+    base = read_beam("airy:4.65")
+    widths = ((1.311e9, 1.02), (1.499e9, 0.98))
+    true = replace(base, widths=widths).changed(east_deg=0.05)
+    file, stores = tmp_path / "found.json", []
+    for name, low_hz in (("low", 1.3112e9), ("high", 1.4871e9)):
+        band_hz = low_hz, low_hz + 11.7e6, low_hz + 6e6
+        fluxes, place = observe(true, base, 20, 9, band_hz, noise_jy=4 * NOISE_JY)
+        write_tables(tmp_path / name, fluxes, place, base, band_hz)
+        stores.append(str(tmp_path / name))
+    options = BeamOptions(action="fit", file=file, store=",".join(stores))
+    found = beam_cli.run(options, Console("beam", {}), {})
+    assert found["east_deg"] == pytest.approx(0.05, abs=0.02)
+    made = json.loads(file.read_text())
+    assert [mhz for mhz, _ in made["widths"]] == pytest.approx([1317.2, 1493.1])
+    expected = [float(true.width_factor(np.array(mhz * 1e6))) for mhz, _ in made["widths"]]
+    assert [width for _, width in made["widths"]] == pytest.approx(expected, rel=0.005)
+    assert [band["mhz"] for band in made["fit"]["bands"]] == pytest.approx([1317.2, 1493.1])
+    assert max(band["width_error"] for band in made["fit"]["bands"]) < 0.005
+    assert read_beam(str(file)).offset_deg[0] == pytest.approx(0.05, abs=0.02)

@@ -20,11 +20,11 @@ from astropy.table import Table
 from contimg.astro.catalogue_files import Survey, parse_degrees, read_catalogue
 from contimg.astro.catalogues import load
 from contimg.runtime.errors import BadFileError, BadInputError, Exit, UsageError
+from outside import outside_data
 
 RA, DEC = np.array([202.784533, 24.422081, 0.001]), np.array([30.509155, -33.159759, -0.01])
 # Units such as mJy/bm and h:m:s, which VizieR writes, are the point.
 pytestmark = pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyWarning")
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def write(made: Table, form: str) -> bytes:
@@ -114,11 +114,8 @@ class TestSurveys:
         assert found["flux"] == pytest.approx([1.0, 4.0, 3.0])
         assert np.isnan(found["major"]).all()
 
-    @pytest.mark.skipif(
-        not SHARED.exists(), reason="the public catalogues are not beside the project"
-    )
     def test_obit_nvss_is_read(self) -> None:
-        found = read_catalogue((SHARED / "NVSSVZ.FIT.gz").read_bytes(), "file", "nvss")
+        found = read_catalogue(outside_data("NVSSVZ.FIT.gz").read_bytes(), "file", "nvss")
         brightest = np.argsort(found["flux"])[::-1][:200]
         assert len(found["name"]) == 125_309
         assert "NVSS J133108+303032" in [found["name"][i] for i in brightest]

@@ -68,11 +68,11 @@ class TestConfig:
     @pytest.mark.parametrize("kind", ["text", "file", "uri"])
     def test_section_sets_options(self, tmp_path: Path, kind: str) -> None:
         path = tmp_path / "options.yaml"
-        path.write_text("toy:\n  word: from\n  count: 2\nother:\n  word: no\n")
+        path.write_text("toy:\n  word: from\n  count: 2\nflag:\n  word: no\n")
         sources = {"text": path.read_text(), "file": str(path), "uri": f"file://{path}"}
         assert self.word(tmp_path, "--config", sources[kind]) == "fromfrom"
 
-    @pytest.mark.parametrize("text", ["{other: {word: no}}", "{}", "{toy: {word: '', count: }}"])
+    @pytest.mark.parametrize("text", ["{flag: {word: no}}", "{}", "{toy: {word: '', count: }}"])
     def test_other_sections_and_empty_values_are_ignored(self, tmp_path: Path, text: str) -> None:
         assert self.word(tmp_path, "--config", text) == "hello"
         assert self.word(tmp_path, "--config", "", "--count", "") == "hello"
@@ -88,6 +88,7 @@ class TestConfig:
             ("{toy: {colour: red}}", "--colour: there is no such option"),
             ("{toy: [", "options: This is not YAML: "),
             ("{toy: {count: 10}}", "--count: Input should be less than or equal to 9, found 10"),
+            ("{teoy: {count: 1}}", "There is no stage 'teoy'; there are calibrate, convert, flag"),
             ("{toy: loud}", "A mapping of options is expected, not 'loud'."),
             ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
         ],

@@ -32,7 +32,7 @@ class PageOptions(StageOptions):
 
 MODELS = {"first": FirstOptions, "left": NextOptions, "right": NextOptions, "page": PageOptions}
 SPECS = {
-    name: StageSpec(name=name, options=model, resources=Resources(deadline_s=1, memory_mi=1))
+    name: StageSpec(name=name, options=model, resources=Resources(deadline_s=1, memory_mi=64))
     for name, model in MODELS.items()
 }
 STEPS = (

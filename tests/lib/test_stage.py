@@ -215,7 +215,7 @@ class TestInstalledSpecs:
         code = (
             "from contimg.runtime.options import StageOptions\n"
             "from contimg.runtime.stage import Resources, StageSpec\n"
-            f"R = Resources(deadline_s=1, memory_mi=1)\nSTAGE = {spec}\n"
+            f"R = Resources(deadline_s=1, memory_mi=64)\nSTAGE = {spec}\n"
         )
         (tmp_path / "hello_spec.py").write_text(code)
         return stage_specs.__wrapped__()
@@ -238,6 +238,26 @@ class TestInstalledSpecs:
             ("StageOptions", "hello", "not a StageSpec"),
             (f"{SPEC})", "hallo", "The spec's name is 'hello'"),
             (f'{SPEC}, resolver="x")', "hello", "'x' is not written module:function"),
+            (
+                f'{SPEC}, semaphore="wscleen")',
+                "hello",
+                "'wscleen', not one of '', 'casa', 'wsclean'",
+            ),
+            (
+                f'{SPEC}, image_level="cas")',
+                "hello",
+                "image_level is 'cas', not one of 'common', 'casa'",
+            ),
+            (
+                "Resources(deadline_s=1, memory_mi=1, semaphore='casa')",
+                "hello",
+                "argument 'semaphore'",
+            ),
+            (
+                SPEC.replace("=R", "=Resources(deadline_s=1, memory_mi=64, scratch_mi=65))"),
+                "hello",
+                "scratch_mi is 65; it is a part of memory_mi, which is 64",
+            ),
         ],
     )
     def test_wrong_spec_is_one_clear_sentence(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from contimg.astro import telescope
 from contimg.astro.beam_files import read_beam
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
 from contimg.astro.telescope import DISH_M, SITE, band_hz, stations
+from outside import outside_data
 
-LIST = Path(__file__).parents[3] / "shared" / "data" / "dsa110_stations.csv"
 BEAM = read_beam("airy:4.65")
 MIDDLE_HZ = 1.405e9
 
@@ -66,11 +65,9 @@ class TestStations:
         # They are rounded to 0.1 mm.
         np.testing.assert_allclose(s.itrf_m, expected, rtol=0, atol=1e-4)
 
-    @pytest.mark.skipif(
-        not LIST.exists(), reason="the telescope's station list is not beside the project"
-    )
     def test_stations_equal_the_public_list(self) -> None:
-        rows, s = list(csv.DictReader(LIST.read_text().splitlines())), stations()
+        text = outside_data("dsa110_stations.csv").read_text()
+        rows, s = list(csv.DictReader(text.splitlines())), stations()
         assert [row["arm"] for row in rows] == list(s.arm)
         assert [row["active"] == "1" for row in rows] == s.active.tolist()
         assert [float(row["latitude_deg"]) for row in rows] == s.lat_deg.tolist()

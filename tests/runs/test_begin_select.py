@@ -387,12 +387,39 @@ def test_commands_hand_over_their_answers(ended: AttemptStore, tmp_path: Path) -
 
     assert run("begin", *OWN["begin"]) == {"attempt": "2", "options": "{}"}
     end(ended, 2, "u")
-    assert run("select", *OWN["select"]) == {"chunks": "[]", "new": "[]", "again": "[]"}
+    lists = {"calibrators": "[]", "others": "[]", "new": "[]", "again": "[]"}
+    assert run("select", *OWN["select"]) == lists
     whole = json.dumps([{"first": ID, "last": ID}])
     again = json.dumps([f"{ID}-a2"])
     redone = run("select", *OWN["select"], "--redo", "true")
-    assert redone == {"chunks": whole, "new": "[]", "again": again}
+    assert redone == {**lists, "others": whole, "again": again}
     assert json.loads(run("strips")["strips"]) == [{"strip": "33.0", "epoch": "dec-p33.0"}]
+
+
+@pytest.mark.parametrize(
+    ("only", "options", "calibrators", "new"),
+    [
+        ("all", "", ["20260125t011431"], ["20260125t000000", "20260125t011431", ID]),
+        ("calibrators", "", ["20260125t011431"], ["20260125t011431"]),
+        ("others", "", ["20260125t011431"], ["20260125t000000", ID]),
+        ("calibrators", "{calibrate: {min_primary_jy: 17, min_bright_jy: 17}}", [], []),
+    ],
+)
+def test_select_lists_calibrators_apart(
+    tmp_path: Path, only: str, options: str, calibrators: list[str], new: list[str]
+) -> None:
+    # 3C48 (16 Jy) culminates at 01:14 UTC of that day.
+    ids = ["20260125t000000", "20260125t011431", ID]
+    attempts, handed = store_with(tmp_path / "store", *map(record, ids)), tmp_path / "out"
+    store = attempts.store.root
+    attempts.store.put(f"groups/{ID}-a1.json", b"of another version")  # its own run says so
+    days = ("--first-day", "2026-01-25", "--last-day", "2026-01-25")
+    contimg("select", "--store", store, *days, "--only", only, "--options", options, outputs=handed)
+    chunks = {n: json.loads((handed / n).read_text()) for n in ("calibrators", "others")}
+    assert chunks["calibrators"] == [{"first": one, "last": one} for one in calibrators]
+    first = ids[0]
+    assert chunks["others"] == [{"first": first, "last": ID}]
+    assert json.loads((handed / "new").read_text()) == [f"{one}-a1" for one in new]
 
 
 def test_resolve_options_leaves_out_stages_of_other_pipelines(tmp_path: Path) -> None:

@@ -178,6 +178,18 @@ def add_row(path: Path, table: str, **values: Any) -> None:
                 opened.putcell(column, 1, values.get(column, opened.getcell(column, 0)))
 
 
+def test_fields_of_a_set_share_their_channels(source: Path, tmp_path: Path) -> None:
+    """Else gains of a calibrator would not fit the channels of a target."""
+    add_row(source, "FIELD", NAME="y", PHASE_DIR=np.array([[1.0, -0.2]]))
+    change(source, "FIELD_ID", put_at(np.s_[3:], 1))
+    change(source, "MEAS_FREQ_REF", lambda values: values * 0 + 1, "::SPECTRAL_WINDOW")
+    found = []
+    for name in ("x", "y"):
+        with MeasurementSet(copy_field(source, name, tmp_path / f"{name}.ms").path) as ms:
+            found.append(ms.header.frequencies_hz)
+    assert found[0].tolist() == found[1].tolist() != FREQ_HZ.tolist()
+
+
 @pytest.mark.parametrize("names", [["a", "a", "a"], ["", "", ""]])
 def test_antennas_get_names_of_their_own(source: Path, tmp_path: Path, names: list[str]) -> None:
     change(source, "NAME", lambda _: names, "::ANTENNA")

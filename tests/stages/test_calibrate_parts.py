@@ -248,6 +248,13 @@ class TestSky:
         ratio = (FREQ_HZ[0] / FREQ_HZ[-1]) ** -0.7
         assert found.flux_jy[:, 0] == pytest.approx(found.flux_jy[:, -1] * ratio)
 
+    def test_calibrator_in_field_is_at_its_own_position(self) -> None:
+        """NVSS has 3C48 0.5 arcsec off, and phases fitted to a field took that over."""
+        found = sky_models.find_field_sources(61065.0502, 61065.0538, 33.0, SITE, FREQ_HZ, BEAM)
+        true = (angle[0] for angle in (three_c_48().ra_rad, three_c_48().dec_rad))
+        away = separation_rad(found.ra_rad, found.dec_rad, *true)
+        assert np.degrees(away.min()) * 3600 < 0.01
+
     def test_merge_sources_drops_the_calibrators_own_row(self) -> None:
         around = nvss().within(24.42208, 33.15976, 1.0)
         assert around.flux_jy.max() > 10.0

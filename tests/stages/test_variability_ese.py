@@ -15,9 +15,9 @@ from contimg_variability.evidence import RED_NOISE_DAYS, RED_NOISE_SIZES, compar
 from contimg_variability.metrics import mission_score
 from contimg_variability.stage import EseVerdict
 from contimg_variability.templates import lens_bank, lens_curve, magnification, whole_lens_curve
-from light_curves import EPOCH_DAYS, GBI_FOLDER, flare, judge_fluxes, lens_gain
+from light_curves import EPOCH_DAYS, flare, judge_fluxes, lens_gain
+from outside import outside_data
 
-needs_gbi = pytest.mark.skipif(not GBI_FOLDER.exists(), reason="the GBI light curves are not here")
 ERROR = np.full(26, 0.01)
 LENSES = [(0.5, 0.1), (1.2, 0.3), (3.0, 0.2), (9.0, 0.5), (20.0, 1.5)]
 FLARES = [(5, 12, 0.6), (2, 60, 1.5), (15, 15, 1.0), (30, 5, 0.5)]
@@ -183,11 +183,10 @@ def test_false_alarms_are_rare(kind: str, count: int, seed: int) -> None:
 
 
 def gbi_all(names: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    paths = sorted(GBI_FOLDER.glob(names))
+    paths = sorted(outside_data("gbi").glob(names))
     return [window for path in paths for window in light_curves.gbi_windows(path, 2, 150.0)]
 
 
-@needs_gbi
 @pytest.mark.parametrize(
     ("names", "count"),
     [("0954+658.txt", 5), pytest.param("*.txt", 20, marks=pytest.mark.slow)],
@@ -203,7 +202,6 @@ def test_real_agn_are_no_candidates(names: str, count: int) -> None:
 
 
 @pytest.mark.slow
-@needs_gbi
 def test_lenses_before_real_agn_are_found() -> None:
     found = []
     for mjd, flux in gbi_all("*.txt"):

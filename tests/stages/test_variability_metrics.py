@@ -25,8 +25,8 @@ from contimg_variability.metrics import find_excursion, mission_score
 from contimg_variability.stage import EseVerdict, LightCurve, split_curves, stats_row, summarise
 from contimg_variability.templates import lens_curve
 from light_curves import EPOCH_DAYS, OPTIONS, make_curve
+from outside import outside_data
 
-VAST = Path(__file__).parents[3] / "shared/data/vast_basic"
 FLUX = np.array([10.0, 12.0, 9.0, 11.0])
 ERROR = np.array([1.0, 2.0, 0.5, 1.0])
 FLUXES = st.floats(-100, 1000, allow_subnormal=False, width=32)
@@ -184,22 +184,22 @@ def condon_errors(row: dict[str, float], major: float, minor: float) -> float:
     return float(row["flux_peak"] * np.sqrt(2 / rho2))
 
 
-def selavy() -> list[dict[str, float]]:
+def selavy(vast: Path) -> list[dict[str, float]]:
     rows = []
     for epoch in range(1, 5):
-        lines = (VAST / f"data/epoch{epoch:02d}.selavy.components.txt").read_text().splitlines()
+        lines = (vast / f"data/epoch{epoch:02d}.selavy.components.txt").read_text().splitlines()
         names = lines[0].lstrip("# ").split()
         rows += [dict(zip(names, line.split(), strict=False)) for line in lines[2:]]
     wanted = ("flux_peak", "maj_axis", "min_axis", "rms_image")
     return [{name: float(row[name]) for name in wanted} for row in rows]
 
 
-@pytest.mark.skipif(not VAST.exists(), reason="the VAST fixtures are not here")
 def test_eta_and_v_equal_those_of_vast() -> None:
     import pandas as pd
 
-    results = VAST / "results/basic-association-with-forced-extraction"
-    rows = enumerate(selavy(), start=1)
+    vast = outside_data("vast_basic")
+    results = vast / "results/basic-association-with-forced-extraction"
+    rows = enumerate(selavy(vast), start=1)
     fitted = {k: (row["flux_peak"], condon_errors(row, 15.0, 10.0)) for k, row in rows}
     forced = pd.concat([pd.read_parquet(path) for path in results.glob("forced_*.parquet")])
     fitted |= {row.id: (row.flux_peak, row.flux_peak_err) for row in forced.itertuples()}

@@ -44,8 +44,14 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-BRIGHT_SKY: dict[str, object] = {"counts": False, "faintest_jy": 0.004}
-"""Nothing below the shipped NVSS list's 50 mJy: for tests of what does not depend on the sky."""
+SKIES: dict[str, dict[str, object]] = {
+    "small": {"counts": False, "faintest_jy": 0.004},
+    "full": {},
+}
+"""The science is judged at full size on the simulator's realistic sky; small groups, for tests of
+what does not depend on the sky, have nothing below the shipped NVSS list's 50 mJy."""
+FIRST_RA_DEG, CADENCE_DEG = 24.4221, 1.2919
+"""Right Ascension of 3C48, and what passes the meridian in 309.24 s."""
 
 
 @dataclass
@@ -56,7 +62,7 @@ class Chain:
     seed: int
     tier: str
     sky: dict[str, object] = field(default_factory=dict)
-    """Further options of the simulator; those of BRIGHT_SKY are set before."""
+    """Further options of the simulator; those of SKIES are set before."""
     calibrate_from: "Chain | None" = None
     """A calibrator group in the same store, for a group without one."""
     name: str = ""
@@ -74,7 +80,7 @@ class Chain:
     @cached_property
     def truth_artifact(self) -> str:
         places = {"out": self.store / "products/simulate", "incoming": self.store / "incoming"}
-        what = {"scale": self.scale, "seed": self.seed, **BRIGHT_SKY, **self.sky}
+        what = {"scale": self.scale, "seed": self.seed, **SKIES[self.scale], **self.sky}
         with locked(self.store / ".simulate.lock"):
             return str(self.contimg("simulate", **places, **what)["artifact"])
 
@@ -134,6 +140,12 @@ class Chain:
 def full_calibrator() -> Chain:
     """Return a full-size group on 3C48 with its NVSS field, imaged at the standard tier."""
     return Chain("full", seed=1, tier="standard")
+
+
+def next_group(first: Chain, number: int) -> Chain:
+    """Return a full-size group `number` cadences after another, which it is calibrated from."""
+    sky = {**first.sky, "ra_deg": round(FIRST_RA_DEG + number * CADENCE_DEG, 4)}
+    return replace(first, sky=sky, calibrate_from=first, name=first.store.name)
 
 
 def small_calibrator() -> Chain:

@@ -4,12 +4,11 @@ import numpy as np
 import numpy.typing as npt
 
 from contimg.astro.beam_files import read_beam
-from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
+from contimg.astro.constants import DAY_S, DEFAULT_SPECTRAL_INDEX, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines, icrs_of_hadec
 from contimg.astro.telescope import INTEGRATION_S, SITE, stations
 from contimg.records.ms import Antennas, MSHeader
 from contimg_image.averaging import AveragedBaselines, AveragedVisibilities
-from contimg_image.beam import SPECTRAL_INDEX
 from contimg_image.field import ImagingField
 from contimg_image.tiers import Settings
 
@@ -118,7 +117,7 @@ def sum_beam(field: ImagingField, place: Floats) -> float:
     for part, weight in zip(field.data.sets, field.weights.of_set, strict=True):
         for t, c in np.ndindex(field.data.times_s.size, part.frequencies_hz.size):
             w = weight[part.time_index == t, c].astype(float)
-            level, left = see_source(field, part, t, c, place, SPECTRAL_INDEX)
+            level, left = see_source(field, part, t, c, place, DEFAULT_SPECTRAL_INDEX)
             total += float(w @ left) * level
             weight_sum += float(w.sum())
     return total / weight_sum

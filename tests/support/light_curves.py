@@ -10,8 +10,6 @@ import numpy as np
 from contimg_variability.options import VariabilityOptions
 from contimg_variability.stage import EseVerdict, LightCurve, judge_curve
 
-GBI_FOLDER = Path(__file__).parents[3] / "shared/data/gbi"
-"""Light curves of the Green Bank Interferometer; beside the project, not in it."""
 EPOCH_DAYS = 6.0 * np.arange(26)
 """One epoch in six days, for 150 days."""
 OPTIONS = VariabilityOptions(normalized="n", tables="t", out="o")

@@ -20,9 +20,10 @@ from contimg.records.strips import strip_name, strips
 from contimg.runtime.command import commands
 from contimg.runtime.contract import run_command
 from contimg.runtime.store import open_store
+from contimg_runs.calibrators import find_calibrator_groups
 from contimg_workflows.commands import RUN, STATUS
 from contimg_workflows.display import Display, summary_table
-from contimg_workflows.run import can_solve, latest_records
+from contimg_workflows.run import latest_records
 
 if TYPE_CHECKING:
     from tiny_bench import Bench
@@ -306,14 +307,15 @@ def test_unreadable_record_is_named(tmp_path: Path, capfd: pytest.CaptureFixture
     assert f"{tmp_path}/groups/20260124t000000-a1.json:" in capfd.readouterr().err
 
 
-def test_can_solve_only_at_calibrator_transit() -> None:
+def test_calibrator_groups_are_those_at_transit() -> None:
     # 3C48 (RA 01h37m41s, Dec +33.16) culminates at LST 1h38m: at longitude -118.28 on 2026-01-25
     # that is 01:14 UTC.
-    limits: Any = {"standard_jy": 2.0, "other_jy": 5.0, "beam": "airy:4.65"}
-    assert can_solve(record(hour=1), **limits)
-    assert not can_solve(record(hour=3), **limits)
-    assert not can_solve(record(hour=1, dec_deg=None), **limits)
-    assert not can_solve(record(hour=1), standard_jy=1000.0, other_jy=1000.0, beam="airy:4.65")
+    transit, later, unknown = record(hour=1), record(hour=3), record(hour=1, dec_deg=None)
+    assert find_calibrator_groups([transit, later], {}) == {transit.id}
+    assert not find_calibrator_groups([unknown], {})
+    limits = {"min_primary_jy": "1000", "min_bright_jy": 1000.0}
+    assert not find_calibrator_groups([transit], {"calibrate": limits})
+    assert find_calibrator_groups([transit], {"calibrate": {"beam": "gaussian:3.13@1405MHz"}})
 
 
 def test_strips_merge_close_pointings() -> None:

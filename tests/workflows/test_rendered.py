@@ -103,6 +103,28 @@ def test_form_defaults_are_command_line_words() -> None:
     assert (fields["yes"].choices, fields["text"].choices) == (("true", "false"), None)
 
 
+def test_backfill_begins_with_calibrators() -> None:
+    spec = DOCUMENTS["contimg-backfill"]["spec"]
+    main = next(one for one in spec["templates"] if one["name"] == spec["entrypoint"])
+    tasks = {one["name"]: one for one in main["dag"]["tasks"]}
+    lists = {name: one["withParam"] for name, one in tasks.items() if "withParam" in one}
+    names = ("calibrators", "others")
+    assert lists == {one: f"{{{{tasks.select.outputs.parameters.{one}}}}}" for one in names}
+    for name in lists:
+        given = {one["name"]: one["value"] for one in tasks[name]["arguments"]["parameters"]}
+        assert given["only"] == name
+    # A chunk that failed does not keep the others, but the backfill fails.
+    depends = "calibrators || calibrators.Failed || calibrators.Errored"
+    assert tasks["others"]["depends"] == depends
+    last = tasks["calibrators-ended-well"]
+    assert (last["depends"], last["when"]) == ("calibrators", "false")
+    child = DOCUMENTS["contimg-backfill-chunk"]["spec"]
+    select = next(one for one in child["templates"] if one["name"] == "main")["dag"]["tasks"][0]
+    passed = {one["name"]: one["value"] for one in select["arguments"]["parameters"]}
+    assert passed["only"] == "{{inputs.parameters.only}}"
+    assert "beam={{inputs.parameters.beam}}" in passed["set"].splitlines()
+
+
 def test_unknown_field_is_found_at_any_depth() -> None:
     for document in EVERYTHING:
         model = CronWorkflow if document["kind"] == "CronWorkflow" else WorkflowTemplate

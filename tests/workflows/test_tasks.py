@@ -114,7 +114,7 @@ def test_wrong_arguments_are_refused(given: dict[str, str], problem: str) -> Non
 
 
 def test_forms_have_at_most_12_fields() -> None:
-    names = ["process-group", "epoch", "reprocess", "backfill", "backfill-chunk", "nightly"]
+    names = ["process-group", "epoch", "reprocess", "backfill", "nightly"]
     assert {name: len(find_form(name)) for name in names if len(find_form(name)) > 12} == {}
     tiers = ("", "quicklook", "development", "standard", "high_precision")
     assert find_form("process-group")["tier"].choices == tiers

@@ -13,7 +13,15 @@ from contimg.runtime.command import commands
 from contimg_runs.pipelines import find_pipeline
 from contimg_workflows import forms, pods, templates
 from contimg_workflows.forms import BACKFILL, BACKFILL_CHUNK, DRIVERS, NIGHTLY, PREFIX, REPROCESS
-from contimg_workflows.tasks import DAY_S, MAIN, PROCESS, STEPS, first_command, output_of
+from contimg_workflows.tasks import (
+    DAY_S,
+    MAIN,
+    PROCESS,
+    STEPS,
+    first_command,
+    output_of,
+    request_arguments,
+)
 from contimg_workflows.templates import (
     command_task,
     exit_dag,
@@ -66,14 +74,26 @@ def reprocess() -> WorkflowTemplate:
 
 
 def backfill() -> WorkflowTemplate:
-    """Process the groups of some days, a workflow each, a few at a time."""
+    """Process the groups of some days, a workflow each, a few at a time.
+
+    Groups with a calibrator in the beam come first; the others take over what they solved.
+    """
     form, title = forms.driver_form(BACKFILL), "Process the groups of some days"
     text, subject = backfill.__doc__ or "", forms.SELECTED[0]
     with workflow_template(BACKFILL, title, text, form, subject, deadline_s=4 * WEEK_S) as template:
-        _spawn("chunk", BACKFILL_CHUNK, form)
+        _spawn("chunk", BACKFILL_CHUNK, [*form, "only"])
         with DAG(inputs=inputs(form), parallelism=2, **FAN_OUT):
+            select, given = _select(form), references(form)
             days = {"first_day": "{{item.first}}", "last_day": "{{item.last}}"}
-            _for_each(_select(form), "chunks", "chunk", {**references(form), **days})
+            first, last = "calibrators", "others"
+            _for_each(select, first, "chunk", {**given, **days, "only": first}, name=first)
+            ended = f"{first} || {first}.Failed || {first}.Errored"
+            chunks = {**given, **days, "only": last}
+            _for_each(select, last, "chunk", chunks, name=last, depends=ended)
+            # A DAG fails if one of its last tasks does. This one never runs; it is omitted, which
+            # counts as failed, if a chunk of the first failed.
+            end, never = "calibrators-ended-well", {**given, "only": first}
+            Task(name=end, template="chunk", arguments=never, depends=first, when="false")
         exit_dag(BACKFILL, form)
     return template
 
@@ -146,15 +166,37 @@ def all_crons() -> list[CronWorkflow]:
 
 def _select(form: forms.Form) -> Task:
     """Add the task that lists groups."""
-    names = [forms.STORE.name, *forms.SELECTED, forms.OPTIONS.name, forms.PROFILE.name]
+    names = [forms.STORE.name, *forms.SELECTED, "only"]
     given = references(name for name in names if name in form)
-    return command_task("select", {**given, "pipeline": DRIVERS[BACKFILL]})
+    pipeline = find_pipeline(DRIVERS[BACKFILL])
+    return command_task("select", {**given, **request_arguments(pipeline, references(form))})
 
 
-def _for_each(lister: Task, output: str, template: str, given: Mapping[str, str]) -> None:
-    """Add a task for each item of a list that another task hands over."""
-    items = output_of(lister.name or "", output)
-    lister.next(Task(name=template, template=template, with_param=items, arguments=dict(given)))
+def _for_each(
+    lister: Task,
+    output: str,
+    template: str,
+    given: Mapping[str, str],
+    *,
+    name: str = "",
+    depends: str = "",
+) -> None:
+    """Add a task for each item of a list that another task hands over.
+
+    Parameters
+    ----------
+    name
+        Of the tasks; default: that of their template.
+    depends
+        What they wait for; default: the task that hands the list over.
+    """
+    Task(
+        name=name or template,
+        template=template,
+        with_param=output_of(lister.name or "", output),
+        arguments=dict(given),
+        depends=depends or lister.name,
+    )
 
 
 def _spawn(

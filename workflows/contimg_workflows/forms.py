@@ -97,7 +97,8 @@ def driver_form(name: str) -> Form:
         choices=pipeline.order,
     )
     select, group = options_form(commands()["select"].options), pipeline_form(pipeline)
-    subject = [group[pipeline.subject]] if name == REPROCESS else [select[n] for n in SELECTED]
+    selected = [*SELECTED, "only"] if name == BACKFILL_CHUNK else SELECTED
+    subject = [group[pipeline.subject]] if name == REPROCESS else [select[n] for n in selected]
     return {one.name: one for one in (STORE, *subject, first)} | request
 
 

@@ -19,6 +19,7 @@ from contimg.runtime.errors import UsageError
 from contimg.runtime.options import describe_error
 from contimg.runtime.pipeline import ALL_OTHERS, Pipeline
 from contimg.runtime.store import open_store
+from contimg_runs.calibrators import CALIBRATE, find_calibrator_groups
 from contimg_runs.pipelines import EPOCH, PIPELINES, PROCESS_GROUP, find_pipeline
 from contimg_runs.resolve import read_settings, resolve_options
 from contimg_runs.state import GOOD, RunState, Status
@@ -32,10 +33,8 @@ from contimg_workflows.submit import FAILED, workflow_name
 from contimg_workflows.tasks import PROCESS, LocalWorkflow, steps_workflow, template_workflow
 
 ALL, WATCH = "all", "watch"
-CALIBRATE, PHOTOMETRY = "calibrate", "photometry"
-"""The step that takes over what other groups solved, and the one whose rows an epoch reads."""
-MIN_CENTRAL_BEAM = 0.5
-"""Groups with a calibrator this far inside the beam are calibrated first: others may use them."""
+PHOTOMETRY = "photometry"
+"""The step whose rows an epoch reads."""
 MAX_TABLE_ROWS = 100
 """Workflows that the closing table lists one by one; of more, only those that failed."""
 
@@ -154,17 +153,14 @@ class Runner:
                 problem = f"There is no record of group {one}; there are {there}."
                 remedy = "Run contimg-watch, or correct --group."
                 raise UsageError(f"{self._store}/{GROUPS}", problem, remedy)
-        chosen = self._options[PROCESS_GROUP.name].get(CALIBRATE, {})
-        fields = PROCESS_GROUP.specs[CALIBRATE].options.model_fields
-        names = ("min_primary_jy", "min_bright_jy")
-        standard, other = (float(chosen.get(name, fields[name].default)) for name in names)
-        beam = str(chosen.get("beam", fields["beam"].default))
+        wanted = [records[one] for one in (records if ids is None else ids)]
+        first = find_calibrator_groups(wanted, self._options[PROCESS_GROUP.name])
         own: list[LocalWorkflow] = []
         others: list[LocalWorkflow] = []
-        for record in [records[one] for one in (records if ids is None else ids)]:
+        for record in wanted:
             values = {"group": record.id, "attempt": str(record.attempt)}
             workflow = self._workflow(f"contimg-{record.name}", PROCESS_GROUP, values)
-            (own if can_solve(record, standard, other, beam) else others).append(workflow)
+            (own if record.id in first else others).append(workflow)
         gate = Gate(CALIBRATE, frozenset(one.name for one in own))
         return self._engine.run([*own, *others], {one.name: gate for one in others})
 
@@ -207,30 +203,3 @@ def latest_records(store: str) -> list[GroupRecord]:
     root = open_store(store)
     keys = [one.entry.key for one in list_latest(root)]
     return [group_record(root.read(key), f"{root.root}/{key}") for key in keys]
-
-
-def can_solve(record: GroupRecord, standard_jy: float, other_jy: float, beam: str) -> bool:
-    """Say whether a calibrator in the beam is good enough to calibrate the group on itself.
-
-    Near the beam's edge a set of its transit is expected to be better, so such a group waits.
-
-    Parameters
-    ----------
-    standard_jy, other_jy
-        Apparent flux from which calibrate solves on a flux standard, and on another calibrator, Jy.
-    beam
-        The primary beam, as calibrate's option names it.
-    """
-    from contimg.astro.beam_files import read_beam
-    from contimg.astro.catalogues import calibrators_in_beam  # slow to import
-    from contimg.astro.telescope import SITE
-
-    if record.dec_deg is None:
-        return False
-    times, shape = (record.mjd_start, record.mjd_end), read_beam(beam)
-    inside = calibrators_in_beam(*times, record.dec_deg, SITE, shape)
-    return any(
-        one.apparent_jy >= (standard_jy if one.is_standard else other_jy)
-        for one in inside
-        if one.beam >= MIN_CENTRAL_BEAM
-    )

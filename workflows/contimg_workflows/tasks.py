@@ -134,6 +134,16 @@ def step_arguments(
     return {**given, "config": values["options"]}
 
 
+def request_arguments(pipeline: Pipeline, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the arguments by which a command gets the options of a pipeline's stages."""
+    return {
+        "pipeline": pipeline.name,
+        "options": values["options"],
+        "profile": values["profile"],
+        "set": "\n".join(f"{one.name}={values[one.name]}" for one in pipeline.shortcuts),
+    }
+
+
 def first_command(
     template: str, values: Mapping[str, str], *, uid: str, workflow: str
 ) -> tuple[Command, dict[str, str]]:
@@ -143,12 +153,7 @@ def first_command(
     are attempts.
     """
     pipeline = find_pipeline(DRIVERS.get(template, template))
-    request = {
-        "pipeline": pipeline.name,
-        "options": values["options"],
-        "profile": values["profile"],
-        "set": "\n".join(f"{one.name}={values[one.name]}" for one in pipeline.shortcuts),
-    }
+    request = request_arguments(pipeline, values)
     owner = {"store": values["store"], "uid": uid, "workflow": workflow}
     if template == REPROCESS:
         subject = {pipeline.subject: values[pipeline.subject], "first": values["from"]}

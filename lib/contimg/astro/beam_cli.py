@@ -14,9 +14,10 @@ from contimg.astro.beam_text import NO_BEAM, UNRECORDED_BEAM, BeamText
 from contimg.runtime.command import Command
 from contimg.runtime.console import Console
 from contimg.runtime.errors import BadInputError, MissingError, UsageError
-from contimg.runtime.options import Options
+from contimg.runtime.options import Options, Words
 
 if TYPE_CHECKING:
+    from contimg.astro.beam_fit import BeamFit
     from contimg.records.tables import Schema
 
 
@@ -30,8 +31,9 @@ class BeamOptions(Options):
     """What to do."""
     file: Path
     """The beam file to write, NAME.json."""
-    store: str
-    """Root URI of the store whose tables `images` and `photometry` are read."""
+    store: Words
+    """Root URI of the store whose tables `images` and `photometry` are read. Several, with images
+    of one part of the band each, give a width for each part."""
     beam: BeamText | None = None
     """The beam whose width and offset are fitted: airy:DIAMETER (m), gaussian:FWHM@FREQUENCY (deg),
     or the URI of a beam file of such a model; default: that of the images."""
@@ -63,48 +65,59 @@ MAX_STRIP_DEG = 1.0
 
 def run(options: BeamOptions, console: Console, _env: Mapping[str, str]) -> dict[str, Any]:
     """Read the tables, fit, write the file and return the summary."""
+    import numpy as np
+
     from contimg.astro.beam_files import read_beam
-    from contimg.astro.beam_fit import describe_fit, fit_beam
-    from contimg.astro.primary_beam import BAND_HZ
+    from contimg.astro.beam_fit import combine_fits, describe_fit, fit_beam
 
     if options.file.suffix != ".json":
         raise UsageError(str(options.file), "The name does not end in .json.", "Add it.")
-    images = choose_images(options, console)
-    name, beams = images[0]["primary_beam"], assumed_beams(images, options.store)
-    base = read_beam(options.beam) if options.beam else beams[name]
+    images = {root: choose_images(options, root, console) for root in options.store}
+    beams = {root: assumed_beams(rows, root) for root, rows in images.items()}
+    first = images[options.store[0]][0]["primary_beam"]
+    base = read_beam(options.beam) if options.beam else beams[options.store[0]][first]
     if base.kind not in {"airy", "gaussian"}:
         problem = f"A beam of kind {base.kind} has no width that could be fitted."
         raise UsageError("--beam", problem, "Name airy:DIAMETER or gaussian:FWHM@FREQUENCY.")
-    fit = fit_beam(gather_fluxes(options, images, beams), base)
-    for line in describe_fit(fit, base, BAND_HZ):
-        console.log.info("%s", line)
+    fits: dict[float, BeamFit] = {}
+    for root, rows in images.items():
+        freq_hz = sum(row["frequency"] for row in rows) / len(rows)
+        fits[freq_hz] = fit_beam(gather_fluxes(options, root, rows, beams[root]), base)
+        for line in describe_fit(fits[freq_hz], base, freq_hz):
+            console.log.info("%s", line)
+    fit = combine_fits([*fits.values()])
     found = base.changed(fit.width, fit.east_deg, fit.north_deg)
+    days, widths, bands = [options.first_day, options.last_day], found.widths, []
+    if len(fits) > 1:
+        own = {freq_hz: float(base.width_factor(np.array(freq_hz))) for freq_hz in sorted(fits)}
+        widths = tuple((freq_hz, own[freq_hz] * fits[freq_hz].width) for freq_hz in own)
+        bands = [{"mhz": freq_hz / 1e6, **fits[freq_hz]._asdict()} for freq_hz in own]
     content = {
         "schema_version": 1,
         "model": base.name.partition("#")[0],
         "offset_deg": [round(value, 5) for value in found.offset_deg],
-        "widths": [[freq_hz / 1e6, round(factor, 6)] for freq_hz, factor in found.widths],
-        "fit": {**fit._asdict(), "days": [options.first_day, options.last_day], "of": base.name},
+        "widths": [[freq_hz / 1e6, round(factor, 6)] for freq_hz, factor in widths],
+        "fit": {**fit._asdict(), "days": days, "of": base.name, "bands": bands},
     }
     options.file.write_text(json.dumps(content, indent=1) + "\n")
     numbers = {one: value for one, value in fit._asdict().items() if one != "residuals"}
     return {"command": "beam fit", "beam": str(options.file), "of": base.name, **numbers}
 
 
-def choose_images(options: BeamOptions, console: Console) -> list[dict[str, Any]]:
+def choose_images(options: BeamOptions, root: str, console: Console) -> list[dict[str, Any]]:
     """Return the rows of comparable images: of our dishes, of the most frequent tier."""
     from contimg.records.schemas.images import IMAGES
 
     rows = [
         {**row, "primary_beam": row["primary_beam"] or UNRECORDED_BEAM}
-        for row in read_rows(options, IMAGES, IMAGE_COLUMNS)
+        for row in read_rows(options, root, IMAGES, IMAGE_COLUMNS)
         if row["strip"] is not None and row["primary_beam"] != NO_BEAM
     ]
     if options.strip is not None:
         rows = [row for row in rows if abs(row["strip"] - options.strip) <= MAX_STRIP_DEG]
     if not rows:
         problem = "There is no image of a group with a known beam in these days and this strip."
-        raise MissingError(f"{options.store}/tables/images", problem, "Process groups first.")
+        raise MissingError(f"{root}/tables/images", problem, "Process groups first.")
     tier = Counter(row["tier"] for row in rows).most_common(1)[0][0]
     kept = [row for row in rows if row["tier"] == tier]
     if len(kept) < len(rows):
@@ -114,9 +127,11 @@ def choose_images(options: BeamOptions, console: Console) -> list[dict[str, Any]
     return kept
 
 
-def read_rows(options: BeamOptions, schema: Schema, columns: list[str]) -> list[dict[str, Any]]:
+def read_rows(
+    options: BeamOptions, root: str, schema: Schema, columns: list[str]
+) -> list[dict[str, Any]]:
     """Return some columns of a table's rows in the days that were asked for."""
-    tables = schema.read_days(options.store, options.first_day, options.last_day)
+    tables = schema.read_days(root, options.first_day, options.last_day)
     return [row for table in tables for row in table.select(columns).to_pylist()]
 
 
@@ -146,17 +161,18 @@ def assumed_beams(images: list[dict[str, Any]], root: str) -> dict[str, Any]:
 
 
 def gather_fluxes(
-    options: BeamOptions, images: list[dict[str, Any]], beams: Mapping[str, Any]
+    options: BeamOptions, root: str, images: list[dict[str, Any]], beams: Mapping[str, Any]
 ) -> Any:  # noqa: ANN401 - DriftingFluxes, whose module is slow to import
     """Return the fluxes of these images, and where their sources were in the beam."""
     import numpy as np
 
     from contimg.astro import beam_fit
+    from contimg.astro.coordinates import drift_offsets
     from contimg.astro.telescope import SITE
     from contimg.records.schemas.photometry import PHOTOMETRY
 
     by_image: dict[str, list[dict[str, Any]]] = {row["image"]: [] for row in images}
-    for row in read_rows(options, PHOTOMETRY, FLUX_COLUMNS):
+    for row in read_rows(options, root, PHOTOMETRY, FLUX_COLUMNS):
         usable = row["snr"] >= options.min_snr and row["blend"] == 1 and row["flux_forced"]
         if row["image"] in by_image and usable and (row["beam"] or 0) >= options.min_beam:
             by_image[row["image"]].append(row)
@@ -169,8 +185,8 @@ def gather_fluxes(
     for index, image in enumerate(held):
         rows = by_image[image["image"]]
         moments = beam_fit.sample_times(image["mjd_start"], image["mjd_end"])
-        ra_deg, dec_deg = (np.array([row[axis] for row in rows]) for axis in ("ra", "dec"))
-        at = beam_fit.drift_offsets(ra_deg, dec_deg, moments, image["strip"], SITE)
+        ra_rad, dec_rad = (np.radians([row[axis] for row in rows]) for axis in ("ra", "dec"))
+        at = drift_offsets(ra_rad, dec_rad, moments, float(np.radians(image["strip"])), SITE)
         edges = image["freq_min"], image["freq_max"], image["frequency"]
         band = [np.tile(one, (len(rows), 1)) for one in beam_fit.sample_band(*edges)]
         assumed.append(beam_fit.log_mean_level(beams[image["primary_beam"]], at, *band))
@@ -185,7 +201,7 @@ def gather_fluxes(
             if row["catalogue_flux"]:
                 catalogue[number[row["source"]]] = np.log(row["catalogue_flux"])
     if not held:
-        where = f"{options.store}/tables/photometry"
+        where = f"{root}/tables/photometry"
         problem = f"No flux of these images has a signal-to-noise ratio of {options.min_snr:g}."
         raise MissingError(where, problem, "Run photometry, or lower --min-snr.")
     return beam_fit.DriftingFluxes(

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contimg.astro.coordinates import Site, apparent_hadec, direction_cosines
+from contimg.astro.constants import DEFAULT_SPECTRAL_INDEX
+from contimg.astro.coordinates import Site, drift_offsets
 from contimg.astro.primary_beam import FloatArray, PrimaryBeam
 from contimg.astro.telescope import band_hz
 from contimg.runtime.errors import BadInputError
@@ -25,8 +26,6 @@ IntArray = npt.NDArray[np.int64]
 
 TIME_SAMPLES, BAND_SAMPLES = 6, 5
 """Moments of a group and frequencies of its band at which the beam is averaged."""
-SPECTRAL_INDEX = -0.7
-"""As the effective beam of an image assumes."""
 STEPS = {"width": 0.01, "east_deg": 0.02, "north_deg": 0.02}
 """Changes of the beam from which derivatives are taken."""
 SCALE_SCATTER = 0.1
@@ -104,16 +103,6 @@ def log_mean_level(
     return np.asarray(np.log(np.maximum(np.sum(level * weight, axis=1), 1e-6)))
 
 
-def drift_offsets(
-    ra_deg: FloatArray, dec_deg: FloatArray, moments: FloatArray, strip_deg: float, site: Site
-) -> FloatArray:
-    """Return where sources are in the beam at some moments (MJD), shape (K, T, 3)."""
-    place = np.radians(ra_deg), np.radians(dec_deg)
-    hour_angle, dec = apparent_hadec(*place, moments[:, None], site)
-    cosines = direction_cosines(-hour_angle, dec, 0.0, np.radians(strip_deg))
-    return np.asarray(np.stack(cosines, axis=-1).transpose(1, 0, 2))
-
-
 def midpoints(low: float, high: float, count: int) -> FloatArray:
     """Return the middles of equal parts of an interval: a mean over them has no end effects."""
     return np.asarray(low + (high - low) * ((np.arange(count) + 0.5) / count))
@@ -133,7 +122,8 @@ def mean_beam(
     beam: PrimaryBeam,
 ) -> FloatArray:
     """Return a beam's mean over some moments (MJD) and as many frequencies of the band, (K,)."""
-    offset = drift_offsets(ra_deg, dec_deg, moments, strip_deg, site)
+    place = np.radians(ra_deg), np.radians(dec_deg)
+    offset = drift_offsets(*place, moments, float(np.radians(strip_deg)), site)
     band = band_hz()
     freq_hz = midpoints(band[0], band[-1], moments.size)
     return np.asarray(beam.level(offset[:, :, None], freq_hz).mean(axis=(1, 2)))
@@ -144,7 +134,7 @@ def sample_band(low_hz: float, high_hz: float, mean_hz: float) -> tuple[FloatArr
     freq_hz = low_hz + (high_hz - low_hz) * (np.arange(BAND_SAMPLES) + 0.5) / BAND_SAMPLES
     away = freq_hz - freq_hz.mean()
     weight = 1 + away * (mean_hz - freq_hz.mean()) / np.mean(away**2)
-    weight = np.maximum(weight, 0.0) * (freq_hz / mean_hz) ** SPECTRAL_INDEX
+    weight = np.maximum(weight, 0.0) * (freq_hz / mean_hz) ** DEFAULT_SPECTRAL_INDEX
     return np.asarray(freq_hz), np.asarray(weight / weight.sum())
 
 
@@ -271,6 +261,32 @@ def _solve(
     prior_residual = np.zeros(sources)
     prior_residual[known] = left[rows + groups :]
     return solution[:3], left[:rows], prior_residual, covariance
+
+
+def combine_fits(fits: Sequence[BeamFit]) -> BeamFit:
+    """Return the mean of fits of parts of the band, weighted by their errors; one fit as it is.
+
+    Parts see the same sources, so the errors are those of one part. Sources and groups are those of
+    the part with the most; residuals are left out.
+    """
+    if len(fits) == 1:
+        return fits[0]
+    found: dict[str, Any] = {}
+    for name in ("width", "east", "north"):
+        value_name = name if name == "width" else f"{name}_deg"
+        error_name = "width_error" if name == "width" else f"{name}_error_deg"
+        value, error = (np.array([getattr(f, n) for f in fits]) for n in (value_name, error_name))
+        found[value_name] = float(np.average(value, weights=error**-2.0))
+        found[error_name] = float(np.mean(error**-2.0) ** -0.5)
+    return BeamFit(
+        **found,
+        chi2=float(np.mean([fit.chi2 for fit in fits])),
+        scatter=float(np.mean([fit.scatter for fit in fits])),
+        rows=sum(fit.rows for fit in fits),
+        sources=max(fit.sources for fit in fits),
+        groups=max(fit.groups for fit in fits),
+        residuals=(),
+    )
 
 
 def _by_radius(

@@ -164,6 +164,22 @@ def direction_cosines(
     return np.asarray(east), np.asarray(north), towards
 
 
+def drift_offsets(
+    ra_rad: FloatArray,
+    dec_rad: FloatArray,
+    mjd_utc: FloatArray,
+    pointing_dec_rad: float,
+    site: Site,
+) -> FloatArray:
+    """Return where sources, (S,), are in the beam of a drifting array at moments (T,): (S, T, 3).
+
+    These are l, m and n - 1 about the meridian at an apparent Declination.
+    """
+    hour_angle, dec = apparent_hadec(ra_rad, dec_rad, mjd_utc[:, None], site)
+    cosines = direction_cosines(-hour_angle, dec, 0.0, pointing_dec_rad)
+    return np.asarray(np.stack(cosines, axis=-1).transpose(1, 0, 2))
+
+
 def separation_rad(
     ra1_rad: npt.ArrayLike, dec1_rad: npt.ArrayLike, ra2_rad: npt.ArrayLike, dec2_rad: npt.ArrayLike
 ) -> FloatArray:

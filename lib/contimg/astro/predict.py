@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from contimg.astro import coordinates
-from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
+from contimg.astro.constants import DAY_S, DEFAULT_SPECTRAL_INDEX, SPEED_OF_LIGHT_M_S
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.runtime.errors import BadInputError
 
@@ -36,8 +36,6 @@ SPACING_TOLERANCE_HZ = 1e-3
 """Channels whose steps differ by more are not evenly spaced."""
 CHANNEL_BLOCK = 96
 """Number of channels predicted together, so that the matrices stay in the cache."""
-DEFAULT_SPECTRAL_INDEX = -0.7
-"""Of a source of which only one flux is known."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,10 @@ class SkyModel:
         """Return the primary beam at one moment, shape (S, channels)."""
         if self.site is None:
             return np.ones((self.sources.ra_rad.size, self.freq_hz.size))
-        ra, dec = self.sources.ra_rad, self.sources.dec_rad
-        hour_angle, apparent_dec = coordinates.apparent_hadec(ra, dec, mjd_utc, self.site)
-        pointing = 0.0, self.pointing_dec_rad
-        offset = coordinates.direction_cosines(-hour_angle, apparent_dec, *pointing)
-        return self.primary_beam.level(np.stack(offset, axis=-1)[:, None], self.freq_hz)
+        place = self.sources.ra_rad, self.sources.dec_rad
+        pointing = self.pointing_dec_rad, self.site
+        offset = coordinates.drift_offsets(*place, np.array([mjd_utc]), *pointing)
+        return self.primary_beam.level(offset, self.freq_hz)
 
     def apparent_jy(self, mjd_utc: ArrayLike) -> FloatArray:
         """Return the flux after the beam, mean over some moments, shape (S, channels)."""

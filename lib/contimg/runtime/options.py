@@ -6,6 +6,7 @@ import sys
 import types
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
@@ -165,12 +166,30 @@ def parse(
         if config is not None:
             from contimg.runtime.config import read_document  # yaml is slow to import
 
-            given = {**model.drop_empty(read_document(config).get(section, {})), **given}
+            document = read_document(config)
+            _check_sections(document.keys() - {section})
+            given = {**model.drop_empty(document.get(section, {})), **given}
         return model.model_validate(given)
     except UsageError as error:
         parser.error(str(error))
     except ValidationError as error:
         parser.error("; ".join(map(describe_error, error.errors())))
+
+
+def _check_sections(others: AbstractSet[str]) -> None:
+    """Refuse sections of stages that do not exist; UsageError names them.
+
+    In an image one stage is installed, and the sections of others cannot be judged.
+    """
+    if not others:
+        return
+    from contimg.runtime.stage import stage_specs  # which imports this module
+
+    known = stage_specs().keys()
+    unknown = sorted(others - known)
+    if unknown and len(known) > 1:
+        problem = f"There is no stage {unknown[0]!r}; there are {', '.join(known)}."
+        raise UsageError("--config", problem, "Correct the name of the section.")
 
 
 def describe_error(item: ErrorDetails) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
-from typing import Literal
+from typing import Literal, get_args
 
 from contimg.runtime import manifest, versions
 from contimg.runtime.errors import UsageError
 from contimg.runtime.options import StageOptions, input_mark
 
+Semaphore = Literal["", "casa", "wsclean"]
+ImageLevel = Literal["common", "casa"]
 ENTRY_POINTS = "contimg.stages"
 """Each stage's distribution names its `StageSpec` here; there is no other list of stages."""
 PLACES = {"out", "reuse", "tables", "store", "calibrations"}
@@ -50,9 +52,9 @@ class StageSpec:
     """Programs and distributions whose versions enter the key."""
     resolver: str = ""
     """``module:function`` that turns options that are queries on the store into inputs."""
-    semaphore: Literal["", "casa", "wsclean"] = ""
+    semaphore: Semaphore = ""
     """Limit, shared by all workflows, on the number of its pods that run at a time."""
-    image_level: Literal["common", "casa"] = "common"
+    image_level: ImageLevel = "common"
     """The level of images/Containerfile that its image stands on."""
     debian_packages: tuple[str, ...] = ()
     """Debian packages that its image needs besides Python."""
@@ -66,6 +68,15 @@ class StageSpec:
         if not (isinstance(self.options, type) and issubclass(self.options, StageOptions)):
             problem = f"Its options are {self.options!r}, not a subclass of StageOptions."
             raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
+        for name, kind in (("semaphore", Semaphore), ("image_level", ImageLevel)):
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(map(repr, get_args(kind)))
+                problem = f"The {name} is {getattr(self, name)!r}, not one of {known}."
+                raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")
+        memory, scratch = self.resources.memory_mi, self.resources.scratch_mi
+        if not 0 < scratch <= memory:
+            problem = f"Its scratch_mi is {scratch}; it is a part of memory_mi, which is {memory}."
+            raise UsageError(f"stage {self.name}", problem, "Correct the stage's resources.")
         if self.resolver and ":" not in self.resolver:
             problem = f"The resolver {self.resolver!r} is not written module:function."
             raise UsageError(f"stage {self.name}", problem, "Correct the stage's spec.")

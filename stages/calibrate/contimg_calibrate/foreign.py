@@ -223,13 +223,8 @@ def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> list[str]:  #
     ra_rad, dec_rad, turn_rad = read_centre(source, fields, field)
     positions = _read_positions(source, antennas)
     times_s = read_utc(source, rows)
-    factor = topocentric_factor(
-        source,
-        int(windows["MEAS_FREQ_REF"][window]),
-        float(np.median(times_s)) / DAY_S,
-        (ra_rad, dec_rad),
-        positions.mean(axis=0),
-    )
+    reference, place = int(windows["MEAS_FREQ_REF"][window]), positions.mean(axis=0)
+    factor = topocentric_factor(source, reference, *_first_pointing(source, fields), place)
     header = MSHeader(
         telescope=_read_telescope(source, rows),
         field=str(fields["NAME"][field]),
@@ -280,6 +275,17 @@ def _read_telescope(source: Path, rows: Any) -> str:  # noqa: ANN401 - casacore 
         problem = f"The field was observed with {', '.join(found)}; one telescope is expected."
         raise BadInputError(str(source), problem, "Split the Measurement Set first.")
     return found[0]
+
+
+def _first_pointing(source: Path, fields: dict[str, Any]) -> tuple[float, tuple[float, float]]:
+    """Return time (MJD) and direction (rad) of the first row, at which a set's channels are fixed.
+
+    All fields of a set share it, so that gains of one field fit the channels of another.
+    """
+    with ct.table(str(source), **READ_ONLY) as table:
+        time_s = table.getcell("TIME", 0) * _unit_factor(source, table, "TIME")
+        centre = np.asarray(fields["PHASE_DIR"][table.getcell("FIELD_ID", 0)]).reshape(-1)
+    return float(time_s) / DAY_S, (float(centre[0]), float(centre[1]))
 
 
 def _read_positions(source: Path, antennas: dict[str, Any]) -> FloatArray:
@@ -366,8 +372,8 @@ def topocentric_factor(
 ) -> float:
     """Return by what frequencies in a frame of ``MFrequency`` are multiplied to be topocentric.
 
-    It is that of the middle of the observation (UTC); it changes by 1e-6 in some hours. The centre
-    is RA and Dec, ICRS.
+    `mjd` is a time (UTC), `centre_rad` RA and Dec (ICRS), `itrf_m` the place of the array. The
+    factor changes by 1e-6 in some hours, and by up to 1e-4 over the sky.
 
     Raises BadInputError for frames that are not converted, such as the rest frame of a source.
     """

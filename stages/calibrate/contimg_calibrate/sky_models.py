@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from contimg.astro.catalogues import calibrators, nvss
-from contimg.astro.constants import NVSS_HZ
+from contimg.astro.catalogues import calibrators, move_to_calibrators, nvss
+from contimg.astro.constants import DEFAULT_SPECTRAL_INDEX, NVSS_HZ
 from contimg.astro.coordinates import Site, icrs_of_hadec, separation_rad
 from contimg.astro.gains import FloatArray
-from contimg.astro.predict import DEFAULT_SPECTRAL_INDEX, PointSources, SkyModel, power_law
+from contimg.astro.predict import PointSources, SkyModel, power_law
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.standards import POLARIZED, standard
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
@@ -119,13 +119,18 @@ def find_field_sources(
     freq_hz: FloatArray,
     beam: PrimaryBeam,
 ) -> PointSources:
-    """Return the NVSS sources within the beam's null at any time of a group, with alpha = -0.7."""
+    """Return the NVSS sources within the beam's null at any time of a group, with alpha = -0.7.
+
+    Calibrators of the VLA are at their own positions: phases of a field that one of them dominates
+    would take over the survey's error.
+    """
     dec_rad = float(np.radians(dec_deg))
     moments = np.array([mjd_start, (mjd_start + mjd_end) / 2, mjd_end])
     ra, dec = icrs_of_hadec(0.0, dec_rad, moments, site)
     drift_rad = (moments[2] - moments[0]) * np.pi * np.cos(dec_rad)
     radius_rad = beam.null_rad(float(freq_hz.min())) + drift_rad
     found = nvss().within(*(float(np.degrees(x)) for x in (ra[1], dec[1], radius_rad)))
+    found = move_to_calibrators(found)
     spectra = power_law(found.flux_jy, NVSS_HZ, freq_hz)
     return PointSources(np.radians(found.ra_deg), np.radians(found.dec_deg), spectra)
 

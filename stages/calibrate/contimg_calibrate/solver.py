@@ -50,6 +50,8 @@ MIN_HEALTH = 0.5
 """An antenna with less unflagged data than this is a reference only if there is no better one."""
 BAND_ROLES = ("delay", "bandpass")
 """Tables of another set that --flux-from uses as they are."""
+MAX_DOPPLER = 2e-4
+"""Two directions differ by 60 km/s at most: twice the Earth's motion."""
 MIN_COMPARED = 4
 """Gains that two sets have in common, at least, to compare their flux scales."""
 MIN_SIGMA = 3.0
@@ -239,6 +241,8 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     settings = {"solnorm": True, "fillgaps": given["fillgaps"]}
     if "flux_from" in given:  # CASA's fluxscale compares gains after one bandpass
         band = [Path(path) for role, path in given["flux_from"].items() if role in BAND_ROLES]
+        if solver.header.telescope != TELESCOPE:
+            _follow_doppler(band[-1], solver.header.frequencies_hz)
     else:
         band.append(solver.solve_band("bandpass.B", [prephase, *band], **settings))
     phase = solver.solve_gains("phase", band, given["phase_solint_s"], "p")
@@ -327,6 +331,18 @@ def _compare_gains(solver: Solver, own: Path, other: Path) -> EnsembleScale:
     scale = float(np.exp(-middle))
     error = MEDIAN_ERROR * scatter / np.sqrt(ratio.size)
     return EnsembleScale(scale, scale * float(error), ratio.size, scatter)
+
+
+def _follow_doppler(bandpass: Path, freq_hz: FloatArray) -> None:
+    """Give a bandpass the channels of another field, which the Earth's motion shifts.
+
+    Frequencies that a set states in a frame of the sky are those of each field in the array's: the
+    electronics, whose bandpass it is, are the same. Other differences stay, and are refused later.
+    """
+    with ct.table(f"{bandpass}::SPECTRAL_WINDOW", readonly=False, ack=False) as window:
+        held = window.getcell("CHAN_FREQ", 0)
+        if held.shape == freq_hz.shape and np.max(np.abs(held / freq_hz - 1)) < MAX_DOPPLER:
+            window.putcell("CHAN_FREQ", 0, freq_hz)
 
 
 def _scale_gains(table: Path, factor: npt.ArrayLike) -> None:

@@ -104,20 +104,29 @@ def find_parallel_hands(path: str, header: MSHeader) -> Integers:
 
 
 def average(
-    path: str, ms: MeasurementSet, flags: Mask, gains: Gains, radius_rad: float, longest_m: float
+    path: str,
+    ms: MeasurementSet,
+    flags: Mask,
+    gains: Gains,
+    radius_rad: float,
+    longest_m: float,
+    channels: Mask | None = None,
 ) -> AveragedVisibilities:
     """Calibrate and average a Measurement Set, which messages call `path`, in one pass.
 
     The flags, shape (rows, channels, correlations), are joined with those of the Measurement Set.
     Out to `radius_rad` from the phase centre smearing stays small. Baselines longer than
-    `longest_m` are left out. Raises BadInputError if the flags are those of another Measurement
-    Set, or its correlations make no Stokes I; raises AllFlaggedError if nothing is left.
+    `longest_m` are left out, and channels outside of the mask `channels`, if one is given. Raises
+    BadInputError if the flags are those of another Measurement Set, or its correlations make no
+    Stokes I; raises AllFlaggedError if nothing is left.
     """
     header, rows = ms.header, ms.rows
     shape = (len(ms), len(header.frequencies_hz), len(header.correlations))
     if flags.shape != shape:
         found = f"The data need flags of shape {shape}, but the flag artifact has {flags.shape}."
         raise BadInputError(path, found, "Name the flag artifact of this group.")
+    if channels is not None and not channels.all():
+        flags = flags | ~channels[None, :, None]
     length_m = baseline_lengths_m(header, rows)
     times_s, time_index = np.unique(rows.time_s, return_inverse=True)
     kept = (length_m > 0) & (length_m <= longest_m) & (rows.antenna1 != rows.antenna2)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
+from contimg.astro.constants import DAY_S, DEFAULT_SPECTRAL_INDEX, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import SIDEREAL_RATE
 from contimg_image import kernels
 from contimg_image.averaging import AveragedBaselines
@@ -25,8 +25,6 @@ BAND_PARTS = 8
 """Parts of the band whose beams are averaged; with their mean frequencies that is good to 1e-5."""
 SMEARING_SAMPLES = 24_000
 """Visibilities at which smearing is computed; its mean is good to 1e-4."""
-SPECTRAL_INDEX = -0.7
-"""The beam is right for this, the mean of NVSS; at 20 % it is 0.3 % off for a flat spectrum."""
 
 
 def source_geometry(
@@ -51,7 +49,8 @@ def effective_beam(field: ImagingField, directions: Floats) -> Floats:
 
     It is sum w PB(angle from the pointing, nu) (nu / nu0)^alpha S / sum w, where S is what the sinc
     functions of a channel's width, of the integration and of channel averaging leave. The sum of w
-    over baselines is exact; S is the weighted mean over a sample of them.
+    over baselines is exact; S is the weighted mean over a sample of them. For a
+    flat spectrum the result is 0.3 % off at 20 %.
     """
     data, weights = field.data, field.weights
     flat = directions.reshape(-1, 3)
@@ -66,7 +65,7 @@ def effective_beam(field: ImagingField, directions: Floats) -> Floats:
                 continue
             column = weight[:, channels].sum(axis=0, dtype=np.float64)
             mean_hz = float(column @ freq_hz[channels] / column.sum())
-            slope = (mean_hz / weights.frequency_hz) ** SPECTRAL_INDEX
+            slope = (mean_hz / weights.frequency_hz) ** DEFAULT_SPECTRAL_INDEX
             for t in np.flatnonzero(by_time):
                 level = np.ones(len(flat))
                 if field.primary_beam is not None:

@@ -10,16 +10,17 @@ extended source) stays in the visibilities and is imaged and cleaned like everyt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from contimg.astro.catalogues import Catalogue, calibrators
+from contimg.astro.catalogues import Catalogue, move_to_calibrators
+from contimg.astro.constants import DEFAULT_SPECTRAL_INDEX
 from contimg.astro.coordinates import direction_cosines
 from contimg.records.images import Beam
 from contimg_image import kernels
 from contimg_image.averaging import AveragedVisibilities
-from contimg_image.beam import SPECTRAL_INDEX, source_geometry
+from contimg_image.beam import source_geometry
 from contimg_image.field import ImagingField
 from contimg_image.frame import Floats, Frame, Mask, Singles
 
@@ -27,8 +28,6 @@ MAX_DISTANCE_DEG = 6.0
 """Sources out to here are considered: the beam's second sidelobe."""
 MIN_SEPARATION_RAD = float(np.radians(40 / 3600))
 """Sources closer than the beam's minor axis are fitted as one; cleaning corrects the difference."""
-SAME_SOURCE_RAD = float(np.radians(10 / 3600))
-"""A calibrator this close to a source of the catalogue is that source."""
 SLOPE_SPREAD = 0.5
 """Scatter of spectral indices about the mean: the prior of the fitted slope."""
 RESTORED_RADIUS_BEAMS = 2.5
@@ -96,20 +95,6 @@ def choose_sources(
     return BrightSources(cosines[chosen], np.stack([x, y], axis=1)[chosen], inside[chosen])
 
 
-def move_to_calibrators(sources: Catalogue) -> Catalogue:
-    """Return sources with the positions of the VLA's calibrators where they are those.
-
-    A survey's error of 1 arcsec leaves 1 % of a source, and gains were solved at these positions.
-    """
-    exact = calibrators()
-    nearest = np.argmax(sources.unit_vectors @ exact.unit_vectors.T, axis=1)
-    chord = np.linalg.norm(sources.unit_vectors - exact.unit_vectors[nearest], axis=1)
-    same = chord < SAME_SOURCE_RAD
-    ra_deg = np.where(same, exact.ra_deg[nearest], sources.ra_deg)
-    dec_deg = np.where(same, exact.dec_deg[nearest], sources.dec_deg)
-    return replace(sources, ra_deg=ra_deg, dec_deg=dec_deg)
-
-
 def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
     """Subtract sources from the visibilities, in place.
 
@@ -125,7 +110,7 @@ def subtract_bright(field: ImagingField, sources: BrightSources) -> Floats:
         log_freq = np.log(part.frequencies_hz / field.weights.frequency_hz)
         offset = (cosines - field.pointing[:, None])[:, :, None]
         level = field.primary_beam.level(offset, part.frequencies_hz)
-        level = level * np.exp(SPECTRAL_INDEX * log_freq)
+        level = level * np.exp(DEFAULT_SPECTRAL_INDEX * log_freq)
         models.append((log_freq, level, source_geometry(field, part, cosines)))
     amplitude, slope = _fit_spectra(data, models)
     for part, model, weight in zip(data.sets, models, field.weights.of_set, strict=True):

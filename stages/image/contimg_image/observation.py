@@ -17,7 +17,7 @@ from contimg.records.calibration import Calibration, fetch_tables, read_calibrat
 from contimg.records.flagfile import read_flags
 from contimg.records.ms import MeasurementSet, MSHeader
 from contimg.runtime.context import Context
-from contimg.runtime.errors import BadInputError
+from contimg.runtime.errors import BadInputError, UsageError
 from contimg_image.averaging import baseline_lengths_m
 from contimg_image.frame import Mask
 from contimg_image.options import ImageOptions
@@ -40,6 +40,8 @@ class ImagingInput:
     flags: Mask
     """Shape (rows, channels, correlations)."""
     gains: Gains
+    channels: Mask
+    """Which channels are imaged, shape (channels,)."""
     longest_m: float
     """Length of the longest baseline."""
     calibration: Calibration
@@ -92,8 +94,23 @@ def fetch_input(options: ImageOptions, context: Context) -> ImagingInput:
         site=site,
         flags=read_flags(context.fetch(options.flags, "flags.bin")),
         gains=Gains.read(fetch_tables(context, options.calibration, calibration)),
+        channels=choose_channels(options, header),
         longest_m=longest_m,
         calibration=calibration,
         calibration_key=context.manifest(options.calibration).key,
         beam=beam,
     )
+
+
+def choose_channels(options: ImageOptions, header: MSHeader) -> Mask:
+    """Return which channels are in the band that was asked for; UsageError if there are none."""
+    if not options.band_mhz:
+        return np.ones(header.frequencies_hz.size, bool)
+    mhz = header.frequencies_hz / 1e6
+    low, high = (float(edge) for edge in options.band_mhz.split("-"))
+    channels = np.asarray((mhz >= low) & (mhz <= high))
+    if not channels.any():
+        problem = f"No channel is in {options.band_mhz} MHz."
+        remedy = f"The data have channels from {mhz.min():.1f} to {mhz.max():.1f} MHz."
+        raise UsageError("--band-mhz", problem, remedy)
+    return channels

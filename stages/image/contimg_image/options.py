@@ -37,6 +37,9 @@ class ImageOptions(StageOptions):
     other_beam: bool = False
     """Apply a calibration although it was made with another primary beam."""
 
+    band_mhz: str = Field(default="", pattern=r"^(\d+(\.\d+)?-\d+(\.\d+)?)?$")
+    """Image only channels between two frequencies, LOW-HIGH in MHz, such as 1311-1358 for four
+    subbands; all if empty."""
     size: int | None = Field(default=None, ge=128, le=16384)
     """Width and height, pixels; the tier's if empty."""
     cell_arcsec: float | None = Field(default=None, gt=0)

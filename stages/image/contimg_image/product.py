@@ -258,7 +258,8 @@ def publish_row(
     """
     if options.tables is None:
         return
-    band, half_hz = observation.header.frequencies_hz, observation.header.channel_width_hz / 2
+    band = observation.header.frequencies_hz[observation.channels]
+    half_hz = observation.header.channel_width_hz / 2
     names = {"ra": "ra_deg", "dec": "dec_deg", "strip": "pointing_dec_deg", "bpa": "bpa_deg"}
     names |= {"frequency": "frequency_hz", "bmaj": "bmaj_arcsec", "bmin": "bmin_arcsec"}
     in_jy = (("rms", "rms_jy"), ("thermal_rms", "thermal_rms_jy"), ("peak", "peak_jy"))

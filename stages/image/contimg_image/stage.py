@@ -34,8 +34,8 @@ def run(options: ImageOptions, context: Context) -> StageResult:
         settings = choose_settings(options, observation.header, observation.longest_m)
         edge_rad, dec_deg = edge_radius_rad(observation, settings), observation.pointing_dec_deg
         with MeasurementSet(observation.path) as ms:
-            flags, gains = observation.flags, observation.gains
-            data = average(options.ms, ms, flags, gains, edge_rad, settings.longest_m)
+            given = observation.flags, observation.gains, edge_rad, settings.longest_m
+            data = average(options.ms, ms, *given, observation.channels)
         # Scratch may be memory, which the imager needs.
         shutil.rmtree(observation.path)
         field = ImagingField.of(data, settings, dec_deg, observation.site, observation.beam)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from contimg.astro.telescope import SITE
 from contimg.records.schemas.photometry import PHOTOMETRY
+from contimg.records.tables import Schema
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import Input
@@ -26,7 +27,6 @@ Columns = dict[str, NDArray[Any]]
 Numbers = NDArray[Any]
 """Float32 or int32 where a whole strip is held, else float64 or int64."""
 
-INPUT_NAME = "photometry"
 SAME_SETUP = ("tier", "primary_beam", "catalogue")
 """What must be equal in groups whose fluxes are compared."""
 SIMILAR_SETUP = {"frequency": 0.005, "bmaj": 0.1, "bmin": 0.1}
@@ -143,7 +143,7 @@ def find_photometry(options: NormalizeOptions) -> list[Input]:
         strip_deg = np.asarray(PHOTOMETRY.read(data, uri)["strip"].to_numpy(), np.float64)
         if strip_deg.size and np.all(np.abs(strip_deg - options.strip) <= options.strip_tolerance):
             digest = hashlib.sha256(data).hexdigest()
-            found.append(Input(name=INPUT_NAME, uri=uri, digest=digest))
+            found.append(Input(name=PHOTOMETRY.name, uri=uri, digest=digest))
     if not found:
         strip = f"within {options.strip_tolerance} deg of Dec {options.strip:+.2f}"
         problem = f"No photometry of a strip {strip} in the {len(keys)} files of the chosen days."
@@ -152,15 +152,16 @@ def find_photometry(options: NormalizeOptions) -> list[Input]:
 
 
 def read_photometry(context: Context) -> Measurements:
-    """Read the measurements of all resolved files that have a flux and an error.
+    """Read the measurements of all resolved files that have a flux and an error."""
+    return measurements_of(read_tables(context, PHOTOMETRY, COLUMNS))
+
+
+def read_tables(context: Context, schema: Schema, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read some columns of the resolved files of a table.
 
     Raises BadInputError if a file is no longer the one that was resolved.
     """
-    return measurements_of(_read_tables(context))
-
-
-def _read_tables(context: Context) -> Iterator[pa.Table]:
-    for item in context.named(INPUT_NAME):
+    for item in context.named(schema.name):
         data = context.read(item.uri)
         digest = hashlib.sha256(data).hexdigest()
         if digest != item.digest:
@@ -168,7 +169,7 @@ def _read_tables(context: Context) -> Iterator[pa.Table]:
             problem += f"{item.digest[:12]}… and is {digest[:12]}…."
             raise BadInputError(item.uri, problem, "Run the stage again.")
         # Only these columns, so that files with further columns can be read beside older ones.
-        yield PHOTOMETRY.read(data, item.uri).select(COLUMNS)
+        yield schema.read(data, item.uri).select(columns)
 
 
 def measurements_of(tables: Iterable[pa.Table]) -> Measurements:

@@ -42,6 +42,6 @@ class NormalizeOptions(StageOptions):
 STAGE = StageSpec(
     name="normalize",
     options=NormalizeOptions,
-    resolver="contimg_normalize.epochs:find_photometry",
+    resolver="contimg_normalize.beam:find_inputs",
     resources=Resources(deadline_s=1800, memory_mi=4096, scratch_mi=512),
 )

@@ -19,6 +19,7 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_normalize import epochs
+from contimg_normalize.beam import REMEDY, average_beam, describe_beam, read_images
 from contimg_normalize.curves import (
     LightCurves,
     average_groups,
@@ -79,6 +80,9 @@ def run(options: NormalizeOptions, context: Context) -> StageResult:
     """Normalise every field of the strip; write and publish epochs and light curves."""
     with context.step("read"):
         rows, reasons, left_out = comparable_rows(epochs.read_photometry(context), options)
+        beam = average_beam(read_images(context, rows))
+        reasons += describe_beam(beam)
+        left_out |= beam
     with context.step("normalize"):
         fields, missing = normalise_strip(rows, options)
     if not fields:
@@ -373,13 +377,13 @@ def judge(
         )
         assumed = options.systematic is None and not field.measured
         excess = f"fluxes scatter by {systematic:.1%} more than their noise explains"
-        beam = f"fluxes follow beam^{scale.exponent:+.3f}, which was removed: the beam is wrong"
+        beam = f"primary_beam: fluxes follow beam^{scale.exponent:+.3f}, which was removed"
         checks = (
             (count < MIN_RELIABLE_REFERENCES, f"only {count} references"),
             (offset > MAX_FACTOR_OFFSET, f"the scale is off by up to {offset:.0%} of the baseline"),
             (assumed, f"too few data for the systematic term; {systematic} is assumed"),
             (systematic > MAX_SYSTEMATIC, excess),
-            (abs(scale.exponent) > MAX_EXPONENT + 5 * scale.exponent_error, beam),
+            (abs(scale.exponent) > MAX_EXPONENT + 5 * scale.exponent_error, f"{beam}; {REMEDY}"),
         )
         reasons += [f"field {scale.cell.name}: {text}" for doubtful, text in checks if doubtful]
     return QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))

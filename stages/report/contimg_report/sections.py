@@ -145,7 +145,7 @@ def describe_normalize(normalize: ReportArtifact) -> Content:
     content: Content = {
         "tiles": tiles,
         "factor_pictures": plots_run.draw_factors(normalize.table("normalization.parquet")),
-        "photometry_tables": len(normalize.manifest.inputs),
+        "photometry_tables": sum(one.name == "photometry" for one in normalize.manifest.inputs),
     }
     if "strip_deg" in metrics:
         strip, day = f"{metrics['strip_deg']:+.2f}°", utc(metrics["last_mjd"])[:10]

@@ -60,7 +60,11 @@ class NoiseSet:
             writer.put(0, columns | {"FLAG": self.flag})
 
     def average(
-        self, flags: Array | None = None, lost: int | None = None, longest_m: float = 1e9
+        self,
+        flags: Array | None = None,
+        lost: int | None = None,
+        longest_m: float = 1e9,
+        channels: Array | None = None,
     ) -> AveragedVisibilities:
         """Average with the true gains, without solutions for antenna `lost`."""
         flags = self.more if flags is None else flags
@@ -70,7 +74,7 @@ class NoiseSet:
         gain, known = self.gain[:, :, None], np.zeros((3, 117, 1, 2), bool)
         gains = Gains((band, CalTable("g", "G", np.unique(self.time), self.freq[:1], gain, known)))
         with MeasurementSet(self.path) as ms:
-            return averaging.average("a.ms", ms, flags, gains, EDGE, longest_m)
+            return averaging.average("a.ms", ms, flags, gains, EDGE, longest_m, channels)
 
     def expected(self, which: Array, factor: int) -> tuple[Array, Array]:
         weight = np.where(self.flag | self.more, 0.0, self.weight)[which]
@@ -109,6 +113,16 @@ def test_average_leaves_out_long_and_uncalibrated_baselines(tmp_path: Path) -> N
     found = small.average(lost=114)
     assert all(114 not in part.antenna1 and 114 not in part.antenna2 for part in found.sets)
     assert found.antennas == 10
+
+
+def test_average_leaves_out_channels_of_other_bands(tmp_path: Path) -> None:
+    small = NoiseSet(tmp_path / "a.ms")
+    found, whole = small.average(channels=np.arange(CHANNELS) < 8), small.average()
+    for part, other in zip(found.sets, whole.sets, strict=True):
+        low = part.frequencies_hz < small.freq[8]
+        np.testing.assert_array_equal(part.weight[:, low], other.weight[:, low])
+        assert part.weight[:, low].any()
+        assert not part.weight[:, ~low].any()
 
 
 def test_average_refuses_wrong_flags(tmp_path: Path) -> None:

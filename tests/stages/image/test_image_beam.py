@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from contimg.astro.catalogues import nvss
-from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
+from contimg.astro.constants import DAY_S, DEFAULT_SPECTRAL_INDEX, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import direction_cosines
 from contimg.astro.telescope import SITE
 from contimg.records.images import Beam
 from contimg.runtime.errors import BadImageError
 from contimg_image.averaging import AveragedVisibilities
-from contimg_image.beam import SPECTRAL_INDEX, beam_map, effective_beam, smearing_loss
+from contimg_image.beam import beam_map, effective_beam, smearing_loss
 from contimg_image.bright import BrightSources, choose_sources, restore_bright, subtract_bright
 from contimg_image.field import ImagingField, half_power_beam, imaging_weights
 from contimg_image.tiers import Settings
@@ -140,7 +140,7 @@ def test_half_power_beam_without_baselines_is_refused() -> None:
         half_power_beam(replace(field, data=replace(field.data, sets=(zero,))))
 
 
-def observe(alpha: float = SPECTRAL_INDEX, noise_jy: float = 0.0) -> AveragedVisibilities:
+def observe(alpha: float = DEFAULT_SPECTRAL_INDEX, noise_jy: float = 0.0) -> AveragedVisibilities:
     data = averaged(times=4, every=4, channels=48, factor=2)
     (part,), field = data.sets, imaging_field(data)
     sources = zip(PLACES, FLUX, strict=True)
@@ -155,7 +155,7 @@ def rms_jy(data: AveragedVisibilities) -> float:
     return float(np.sqrt(np.mean(np.abs(part.vis[part.weight > 0]) ** 2)))
 
 
-@pytest.mark.parametrize(("alpha", "left_jy"), [(SPECTRAL_INDEX, 5e-3), (-1.2, 0.02)])
+@pytest.mark.parametrize(("alpha", "left_jy"), [(DEFAULT_SPECTRAL_INDEX, 5e-3), (-1.2, 0.02)])
 def test_subtract_bright_leaves_little(alpha: float, left_jy: float) -> None:
     data = observe(alpha)
     assert rms_jy(data) > 5

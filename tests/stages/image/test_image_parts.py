@@ -176,7 +176,7 @@ def write_fits(plane: Array, *, corrected: bool = False) -> bytes:
     given = {"calibration": Calibration.model_construct(**known), "calibration_key": "0123456789"}
     given |= {"mjd_start": 61065.09, "mjd_end": 61065.0936, "group": "20260125t021221"}
     given |= {"header": HEADER, "pointing_dec_deg": 33.0, "site": SITE, "beam": BEAM}
-    nothing: dict[str, Any] = dict.fromkeys(("path", "flags", "gains", "longest_m"))
+    nothing: dict[str, Any] = dict.fromkeys(("path", "flags", "gains", "channels", "longest_m"))
     observation = ImagingInput(**nothing, **given)
     field = replace(imaging_field(averaged(every=24)), frame=FRAME)
     common = product.make_header(observation, field, cleaned(), robust=0.5, rms_jy=2e-4)

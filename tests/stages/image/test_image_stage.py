@@ -79,6 +79,16 @@ def test_headers_have_provenance(small_chain: Chain, image: Plane) -> None:
     assert abs(head["MJD-AVG"] - known["mjd"]) < 1e-9
 
 
+def test_beam_is_in_key_and_header(small_chain: Chain, tmp_path: Path) -> None:
+    beam = {"beam": "gaussian:3.13@1405MHz", **QUICK, "niter": 0}
+    with pytest.raises(BadInputError, match="other-beam"):
+        run_image(small_chain, tmp_path / "refused", **beam)
+    made = Path(run_image(small_chain, tmp_path, **beam, other_beam=True)["artifact"])
+    assert plane(str(made), "beam.fits")[1]["PBMODEL"] == "gaussian:3.13@1405MHz"
+    named = {one.name: one.uri for one in read_manifest(str(made)).inputs}
+    assert named["beam"] == "gaussian:3.13@1405MHz"
+
+
 def test_table_row_agrees_with_header(small_chain: Chain, image: Plane) -> None:
     pixels, head = image
     name = f"tables/images/date=2026-01-25/{small_chain.group_id}.parquet"

@@ -26,7 +26,7 @@ KEYWORDS = {"in", "not", "and", "or", "true", "false", "nil"}
 _OWN_SEMAPHORES = {SEMAPHORES: {BACKFILL, *(spec.semaphore for spec in stage_specs().values())}}
 _INDEX = re.compile(r"\[\s*'([^']*)'\s*\]")
 _LITERAL = re.compile(r"'[^']*'|\"[^\"]*\"")
-_NEED = re.compile(r"[^&\s]+")
+_NEED = re.compile(r"(?<![\w.-])[A-Za-z][-\w]*")
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_][-\w]*(?:\.[-\w]+)*(?P<call>\s*\()?")
 
 
