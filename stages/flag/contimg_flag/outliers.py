@@ -102,6 +102,18 @@ def find_deaf(
     return np.asarray(average_baselines(excess) < DEAF_EXCESS)
 
 
+def measure_brightness(product: Matrix, power: FloatArray) -> float:
+    """Return the median baseline's amplitude of the sky over that of the noise.
+
+    The matrices are those of `steps.neighbour_products`; see `find_deaf`.
+    """
+    coherent = np.abs(product[power > 0]) / power[power > 0]
+    if not coherent.size:
+        return 0.0
+    fraction = min(float(np.median(coherent)), 1 - 1e-9)
+    return float(np.sqrt(fraction / (1 - fraction)))
+
+
 def find_interference(level: FloatArray) -> BoolArray:
     """Return which samples are interference, shape (integrations, channels).
 

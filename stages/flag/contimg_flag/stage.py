@@ -10,10 +10,11 @@ from contimg.astro.measures import call_casa
 from contimg.records.flagfile import pack_flags
 from contimg.runtime.context import Context, StageResult
 from contimg.runtime.manifest import QA
-from contimg_flag import outliers, rfi, steps
+from contimg_flag import ground, outliers, rfi, steps
+from contimg_flag.ground import GroundSignal
 from contimg_flag.options import FlagOptions
 from contimg_flag.steps import BoolArray, Float32Array
-from contimg_flag.visibilities import Visibilities
+from contimg_flag.visibilities import DIGITS, Visibilities
 
 PROGRESS_STEPS = 7
 CLIP_CHANNELS = 16
@@ -22,6 +23,10 @@ MAX_FLAGGED_FRACTION = 0.3
 """Flagged fraction above which the verdict is a warning."""
 MAX_DEAD_RECEPTORS = 10
 """Dead receptors above which the verdict is a warning."""
+MAX_INTERFERENCE_FRACTION = 0.96
+"""Interference in more of a group than this is not flagged, and named in the verdict."""
+MIN_NAMED_FRACTION = 0.1
+"""Interference in more of a group than this is named in the verdict."""
 
 
 def run(options: FlagOptions, context: Context) -> StageResult:
@@ -33,14 +38,16 @@ def run(options: FlagOptions, context: Context) -> StageResult:
     vis.record_step("missing", meaning)
     context.progress(1, PROGRESS_STEPS)
     with context.step("zeros, autos, dead antennas"):
-        dead, amplitude = _flag_zeros_and_dead(vis, options.dead_fraction)
+        dead, amplitude, brightness = flag_zeros_and_dead(vis, options.dead_fraction)
     context.progress(4, PROGRESS_STEPS)
+    signal = None
     with context.step("interference"):
         if options.rfi != "off":
-            _flag_array_mean(vis, amplitude)
-            vis.record_step("array", "stands out in the mean over all baselines")
+            signal = flag_array(vis, amplitude)
+            meaning = "stands out in the mean over all baselines, or does not move with the sky"
+            vis.record_step("array", meaning)
         if options.rfi == "aoflagger":
-            rfi.run_aoflagger(vis, context)
+            rfi.run_aoflagger(vis, context, brightness)
             vis.record_step("rfi", "AOFlagger, each baseline")
         elif options.rfi == "casa":
             ms = str(vis.path)
@@ -63,17 +70,24 @@ def run(options: FlagOptions, context: Context) -> StageResult:
         reasons.append(f"{vis.fraction:.1%} of the visibilities are flagged ({limit})")
     if len(lost) > MAX_DEAD_RECEPTORS:
         reasons.append(f"{len(lost)} receptors are dead (expected at most {MAX_DEAD_RECEPTORS})")
+    if signal and signal.fraction > MIN_NAMED_FRACTION:
+        reasons.append(signal.describe())
     metrics = {"group": group, "fraction": vis.fraction, "dead_receptors": lost}
+    if signal:
+        metrics |= {"interference_fraction": round(signal.fraction, DIGITS)}
+        metrics |= {"interference_sigma": round(signal.sigma, 3)}
     metrics |= {f"fraction_{item['step']}": item["fraction"] for item in vis.steps}
     qa = QA(verdict="warning" if reasons else "good", reasons=tuple(reasons))
     return StageResult(metrics=metrics, qa=qa)
 
 
-def _flag_zeros_and_dead(vis: Visibilities, dead_fraction: float) -> tuple[BoolArray, Float32Array]:
+def flag_zeros_and_dead(
+    vis: Visibilities, dead_fraction: float
+) -> tuple[BoolArray, Float32Array, float]:
     """Flag zeros, autos and dead receptors.
 
-    Return the dead receptors, shape (antennas, correlations), and the mean amplitude of each row,
-    shape (rows, correlations).
+    Return the dead receptors, shape (antennas, correlations), the mean amplitude of each row, shape
+    (rows, correlations), and the amplitude of the sky over the noise of a visibility.
     """
     flags, cross = vis.flags, vis.cross
     missing = (vis.by_channel >= 1).mean()
@@ -103,20 +117,25 @@ def _flag_zeros_and_dead(vis: Visibilities, dead_fraction: float) -> tuple[BoolA
     flags |= (dead[antenna1] | dead[antenna2])[:, None, :]
     meaning = f"receptors with at least {dead_fraction:.0%} bad visibilities, no power or no sky"
     vis.record_step("dead", meaning)
-    return dead, amplitude
+    return dead, amplitude, outliers.measure_brightness(products, powers.real)
 
 
-def _flag_array_mean(vis: Visibilities, amplitude: Float32Array) -> None:
-    """Flag interference in the mean over baselines, on all baselines and correlations.
+def flag_array(vis: Visibilities, amplitude: Float32Array) -> GroundSignal:
+    """Flag interference that all baselines see, on all baselines and correlations.
 
-    `amplitude` is the mean amplitude of each row, shape (rows, correlations).
+    `amplitude` is the mean amplitude of each row, shape (rows, correlations). A signal that does
+    not move with the sky is returned, and flagged unless it is nearly everywhere.
     """
     flags, cross, count = vis.flags, vis.cross, len(vis.times_s)
     shape = (count, *flags.shape[1:])
     total, samples = np.zeros(shape), np.zeros(shape)
+    picked = ground.choose_baselines(vis)
+    sample = np.full((*picked.shape, *flags.shape[1:]), np.nan, np.complex64)
     for block, data in vis.blocks():
         part = cross[block], amplitude[block], vis.time_index[block]
         steps.add_rows(data, flags[block], *part, total, samples)
+        here = (picked >= block.start) & (picked < block.stop)
+        sample[here] = data[picked[here] - block.start]
     level = np.divide(total, samples, out=np.full(shape, np.nan), where=samples > 0)
     found = np.any([outliers.find_interference(x) for x in np.moveaxis(level, -1, 0)], axis=0)
     times = vis.time_index[cross]
@@ -124,8 +143,15 @@ def _flag_array_mean(vis: Visibilities, amplitude: Float32Array) -> None:
     loudness = np.bincount(times, amplitude[cross].mean(axis=1), count) / rows
     # Of the median channel: a burst in part of the band is no reason to flag the rest.
     found[outliers.find_bursts(loudness * np.nanmedian(level, axis=(1, 2)))] = True
+    missing = (picked < 0)[..., None, None]
+    sample[flags[picked] | found[:, None, :, None] | missing] = np.nan
+    signal = ground.find_ground_signal(sample)
+    # What is left would be no observation: the data stay, and the verdict tells.
+    if signal.fraction <= MAX_INTERFERENCE_FRACTION:
+        found |= signal.found
     for time in np.flatnonzero(found.any(axis=1)):
         flags[vis.time_index == time] |= found[time][None, :, None]
+    return signal
 
 
 def _clip(vis: Visibilities, sigma: float) -> None:

@@ -38,7 +38,7 @@ class Visibilities:
             raise BadInputError(where, problem, "Convert the group again.")
         codes = self.header.correlations
         self.correlations = tuple(CORRELATION_NAMES.get(code, str(code)) for code in codes)
-        self.antenna1, self.antenna2 = rows.antenna1, rows.antenna2
+        self.antenna1, self.antenna2, self.uvw_m = rows.antenna1, rows.antenna2, rows.uvw_m
         self.cross: BoolArray = self.antenna1 != self.antenna2
         self.times_s, self.time_index = np.unique(rows.time_s, return_inverse=True)
         self.steps: list[dict[str, Any]] = []

@@ -24,6 +24,7 @@ from contimg.records.ms import Antennas, MSHeader, Rows, create
 from contimg.runtime.context import Context
 from contimg.runtime.errors import BadInputError, UsageError
 from contimg_flag import rfi
+from contimg_flag.stage import flag_zeros_and_dead
 from contimg_flag.visibilities import Visibilities
 from observed import packed, write_artifact
 from waiting import wait_for
@@ -221,7 +222,7 @@ def test_empty_set_is_refused(visibilities: Visibilities, tmp_path: Path) -> Non
 def test_missing_aoflagger_is_explained(visibilities: Visibilities, monkeypatch: Any) -> None:
     monkeypatch.setattr("contimg_flag.rfi.tool_version", lambda _: "absent")
     with pytest.raises(UsageError, match=r"aoflagger is not on the PATH.*--rfi casa"):
-        rfi.run_aoflagger(visibilities, context=None)  # type: ignore[arg-type]
+        rfi.run_aoflagger(visibilities, context=None, brightness=0.0)  # type: ignore[arg-type]
 
 
 def test_sigterm_during_aoflagger_leaves_nothing(small_chain: Chain, tmp_path: Path) -> None:
@@ -306,14 +307,17 @@ def place_interference(size: Size) -> np.ndarray:
     return found
 
 
-def write_observed_ms(path: Path, size: Size, data: np.ndarray) -> Visibilities:
+def write_observed_ms(
+    path: Path, size: Size, data: np.ndarray, noise_factor: float
+) -> Visibilities:
     """Write an MS of data in Jy with unequal gains, and with noise of their own for X and Y."""
     rng, shape = np.random.default_rng(9), (14, 1, 2)
     gains = 0.07 * rng.uniform(0.8, 1.2, shape) * np.exp(2j * np.pi * rng.uniform(size=shape))
     ripple = 1 + 0.1 * np.sin(np.linspace(0, 9, size.channels) + rng.uniform(0, 6, (14, 1)))
     gains = gains * ripple[..., None]
     noise = rng.standard_normal((*data.shape, 2)) + 1j * rng.standard_normal((*data.shape, 2))
-    seen = (data[..., None] + size.sigma_jy * noise) * gains[FIRST] * np.conj(gains[SECOND])
+    noise *= noise_factor * size.sigma_jy
+    seen = (data[..., None] + noise) * gains[FIRST] * np.conj(gains[SECOND])
     flat, width_hz = seen.reshape(-1, size.channels, 2), BAND_HZ / size.channels
     bottom_hz, flags = LOWEST_HZ + width_hz / 2, np.zeros(flat.shape, bool)
     write_ms(path, flat, flags, (FIRST, SECOND), size.integration_s, bottom_hz, width_hz)
@@ -321,21 +325,33 @@ def write_observed_ms(path: Path, size: Size, data: np.ndarray) -> Visibilities:
 
 
 def run_aoflagger(
-    folder: Path, size: Size, data: np.ndarray, flags: np.ndarray | None = None
+    folder: Path,
+    size: Size,
+    data: np.ndarray,
+    flags: np.ndarray | None = None,
+    noise_factor: float = 1.0,
 ) -> np.ndarray:
     """Return AOFlagger's flags of cross-correlations, shape (times, baselines, channels, 2)."""
-    visibilities = write_observed_ms(folder / "trial.ms", size, data)
+    visibilities = write_observed_ms(folder / "trial.ms", size, data, noise_factor)
     if flags is not None:
         visibilities.flags |= np.repeat(flags.reshape(-1, size.channels)[..., None], 2, axis=-1)
-    rfi.run_aoflagger(visibilities, Context(str(folder / "artifact"), folder, (), ENVIRONMENT))
+    visibilities.record_step("missing", "a test")
+    *_, brightness = flag_zeros_and_dead(visibilities, 0.95)
+    context = Context(str(folder / "artifact"), folder, (), ENVIRONMENT)
+    rfi.run_aoflagger(visibilities, context, brightness)
     return visibilities.flags.reshape(size.times, FIRST.size, size.channels, 2)[:, FIRST != SECOND]
 
 
-@pytest.mark.parametrize("calibrator_jy", [0.0, 16.0])
-@pytest.mark.parametrize("size", [FULL, SMALL], ids=["full", "small"])
-def test_clean_bright_fringes_stay(tmp_path: Path, size: Size, calibrator_jy: float) -> None:
+@pytest.mark.parametrize(
+    ("size", "calibrator_jy", "noise_factor"),
+    [(FULL, 0.0, 1), (FULL, 16.0, 1), (FULL, 16.0, 0.1), (SMALL, 0.0, 1), (SMALL, 16.0, 0.1)],
+)
+def test_clean_bright_fringes_stay(
+    tmp_path: Path, size: Size, calibrator_jy: float, noise_factor: float
+) -> None:
     """At most 1.5 % of clean data are flagged; AOFlagger's SumThreshold takes 0.3 % of noise."""
-    found = run_aoflagger(tmp_path, size, simulate_sky(size, calibrator_jy))
+    sky = simulate_sky(size, calibrator_jy)
+    found = run_aoflagger(tmp_path, size, sky, noise_factor=noise_factor)
     assert found.mean() <= 0.015
     assert found.mean(axis=(0, 2, 3)).max() <= 0.05
 
