@@ -272,6 +272,13 @@ class TestScaleGate:
             assert check is not None
             assert (check.holds, check.good) == (holds, good), scale
 
+    @pytest.mark.parametrize("scale", [0.02, -0.05, 2.2])
+    def test_absurd_scale_is_refused_however_uncertain(self, scale: float) -> None:
+        phase = {"scale": scale, "scale_error": 0.5, "scale_sources": 60}
+        check = check_scale(FieldPhase(done=True, reason="", **phase), self.budget)
+        assert check is not None
+        assert not check.holds
+
     def test_few_sources_tell_no_scale(self) -> None:
         few = np.ones(4)
         assert ensemble_scale(few, 0.01 * few, 0 * few) is None

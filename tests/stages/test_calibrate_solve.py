@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -354,6 +355,33 @@ def test_set_with_wrong_scale_is_refused(store: Path, tmp_path: Path, factor: fl
     with pytest.raises(errors.NoCalibrationError, match=told) as caught:
         run(store, wrong.write(tmp_path), solve="never")
     assert caught.value.exit == 15
+
+
+def step_gains(group: SyntheticGroup) -> None:
+    """Set amplitudes to 0.8 in the first half and to 1.2 in the second: their mean is right."""
+    late = np.arange(group.times) >= group.times // 2
+    group.gain = group.gain * np.where(late, np.sqrt(1.2), np.sqrt(0.8))[:, None, None, None]
+
+
+def mirror_data(group: SyntheticGroup) -> None:
+    data = group.data().conj()
+    group.data = lambda: data  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (step_gains, r"gain_step: the amplitudes of the data change by \+50%"),
+        (mirror_data, r"mirrored: the conjugated data have (1\.0|0\.9)\d of the field's flux"),
+    ],
+)
+def test_fault_of_data_is_named_where_a_set_is_selected(
+    store: Path, tmp_path: Path, fault: Callable[[SyntheticGroup], None], told: str
+) -> None:
+    group = scattered(make_field(times=4))
+    fault(group)
+    with pytest.raises(errors.SolveFailedError, match=told):
+        run(store, group.write(tmp_path))
 
 
 def test_scale_of_scattered_sources_is_good_within_its_error(store: Path, tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ MAX_USUAL = 0.2
 factors of 1.3 and 0.77 are noticed. A field is marked too if it has too few sources for that, less
 than about 15."""
 
+MAX_ALLOWED = 0.7
+"""A larger |ln(scale)| is always refused, however uncertain: the field is not where it should be,
+or the data are not of this sky."""
+
 
 @dataclass(frozen=True)
 class EnsembleScale:
@@ -211,4 +215,4 @@ def check_scale(phase: FieldPhase, budget: ScaleBudget) -> ScaleCheck | None:
             (USUAL_GROUP_ERROR,),
         )
     )
-    return ScaleCheck(told, min(usual, MAX_USUAL), allowed, resolution)
+    return ScaleCheck(told, min(usual, MAX_USUAL), min(allowed, MAX_ALLOWED), resolution)

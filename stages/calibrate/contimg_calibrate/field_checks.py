@@ -42,12 +42,17 @@ MIN_POINTING_DEG, POINTING_SIGMA, STEP_DEG = 0.08, 4.0, 0.05
 MAX_MOTION, MOTION_SIGMA = 0.6, 5.0
 """Arcseconds a minute; at Declination 33 deg, a clock wrong by a minute makes 1.8."""
 MAX_GAIN_STEP, MAX_ANTENNA_STEP = 0.05, 0.15
-"""Change of amplitude within a group, in the median and of one antenna, that is marked."""
+"""Change of amplitude within a group, of all data from one integration to the next and of one
+antenna, that is marked."""
 REFUSED_GAIN_STEP = 0.15
-"""Change in the median that is refused: a set has one amplitude an antenna."""
+"""Change of all data that is refused: a set has one amplitude an antenna."""
 MIN_ANTENNA_MATCH, MATCH_SIGMA = 0.8, 5.0
 """An antenna that is not where it should be, or is another one, sees less than this of the field's
 amplitude on the typical antenna, by so many standard deviations of all antennas."""
+
+MIN_MIRRORED = 0.5
+"""Data that do not fit the field are mirrored if conjugated ones have more of its flux."""
+REMEDY = "Look at the conjugation, the times and the amplitudes of the data."
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,7 @@ def check_field(
 
     `fluxes` is the answer of the solver; nothing is checked without one.
 
-    Raises SolveFailedError if data are mirrored, if the amplitudes of all antennas change, or if
-    the field's sources are not there.
+    Raises SolveFailedError if data are mirrored, or if the field's sources are not there.
     """
     if not fluxes:
         return {}, [
@@ -86,19 +90,12 @@ def check_field(
     marks: list[str] = []
     change = np.array(fluxes["gain_change"])
     typical = float(np.median(change[change > 0])) if np.any(change > 0) else 1.0
-    step = typical**2 - 1
-    if abs(step) > MAX_GAIN_STEP:
-        words = f"gain_step: the amplitudes of the data change by {step:+.0%} within the group"
-        (problems if abs(step) > REFUSED_GAIN_STEP else marks).append(words)
     if fluxes["mirrored_match"] > MAX_MIRRORED and fluxes["field_match"] < MIN_DIRECT:
         problems.append("mirrored: the sources are at places mirrored about the calibrator")
     numbers, refused, marked = _check_scale(sources, fluxes, target, primary_beam)
     problems += refused
     marks += marked
-    motion, sigma = fluxes["moved_arcsec_min"], fluxes["moved_error"]
-    if motion > max(MAX_MOTION, MOTION_SIGMA * sigma):
-        words = f"clock: the calibrator moves by {motion:.1f} arcsec a minute"
-        marks.append(f"{words}; the times, the Declination or the array's place are wrong")
+    marks += check_motion(fluxes)
     names = [antennas.names[i] for i in fluxes["antennas"]]
     odd = [
         names[k]
@@ -117,12 +114,36 @@ def check_field(
         words = f"antenna_match: the field's sources do not fit antennas {', '.join(lost)}"
         marks.append(f"{words}; their positions, names or polarizations may be exchanged")
     if problems:
-        remedy = "Look at the conjugation, the times and the amplitudes of the data."
-        raise SolveFailedError(where, f"{'; '.join(problems)}.", remedy)
-    numbers |= {"gain_step": step, "calibrator_motion_arcsec_min": motion}
+        raise SolveFailedError(where, f"{'; '.join(problems)}.", REMEDY)
+    numbers["calibrator_motion_arcsec_min"] = fluxes["moved_arcsec_min"]
     names = ["field_match", "mirrored_match", "polarization", "polarization_error"]
     numbers |= {name: fluxes[name] for name in names}
     return numbers, marks
+
+
+def check_motion(fluxes: dict[str, Any]) -> list[str]:
+    """Return the mark `clock` if the sky moves; `fluxes` is the answer of the solver."""
+    motion = fluxes["moved_arcsec_min"]
+    if motion <= max(MAX_MOTION, MOTION_SIGMA * fluxes["moved_error"]):
+        return []
+    words = f"clock: the sky moves by {motion:.1f} arcsec a minute"
+    return [f"{words}; the times, the Declination or the array's place are wrong"]
+
+
+def check_data(where: str, residuals: dict[str, float]) -> list[str]:
+    """Return the mark `gain_step`, from the `residuals` of data over the model after all gains.
+
+    Raises SolveFailedError if no gains fit the data: amplitudes change too much within the group,
+    or the data fit the field better if they are conjugated (``mirrored_scale``, where measured).
+    """
+    step, mirrored = residuals["gain_step"], residuals.get("mirrored_scale", 0.0)
+    if mirrored > MIN_MIRRORED:
+        found = f"the conjugated data have {mirrored:.2f} of the field's flux"
+        raise SolveFailedError(where, f"mirrored: {found}, the data do not fit.", REMEDY)
+    words = f"gain_step: the amplitudes of the data change by {step:+.0%} within the group"
+    if abs(step) > REFUSED_GAIN_STEP:
+        raise SolveFailedError(where, f"{words}.", REMEDY)
+    return [words] if abs(step) > MAX_GAIN_STEP else []
 
 
 def _check_scale(

@@ -280,12 +280,12 @@ def diagnose(
         "antenna_match": match.tolist(),
         "antenna_error": (np.maximum(pols * sums[1], 1e-30) ** -0.5).tolist(),
         "gain_change": (amplitude[-1] / amplitude[0]).tolist(),
-        **_measure_motion(cells, fit, first),
+        **measure_motion(cells, fit, first),
     }
 
 
-def _measure_motion(cells: Cells, fit: FieldFit, first: Factors) -> dict[str, float]:
-    """Return the motion of the calibrator that a gradient of phases over the array shows.
+def measure_motion(cells: Cells, fit: FieldFit, first: Factors) -> dict[str, float]:
+    """Return the motion of the sky that a gradient of phases over the array shows.
 
     Clocks or a Declination that are wrong show so: the true place moves differently.
     """

@@ -8,6 +8,9 @@ from contimg.astro.gains import CalTable, ComplexArray, FlagArray, FloatArray
 from contimg.runtime.errors import SolveFailedError
 from contimg_calibrate.visibilities import Float32Array, Ratio
 
+MIN_STEP_SNR = 10.0
+"""An integration whose scale is less certain is not compared with its neighbours."""
+
 ODD_FACTOR = 5.0
 """An antenna is odd if its amplitude differs from the median by more than this factor."""
 MAX_ODD_FRACTION = 0.1
@@ -20,7 +23,8 @@ from baseline to baseline, beyond its noise."""
 def measure_residuals(ratio: Ratio, x: ComplexArray, y: Float32Array) -> dict[str, float]:
     """Return how calibrated data over model scatter from baseline to baseline, weighted.
 
-    `x`, `y` are X and Y of each row after all gains, shape (R, P).
+    `x`, `y` are X and Y of each row after all gains, shape (R, P). ``gain_step`` is the largest
+    relative change of the scale from one integration to the next.
     """
     shape = len(ratio.pairs), y.shape[1]
     x_sum, y_sum = np.zeros(shape, complex), np.zeros(shape)
@@ -29,7 +33,7 @@ def measure_residuals(ratio: Ratio, x: ComplexArray, y: Float32Array) -> dict[st
     have = y_sum > 0
     if not have.any():
         names = ("scale_error", "amplitude_rms", "phase_rms_deg", "expected_rms")
-        return {"scale": 0.0, **dict.fromkeys(names, np.inf)}
+        return {"scale": 0.0, "gain_step": 0.0, **dict.fromkeys(names, np.inf)}
     mean, weight = x_sum[have] / y_sum[have], y_sum[have]
     scale = float(np.average(mean.real, weights=weight))
     phase_rms = np.sqrt(np.average(np.angle(mean) ** 2, weights=weight))
@@ -39,7 +43,24 @@ def measure_residuals(ratio: Ratio, x: ComplexArray, y: Float32Array) -> dict[st
         "amplitude_rms": float(np.sqrt(np.average((np.abs(mean) - scale) ** 2, weights=weight))),
         "phase_rms_deg": float(np.degrees(phase_rms)),
         "expected_rms": float(np.sqrt(weight.size / weight.sum())),
+        "gain_step": _measure_step(ratio, x, y),
     }
+
+
+def _measure_step(ratio: Ratio, x: ComplexArray, y: Float32Array) -> float:
+    """Return the largest relative change of the scale X/Y between neighbouring integrations.
+
+    A trend of the whole group is no step: a beam that points elsewhere makes one as sources drift.
+    """
+    count = ratio.times_s.size
+    signal = np.bincount(ratio.slot, x.real.sum(axis=1, dtype=float), count)
+    power = np.bincount(ratio.slot, y.sum(axis=1, dtype=float), count)
+    told = signal > MIN_STEP_SNR * np.sqrt(power)
+    change = np.diff(np.log(signal[told] / power[told]))
+    if not change.size:
+        return 0.0
+    change -= np.median(change)
+    return float(np.expm1(change[np.abs(change).argmax()]))
 
 
 def check_solution(

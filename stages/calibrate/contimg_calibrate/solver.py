@@ -60,6 +60,11 @@ MAX_REFERENCES = 5
 """Reference antennas that CASA gets, in case the first one has no solution somewhere."""
 
 
+MIN_SCALE = 0.5
+"""Data in which most sources have less than this of their fluxes are compared with the mirrored
+sky."""
+
+
 @dataclass(frozen=True)
 class Solver:
     """The data of one group and where its solves work."""
@@ -212,7 +217,9 @@ def fit_fluxes(
             return solver, {}
         fit = field_fluxes.fit_fluxes(cells, solver.sky, held, phase_only=phase_only)
         found = {"amplitude": fit.amplitude.tolist(), "error": fit.error.tolist()}
-        if not phase_only:
+        if phase_only:
+            found |= field_fluxes.measure_motion(cells, fit, first)
+        else:
             found |= field_fluxes.diagnose(cells, solver.sky, held, fit, first)
         sources = solver.sky.sources
         flux_jy = sources.flux_jy * fit.amplitude[:, None]
@@ -362,7 +369,7 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
-    held = np.array(given["held"], bool)
+    held, whole = np.array(given["held"], bool), solver
     fluxes: dict[str, Any] = {}
     if not held.all():
         first = field_fluxes.solve_first_phases(ratio, factors, x, y)
@@ -372,10 +379,23 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
     if fluxes:
-        fitted = {"amplitude": fluxes["amplitude"], "amplitude_error": fluxes["error"]}
+        fitted = {"amplitude_error": fluxes.pop("error"), **fluxes}
     else:
         fitted = _compare_fluxes(solver, solver.evaluate([*tables, field]))
+    if np.median(fitted["amplitude"]) < MIN_SCALE:
+        after["mirrored_scale"] = _measure_mirrored(whole, factors)
     return {**answer, **solved, **fitted}
+
+
+def _measure_mirrored(solver: Solver, factors: Factors) -> float:
+    """Return the scale of conjugated data after gains and phases; their sum over the model is lost.
+
+    It is 1 if the data are mirrored, gains and sky alike.
+    """
+    with MeasurementSet(solver.path) as ms:
+        ratio = vis.load_ratio(ms, solver.flags, solver.sky, solver.ratio, conjugate=True)
+    turned = field_fluxes.solve_first_phases(ratio, factors, *vis.sum_channels(ratio, factors))
+    return measure_residuals(ratio, *vis.sum_channels(ratio, turned))["scale"]
 
 
 def _compare_fluxes(solver: Solver, factors: Factors) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
 from contimg_calibrate.ensemble import MAX_BEAM_ERROR, check_scale, ensemble_scale, total_scale
-from contimg_calibrate.field_checks import FieldSources, check_field
+from contimg_calibrate.field_checks import FieldSources, check_data, check_field, check_motion
 from contimg_calibrate.foreign import copy_field, describe_offset
 from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import (
@@ -360,6 +360,7 @@ def solve_calibrator(
     with context.step("solve"):
         answer = _call_solver(context, "solve_group", ms, sky, given)
     numbers, marks = check_fluxes(context, ms, sky, held, answer["fluxes"])
+    marks += check_data(ms.name, answer["quality"])
     if calibrator.polarization and not answer["fluxes"] and ms.header.correlations[0] in LINEAR:
         known = f"{calibrator.name} is {calibrator.polarization:.1%} linearly polarised"
         marks.append(f"polarization: {known}; the gains of X and Y may differ by as much")
@@ -480,6 +481,7 @@ def solve_ensemble(
     members = error < MAX_BEAM_ERROR
     budget = combine(flux=flux, beam=float(np.linalg.norm(terms[:, members].mean(axis=1))))
     record = record.model_copy(update={"field_phase": phase, "scale": budget})
+    marks += check_data(ms.name, answer["quality"])
     return CalibratedSet(record, answer["tables"], answer["quality"] | numbers, tuple(marks))
 
 
@@ -557,7 +559,7 @@ def select_set(
             beam = chosen.primary_beam
             check_same_beam(uri, beam, ms.beam.name, allowed=options.other_beam)
         with context.step("fit"):
-            phase, folders = fit_field(options, context, ms, uri, chosen)
+            phase, folders, marks = fit_field(options, context, ms, uri, chosen)
         window = chosen.valid_from_mjd, chosen.valid_to_mjd
         same_date = selection.is_same_date(ms.mjd, chosen.mjd, *window)
         budget = budget_of_set(chosen, ms)
@@ -582,7 +584,7 @@ def select_set(
             "source": make_source(context, uri, chosen),
             "scale": budget if ms.target else None,
         }
-        return CalibratedSet(chosen.model_copy(update=changes), folders, {})
+        return CalibratedSet(chosen.model_copy(update=changes), folders, {}, tuple(marks))
     problem = (
         f"No set brings the data to the scale of NVSS; tried: {', '.join(refused) or 'no set'}."
     )
@@ -599,18 +601,21 @@ def make_source(context: Context, uri: str, chosen: Calibration) -> records.SetS
 
 def fit_field(
     options: CalibrateOptions, context: Context, ms: MSObservation, uri: str, chosen: Calibration
-) -> tuple[records.FieldPhase, dict[str, str]]:
-    """Solve phases on the field after a set; return what was done, and the tables by role."""
+) -> tuple[records.FieldPhase, dict[str, str], list[str]]:
+    """Solve phases on the field after a set; return what was done, the tables by role, and marks.
+
+    Raises SolveFailedError if the data are mirrored or their amplitudes change: no set fits them.
+    """
     fetched = {table.role: context.fetch_tree(uri, table.file) for table in chosen.tables}
     folders: dict[str, str] = {role: str(folder) for role, folder in fetched.items()}
     if ms.target is None:
         reason = "Not asked for: the field's sources are unknown for another telescope's beam."
-        return records.FieldPhase(done=False, reason=reason), folders
+        return records.FieldPhase(done=False, reason=reason), folders, []
     sky = ms.field_sky(ms.target.site)
     apparent_jy = sky.apparent_jy(ms.beam_mjds).mean(axis=1)
     if not apparent_jy.size:
         reason = "NVSS has no source in the beam that is bright enough."
-        return records.FieldPhase(done=False, reason=reason), folders
+        return records.FieldPhase(done=False, reason=reason), folders, []
     limits_deg = {"never": -1.0, "auto": MAX_PHASE_ERROR_DEG, "always": np.inf}
     given = {
         **options.model_dump(include={"phase_solint_s", "minsnr", "minblperant"}),
@@ -622,6 +627,8 @@ def fit_field(
         "held": [options.field_fluxes == "catalogue"] * apparent_jy.size,
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
+    marks = check_data(ms.name, answer["residuals"])
+    marks += check_motion(answer) if "moved_arcsec_min" in answer else []
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
     amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
     told = ensemble_scale(amplitude, noise, beam_error(ra_deg, dec_deg, ms.target, ms.beam))
@@ -637,7 +644,7 @@ def fit_field(
     else:
         limit = f"limit {MAX_PHASE_ERROR_DEG:g} deg"
         reason = f"The field's NVSS sources do not suffice: {numbers}, {limit}."
-    return records.FieldPhase(
+    phase = records.FieldPhase(
         done=answer["done"],
         reason=reason,
         solint=answer["solint"],
@@ -647,7 +654,8 @@ def fit_field(
         scale=told and told.scale,
         scale_error=told and told.error,
         scale_sources=told.sources if told else 0,
-    ), folders
+    )
+    return phase, folders, marks
 
 
 def _call_solver(

@@ -78,12 +78,18 @@ class Ratio:
 
 
 def load_ratio(
-    ms: MeasurementSet, flags: FlagArray | None, sky: SkyModel, into: Ratio | None = None
+    ms: MeasurementSet,
+    flags: FlagArray | None,
+    sky: SkyModel,
+    into: Ratio | None = None,
+    *,
+    conjugate: bool = False,
 ) -> Ratio:
     """Read a Measurement Set of one field, integration by integration, over the model of a sky.
 
     Rows are time-major. `flags`, shape (rows, channels, polarizations), are added to the set's own.
     `into` was read from the same set: its arrays are used again, so that two never fill memory.
+    With `conjugate`, the data are those of the sky mirrored through the phase centre.
 
     Raises AllFlaggedError if no cross-correlation is unflagged; BadInputError if the model is zero
     where there are data.
@@ -119,6 +125,7 @@ def load_ratio(
         if flags is not None:
             lost |= flags[cross[to]]
         data = ms.read("DATA", first, last - first)[cross[to] - first]
+        data = data.conj() if conjugate else data
         empty = _divide(data, lost, model, ratio.product[to], ratio.power[to])
         if empty:
             problem = f"The model is zero for {empty} samples that have data."
