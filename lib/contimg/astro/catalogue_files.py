@@ -483,7 +483,7 @@ def _unit_factor(column: CatalogueColumn, unit: str, target: str, where: str) ->
         same = one if is_plain and one.is_equivalent(ours) else one * units.beam
         factor = float(same.to(ours))
         by_name = units.Unit(UNIT_SPELLINGS[ending["unit"]]).to(ours) if ending else factor
-    except (ValueError, TypeError, units.UnitConversionError) as error:
+    except (ValueError, TypeError, units.UnitsError) as error:
         problem = f"Column {column.name} is in {unit}, which cannot be converted to {wanted}."
         raise BadInputError(where, problem, "Convert the column, or correct its unit.") from error
     if not np.isclose(factor, by_name, rtol=1e-6):
