@@ -88,7 +88,6 @@ class TestConfig:
             ("{toy: {colour: red}}", "--colour: there is no such option"),
             ("{toy: [", "options: This is not YAML: "),
             ("{toy: {count: 10}}", "--count: Input should be less than or equal to 9, found 10"),
-            ("{teoy: {count: 1}}", "There is no stage 'teoy'; there are calibrate, convert, flag"),
             ("{toy: loud}", "A mapping of options is expected, not 'loud'."),
             ("no/such/file.yaml", "no/such/file.yaml: The file cannot be read: "),
         ],
@@ -100,6 +99,12 @@ class TestConfig:
         assert problem in done.stderr
         failure = json.loads((tmp_path / "handed" / "failure.json").read_text())
         assert problem in failure["reason"]
+
+    def test_section_of_unknown_stage_is_refused(self, tmp_path: Path) -> None:
+        words = ("--ms=x", f"--out={tmp_path}", "--config={flga: {tfcrop: true}}")
+        done = toys.run(sys.executable, "-m", "contimg_flag", *words)
+        assert done.returncode == Exit.USAGE
+        assert "There is no stage 'flga'; there are calibrate, convert, flag" in done.stderr
         assert not (tmp_path / "out").exists()
 
 

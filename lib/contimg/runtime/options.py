@@ -167,7 +167,7 @@ def parse(
             from contimg.runtime.config import read_document  # yaml is slow to import
 
             document = read_document(config)
-            _check_sections(document.keys() - {section})
+            _check_sections(section, document.keys() - {section})
             given = {**model.drop_empty(document.get(section, {})), **given}
         return model.model_validate(given)
     except UsageError as error:
@@ -176,10 +176,11 @@ def parse(
         parser.error("; ".join(map(describe_error, error.errors())))
 
 
-def _check_sections(others: AbstractSet[str]) -> None:
+def _check_sections(own: str, others: AbstractSet[str]) -> None:
     """Refuse sections of stages that do not exist; UsageError names them.
 
-    In an image one stage is installed, and the sections of others cannot be judged.
+    In an image one stage is installed, and the sections of others cannot be judged; nor can they
+    by a stage that is itself not installed.
     """
     if not others:
         return
@@ -187,7 +188,7 @@ def _check_sections(others: AbstractSet[str]) -> None:
 
     known = stage_specs().keys()
     unknown = sorted(others - known)
-    if unknown and len(known) > 1:
+    if unknown and own in known and len(known) > 1:
         problem = f"There is no stage {unknown[0]!r}; there are {', '.join(known)}."
         raise UsageError("--config", problem, "Correct the name of the section.")
 
