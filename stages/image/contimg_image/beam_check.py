@@ -114,9 +114,11 @@ def measure_beam(
 def beam_slopes(field: ImagingField, beam: PrimaryBeam, directions: Floats) -> Floats:
     """Return d ln(beam) by ln(width) and by the axis's offset (1/deg), shape (3, N).
 
-    The beam is the mean over integrations and the band, at directions l, m, n - 1, shape (N, 3).
+    The beam is the mean over integrations and the band that is imaged, at directions l, m, n - 1,
+    shape (N, 3).
     """
-    band_hz = np.concatenate([part.frequencies_hz for part in field.data.sets])
+    imaged = ((part.frequencies_hz, part.weight.any(axis=0)) for part in field.data.sets)
+    band_hz = np.concatenate([freq_hz[used] for freq_hz, used in imaged])
     freq_hz = np.linspace(band_hz.min(), band_hz.max(), BAND_SAMPLES)
     offset = (directions - field.pointing[:, None])[:, :, None]
     return log_slopes(beam, STEPS, lambda one: np.log(one.level(offset, freq_hz).mean(axis=(0, 2))))
