@@ -195,7 +195,10 @@ class ScaleCheck:
         """Return numbers for a reader."""
         told, limits = self.told, f"{np.exp(-self.usual):.2f} to {np.exp(self.usual):.2f}"
         members = f"{told.sources} sources" if told.sources else "all sources together"
-        return f"{told.scale:.3g} +- {told.error:.2g} x the model by {members}; {limits} is usual"
+        words = f"{told.scale:.3g} +- {told.error:.2g} x the model by {members}; {limits} is usual"
+        if self.deviation <= self.usual and self.resolution > MAX_USUAL:
+            words += f", but here only a factor beyond {np.exp(self.resolution):.2f} would show"
+        return words
 
 
 def check_scale(phase: FieldPhase, budget: ScaleBudget) -> ScaleCheck | None:
