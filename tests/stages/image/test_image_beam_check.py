@@ -5,39 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from beam_strips import FACTOR, draw_strip
 from contimg.astro.catalogues import Catalogue
 from contimg_image.beam import effective_beam
-from contimg_image.beam_check import BeamErrors, fit_beam_errors, measure_beam
+from contimg_image.beam_check import measure_beam
 from contimg_image.cleaning import ExpectedSky
 from image_arrays import BEAM, averaged, imaging_field
-
-HALF_DEG, FWHM_DEG = 2.25, 2.7
-FACTOR = 4 * np.log(2)
-
-
-def draw_group(
-    rng: np.random.Generator, width: float, east_deg: float, north_deg: float, scatter: float
-) -> BeamErrors:
-    """Fit one group of a Gaussian beam with NVSS's counts; one source in ten varies by more."""
-    place = rng.uniform(-HALF_DEG, HALF_DEG, (2, rng.poisson(3.7 * 4 * HALF_DEG**2)))
-    flux = np.minimum(0.05 / rng.uniform(size=place.shape[1]), 5.0)
-
-    def log_beam(off: np.ndarray, factor: float) -> np.ndarray:
-        return np.asarray(-FACTOR * np.sum((place - off) ** 2, axis=0) / (FWHM_DEG * factor) ** 2)
-
-    assumed, true = log_beam(np.zeros((2, 1)), 1.0), log_beam(np.c_[[east_deg, north_deg]], width)
-    seen = (assumed > np.log(0.05)) & (flux * np.exp(assumed) > 20 * 4e-4)
-    error = 4e-4 / (flux * np.exp(assumed))
-    varied = rng.exponential(0.4, flux.size) * rng.choice([-1, 1], flux.size)
-    own = rng.normal(0, scatter, flux.size) + varied * (rng.uniform(size=flux.size) < 0.1)
-    ratio = np.clip(true - assumed + own + rng.normal(0, error), -1.5, 1.5)
-    slopes = 2 * FACTOR / FWHM_DEG**2 * np.stack([np.sum(place**2, axis=0), *place])
-    return fit_beam_errors(ratio[seen], error[seen], slopes[:, seen])
 
 
 def test_right_beam_is_not_marked() -> None:
     rng = np.random.default_rng(1)
-    found = [draw_group(rng, 1.0, 0.0, 0.0, scatter) for scatter in (0.15, 0.2) * 500]
+    strips = [draw_strip(rng, groups=1, scatter=scatter) for scatter in (0.15, 0.2) * 500]
+    found = [one for [one], _ in strips]
     assert sum(bool(one.deviant) for one in found) <= 1
     pulls = np.array([one.value / one.error for one in found])
     np.testing.assert_allclose(pulls.mean(axis=0), 0, atol=0.12)
@@ -58,8 +37,10 @@ def test_right_beam_is_not_marked() -> None:
 def test_wrong_beams_are_marked(
     wrong: tuple[float, float, float], scatter: float, least: float
 ) -> None:
-    rng = np.random.default_rng(2)
-    found = [draw_group(rng, *wrong, scatter) for _ in range(60)]
+    rng, (width, east_deg, north_deg) = np.random.default_rng(2), wrong
+    beam = {"width": width, "east_deg": east_deg, "north_deg": north_deg}
+    strips = [draw_strip(rng, groups=1, **beam, scatter=scatter) for _ in range(60)]
+    found = [one for [one], _ in strips]
     assert np.mean([bool(one.deviant) for one in found]) >= least
     mean = np.mean([one.value for one in found], axis=0)
     np.testing.assert_allclose(mean, [np.log(wrong[0]), *wrong[1:]], atol=0.035)
