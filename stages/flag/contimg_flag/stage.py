@@ -13,7 +13,7 @@ from contimg.runtime.manifest import QA
 from contimg_flag import ground, outliers, rfi, steps
 from contimg_flag.ground import GroundSignal
 from contimg_flag.options import FlagOptions
-from contimg_flag.steps import BoolArray, Float32Array
+from contimg_flag.steps import BoolArray, Float32Array, FloatArray
 from contimg_flag.visibilities import DIGITS, Visibilities
 
 PROGRESS_STEPS = 7
@@ -54,6 +54,8 @@ def run(options: FlagOptions, context: Context) -> StageResult:
             with vis.flags_on_disk():
                 call_casa(context, "contimg_flag.rfi:call_flagdata", rfi.TIMEOUT_S, ms=ms)
             vis.record_step("rfi", "CASA tfcrop and rflag, each baseline")
+    with context.step("radiometer"):
+        ratios = _measure_noise(vis, amplitude)
     context.progress(6, PROGRESS_STEPS)
     with context.step("clip"):
         _clip(vis, options.clip_sigma)
@@ -72,7 +74,12 @@ def run(options: FlagOptions, context: Context) -> StageResult:
         reasons.append(f"{len(lost)} receptors are dead (expected at most {MAX_DEAD_RECEPTORS})")
     if signal and signal.fraction > MIN_NAMED_FRACTION:
         reasons.append(signal.describe())
+    if brightness < rfi.BRIGHT:
+        names = vis.header.antennas.names
+        reasons += outliers.judge_radiometer(ratios, names, vis.correlations)
     metrics = {"group": group, "fraction": vis.fraction, "dead_receptors": lost}
+    if np.isfinite(ratios).any():
+        metrics |= {"noise_ratio": round(float(np.nanmedian(ratios)), 4)}
     if signal:
         metrics |= {"interference_fraction": round(signal.fraction, DIGITS)}
         metrics |= {"interference_sigma": round(signal.sigma, 3)}
@@ -118,6 +125,22 @@ def flag_zeros_and_dead(
     meaning = f"receptors with at least {dead_fraction:.0%} bad visibilities, no power or no sky"
     vis.record_step("dead", meaning)
     return dead, amplitude, outliers.measure_brightness(products, powers.real)
+
+
+def _measure_noise(vis: Visibilities, amplitude: Float32Array) -> FloatArray:
+    """Return the noise over that which autocorrelations predict, (antennas, correlations)."""
+    flags, cross, one, two = vis.flags, vis.cross, vis.antenna1, vis.antenna2
+    shape, antennas = flags.shape[::2], len(vis.header.antennas.names)
+    sums = [np.zeros(shape, kind) for kind in (np.complex64, np.float32, np.int32)]
+    for block, data in vis.blocks():
+        steps.neighbour_products(data, flags[block], *(values[block] for values in sums))
+    product, power, pairs = (
+        outliers.sum_baselines(values[cross], one[cross], two[cross], antennas) for values in sums
+    )
+    autos, count = np.zeros((antennas, shape[1])), np.bincount(one[~cross], minlength=antennas)
+    np.add.at(autos, one[~cross], amplitude[~cross])
+    autos /= np.maximum(count, 1)[:, None]
+    return outliers.compare_radiometer(product, power.real, pairs.real, autos, vis.samples)
 
 
 def flag_array(vis: Visibilities, amplitude: Float32Array) -> GroundSignal:
