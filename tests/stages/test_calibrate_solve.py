@@ -238,7 +238,13 @@ class TestModelFile:
         assert sources.flux_jy == pytest.approx(np.array([[2, 2 * 2**-0.7], [1, 1]]))
 
     @pytest.mark.parametrize(
-        "rows", [b"ra,dec\n1,2\n", b"ra_deg,dec_deg,flux_jy\n1,2,bright\n", b"\xff\xfe\x00"]
+        "rows",
+        [
+            b"ra,dec\n1,2\n",
+            b"ra_deg,dec_deg,flux_jy\n1,2,bright\n",
+            b"ra_deg,dec_deg,flux_jy,flux_jy\n1,2,3,4\n",
+            b"\xff\xfe\x00",
+        ],
     )
     def test_read_model_refuses_other_content(self, rows: bytes) -> None:
         with pytest.raises(errors.BadInputError, match=r"list.csv.*columns"):

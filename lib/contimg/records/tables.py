@@ -254,7 +254,12 @@ def read_parquet(data: bytes, where: str) -> pa.Table:
     """Read any Parquet file; BadInputError if it is not one."""
     try:
         # Not read_table: that imports pyarrow.dataset, and with it pandas if installed (0.3 s).
-        return pq.ParquetFile(io.BytesIO(data)).read()
+        table = pq.ParquetFile(io.BytesIO(data)).read()
     except (pa.ArrowInvalid, OSError) as error:
         problem = f"This is not a whole Parquet file: {error}."
         raise BadInputError(where, problem, "Make it again.") from error
+    names = table.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        problem = f"It has several columns called {', '.join(twice)}."
+        raise BadInputError(where, problem, "Rename or delete all but one.")
+    return table

@@ -54,6 +54,7 @@ from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import (
     NVSS_SCALE_ERROR,
     TRUSTED_ERROR,
+    add_pointing,
     beam_error,
     beam_terms,
     combine,
@@ -89,6 +90,7 @@ LINEAR = (9, 12)
 """XX and YY in casacore's ``Stokes`` enumeration."""
 MIN_TRANSFER_BEAM = 0.1
 """Beam at a calibrator whose flux is measured, at least."""
+AXES = "east", "north"
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 
@@ -251,6 +253,10 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
         # What the field's sources say is no worse than the calibrator's flux.
         terms = budget.model_dump(exclude={"total", "field"})
         budget = combine(**terms, field=abs(math.log(solved.quality["field_ratio"])))
+    seen_off = any(mark.startswith("pointing") for mark in solved.marks)
+    if budget is not None and seen_off and ms.target is not None:
+        on, off_deg = solved.record.calibrator, (solved.quality[f"beam_{n}_deg"] for n in AXES)
+        budget = add_pointing(budget, on.ra_deg, on.dec_deg, ms.target, ms.beam, *off_deg)
     known = {"considered": possible, "scale": budget}
     return solved._replace(record=solved.record.model_copy(update=known))
 
@@ -287,7 +293,13 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
     else:
         source = Path(str(options.plain_ms))
         target, name = None, source.stem
-        copied = copy_field(source, options.field, context.scratch / "field.ms")
+        copied = copy_field(
+            source,
+            options.field,
+            context.scratch / "field.ms",
+            column=options.column,
+            windows=options.windows,
+        )
         path, notes = copied.path, copied.notes
     with MeasurementSet(path) as ms:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
