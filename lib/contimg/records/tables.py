@@ -271,7 +271,12 @@ def read_parquet(data: bytes, where: str) -> pa.Table:
     """Read any Parquet file; BadInputError if it is not one."""
     with _parquet_errors(where):
         # Not read_table: that imports pyarrow.dataset, and with it pandas if installed (0.3 s).
-        return pq.ParquetFile(io.BytesIO(data)).read()
+        table = pq.ParquetFile(io.BytesIO(data)).read()
+    names = table.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        problem = f"It has several columns called {', '.join(twice)}."
+        raise BadInputError(where, problem, "Rename or delete all but one.")
+    return table
 
 
 @contextmanager
