@@ -142,6 +142,12 @@ class TestRead:
         with pytest.raises(BadInputError, match=r"This is table \? version \?"):
             SCHEMA.read(sink.getvalue(), "here")
 
+    def test_repeated_column_is_refused(self) -> None:
+        sink = io.BytesIO()
+        pq.write_table(pa.table([[1.0], [2.0]], names=["flux", "flux"]), sink)
+        with pytest.raises(BadInputError, match="here: It has several columns called flux"):
+            read_parquet(sink.getvalue(), "here")
+
     @pytest.mark.parametrize("cut", [0, 100, -8])
     def test_damaged_file_is_refused(self, cut: int) -> None:
         with pytest.raises(BadInputError, match="somewhere: This is not a whole Parquet file"):

@@ -155,6 +155,21 @@ def test_wrong_catalogue_flux_stays_out_of_an_ensemble(tmp_path: Path) -> None:
     assert np.std(off) < 0.01
 
 
+def test_pointing_error_is_in_the_error_of_the_set(tmp_path: Path) -> None:
+    """The dishes look 0.25 deg west, and 3C48 is 0.6 deg east of the meridian."""
+    mjd = BARE.mjd - 0.05 / 24
+    field = find_field_sources(mjd, mjd, 33.0, SITE, FREQ_HZ, DEFAULT)
+    sky = merge_sources(observed.three_c_48(), field)
+    group = SyntheticGroup(sources=sky, mjd=mjd, noise_jy=0.02, times=4, off_deg=(-0.25, 0.0))
+    summary = solve(group, tmp_path, calibrator="3C48")
+    assert any(reason.startswith("pointing") for reason in summary["qa"]["reasons"])
+    made = observed.load_factors(summary["artifact"], tmp_path / "tables", group.mjds)
+    wrong = np.log(np.median(np.abs(made.product()[:, USED] / group.truth[:, USED]) ** 2))
+    scale = observed.read_record(summary).scale
+    assert scale is not None
+    assert abs(wrong) < scale.beam < 1.5 * abs(wrong)
+
+
 def test_flaring_calibrator_is_marked(tmp_path: Path) -> None:
     flux = np.ones(len(SKY.ra_rad))
     flux[0] = 1.3
@@ -225,7 +240,7 @@ class TestGates:
             "moved_arcsec_min": 0.1,
             "moved_error": 0.05,
         }
-        fluxes = {**flat, "amplitude": amplitude, "error": error, **changes}
+        fluxes = {**flat, "amplitude": amplitude, "error": error, "noise": error, **changes}
         return check_field("group", sources, fluxes, self.TARGET, DEFAULT, self.NAMES)[1]
 
     def test_no_gate_fires_on_good_groups(self) -> None:
@@ -235,6 +250,13 @@ class TestGates:
     def test_wrong_scale_is_marked(self, factor: float) -> None:
         found = [self.check(seed, factor) for seed in range(50)]
         assert all(marks and marks[0].startswith("flux_scale") for marks in found)
+
+    def test_gates_leave_uncertain_members_in(self) -> None:
+        """Errors by sources in no catalogue lower weights: members are chosen by noise."""
+        noise = 1e-3 / (FIELD.flux_jy.mean(axis=1) * self.BEAM)
+        found = [self.check(seed, 0.6, error=np.hypot(noise, 0.3)) for seed in range(20)]
+        assert all(marks and marks[0].startswith("flux_scale") for marks in found)
+        assert not any(mark.startswith("pointing") for marks in found for mark in marks)
 
     def test_pointing_offset_is_marked(self) -> None:
         off = mean_beam(*self.PLACE, self.TARGET, DEFAULT.changed(east_deg=0.21)) / self.BEAM

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +14,7 @@ from contimg.astro.predict import PointSources, SkyModel, power_law
 from contimg.astro.primary_beam import PrimaryBeam
 from contimg.astro.standards import POLARIZED, standard
 from contimg.runtime.errors import BadInputError, NoSourcesError, UsageError
+from contimg.runtime.unique_names import read_csv
 
 MATCH_RADIUS_DEG = 60 / 3600
 """A catalogue source nearer than this to the calibrator is the calibrator, or a part of it."""
@@ -164,7 +163,7 @@ def read_model(data: bytes, where: str, freq_hz: FloatArray) -> PointSources:
     """
     numbers = []
     try:
-        for row in csv.DictReader(io.StringIO(data.decode())):
+        for row in read_csv(data.decode("utf-8-sig")):
             alpha, hz = (
                 row.get("alpha") or DEFAULT_SPECTRAL_INDEX,
                 row.get("reference_hz") or NVSS_HZ,
