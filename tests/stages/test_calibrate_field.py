@@ -240,7 +240,7 @@ class TestGates:
             "moved_arcsec_min": 0.1,
             "moved_error": 0.05,
         }
-        fluxes = {**flat, "amplitude": amplitude, "error": error, **changes}
+        fluxes = {**flat, "amplitude": amplitude, "error": error, "noise": error, **changes}
         return check_field("group", sources, fluxes, self.TARGET, DEFAULT, self.NAMES)[1]
 
     def test_no_gate_fires_on_good_groups(self) -> None:
@@ -250,6 +250,13 @@ class TestGates:
     def test_wrong_scale_is_marked(self, factor: float) -> None:
         found = [self.check(seed, factor) for seed in range(50)]
         assert all(marks and marks[0].startswith("flux_scale") for marks in found)
+
+    def test_gates_leave_uncertain_members_in(self) -> None:
+        """Errors by sources in no catalogue lower weights: members are chosen by noise."""
+        noise = 1e-3 / (FIELD.flux_jy.mean(axis=1) * self.BEAM)
+        found = [self.check(seed, 0.6, error=np.hypot(noise, 0.3)) for seed in range(20)]
+        assert all(marks and marks[0].startswith("flux_scale") for marks in found)
+        assert not any(mark.startswith("pointing") for marks in found for mark in marks)
 
     def test_pointing_offset_is_marked(self) -> None:
         off = mean_beam(*self.PLACE, self.TARGET, DEFAULT.changed(east_deg=0.21)) / self.BEAM

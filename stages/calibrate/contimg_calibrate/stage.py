@@ -41,7 +41,13 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
-from contimg_calibrate.ensemble import MAX_BEAM_ERROR, check_scale, ensemble_scale, total_scale
+from contimg_calibrate.ensemble import (
+    FIT_NAMES,
+    MAX_BEAM_ERROR,
+    check_scale,
+    ensemble_scale,
+    total_scale,
+)
 from contimg_calibrate.field_checks import FieldSources, check_data, check_field, check_motion
 from contimg_calibrate.foreign import copy_field, describe_offset
 from contimg_calibrate.options import CalibrateOptions
@@ -449,7 +455,7 @@ def check_fluxes(
         held=held,
     )
     numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, ms.header.antennas)
-    fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
+    fitted = {name: np.array(fluxes[name]) for name in FIT_NAMES if fluxes}
     context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
     return numbers, marks
 
@@ -640,10 +646,12 @@ def fit_field(
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     marks = check_data(ms.name, answer["residuals"])
-    marks += check_motion(answer) if "moved_arcsec_min" in answer else []
+    fluxes = answer["fluxes"]
+    marks += check_motion(fluxes) if "moved_arcsec_min" in fluxes else []
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
-    amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
-    told = ensemble_scale(amplitude, noise, beam_error(ra_deg, dec_deg, ms.target, ms.beam))
+    amplitude, error, noise = (np.array(fluxes[name]) for name in FIT_NAMES)
+    at_place = beam_error(ra_deg, dec_deg, ms.target, ms.beam)
+    told = ensemble_scale(amplitude, error, noise, at_place)
     told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"
