@@ -25,19 +25,23 @@ SIGMA = np.sqrt(2)
 """A signal of sigma is this part of the rms of complex noise."""
 
 
-def observe(times: int, sky: float, signal: float, on: list[int], seed: int = 1) -> np.ndarray:
-    """Return noise of unit rms, a still sky, and a signal that turns while it is on."""
+def observe(
+    times: int, sky: float, signal: float, on: list[int], seed: int = 1, *, mirrored: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return noise of unit rms, a still sky, and a signal that turns while it is on; the turns."""
     rng = np.random.default_rng(seed)
     shape = (times, BASELINES, CHANNELS, 2)
     data = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / SIGMA
     field = rng.uniform(0, 0.2, (BASELINES, 1)) * np.arange(CHANNELS)
     data += sky * (1 + 0.2 * np.exp(2j * np.pi * 0.02 * field))[None, :, :, None]
     turns = rng.uniform(0.1, 0.6, BASELINES) * np.arange(times)[:, None]
+    if mirrored:  # fringes that are stopped the wrong way
+        data *= np.exp(4j * np.pi * turns)[..., None, None]
     delay = rng.uniform(-0.05, 0.05, (BASELINES, 1)) * np.arange(CHANNELS)
     phase = rng.uniform(size=BASELINES) + turns
     ground = np.exp(2j * np.pi * (phase[:, :, None] + delay))[..., None]
     data[on] += signal / SIGMA * ground[on]
-    return data.astype(np.complex64)
+    return data.astype(np.complex64), -np.diff(turns, axis=0)
 
 
 @pytest.mark.parametrize(
@@ -45,22 +49,32 @@ def observe(times: int, sky: float, signal: float, on: list[int], seed: int = 1)
 )
 @pytest.mark.parametrize("sky", [0.0, 2.0, 4.0])
 def test_signal_of_three_sigma_is_found(times: int, on: list[int], sky: float) -> None:
-    signal = find_ground_signal(observe(times, sky, 3.0, list(on)))
+    signal = find_ground_signal(*observe(times, sky, 3.0, list(on)))
     truth = np.isin(np.arange(times), on)
     assert signal.found[truth].mean() >= MIN_FOUND_FRACTION
     assert signal.found[~truth].mean() <= MAX_FALSE_FRACTION
     assert signal.sigma == pytest.approx(3.0, rel=0.3)
+    assert not signal.mirrored
 
 
 @pytest.mark.parametrize("sky", [0.0, 4.0, 400.0])
 @pytest.mark.parametrize("times", [2, 24])
 def test_sky_alone_is_no_interference(times: int, sky: float) -> None:
     for seed in range(2):
-        assert not find_ground_signal(observe(times, sky, 0.0, [], seed)).found.any()
+        signal = find_ground_signal(*observe(times, sky, 0.0, [], seed))
+        assert not signal.found.any()
+        assert not signal.mirrored
+
+
+@pytest.mark.parametrize("sky", [0.3, 4.0, 400.0])
+@pytest.mark.parametrize("times", [2, 24])
+def test_conjugated_sky_is_named(times: int, sky: float) -> None:
+    signal = find_ground_signal(*observe(times, sky, 0.0, [], mirrored=True))
+    assert signal.describe().startswith("mirrored: ")
 
 
 def test_signal_of_the_whole_group_is_found() -> None:
-    assert find_ground_signal(observe(6, 4.0, 3.0, list(range(6)))).fraction >= MIN_FOUND_FRACTION
+    assert find_ground_signal(*observe(6, 4.0, 3.0, list(range(6)))).fraction >= MIN_FOUND_FRACTION
 
 
 def add_signal(folder: Path, ms: str, on: list[int]) -> str:
@@ -73,7 +87,7 @@ def add_signal(folder: Path, ms: str, on: list[int]) -> str:
     times, index = np.unique(rows.time_s, return_inverse=True)
     noise = np.median(np.abs(np.diff(data, axis=1)), axis=(1, 2)) / np.sqrt(4 * np.log(2))
     turns = rows.uvw_m[:, 2:] * header.frequencies_hz / SPEED_OF_LIGHT_M_S
-    signal = 3 * noise[:, None] * np.exp(2j * np.pi * turns)
+    signal = 3 * noise[:, None] * np.exp(-2j * np.pi * turns)
     loud = np.isin(index, on) & (rows.antenna1 != rows.antenna2)
     data[loud] += signal[loud, :, None].astype(np.complex64)
     assert len(times) == 4
