@@ -382,7 +382,8 @@ def assess_quality(metrics: dict[str, Any], minor_arcsec: float) -> QA:
     reasons, bright = [], metrics["bright"]
     lost = metrics["unmeasured"] / (metrics["unmeasured"] + metrics["sources"])
     if lost > MAX_UNMEASURED:
-        reasons.append(f"{lost:.0%} of the sources have no row: too few pixels around them")
+        text = "too few pixels around them, or two entries for one source"
+        reasons.append(f"{lost:.0%} of the sources have no row: {text}")
     if bright < MIN_BRIGHT_SOURCES:
         reasons.append(f"only {bright} bright single sources to compare with the catalogue")
     elif (metrics.get("ratio_error") or 0.0) > MAX_SCALING_ERROR:
