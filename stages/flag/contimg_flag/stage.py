@@ -87,7 +87,7 @@ def run(options: FlagOptions, context: Context) -> StageResult:
     reasons = _judge(vis.fraction, lost, signal)
     if receptors.brightness < rfi.BRIGHT:
         names = vis.header.antennas.names
-        reasons += outliers.judge_radiometer(ratios, names, vis.correlations)
+        reasons += outliers.judge_radiometer(ratios, names, vis.correlations, receptors.brightness)
     metrics = {"group": group, "fraction": vis.fraction, "dead_receptors": lost}
     if np.isfinite(ratios).any():
         metrics |= {"noise_ratio": round(float(np.nanmedian(ratios)), 4)}

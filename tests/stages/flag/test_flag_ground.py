@@ -77,8 +77,11 @@ def test_signal_of_the_whole_group_is_found() -> None:
     assert find_ground_signal(*observe(6, 4.0, 3.0, list(range(6)))).fraction >= MIN_FOUND_FRACTION
 
 
-def add_signal(folder: Path, ms: str, on: list[int]) -> str:
-    """Copy a convert artifact and add a signal from the ground of three times the noise."""
+def add_signal(folder: Path, ms: str, on: list[int], *, mirrored: bool = False) -> str:
+    """Copy a convert artifact and add a signal from the ground of three times the noise.
+
+    With `mirrored`, the correlator's data were conjugated before convert stopped their fringes.
+    """
     with (Path(ms) / "ms.tar").open("rb") as source:
         path = unpack(source, folder / "made")
     with MeasurementSet(path) as given:
@@ -88,6 +91,8 @@ def add_signal(folder: Path, ms: str, on: list[int]) -> str:
     noise = np.median(np.abs(np.diff(data, axis=1)), axis=(1, 2)) / np.sqrt(4 * np.log(2))
     turns = rows.uvw_m[:, 2:] * header.frequencies_hz / SPEED_OF_LIGHT_M_S
     signal = 3 * noise[:, None] * np.exp(-2j * np.pi * turns)
+    if mirrored:
+        data = (data.conj() * np.exp(-4j * np.pi * turns)[..., None]).astype(np.complex64)
     loud = np.isin(index, on) & (rows.antenna1 != rows.antenna2)
     data[loud] += signal[loud, :, None].astype(np.complex64)
     assert len(times) == 4
@@ -118,3 +123,12 @@ def test_stage_flags_and_names_interference(field: Chain, on: list[int], tmp_pat
     assert manifest["qa"]["verdict"] == "warning"
     assert any(reason.startswith("interference: ") for reason in manifest["qa"]["reasons"])
     assert manifest["metrics"]["interference_fraction"] == pytest.approx(len(on) / 4, abs=0.05)
+
+
+def test_stage_names_conjugated_data_only(field: Chain, tmp_path: Path) -> None:
+    ms = add_signal(tmp_path, field.ms, [], mirrored=True)
+    artifact = Path(contimg("flag", ms=ms, out=tmp_path / "out")["artifact"])
+    manifest: dict[str, Any] = json.loads((artifact / "manifest.json").read_text())
+    [reason] = manifest["qa"]["reasons"]
+    assert reason.startswith("mirrored: the sky turns twice as fast")
+    assert manifest["metrics"]["fraction"] <= MAX_FALSE_FRACTION

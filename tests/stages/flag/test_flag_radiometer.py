@@ -32,7 +32,7 @@ def judge(
     steps.neighbour_products((scale * data).astype(np.complex64), np.zeros(shape, bool), *sums)
     product, both, pairs = (outliers.sum_baselines(x, one, two, ANTENNAS) for x in sums)
     ratios = outliers.compare_radiometer(product, both.real, pairs.real, autos, SAMPLES)
-    return outliers.judge_radiometer(ratios, NAMES, CORRELATIONS)
+    return outliers.judge_radiometer(ratios, NAMES, CORRELATIONS, 0.0)
 
 
 @pytest.mark.parametrize("sefd_jy", [4000.0, 6000.0, 9000.0])
@@ -55,4 +55,12 @@ def test_noisy_antenna_is_named() -> None:
 
 def test_missing_autocorrelations_are_not_judged() -> None:
     unknown = np.full((ANTENNAS, 2), np.nan)
-    assert outliers.judge_radiometer(unknown, NAMES, CORRELATIONS) == []
+    assert outliers.judge_radiometer(unknown, NAMES, CORRELATIONS, 0.0) == []
+
+
+def test_incoherent_sky_of_outrigger_is_no_noise() -> None:
+    """The ratio of the worst receptor beside Taurus A, small group; as noise it would be named."""
+    ratios = np.full((ANTENNAS, 2), 1.05)
+    ratios[5] *= 1.6
+    assert outliers.judge_radiometer(ratios, NAMES, CORRELATIONS, 3.6) == []
+    assert len(outliers.judge_radiometer(ratios, NAMES, CORRELATIONS, 0.5)) == 1
