@@ -1,11 +1,11 @@
-"""Memory and processor time of normalize: ``python -m tests.bench normalize``.
+"""Memory and processor time of normalize and variability: ``python -m tests.bench normalize``.
 
 A quarter of the strip, 5,000 sources in 250 and in 1,000 epochs, as dense as 20,000 sources around
 the whole circle. Memory of all of them follows from the difference.
 """
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +21,6 @@ from contimg.runtime.store import open_store
 SOURCES, EPOCHS = 5000, (250, 1000)
 WHOLE_ROWS = 20_000 * 1000
 LIMIT_GB = 4.0
-RUN = [sys.executable, "-m", "contimg_normalize", "--strip=33"]
 
 
 def write_epochs(root: str, first: int, last: int) -> None:
@@ -43,24 +42,38 @@ def write_epochs(root: str, first: int, last: int) -> None:
         open_store(root).put(key, PHOTOMETRY.to_bytes(rows))
 
 
+def run(stage: str, *options: str) -> tuple[str, float, float]:
+    """Run a stage; return its artifact, seconds of processor time, and peak memory in GB."""
+    argv = [sys.executable, "-m", f"contimg_{stage}", *options]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    artifact = json.loads(process.stdout.read())["artifact"]
+    # Usage of this child alone: that of all children holds the largest so far.
+    _, code, usage = os.wait4(process.pid, 0)
+    process.returncode = code
+    assert code == 0, argv
+    return artifact, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
+
+
 def main() -> None:
     """Print seconds of processor time and peak memory by number of rows, and for all rows."""
-    found: list[tuple[int, float]] = []
+    peaks: dict[str, list[float]] = {"normalize": [], "variability": []}
     with tempfile.TemporaryDirectory() as folder:
+        tables, out = f"--tables={folder}/tables", f"--out={folder}/out"
         for first, last in zip((0, *EPOCHS), EPOCHS, strict=False):
             write_epochs(f"{folder}/tables", first, last)
-            argv = [*RUN, f"--tables={folder}/tables", f"--out={folder}/{last}"]
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(argv, check=True, capture_output=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            size = sum(path.stat().st_size for path in Path(folder).glob(f"{last}/*/n*d.parquet"))
-            found.append((SOURCES * last, after.ru_maxrss / 2**20))
-            line = {"rows": found[-1][0], "cpu_s": round(cpu_s, 1), "file_mb": round(size / 1e6)}
-            print(json.dumps(line | {"peak_gb": round(found[-1][1], 2)}), flush=True)
-    (few, low), (many, high) = found
-    whole = high + (high - low) / (many - few) * (WHOLE_ROWS - many)
-    print(f"  20,000 sources x 1000 epochs: {whole:.1f} GB, allowed {LIMIT_GB} GB")
+            options = "--strip=33"
+            for stage, found in peaks.items():
+                artifact, cpu_s, peak = run(stage, options, tables, out)
+                options = f"--normalized={artifact}"
+                found.append(peak)
+                size_mb = round(sum(p.stat().st_size for p in Path(artifact).iterdir()) / 1e6)
+                line = {"stage": stage, "rows": SOURCES * last, "cpu_s": round(cpu_s, 1)}
+                print(json.dumps(line | {"peak_gb": round(peak, 2), "mb": size_mb}), flush=True)
+    few, many = (SOURCES * epochs for epochs in EPOCHS)
+    for stage, (low, high) in peaks.items():
+        whole = high + (high - low) / (many - few) * (WHOLE_ROWS - many)
+        print(f"  {stage}, 20,000 sources x 1000 epochs: {whole:.1f} GB, allowed {LIMIT_GB} GB")
 
 
 if __name__ == "__main__":

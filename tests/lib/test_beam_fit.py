@@ -167,7 +167,9 @@ def write_tables(
         put(f"tables/photometry/date={day}/g{group}.parquet", table)
 
 
-def test_command_writes_a_beam_file_that_the_option_takes(tmp_path: Path) -> None:
+def test_command_writes_a_beam_file_that_the_option_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The assumed beam is a file, whose offset and width are changed once more."""
     first = {"model": "airy:4.65", "offset_deg": [0.05, 0.0], "widths": [[1405.0, 1.02]]}
     (tmp_path / "first.json").write_text(json.dumps(first))
@@ -175,9 +177,15 @@ def test_command_writes_a_beam_file_that_the_option_takes(tmp_path: Path) -> Non
     true = read_beam("airy:4.65").changed(width=0.98, east_deg=-0.06)
     fluxes, place = observe(true, assumed, groups=6, seed=8)
     write_tables(tmp_path, fluxes, place, assumed)
+    unplaced = {"image": "old", "primary_beam": assumed.name, "strip": None}
+    table, *_ = IMAGES.read_days(str(tmp_path))
+    row = table.to_pylist()[0] | unplaced
+    key = "tables/images/date=2026-01-25/old.parquet"
+    open_store(str(tmp_path)).put(key, IMAGES.to_bytes(IMAGES.rows([row])))
     file, console = tmp_path / "found.json", Console("beam", {})
     options = BeamOptions(action="fit", file=file, store=str(tmp_path))
     assert beam_cli.run(options, console, {})["groups"] == 6
+    assert "1 images that do not state their strip left out" in capsys.readouterr().err
     found = read_beam(str(file))
     half = found.radius_rad(0.5, 1.405e9) / read_beam("airy:4.65").radius_rad(0.5, 1.405e9)
     assert half == pytest.approx(0.98, rel=0.005)

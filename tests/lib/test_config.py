@@ -21,6 +21,11 @@ def test_text_file_and_uri_agree(tmp_path: Path) -> None:
     assert [read_document(source) for source in sources] == [DOCUMENT] * 4
 
 
+def test_merged_mapping_may_be_overridden() -> None:
+    text = "image: &i {tier: deep, size: 1}\nflag: &f {<<: *i, size: 2}\nx: {<<: [*f, *i]}\n"
+    assert read_document(text)["x"] == {"tier": "deep", "size": 2}
+
+
 @pytest.mark.parametrize("text", ["", "  ", "# nothing\n", "{}"])
 def test_empty_document_sets_nothing(text: str) -> None:
     assert read_document(text) == {}
@@ -30,6 +35,10 @@ def test_empty_document_sets_nothing(text: str) -> None:
     ("source", "problem"),
     [
         ("{image: [", "options: This is not YAML: "),
+        ("image:\n  tier: deep\n  tier: quick\n", "line 3 gives the key 'tier' again"),
+        ("image: {}\nflag: {}\nimage: {tier: deep}\n", "line 3 gives the key 'image' again"),
+        ('{"image": {"tier": "deep", "tier": "quick"}}', "line 1 gives the key 'tier' again"),
+        ("image: {fit-mode: a, fit_mode: b}", "image: fit_mode is given twice, with a hyphen"),
         ("image: quicklook", "A mapping of options is expected, not 'quicklook'."),
         ("- image\n- flag\n", "A mapping of stages is expected, not ['image', 'flag']."),
         ("[1]", "[1]: A mapping of stages is expected, not [1]."),

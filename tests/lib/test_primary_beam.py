@@ -169,6 +169,8 @@ class TestFiles:
         [
             ("b.json", "[]", "not a beam file"),
             ("b.json", '{"model": "bessel:4"}', "not known"),
+            ("b.json", '{"model": "airy:4.65", "model": "airy:5"}', "'model' is given 2 times"),
+            ("b.csv", "radius_deg_ghz,level,level\\n0,1,1\\n", "columns are .*level, level"),
             ("b.json", '{"model": "airy:4.65", "ofset_deg": [0, 0]}', "ofset_deg"),
             ("b.json", '{"model": "airy:4.65", "offset_deg": [9, 0]}', "offset is"),
             ("b.json", '{"model": "airy:4.65", "offset_deg": [NaN, 0]}', "offset is|finite"),

@@ -122,6 +122,18 @@ class TestBytes:
 
 
 class TestRead:
+    def test_parts_are_those_of_the_whole(self, tmp_path: Path) -> None:
+        whole = SCHEMA.table(columns())
+        with (tmp_path / "t.parquet").open("wb") as sink:
+            SCHEMA.write(sink, [whole.slice(0, 1), whole.slice(1)], {"source": 8, "note": 10})
+        parts = list(SCHEMA.read_parts(tmp_path / "t.parquet", "here"))
+        assert [part.num_rows for part in parts] == [1, 3]
+        assert pa.concat_tables(parts).equals(whole)
+        assert SCHEMA.text_length(tmp_path / "t.parquet", "note") == 10
+        (tmp_path / "cut.parquet").write_bytes(b"PAR1 and nothing else")
+        with pytest.raises(BadInputError, match="here: This is not a whole Parquet file"):
+            list(SCHEMA.read_parts(tmp_path / "cut.parquet", "here"))
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -141,6 +153,12 @@ class TestRead:
         pq.write_table(pa.table({"x": [1]}), sink)
         with pytest.raises(BadInputError, match=r"This is table \? version \?"):
             SCHEMA.read(sink.getvalue(), "here")
+
+    def test_repeated_column_is_refused(self) -> None:
+        sink = io.BytesIO()
+        pq.write_table(pa.table([[1.0], [2.0]], names=["flux", "flux"]), sink)
+        with pytest.raises(BadInputError, match="here: It has several columns called flux"):
+            read_parquet(sink.getvalue(), "here")
 
     @pytest.mark.parametrize("cut", [0, 100, -8])
     def test_damaged_file_is_refused(self, cut: int) -> None:

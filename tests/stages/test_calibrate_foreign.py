@@ -26,7 +26,12 @@ UVW = np.array([[100.0, 20.0, 3.0], [250.0, -40.0, 7.0], [150.0, -60.0, 4.0]])
 def source(tmp_path: Path) -> Path:
     """Three baselines, two times, four channels, XX and YY; all data are 1."""
     names = ("a", "b", "c")
-    positions = [6e6, 0, 0] - np.array([[0, 0, 0], UVW[0], UVW[1]])  # their lengths are the UVW's
+    # What the UVW are the projection of, seen from the centre by an Earth without polar motion.
+    ra, dec = PLACE
+    east, north = [-np.sin(ra), np.cos(ra), 0], erfa.s2c(ra, dec + np.pi / 2)
+    turn = erfa.c2t06a(2400000.5, T0_S / 86400, 2400000.5, T0_S / 86400, 0, 0)
+    baselines = UVW[:2] @ np.array([east, north, erfa.s2c(ra, dec)]) @ turn.T
+    positions = [6e6, 0, 0] - np.vstack([np.zeros(3), baselines])
     antennas = Antennas(names, positions, np.full(3, 25.0))
     place: dict[str, Any] = {"ra_rad": PLACE[0], "dec_rad": PLACE[1]}
     header = MSHeader(
@@ -190,6 +195,110 @@ def test_fields_of_a_set_share_their_channels(source: Path, tmp_path: Path) -> N
     assert found[0].tolist() == found[1].tolist() != FREQ_HZ.tolist()
 
 
+def test_corrected_data_are_taken_where_asked_for(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no CORRECTED_DATA; its columns of data are DATA"):
+        copy_field(source, "0", tmp_path / "b.ms", column="CORRECTED_DATA")
+    with ct.table(str(source), readonly=False, ack=False) as table:
+        table.addcols(ct.maketabdesc([ct.makearrcoldesc("CORRECTED_DATA", 0j, 2)]))
+        table.putcol("CORRECTED_DATA", 3 * table.getcol("DATA"))
+    plain = copy_field(source, "0", tmp_path / "c.ms")
+    assert plain.notes == ("its CORRECTED_DATA were not used, but DATA (--column chooses)",)
+    copied = copy_field(source, "0", tmp_path / "d.ms", column="CORRECTED_DATA")
+    assert not copied.notes
+    with MeasurementSet(copied.path) as ms:
+        assert np.unique(ms.read("DATA")).tolist() == [3]
+
+
+def add_window(path: Path, first_hz: float, rows: int = 6, **setup: Any) -> None:
+    """Add a window of as many channels, and its rows, whose data are 2."""
+    add_row(path, "SPECTRAL_WINDOW", NAME="high", CHAN_FREQ=first_hz + FREQ_HZ - FREQ_HZ[0])
+    add_row(path, "POLARIZATION", **setup)
+    add_row(path, "DATA_DESCRIPTION", SPECTRAL_WINDOW_ID=1, POLARIZATION_ID=1)
+    with ct.table(str(path), readonly=False, ack=False) as table:
+        table.addrows(rows)
+        for column in table.colnames():
+            if table.iscelldefined(column, 0):
+                table.putcol(column, table.getcol(column, 0, rows), 6, rows)
+        table.putcol("DATA_DESC_ID", np.ones(rows, np.int32), 6, rows)
+        table.putcol("DATA", 2 * table.getcol("DATA", 0, rows), 6, rows)
+
+
+@pytest.mark.parametrize(("first_hz", "gap"), [(1.404e9, 0), (1.396e9, 0), (1.406e9, 2)])
+def test_windows_are_joined(source: Path, tmp_path: Path, first_hz: float, gap: int) -> None:
+    """Channels ascend in even steps, those of a gap are flagged; so is what one row lacks."""
+    add_window(source, first_hz, rows=5)
+    with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms").path) as ms:
+        header, data, flags = ms.header, ms.read("DATA"), ms.read("FLAG")
+        assert len(ms) == 6
+    low = min(first_hz, FREQ_HZ[0])
+    assert header.frequencies_hz == pytest.approx(low + 1e6 * np.arange(8 + gap), rel=1e-12)
+    new = np.r_[0:4] if first_hz < FREQ_HZ[0] else np.r_[4 + gap : 8 + gap]
+    old = np.setdiff1d(np.arange(8 + gap), [*new, *range(4, 4 + gap)])
+    assert np.unique(data[:5, new]).tolist() == [2]
+    assert np.unique(data[:, old]).tolist() == [1]
+    assert not flags[:, old].any()
+    assert not flags[:5, new].any()
+    assert flags.sum() == 2 * (6 * gap + 4)
+
+
+@pytest.mark.parametrize("window", ["1", "high"])
+def test_window_may_be_chosen(source: Path, tmp_path: Path, window: str) -> None:
+    add_window(source, 2e9)
+    with MeasurementSet(copy_field(source, "0", tmp_path / "b.ms", windows=[window]).path) as ms:
+        assert ms.header.frequencies_hz[0] == 2e9
+        assert np.unique(ms.read("DATA")).tolist() == [2]
+    listed = (
+        r"no spectral window 7.* 0 \(DSA-110: 4 channels of 1 MHz, 1400 to 1403 MHz, XX YY\); 1"
+    )
+    with pytest.raises(BadInputError, match=listed):
+        copy_field(source, "0", tmp_path / "c.ms", windows=["7"])
+
+
+CIRCULAR = {"CORR_TYPE": np.array([5, 8], np.int32)}
+
+
+@pytest.mark.parametrize(
+    ("problem", "first_hz", "rows", "setup"),
+    [
+        ("overlap", 1.402e9, 6, {}),
+        ("too far apart", 1.5e9, 6, {}),
+        ("correlations of its spectral windows differ", 1.404e9, 6, CIRCULAR),
+        ("not observed together: 42%", 1.404e9, 1, {}),
+    ],
+)
+def test_windows_that_cannot_be_one_are_named(
+    source: Path, tmp_path: Path, problem: str, first_hz: float, rows: int, setup: Any
+) -> None:
+    add_window(source, first_hz, rows, **setup)
+    with pytest.raises(BadInputError, match=problem) as caught:
+        copy_field(source, "0", tmp_path / "b.ms")
+    assert "--windows 0" in str(caught.value)
+
+
+def exchange_antennas(path: Path) -> None:
+    with ct.table(str(path), readonly=False, ack=False) as table:
+        one, two = table.getcol("ANTENNA1"), table.getcol("ANTENNA2")
+        table.putcol("ANTENNA1", two)
+        table.putcol("ANTENNA2", one)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "share"),
+    [
+        (lambda path: change(path, "UVW", lambda uvw: -uvw), "100%"),
+        (lambda path: change(path, "UVW", lambda uvw: uvw * np.array([[-1], [1], [1]] * 2)), "33%"),
+        (exchange_antennas, "100%"),
+    ],
+)
+def test_uvw_of_the_opposite_sign_are_refused(
+    source: Path, tmp_path: Path, spoil: Callable[[Path], None], share: str
+) -> None:
+    assert not copy_field(source, "0", tmp_path / "b.ms").notes
+    spoil(source)
+    with pytest.raises(BadInputError, match=f"UVW of {share} of the rows have the opposite sign"):
+        copy_field(source, "0", tmp_path / "c.ms")
+
+
 @pytest.mark.parametrize("names", [["a", "a", "a"], ["", "", ""]])
 def test_antennas_get_names_of_their_own(source: Path, tmp_path: Path, names: list[str]) -> None:
     change(source, "NAME", lambda _: names, "::ANTENNA")
@@ -203,6 +312,7 @@ ODD_ROWS: dict[str, tuple[str, str, Any, float]] = {
     "have no UVW": ("", "UVW", np.vstack([UVW, UVW[:2], [[np.nan] * 3]]), 1 / 6),
     "have no weight": ("", "SIGMA", np.array([[0.0, 0]] + [[0.5, 0.5]] * 5), 1 / 6),
     "times as long as the baselines": ("", "UVW", np.tile(UVW, (2, 1)) / 0.21, 0.0),
+    "deg away from what the antenna positions": ("", "TIME", T0_S + 3600 * np.ones(6).cumsum(), 0),
 }
 
 

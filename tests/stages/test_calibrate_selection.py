@@ -240,7 +240,8 @@ class TestScaleGate:
 
     def check(self, sources: int, factor: float, seed: int) -> ScaleCheck:
         amplitude, noise = draw_amplitudes(np.random.default_rng([sources, seed]), sources)
-        told = ensemble_scale(factor * amplitude, factor * noise, np.full(sources, 0.05))
+        noise = factor * noise
+        told = ensemble_scale(factor * amplitude, noise, noise, np.full(sources, 0.05))
         assert told is not None
         known = {"scale": told.scale, "scale_error": told.error, "scale_sources": told.sources}
         found = check_scale(FieldPhase(done=True, reason="", **known), self.budget)
@@ -279,10 +280,21 @@ class TestScaleGate:
         assert check is not None
         assert not check.holds
 
+    def test_members_are_chosen_by_noise_and_weighted_by_all_errors(self) -> None:
+        """Half of the sources, twice too bright, cannot be told from those in no catalogue."""
+        amplitude, error = np.repeat([1.0, 2.0], 20), np.repeat([0.1, 1.0], 20)
+        told = ensemble_scale(amplitude, error, np.full(40, 0.1), np.zeros(40))
+        assert told is not None
+        assert told.sources == 40
+        weight = 1 / (error**2 + 0.18**2)
+        assert told.scale == pytest.approx(np.average(amplitude, weights=weight), abs=0.02)
+        assert told.error >= np.sum(weight) ** -0.5
+
     def test_few_sources_tell_no_scale(self) -> None:
         few = np.ones(4)
-        assert ensemble_scale(few, 0.01 * few, 0 * few) is None
-        assert ensemble_scale(np.ones(20), np.full(20, 0.3), np.zeros(20)) is None
+        assert ensemble_scale(few, 0.01 * few, 0.01 * few, 0 * few) is None
+        noisy = np.full(20, 0.3)
+        assert ensemble_scale(np.ones(20), noisy, noisy, np.zeros(20)) is None
         whole = total_scale({"scale": 0.7, "scale_error": 0.01}, np.array([1.0, 0.1]))
         assert whole is not None
         assert whole.error == pytest.approx(0.18 * 0.7, rel=0.05)

@@ -238,7 +238,13 @@ class TestModelFile:
         assert sources.flux_jy == pytest.approx(np.array([[2, 2 * 2**-0.7], [1, 1]]))
 
     @pytest.mark.parametrize(
-        "rows", [b"ra,dec\n1,2\n", b"ra_deg,dec_deg,flux_jy\n1,2,bright\n", b"\xff\xfe\x00"]
+        "rows",
+        [
+            b"ra,dec\n1,2\n",
+            b"ra_deg,dec_deg,flux_jy\n1,2,bright\n",
+            b"ra_deg,dec_deg,flux_jy,flux_jy\n1,2,3,4\n",
+            b"\xff\xfe\x00",
+        ],
     )
     def test_read_model_refuses_other_content(self, rows: bytes) -> None:
         with pytest.raises(errors.BadInputError, match=r"list.csv.*columns"):
@@ -351,9 +357,7 @@ def scattered(group: SyntheticGroup) -> SyntheticGroup:
 @pytest.mark.parametrize("factor", [0.06, 0.67, 1.3, 4.0])
 def test_set_with_wrong_scale_is_refused(store: Path, tmp_path: Path, factor: float) -> None:
     wrong = scattered(make_field(scale=0.07 * np.sqrt(factor), times=2))
-    # Members have errors below 0.25. At a scale of 4 noise alone leaves 30 of 93; with sources in
-    # no catalogue, which add 0.15 to a typical one in quadrature, it leaves 20.
-    told = rf"flux_scale: calibrated data are .* x the model by [{3 - (factor > 1.3)}-9]\d sources"
+    told = r"flux_scale: calibrated data are .* x the model by [3-9]\d sources"
     with pytest.raises(errors.NoCalibrationError, match=told) as caught:
         run(store, wrong.write(tmp_path), solve="never")
     assert caught.value.exit == 15
@@ -391,7 +395,9 @@ def test_scale_of_scattered_sources_is_good_within_its_error(store: Path, tmp_pa
     phase = read_record(summary).field_phase
     assert summary["qa"]["verdict"] == "good"
     assert phase.scale_sources > 30
-    assert phase.scale_error == pytest.approx(0.18 / np.sqrt(phase.scale_sources), rel=0.4)
+    # The scatter of fluxes and the beam at each source make 2.8 %; the members' errors by sources
+    # in no catalogue, which 22 antennas separate badly, are in it too.
+    assert 0.18 / np.sqrt(phase.scale_sources) < (phase.scale_error or 0.0) < 0.04
     assert abs((phase.scale or 0.0) - 1) < 3 * (phase.scale_error or 0.0)
 
 
@@ -404,9 +410,7 @@ def test_field_is_solved_on_its_sources_where_no_set_fits(store: Path, tmp_path:
     assert (record.rung, record.flux_anchor) == ("ENSEMBLE_GENERATED", "nvss")
     assert [one.kind for one in record.considered] == ["set", "ensemble"]
     assert record.scale is not None
-    # 6.3 % of the beam and 5.2 % of the fluxes. The latter is 4.0 % without the errors that sources
-    # in no catalogue cause, which 22 antennas separate badly.
-    assert record.scale.total < 0.085
+    assert record.scale.total < 0.08
     factors = observed.load_factors(summary["artifact"], tmp_path / "again", group.mjds)
     ratio = np.abs(factors.product()[:, USED]) / np.abs(group.truth[:, USED])
     assert abs(np.median(ratio) ** 2 - 1) < 2 * record.scale.total

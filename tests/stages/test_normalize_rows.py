@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.store import open_store
 from contimg_normalize import stage
 from contimg_normalize.epochs import (
+    UNPLACED,
     Measurements,
+    describe_unplaced,
     find_photometry,
     measurements_of,
     read_photometry,
@@ -35,13 +38,14 @@ def options(root: Path | str = "t", **changed: Any) -> NormalizeOptions:
     return NormalizeOptions(tables=str(root), out="o", **({"strip": 33.0} | changed))
 
 
-def photometry(mjd: float, strip: float, flux: float = 100.0, **changed: Any) -> bytes:
-    """The photometry of three sources."""
+def photometry(mjd: float, strip: Any, flux: float = 100.0, **changed: Any) -> bytes:
+    """The photometry of three sources, of one strip or of three."""
     columns: dict[str, Any] = {column.name: [None] * 3 for column in PHOTOMETRY.columns}
-    constant = {"group": "g", "image": "k", "mjd": mjd, "strip": strip, "beam": 1.0}
+    constant = {"group": "g", "image": "k", "mjd": mjd, "beam": 1.0}
     constant |= {"flux_forced": flux, "local_rms": 0.5, "snr": flux / 0.5, "upper_limit": False}
     constant |= {"compactness": 1.01, "blend": 1} | STATED
     columns |= {name: [value] * 3 for name, value in constant.items()}
+    columns["strip"] = strip if isinstance(strip, list) else [strip] * 3
     columns |= {"source": ["s00", "s01", "s02"], "ra": [38.0, 38.1, 38.2], "dec": [33.0] * 3}
     return PHOTOMETRY.to_bytes(columns | changed)
 
@@ -85,6 +89,21 @@ def test_key_depends_on_what_was_found(tables: Path) -> None:
     write(tables, "2026-02-02", "e", photometry(61073.1, 33.0))
     assert STAGE.key(asked, STAGE.inputs(asked)) != before
     assert STAGE.key(options(tables, gradient="never"), STAGE.inputs(asked)) != before
+
+
+def test_files_without_one_strip_are_named(tables: Path) -> None:
+    write(tables, "2026-02-02", "e", photometry(61073.1, [None, 33.0, 33.0]))
+    write(tables, "2026-02-03", "f", photometry(61074.1, [None] * 3))
+    write(tables, "2026-02-04", "g", photometry(61075.1, [16.3, 16.3, 33.0]))
+    found = find_photometry(options(tables))
+    assert [Path(item.uri).stem for item in found] == list("acdefg")
+    context = Context(str(tables / "artifact"), tables, found, {})
+    assert read_photometry(context).flux.size == 9
+    [reason] = describe_unplaced(context.named(UNPLACED))
+    expected = "3 files do not state one strip for all of their rows and were left out (e.parquet"
+    assert reason.startswith(expected)
+    with pytest.raises(NoSourcesError, match=r"in the 1 files .* days; 1 files do not state one"):
+        find_photometry(options(tables, first_day="2026-02-03", last_day="2026-02-03"))
 
 
 def test_empty_query_counts_files(tables: Path) -> None:
@@ -181,6 +200,19 @@ def test_repeated_rows_count_once() -> None:
     assert twice.flux.tolist() == once.flux.tolist()
 
 
+def test_repeated_row_with_a_flux_counts() -> None:
+    """Whichever row of a source has a flux is used, the first of several."""
+    (table,) = steady_world(4, 1).tables()
+    blank, other = (
+        table.set_column(i, field, pa.array(values, field.type))
+        for i, field in [(table.schema.get_field_index("flux_forced"), table.field("flux_forced"))]
+        for values in ([None] * 4, [1.0] * 4)
+    )
+    rows = measurements_of([pa.concat_tables([blank, table, other])])
+    assert rows.flux.tolist() == table["flux_forced"].to_pylist()
+    assert rows.source.tolist() == [0, 1, 2, 3]
+
+
 def test_epoch_without_references_has_nulls() -> None:
     world = steady_world(25, 26)
     world.present[1:, 25] = False
@@ -200,6 +232,22 @@ def test_strip_without_references_has_no_field(spoil: float) -> None:
     options = NormalizeOptions(tables="t", out="o", strip=33.0)
     rows, _, _ = stage.comparable_rows(world.measurements(), options)
     assert stage.normalise_strip(rows, options) == ([], 1)
+
+
+BLANK = (
+    r"In 20 of 26 groups fewer than 3 sources have an S/N of 20: most images are blank, or not "
+    r"calibrated \(g0000, g0001, g0002, g0003, g0004 and 15 more\).*leave out their days"
+)
+FAINT = r"No field has 3 stable .*highest median S/N are .*Lower --reference-snr"
+
+
+@pytest.mark.parametrize(("blank", "expected"), [(20, BLANK), (26, FAINT)])
+def test_strip_of_blank_images_is_told_from_a_faint_one(blank: int, expected: str) -> None:
+    world = steady_world(25, 26)
+    world.flux[:, :blank] = 0.0
+    rows = world.measurements()
+    assert stage.normalise_strip(rows, options()) == ([], 1)
+    assert re.search(expected, str(stage.explain_no_field(rows, options())))
 
 
 def test_failed_calibration_is_marked() -> None:

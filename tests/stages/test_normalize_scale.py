@@ -73,6 +73,47 @@ def test_noisy_epoch_has_its_errors() -> None:
     assert mean_chi2(field) == pytest.approx(1.0, abs=0.15)
 
 
+@pytest.mark.parametrize("seed", [21, 23])
+@pytest.mark.parametrize(
+    ("part", "factor", "n"), [(2, 0.5, 60), (2, 0.5, 30), (2, 1.5, 60), (3, 0.7, 60), (4, 0.5, 60)]
+)
+def test_epoch_of_two_scales_is_marked(seed: int, part: int, factor: float, n: int) -> None:
+    """A half, a third or a quarter of the sources are wrong in one epoch."""
+    sky = world(seed, n=n)
+    wrong = sky.rng.permutation(n)[: n // part]
+    sky.flux[wrong, 25] *= factor
+    (field,), reasons, _ = normalize(sky)
+    assert statuses(field) == {25: "bad epoch"}
+    words = ("mixed scale: ", "references disagree", "scale 0.")
+    assert any(f"g0025 ({word}" in text for text in reasons for word in words)
+    assert np.isnan(field.curves.flux[field.curves.epoch == field.scale.epoch[25]]).all()
+    assert mean_chi2(field) == pytest.approx(1.0, abs=0.15)
+
+
+def test_half_of_the_sky_is_marked_in_one_of_three_groups() -> None:
+    sky = drifting_world(eps=0.0)
+    sky.flux[sky.ra > 40.5, 61] *= 0.5
+    fields, reasons, _ = normalize(sky)
+    assert any("g0061 (mixed scale: " in text for text in reasons)
+    assert sum(bool(statuses(field)) for field in fields) >= 1
+    assert all(set(statuses(field)) <= {61} for field in fields)
+
+
+@pytest.mark.parametrize("kind", ["flares", "eclipses", "one epoch", "steady"])
+def test_variable_sources_are_not_two_scales(kind: str) -> None:
+    """A tenth of the sources vary, each when it likes, or all in one epoch."""
+    for seed in (31, 32):
+        sky = world(seed, n=80)
+        for k in sky.rng.permutation(80)[:8] if kind != "steady" else ():
+            when = sky.rng.random(40) < 0.3 if kind == "eclipses" else np.arange(40) == 30
+            if kind == "flares":
+                when = np.abs(np.arange(40) - sky.rng.integers(40)) < 4
+            sky.flux[k, when] *= 0.6 if kind == "eclipses" else 2.0
+        (field,), reasons, _ = normalize(sky)
+        assert statuses(field) == {}
+        assert not any("mixed scale" in text for text in reasons)
+
+
 def come_and_go(sky: World) -> None:
     """Each source is measured for a third of the time."""
     for k, start in enumerate(sky.rng.integers(0, sky.mjd.size * 2 // 3, len(sky.present))):

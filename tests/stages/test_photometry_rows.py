@@ -176,10 +176,10 @@ def measurements(n: int = 3, **changed: Any) -> Measurements:
 
 
 def rows(n: int = 3, scale_error: float = 0.05, **changed: Any) -> dict[str, Any]:
-    chosen, found = options(flux_scale_error=scale_error), measurements(n, **changed)
+    found, errors = measurements(n, **changed), np.full(n, scale_error)
     # Cells of 36"; x grows to the west.
     offsets = 36 * np.array([-found.dx, found.dy, found.dx_noise, found.dy_noise])
-    return stage.photometry_rows(targets(n), found, offsets, chosen)
+    return stage.photometry_rows(targets(n), found, offsets, options().detection_snr, errors)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_metrics_are_of_bright_single_sources() -> None:
     assert metrics["rms_median_mjy"] == pytest.approx(1.0)
     faint = stage.summarise(rows(peak=np.full(3, 0.006)), 20.0)
     assert "ratio_median" not in faint
-    assert stage.assess_quality(faint, 37.0).verdict == "warning"
+    assert stage.assess_quality(faint | {"unmeasured": 0}, 37.0).verdict == "warning"
 
 
 @pytest.mark.parametrize(
@@ -271,10 +271,13 @@ def test_metrics_are_of_bright_single_sources() -> None:
         ({"ra_offset_arcsec": -4.0}, "ra offset"),
         ({"dec_offset_arcsec": 5.0}, "dec offset"),
         ({"bright": 4, "ratio_median": 3.0}, "only 4"),
+        ({"unmeasured": 4}, ""),
+        ({"unmeasured": 40}, "29% of the sources have no row"),
     ],
 )
 def test_assess_quality_names_defect(change: dict[str, float], word: str) -> None:
     good = {"bright": 30, "ratio_median": 0.97, "ra_offset_arcsec": 0.3, "dec_offset_arcsec": -0.4}
+    good |= {"sources": 100, "unmeasured": 0}
     verdict = stage.assess_quality(good | change, 37.0)
     assert verdict.verdict == ("warning" if word else "good")
     assert len(verdict.reasons) == (1 if word else 0)

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from contimg.astro.beam_files import read_beam
+from contimg.astro.coordinates import drift_offsets
+from contimg.astro.telescope import SITE
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.records.schemas.shipped import CATALOGUE
 from contimg.runtime.contract import main as contract_main
@@ -167,6 +171,75 @@ def test_fluxes_over_beam_are_those_of_the_sky(done: Any) -> None:
     assert len(pairs) >= 14
     pull = (pairs.flux_peak - SCALE * pairs.catalogue_flux) / pairs.local_rms
     assert pull.abs().max() < 4.5
+
+
+def test_errors_contain_those_of_the_fitted_beam(
+    image_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    """For exp(-4 ln 2 r²/w²), d ln B = 8 ln 2 (r²/w² dw/w + r/w² dr); the drift moves r east."""
+    errors = (0.02, 0.03, 0.05)
+    fitted = replace(read_beam("gaussian:2.7@1405MHz"), errors=errors)
+    # Sidereal time is the RA of the centre.
+    sidereal = SITE.lon_deg + 280.46061837 + 360.98564736629 * (61065 - 51544.5)
+    mjd = 61065 + (CENTRE[0] - sidereal) % 360 / 360.98564736629
+    times = {"mjd": mjd, "mjd_start": mjd - 1e-4, "mjd_end": mjd + 1e-4}
+    image = tmp_path / "image/0123456789abcdef"
+    files = image_files | {"primary_beam.json": json.dumps(fitted.dump()).encode()}
+    write_artifact(image, "image", METRICS | times, files)
+    known = write_catalogue(tmp_path)
+    _, frame = run(str(image), tmp_path, "--catalogue", known)
+    place = (np.radians(frame[axis].to_numpy()) for axis in ("ra", "dec"))
+    offset = drift_offsets(*place, np.array([mjd]), np.radians(CENTRE[1]), SITE)
+    east, north = np.degrees(offset[:, 0, :2].T)
+    assert np.hypot(east, north).max() < 2
+    slope = 8 * np.log(2) / 2.7**2
+    parts = [(east**2 + north**2) * errors[0], east * errors[1], north * errors[2]]
+    expected = np.sqrt(sum((slope * part) ** 2 for part in parts) + 0.05**2 + 0.12**2)
+    # The mean over the band and 17 s of drift change the beam's slope by up to 2 %.
+    assert frame.flux_scale_err.to_numpy() == pytest.approx(expected, rel=0.02)
+    relative = np.hypot(frame.local_rms / frame.flux_peak, frame.flux_scale_err)
+    assert (frame.flux_peak_err / frame.flux_peak).to_numpy() == pytest.approx(relative, rel=1e-4)
+
+
+def test_pulls_of_rows_are_those_of_noise(tmp_path: Path) -> None:
+    """324 sources of 50 sigma, 6.5 beams apart: (measured - true) / error of what is published."""
+    rng, profile = np.random.default_rng(12), BeamProfile(BEAM.form(-CELL, CELL), 1.0, 1.0)
+    noise = RMS * filter_noise(rng, profile.at(*wrapped_lags(SIZE)))
+    x, y = 50.0 * np.mgrid[1.5:19.5, 1.5:19.5].reshape(2, -1) + rng.uniform(-0.5, 0.5, (2, 324))
+    pixels = {"image.fits": noise.copy(), "residual.fits": noise, "beam.fits": 0.5 + 0 * noise}
+    add_sources(pixels["image.fits"], profile, ((*at, 50 * RMS) for at in zip(x, y, strict=True)))
+    head = sky_header((SIZE, SIZE), CENTRE, CELL)
+    files = {name: as_fits(value, head) for name, value in pixels.items()}
+    write_artifact(tmp_path / "image/0123456789abcdef", "image", METRICS, files)
+    ra, dec = WCS(head, naxis=2).all_pix2world(x, y, 0)
+    rows = [
+        {"name": f"S{k}", "frequency": 1.405e9, "ra": a, "dec": d, "flux": 100 * RMS}
+        for k, (a, d) in enumerate(zip(ra, dec, strict=True))
+    ]
+    (tmp_path / "mine.parquet").write_bytes(CATALOGUE.to_bytes(CATALOGUE.rows(rows)))
+    extra = ("--catalogue", f"{tmp_path}/mine.parquet", "--flux-scale-error", "0")
+    summary, frame = run(str(tmp_path / "image/0123456789abcdef"), tmp_path, *extra)
+    assert summary["metrics"]["sources"] == len(frame) == 324
+    true = {"flux_peak": 1e5 * RMS, "flux_fit": 1e5 * RMS, "flux_int": 1e5 * RMS}
+    for name, value in (true | {"ra_offset": 0.0, "dec_offset": 0.0}).items():
+        pull = (frame[name] - value) / frame[f"{name}_err"]
+        # The rms of 324 Gaussians is known to 0.04.
+        assert 0.9 < np.sqrt(np.mean(pull**2)) < 1.1, name
+
+
+def test_source_without_noise_around_it_is_counted(
+    image_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    with fits.open(io.BytesIO(image_files["image.fits"])) as opened:
+        pixels = opened[0].data[0, 0].copy()
+    pixels[: SIZE // 2] = np.nan
+    image = tmp_path / "image/0123456789abcdef"
+    write_artifact(image, "image", METRICS, image_files | {"image.fits": as_fits(pixels)})
+    summary, frame = run(str(image), tmp_path, "--catalogue", write_catalogue(tmp_path))
+    metrics = summary["metrics"]
+    assert metrics["unmeasured"] > 40
+    assert metrics["unmeasured"] + len(frame) > 150
+    assert any("sources have no row" in reason for reason in summary["qa"]["reasons"])
 
 
 def test_shipped_catalogue_is_the_default(artifact: str, tmp_path: Path) -> None:

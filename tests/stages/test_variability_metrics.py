@@ -20,6 +20,7 @@ from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.records.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS, LIGHTCURVES
 from contimg.records.tables import Schema
+from contimg.runtime.errors import BadInputError
 from contimg_variability import metrics, stage
 from contimg_variability.metrics import find_excursion, mission_score
 from contimg_variability.stage import EseVerdict, LightCurve, split_curves, stats_row, summarise
@@ -252,6 +253,19 @@ def test_curves_are_sorted_and_normalised() -> None:
     assert first.upper_limit.tolist() == [True, False, False]
     assert (second.source, second.reference, second.flux.tolist()) == ("b", True, [5.0, 6.0])
     assert split_curves(normalized([None] * 6)) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_curves_of_parts_are_those_of_the_whole(size: int) -> None:
+    table = normalized([5.0, 3.0, 1.0, 6.0, 2.0, None])
+    parts = [table.slice(k, size) for k in range(0, 6, size)]
+    found = [one for part in stage.read_curves([*parts, table.slice(6)], "here") for one in part]
+    for one, expected in zip(found, split_curves(table), strict=True):
+        for name, value in vars(expected).items():
+            np.testing.assert_array_equal(getattr(one, name), value)
+    for wrong in ([table.slice(4), table.slice(0, 4)], [table.take([0, 4, 1])]):
+        with pytest.raises(BadInputError, match="not sorted by source"):
+            list(stage.read_curves(wrong, "here"))
 
 
 def test_steady_source_row() -> None:

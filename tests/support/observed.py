@@ -64,6 +64,8 @@ class SyntheticGroup:
     name: str = "20260125t011431"
     freq_hz: FloatArray = field(default_factory=FREQ_HZ.copy)
     scale: float = 0.07
+    off_deg: tuple[float, float] = (0.0, 0.0)
+    """East and north of the beam from where the array is said to point."""
     deaf: tuple[int, ...] = ()
     """Stations that deliver noise but no sky."""
 
@@ -115,7 +117,9 @@ class SyntheticGroup:
         place = sources.ra_rad, sources.dec_rad, *self.centre()
         lmn = np.stack(coordinates.direction_cosines(*place))
         hour_angle, dec = apparent_hadec(sources.ra_rad, sources.dec_rad, mjd, SITE)
-        away = coordinates.separation_rad(hour_angle, dec, 0.0, np.radians(self.dec_deg))
+        east, north = np.radians(self.off_deg)
+        axis = -east / np.cos(np.radians(self.dec_deg)), np.radians(self.dec_deg) + north
+        away = coordinates.separation_rad(hour_angle, dec, *axis)
         flux = sources.flux_jy * BEAM.at_radius(np.minimum(away, 1.5)[:, None], self.freq_hz)
         path_m = (where[self.ant2] - where[self.ant1]) @ lmn
         turns = path_m[:, :, None] * self.freq_hz / SPEED_OF_LIGHT_M_S

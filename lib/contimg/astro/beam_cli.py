@@ -108,11 +108,15 @@ def choose_images(options: BeamOptions, root: str, console: Console) -> list[dic
     """Return the rows of comparable images: of our dishes, of the most frequent tier."""
     from contimg.records.schemas.images import IMAGES
 
-    rows = [
+    ours = [
         {**row, "primary_beam": row["primary_beam"] or UNRECORDED_BEAM}
         for row in read_rows(options, root, IMAGES, IMAGE_COLUMNS)
-        if row["strip"] is not None and row["primary_beam"] != NO_BEAM
+        if row["primary_beam"] != NO_BEAM
     ]
+    rows = [row for row in ours if row["strip"] is not None]
+    if len(rows) < len(ours):
+        lost = len(ours) - len(rows)
+        console.log.warning("%d images that do not state their strip left out", lost)
     if options.strip is not None:
         rows = [row for row in rows if abs(row["strip"] - options.strip) <= MAX_STRIP_DEG]
     if not rows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from contimg.astro.primary_beam import BeamMap, FloatArray, PrimaryBeam, model_b
 from contimg.runtime.errors import BadInputError
 from contimg.runtime.manifest import Record
 from contimg.runtime.store import split
+from contimg.runtime.unique_names import read_json
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -73,7 +73,7 @@ def read_beam(text: str) -> PrimaryBeam:
 def _read_json(data: bytes, where: str) -> PrimaryBeam:
     remedy = "Write it as docs/how-to/primary-beam.md says, or with `contimg beam fit`."
     try:
-        file = BeamFile.model_validate(json.loads(data))
+        file = BeamFile.model_validate(read_json(data))
     except (ValidationError, ValueError) as error:
         raise BadInputError(where, f"This is not a beam file: {error}.", remedy) from error
     model = model_beam(file.model)
@@ -160,9 +160,9 @@ def _read_fits(data: bytes, where: str) -> PrimaryBeam:
     header, content = held[0]
     if content.dtype.names:
         lower = {name.lower(): name for name in content.dtype.names}
-        if set(lower) != set(TABLE_COLUMNS):
+        if sorted(name.lower() for name in content.dtype.names) != sorted(TABLE_COLUMNS):
             remedy = f"Give columns {', '.join(TABLE_COLUMNS)}."
-            raise BadInputError(where, f"The columns are {', '.join(lower)}.", remedy)
+            raise BadInputError(where, f"The columns are {', '.join(content.dtype.names)}.", remedy)
         columns = (np.asarray(content[lower[name]], np.float64) for name in TABLE_COLUMNS)
         return _make_table(list(zip(*columns, strict=True)), where)
     try:

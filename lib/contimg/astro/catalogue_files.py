@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import erfa
@@ -34,6 +35,7 @@ from contimg.astro.catalogue_positions import (
     to_icrs,
 )
 from contimg.astro.catalogue_tables import CatalogueColumn, CatalogueTable, read_tables
+from contimg.astro.catalogue_texts import PART_NAMES, join_parts
 from contimg.astro.catalogues import source_names
 from contimg.runtime.errors import BadInputError, UsageError
 
@@ -181,7 +183,10 @@ def read_catalogue(
         If the frequency is not known, or contradicts the file; or the table must be chosen.
     """
     notes = [] if notes is None else notes
-    chosen = choose_table(read_tables(data, where), given.table, where, notes)
+    tables = [
+        replace(one, columns=join_parts(one.columns, where)) for one in read_tables(data, where)
+    ]
+    chosen = choose_table(tables, given.table, where, notes)
     columns = _columns_by_name(chosen)
     pair = _position_names(columns)
     found: dict[str, CatalogueColumn | None] = {"ra": None, "dec": None}
@@ -205,7 +210,7 @@ def read_catalogue(
     named_hz = NAMED_FREQUENCIES_HZ.get(_plain_name(flux_column.name)) if flux_column else None
     _fill_frequency(values, named_hz or FREQUENCY_HZ.get(survey), frequency_hz, where)
     _check_band(flux_column, values["frequency"], where)
-    keep = _is_source(values, columns, survey, _limits(columns, found), notes)
+    keep = _is_source(values, columns, survey, _limits(columns, found, where), notes)
     if not keep.any():
         problem = f"None of {keep.size} rows has a position and a flux."
         raise BadInputError(where, problem, "Check the file.")
@@ -314,7 +319,7 @@ def _only_text(
 
     Raises BadInputError if rows differ.
     """
-    for column in (columns[name][0] for name in names if name in columns):
+    for column in (_single(columns, name, where) for name in names if name in columns):
         said = sorted({text.strip() for text in _texts(column.values.ravel())} - {"", "nan"})
         if len(said) > 1:
             problem = f"Column {column.name} differs between rows: {', '.join(said[:5])}."
@@ -394,7 +399,10 @@ def _require_columns(
     needed = "; ".join(f"{t}: one of {', '.join(dict.fromkeys(names[t]))}" for t in missing)
     present = ", ".join(column.name for column in table.columns) or "no columns"
     problem = f"Columns are missing ({needed}); the file has {present}."
-    remedy = "Rename the columns; positions must be J2000, or their frame stated."
+    remedy = (
+        "Rename the columns; positions must be J2000, or their frame stated. Parts of positions"
+    )
+    remedy += f" are called {PART_NAMES}."
     raise BadInputError(where, problem, remedy)
 
 
@@ -578,14 +586,16 @@ def _check_band(flux: CatalogueColumn | None, own_hz: FloatArray, where: str) ->
 
 
 def _limits(
-    columns: Mapping[str, list[CatalogueColumn]], found: Mapping[str, CatalogueColumn | None]
+    columns: Mapping[str, list[CatalogueColumn]],
+    found: Mapping[str, CatalogueColumn | None],
+    where: str,
 ) -> npt.NDArray[np.bool_] | None:
     """Return which fluxes are limits by a flag column (l_NAME of VizieR, or upper_limit)."""
     flux = found["flux"] or found["flux_peak"]
     names = (f"l_{_plain_name(flux.name)}", "upper_limit", "limit_flag") if flux else ()
     for name in names:
         if name in columns:
-            flags = columns[name][0].values
+            flags = _single(columns, name, where).values
             if flags.dtype.kind in "OSU":
                 words = np.char.lower(np.char.strip(_texts(flags)))
                 return np.isin(words, ("<", ">", "u", "l", "true", "t", "yes", "y", "1"))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from contimg.astro.catalogue_positions import SkyFrame, frames_of_text, parse_frame
+from contimg.astro.catalogue_texts import arrange_rows, is_part
 from contimg.runtime.errors import BadFileError, BadInputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ CUT = re.compile(
 """What services write when they cut an answer."""
 NULLS = ["", "NA", "N/A", "NULL", "null", "NaN", "nan", "None", "--", "-", "...", "masked"]
 HEADER_ROWS = 200
+ASCII_FORMS = (
+    (re.compile("# %ECSV"), "ascii.ecsv"),
+    (re.compile(r"(\\.*\n)*\|[^|\n]+\|.*\n\| *(double|real|float|int|long|char)"), "ascii.ipac"),
+    (re.compile(r"(.*\n){0,100}Byte-by-byte Description of file"), "ascii.mrt"),
+)
+"""How texts begin that astropy reads: those that say more than names."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,10 @@ def read_tables(data: bytes, where: str) -> list[CatalogueTable]:
             kind = "VOTable"
             return _read_votable(data, where)
         text = _decode(data, where)
-        if text.startswith("# %ECSV"):
-            kind = "ECSV file"
-            return [_read_ecsv(text, where)]
+        for mark, form in ASCII_FORMS:
+            if mark.match(text):
+                kind = f"table of astropy's format {form}"
+                return [_read_ascii(text, form, where)]
     except (AstropyWarning, VOTableSpecError, *DAMAGES) as error:
         problem = f"This is not a whole {kind}: {error}."
         raise BadFileError(where, problem, "Download it again.") from error
@@ -264,10 +272,13 @@ def _params(table: TableElement) -> list[Any]:
     return [*table.params, *(one for one in nested if hasattr(one, "value"))]
 
 
-def _read_ecsv(text: str, where: str) -> CatalogueTable:
+def _read_ascii(text: str, form: str, where: str) -> CatalogueTable:
     from astropy.table import Table
 
-    made = Table.read(text, format="ascii.ecsv")
+    made = Table.read(text, format=form)
+    if renamed := [name for name in made.colnames if name not in text]:
+        problem = f"Several columns have one name (astropy calls them {', '.join(renamed)})."
+        raise BadInputError(where, problem, "Rename or delete all but one.")
     columns = []
     for name in list(made.colnames):
         if hasattr(made[name], "frame"):  # a SkyCoord, which knows its own frame
@@ -305,37 +316,38 @@ def _flat(meta: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _comments(text: str) -> list[str]:
-    return [line[1:] for line in text.split("\n", HEADER_ROWS) if line.startswith("#")]
+    return [line[1:] for line in text.split("\n", HEADER_ROWS) if line.startswith(("#", "\\"))]
 
 
 def _read_csv(text: str, where: str) -> CatalogueTable:
     """Read a table with names in its first line that is no comment, perhaps units in the second."""
     from pyarrow import csv
 
-    lines = text.split("\n", HEADER_ROWS)
+    lines = text.split("\n")
     skipped = next((i for i, x in enumerate(lines) if x.strip() and x[0] != "#"), len(lines))
+    comments, body = [line[1:] for line in lines[:skipped]], lines[skipped:]
     tail: list[str] = []
-    while (last := text.rstrip("\n").rpartition("\n"))[2].startswith("#") and last[0]:
-        tail, text = [*tail, last[2]], last[0]
-    comments = [line[1:] for line in lines[:skipped]]
+    while body and (not body[-1].strip() or body[-1].startswith("#")):
+        tail.append(body.pop())
     _refuse_cut([*comments, *tail], where)
-    first = lines[skipped] if skipped < len(lines) else ""
-    delimiter = max(",\t;|", key=first.count)
-    rows = list(plain_csv.reader(lines[skipped : skipped + 4], delimiter=delimiter))
+    if not body:
+        raise BadFileError(where, "The file has comments only.", "Download it again.")
+    body, delimiter = arrange_rows(body, comments, where, skipped)
+    rows = list(plain_csv.reader(body[:4], delimiter=delimiter))
     units = rows[1] if len(rows) > 1 and _are_units(rows[1], len(rows[0])) else []
     units = [word.strip() for word in units]
     if all(re.fullmatch(r"[\[({].*[\])}]|-*", word) for word in units):
         units = [word.strip("[](){}") for word in units]  # of one alone they mean a logarithm
     rules = [row for row in rows[1:3] if row and all(re.fullmatch("-+", x) for x in row)]
-    read = csv.ReadOptions(
-        skip_rows=skipped, skip_rows_after_names=len(rules) + bool(units), use_threads=True
-    )
+    read = csv.ReadOptions(skip_rows_after_names=len(rules) + bool(units), use_threads=True)
+    # As numbers, parts of a position would lose the sign of 0 degrees.
+    texts = {name: pa.string() for name in rows[0] if is_part(name)}
     try:
         table = csv.read_csv(
-            io.BytesIO(text.encode()),
+            io.BytesIO("\n".join(body).encode()),
             read_options=read,
             parse_options=csv.ParseOptions(delimiter=delimiter),
-            convert_options=csv.ConvertOptions(null_values=NULLS),
+            convert_options=csv.ConvertOptions(null_values=NULLS, column_types=texts),
         )
     except pa.ArrowInvalid as error:
         problem = f"This is neither FITS nor VOTable nor CSV: {error}."

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree as ET
 
@@ -150,7 +152,22 @@ class Schema:
         Raises BadInputError if it is another table or version, or lacks a column that is not
         nullable.
         """
-        found = read_parquet(data, where)
+        return self._conform(read_parquet(data, where), where)
+
+    def read_parts(self, path: Path, where: str) -> Iterator[pa.Table]:
+        """Read a file as `read` does, one row group in memory at a time."""
+        with _parquet_errors(where), pq.ParquetFile(path) as file:
+            for k in range(file.num_row_groups):
+                yield self._conform(file.read_row_group(k), where)
+
+    def text_length(self, path: Path, column: str) -> int:
+        """Return the length of the longest text of a column, as the file's footer states it."""
+        with _parquet_errors(str(path)):
+            footer = pq.read_schema(path).metadata or {}
+        return int(footer.get(f"table::len::{column}".encode(), NULL_LENGTH))
+
+    def _conform(self, found: pa.Table, where: str) -> pa.Table:
+        """Return a table of this version with the columns of this schema; see `read`."""
         footer = found.schema.metadata or {}
         name, version = (footer.get(tag, b"?").decode() for tag in (NAME, VERSION))
         step = int(version) if version.isdigit() else 0
@@ -252,9 +269,20 @@ def repeat_texts(label: NDArray[np.int64], texts: list[str]) -> pa.Array[Any]:
 
 def read_parquet(data: bytes, where: str) -> pa.Table:
     """Read any Parquet file; BadInputError if it is not one."""
-    try:
+    with _parquet_errors(where):
         # Not read_table: that imports pyarrow.dataset, and with it pandas if installed (0.3 s).
-        return pq.ParquetFile(io.BytesIO(data)).read()
+        table = pq.ParquetFile(io.BytesIO(data)).read()
+    names = table.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        problem = f"It has several columns called {', '.join(twice)}."
+        raise BadInputError(where, problem, "Rename or delete all but one.")
+    return table
+
+
+@contextmanager
+def _parquet_errors(where: str) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         problem = f"This is not a whole Parquet file: {error}."
         raise BadInputError(where, problem, "Make it again.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,23 @@ MAX_NAME_LENGTH = 80
 REMEDY = "Write options as {stage: {option: value}}."
 
 
-class _Loader(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice; PyYAML takes the last one without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - a text or None
+        """Read a mapping; raise yaml.YAMLError with key and line if a key is repeated."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            name = key.tag, str(key.value)
+            if isinstance(key, yaml.ScalarNode) and name in seen:
+                problem = f"line {key.start_mark.line + 1} gives the key {key.value!r} again"
+                raise yaml.constructor.ConstructorError(None, None, problem)
+            seen.add(name)
+        return node
+
+
+class _Loader(UniqueKeyLoader):
     """Reads only true and false as booleans, as YAML 1.2 does: `off` is a choice of options."""
 
 
@@ -74,6 +91,10 @@ def _validate_document(found: object, where: str) -> Document:
         if not isinstance(options, Mapping):
             problem = f"A mapping of options is expected, not {options!r}."
             raise UsageError(f"{where}: {stage}", problem, REMEDY)
+        names = Counter(str(name).replace("-", "_") for name in options)
+        if twice := [name for name, count in names.items() if count > 1]:
+            problem = f"{twice[0]} is given twice, with a hyphen and with an underscore."
+            raise UsageError(f"{where}: {stage}", problem, "Delete one of them.")
     return {
         str(stage): {str(name).replace("-", "_"): value for name, value in options.items()}
         for stage, options in found.items()

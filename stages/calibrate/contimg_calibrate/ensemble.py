@@ -24,7 +24,10 @@ MAX_CHANNELS, MAX_TIMES = 48, 8
 """Data that amplitudes are measured on, evenly taken: at full size sources of 10 mJy get a
 signal-to-noise ratio of 6."""
 MAX_NOISE, MAX_BEAM_ERROR = 0.25, 0.27
-"""A source whose amplitude or whose place in the beam is less certain is no member."""
+"""A source whose amplitude (by noise alone) or whose place in the beam is less certain is no
+member."""
+FIT_NAMES = ("amplitude", "error", "noise")
+"""What a solve tells of each source's flux, relative to the catalogue's."""
 MIN_MEMBERS = 5
 """Fewer sources tell no scale: two variable ones may be all."""
 HUBER = 1.345
@@ -118,23 +121,24 @@ def _pick(sources: PointSources, which: slice, channels: slice) -> PointSources:
 
 
 def ensemble_scale(
-    amplitude: FloatArray, noise: FloatArray, beam_error: FloatArray
+    amplitude: FloatArray, error: FloatArray, noise: FloatArray, beam_error: FloatArray
 ) -> EnsembleScale | None:
     """Return the common factor of sources whose fluxes scatter about the catalogue's.
 
-    A robust mean (Huber's) with weights 1/sigma^2, in which each source has its `noise`, its own
-    scatter of `SOURCE_SCATTER` and the relative error of the beam at its place. None if fewer than
-    `MIN_MEMBERS` sources have a small error.
+    A robust mean (Huber's) with weights 1/sigma^2, in which each source has its `error`, its own
+    scatter of `SOURCE_SCATTER` and the relative error of the beam at its place. Members are chosen
+    by `noise`, the part of `error` that does not come from sources in no catalogue: those lower the
+    weights of all sources of a field. None if there are fewer than `MIN_MEMBERS`.
     """
     spread = np.hypot(SOURCE_SCATTER, beam_error)
     member = np.isfinite(amplitude) & (noise < MAX_NOISE) & (beam_error < MAX_BEAM_ERROR)
     if np.count_nonzero(member) < MIN_MEMBERS:
         return None
-    value, noise, spread = amplitude[member], noise[member], spread[member]
+    value, error, spread = amplitude[member], error[member], spread[member]
     scale = float(np.median(value))
     weight = np.ones(value.size)
     for _ in range(30):
-        sigma = np.hypot(noise, scale * spread)
+        sigma = np.hypot(error, scale * spread)
         pull = np.abs(value - scale) / sigma
         weight = np.minimum(1.0, HUBER / np.maximum(pull, HUBER)) / sigma**2
         scale = float(np.average(value, weights=weight))
@@ -145,8 +149,8 @@ def ensemble_scale(
     typical = MAD_TO_SIGMA * float(np.median(np.abs(value - scale)))
     wide = MEDIAN_ERROR * typical / np.sqrt(value.size)
     doubtful = typical > MAX_SCATTER * abs(scale)
-    error = float(max(expected, found, wide if doubtful else 0.0))
-    return EnsembleScale(scale, error, value.size, typical / abs(scale))
+    whole = float(max(expected, found, wide if doubtful else 0.0))
+    return EnsembleScale(scale, whole, value.size, typical / abs(scale))
 
 
 def total_scale(residuals: Mapping[str, float], apparent_jy: FloatArray) -> EnsembleScale | None:

@@ -27,8 +27,8 @@ from contimg_calibrate.scale_error import (
 )
 from contimg_calibrate.selection import Target
 
-MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 5.0, 0.15
-"""Members of the ensemble are measured at least so well and are in the beam."""
+MIN_MEMBER_SNR, MIN_MEMBER_BEAM = 10.0, 0.15
+"""Members of the ensemble are at least so far above the noise, and are in the beam."""
 MIN_MEMBERS = 8
 MAX_SIGMA = 3.0
 """The flux scale is marked if the ensemble excludes it by this many errors. It is not refused: the
@@ -153,13 +153,13 @@ def _check_scale(
 
     Return numbers for quality.json, problems for which the solve is refused, and marks.
     """
-    amplitude, error = np.array(fluxes["amplitude"]), np.array(fluxes["error"])
+    amplitude, error, noise = (np.array(fluxes[name]) for name in ("amplitude", "error", "noise"))
     beam = np.divide(sources.apparent_jy, sources.catalogue_jy)
-    member = ~sources.held & (error * MIN_MEMBER_SNR < 1) & (beam > MIN_MEMBER_BEAM)
+    member = ~sources.held & (noise * MIN_MEMBER_SNR < 1) & (beam > MIN_MEMBER_BEAM)
     count = int(np.count_nonzero(member))
     place = sources.ra_deg[member], sources.dec_deg[member]
     at_place = beam_error(*place, target, primary_beam)
-    told = ensemble_scale(amplitude[member], error[member], at_place)
+    told = ensemble_scale(amplitude[member], error[member], noise[member], at_place)
     if count < MIN_MEMBERS or told is None:
         return {"field_sources": count}, [], []
     ratio = float(np.log(max(told.scale, 1e-3)))
@@ -180,10 +180,12 @@ def _check_scale(
     steps = {"east_deg": STEP_DEG, "north_deg": STEP_DEG}
     slopes = log_slopes(primary_beam, steps, lambda one: np.log(mean_beam(*place, target, one)))
     matrix = np.column_stack([np.ones(count), *slopes])
-    good = np.abs(value - ratio) < MAX_SIGMA * scatter
-    found, *_ = np.linalg.lstsq(matrix[good], value[good], rcond=None)
-    spread = max(SOURCE_SCATTER, float(np.std(value[good] - matrix[good] @ found)))
-    errors = spread * np.sqrt(np.diag(np.linalg.pinv(matrix[good].T @ matrix[good])))
+    good = np.abs(value - ratio) < MAX_SIGMA * np.hypot(scatter, error[member])
+    weight = 1 / np.hypot(SOURCE_SCATTER, error[member][good])
+    matrix, value = matrix[good] * weight[:, None], value[good] * weight
+    found, *_ = np.linalg.lstsq(matrix, value, rcond=None)
+    spread = max(1.0, float(np.std(value - matrix @ found)))
+    errors = spread * np.sqrt(np.diag(np.linalg.pinv(matrix.T @ matrix)))
     for index, name in ((1, "east"), (2, "north")):
         numbers |= {f"beam_{name}_deg": float(found[index])}
         if abs(found[index]) > max(MIN_POINTING_DEG, POINTING_SIGMA * errors[index]):

@@ -91,6 +91,8 @@ class FieldFit:
     error: FloatArray
     """Standard deviation from noise, gains and sources in no catalogue; 0 of sources that were
     held."""
+    noise: FloatArray
+    """The same without sources in no catalogue: what the data could tell if there were none."""
     gain: ComplexArray
     """Shape (T, F, A, P): gain errors of the cells, relative to the first gains."""
 
@@ -219,10 +221,11 @@ def fit_fluxes(
         sigma = np.sqrt(np.diag(inverse))
         if np.all(np.abs(step) < np.maximum(TOLERANCE, 0.03 * sigma)):
             break
-    error = np.zeros(held.size)
+    error, noise = np.zeros(held.size), np.zeros(held.size)
+    noise[free] = sigma
     # What sources in no catalogue add to each amplitude, the gains taken out.
     error[free] = np.hypot(sigma, np.linalg.norm(inverse @ whole[:count, count:], axis=1))
-    return FieldFit(amplitude, error, gain)
+    return FieldFit(amplitude=amplitude, error=error, noise=noise, gain=gain)
 
 
 def stand_for_unlisted(sky: SkyModel) -> SkyModel:

@@ -1,19 +1,21 @@
 """Measurement Sets of other telescopes, and the code of ``contimg import-ms``.
 
-A field is copied into the form of ours: one field, one spectral window, ascending channels,
-parallel hands, ICRS, UTC. What a set states of itself is used, converted or refused: flags,
-weights, frames, time scale.
+A field is copied into the form of ours: one field, one spectral window (several are joined),
+ascending channels, parallel hands, ICRS, UTC. What a set states of itself is used, converted or
+refused: flags, weights, frames, time scale.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import astropy.units as u
 import casacore.tables as ct
+import erfa
 import numpy as np
 import numpy.typing as npt
 from astropy.coordinates import FK4, ICRS, EarthLocation, SkyCoord, SpectralCoord
@@ -23,10 +25,12 @@ from astropy.time import Time
 from contimg.astro.constants import DAY_S, SPEED_OF_LIGHT_M_S
 from contimg.astro.coordinates import separation_rad, use_offline_iers
 from contimg.records.flagfile import pack_flags
+from contimg.records.groups import MJD_ZERO_JD
 from contimg.records.hygiene import usable_samples
 from contimg.records.ms import (
     READ_ONLY,
     TOPOCENTRIC,
+    VISIBILITIES,
     Antennas,
     FloatArray,
     MeasurementSet,
@@ -38,10 +42,8 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import AllFlaggedError, BadInputError
 from contimg.runtime.manifest import QA
 from contimg_calibrate.options import ImportOptions
+from contimg_calibrate.windows import choose_windows, find_windows, match_rows, read_samples
 
-PARALLEL_HANDS = (5, 8, 9, 12)
-"""RR, LL, XX, YY in casacore's ``Stokes`` enumeration."""
-STOKES = {1: "I", 2: "Q", 3: "U", 4: "V"}
 EQUATORIAL = {"ICRS", "J2000"}
 """Frames that are taken as ICRS; they differ by 0.025 arcsec."""
 BESSELIAN = {"B1950": "B1950", "B1950_VLA": "B1979.9"}
@@ -60,8 +62,15 @@ FIRST_S, LAST_S = 40587 * DAY_S, 88069 * DAY_S
 """1970 and 2100, MJD."""
 LENGTH_TOLERANCE = 0.01
 """UVW may be longer or shorter than the baselines by this fraction."""
-WIDTH_TOLERANCE = 0.01
-"""Widths of channels may differ by this fraction."""
+UVW_TIMES = 64
+"""Integrations at which UVW are compared with the antenna positions."""
+ALIGNED = 0.9
+"""Cosine of the angle to what the positions give, beyond which a row's UVW are right, or have the
+opposite sign; precession and aberration turn them by less than a degree."""
+MIN_ALIGNED = 0.99
+"""Of the rows, so that their signs tell something."""
+MAX_TURN_DEG = 2.0
+"""A larger median angle between UVW and positions is told."""
 NORTH_STEP_RAD = 1e-4
 """To a second place, which shows how north turns between frames."""
 MAX_OFFSET = 0.1
@@ -83,7 +92,13 @@ class FieldCopy:
 def run(options: ImportOptions, context: Context) -> StageResult:
     """Copy one field of a Measurement Set into an artifact: ms.tar and flags.bin."""
     name = Path(options.path).stem
-    copied = copy_field(Path(options.path), options.field, context.scratch / f"{name}.ms")
+    copied = copy_field(
+        Path(options.path),
+        options.field,
+        context.scratch / f"{name}.ms",
+        column=options.column,
+        windows=options.windows,
+    )
     with MeasurementSet(copied.path) as ms:
         header, rows = ms.header, ms.rows
         # The autos, which the flag stage would flag; the other flags are the observatory's own.
@@ -109,26 +124,46 @@ def run(options: ImportOptions, context: Context) -> StageResult:
     return StageResult(metrics=metrics, qa=verdict)
 
 
-def copy_field(source: Path, field: str, into: Path) -> FieldCopy:
+def copy_field(
+    source: Path,
+    field: str,
+    into: Path,
+    *,
+    column: Literal["DATA", "CORRECTED_DATA"] = "DATA",
+    windows: Sequence[str] = (),
+) -> FieldCopy:
     """Copy one field, by number or name, of any Measurement Set into a new one.
 
-    Raises BadInputError if there is no such field, it was observed in several spectral windows, or
-    frames, time scale or correlations are none that can be converted; AllFlaggedError if the field
-    has no rows.
+    The data are those of `column`; all spectral windows of the field are joined to one, or those of
+    the numbers and names `windows`.
+
+    Raises BadInputError if there is no such field, column or window, or windows cannot be joined,
+    or frames, time scale or correlations are none that can be converted, or UVW have the wrong
+    sign; AllFlaggedError if the field has no rows.
     """
     try:
         with ct.table(str(source), **READ_ONLY) as table:
             names = _read_subtable(source, "FIELD")["NAME"]
             number = _find_field(source, names, field)
+            _require_column(source, table, column)
             with table.query(f"FIELD_ID=={number}", sortlist="TIME,ANTENNA1,ANTENNA2") as rows:
                 if not rows.nrows():
                     problem = f"Field {field} has no rows."
                     raise AllFlaggedError(str(source), problem, "Name another field.")
-                notes = _copy_rows(source, number, rows, into)
+                notes = _copy_rows(source, number, rows, into, column, windows)
     except RuntimeError as error:
         problem = f"It cannot be read as a Measurement Set: {error!s}."
         raise BadInputError(str(source), problem, "Correct --plain-ms or --path.") from error
     return FieldCopy(into, tuple(notes))
+
+
+def _require_column(source: Path, table: Any, column: str) -> None:  # noqa: ANN401 - casacore has no types
+    """Raise BadInputError if there is no such column of visibilities."""
+    present = [name for name in (*VISIBILITIES, "FLOAT_DATA") if name in table.colnames()]
+    if column not in present:
+        problem = f"It has no {column}; its columns of data are {', '.join(present) or 'none'}."
+        remedy = "Name another with --column; CORRECTED_DATA is made by CASA's applycal."
+        raise BadInputError(str(source), problem, remedy)
 
 
 def _find_field(source: Path, names: list[str], field: str) -> int:
@@ -199,72 +234,68 @@ def _unit_factor(source: Path, table: Any, column: str) -> float:  # noqa: ANN40
     return factor
 
 
-def _copy_rows(source: Path, field: int, rows: Any, into: Path) -> list[str]:  # noqa: ANN401 - casacore has no types
+def _copy_rows(
+    source: Path,
+    field: int,
+    rows: Any,  # noqa: ANN401 - casacore has no types
+    into: Path,
+    column: str,
+    wanted: Sequence[str],
+) -> list[str]:
     """Write the rows of a query on `source` as a Measurement Set; return notes for a person."""
-    ids = np.unique(rows.getcol("DATA_DESC_ID"))
-    if ids.size != 1:
-        problem = f"The field was observed in {ids.size} spectral windows; one is expected."
-        raise BadInputError(str(source), problem, "Split the Measurement Set first.")
     names = ("FIELD", "ANTENNA", "SPECTRAL_WINDOW", "POLARIZATION", "DATA_DESCRIPTION")
-    fields, antennas, windows, setups, descriptions = (_read_subtable(source, n) for n in names)
-    window = descriptions["SPECTRAL_WINDOW_ID"][ids[0]]
-    codes = np.asarray(setups["CORR_TYPE"][descriptions["POLARIZATION_ID"][ids[0]]])
-    hands = np.flatnonzero(np.isin(codes, PARALLEL_HANDS))
-    if not hands.size:
-        found = ", ".join(STOKES.get(int(code), f"code {code}") for code in codes)
-        problem = f"Its correlations are {found}; XX and YY, or RR and LL, are expected."
-        remedy = "Export the data as correlations; gains cannot be solved on Stokes parameters."
-        raise BadInputError(str(source), problem, remedy)
-    widths = np.abs(np.asarray(windows["CHAN_WIDTH"][window]))
-    if np.ptp(widths) > WIDTH_TOLERANCE * widths.min():
-        problem = f"Its channels are {widths.min():g} to {widths.max():g} Hz wide."
-        raise BadInputError(str(source), problem, "Split it into windows of equal channels.")
-    order = np.argsort(np.asarray(windows["CHAN_FREQ"][window]))
+    fields, antennas, spectral, setups, descriptions = (_read_subtable(source, n) for n in names)
+    ids = np.unique(rows.getcol("DATA_DESC_ID"))
+    windows = choose_windows(source, find_windows(descriptions, spectral, setups, ids), wanted)
+    if len(windows) < ids.size:
+        rows = rows.query(f"DATA_DESC_ID IN {[one.description for one in windows]}")
     ra_rad, dec_rad, turn_rad = read_centre(source, fields, field)
     positions = _read_positions(source, antennas)
     times_s = read_utc(source, rows)
-    reference, place = int(windows["MEAS_FREQ_REF"][window]), positions.mean(axis=0)
-    factor = topocentric_factor(source, reference, *_first_pointing(source, fields), place)
+    pointing, place = _first_pointing(source, fields), positions.mean(axis=0)
+    factors = [topocentric_factor(source, one.reference, *pointing, place) for one in windows]
+    uvw_m, bad_rows, notes = check_rows(source, rows, times_s, antennas)
+    notes += check_uvw(source, rows, times_s, uvw_m, positions, (ra_rad, dec_rad))
+    first, cells = match_rows(source, times_s, rows, len(windows))
+    samples = read_samples(rows, windows, factors, cells, bad_rows, column)
     header = MSHeader(
         telescope=_read_telescope(source, rows),
         field=str(fields["NAME"][field]),
         ra_rad=ra_rad,
         dec_rad=dec_rad,
-        frequencies_hz=np.asarray(windows["CHAN_FREQ"][window])[order] * factor,
-        channel_width_hz=float(widths[0]) * factor,
+        frequencies_hz=samples.frequencies_hz,
+        channel_width_hz=float(windows[0].widths_hz[0]) * factors[0],
         antennas=Antennas(
             _distinct_names(antennas["NAME"]), positions, np.array(antennas["DISH_DIAMETER"])
         ),
-        correlations=tuple(int(code) for code in codes[hands]),
+        correlations=tuple(windows[0].codes[i] for i in windows[0].hands),
     )
-    data = rows.getcol("DATA")[:, order][:, :, hands]
-    weight = read_weights(rows, order, hands, data.shape)
-    uvw_m, bad_rows, doubts = check_rows(source, rows, times_s, antennas)
-    stated = rows.getcol("FLAG")[:, order][:, :, hands] | bad_rows[:, None, None]
-    flags = stated | ~usable_samples(np.where(stated, 0, weight), data)
+    data, stated = samples.data, samples.flags
+    flags = stated | ~usable_samples(np.where(stated, 0, samples.weight), data)
     data[~np.isfinite(data)] = 0
-    kept = np.where(flags, 0, weight)
+    kept = np.where(flags, 0, samples.weight)
     sampled = np.maximum(1, np.count_nonzero(kept, axis=1))
     columns = Rows(
-        time_s=times_s,
-        interval_s=read_intervals(source, rows),
-        antenna1=rows.getcol("ANTENNA1"),
-        antenna2=rows.getcol("ANTENNA2"),
-        uvw_m=turn_uvw(uvw_m, turn_rad),
+        time_s=times_s[first],
+        interval_s=read_intervals(source, rows)[first],
+        antenna1=rows.getcol("ANTENNA1")[first],
+        antenna2=rows.getcol("ANTENNA2")[first],
+        uvw_m=turn_uvw(uvw_m, turn_rad)[first],
         weight=(kept.sum(axis=1) / sampled).astype(np.float32),
     )
     with create(into, header, columns, ("DATA", "WEIGHT_SPECTRUM")) as writer:
-        spectrum = kept.astype(np.float32)
-        writer.put(0, {"DATA": data, "FLAG": flags, "WEIGHT_SPECTRUM": spectrum})
-    notes = []
+        writer.put(0, {"DATA": data, "FLAG": flags, "WEIGHT_SPECTRUM": kept})
     lost = float(np.mean(flags & ~stated))
     if lost:
-        notes.append(f"{lost:.2%} of the samples have no weight or no data and were not flagged")
+        found = f"{lost:.2%} of the samples have no weight or no data and were not flagged"
+        notes.insert(0, found)
     commands = _read_subtable(source, "FLAG_CMD") if "FLAG_CMD" in rows.keywordnames() else {}
     waiting = sum(not applied for applied in commands.get("APPLIED", ()))
     if waiting:
         notes.append(f"{waiting} commands of its FLAG_CMD were not applied")
-    return [*notes, *doubts]
+    if column == "DATA" and "CORRECTED_DATA" in rows.colnames():
+        notes.append("its CORRECTED_DATA were not used, but DATA (--column chooses)")
+    return notes
 
 
 def _read_telescope(source: Path, rows: Any) -> str:  # noqa: ANN401 - casacore has no types
@@ -319,7 +350,8 @@ def check_rows(
     columns = ("ANTENNA1", "ANTENNA2", "FEED1", "FEED2", "STATE_ID", "FLAG_ROW")
     one, two, feed1, feed2, state, bad = (rows.getcol(name) for name in columns)
     count, problem = len(antennas["NAME"]), ""
-    key = np.stack([times_s, np.minimum(one, two), np.maximum(one, two)])
+    window = rows.getcol("DATA_DESC_ID")
+    key = np.stack([times_s, window, np.minimum(one, two), np.maximum(one, two)])
     if min(one.min(), two.min()) < 0 or max(one.max(), two.max()) >= count:
         problem = f"Rows have antennas beyond the {count} of the ANTENNA table."
     elif np.ptp(feed1) or np.ptp(feed2):
@@ -350,9 +382,55 @@ def check_rows(
         ratio = np.median(np.linalg.norm(uvw, axis=1)[length > 0] / length[length > 0])
         if abs(ratio - 1) > LENGTH_TOLERANCE:
             notes.append(f"UVW are {ratio:.4g} times as long as the baselines between positions")
-    if "CORRECTED_DATA" in rows.colnames():
-        notes.append("its CORRECTED_DATA were not used, but DATA")
     return uvw, bad, notes
+
+
+def check_uvw(
+    source: Path,
+    rows: Any,  # noqa: ANN401 - casacore has no types
+    times_s: FloatArray,
+    uvw_m: FloatArray,
+    positions_m: FloatArray,
+    centre_rad: tuple[float, float],
+) -> list[str]:
+    """Compare UVW with the antenna positions seen from the phase centre (ICRS); return notes.
+
+    UVW are those of ANTENNA1 less those of ANTENNA2, with data of the sign in `contimg.records.ms`.
+
+    Raises BadInputError if they have the opposite sign: the image would be mirrored.
+    """
+    one, two = (positions_m[rows.getcol(name)] for name in ("ANTENNA1", "ANTENNA2"))
+    baseline_m, moments = one - two, np.unique(times_s)
+    moments = moments[:: max(1, moments.size // UVW_TIMES)]
+    size_m = np.linalg.norm(baseline_m, axis=1) * np.linalg.norm(uvw_m, axis=1)
+    used = np.flatnonzero(np.isin(times_s, moments) & (size_m > 0))
+    if not used.size:
+        return []
+    (sin_ra, sin_dec), (cos_ra, cos_dec) = np.sin(centre_rad), np.cos(centre_rad)
+    axes = np.array(
+        [
+            [-sin_ra, cos_ra, 0.0],
+            [-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec],
+            [cos_dec * cos_ra, cos_dec * sin_ra, sin_dec],
+        ]
+    )
+    mjd = moments / DAY_S
+    # The few milliseconds of a turn between UTC and UT1 do not matter here, nor does polar motion.
+    turn = erfa.c2t00b(MJD_ZERO_JD, mjd, MJD_ZERO_JD, mjd, 0.0, 0.0)
+    seen = np.einsum("tij,kj->tki", turn, axes)[np.searchsorted(moments, times_s[used])]
+    wanted_m = np.einsum("nki,ni->nk", seen, baseline_m[used])
+    cosine = np.einsum("nk,nk->n", wanted_m, uvw_m[used]) / size_m[used]
+    wrong = float(np.mean(cosine < -ALIGNED))
+    if wrong and wrong + np.mean(cosine > ALIGNED) > MIN_ALIGNED:
+        problem = f"UVW of {wrong:.0%} of the rows have the opposite sign of the baseline from"
+        problem += " ANTENNA2 to ANTENNA1, as the positions of the antennas give it."
+        remedy = "Multiply UVW by -1, or, if antennas were exchanged, exchange them back."
+        raise BadInputError(str(source), problem, remedy)
+    angle_deg = float(np.degrees(np.arccos(np.clip(np.median(cosine), -1, 1))))
+    if angle_deg <= MAX_TURN_DEG:
+        return []
+    words = f"UVW are {angle_deg:.0f} deg away from what the antenna positions give"
+    return [f"{words} for the times and the phase centre"]
 
 
 def _is_off_source(states: dict[str, Any], row: int) -> bool:
@@ -404,30 +482,6 @@ def read_intervals(source: Path, rows: Any) -> FloatArray:  # noqa: ANN401 - cas
             return found
     problem = "Neither INTERVAL nor EXPOSURE is positive in all rows."
     raise BadInputError(str(source), problem, "Write the lengths of integrations into INTERVAL.")
-
-
-def read_weights(
-    rows: Any,  # noqa: ANN401 - casacore has no types
-    order: npt.NDArray[Any],
-    hands: npt.NDArray[Any],
-    shape: tuple[int, ...],
-) -> npt.NDArray[Any]:
-    """Return the weight of each sample, shape (rows, channels, correlations); 0 without one.
-
-    It is WEIGHT_SPECTRUM, else SIGMA_SPECTRUM^-2, else WEIGHT, and 0 where WEIGHT is not positive,
-    or SIGMA is not although others are.
-    """
-    by_row, sigma = (rows.getcol(name)[:, None, hands] for name in ("WEIGHT", "SIGMA"))
-    if np.any(sigma > 0):
-        by_row = np.where(sigma > 0, by_row, 0)
-    columns = [name for name in ("WEIGHT_SPECTRUM", "SIGMA_SPECTRUM") if name in rows.colnames()]
-    defined = [name for name in columns if rows.iscelldefined(name, 0)]
-    if not defined:
-        return np.broadcast_to(by_row, shape)
-    values = rows.getcol(defined[0])[:, order][:, :, hands]
-    if defined[0] == "SIGMA_SPECTRUM":
-        values = np.power(values, -2.0, out=np.zeros(shape), where=values > 0)
-    return np.where(by_row > 0, values, 0)
 
 
 def read_centre(source: Path, fields: dict[str, Any], field: int) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from contimg.astro.beam_text import DEFAULT_BEAM, BeamText
-from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions
+from contimg.runtime.options import ArtifactURI, ObjectURI, StageOptions, Words
 from contimg.runtime.stage import Resources, StageSpec
 
 
@@ -23,6 +23,11 @@ class CalibrateOptions(StageOptions):
     """Instead of --ms: a folder with any Measurement Set, of any telescope."""
     field: str = "0"
     """Field of a plain Measurement Set, by number or name."""
+    column: Literal["DATA", "CORRECTED_DATA"] = "DATA"
+    """Data of a plain Measurement Set; CORRECTED_DATA: as CASA has calibrated them."""
+    windows: Words = ()
+    """Spectral windows of a plain Measurement Set, by number or name; default: all of the field,
+    which are joined to one."""
     flags: ArtifactURI | None = None
     """URI of the flag artifact of the Measurement Set."""
     store: str | None = None
@@ -88,11 +93,15 @@ class CalibrateOptions(StageOptions):
         if (self.model_source == "file") != (self.model_file is not None):
             raise ValueError("--model-source file and --model-file belong together")
         if self.flux_from is not None and (
-            self.calibrator in {None, "nvss"} or self.calibration or self.model_file or self.do_k
+            self.calibrator in {None, "nvss"}
+            or self.calibration
+            or self.model_file
+            or self.do_k
+            or self.solve == "never"
         ):
             raise ValueError(
                 "--flux-from needs the name or place of a --calibrator, and excludes --calibration,"
-                " --model-file and --do-k"
+                " --model-file, --do-k and --solve never"
             )
         return self
 
@@ -104,6 +113,10 @@ class ImportOptions(StageOptions):
     """Folder of the Measurement Set."""
     field: str = "0"
     """The field, by number or name."""
+    column: Literal["DATA", "CORRECTED_DATA"] = "DATA"
+    """The data; CORRECTED_DATA: as CASA has calibrated them."""
+    windows: Words = ()
+    """Spectral windows, by number or name; default: all of the field, which are joined to one."""
 
 
 STAGE = StageSpec(

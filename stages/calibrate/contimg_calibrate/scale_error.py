@@ -96,6 +96,29 @@ def beam_error(
     return np.asarray(np.linalg.norm(beam_terms(ra_deg, dec_deg, target, beam), axis=0))
 
 
+def add_pointing(
+    budget: ScaleBudget,
+    ra_deg: float,
+    dec_deg: float,
+    target: Target,
+    beam: PrimaryBeam,
+    east_deg: float,
+    north_deg: float,
+) -> ScaleBudget:
+    """Return a budget with the error at the calibrator's place of an offset of the beam's axis.
+
+    For solves whose field shows the offset: the calibrator was seen through another beam than
+    assumed, and other groups would take the set for a good one.
+    """
+    place = np.array([ra_deg]), np.array([dec_deg])
+    moved = beam.changed(east_deg=east_deg, north_deg=north_deg)
+    assumed, seen = (np.log(mean_beam(*place, target, one) + TINY)[0] for one in (beam, moved))
+    terms = budget.model_dump(exclude={"total"})
+    return combine(
+        **{**terms, "beam": float(np.hypot(budget.beam, np.clip(seen - assumed, -1, 1)))}
+    )
+
+
 def calibrator_budget(
     source: CalibratorInBeam, target: Target, primary_beam: PrimaryBeam
 ) -> ScaleBudget:

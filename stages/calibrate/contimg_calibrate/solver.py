@@ -31,6 +31,7 @@ from contimg.runtime.errors import BadInputError, ContimgError, SolveFailedError
 from contimg_calibrate import field_fluxes
 from contimg_calibrate import visibilities as vis
 from contimg_calibrate.ensemble import (
+    FIT_NAMES,
     MEDIAN_ERROR,
     EnsembleScale,
     ensemble_scale,
@@ -225,7 +226,7 @@ def fit_fluxes(
         if cells is None:
             return solver, {}
         fit = field_fluxes.fit_fluxes(cells, solver.sky, held, phase_only=phase_only)
-        found = {"amplitude": fit.amplitude.tolist(), "error": fit.error.tolist()}
+        found = {name: getattr(fit, name).tolist() for name in FIT_NAMES}
         if phase_only:
             found |= field_fluxes.measure_motion(cells, fit, first)
         else:
@@ -264,7 +265,7 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
         told = _compare_gains(solver, tables["gain"], Path(given["flux_from"]["gain"]))
     if told is not None:
         _scale_gains(tables["gain"], np.sqrt(told.scale))
-        for name in ("amplitude", "error") if fluxes else ():
+        for name in FIT_NAMES if fluxes else ():
             fluxes[name] = (np.array(fluxes[name]) / told.scale).tolist()
     x, y = vis.sum_channels(ratio, solver.evaluate(list(tables.values())))
     quality = check_solution(
@@ -296,12 +297,9 @@ def _measure_ensemble(
 
     Raises SolveFailedError if too few sources are measured well enough.
     """
-    if fluxes:
-        measured = np.array(fluxes["amplitude"]), np.array(fluxes["error"])
-    else:
-        factors = solver.evaluate(list(tables.values()))
-        measured = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
-    told = ensemble_scale(*measured, beam_error)
+    measured = fluxes or _compare_fluxes(solver, solver.evaluate(list(tables.values())))
+    amplitude, error, noise = (np.array(measured[name]) for name in FIT_NAMES)
+    told = ensemble_scale(amplitude, error, noise, beam_error)
     if told is None or told.scale <= 0:
         problem = "Too few sources of the field are seen well enough to set the flux scale."
         remedy = "Calibrate a group of this strip with a brighter field first."
@@ -374,7 +372,7 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     before = measure_residuals(ratio, x, y)
     answer = {"phase_error_deg": total_deg, "residuals": before, "done": False, "solint": ""}
     if total_deg > given["limit_deg"]:
-        return {**answer, **_compare_fluxes(solver, factors)}
+        return {**answer, "fluxes": _compare_fluxes(solver, factors)}
     span_s = float(np.ptp(ratio.times_s)) + solver.integration_s
     short_deg = noise_deg * np.sqrt(max(1.0, span_s / given["phase_solint_s"]))
     solint_s = given["phase_solint_s"] if short_deg <= given["short_limit_deg"] else np.inf
@@ -387,13 +385,11 @@ def solve_field(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     gain = vis.row_gains(solver.evaluate([field]), ratio.slot, ratio.ant1, ratio.ant2)
     after = measure_residuals(ratio, x * gain.conj(), y * np.abs(gain) ** 2)
     solved = {"done": True, "solint": f"{solint_s:g} s", "residuals": after, "table": str(field)}
-    if fluxes:
-        fitted = {"amplitude_error": fluxes.pop("error"), **fluxes}
-    else:
-        fitted = _compare_fluxes(solver, solver.evaluate([*tables, field]))
-    if np.median(fitted["amplitude"]) < MIN_SCALE:
+    if not fluxes:
+        fluxes = _compare_fluxes(solver, solver.evaluate([*tables, field]))
+    if np.median(fluxes["amplitude"]) < MIN_SCALE:
         after["mirrored_scale"] = _measure_mirrored(whole, factors)
-    return {**answer, **solved, **fitted}
+    return {**answer, **solved, "fluxes": fluxes}
 
 
 def _measure_mirrored(solver: Solver, factors: Factors) -> float:
@@ -409,8 +405,8 @@ def _measure_mirrored(solver: Solver, factors: Factors) -> float:
 
 def _compare_fluxes(solver: Solver, factors: Factors) -> dict[str, Any]:
     """Return the sources' fluxes over the model's after some gains, and their errors by noise."""
-    amplitude, error = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
-    return {"amplitude": amplitude.tolist(), "amplitude_error": error.tolist()}
+    amplitude, noise = measure_amplitudes(solver.path, solver.ratio, solver.sky, factors)
+    return {"amplitude": amplitude.tolist(), "error": noise.tolist(), "noise": noise.tolist()}
 
 
 def rank_references(

@@ -41,13 +41,20 @@ from contimg.runtime.context import Context, StageResult
 from contimg.runtime.errors import BadInputError, NoCalibrationError, UsageError
 from contimg.runtime.manifest import QA, digest_json
 from contimg_calibrate import selection, sky_models
-from contimg_calibrate.ensemble import MAX_BEAM_ERROR, check_scale, ensemble_scale, total_scale
+from contimg_calibrate.ensemble import (
+    FIT_NAMES,
+    MAX_BEAM_ERROR,
+    check_scale,
+    ensemble_scale,
+    total_scale,
+)
 from contimg_calibrate.field_checks import FieldSources, check_data, check_field, check_motion
 from contimg_calibrate.foreign import copy_field, describe_offset
 from contimg_calibrate.options import CalibrateOptions
 from contimg_calibrate.scale_error import (
     NVSS_SCALE_ERROR,
     TRUSTED_ERROR,
+    add_pointing,
     beam_error,
     beam_terms,
     combine,
@@ -83,6 +90,7 @@ LINEAR = (9, 12)
 """XX and YY in casacore's ``Stokes`` enumeration."""
 MIN_TRANSFER_BEAM = 0.1
 """Beam at a calibrator whose flux is measured, at least."""
+AXES = "east", "north"
 BEAM_MOMENTS = 5
 """Moments at which the beam is averaged to estimate fluxes; models use every integration."""
 
@@ -245,6 +253,10 @@ def calibrate(options: CalibrateOptions, context: Context, ms: MSObservation) ->
         # What the field's sources say is no worse than the calibrator's flux.
         terms = budget.model_dump(exclude={"total", "field"})
         budget = combine(**terms, field=abs(math.log(solved.quality["field_ratio"])))
+    seen_off = any(mark.startswith("pointing") for mark in solved.marks)
+    if budget is not None and seen_off and ms.target is not None:
+        on, off_deg = solved.record.calibrator, (solved.quality[f"beam_{n}_deg"] for n in AXES)
+        budget = add_pointing(budget, on.ra_deg, on.dec_deg, ms.target, ms.beam, *off_deg)
     known = {"considered": possible, "scale": budget}
     return solved._replace(record=solved.record.model_copy(update=known))
 
@@ -281,7 +293,13 @@ def read_observation(options: CalibrateOptions, context: Context) -> MSObservati
     else:
         source = Path(str(options.plain_ms))
         target, name = None, source.stem
-        copied = copy_field(source, options.field, context.scratch / "field.ms")
+        copied = copy_field(
+            source,
+            options.field,
+            context.scratch / "field.ms",
+            column=options.column,
+            windows=options.windows,
+        )
         path, notes = copied.path, copied.notes
     with MeasurementSet(path) as ms:
         times, interval = ms.read("TIME"), float(np.median(ms.read("INTERVAL")))
@@ -437,7 +455,7 @@ def check_fluxes(
         held=held,
     )
     numbers, marks = check_field(ms.name, sources, fluxes, ms.target, ms.beam, ms.header.antennas)
-    fitted = {name: np.array(fluxes[name]) for name in ("amplitude", "error") if fluxes}
+    fitted = {name: np.array(fluxes[name]) for name in FIT_NAMES if fluxes}
     context.write("field_sources.npz", to_npz({**vars(sources), **fitted}))
     return numbers, marks
 
@@ -628,10 +646,12 @@ def fit_field(
     }
     answer = _call_solver(context, "solve_field", ms, sky, given)
     marks = check_data(ms.name, answer["residuals"])
-    marks += check_motion(answer) if "moved_arcsec_min" in answer else []
+    fluxes = answer["fluxes"]
+    marks += check_motion(fluxes) if "moved_arcsec_min" in fluxes else []
     ra_deg, dec_deg = np.degrees([sky.sources.ra_rad, sky.sources.dec_rad])
-    amplitude, noise = (np.array(answer[name]) for name in ("amplitude", "amplitude_error"))
-    told = ensemble_scale(amplitude, noise, beam_error(ra_deg, dec_deg, ms.target, ms.beam))
+    amplitude, error, noise = (np.array(fluxes[name]) for name in FIT_NAMES)
+    at_place = beam_error(ra_deg, dec_deg, ms.target, ms.beam)
+    told = ensemble_scale(amplitude, error, noise, at_place)
     told = told or total_scale(answer["residuals"], apparent_jy)
     drift_deg = DRIFT_DEG * float(np.sqrt(abs(ms.mjd - chosen.mjd) * 24))
     numbers = f"expected error {answer['phase_error_deg']:.2f} deg an antenna"

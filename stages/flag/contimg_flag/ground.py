@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contimg.astro.constants import SPEED_OF_LIGHT_M_S
-from contimg_flag.steps import BoolArray, ComplexArray, LongArray
+from contimg_flag.steps import BoolArray, ComplexArray, FloatArray, LongArray
 from contimg_flag.visibilities import Visibilities
 
 MIN_TURN, MAX_TURN = 0.1, 0.6
@@ -31,6 +31,9 @@ LOUD_FRACTION = 0.25
 """A loud integration has this part of the power by which it differs from its neighbours."""
 BROAD_FRACTION = 0.5
 """An integration with a signal in more of its band is loud in all of it."""
+MIRRORED_RATE = 2
+"""Turn of the sky in conjugated data over that of a signal from the ground: the fringes go the
+wrong way, and stopping them doubles their rate."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class GroundSignal:
     """Shape (integrations, channels)."""
     sigma: float
     """Median amplitude where it is found, over the noise of a visibility's real part."""
+    mirrored: bool = False
+    """The sky itself turns, as in conjugated data."""
 
     @property
     def fraction(self) -> float:
@@ -49,6 +54,11 @@ class GroundSignal:
 
     def describe(self) -> str:
         """Return what a verdict says of it."""
+        if self.mirrored:
+            return (
+                "mirrored: the sky turns twice as fast as a signal from the ground would, as that "
+                "of conjugated visibilities does"
+            )
         times, channels = (float(self.found.any(axis=axis).mean()) for axis in (1, 0))
         return (
             f"interference: a signal of {self.sigma:.1f} sigma of a visibility does not move with "
@@ -56,29 +66,31 @@ class GroundSignal:
         )
 
 
-def choose_baselines(vis: Visibilities) -> LongArray:
-    """Return the rows of baselines on which the ground turns against the sky.
+def choose_baselines(vis: Visibilities) -> tuple[LongArray, FloatArray]:
+    """Return the rows of baselines on which the ground turns against the sky, and by how much.
 
-    The result has the shape (integrations, baselines); -1 is a row that does not exist.
+    The rows have the shape (integrations, baselines); -1 is a row that does not exist. The turns
+    from one integration to the next have the shape (integrations - 1, baselines).
     """
     first, second = (numbers.astype(np.int64) for numbers in (vis.antenna1, vis.antenna2))
     pairs, baseline = np.unique(first * (second.max() + 1) + second, return_inverse=True)
     rows = np.full((len(vis.times_s), pairs.size), -1)
     rows[vis.time_index, baseline] = np.arange(first.size)
     wavelength_m = SPEED_OF_LIGHT_M_S / vis.header.frequencies_hz.mean()
-    moved = np.abs(np.diff(vis.uvw_m[rows], axis=0)) / wavelength_m
+    moved = np.diff(vis.uvw_m[rows], axis=0) / wavelength_m
     moved[(rows[1:] < 0) | (rows[:-1] < 0)] = 0
     sky = np.hypot(moved[..., 0], moved[..., 1]).max(axis=0, initial=0)
-    turns = moved[..., 2].max(axis=0, initial=0)
+    turns = np.abs(moved[..., 2]).max(axis=0, initial=0)
     chosen = np.flatnonzero((turns > MIN_TURN) & (turns < MAX_TURN) & (sky < MAX_SKY_TURN))
-    return rows[:, chosen[:: 1 + chosen.size // MAX_BASELINES]]
+    chosen = chosen[:: 1 + chosen.size // MAX_BASELINES]
+    return rows[:, chosen], moved[:, chosen, 2]
 
 
-def find_ground_signal(data: ComplexArray) -> GroundSignal:
+def find_ground_signal(data: ComplexArray, turns: FloatArray) -> GroundSignal:
     """Return which integrations and channels hold a signal that does not move with the sky.
 
     `data`, (integrations, baselines, channels, correlations), is NaN where flagged. It is divided
-    in place by the noise of each baseline.
+    in place by the noise of each baseline. `turns` is that of `choose_baselines`.
     """
     times, count, channels, _ = data.shape
     if times == 1 or count < MIN_BASELINES or channels == 1:
@@ -95,6 +107,7 @@ def find_ground_signal(data: ComplexArray) -> GroundSignal:
         change /= scale
         sky, _ = _average_cells(data[:, :, :-1], data[:, :, 1:])
         steady, _ = _average_cells(data[:-1], data[1:])
+        mirrored = _is_mirrored(steady, turns)
         differs, samples = _average_cells(change[:, :, :-1], change[:, :, 1:])
         # The delay of a signal turns the product, in all cells alike.
         turn = np.nanmean(differs, axis=(0, 2), keepdims=True)
@@ -116,7 +129,22 @@ def find_ground_signal(data: ComplexArray) -> GroundSignal:
         found &= loud[1:] & loud[:-1]
         found[found.mean(axis=1) > BROAD_FRACTION] = True
     sigma = float(np.sqrt(2 * np.median(excess[found]))) if found.any() else 0.0
-    return GroundSignal(found=np.repeat(found, CELL_CHANNELS, axis=1)[:, :channels], sigma=sigma)
+    found = np.repeat(found, CELL_CHANNELS, axis=1)[:, :channels]
+    return GroundSignal(found=found, sigma=sigma, mirrored=mirrored)
+
+
+def _is_mirrored(steady: ComplexArray, turns: FloatArray) -> bool:
+    """Return whether most of the power turns as the sky of conjugated data does.
+
+    `steady`, shape (integrations - 1, baselines, cells), is the product of consecutive integrations
+    over the noise's power, and NaN where flagged.
+    """
+    shift = np.exp(-2j * np.pi * turns)[..., None]
+    still, ground, mirrored = (
+        float(np.nanmean((steady * shift**rate).real)) for rate in (0, 1, MIRRORED_RATE)
+    )
+    noise = 1 / np.sqrt(CELL_CHANNELS * max(1, np.isfinite(steady).sum()))
+    return bool(mirrored > max(still, ground, MIN_ERRORS * noise))
 
 
 def _average_cells(one: ComplexArray, two: ComplexArray) -> tuple[ComplexArray, LongArray]:

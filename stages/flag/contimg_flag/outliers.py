@@ -13,6 +13,7 @@ amplitudes instead of differences, because a group has only a few integrations).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,6 @@ from contimg_flag.steps import BoolArray, FloatArray, IntArray
 
 Matrix = npt.NDArray[np.complex128]
 
-SILENT_FRACTION = 0.1
-"""A receptor has no power below this part of the median amplitude; healthy gains differ by 2."""
 DEAF_EXCESS, HEARING_EXCESS = 2.0, 10.0
 """Correlated power over that of noise: a receptor is deaf below the first, on baselines of lengths
 at which the median receptor is above the second."""
@@ -35,6 +34,13 @@ THRESHOLD_SIGMA = 7.0
 CHANNEL_EXCESS, SAMPLE_EXCESS, INTEGRATION_EXCESS = 0.03, 0.05, 0.25
 """A source that leaves the beam changes an integration by at most 5 %; the mean bandpass of 96
 antennas is smooth to 1 %."""
+NOISE_RATIO, ODD_RATIO = (0.8, 1.25), 1.5
+"""Bounds of the noise over what autocorrelations predict, and of a receptor's over the array's."""
+INCOHERENT_FRACTION = 0.1
+"""Part of the sky's power that may count as noise on a receptor's baselines: sources outside of the
+beam on long ones. In channels of 1 MHz, Taurus A 5 deg away made 0.08."""
+COMPARABLE = 0.1, 10.0
+"""Outside of this the autocorrelations are no powers of the same units."""
 WINDOW_CHANNELS = 11
 """Width of the running median that a channel is compared with."""
 
@@ -59,18 +65,17 @@ def average_baselines(matrix: FloatArray) -> FloatArray:
         return np.asarray(np.nanmean(matrix, axis=1))
 
 
-def find_silent(amplitude: FloatArray) -> BoolArray:
-    """Return which receptors have no power.
+def measure_gains(amplitude: FloatArray) -> FloatArray:
+    """Return the median amplitude of each receptor over that of all; NaN without data.
 
-    Amplitudes are products of two gains, so that a weak gain shows in all baselines of its antenna.
+    Amplitudes are products of two gains, so that a gain shows in all baselines of its antenna.
     `amplitude` is the matrix of mean amplitudes, 0 where everything is flagged.
     """
     with warnings.catch_warnings():
         # All NaN: a receptor that is dead or absent.
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         medians = np.nanmedian(np.where(amplitude > 0, amplitude, np.nan), axis=1)
-        typical = np.nanmedian(medians)
-    return np.asarray(medians < SILENT_FRACTION * typical)
+        return np.asarray(medians / np.nanmedian(medians))
 
 
 def find_deaf(
@@ -112,6 +117,56 @@ def measure_brightness(product: Matrix, power: FloatArray) -> float:
         return 0.0
     fraction = min(float(np.median(coherent)), 1 - 1e-9)
     return float(np.sqrt(fraction / (1 - fraction)))
+
+
+def compare_radiometer(
+    product: Matrix, power: FloatArray, pairs: FloatArray, autos: FloatArray, samples: float
+) -> FloatArray:
+    """Return each receptor's noise over that which the autocorrelations predict; NaN if unknown.
+
+    The noise of a visibility has the power A_i A_j / (bandwidth x time) for antennas with
+    autocorrelations A (Thompson, Moran & Swenson 2017, section 6.2). The matrices are those of
+    `steps.neighbour_products`; `autos` has the shape (antennas, correlations), 0 for none, and
+    `samples` is bandwidth x time.
+    """
+    noise, expected = np.full(power.shape, np.nan), autos[:, None] * autos[None, :] / samples
+    known = (pairs > 0) & (expected > 0)
+    noise[known] = (power[known] - np.abs(product[known])) / pairs[known] / expected[known]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.asarray(np.sqrt(np.nanmedian(noise, axis=1)))
+
+
+def judge_radiometer(
+    ratios: FloatArray, names: Sequence[str], correlations: Sequence[str], brightness: float
+) -> list[str]:
+    """Return what is wrong with the ratios of `compare_radiometer`, as reasons of a verdict.
+
+    `brightness` is the amplitude of the sky over the noise of a visibility.
+    """
+    known = np.isfinite(ratios)
+    if not known.any():
+        return []
+    middle = float(np.median(ratios[known]))
+    if not COMPARABLE[0] < middle < COMPARABLE[1]:
+        return []
+    reasons = []
+    if not NOISE_RATIO[0] < middle < NOISE_RATIO[1]:
+        expected = f"expected {NOISE_RATIO[0]:g} to {NOISE_RATIO[1]:g}"
+        reasons.append(
+            f"radiometer: the noise is {middle:.2f} of what the autocorrelations predict "
+            f"({expected}): the data are scaled, or their channel width or integration is wrong"
+        )
+    relative = np.where(known, ratios / middle, 1)
+    odd = relative > np.sqrt(ODD_RATIO**2 + INCOHERENT_FRACTION * brightness**2)
+    odd |= relative < 1 / ODD_RATIO
+    if odd.any():
+        which = [f"{names[antenna]}{correlations[p][0]}" for antenna, p in np.argwhere(odd)]
+        reasons.append(
+            f"radiometer: the noise of {', '.join(which[:8])}{'…' if len(which) > 8 else ''} "  # noqa: PLR2004
+            f"differs from the others' by more than {ODD_RATIO:g} times"
+        )
+    return reasons
 
 
 def find_interference(level: FloatArray) -> BoolArray:

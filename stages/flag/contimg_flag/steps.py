@@ -92,14 +92,19 @@ def count_flags(
 
 
 @compile_loops()
-def good_amplitudes(data: ComplexArray, flags: BoolArray, into: Float32Array) -> None:
-    """Write the amplitudes into an array of the same shape, NaN where flagged."""
+def good_amplitudes(
+    data: ComplexArray, flags: BoolArray, gain: Float32Array, into: Float32Array
+) -> None:
+    """Write amplitudes over gains into an array of the data's shape, NaN where flagged.
+
+    `gain` has shape (rows, correlations).
+    """
     for row in range(data.shape[0]):
         for channel in range(data.shape[1]):
             for product in range(data.shape[2]):
                 flagged = flags[row, channel, product]
                 size = np.nan if flagged else amplitude(data[row, channel, product])
-                into[row, channel, product] = size
+                into[row, channel, product] = size / gain[row, product]
 
 
 @compile_loops()

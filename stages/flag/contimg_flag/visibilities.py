@@ -39,6 +39,8 @@ class Visibilities:
         codes = self.header.correlations
         self.correlations = tuple(CORRELATION_NAMES.get(code, str(code)) for code in codes)
         self.antenna1, self.antenna2, self.uvw_m = rows.antenna1, rows.antenna2, rows.uvw_m
+        self.samples = self.header.channel_width_hz * float(np.median(rows.interval_s))
+        """Bandwidth times time of a visibility."""
         self.cross: BoolArray = self.antenna1 != self.antenna2
         self.times_s, self.time_index = np.unique(rows.time_s, return_inverse=True)
         self.steps: list[dict[str, Any]] = []

@@ -36,9 +36,10 @@ REMEDY = "measure it with `contimg beam fit` and set the option `beam`"
 def find_inputs(options: NormalizeOptions) -> list[Input]:
     """Return the photometry of the strip and the days, and the rows of its images."""
     photometry, store = find_photometry(options), open_store(options.tables)
+    used = [item for item in photometry if item.name == PHOTOMETRY.name]
     existing = {entry.key for entry in store.entries(f"{IMAGES.name}/")}
     images = []
-    for item in photometry:
+    for item in used:
         key = f"{IMAGES.name}/{item.uri.rpartition(f'/{PHOTOMETRY.name}/')[2]}"
         if key in existing:
             digest = hashlib.sha256(store.read(key)).hexdigest()

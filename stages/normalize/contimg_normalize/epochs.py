@@ -49,6 +49,9 @@ TRANSIT_GAP_DAYS = 0.25
 """Groups of a cell further apart belong to different transits."""
 SAME_TIME_DAYS = 120 / 86400
 """Groups nearer in time are the same data: a telescope's groups are 309 s apart."""
+UNPLACED = "unplaced photometry"
+SHOWN = 5
+"""Files or groups that a verdict names."""
 MIN_SHARED_SOURCES = 0.5
 """Of the smaller of two groups at one time, if both are the same data."""
 
@@ -131,24 +134,44 @@ class Cell:
 def find_photometry(options: NormalizeOptions) -> list[Input]:
     """Return the photometry files of the strip and the days, sorted by key, with their digests.
 
-    Raises NoSourcesError if there are none.
+    Those that do not state one strip for all of their rows are named UNPLACED, and not used.
+    Raises NoSourcesError if there are no others.
     """
     store = open_store(options.tables)
     first, last = options.first_day or "", options.last_day or "9999-99-99"
     keys = [e.key for e in store.entries(f"{PHOTOMETRY.name}/") if e.key.endswith(".parquet")]
     keys = [key for key in keys if first <= key.partition("date=")[2][:10] <= last]
-    found = []
+    found: dict[str, list[Input]] = {PHOTOMETRY.name: [], UNPLACED: []}
     for key in keys:
         data, uri = store.read(key), f"{options.tables.rstrip('/')}/{key}"
         strip_deg = np.asarray(PHOTOMETRY.read(data, uri)["strip"].to_numpy(), np.float64)
-        if strip_deg.size and np.all(np.abs(strip_deg - options.strip) <= options.strip_tolerance):
+        near = np.abs(strip_deg - options.strip) <= options.strip_tolerance
+        unknown = np.isnan(strip_deg).any()
+        if near.any() or unknown:
+            name = UNPLACED if unknown or not near.all() else PHOTOMETRY.name
             digest = hashlib.sha256(data).hexdigest()
-            found.append(Input(name=PHOTOMETRY.name, uri=uri, digest=digest))
-    if not found:
+            found[name].append(Input(name=name, uri=uri, digest=digest))
+    if not found[PHOTOMETRY.name]:
         strip = f"within {options.strip_tolerance} deg of Dec {options.strip:+.2f}"
-        problem = f"No photometry of a strip {strip} in the {len(keys)} files of the chosen days."
-        raise NoSourcesError(options.tables, problem, "Correct --strip or the days.")
-    return found
+        problem = f"No photometry of a strip {strip} in the {len(keys)} files of the chosen days"
+        lost, remedy = describe_unplaced(found[UNPLACED]), "Correct --strip or the days."
+        raise NoSourcesError(options.tables, "; ".join([problem, *lost]) + ".", remedy)
+    return [*found[PHOTOMETRY.name], *found[UNPLACED]]
+
+
+def describe_unplaced(files: Sequence[Input]) -> list[str]:
+    """Return the reason of a warning if there are files of photometry that were not used."""
+    if not files:
+        return []
+    text = f"{len(files)} files do not state one strip for all of their rows and were left out"
+    names = list_names([item.uri.rpartition("/")[2] for item in files])
+    return [f"{text} ({names}); measure their images again with contimg-photometry"]
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def read_photometry(context: Context) -> Measurements:

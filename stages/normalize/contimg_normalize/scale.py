@@ -22,6 +22,7 @@ from contimg_normalize.solve import (
     ANY_SLOPE,
     MEDIAN_Z2,
     MIN_SIGNIFICANCE,
+    NO_WEIGHT_SIGMA,
     Ratings,
     Solution,
     evaluate,
@@ -60,6 +61,8 @@ MIN_FOR_SCATTER = 5
 CHANCE_SCATTER = 4.7
 """√n times (scatter − 1) of n references that is no chance, 4 sigma: the errors of such a group are
 multiplied by its scatter."""
+MAX_OFF_FRACTION, MAX_OFF_SIGMA = 0.05, 4.0
+"""Part of the candidates that may be off in a group, because they vary, and the chance added."""
 BASELINE_EPOCHS = 10
 """The median scale of so many first good epochs is 1."""
 DEFAULT_GROUP_SCATTER = 0.05
@@ -181,37 +184,56 @@ def slope_prior(options: NormalizeOptions) -> float | None:
     return {"auto": None, "always": ANY_SLOPE, "never": 0.0}[options.gradient]
 
 
-def drop_variables(data: Ratings, mjd: Floats, options: NormalizeOptions) -> Bools:
-    """Return which of the k candidates do not vary, shape (k,).
+def drop_variables(data: Ratings, mjd: Floats, options: NormalizeOptions) -> tuple[Bools, Texts]:
+    """Return which of the k candidates do not vary, (k,), and what `find_mixed` says of them.
 
     While candidates scatter more than twice as much as the median one, from group to group or in
     the means of 8 groups in a row, the worst are dropped, at most a twentieth at once.
     """
-    left = np.ones(data.shape[0], bool)
+    left, mixed = np.ones(data.shape[0], bool), np.full(data.shape[1], "", object)
     while left.sum() > MIN_REFERENCES:
         part = data.select(left[data.source])
         found = solve_jointly(
             part, systematic=options.systematic, slope=slope_prior(options), start=None
         )
-        excess = candidate_excess(part, found, mjd)
+        mixed = find_mixed(part, found)
+        excess = candidate_excess(part, found, mjd, mixed)
         worst = np.argsort(-excess, kind="stable")
         worst = worst[: max(1, int(left.sum()) // 20)]
         worst = worst[excess[worst] > MAX_EXCESS][: int(left.sum()) - MIN_REFERENCES]
         if not worst.size:
             break
         left[worst] = False
-    return left
+    return left, mixed
 
 
-def candidate_excess(data: Ratings, found: Solution, mjd: Floats) -> Floats:
+def find_mixed(data: Ratings, found: Solution) -> Texts:
+    """Return what is wrong with groups that have no single scale; empty for others, (u,).
+
+    More candidates are off by more than 5 sigma than may vary. Sigma is the error, or the usual
+    deviation of a source that varies (1.4826 MAD), so that such sources do not count.
+    """
+    (k, u), size = data.shape, np.abs(found.pull)
+    usual = MAD_TO_SIGMA * grouped_median(size, data.source, k)
+    off = data.group[size > NO_WEIGHT_SIGMA * np.maximum(usual, 1.0)[data.source]]
+    count, wrong = np.bincount(data.group, minlength=u), np.bincount(off, minlength=u)
+    chance = np.sqrt(MAX_OFF_FRACTION * (1 - MAX_OFF_FRACTION) * count)
+    mixed = np.full(u, "", object)
+    for g in np.flatnonzero(wrong > MAX_OFF_FRACTION * count + MAX_OFF_SIGMA * chance):
+        mixed[g] = f"mixed scale: {wrong[g]} of {count[g]} bright sources are off by over 5 sigma"
+    return mixed
+
+
+def candidate_excess(data: Ratings, found: Solution, mjd: Floats, mixed: Texts) -> Floats:
     """Return each candidate's scatter over that of the median one, shape (k,).
 
-    It is 0 for candidates with too few groups to show one.
+    It is 0 for candidates with too few groups to show one; `mixed` groups show nothing.
     """
     k, _ = data.shape
     factor, error = evaluate(found.plane, found.covariance, data.group, data.basis)
     factor = factor / float(np.median(found.plane[:, 0]))
     good = (factor > MIN_FACTOR) & (factor < MAX_FACTOR) & (factor > MIN_SIGNIFICANCE * error)
+    good &= (mixed == "")[data.group]
     order = np.flatnonzero(good)
     order = order[np.lexsort((mjd[data.group[order]], data.source[order]))]
     source, pull = data.source[order], found.pull[order]
@@ -334,14 +356,17 @@ def solve_cell(rows: Measurements, cell: Cell, options: NormalizeOptions) -> Cel
     """Choose the references of a cell and solve its scale; None if it has too few of them."""
     members, groups = find_candidates(rows, options), np.unique(rows.group)
     mjd = rows.groups["mjd"][groups].astype(np.float64)
+    mixed = np.full(groups.size, "", object)
     if members.size >= MIN_REFERENCES:
-        members = choose_references(rows, cell, members, groups, options)
+        members, mixed = choose_references(rows, cell, members, groups, options)
     if members.size < MIN_REFERENCES:
         return None
     data = make_ratings(rows, cell, members, groups)
     fixed = {"systematic": options.systematic, "slope": slope_prior(options)}
     whole = solve_jointly(data, **fixed, start=None)
     status, reason = judge_groups(data, whole, MIN_REFERENCES)
+    several = (status == GOOD) & (mixed != "")
+    status[several], reason[several] = BAD, mixed[several]
     epoch = transit_numbers(mjd, cell.ra_deg)
     whole = anchor(whole, status, epoch)
     scatter = group_scatter(data, whole)
@@ -380,17 +405,21 @@ def solve_cell(rows: Measurements, cell: Cell, options: NormalizeOptions) -> Cel
 
 def choose_references(
     rows: Measurements, cell: Cell, members: Ints, groups: Ints, options: NormalizeOptions
-) -> Ints:
-    """Return those of the candidates that are steady, spread over the field and connected."""
+) -> tuple[Ints, Texts]:
+    """Return those of the candidates that are steady, spread over the field and connected.
+
+    And what `find_mixed` says of the groups.
+    """
     mjd = rows.groups["mjd"][groups].astype(np.float64)
     data = make_ratings(rows, cell, members, groups)
-    members = members[drop_variables(data, mjd, options)]
+    steady, mixed = drop_variables(data, mjd, options)
+    members = members[steady]
     data = make_ratings(rows, cell, members, groups)
     places = cell.offsets(rows.ra_deg[members], rows.dec_deg[members])
     snr = grouped_median(data.flux / data.noise, data.source, members.size)
     bright = snr >= options.reference_snr
     members = members[choose_spread(data, places, bright, options.max_references)]
-    return members[largest_component(make_ratings(rows, cell, members, groups))]
+    return members[largest_component(make_ratings(rows, cell, members, groups))], mixed
 
 
 def anchor(found: Solution, status: Texts, epoch: Ints) -> Solution:

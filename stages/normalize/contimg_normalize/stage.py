@@ -27,11 +27,20 @@ from contimg_normalize.curves import (
     measure_systematic,
     reduced_scatter,
 )
-from contimg_normalize.epochs import Bools, Columns, Floats, Ints, Measurements, grouped_median
+from contimg_normalize.epochs import (
+    Bools,
+    Columns,
+    Floats,
+    Ints,
+    Measurements,
+    grouped_median,
+    list_names,
+)
 from contimg_normalize.options import NormalizeOptions
 from contimg_normalize.scale import (
     BAD,
     BORROWED,
+    FAINT_FRACTION,
     GOOD,
     MIN_REFERENCES,
     NONE,
@@ -52,8 +61,6 @@ MAX_STEADY_SCATTER = 2.0
 """Sources above this multiple of their class's median √χ²ν vary and say nothing of the errors."""
 MIN_SLOPE = 1e-5
 """Per degree; the prior of slopes that are not fitted leaves less."""
-SHOWN = 5
-"""Bad epochs that a verdict names."""
 ROWS_AT_ONCE = 1 << 18
 """Measurements whose light curves are in memory; one row group of the file."""
 STATUSES = (GOOD, BORROWED, BAD, NONE)
@@ -81,14 +88,12 @@ def run(options: NormalizeOptions, context: Context) -> StageResult:
     with context.step("read"):
         rows, reasons, left_out = comparable_rows(epochs.read_photometry(context), options)
         beam = average_beam(read_images(context, rows))
-        reasons += describe_beam(beam)
+        reasons += describe_beam(beam) + epochs.describe_unplaced(context.named(epochs.UNPLACED))
         left_out |= beam
     with context.step("normalize"):
         fields, missing = normalise_strip(rows, options)
     if not fields:
-        few = f"{MIN_REFERENCES} stable reference sources"
-        problem = f"No field has {few} with an S/N of at least {options.reference_snr:.0f}."
-        raise NoSourcesError(f"strip {options.strip:+.2f}", problem, "Lower --reference-snr.")
+        raise explain_no_field(rows, options)
     with context.step("write"):
         parts = [group_columns(field, options.strip) for field in fields]
         scales = pa.concat_tables([NORMALIZATION.table(part) for part in parts])
@@ -131,7 +136,7 @@ def comparable_rows(
     duplicate = epochs.find_duplicates(rows, chosen)
     if duplicate.any():
         same = sorted(str(name) for name in rows.groups["group"][duplicate])
-        reasons.append(f"the same data under another name were left out: {', '.join(same[:SHOWN])}")
+        reasons.append(f"the same data under another name were left out: {list_names(same)}")
     # Images of other telescopes have no tier, but all have a frequency and a beam.
     lacking = sorted({*epochs.unstated(rows.groups, chosen)} & {*epochs.SIMILAR_SETUP})
     if lacking:
@@ -140,8 +145,7 @@ def comparable_rows(
     empty = chosen & (np.bincount(rows.group, minlength=chosen.size) == 0)
     if empty.any():
         blank = sorted(str(name) for name in rows.groups["group"][empty])
-        more = f" and {len(blank) - SHOWN} more" if len(blank) > SHOWN else ""
-        reasons.append(f"no usable flux: {', '.join(blank[:SHOWN])}{more}")
+        reasons.append(f"no usable flux: {list_names(blank)}")
     kept = chosen & ~duplicate
     metrics = {"setup": names[options.setup], "setups": len(names)}
     metrics |= {"groups": int(kept.sum()), "duplicates": int(duplicate.sum())}
@@ -178,6 +182,27 @@ def normalise_strip(
         )
         fields.append(field)
     return fields, missing
+
+
+def explain_no_field(rows: Measurements, options: NormalizeOptions) -> NoSourcesError:
+    """Return why no field of the strip has a scale, and what to do."""
+    where, snr = f"strip {options.strip:+.2f}", rows.flux / rows.noise
+    faint, total = FAINT_FRACTION * options.reference_snr, rows.groups["mjd"].size
+    bright = np.bincount(rows.group[snr >= faint], minlength=total)
+    groups = np.unique(rows.group)
+    dark = groups[bright[groups] < MIN_REFERENCES]
+    if 2 * dark.size > groups.size > dark.size:
+        names = list_names(rows.groups["group"][dark].tolist())
+        problem = f"In {dark.size} of {groups.size} groups fewer than {MIN_REFERENCES} sources"
+        problem += f" have an S/N of {faint:.0f}: most images are blank, or not calibrated"
+        remedy = "Look at these groups and process them again, or leave out their days"
+        remedy += " (--first-day, --last-day)."
+        return NoSourcesError(where, f"{problem} ({names}).", remedy)
+    best = np.sort(grouped_median(snr, rows.source, rows.names.size))[::-1][:MIN_REFERENCES]
+    few = f"{MIN_REFERENCES} stable reference sources"
+    problem = f"No field has {few} with an S/N of at least {options.reference_snr:.0f}; the highest"
+    problem += f" median S/N are {', '.join(f'{value:.1f}' for value in best)}."
+    return NoSourcesError(where, problem, "Lower --reference-snr, or add groups.")
 
 
 def light_curves(
@@ -365,9 +390,8 @@ def judge(
     for status, text in ((BAD, "bad epoch"), (NONE, "no scale"), (BORROWED, "borrowed scale")):
         found = groups_of(fields, status)
         named = [f"{name} ({why})" if why else name for name, why in sorted(found.items())]
-        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         if named:
-            reasons.append(f"{text}: {', '.join(named[:SHOWN])}{more}")
+            reasons.append(f"{text}: {list_names(named)}")
     for field in fields:
         scale, systematic = field.scale, field.systematic
         factors = scale.whole.plane[scale.whole.usable, 0]

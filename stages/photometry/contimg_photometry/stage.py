@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contimg.astro import beam_fit
 from contimg.astro.catalogues import load, nvss
 from contimg.astro.constants import MAD_TO_SIGMA
+from contimg.astro.primary_beam import PrimaryBeam
+from contimg.astro.telescope import SITE
 from contimg.records.groups import day_of_mjd
 from contimg.records.images import SkyImage, read_image
 from contimg.records.schemas.photometry import PHOTOMETRY
@@ -35,8 +39,11 @@ MAX_OFFSET_BEAMS = 0.1
 BEAM_GAP_PX, MAX_BEAM_GAP = 6, 0.25
 """Half width of the box over which a missing value of the beam map is averaged (20 arcsec), and
 the part of it that may be missing."""
+BEAM_FILE = "primary_beam.json"
 EXTENDED_RADIUS_BEAMS = 1.5
 """Radius in which Gaussians are fitted, in beam major axes."""
+MAX_UNMEASURED = 0.05
+"""Part of the catalogue's sources in the beam that may lack pixels without a warning."""
 MIN_BRIGHT_SOURCES = 5
 """Sources that a median of the flux ratio needs for a QA verdict."""
 ARCSEC_PER_DEG = 3600.0
@@ -88,13 +95,15 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
         noise = measure_autocorrelation(box, min(reach, min(box.shape) // 2))
         x, y = image.to_pixels(targets.ra_deg, targets.dec_deg)
         found = measure(image.pixels, x, y, beam, noise, options)
+        wanted = targets.ra_deg.size
         targets, found = drop_unmeasured(targets, found, options.image)
         extended = measure_extended(image, beam, noise, targets, found, options)
     # The error that calibration expects of its scale; negative if unknown, absent elsewhere.
     calibration_error = max(0.0, float(image.header.get("SCALEERR", 0.0)))
-    scale_error = float(np.hypot(options.flux_scale_error, calibration_error))
-    budget = options.model_copy(update={"flux_scale_error": scale_error})
-    rows = photometry_rows(targets, found, offsets_arcsec(image, targets, found), budget)
+    common_error = np.hypot(options.flux_scale_error, calibration_error)
+    scale_error = np.hypot(common_error, beam_errors(context, options.image, manifest, targets))
+    offsets = offsets_arcsec(image, targets, found)
+    rows = photometry_rows(targets, found, offsets, options.detection_snr, scale_error)
     factor = MJY_PER_JY / targets.beam
     flux_int = extended["flux"] * factor
     rows["flux_int"] = flux_int
@@ -107,6 +116,7 @@ def run(options: PhotometryOptions, context: Context) -> StageResult:
         day = day_of_mjd(epoch["mjd"])
         context.publish(options.tables, PHOTOMETRY, day, epoch["group"], table)
     metrics = summarise(rows, options.position_snr)
+    metrics["unmeasured"] = wanted - len(rows["source"])
     qa = assess_quality(metrics, image.beam.minor_deg * ARCSEC_PER_DEG)
     return StageResult(metrics={"group": epoch["group"], "mjd": epoch["mjd"], **metrics}, qa=qa)
 
@@ -261,17 +271,47 @@ def measure_extended(
     return dict(zip(("flux", "flux_noise", "major", "minor", "pa"), columns, strict=True))
 
 
+def beam_errors(context: Context, uri: str, manifest: Manifest, targets: Targets) -> Floats:
+    """Return the relative errors that the image's primary beam states for each source, (N,).
+
+    They follow from those of its width and axis, as ``contimg beam fit`` writes them; 0 if there
+    are none.
+    """
+    errors, metrics = None, manifest.metrics
+    pointing = [metrics.get(name) for name in ("mjd_start", "mjd_end", "pointing_dec_deg")]
+    if any(output.name == BEAM_FILE for output in manifest.outputs) and None not in pointing:
+        beam = PrimaryBeam.load(json.loads(context.fetch(uri, BEAM_FILE).read_bytes()))
+        errors = beam.errors
+    if errors is None:
+        return np.zeros(targets.ra_deg.size)
+    start, end, strip_deg = np.array(pointing, np.float64)
+    moments = beam_fit.sample_times(start, end)
+
+    def log_level(one: PrimaryBeam) -> Floats:
+        place = targets.ra_deg, targets.dec_deg
+        return np.log(beam_fit.mean_beam(*place, moments, strip_deg, SITE, one))
+
+    steps = dict(zip(beam_fit.STEPS, errors, strict=True))
+    slopes = beam_fit.log_slopes(beam, steps, log_level)
+    return np.asarray(np.linalg.norm(slopes * np.array(errors)[:, None], axis=0))
+
+
 def photometry_rows(
-    targets: Targets, found: Measurements, offsets: Floats, options: PhotometryOptions
+    targets: Targets,
+    found: Measurements,
+    offsets: Floats,
+    detection_snr: float,
+    scale_error: Floats,
 ) -> dict[str, Any]:
     """Return the columns of the photometry table but for those that all rows share.
 
-    Fluxes are found in Jy/beam, apparent and finite. `offsets` are those of `offsets_arcsec`.
+    Fluxes are found in Jy/beam, apparent and finite. `offsets` are those of `offsets_arcsec`, and
+    `scale_error` the relative error of the flux scale at each source.
     """
-    factor, scale_error = MJY_PER_JY / targets.beam, options.flux_scale_error
+    factor = MJY_PER_JY / targets.beam
     forced, rms = found.peak * factor, found.peak_noise * factor
     fit, fit_rms = found.fit * factor, found.fit_noise * factor
-    detected = found.peak >= options.detection_snr * found.peak_noise
+    detected = found.peak >= detection_snr * found.peak_noise
     peak, fitted = np.where(detected, forced, np.nan), np.where(detected, fit, np.nan)
     catalogue = targets.flux_jy * MJY_PER_JY
     return {
@@ -286,7 +326,7 @@ def photometry_rows(
         "flux_forced": forced,
         "local_rms": rms,
         "flux_fit_rms": fit_rms,
-        "flux_scale_err": np.full_like(peak, scale_error),
+        "flux_scale_err": scale_error,
         "background": found.background * factor,
         "snr": found.peak / found.peak_noise,
         "upper_limit": ~detected,
@@ -340,6 +380,10 @@ def summarise(rows: dict[str, Any], bright_snr: float) -> dict[str, Any]:
 def assess_quality(metrics: dict[str, Any], minor_arcsec: float) -> QA:
     """Return whether the fluxes and positions agree with the catalogue."""
     reasons, bright = [], metrics["bright"]
+    lost = metrics["unmeasured"] / (metrics["unmeasured"] + metrics["sources"])
+    if lost > MAX_UNMEASURED:
+        text = "too few pixels around them, or two entries for one source"
+        reasons.append(f"{lost:.0%} of the sources have no row: {text}")
     if bright < MIN_BRIGHT_SOURCES:
         reasons.append(f"only {bright} bright single sources to compare with the catalogue")
     elif (metrics.get("ratio_error") or 0.0) > MAX_SCALING_ERROR:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +19,7 @@ from contimg.astro import counts
 from contimg.astro.catalogues import nvss as catalogue
 from contimg.records.groups import mjd_of
 from contimg.runtime.errors import BadInputError
+from contimg.runtime.unique_names import read_csv, read_json
 from contimg_simulate.options import SimulateOptions
 from contimg_simulate.telescope import MJD_ZERO, Floats, unit_vectors
 
@@ -355,11 +353,10 @@ def read_sources(data: bytes, uri: str) -> list[SkySource]:
     try:
         text = data.decode()
         if text.lstrip().startswith("["):
-            rows: list[dict[str, Any]] = json.loads(text)
+            rows: list[dict[str, Any]] = read_json(text)
         else:
-            table = csv.DictReader(io.StringIO(text))
-            rows = [{key: v for key, v in row.items() if v not in {"", None}} for row in table]
-            rows = [r | {"curve": json.loads(r["curve"])} if "curve" in r else r for r in rows]
+            rows = [{key: v for key, v in row.items() if v} for row in read_csv(text)]
+            rows = [r | {"curve": read_json(r["curve"])} if "curve" in r else r for r in rows]
         return TypeAdapter(list[SkySource]).validate_python(rows)
     except (ValueError, ValidationError) as error:
         columns = "name, ra_deg, dec_deg, flux_jy[, alpha, curve]"

@@ -27,5 +27,5 @@ STAGE = StageSpec(
     name="variability",
     options=VariabilityOptions,
     tools=("scipy",),
-    resources=Resources(deadline_s=3600, memory_mi=4096, scratch_mi=512),
+    resources=Resources(deadline_s=3600, memory_mi=4096, scratch_mi=1536),
 )

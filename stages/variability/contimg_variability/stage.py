@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contimg.records.groups import day_of_mjd
@@ -16,7 +18,7 @@ from contimg.records.schemas.variability import ESE_CANDIDATES, LIGHTCURVE_STATS
 from contimg.records.strips import table_unit
 from contimg.records.tables import encode_texts, repeat_texts
 from contimg.runtime.context import Context, StageResult
-from contimg.runtime.errors import NoSourcesError
+from contimg.runtime.errors import BadInputError, NoSourcesError
 from contimg.runtime.manifest import QA
 from contimg_variability import metrics
 from contimg_variability.evidence import Evidence, compare_lens
@@ -59,30 +61,60 @@ def run(options: VariabilityOptions, context: Context) -> StageResult:
     """Write and publish statistics and candidates; write the light curves."""
     with context.step("read"):
         path = context.fetch(options.normalized, "normalized.parquet")
-        where = f"{options.normalized}/normalized.parquet"
-        curves = split_curves(NORMALIZED.read(path.read_bytes(), where))
+        parts = NORMALIZED.read_parts(path, f"{options.normalized}/normalized.parquet")
+        longest = {"source": NORMALIZED.text_length(path, "source")}
         upstream = context.manifest(options.normalized).metrics
-    if not curves:
+        total = int(upstream.get("sources", 0))
+    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+
+    def judge_parts() -> Iterator[pa.Table]:
+        for curves in read_curves(parts, options.normalized):
+            verdicts = []
+            for curve in curves:
+                verdicts.append(judge_curve(curve, options))
+                rows.append(stats_row(curve, verdicts[-1]))
+                if verdicts[-1].candidate:
+                    found.append(candidate_row(rows[-1], verdicts[-1].lens))
+                context.progress(len(rows), max(total, len(rows)))
+            if curves:
+                yield LIGHTCURVES.table(curve_columns(curves, verdicts))
+
+    with context.step("search"), context.writer("lightcurves.parquet") as sink:
+        LIGHTCURVES.write(sink, judge_parts(), longest)
+    if not rows:
         problem = "The artifact has no source with normalised fluxes."
         raise NoSourcesError(options.normalized, problem, "Look at the warnings of normalize.")
-    with context.step("search"):
-        verdicts = []
-        for k, curve in enumerate(curves):
-            verdicts.append(judge_curve(curve, options))
-            context.progress(k + 1, len(curves))
-    rows = [stats_row(c, v) for c, v in zip(curves, verdicts, strict=True)]
-    stats = LIGHTCURVE_STATS.rows(rows)
-    found = [candidate_row(r, v.lens) for r, v in zip(rows, verdicts, strict=True) if v.candidate]
-    candidates = ESE_CANDIDATES.rows(found)
+    stats, candidates = LIGHTCURVE_STATS.rows(rows), ESE_CANDIDATES.rows(found)
     with context.step("write"):
         day = day_of_mjd(max(float(row["mjd_last"]) for row in rows))
-        strip_deg = float(upstream.get("strip_deg", np.median([c.dec for c in curves])))
+        strip_deg = float(upstream.get("strip_deg", np.median([row["dec"] for row in rows])))
         unit = table_unit(strip_deg, int(upstream.get("setup_number", 0)))
         for schema, table in ((LIGHTCURVE_STATS, stats), (ESE_CANDIDATES, candidates)):
             context.write_table(f"{schema.name}.parquet", schema, table)
             context.publish(options.tables, schema, day, unit, table)
-        context.write_table("lightcurves.parquet", LIGHTCURVES, curve_columns(curves, verdicts))
     return summarise(rows, options)
+
+
+def read_curves(parts: Iterable[pa.Table], where: str) -> Iterator[list[LightCurve]]:
+    """Yield the light curves of one part of the normalized table after the other.
+
+    A source whose rows go on in the next part comes with that. Raises BadInputError if the sources
+    of the parts do not ascend.
+    """
+    rest = NORMALIZED.arrow().empty_table()
+    for part in parts:
+        if not part.num_rows:
+            continue
+        table = pa.concat_tables([rest, part])
+        names = table["source"]
+        first = pc.index(names, pc.max(names)).as_py()
+        rest = table.slice(first)
+        if pc.min(names) != names[0] or pc.min(rest["source"]) != rest["source"][0]:
+            problem = "normalized.parquet is not sorted by source."
+            raise BadInputError(where, problem, "Run normalize again.")
+        yield split_curves(table.slice(0, first))
+    yield split_curves(rest)
 
 
 def split_curves(table: pa.Table) -> list[LightCurve]:

@@ -25,19 +25,23 @@ SIGMA = np.sqrt(2)
 """A signal of sigma is this part of the rms of complex noise."""
 
 
-def observe(times: int, sky: float, signal: float, on: list[int], seed: int = 1) -> np.ndarray:
-    """Return noise of unit rms, a still sky, and a signal that turns while it is on."""
+def observe(
+    times: int, sky: float, signal: float, on: list[int], seed: int = 1, *, mirrored: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return noise of unit rms, a still sky, and a signal that turns while it is on; the turns."""
     rng = np.random.default_rng(seed)
     shape = (times, BASELINES, CHANNELS, 2)
     data = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / SIGMA
     field = rng.uniform(0, 0.2, (BASELINES, 1)) * np.arange(CHANNELS)
     data += sky * (1 + 0.2 * np.exp(2j * np.pi * 0.02 * field))[None, :, :, None]
     turns = rng.uniform(0.1, 0.6, BASELINES) * np.arange(times)[:, None]
+    if mirrored:  # fringes that are stopped the wrong way
+        data *= np.exp(4j * np.pi * turns)[..., None, None]
     delay = rng.uniform(-0.05, 0.05, (BASELINES, 1)) * np.arange(CHANNELS)
     phase = rng.uniform(size=BASELINES) + turns
     ground = np.exp(2j * np.pi * (phase[:, :, None] + delay))[..., None]
     data[on] += signal / SIGMA * ground[on]
-    return data.astype(np.complex64)
+    return data.astype(np.complex64), -np.diff(turns, axis=0)
 
 
 @pytest.mark.parametrize(
@@ -45,26 +49,39 @@ def observe(times: int, sky: float, signal: float, on: list[int], seed: int = 1)
 )
 @pytest.mark.parametrize("sky", [0.0, 2.0, 4.0])
 def test_signal_of_three_sigma_is_found(times: int, on: list[int], sky: float) -> None:
-    signal = find_ground_signal(observe(times, sky, 3.0, list(on)))
+    signal = find_ground_signal(*observe(times, sky, 3.0, list(on)))
     truth = np.isin(np.arange(times), on)
     assert signal.found[truth].mean() >= MIN_FOUND_FRACTION
     assert signal.found[~truth].mean() <= MAX_FALSE_FRACTION
     assert signal.sigma == pytest.approx(3.0, rel=0.3)
+    assert not signal.mirrored
 
 
 @pytest.mark.parametrize("sky", [0.0, 4.0, 400.0])
 @pytest.mark.parametrize("times", [2, 24])
 def test_sky_alone_is_no_interference(times: int, sky: float) -> None:
     for seed in range(2):
-        assert not find_ground_signal(observe(times, sky, 0.0, [], seed)).found.any()
+        signal = find_ground_signal(*observe(times, sky, 0.0, [], seed))
+        assert not signal.found.any()
+        assert not signal.mirrored
+
+
+@pytest.mark.parametrize("sky", [0.3, 4.0, 400.0])
+@pytest.mark.parametrize("times", [2, 24])
+def test_conjugated_sky_is_named(times: int, sky: float) -> None:
+    signal = find_ground_signal(*observe(times, sky, 0.0, [], mirrored=True))
+    assert signal.describe().startswith("mirrored: ")
 
 
 def test_signal_of_the_whole_group_is_found() -> None:
-    assert find_ground_signal(observe(6, 4.0, 3.0, list(range(6)))).fraction >= MIN_FOUND_FRACTION
+    assert find_ground_signal(*observe(6, 4.0, 3.0, list(range(6)))).fraction >= MIN_FOUND_FRACTION
 
 
-def add_signal(folder: Path, ms: str, on: list[int]) -> str:
-    """Copy a convert artifact and add a signal from the ground of three times the noise."""
+def add_signal(folder: Path, ms: str, on: list[int], *, mirrored: bool = False) -> str:
+    """Copy a convert artifact and add a signal from the ground of three times the noise.
+
+    With `mirrored`, the correlator's data were conjugated before convert stopped their fringes.
+    """
     with (Path(ms) / "ms.tar").open("rb") as source:
         path = unpack(source, folder / "made")
     with MeasurementSet(path) as given:
@@ -73,7 +90,9 @@ def add_signal(folder: Path, ms: str, on: list[int]) -> str:
     times, index = np.unique(rows.time_s, return_inverse=True)
     noise = np.median(np.abs(np.diff(data, axis=1)), axis=(1, 2)) / np.sqrt(4 * np.log(2))
     turns = rows.uvw_m[:, 2:] * header.frequencies_hz / SPEED_OF_LIGHT_M_S
-    signal = 3 * noise[:, None] * np.exp(2j * np.pi * turns)
+    signal = 3 * noise[:, None] * np.exp(-2j * np.pi * turns)
+    if mirrored:
+        data = (data.conj() * np.exp(-4j * np.pi * turns)[..., None]).astype(np.complex64)
     loud = np.isin(index, on) & (rows.antenna1 != rows.antenna2)
     data[loud] += signal[loud, :, None].astype(np.complex64)
     assert len(times) == 4
@@ -104,3 +123,12 @@ def test_stage_flags_and_names_interference(field: Chain, on: list[int], tmp_pat
     assert manifest["qa"]["verdict"] == "warning"
     assert any(reason.startswith("interference: ") for reason in manifest["qa"]["reasons"])
     assert manifest["metrics"]["interference_fraction"] == pytest.approx(len(on) / 4, abs=0.05)
+
+
+def test_stage_names_conjugated_data_only(field: Chain, tmp_path: Path) -> None:
+    ms = add_signal(tmp_path, field.ms, [], mirrored=True)
+    artifact = Path(contimg("flag", ms=ms, out=tmp_path / "out")["artifact"])
+    manifest: dict[str, Any] = json.loads((artifact / "manifest.json").read_text())
+    [reason] = manifest["qa"]["reasons"]
+    assert reason.startswith("mirrored: the sky turns twice as fast")
+    assert manifest["metrics"]["fraction"] <= MAX_FALSE_FRACTION

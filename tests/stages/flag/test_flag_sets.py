@@ -144,6 +144,26 @@ def test_set_of_one_correlation_is_flagged(tmp_path: Path) -> None:
     assert flags.shape == (*SHAPE[:2], 1)
 
 
+def test_strong_and_weak_antennas_are_clipped_alike(tmp_path: Path) -> None:
+    """Gains of 5 and 0.2: good data stay, and 12 sigma on the weak antenna are found."""
+    rng, shape = np.random.default_rng(3), (TIMES * FIRST.size, 96, 2)
+    one, two = np.tile(FIRST, TIMES), np.tile(SECOND, TIMES)
+    gain = np.ones(14)
+    gain[3], gain[8] = 5, 0.2
+    data = 1 + rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    planted = rng.uniform(size=shape) < 5e-3
+    planted[(one == two) | ((one != 8) & (two != 8))] = False
+    data[planted] += 12
+    data *= (gain[one] * gain[two])[:, None, None]
+    path = write_ms(tmp_path / "made.ms", data, np.zeros(shape, bool), (FIRST, SECOND))
+    write_artifact(tmp_path / "ms", "convert", {}, {"ms.tar": packed(path)})
+    done = run(tmp_path / "ms", tmp_path / "out", "--rfi=off")
+    flags = read_flags(Path(json.loads(done.stdout)["artifact"]) / "flags.bin")
+    assert planted.sum() > 5
+    assert flags[planted].all()
+    assert flags[(one != two)[:, None, None] & ~planted].mean() <= 1e-4
+
+
 EMPTY = {
     "missing 100.0%": {"flags": np.ones(SHAPE, bool)},
     "missing 0.0%, zeros 100.0%": {"data": np.zeros(SHAPE)},

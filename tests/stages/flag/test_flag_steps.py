@@ -61,12 +61,14 @@ def test_average_baselines_isolates_bad_receptor() -> None:
     assert np.argwhere(found).tolist() == [[3, 1]]
 
 
-def test_find_silent_finds_receptor_without_power() -> None:
-    gains = np.random.default_rng(2).uniform(0.7, 1.4, ANTENNAS)
-    gains[5] = 0.02
-    amplitudes = np.stack([gains[FIRST] * gains[SECOND], np.ones(FIRST.size)], axis=1)
-    found = outliers.find_silent(make_matrix(amplitudes).real)
-    assert np.argwhere(found).tolist() == [[5, 0]]
+def test_measure_gains_sees_through_loud_baselines() -> None:
+    gains = np.random.default_rng(2).uniform(0.9, 1.1, ANTENNAS)
+    gains[5], gains[7] = 0.02, 5
+    amplitudes = np.stack([gains[FIRST] * gains[SECOND], np.zeros(FIRST.size)], axis=1)
+    amplitudes[::9] *= 100
+    found = outliers.measure_gains(make_matrix(amplitudes).real)
+    assert found[:, 0] == pytest.approx(gains / np.median(gains), rel=0.1)
+    assert np.isnan(found[:, 1]).all()
 
 
 @pytest.mark.parametrize(
@@ -155,14 +157,16 @@ def samples(draw: st.DrawFn) -> Samples:
 @kernel
 @given(samples())
 def test_amplitudes_equal_numpy(drawn: Samples) -> None:
-    data, flags, _ = drawn
+    data, flags, rng = drawn
     mean, good = np.empty(data.shape[::2], np.float32), np.empty(data.shape, np.float32)
+    gain = rng.uniform(0.2, 5, mean.shape).astype(np.float32)
     steps.mean_amplitudes(data, flags, mean)
-    steps.good_amplitudes(data, flags, good)
+    steps.good_amplitudes(data, flags, gain, good)
     count = (~flags).sum(axis=1)
     wanted = np.where(flags, 0, np.abs(data)).sum(axis=1) / np.maximum(count, 1)
     assert np.allclose(mean, wanted, rtol=1e-5)
-    assert np.allclose(good, np.where(flags, np.nan, np.abs(data)), rtol=1e-5, equal_nan=True)
+    relative = np.abs(data) / gain[:, None]
+    assert np.allclose(good, np.where(flags, np.nan, relative), rtol=1e-5, equal_nan=True)
 
 
 @kernel

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from contimg.runtime.config import UniqueKeyLoader
 from contimg.runtime.console import Console
 from contimg.runtime.errors import UsageError
 from contimg_workflows.lint import references, rules, schema
@@ -85,7 +86,7 @@ def read_documents(path: str | None) -> list[Document]:
     found: list[Document] = []
     for name, text in sources.items():
         try:
-            documents = [document for document in yaml.safe_load_all(text) if document]
+            documents = list(filter(None, yaml.load_all(text, UniqueKeyLoader)))
         except yaml.YAMLError as error:
             raise UsageError(name, f"This is not YAML: {error}.", "Correct the file.") from error
         for document in documents:

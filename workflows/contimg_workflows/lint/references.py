@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 
 import yaml
 
+from contimg.runtime.config import UniqueKeyLoader
 from contimg.runtime.stage import stage_specs
 from contimg_workflows.lint import schema
 from contimg_workflows.lint.documents import Document, DocumentSet, parameters, template_of, texts
@@ -140,7 +141,7 @@ def _template(
             yield f"{template['name']}: {problem}"
     try:
         manifest = template.get("resource", {}).get("manifest", "")
-        child = yaml.safe_load(REFERENCE.sub("x", manifest)) or {}
+        child = yaml.load(REFERENCE.sub("x", manifest), UniqueKeyLoader) or {}  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         child = {}
         yield f"{template['name']}: the manifest is not YAML: {error}"

@@ -36,6 +36,7 @@ MS = Schema(
     bytes | int64 | byte | phys.size;meta.file | Size of ms.tar
     sha256 | string | | meta.checksum | Digest of ms.tar
     verdict | string | | meta.code.qual | good or warning
+    unsampled_fraction | float64? | | stat.value;arith.ratio | Visibilities without nsamples
     """),
 )
 """One file a group: ``ms/date=YYYY-MM-DD/GROUP.parquet``."""

@@ -31,7 +31,8 @@ PHOTOMETRY = Schema(
     local_rms | float32? | mJy/beam | instr.det.noise | 1 sigma of flux_forced, divided by the beam
     flux_fit_rms | float32? | mJy | stat.error;{FLUX} | 1 sigma noise of flux_fit, from the \
         noise's autocorrelation
-    flux_scale_err | float32? | | stat.error;phot.flux.density | 1 sigma of the flux scale, relative
+    flux_scale_err | float32? | | stat.error;phot.flux.density | 1 sigma of the flux scale there, \
+        relative
     background | float32? | mJy/beam | phot.flux.density;instr.background | Taken from an annulus, \
         subtracted
     snr | float32 | | stat.snr | flux_forced / local_rms
