@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import observed
+from contimg.astro.coordinates import SIDEREAL_RATE
 from contimg.astro.predict import PointSources
 from contimg.astro.primary_beam import model_beam
 from contimg.astro.standards import standard
@@ -20,7 +21,12 @@ from contimg.runtime.errors import SolveFailedError
 from contimg_calibrate.field_checks import FieldSources, check_field
 from contimg_calibrate.scale_error import mean_beam
 from contimg_calibrate.selection import Target
-from contimg_calibrate.sky_models import find_field_sources, merge_sources
+from contimg_calibrate.sky_models import (
+    find_field_sources,
+    look_up_calibrator,
+    look_up_position,
+    merge_sources,
+)
 from observed import FREQ_HZ, USED, SyntheticGroup, calibrate
 
 BARE = SyntheticGroup(noise_jy=0.02)
@@ -153,6 +159,26 @@ def test_wrong_catalogue_flux_stays_out_of_an_ensemble(tmp_path: Path) -> None:
     # The mean of all sources moves by 1 to 2 % for one of 30.
     assert np.median(off) == pytest.approx(1.0, abs=0.025)
     assert np.std(off) < 0.01
+
+
+@pytest.mark.parametrize("place", ["0336+323", "278.77924,32.70406"])
+def test_flux_of_a_second_group_is_measured(place: str, good: Any, tmp_path: Path) -> None:
+    """One of the VLA's list and one of NVSS, 1.3 times as bright as there, from 3C48's group."""
+    ra, dec = look_up_position(place)
+    mjd = BARE.mjd + (ra - 24.422) % 360 / 360 / SIDEREAL_RATE
+    group = SyntheticGroup(mjd=mjd, name="20260125t999999", noise_jy=0.02, times=4)
+    field = find_field_sources(group.mjds[0], group.mjds[-1], 33.0, SITE, FREQ_HZ, DEFAULT)
+    own = look_up_calibrator(ra, dec, FREQ_HZ, to_be_measured=True)
+    spectrum = 1.3 * own.spectrum_jy * (FREQ_HZ / 1.4e9) ** -0.7
+    one = PointSources(*np.radians([[own.ra_deg], [own.dec_deg]]), spectrum[None])
+    group = replace(group, sources=merge_sources(one, field))
+    summary = solve(group, tmp_path, calibrator=place, flux_from=good["artifact"])
+    record = observed.read_record(summary)
+    assert record.calibrator.flux_jy == pytest.approx(spectrum.mean(), rel=0.01)
+    assert (record.flux_anchor, record.solved, summary["qa"]["reasons"]) == ("standard", True, [])
+    made = observed.load_factors(summary["artifact"], tmp_path / "tables", group.mjds)
+    power = np.abs(made.product()[:, USED] / group.truth[:, USED]) ** 2
+    assert np.median(power) == pytest.approx(1.0, abs=0.005)
 
 
 def test_pointing_error_is_in_the_error_of_the_set(tmp_path: Path) -> None:

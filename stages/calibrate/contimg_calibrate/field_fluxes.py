@@ -98,17 +98,32 @@ class FieldFit:
 
 
 def load_cells(
-    ms: MeasurementSet, flags: FlagArray | None, ratio: Ratio, factors: Factors
+    ms: MeasurementSet,
+    flags: FlagArray | None,
+    ratio: Ratio,
+    factors: Factors,
+    *,
+    core_only: bool = False,
 ) -> Cells | None:
     """Read a Measurement Set over gains into cells; None if too few antennas have short baselines.
 
-    `factors` are at the times of `ratio`.
+    `factors` are at the times of `ratio`. With `core_only`, antennas that short baselines do not
+    link with most others are left out: only `factors` tell their phases relative to those. Ten
+    outriggers are such a group.
     """
+    from scipy.sparse import coo_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
     rows, freq_hz = ms.rows, ms.header.frequencies_hz
     ant1, ant2 = rows.antenna1.astype(np.int64), rows.antenna2.astype(np.int64)
     length = np.linalg.norm(rows.uvw_m, axis=1)
     short = np.zeros(len(ratio.pairs), bool)
     short[ratio.pair] = length[ant1 != ant2] < MAX_BASELINE_M
+    if core_only and short.any():
+        one, two = ratio.pairs[short].T
+        links = coo_array((np.ones(one.size), (one, two)), shape=(ratio.antennas,) * 2)
+        part = connected_components(links, directed=False)[1][one]
+        short[short] = part == np.bincount(part).argmax()
     kept = ratio.pairs[short]
     antennas, index = np.unique(kept, return_inverse=True)
     if antennas.size < MIN_ANTENNAS:

@@ -93,11 +93,15 @@ class CalibrateOptions(StageOptions):
         if (self.model_source == "file") != (self.model_file is not None):
             raise ValueError("--model-source file and --model-file belong together")
         if self.flux_from is not None and (
-            self.calibrator in {None, "nvss"} or self.calibration or self.model_file or self.do_k
+            self.calibrator in {None, "nvss"}
+            or self.calibration
+            or self.model_file
+            or self.do_k
+            or self.solve == "never"
         ):
             raise ValueError(
                 "--flux-from needs the name or place of a --calibrator, and excludes --calibration,"
-                " --model-file and --do-k"
+                " --model-file, --do-k and --solve never"
             )
         return self
 

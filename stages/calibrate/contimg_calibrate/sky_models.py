@@ -66,7 +66,8 @@ def look_up_calibrator(
     """Return the calibrator at a position; its spectrum is Perley & Butler's or the VLA list's.
 
     Raises UsageError if no list has a flux for it: a flux is never assumed. One that is
-    `to_be_measured` gets 1 Jy at all frequencies instead.
+    `to_be_measured` begins with that of NVSS instead, so that the other sources of the field do not
+    seem too bright beside it, or with 1 Jy.
     """
     known = standard((ra_deg, dec_deg))
     if known is not None:
@@ -85,7 +86,8 @@ def look_up_calibrator(
     known_flux = away[i] < MATCH_RADIUS_DEG and listed.usable[i]
     if to_be_measured and not known_flux:
         name = str(listed.name[i]) if away[i] < MATCH_RADIUS_DEG else f"{ra_deg:.4f},{dec_deg:.4f}"
-        return Calibrator(name, ra_deg, dec_deg, np.ones(freq_hz.shape), standard=False)
+        seen_jy = nvss().within(ra_deg, dec_deg, MATCH_RADIUS_DEG).flux_jy.max(initial=0.0) or 1.0
+        return Calibrator(name, ra_deg, dec_deg, np.full(freq_hz.shape, seen_jy), standard=False)
     if not known_flux:
         problem = f"No calibrator at {ra_deg:.4f},{dec_deg:.4f} has a known flux."
         remedy = "No flux is ever assumed: name a calibrator of the lists, or give --model-file."

@@ -205,15 +205,24 @@ def run(
 
 
 def fit_fluxes(
-    solver: Solver, first: Factors, held: FlagArray, *, phase_only: bool = False
+    solver: Solver,
+    first: Factors,
+    held: FlagArray,
+    *,
+    phase_only: bool = False,
+    core_only: bool = False,
 ) -> tuple[Solver, dict[str, Any]]:
     """Fit the fluxes of the sources that are not `held`, shape (K,), with errors of `first` gains.
 
-    Return a solver with the fitted sky, and numbers of the fit; the same solver and no numbers if
-    too few antennas have short baselines.
+    `core_only` is for first gains that noise makes uncertain (`field_fluxes.load_cells`), as those
+    of a field without a calibrator are; so it is with `phase_only`. Return a solver with the fitted
+    sky, and numbers of the fit; the same solver and no numbers if too few antennas have short
+    baselines.
     """
     with MeasurementSet(solver.path) as ms:
-        cells = field_fluxes.load_cells(ms, solver.flags, solver.ratio, first)
+        cells = field_fluxes.load_cells(
+            ms, solver.flags, solver.ratio, first, core_only=core_only or phase_only
+        )
         if cells is None:
             return solver, {}
         fit = field_fluxes.fit_fluxes(cells, solver.sky, held, phase_only=phase_only)
@@ -235,7 +244,7 @@ def solve_group(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
     fluxes: dict[str, Any] = {}
     if not held.all():
         first = field_fluxes.solve_first_gains(solver.ratio, window)
-        solver, fluxes = fit_fluxes(solver, first, held)
+        solver, fluxes = fit_fluxes(solver, first, held, core_only="beam_error" in given)
     ratio = solver.ratio
     prephase = solver.solve_gains("prephase", [], given["prephase_solint_s"], "p", window)
     band = [solver.solve_band("delay.K", [prephase])] if given["do_k"] else []
