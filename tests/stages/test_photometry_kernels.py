@@ -72,6 +72,28 @@ def test_positions_without_pixels_are_nan() -> None:
     assert np.isnan(kernels.fit_position(blank, 50.0, 50.0, FORM, 0.0, 12.0, 4)).all()
 
 
+@pytest.mark.parametrize(("x", "y"), [(50.3, 49.8), (-0.2, 60.0), (98.0, 3.0), (130.0, 50.0)])
+def test_missing_fraction_equals_plain_sum(x: float, y: float) -> None:
+    pixels = np.ones((101, 101), np.float32)
+    pixels[48:53, 55:] = np.nan
+    rows, columns = np.mgrid[-40:141, -40:141]
+    weight = PROFILE.at(columns - x, rows - y) ** 2 * (np.hypot(columns - x, rows - y) <= 12)
+    whole = np.full(weight.shape, np.nan)
+    whole[40:141, 40:141] = pixels
+    expected = weight[np.isnan(whole)].sum() / weight.sum()
+    assert kernels.missing_fraction(pixels, x, y, FORM, 12.0) == pytest.approx(expected, rel=1e-6)
+
+
+def test_missing_part_is_that_of_the_aperture() -> None:
+    """A source without pixels in its annulus has no noise, but its own pixels."""
+    pixels = np.full((101, 101), np.nan, np.float32)
+    pixels[35:66, 35:66] = 1.0
+    steps, out = np.array([[-40, 40] * 20, [40, -40] * 20]), np.empty((1, 5))
+    kernels.measure_positions(pixels, np.array([50.0]), np.array([50.0]), FORM, 12.0, steps, out)
+    assert np.isnan(out[0, :4]).all()
+    assert out[0, 4] == 0.0
+
+
 def test_measure_annulus_ignores_sources_in_it() -> None:
     pixels = np.random.default_rng(8).normal(0.2, 1.0, (400, 400)).astype(np.float32)
     steps = annulus_offsets(24.0, 120.0, 1)

@@ -168,12 +168,12 @@ def measure_positions(
     for k in range(xs.size):
         background, noise = measure_annulus(pixels, xs[k], ys[k], steps_x, steps_y, samples)
         out[k, 2], out[k, 3] = background, noise
+        out[k, 4] = missing_fraction(pixels, xs[k], ys[k], form, radius)
         if background != background:  # noqa: PLR0124 - NaN
-            out[k, 0], out[k, 1], out[k, 4] = np.nan, np.nan, 1.0
+            out[k, 0], out[k, 1] = np.nan, np.nan
             continue
         out[k, 0] = interpolate_peak(pixels, xs[k], ys[k], form, background, wx, wy)
         out[k, 1] = fit_beam(pixels, xs[k], ys[k], form, background, radius)
-        out[k, 4] = missing_fraction(pixels, xs[k], ys[k], form, radius)
 
 
 @compile_loops()
