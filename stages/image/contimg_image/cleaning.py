@@ -21,11 +21,10 @@ MIN_EFFECTIVE_BEAM = 0.2
 """Where the beam is below this, images are neither corrected nor checked."""
 DISC_RADIUS_BEAMS = 1.0
 """Radius of a disc of the mask in units of the beam's major axis."""
-MIN_DRIFTING_NOISE = 500.0
+MIN_DRIFTING_NOISE = 60.0
 """Sources of no catalogue are subtracted from the visibilities if one is brighter than this, in
-units of the thermal noise. Cleaning leaves a part of each source that drifts through the beam: one
-more dirty image lowered the noise of a full-size group from 1.23 to 1.19 times what is expected,
-but image then needs more than 1.3 times its former processor time."""
+units of the thermal noise: cleaning leaves a part of each source that drifts through the beam. In
+full-size groups, whose catalogue ends at 50 mJy, it lowers the noise by 6 to 9 %."""
 MAX_EXTRA_ROUNDS = 2
 """Largest number of times that bright sources of no catalogue are subtracted."""
 LISTED_MARGIN = 1.5

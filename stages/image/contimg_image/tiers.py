@@ -31,7 +31,7 @@ class Settings:
     niter: int = 200_000
     threshold: float = 1.0
     """Multiple of the residual's noise at which cleaning ends."""
-    mgain: float = 0.9
+    mgain: float = 0.95
     """Fraction of the peak that is cleaned before the residual is computed again."""
     longest_m: float = ALL_BASELINES_M
     """Longer baselines are left out."""
@@ -55,7 +55,7 @@ class Settings:
         return self.size * (self.cell_arcsec * ARCSEC_RAD)
 
 
-SHORT_BASELINES = Settings(1620, 9.0, mgain=0.95, longest_m=500.0, taper_arcsec=0.0)
+SHORT_BASELINES = Settings(1620, 9.0, longest_m=500.0, taper_arcsec=0.0)
 # Without the outriggers the beam is 100" x 54": cells of 10.8" bias peaks by less than 0.4 %.
 QUICK_LOOK = replace(SHORT_BASELINES, size=1350, cell_arcsec=10.8, niter=20_000, threshold=4.0)
 FINE = Settings(6480, 2.5, niter=1_000_000, threshold=0.7, mgain=0.8, accuracy=1e-5)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from astropy.time import Time
 
+from contimg.records.schemas.ms import MS
 from contimg.runtime import errors
 from contimg.runtime.errors import ContimgError
 from relist import relist
@@ -327,11 +328,14 @@ def test_visibility_without_samples_is_flagged(store: Path, run_convert: Any, va
     assert made.outcome.qa.verdict == "warning"
 
 
-def test_subband_without_samples_is_flagged(store: Path, run_convert: Any) -> None:
+def test_subband_without_samples_is_flagged(store: Path, run_convert: Any, tmp_path: Path) -> None:
     put("Data/nsamples", EVERYTHING, 0, 3)(store)
-    flags = run_convert(record_of(store)).read("FLAG")
+    flags = run_convert(record_of(store), tables=f"{tmp_path}/tables").read("FLAG")
     assert flags[:, 72:78].all()
     assert flags.mean() == pytest.approx(1 / 16)
+    (path,) = tmp_path.glob("tables/ms/date=*/*.parquet")
+    (row,) = MS.read(path.read_bytes(), "ms").to_pylist()
+    assert row["unsampled_fraction"] == pytest.approx(1 / 16, rel=0.05)  # of cross-correlations
 
 
 def test_lost_integration_is_named(store: Path, run_convert: Any) -> None:

@@ -17,7 +17,14 @@ from contimg.runtime import contract
 from contimg.runtime.console import Console
 from contimg_calibrate.foreign import copy_field
 from contimg_image.options import STAGE, ImageOptions
-from image_truth import check_agreement, check_noise, check_sources, compare, plane
+from image_truth import (
+    check_agreement,
+    check_noise,
+    check_scatter,
+    check_sources,
+    compare,
+    plane,
+)
 from observed import packed, write_artifact
 
 
@@ -35,6 +42,7 @@ def test_image_without_a_calibrator_equals_truth(full_chain: Chain) -> None:
     check_sources(compare(following), least=30)
     check_noise(following.image)
     check_agreement(compare(full_chain), compare(following))
+    check_scatter(compare(full_chain), compare(following))
 
 
 @pytest.mark.science
@@ -43,16 +51,19 @@ def test_third_group_agrees_with_both_before_it(full_chain: Chain) -> None:
     last = next_group(full_chain, 2)
     check_sources(compare(last), least=30)
     check_noise(last.image)
-    for earlier in (full_chain, next_group(full_chain, 1)):
-        check_agreement(compare(earlier), compare(last))
+    earlier = [compare(full_chain), compare(next_group(full_chain, 1))]
+    for one in earlier:
+        check_agreement(one, compare(last))
+    check_scatter(*earlier, compare(last))
 
 
 @pytest.mark.science
-def test_image_of_another_sky_equals_truth() -> None:
+def test_image_of_another_sky_equals_truth(full_chain: Chain) -> None:
     """A second seed: sources, noise and gains are drawn again."""
     other = Chain("full", seed=2, tier="standard")
     check_sources(compare(other), least=30)
     check_noise(other.image)
+    check_scatter(compare(full_chain), compare(other))
 
 
 @pytest.mark.slow
