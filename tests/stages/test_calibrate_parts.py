@@ -204,6 +204,16 @@ class TestQuality:
         raw = measure_residuals(ratio, *sum_channels(ratio, unity))
         assert raw["phase_rms_deg"] > 60.0
 
+    def test_phases_that_change_are_no_gain_step(self, ratio: Ratio, truth: Factors) -> None:
+        """As in the air above a long array: 0, 60 and 0 deg rms in three integrations."""
+        x, y = sum_channels(ratio, truth)
+        phase = np.random.default_rng(3).normal(size=(3, ratio.antennas)) * [[0.0], [1.05], [0.0]]
+        one, two = (phase[ratio.slot, ant] for ant in (ratio.ant1, ratio.ant2))
+        turned = (x * np.exp(1j * (one - two))[:, None]).astype(np.complex64)
+        assert abs(measure_residuals(ratio, turned, y)["gain_step"]) < 0.03
+        turned[ratio.slot == 1] *= 1.5
+        assert measure_residuals(ratio, turned, y)["gain_step"] == pytest.approx(0.5, abs=0.08)
+
     def test_residuals_of_no_data_are_infinite(self, ratio: Ratio) -> None:
         empty = np.zeros((ratio.slot.size, 2), np.float32)
         found = measure_residuals(ratio, empty.astype(np.complex64), empty)

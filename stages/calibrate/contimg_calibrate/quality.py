@@ -51,15 +51,23 @@ def _measure_step(ratio: Ratio, x: ComplexArray, y: Float32Array) -> float:
     """Return the largest relative change of the scale X/Y between neighbouring integrations.
 
     A trend of the whole group is no step: a beam that points elsewhere makes one as sources drift.
+    Nor is a change of phases, such as an atmosphere makes within a solution interval: where single
+    baselines stand out of the noise, their amplitudes must change as their sum does.
     """
     count = ratio.times_s.size
-    signal = np.bincount(ratio.slot, x.real.sum(axis=1, dtype=float), count)
-    power = np.bincount(ratio.slot, y.sum(axis=1, dtype=float), count)
+    signal, power, square, weight = (
+        np.bincount(ratio.slot, values.sum(axis=1, dtype=float), count)
+        for values in (x.real, y, np.abs(x) ** 2 - 2 * y, y.astype(float) ** 2)
+    )
     told = signal > MIN_STEP_SNR * np.sqrt(power)
     change = np.diff(np.log(signal[told] / power[told]))
     if not change.size:
         return 0.0
     change -= np.median(change)
+    if np.all(square[told] > MIN_STEP_SNR * 2 * np.sqrt(weight[told])):
+        amplitude = np.diff(np.log(square[told] / weight[told])) / 2
+        amplitude -= np.median(amplitude)
+        change = np.where(np.abs(amplitude) < np.abs(change), amplitude, change)
     return float(np.expm1(change[np.abs(change).argmax()]))
 
 
