@@ -10,7 +10,8 @@ from contimg_calibrate.visibilities import Float32Array, Ratio
 
 MIN_STEP_SNR = 10.0
 """An integration whose scale is less certain is not compared with its neighbours."""
-
+MAX_DISAGREEMENT = 0.1
+"""Phases turn if the amplitudes of baselines change otherwise than their sum by more than this."""
 ODD_FACTOR = 5.0
 """An antenna is odd if its amplitude differs from the median by more than this factor."""
 MAX_ODD_FRACTION = 0.1
@@ -67,7 +68,7 @@ def _measure_step(ratio: Ratio, x: ComplexArray, y: Float32Array) -> float:
     if np.all(square[told] > MIN_STEP_SNR * 2 * np.sqrt(weight[told])):
         amplitude = np.diff(np.log(square[told] / weight[told])) / 2
         amplitude -= np.median(amplitude)
-        change = np.where(np.abs(amplitude) < np.abs(change), amplitude, change)
+        change = np.where(np.abs(amplitude - change) > MAX_DISAGREEMENT, amplitude, change)
     return float(np.expm1(change[np.abs(change).argmax()]))
 
 
