@@ -171,7 +171,7 @@ def test_fault_is_harmless(
     assert abs(change.median()) < MAX_CHANGE
 
 
-@pytest.mark.parametrize("factor", [0.67, 1.3])
+@pytest.mark.parametrize("factor", [0.67, pytest.param(1.3, marks=pytest.mark.slow)])
 def test_set_with_wrong_scale_is_refused(make: Make, factor: float) -> None:
     """Data over the gains that are 0.67 or 1.3 of what they should be."""
     group = make("selects")
