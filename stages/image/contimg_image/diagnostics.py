@@ -71,8 +71,9 @@ def measure_phases(data: AveragedVisibilities, before: tuple[Complexes, ...]) ->
     if not known.any():
         return AntennaPhases(rms_deg=float("nan"), noise_deg=float("nan"))
     variance = data.variance_jy2 if np.isfinite(data.variance_jy2) else 0.0
-    rms = np.sqrt(np.mean(np.angle(cross[known]) ** 2))
-    noise = np.sqrt(np.mean(variance / power[known]))
+    # Weighted: antennas with a few short baselines, to each other, tell the least and scatter most.
+    rms = np.sqrt(np.average(np.angle(cross[known]) ** 2, weights=power[known]))
+    noise = np.sqrt(variance / np.mean(power[known]))
     return AntennaPhases(rms_deg=float(np.degrees(rms)), noise_deg=float(np.degrees(noise)))
 
 
