@@ -10,7 +10,7 @@ from typing import Any
 from contimg.records.groups import GROUPS, list_records
 from contimg.records.runs import FailureCause, failure_cause
 from contimg.runtime.console import Console
-from contimg.runtime.errors import UsageError
+from contimg.runtime.errors import UsageError, list_names
 from contimg.runtime.store import open_store
 from contimg_runs.argo import EngineError
 from contimg_runs.pipelines import PIPELINES, find_pipeline
@@ -87,8 +87,7 @@ def check_reprocess(options: ReprocessOptions, service: Service) -> dict[str, st
         store = open_store(options.store)
         if not any(list_records(store, f"{options.group}-a")):
             ids = sorted({one.group for one in list_records(store)})
-            rest = f" and {len(ids) - MAX_LISTED_IDS} more" if len(ids) > MAX_LISTED_IDS else ""
-            there = ", ".join(ids[:MAX_LISTED_IDS]) + rest or "none"
+            there = list_names(ids, MAX_LISTED_IDS) or "none"
             problem = f"There is no record of group {options.group}; there are {there}."
             remedy = "Correct the id, or run contimg-watch."
             raise UsageError(f"{store.root}/{GROUPS}", problem, remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
@@ -171,3 +172,9 @@ class UsageError(ContimgError, code=Exit.USAGE):
 
 class Stopped(BaseException):
     """SIGTERM or SIGINT was received; not an Exception, so that nothing swallows it."""
+
+
+def list_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Spectral windows of a foreign Measurement Set: which are read, and how several become one."""
+"""Spectral windows of a foreign Measurement Set: which are read, and how they are joined."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def find_windows(
 
 
 def choose_windows(source: Path, found: Sequence[Window], wanted: Sequence[str]) -> list[Window]:
-    """Return the windows to read as one: the `wanted` ones, by number or name, else all.
+    """Return the windows to read and join: the `wanted` ones, by number or name, else all.
 
     Windows without parallel hands are left out.
 
-    Raises BadInputError if there is none, or they cannot be one: their correlations or the widths
-    of their channels differ, they overlap, or are too far apart. The message lists them.
+    Raises BadInputError if there is none, or if they cannot be joined: their correlations or widths
+    of channels differ, they overlap, or they are too far apart. The message lists them.
     """
     listed = f"The field's spectral windows are {'; '.join(map(str, found))}."
     unknown = set(wanted) - {name for one in found for name in (str(one.number), one.name)}
@@ -122,7 +122,7 @@ def choose_windows(source: Path, found: Sequence[Window], wanted: Sequence[str])
     elif min(steps, default=np.inf) < MIN_STEP * widths[0]:
         problem = "Its spectral windows overlap."
     elif filled > MAX_FILLED * widths.size:
-        problem = "Its spectral windows are too far apart to be one."
+        problem = "Its spectral windows are too far apart to be joined."
     if problem:
         remedy = f"Choose with --windows, such as --windows {usable[0].number}"
         raise BadInputError(str(source), f"{problem} {listed}", f"{remedy}, or split the set.")
@@ -135,7 +135,7 @@ def count_gap(step_hz: float, width_hz: float) -> int:
 
 
 def join_frequencies(parts: Sequence[FloatArray], width_hz: float) -> tuple[FloatArray, list[int]]:
-    """Return the channels of several windows as one, and the first channel of each.
+    """Return the channels of the joined windows, and the first channel of each.
 
     Gaps are filled, so that channels can be averaged without leaving one out.
     """

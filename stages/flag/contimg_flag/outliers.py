@@ -20,6 +20,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from contimg.astro.constants import MAD_TO_SIGMA
+from contimg.runtime.errors import list_names
 from contimg_flag.steps import BoolArray, FloatArray, IntArray
 
 Matrix = npt.NDArray[np.complex128]
@@ -41,6 +42,8 @@ INCOHERENT_FRACTION = 0.1
 beam on long ones. In channels of 1 MHz, Taurus A 5 deg away made 0.08."""
 COMPARABLE = 0.1, 10.0
 """Outside of this the autocorrelations are no powers of the same units."""
+MAX_NAMED = 8
+"""Receptors that a verdict names."""
 WINDOW_CHANNELS = 11
 """Width of the running median that a channel is compared with."""
 
@@ -163,7 +166,7 @@ def judge_radiometer(
     if odd.any():
         which = [f"{names[antenna]}{correlations[p][0]}" for antenna, p in np.argwhere(odd)]
         reasons.append(
-            f"radiometer: the noise of {', '.join(which[:8])}{'…' if len(which) > 8 else ''} "  # noqa: PLR2004
+            f"radiometer: the noise of {list_names(which, MAX_NAMED)} "
             f"differs from the others' by more than {ODD_RATIO:g} times"
         )
     return reasons

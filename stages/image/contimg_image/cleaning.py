@@ -24,7 +24,7 @@ DISC_RADIUS_BEAMS = 1.0
 MIN_DRIFTING_NOISE = 60.0
 """Sources of no catalogue are subtracted from the visibilities if one is brighter than this, in
 units of the thermal noise: cleaning leaves a part of each source that drifts through the beam. In
-full-size groups, whose catalogue ends at 50 mJy, it lowers the noise by 6 to 9 %."""
+full-size groups, whose catalogue ends at 50 mJy, it lowers the noise by 5 to 9 %."""
 MAX_EXTRA_ROUNDS = 2
 """Largest number of times that bright sources of no catalogue are subtracted."""
 LISTED_MARGIN = 1.5

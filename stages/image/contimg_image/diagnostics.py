@@ -71,7 +71,7 @@ def measure_phases(data: AveragedVisibilities, before: tuple[Complexes, ...]) ->
     if not known.any():
         return AntennaPhases(rms_deg=float("nan"), noise_deg=float("nan"))
     variance = data.variance_jy2 if np.isfinite(data.variance_jy2) else 0.0
-    # Weighted: antennas with a few short baselines, to each other, tell the least and scatter most.
+    # Weighted by signal: outriggers have few short baselines, and their phases scatter the most.
     rms = np.sqrt(np.average(np.angle(cross[known]) ** 2, weights=power[known]))
     noise = np.sqrt(variance / np.mean(power[known]))
     return AntennaPhases(rms_deg=float(np.degrees(rms)), noise_deg=float(np.degrees(noise)))

@@ -15,7 +15,7 @@ from contimg.astro.telescope import SITE
 from contimg.records.schemas.photometry import PHOTOMETRY
 from contimg.records.tables import Schema
 from contimg.runtime.context import Context
-from contimg.runtime.errors import BadInputError, NoSourcesError
+from contimg.runtime.errors import BadInputError, NoSourcesError, list_names
 from contimg.runtime.manifest import Input
 from contimg.runtime.store import open_store
 from contimg_normalize.options import NormalizeOptions
@@ -50,8 +50,6 @@ TRANSIT_GAP_DAYS = 0.25
 SAME_TIME_DAYS = 120 / 86400
 """Groups nearer in time are the same data: a telescope's groups are 309 s apart."""
 UNPLACED = "unplaced photometry"
-SHOWN = 5
-"""Files or groups that a verdict names."""
 MIN_SHARED_SOURCES = 0.5
 """Of the smaller of two groups at one time, if both are the same data."""
 
@@ -166,12 +164,6 @@ def describe_unplaced(files: Sequence[Input]) -> list[str]:
     text = f"{len(files)} files do not state one strip for all of their rows and were left out"
     names = list_names([item.uri.rpartition("/")[2] for item in files])
     return [f"{text} ({names}); measure their images again with contimg-photometry"]
-
-
-def list_names(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def read_photometry(context: Context) -> Measurements:

@@ -16,7 +16,7 @@ from contimg.records.schemas.normalization import NORMALIZATION, NORMALIZED
 from contimg.records.strips import table_unit
 from contimg.records.tables import repeat_texts
 from contimg.runtime.context import Context, StageResult
-from contimg.runtime.errors import NoSourcesError
+from contimg.runtime.errors import NoSourcesError, list_names
 from contimg.runtime.manifest import QA
 from contimg_normalize import epochs
 from contimg_normalize.beam import REMEDY, average_beam, describe_beam, read_images
@@ -34,7 +34,6 @@ from contimg_normalize.epochs import (
     Ints,
     Measurements,
     grouped_median,
-    list_names,
 )
 from contimg_normalize.options import NormalizeOptions
 from contimg_normalize.scale import (

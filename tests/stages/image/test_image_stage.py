@@ -24,7 +24,7 @@ from contimg.runtime.console import Console
 from contimg.runtime.errors import AllFlaggedError, BadImageError, BadInputError, MissingError
 from contimg.runtime.manifest import read_manifest
 from contimg_image.options import STAGE, ImageOptions
-from image_truth import check_sources, compare, metrics, plane
+from image_truth import check_scatter, check_sources, compare, metrics, plane
 from observed import packed, write_artifact
 
 Array = np.ndarray[Any, Any]
@@ -119,6 +119,7 @@ def test_corrected_image_is_image_over_beam(small_chain: Chain, image: Plane) ->
 
 def test_sources_have_true_fluxes_and_positions(small_chain: Chain) -> None:
     check_sources(compare(small_chain), least=25)
+    check_scatter(compare(small_chain))
     # Also near 16 Jy: catalogue sources are subtracted with their drift and spectrum.
     assert 0.9 < metrics(small_chain.image)["noise_ratio"] < 1.1
 
