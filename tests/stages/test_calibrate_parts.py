@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contimg.astro.catalogues import nvss
-from contimg.astro.coordinates import separation_rad
+from contimg.astro.coordinates import icrs_of_hadec, separation_rad
 from contimg.astro.gains import CalTable, Factors
 from contimg.astro.predict import PointSources, SkyModel, power_law
 from contimg.astro.standards import standard
@@ -257,6 +257,15 @@ class TestSky:
         assert found.ra_rad.size == len(within)
         ratio = (FREQ_HZ[0] / FREQ_HZ[-1]) ** -0.7
         assert found.flux_jy[:, 0] == pytest.approx(found.flux_jy[:, -1] * ratio)
+
+    def test_taurus_a_is_in_the_model_of_a_field_beyond_the_null(self) -> None:
+        found = sky_models.find_field_sources(61065.2188, 61065.2224, 16.64, SITE, FREQ_HZ, BEAM)
+        centre = icrs_of_hadec(0.0, float(np.radians(16.64)), np.array([61065.2206]), SITE)
+        away = np.degrees(separation_rad(found.ra_rad, found.dec_rad, *centre))
+        far = away > 4.3
+        assert found.flux_jy[far].max() > 600
+        assert found.flux_jy[far].min() > 4
+        assert np.count_nonzero(far) < 4
 
     def test_calibrator_in_field_is_at_its_own_position(self) -> None:
         """NVSS has 3C48 0.5 arcsec off, and phases fitted to a field took that over."""

@@ -13,8 +13,8 @@ from contimg_image import masks
 from contimg_image.beam import beam_map
 from contimg_image.bright import Subtracted, subtract_bright
 from contimg_image.field import ImagingField
-from contimg_image.finding import SOURCE_RADIUS_BEAMS, find_sources
-from contimg_image.frame import Floats, Mask, Singles
+from contimg_image.finding import SOURCE_RADIUS_BEAMS, search
+from contimg_image.frame import Floats, Frame, Mask, Singles
 from contimg_image.imagers import Cleaned, ImagerJob, run_imager
 
 MIN_EFFECTIVE_BEAM = 0.2
@@ -25,8 +25,6 @@ MIN_DRIFTING_NOISE = 60.0
 """Sources of no catalogue are subtracted from the visibilities if one is brighter than this, in
 units of the thermal noise: cleaning leaves a part of each source that drifts through the beam. In
 full-size groups, whose catalogue ends at 50 mJy, it lowers the noise by 5 to 9 %."""
-MAX_EXTRA_ROUNDS = 2
-"""Largest number of times that bright sources of no catalogue are subtracted."""
 LISTED_MARGIN = 1.5
 """A catalogue should list what is brighter than its faintest source by this factor."""
 DIVERGED_NOISE = 1.05
@@ -98,30 +96,21 @@ def clean(
     planes = run_imager(context, dirty_job, None)
     if not settings.niter:
         return planes, mask, 0
-    strangers, sidelobe = 0, masks.highest_sidelobe(planes.psf, radius_px)
-    for _ in range(MAX_EXTRA_ROUNDS):
-        rms = masks.rms_map(planes.residual, mask, planes.beam_px)
-        excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
-        x, y = masks.uncatalogued_sources(planes.residual, rms, excluded, radius_px, sidelobe)
-        if not x.size:
-            break
-        flux_jy = bilinear(planes.residual, x, y) / bilinear(sky.effective, x, y)
-        strangers += int(np.count_nonzero(flux_jy > LISTED_MARGIN * sky.faintest_jy))
-        mask |= masks.draw_discs(frame, x, y, radius_px)
-        highest_jy = float(planes.residual[~excluded].max())
-        least_jy = MIN_DRIFTING_NOISE * np.nan_to_num(field.weights.thermal_rms_jy)
-        if field.primary_beam is None or highest_jy < least_jy:
-            break
+    excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
+    x, y, flux_jy = find_drifting(planes, frame, mask, excluded, radius_px)
+    beam = bilinear(sky.effective, x, y)
+    strangers = int(np.count_nonzero(flux_jy > LISTED_MARGIN * sky.faintest_jy * beam))
+    mask |= masks.draw_discs(frame, x, y, radius_px)
+    least_jy = MIN_DRIFTING_NOISE * np.nan_to_num(field.weights.thermal_rms_jy)
+    if field.primary_beam is not None and flux_jy.max(initial=0.0) > least_jy:
         context.log.info("subtracting %d bright sources in no catalogue", x.size)
         sources = subtracted[-1][0].add_pixels(frame, x, y)
         subtracted.append((sources, subtract_bright(field, sources)))
         field.write_sets(context.scratch)
         planes = run_imager(context, replace(dirty_job, reuse=("psf",)), None)
-        if sidelobe * highest_jy < masks.UNCATALOGUED_SIGMA * float(np.median(rms)):
-            break  # its sidelobes can have hidden no other bright source
     checked, again = sky.checked, replace(job, reuse=("psf", "dirty"))
     for cleanings in range(settings.cleanings):
-        x, y = find_sources(planes, frame, mask)
+        x, y = search(planes, frame, mask).pixels
         # No disc is smaller than those that the finder itself draws.
         found = mask | masks.draw_discs(frame, x, y, SOURCE_RADIUS_BEAMS * planes.beam_major_px)
         if not found.any() or (cleanings and np.array_equal(found, mask)):
@@ -132,6 +121,20 @@ def clean(
         if noise_jy < FINAL_NOISE_RATIO * field.weights.thermal_rms_jy:
             break
     return planes, mask, strangers
+
+
+def find_drifting(
+    planes: Cleaned, frame: Frame, mask: Mask, excluded: Mask, radius_px: float
+) -> tuple[Floats, Floats, Floats]:
+    """Return pixels x, y and apparent fluxes (Jy) of the brightest sources not `excluded`.
+
+    They are found in what a search of the dirty image restores, so that none is a sidelobe.
+    """
+    found = search(planes, frame, mask)
+    step, image = found.step, found.restore()
+    thin = excluded[::step, ::step]
+    x, y = masks.uncatalogued_sources(image, found.rms, thin, radius_px / step)
+    return x * step, y * step, bilinear(image, x, y)
 
 
 def clean_once(

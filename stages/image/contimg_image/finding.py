@@ -8,10 +8,12 @@ only the places are used. One cleaning by the imager then takes the flux of all 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from contimg_image import kernels, masks
-from contimg_image.frame import Floats, Frame, Mask
+from contimg_image.frame import Floats, Frame, Mask, Singles
 from contimg_image.imagers import Cleaned
 
 SOURCE_SIGMA = 5.0
@@ -24,6 +26,10 @@ CELLS_PER_BEAM = 4.8
 """Least cells per minor axis of the thinned image."""
 PATCH_PX = 150
 """Components are first subtracted out to here, in cells of the thinned image."""
+LOBE_BEAMS = 1.5
+"""Radius of the PSF's main lobe, beams."""
+SIDELOBE_MARGIN = 1.3
+"""Peaks are searched down to the sidelobes of the highest one times this: others add theirs."""
 MIN_DEPTH = 0.3
 """Fraction of the highest peak at which a cycle ends, at least what sidelobes can reach."""
 LOOP_GAIN = 0.3
@@ -35,8 +41,37 @@ MAX_COMPONENTS = 20_000
 """Of one cycle."""
 
 
-def find_sources(planes: Cleaned, frame: Frame, known: Mask) -> tuple[Floats, Floats]:
-    """Return the pixels x, y of components in the residual, known sources included.
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What a search found, on the thinned image: every `step`th pixel of the image's."""
+
+    step: int
+    model: Singles
+    """Components, Jy."""
+    residual: Singles
+    rms: Singles
+    """Local rms of the residual."""
+    lobe: Singles
+    """The PSF's main lobe."""
+
+    @property
+    def pixels(self) -> tuple[Floats, Floats]:
+        """Places x, y of the components in the image."""
+        y, x = (np.asarray(place * self.step, np.float64) for place in np.nonzero(self.model))
+        return x, y
+
+    def restore(self) -> Singles:
+        """Return the thinned image without sidelobes, Jy/beam."""
+        restored, half = self.residual.copy(), len(self.lobe) // 2
+        padded = np.pad(restored, half)
+        for row, column in np.argwhere(self.model):
+            place = slice(row, row + len(self.lobe)), slice(column, column + len(self.lobe))
+            padded[place] += self.model[row, column] * self.lobe
+        return np.ascontiguousarray(padded[half:-half, half:-half])
+
+
+def search(planes: Cleaned, frame: Frame, known: Mask) -> Search:
+    """Search the residual for sources, known ones included.
 
     `known` is True where sources are expected, shape (n, n).
     """
@@ -57,7 +92,7 @@ def find_sources(planes: Cleaned, frame: Frame, known: Mask) -> tuple[Floats, Fl
     response = rfft2(np.roll(kernel, (-middle, -middle), (0, 1)))
     beam_px, thin = planes.beam_px / step, Frame(0.0, 0.0, count, frame.cell_arcsec * step)
     radius_px = SOURCE_RADIUS_BEAMS * planes.beam_major_px / step
-    sidelobe = masks.SIDELOBE_MARGIN * masks.highest_sidelobe(psf, 1.5 * beam_px)
+    sidelobe = SIDELOBE_MARGIN * masks.highest_sidelobe(psf, LOBE_BEAMS * beam_px)
     model, padded = np.zeros_like(dirty), np.zeros((size, size), np.float32)
     residual, before = dirty.copy(), np.inf
     for cycle in range(MAX_CYCLES):
@@ -76,5 +111,12 @@ def find_sources(planes: Cleaned, frame: Frame, known: Mask) -> tuple[Floats, Fl
         kernels.clean_patch(residual, patch, floor, stop, LOOP_GAIN, MAX_COMPONENTS, model)
         padded[:count, :count] = model
         residual = dirty - irfft2(rfft2(padded) * response, s=(size, size))[:count, :count]
-    y, x = (np.asarray(place * step, np.float64) for place in np.nonzero(model))
-    return x, y
+    return Search(step, model, residual, rms, main_lobe(psf, LOBE_BEAMS * beam_px))
+
+
+def main_lobe(psf: Singles, radius_px: float) -> Singles:
+    """Return the middle of a PSF out to a radius, where it is positive; its size is odd."""
+    middle, half = psf.shape[0] // 2, max(1, int(radius_px))
+    core = slice(middle - half, middle + half + 1)
+    away = np.hypot(*np.mgrid[-half : half + 1, -half : half + 1])
+    return np.where((away <= radius_px) & (psf[core, core] > 0), psf[core, core], 0)

@@ -12,10 +12,8 @@ from contimg.astro.constants import MAD_TO_SIGMA
 from contimg_image.frame import Floats, Frame, Mask, Singles, interpolate_mesh
 
 UNCATALOGUED_SIGMA = 12.0
-"""Residual peaks outside all discs above this multiple of the local rms are sources."""
-MAX_UNCATALOGUED_SOURCES = 20
-SIDELOBE_MARGIN = 1.3
-"""A peak must exceed the sidelobes of the highest peak by this factor: other peaks add theirs."""
+"""Peaks outside all discs above this multiple of the local rms are sources."""
+MAX_UNCATALOGUED_SOURCES = 40
 BOX_BEAMS = 14.0
 """Side of a box of the mesh, beams: the 200 beams in it give an rms to 6 %."""
 MIN_FREE_FRACTION = 0.25
@@ -44,24 +42,22 @@ def highest_sidelobe(psf: Singles, radius_px: float) -> float:
 
 
 def uncatalogued_sources(
-    residual: Singles, local_rms: Singles, excluded: Mask, radius_px: float, sidelobe: float
+    image: Singles, local_rms: Singles, excluded: Mask, radius_px: float
 ) -> tuple[Floats, Floats]:
     """Return the pixels x, y of sources outside all discs, brightest first, with fractions.
 
-    `excluded` is not searched: the mask, and where the beam is too low. Sources are at least two
-    radii of a disc apart. What is below the highest `sidelobe` of the largest residual, discs
-    included, is no source.
+    `image` has no sidelobes. `excluded` is not searched: the mask, and where the beam is too low.
+    Sources are at least two radii of a disc apart.
     """
-    searched = np.where(excluded, 0.0, residual)
-    highest = SIDELOBE_MARGIN * sidelobe * float(np.abs(residual).max())
-    candidates = np.argwhere((searched > UNCATALOGUED_SIGMA * local_rms) & (searched > highest))
+    searched = np.where(excluded, 0.0, image)
+    candidates = np.argwhere(searched > UNCATALOGUED_SIGMA * local_rms)
     found: list[tuple[int, int]] = []
     for row, column in candidates[np.argsort(-searched[tuple(candidates.T)], kind="stable")]:
         if all((row - r) ** 2 + (column - c) ** 2 > (2 * radius_px) ** 2 for r, c in found):
             found.append((int(row), int(column)))
         if len(found) == MAX_UNCATALOGUED_SOURCES:
             break
-    peaks = [_interpolate_peak(residual, row, column) for row, column in found]
+    peaks = [_interpolate_peak(image, row, column) for row, column in found]
     x, y = np.array(peaks, np.float64).reshape(-1, 2).T
     return x, y
 

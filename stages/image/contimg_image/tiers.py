@@ -24,9 +24,9 @@ ALL_BASELINES_M = 1e9
 class Settings:
     """How one image is made; the defaults are those of the tier `standard`."""
 
-    size: int = 5400
+    size: int = 3600
     """Width and height, pixels."""
-    cell_arcsec: float = 3.0
+    cell_arcsec: float = 4.5
     robust: float = 0.5
     niter: int = 200_000
     threshold: float = 1.0
@@ -39,7 +39,7 @@ class Settings:
     """Relative accuracy of the gridder."""
     taper_arcsec: float = 12.0
     """FWHM of a Gaussian that smooths the sky; 0 for none. 12 arcsec remove a 10 arcsec spike from
-    the PSF, which 3 arcsec cells sample too coarsely: peaks are 0.3 % too high, not 0.8 %."""
+    the PSF, which the cells sample too coarsely: peaks are 0.4 % too high, not 0.8 %."""
     bright: int = 60
     """Most sources inside the image that are subtracted before imaging."""
     beyond: int = 40

@@ -3,7 +3,8 @@
 import numpy as np
 
 from contimg.records.images import Beam
-from contimg_image.finding import find_sources
+from contimg_image import masks
+from contimg_image.finding import search
 from contimg_image.frame import Frame
 from contimg_image.imagers import Cleaned
 
@@ -34,7 +35,9 @@ def test_faint_sources_are_found_below_sidelobes_of_bright_ones() -> None:
     dirty = dirty[:SIZE, :SIZE].astype(np.float32)
     beam = Beam(FWHM_PX / 3600, FWHM_PX / 3600, 0.0)
     planes = Cleaned(dirty, dirty, psf, beam, 1 / 3600, (1.4e9, 1e8), {})
-    px, py = find_sources(planes, Frame(0.0, 0.0, SIZE, 1.0), np.zeros(dirty.shape, bool))
+    nowhere = np.zeros(dirty.shape, bool)
+    found = search(planes, Frame(0.0, 0.0, SIZE, 1.0), nowhere)
+    px, py = found.pixels
     away = np.hypot(px[:, None] - x, py[:, None] - y)
     assert (away.min(axis=0) <= 0.5 * FWHM_PX).all(), flux_jy[away.min(axis=0) > 0.5 * FWHM_PX]
     # A clean mask may hold a little noise: 4 places in 7000 beams.
@@ -42,3 +45,9 @@ def test_faint_sources_are_found_below_sidelobes_of_bright_ones() -> None:
     assert (
         len({(a // 6, b // 6) for a, b in zip(*np.round([px[false], py[false]]), strict=True)}) <= 4
     )
+    # Of the restored image the brightest are sources, too, and none is a sidelobe.
+    assert found.step == 1
+    px, py = masks.uncatalogued_sources(found.restore(), found.rms, nowhere, FWHM_PX)
+    assert px.size == masks.MAX_UNCATALOGUED_SOURCES
+    away = np.hypot(px[:, None] - x, py[:, None] - y)
+    assert away.min(axis=1).max() < 0.2 * FWHM_PX
