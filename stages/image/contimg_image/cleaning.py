@@ -27,6 +27,8 @@ units of the thermal noise: cleaning leaves a part of each source that drifts th
 full-size groups, whose catalogue ends at 50 mJy, it lowers the noise by 5 to 9 %."""
 LISTED_MARGIN = 1.5
 """A catalogue should list what is brighter than its faintest source by this factor."""
+STRANGER_SIGMA = masks.UNCATALOGUED_SIGMA
+"""It should also exceed the noise of the dirty image by this factor."""
 DIVERGED_NOISE = 1.05
 """Cleaning that multiplies the noise by more than this has added what is not there."""
 FINAL_NOISE_RATIO = 1.25
@@ -98,11 +100,14 @@ def clean(
         return planes, mask, 0
     excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
     x, y, flux_jy = find_drifting(planes, frame, mask, excluded, radius_px)
-    beam = bilinear(sky.effective, x, y)
-    strangers = int(np.count_nonzero(flux_jy > LISTED_MARGIN * sky.faintest_jy * beam))
+    # A catalogue is blamed for what stands out of the dirty image, too: sources beyond its edge
+    # leave peaks of 14 times the noise that a search comes down to.
+    dirty_rms = bilinear(masks.rms_map(planes.residual, mask, planes.beam_px), x, y)
+    least_jy = LISTED_MARGIN * sky.faintest_jy * bilinear(sky.effective, x, y)
+    strangers = np.count_nonzero(flux_jy > np.maximum(least_jy, STRANGER_SIGMA * dirty_rms))
     mask |= masks.draw_discs(frame, x, y, radius_px)
-    least_jy = MIN_DRIFTING_NOISE * np.nan_to_num(field.weights.thermal_rms_jy)
-    if field.primary_beam is not None and flux_jy.max(initial=0.0) > least_jy:
+    drifting_jy = MIN_DRIFTING_NOISE * np.nan_to_num(field.weights.thermal_rms_jy)
+    if field.primary_beam is not None and flux_jy.max(initial=0.0) > drifting_jy:
         context.log.info("subtracting %d bright sources in no catalogue", x.size)
         sources = subtracted[-1][0].add_pixels(frame, x, y)
         subtracted.append((sources, subtract_bright(field, sources)))
@@ -120,7 +125,7 @@ def clean(
         planes, noise_jy = clean_once(context, again, planes, mask, checked)
         if noise_jy < FINAL_NOISE_RATIO * field.weights.thermal_rms_jy:
             break
-    return planes, mask, strangers
+    return planes, mask, int(strangers)
 
 
 def find_drifting(
