@@ -119,7 +119,7 @@ LONG = {
     "gain step, set": Named("selects", {"faults": "gain-step:1.5"}, r"gain_step: .* by \+50%"),
     "flare": Named("solves", {"faults": "flare:1.3"}, r"flux_scale: \d+ field sources have 0\.7"),
     "mirrored": Named("solves", {"faults": "mirror"}, r"mirrored: the sources are at places"),
-    "mirrored, set": Named("selects", {"faults": "mirror"}, r"mirrored: the sky turns twice as fast"),
+    "mirrored, set": Named("selects", {"faults": "mirror"}, r"mirrored: the sky turns twice"),
     "clock, set": Named("selects", {"faults": "time:60"}, r"flux_scale: calibrated data are 0\.7"),
     "pointing, set": Named("selects", POINTING, r"primary_beam: .* its axis by \+0\.1[4-6]"),
     "beam": Named("solves", WIDE, r"primary_beam: .* its width by [+-]1\d\.\d%"),
