@@ -13,8 +13,8 @@ from contimg_image import masks
 from contimg_image.beam import beam_map
 from contimg_image.bright import Subtracted, subtract_bright
 from contimg_image.field import ImagingField
-from contimg_image.finding import SOURCE_RADIUS_BEAMS, search
-from contimg_image.frame import Floats, Frame, Mask, Singles
+from contimg_image.finding import SOURCE_RADIUS_BEAMS, Search, search
+from contimg_image.frame import Floats, Mask, Singles
 from contimg_image.imagers import Cleaned, ImagerJob, run_imager
 
 MIN_EFFECTIVE_BEAM = 0.2
@@ -99,7 +99,8 @@ def clean(
     if not settings.niter:
         return planes, mask, 0
     excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
-    x, y, flux_jy = find_drifting(planes, frame, mask, excluded, radius_px)
+    found = search(planes, frame, mask)
+    x, y, flux_jy = brightest(found, excluded, radius_px)
     # A catalogue is blamed for what stands out of the dirty image, too: sources beyond its edge
     # leave peaks of 14 times the noise that a search comes down to.
     dirty_rms = bilinear(masks.rms_map(planes.residual, mask, planes.beam_px), x, y)
@@ -113,14 +114,15 @@ def clean(
         subtracted.append((sources, subtract_bright(field, sources)))
         field.write_sets(context.scratch)
         planes = run_imager(context, replace(dirty_job, reuse=("psf",)), None)
+        found = search(planes, frame, mask)
     checked, again = sky.checked, replace(job, reuse=("psf", "dirty"))
     for cleanings in range(settings.cleanings):
-        x, y = search(planes, frame, mask).pixels
+        x, y = (search(planes, frame, mask) if cleanings else found).pixels
         # No disc is smaller than those that the finder itself draws.
-        found = mask | masks.draw_discs(frame, x, y, SOURCE_RADIUS_BEAMS * planes.beam_major_px)
-        if not found.any() or (cleanings and np.array_equal(found, mask)):
+        whole = mask | masks.draw_discs(frame, x, y, SOURCE_RADIUS_BEAMS * planes.beam_major_px)
+        if not whole.any() or (cleanings and np.array_equal(whole, mask)):
             break
-        mask = found
+        mask = whole
         context.log.info("cleaning %.1f %% of the image", 100 * mask.mean())
         planes, noise_jy = clean_once(context, again, planes, mask, checked)
         if noise_jy < FINAL_NOISE_RATIO * field.weights.thermal_rms_jy:
@@ -128,14 +130,11 @@ def clean(
     return planes, mask, int(strangers)
 
 
-def find_drifting(
-    planes: Cleaned, frame: Frame, mask: Mask, excluded: Mask, radius_px: float
-) -> tuple[Floats, Floats, Floats]:
+def brightest(found: Search, excluded: Mask, radius_px: float) -> tuple[Floats, Floats, Floats]:
     """Return pixels x, y and apparent fluxes (Jy) of the brightest sources not `excluded`.
 
-    They are found in what a search of the dirty image restores, so that none is a sidelobe.
+    They are those of the image that a search restores, so that none is a sidelobe.
     """
-    found = search(planes, frame, mask)
     step, image = found.step, found.restore()
     thin = excluded[::step, ::step]
     x, y = masks.uncatalogued_sources(image, found.rms, thin, radius_px / step)
