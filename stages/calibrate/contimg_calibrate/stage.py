@@ -476,7 +476,8 @@ def solve_ensemble(
         error = np.linalg.norm(terms, axis=0)
         apparent_jy = float(sky.apparent_jy(ms.beam_mjds).mean(axis=1).sum())
     held = np.full(len(ra_deg), options.field_fluxes == "catalogue")
-    held[0] = True  # the brightest
+    # The brightest in the main beam: that of Taurus A in a sidelobe is not known well enough.
+    held[np.argmax(error < MAX_BEAM_ERROR)] = True
     given = {"beam_error": error.tolist(), "held": held.tolist()}
     with context.step("solve"):
         answer = _call_solver(

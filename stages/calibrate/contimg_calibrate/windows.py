@@ -94,8 +94,8 @@ def choose_windows(source: Path, found: Sequence[Window], wanted: Sequence[str])
 
     Windows without parallel hands are left out.
 
-    Raises BadInputError if there is none, or if they cannot be joined: their correlations or widths
-    of channels differ, they overlap, or they are too far apart. The message lists them.
+    Raises BadInputError if there is none, or if they cannot be joined: if their correlations or
+    channel widths differ, or if they overlap or are too far apart. The message lists them.
     """
     listed = f"The field's spectral windows are {'; '.join(map(str, found))}."
     unknown = set(wanted) - {name for one in found for name in (str(one.number), one.name)}

@@ -27,8 +27,6 @@ units of the thermal noise: cleaning leaves a part of each source that drifts th
 full-size groups, whose catalogue ends at 50 mJy, it lowers the noise by 5 to 9 %."""
 LISTED_MARGIN = 1.5
 """A catalogue should list what is brighter than its faintest source by this factor."""
-STRANGER_SIGMA = masks.UNCATALOGUED_SIGMA
-"""It should also exceed the noise of the dirty image by this factor."""
 DIVERGED_NOISE = 1.05
 """Cleaning that multiplies the noise by more than this has added what is not there."""
 FINAL_NOISE_RATIO = 1.25
@@ -101,11 +99,13 @@ def clean(
     excluded = mask | (sky.effective < MIN_EFFECTIVE_BEAM)
     found = search(planes, frame, mask)
     x, y, flux_jy = brightest(found, excluded, radius_px)
-    # A catalogue is blamed for what stands out of the dirty image, too: sources beyond its edge
-    # leave peaks of 14 times the noise that a search comes down to.
+    # The search also finds false peaks, which sources beyond the image's edge leave. They are not
+    # as high above the noise of the dirty image, so they are not counted as missing sources.
     dirty_rms = bilinear(masks.rms_map(planes.residual, mask, planes.beam_px), x, y)
     least_jy = LISTED_MARGIN * sky.faintest_jy * bilinear(sky.effective, x, y)
-    strangers = np.count_nonzero(flux_jy > np.maximum(least_jy, STRANGER_SIGMA * dirty_rms))
+    strangers = np.count_nonzero(
+        flux_jy > np.maximum(least_jy, masks.UNCATALOGUED_SIGMA * dirty_rms)
+    )
     mask |= masks.draw_discs(frame, x, y, radius_px)
     drifting_jy = MIN_DRIFTING_NOISE * np.nan_to_num(field.weights.thermal_rms_jy)
     if field.primary_beam is not None and flux_jy.max(initial=0.0) > drifting_jy:
